@@ -22,7 +22,7 @@ from bridgekit.resolution import Carried, Resolver
 from bridgekit_verify.as_committed import HubThatAlwaysSaysSent
 from bridgekit_verify.variants import AS_COMMITTED, Fix, Variant
 
-__all__ = ["NEW_CLASSES", "REPAIRS", "LineChange", "changed_lines", "repaired", "subsets"]
+__all__ = ["NEW_CLASSES", "REPAIRS", "LineChange", "changed_lines", "repaired", "repaired_links", "subsets"]
 
 
 class LineChange(NamedTuple):
@@ -54,6 +54,16 @@ REPAIRS: Final = (
 )
 NEW_CLASSES: Final[Mapping[str, tuple[type, ...]]] = {"thread carried": (Carried,)}
 """The classes that a repair adds, because the code as committed has none for it."""
+
+
+LINKS_OF_PARTS: Final = {"registry": 3, "core": 5, "adapter": 8, "resolver": 9, "hub": 10}
+"""The link that each replaced part belongs to."""
+
+
+def repaired_links(name: str) -> tuple[int, ...]:
+    """Return the numbers of the links that a repair of `REPAIRS` changes, in order."""
+    [repair] = [repair for repair in REPAIRS if repair.name == name]
+    return tuple(sorted(LINKS_OF_PARTS[part] for part in repair.parts))
 
 
 def repaired(fixes: Iterable[Fix], *, base: Variant = AS_COMMITTED) -> Variant:

@@ -10,7 +10,7 @@ import random
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from bridgekit import ids
@@ -72,9 +72,14 @@ class Family:
     """How many ids a reader's own family has. Other families generate any number."""
 
     @property
-    def in_use(self) -> bool:
-        """Whether such ids occur outside this suite; the other families are stress."""
-        return self.source is not None or self.own is not None
+    def group(self) -> Literal["in use", "stress", "your own"]:
+        """Where the ids come from: the audit or the public history ("in use"), this suite, or the reader."""
+        return "your own" if self.own is not None else "in use" if self.source else "stress"
+
+    @property
+    def in_use(self) -> bool | None:
+        """Whether such ids occur in the audit or the public history; None for a reader's own ids."""
+        return None if self.own is not None else self.source is not None
 
     def threads(self, count: int, *, seed: int = 0) -> tuple[OwnedThread, ...]:
         """Return `count` threads, each with its own user. A reader's own family returns all of its threads."""

@@ -70,12 +70,13 @@ class Judgement:
 
     @property
     def evidence(self) -> str:
-        """The first violation of each kind, with the number of others."""
+        """The first violation of each kind and their number, one sentence each, without the last full stop."""
         by_kind: dict[ViolationKind, list[str]] = defaultdict(list)
         for kind, text in self.violations:
             by_kind[kind].append(text)
-        first = [texts[0] + (f" (and {len(texts) - 1} more)" if texts[1:] else "") for texts in by_kind.values()]
-        return "; ".join(first[:MOST_KINDS_SHOWN])
+        first = [texts[0] + (f" (first of {len(texts)} cases)" if texts[1:] else "") for texts in by_kind.values()]
+        text, *others = first[:MOST_KINDS_SHOWN] or [""]
+        return ". ".join([text, *(other[:1].upper() + other[1:] for other in others)])
 
 
 def shown(value: object) -> str:

@@ -255,7 +255,7 @@ def judge_emission(seen: Observation) -> Judgement:
     expect_in_order(link, found, lambda call: id(call.owner), _type)
     kinds = {call.given["event_type"] for call in calls}
     link.tried = len(calls)
-    link.summary = f"each of {len(calls)} events of {len(kinds)} kinds reaches the bridge once, unchanged and in order"
+    link.summary = f"each of {len(calls)} events of {len(kinds)} types reaches the bridge once, unchanged and in order"
     return link
 
 

@@ -17,6 +17,8 @@ from bridgekit_verify.probes.scenario_clients import Client
 
 __all__ = ["judge_hub"]
 
+ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+
 FIELDS: Final = ["seq", "type", "thread_id", "run_id", "agent_name", "event_id", "timestamp", "payload"]
 FRAME_OVERHEAD_BYTES: Final = 8_192
 """More than all other fields of a frame take: ids may have 1 and 2 kB."""
@@ -163,7 +165,9 @@ def _judge_client(link: Judgement, seen: Observation, client: Client, threads: _
     complete = client.closed_by_client is not None
     if missing and not complete:
         first = next(iter(each for queue in left.values() for each in queue))
-        link.expect(False, ViolationKind.LOST, f"{missing} of {len(wanted)} events reach no {_which(seen, client)}")
+        read = len(wanted) - missing
+        text = f"{read or 'none'} of {len(wanted)} events {'reach' if read > 1 else 'reaches'}"
+        link.expect(False, ViolationKind.LOST, f"{text} the {_which(seen, client)}")
         link.expect(first.call.left is not None, ViolationKind.LOST, "publishing did not end")
     elif not missing:
         link.expect(
@@ -175,7 +179,8 @@ def _which(seen: Observation, client: Client) -> str:
     if client.after is not None:
         return "socket that resumes"
     same = [other.number for other in seen.clients if other.owned is client.owned and other.after is None]
-    return f"socket number {same.index(client.number) + 1} of their thread"
+    index = same.index(client.number)
+    return f"{ORDINALS[index] if index < len(ORDINALS) else 'last'} socket of its thread"
 
 
 def _wanted(seen: Observation, client: Client, own: list[_Published]) -> list[_Published]:
@@ -243,6 +248,10 @@ def _time(text: Any) -> object:
         return text
 
 
+def _sockets(count: int) -> str:
+    return f"{count or 'no'} {'sockets' if count > 1 else 'socket'}"
+
+
 def _judge_receipt(link: Judgement, seen: Observation, published: _Published) -> None:
     """A receipt must report as many sockets as read the event; a client that has just left may count."""
     receipt, call = published.receipt, published.call
@@ -259,16 +268,16 @@ def _judge_receipt(link: Judgement, seen: Observation, published: _Published) ->
         link.expect(
             read <= receipt.sockets <= read + leaving,
             ViolationKind.FALSE_RECEIPT,
-            f"{what} to {receipt.sockets} sockets, but {read} read it",
+            f"{what}, but {_sockets(read)} read it: the receipt states {receipt.sockets}",
         )
     elif receipt.outcome is Outcome.RELAYED:
         link.expect(
             bool(receipt) is bool(read) or leaving > 0 or published.replayed > 0,
             ViolationKind.FALSE_RECEIPT,
-            f"{what} to {receipt.workers} workers, but {read} sockets read it",
+            f"{what} to {receipt.workers} workers, but {_sockets(read)} read it",
         )
     elif receipt.outcome is not Outcome.PENDING:
-        link.expect(not receipt and not read, ViolationKind.FALSE_RECEIPT, f"{what}, but {read} sockets read it")
+        link.expect(not receipt and not read, ViolationKind.FALSE_RECEIPT, f"{what}, but {_sockets(read)} read it")
         link.expect(receipt.link == 10, ViolationKind.MISCOUNTED, f"{what} at link {receipt.link} instead of link 10")
         if published.replayed:
             link.expect(

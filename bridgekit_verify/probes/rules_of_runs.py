@@ -324,7 +324,7 @@ def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, exec
     link.expect(
         [(each.given.get("name"), each.result) for each in created] == [(context.agent_name, agent)],
         ViolationKind.MISROUTED,
-        f"{what} is executed by an agent that was not created for it",
+        "an agent executes a run that it was not created for",
     )
     link.expect(
         executed.given["context"] == context, ViolationKind.CHANGED, f"the agent receives another run than {what}"

@@ -54,16 +54,20 @@ def bar(step: Step) -> Bar:
     alt = f"{of(found.dropped, found.expected)} events dropped, {found.leaked:,} of them read by another user"
     if step.same_for_every_kind:
         return Bar((found,), _bar_text(found), alt)
-    text = f"{len(step.dropping)} of {kinds} kinds drop"
-    if step.leaking:
-        text += f", {len(step.leaking)} {'leaks' if len(step.leaking) == 1 else 'leak'}"
+    # The counts do not overlap: a kind that leaks does not count as lost as well.
+    counts = {"lost": len(step.losing), "leaked": len(step.leaking)}
+    first, *rest = [(word, count) for word, count in counts.items() if count]
+    text = ", ".join([f"{first[1]} of {kinds} kinds {first[0]}", *(f"{count} {word}" for word, count in rest)])
     each = "; ".join(f"{kind.name}: {of(kind.dropped, kind.expected)} dropped" for kind in step.kinds)
     return Bar(step.kinds, text, f"{alt}. {each}")
 
 
 def _bar_text(found: Fate) -> str:
-    text = f"{share(found.dropped, found.expected)} dropped"
-    return f"{text}, {share(found.leaked, found.expected)} leaked" if found.leaked else text
+    """Return the shares in words. They add up to 100 %, unless a leaked event reached its own user as well."""
+    if not found.leaked:
+        return f"{share(found.dropped, found.expected)} dropped"
+    counts = {"lost": found.lost, "leaked": found.leaked, "delivered": found.delivered}
+    return ", ".join(f"{share(count, found.expected)} {word}" for word, count in counts.items() if count)
 
 
 def chart(tables: DropTables) -> dict[str, tuple[ChartRow, ...]]:
@@ -82,21 +86,16 @@ def chart(tables: DropTables) -> dict[str, tuple[ChartRow, ...]]:
     )
     repairs = tuple(
         ChartRow(
-            f"{'+ ' if repair.order > 1 else ''}{repair.order} {_short(repair.order, repair.name)}",
+            f"{'+ ' if repair.order > 1 else ''}{repair.order} {repair.name}",
             _total(repair),
             None,
         )
         for repair in tables.repairs
     )
     without = tables.subset(*REPAIRS[1:])
-    wrong = (ChartRow("2, 3 and 4 without 1", _total(without), None),) if without else ()
-    groups = {"The audit's fixes": fixes, "The repairs, one after another": repairs, "In the wrong order": wrong}
+    others = (ChartRow("2, 3 and 4", _total(without), None),) if without else ()
+    groups = {"The audit's fixes": fixes, "The repairs, one after another": repairs, "Without repair 1": others}
     return {title: rows for title, rows in groups.items() if rows}
-
-
-def _short(order: int, name: str) -> str:
-    """Return a repair's name for the chart: the short one if the table lists the usual four."""
-    return REPAIRS[order - 1] if 1 <= order <= len(REPAIRS) else name
 
 
 def _total(found: Fate) -> Bar:

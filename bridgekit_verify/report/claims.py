@@ -9,8 +9,9 @@ from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_hub
 from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Verdict
+from bridgekit_verify.studies.drops import BEFORE, COMMITTED, REPORTED, FixDrops
 from bridgekit_verify.studies.study import KINDS, FixStudy, LinkStudy
-from bridgekit_verify.variants import AS_COMMITTED, SOUND
+from bridgekit_verify.variants import AS_COMMITTED, SOUND, Variant
 
 __all__ = [
     "audit_answer",
@@ -62,7 +63,7 @@ def link_claim(study: LinkStudy) -> Finding:
     right = audit_answer(link.reported, works, as_worded=study.wording.holds)
     agrees: dict[AuditAnswer, Verdict] = {"yes": "holds", "unknown": "unknown"}
     broken_on_purpose = works != "fails"
-    delivered = f"{before.verdict.delivery.counts} events reach their user and {before.verdict.misrouted:,} another one"
+    delivered = _reading(before)
     return Finding(
         id=f"link-{link.number}",
         title=link.title,
@@ -74,13 +75,13 @@ def link_claim(study: LinkStudy) -> Finding:
         works=works,
         answer=f"{_RUN_PHRASES[works]}: {study.committed.evidence}.",
         evidence=(
-            f"Tested word for word, the audit's description ({study.wording.statement}) is"
-            f" {'true' if study.wording.holds else 'not true'}.",
+            f"Tested word for word, the audit's description is {'true' if study.wording.holds else 'not true'}:"
+            f" {study.wording.statement}.",
             f"Experiment: with the link broken on purpose ({before.variant.summary}), {delivered}."
             if broken_on_purpose
-            else f"With only this link as committed ({before.variant.summary}), {delivered}.",
-            f"Repaired, {after.verdict.delivery.counts} events reach their user and {after.verdict.misrouted:,} another"
-            f" one. {_PROBE_PHRASES[study.sound.answer]}: {study.sound.evidence}.",
+            else f"{_parts_as_committed(link.number, before.variant)}, {delivered}.",
+            f"{'Sound' if broken_on_purpose else 'Repaired'}, {_reading(after)}. {_PROBE_PHRASES[study.sound.answer]}:"
+            f" {study.sound.evidence}.",
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(after.verdict.delivered, after.verdict.expected),
@@ -88,6 +89,20 @@ def link_claim(study: LinkStudy) -> Finding:
         sound=study.sound.answer.value,
         sample=study.committed.sample,
     )
+
+
+def _reading(measurement: Measurement) -> str:
+    """Return in a clause how many events reach their user, and how many another one."""
+    verdict = measurement.verdict
+    leaked = f", and {verdict.misrouted:,} reach another user" if verdict.misrouted else ""
+    return f"{verdict.delivery.counts} events reach their user{leaked}"
+
+
+def _parts_as_committed(link: int, broken: Variant) -> str:
+    """Return which parts of the broken chain are as committed: link 1 stops no event unless the hub fails as well."""
+    if link != 10 and broken.hub is not SOUND.hub:
+        return f"With the checks of link {link} and the hub of link 10 as committed ({broken.summary})"
+    return f"With only this link as committed ({broken.summary})"
 
 
 _RUN_PHRASES: dict[RunAnswer, str] = {
@@ -161,8 +176,12 @@ FIX_CLAIMS: Final = {
 """By number of the fix: the variant that tests it alone, and the audit's statement."""
 
 
-def fix_claim(number: int, study: FixStudy) -> Finding:
-    """Test whether a fix alone makes every event reach its user, on the chain as reported."""
+def fix_claim(number: int, drops: FixDrops) -> Finding:
+    """Test whether a fix alone makes every event reach its user.
+
+    "Was the audit right?" is answered on the chain as reported, and "Does it work when run?" on the code as committed.
+    """
+    study, committed = drops.studies[REPORTED], drops.total(COMMITTED, FIX_CLAIMS[number][0])
     name, claim = FIX_CLAIMS[number]
     before, example = (study.example(each).verdict.delivery for each in ("as reported", name))
     dropping, leaking = study.dropping(name), study.leaking(name)
@@ -172,10 +191,12 @@ def fix_claim(number: int, study: FixStudy) -> Finding:
         claim=claim,
         reported="fix",
         verdict=verdict_of(not dropping and not leaking, known=study.known),
-        answer=f"With {study.example_family} it delivers {example.counts} events; {study.summary(name)}.",
+        works="unknown" if not committed.expected else "works" if committed.complete else "fails",
+        answer=f"As committed: {committed.delivered:,} of {committed.expected:,} events delivered. If only link 9 were"
+        f" broken, {study.summary(name)}",
         evidence=(
-            f"Kinds of which events do not reach their user: {', '.join(dropping) or 'none'}.",
-            f"Kinds of which events reach another user: {', '.join(leaking) or 'none'}.",
+            f"Kinds whose events do not reach their user: {', '.join(dropping) or 'none'}.",
+            f"Kinds whose events reach another user: {', '.join(leaking) or 'none'}.",
             *(
                 f"Delivered with {KINDS[label]}: {_by_kind(study, name, names)}."
                 for label, names in study.groups.items()
@@ -184,6 +205,7 @@ def fix_claim(number: int, study: FixStudy) -> Finding:
         ),
         before=(before.k, before.n),
         after=(example.k, example.n),
+        counted=f"{study.example_family}, if only link 9 were broken",
         sample=smallest_sample_of(study.over_families(name)),
     )
 
@@ -194,7 +216,7 @@ def smallest_sample_of(cells: Sequence[Measurement]) -> Sample:
 
 
 def _by_kind(study: FixStudy, variant: str, names: Sequence[str]) -> str:
-    return "; ".join(f"{name} {study.cells[name, variant].verdict.delivery.counts}" for name in names)
+    return ", ".join(f"{name} {study.cells[name, variant].verdict.delivery.counts}" for name in names)
 
 
 def _caveats(number: int, study: FixStudy) -> list[str]:
@@ -203,8 +225,8 @@ def _caveats(number: int, study: FixStudy) -> list[str]:
         return [*_with_fix_1(study), *_with_the_method(study)]
     if number == 3:
         return [
-            "This is one process, and events while the run is in progress. Late events, a restart and a run that is"
-            " registered twice are measured separately."
+            "This test uses one process, and it emits events only while their run is active. Late events, a restart and"
+            " a run that is registered twice are measured separately."
         ]
     return []
 
@@ -213,7 +235,7 @@ def _with_fix_1(study: FixStudy) -> list[str]:
     together = "fixes 1 and 2 as written"
     if together not in study.variants:
         return []
-    return [f"As the backup that it is meant to be, with Fix 1: {study.summary(together)}."]
+    return [f"As a backup to Fix 1, {study.summary(together)}"]
 
 
 def _with_the_method(study: FixStudy) -> list[str]:
@@ -226,34 +248,69 @@ def _with_the_method(study: FixStudy) -> list[str]:
         if study.cells[name, together].verdict.delivered < study.cells[name, alone].verdict.delivered
     ]
     return [
-        "The orchestrator lacks the method that Fix 2 calls. With the method supplied, as a query of the run-thread"
-        f" mapping, Fix 2 is a lookup in Fix 3's mapping: {study.summary(alone)}.",
-        f"With the method and Fix 1: {study.summary(together)}. Fix 1 makes Fix 2 deliver fewer events with"
-        f" {len(worse)} of {len(study.families)} kinds of thread ids: {', '.join(worse) or 'none'}.",
+        "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a query of the run-thread"
+        " mapping, so that Fix 2 becomes a lookup in Fix 3's mapping.",
+        f"With the method, {study.summary(alone)}",
+        f"With the method and Fix 1, {study.summary(together)}",
+        f"Fix 1 makes Fix 2 deliver fewer events with {len(worse)} of {len(study.families)} kinds of thread id:"
+        f" {', '.join(worse) or 'none'}.",
     ]
 
 
-def lost_claim(study: FixStudy) -> Finding:
-    """Test whether the chain as reported loses all events, and all of them at link 9."""
-    cells = study.over_families("as reported")
-    links = sorted({link for cell in cells for link in cell.verdict.lost_at})
-    example = study.example("as reported").verdict.delivery
-    receiving = [name for name, cell in zip(study.families, cells, strict=True) if cell.verdict.delivered]
+def lost_claim(drops: FixDrops) -> Finding:
+    """Test whether the code loses all events, and all of them at link 9.
+
+    The chain as reported confirms that by construction, so the verdict follows from the code as committed. The fixes
+    replace link 9, so the losses that remain after them have other causes.
+    """
+    committed, reported = drops.studies[COMMITTED], drops.studies[REPORTED]
+    before = drops.total(COMMITTED, BEFORE)
+    first = {link for cell in committed.over_families(COMMITTED) for link in cell.verdict.lost_at}
+    later = {
+        link
+        for fix in drops.complete(REPORTED)
+        for cell in committed.over_families(fix)
+        for link in cell.verdict.lost_at
+    }
+    links = sorted(first | later)
+    none_arrives = not before.delivered and not before.leaked
+    right: AuditAnswer = "as worded, but insufficient" if none_arrives else "no"
+    if not (committed.known and reported.known):
+        right = "unknown"
+    elif none_arrives and links == [9]:
+        right = "yes"
+    example = committed.example(COMMITTED).verdict.delivery
     return Finding(
         id="claim-lost",
         title="Claim · events are completely lost",
-        claim="As it stands, no agent event reaches a user, and link 9 is the reason.",
+        claim="As committed, no agent event reaches a user, and link 9 is the reason.",
         reported="broken",
-        verdict=verdict_of(not receiving and links == [9], known=study.known),
-        answer=f"On the chain as reported, {example.counts} events reach their user with {study.example_family};"
-        f" some event arrives with {len(receiving)} of {len(cells)} kinds of thread ids. Every loss is attributed to"
-        f" link {' and '.join(map(str, links)) or 'none'}.",
-        evidence=tuple(
-            f"With {study.families[0]}, {cell.verdict.losses.get(attribution, 0):,} events are lost at link"
-            f" {attribution.link}: {attribution.reason}."
-            for cell in cells[:1]
-            for attribution in cell.verdict.attributions
+        verdict=verdict_of(right == "yes", known=right != "unknown"),
+        audit_right=right,
+        answer=f"As committed, {before.delivered:,} of {before.expected:,} events reach their user."
+        + (f" {_stopping(links)}" if before.dropped else ""),
+        evidence=(
+            f"Before any fix, events are lost at {_links(sorted(first))}.",
+            f"After the fixes that repair link 9, events are lost at {_links(sorted(later))}.",
         ),
         before=(example.k, example.n),
-        sample=smallest_sample_of(cells),
+        counted=f"{committed.example_family}, as committed",
+        rule="Right if no event arrives as committed, and events are lost at link 9 only. Insufficient if no event"
+        " arrives, but other links stop events as well.",
+        sample=smallest_sample_of(committed.over_families(COMMITTED)),
     )
+
+
+def _links(numbers: Sequence[int]) -> str:
+    """Return links in words: "link 9", "links 8 and 9", "no link"."""
+    if not numbers:
+        return "no link"
+    *first, last = map(str, numbers)
+    return f"links {', '.join(first)} and {last}" if first else f"link {last}"
+
+
+def _stopping(links: Sequence[int]) -> str:
+    if list(links) == [9]:
+        return "Only link 9 stops them."
+    words = _links(links)
+    return f"{words[0].upper()}{words[1:]} stop{'s' if len(links) == 1 else ''} them, not only link 9."

@@ -88,7 +88,7 @@ class Kind(Fate):
 
     name: str
     in_use: bool
-    """Whether the audited backend uses it; otherwise it was chosen as a stress test."""
+    """Whether it occurs in the audit or the public history; otherwise it was chosen as a stress test."""
     false_success: int
     """Events that the bridge reported as sent and that their user did not read."""
 
@@ -121,9 +121,9 @@ class Step:
         )
 
     @property
-    def dropping(self) -> tuple[Kind, ...]:
-        """The kinds with dropped events."""
-        return tuple(kind for kind in self.kinds if kind.dropped)
+    def losing(self) -> tuple[Kind, ...]:
+        """The kinds with dropped events of which none is leaked."""
+        return tuple(kind for kind in self.kinds if kind.dropped and not kind.leaked)
 
     @property
     def leaking(self) -> tuple[Kind, ...]:
@@ -137,6 +137,8 @@ class MeasuredRepair(Fate):
 
     order: int
     name: str
+    links: str
+    """The numbers of the links that it repairs, such as "3 and 5"."""
     purpose: str
     lines_removed: int
     lines_added: int
@@ -229,12 +231,13 @@ def _steps(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Step]:
 
 
 def _repairs(report: Report) -> tuple[MeasuredRepair, ...]:
-    columns = ("order", "repair", "purpose", "lines removed", "lines added")
+    columns = ("order", "repair", "links", "purpose", "lines removed", "lines added")
     repairs = [
         MeasuredRepair(
             *_counts("repairs", row),
             order=_count("repairs", row, "order"),
             name=row["repair"],
+            links=str(row["links"]),
             purpose=row["purpose"],
             lines_removed=_count("repairs", row, "lines removed"),
             lines_added=_count("repairs", row, "lines added"),

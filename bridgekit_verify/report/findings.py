@@ -19,6 +19,13 @@ AuditAnswer = Literal["yes", "as worded, but insufficient", "no", "not examined"
 RunAnswer = Literal["works", "fails", "unknown"]
 """The answers to "Does it work when run?", for the code as committed."""
 
+AUDIT_RIGHT = "Was the audit right?"
+WORKS = "Does it work when run?"
+HOLDS = "Does the claim hold?"
+CONTRADICTS = "Contradicts the audit?"
+_CONTRADICTIONS: dict[AuditAnswer, str] = {"yes": "no", "no": "yes"}
+"""What an answer to "Was the audit right?" means for a defect that the audit does not report."""
+
 OURS = "ours"
 """`Finding.reported` of a claim that bridgekit makes and the audit does not."""
 
@@ -47,7 +54,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     audit_right: AuditAnswer | None = None
     """Answer to "Was the audit right?"; None: it follows from the verdict (see `right`)."""
     works: RunAnswer = "unknown"
-    """Answer to "Does it work when run?", for the code as committed."""
+    """Answer to "Does it work when run?", for the code as committed; only a finding that `runs` has one."""
     answer: str
     """The result in one sentence, computed from the measurements."""
     evidence: tuple[str, ...] = ()
@@ -58,6 +65,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """k of n events delivered after the repair; None if not counted."""
     experiment: str = ""
     """What was broken on purpose to count `before`; empty if `before` is the code as committed."""
+    counted: str = ""
+    """The ids and the chain that `before` and `after` were counted with; empty if the claim states them."""
     sound: Verdict = "unknown"
     """Whether this link holds in the sound chain."""
     rule: str = ""
@@ -78,6 +87,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """The title without its number, such as "AgentRegistry"."""
         return self.title.partition(" · ")[2] or self.title
+
+    @property
+    def runs(self) -> bool:
+        """Whether "Does it work when run?" has a meaning: for a link, the whole chain and a fix of the audit."""
+        return self.id == "chain" or self.id.startswith(("link-", "fix-"))
 
     @property
     def right(self) -> AuditAnswer:
@@ -122,29 +136,32 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 def delivery_text(finding: Finding) -> str:
     """Return the delivery before and after, with intervals, as text. An experiment is called one."""
     before = f"before {Rate.of(finding.before)}, after {Rate.of(finding.after)}"
-    return f"{before} (experiment: {finding.experiment})" if finding.experiment else before
+    note = f"experiment: {finding.experiment}" if finding.experiment else finding.counted
+    return f"{before} ({note})" if note else before
 
 
 def result_phrase(finding: Finding) -> str:
-    """Return the result in words: both answers for a link, or whether the claim holds."""
-    if finding.id.startswith("link-"):
-        return f"was the audit right? {finding.right}; does it work when run? {finding.works}"
-    return f"the claim {verdict_phrase(finding.verdict)}"
+    """Return the answers in words, the same as on the page."""
+    return " ".join(f"{question} {answer}." for question, answer in answers(finding).items())
+
+
+def answers(finding: Finding) -> dict[str, str]:
+    """Return the answers of a finding by question: those that the page and the notebooks show."""
+    if finding.reported == OURS:
+        return {HOLDS: finding.verdict}
+    if finding.id.startswith("missed-"):
+        return {CONTRADICTS: _CONTRADICTIONS.get(finding.right, finding.right)}
+    return {AUDIT_RIGHT: finding.right} | ({WORKS: finding.works} if finding.runs else {})
 
 
 def basis_text(finding: Finding) -> str:
     """Return what the verdict rests on: its rule, its smallest sample, and the time that it depends on, if any."""
     parts = [finding.rule] if finding.rule else []
     if finding.sample is not None:
-        parts.append(f"Smallest sample behind it: {finding.sample}.")
+        parts.append(f"Smallest sample for this verdict: {finding.sample}.")
     if finding.timing:
-        parts.append(f"It depends on a time: {finding.timing}.")
+        parts.append(f"The verdict depends on a time: {finding.timing}.")
     return " ".join(parts)
-
-
-def verdict_phrase(verdict: str) -> str:
-    """Return the verdict as the end of a sentence that starts with "the claim"."""
-    return "is neither confirmed nor refuted: unknown" if verdict == "unknown" else verdict
 
 
 def numeric_columns(table: Table) -> set[str]:

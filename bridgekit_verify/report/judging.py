@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from msgspec import structs
-
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.report.drop_rates import AS_COMMITTED, DropTables, read_drop_tables
+from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
 from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Table, Verdict
-from bridgekit_verify.report.priorities import fix_works, priority_findings
+from bridgekit_verify.report.priorities import priority_findings
 from bridgekit_verify.report.structure import Figure, Notebook, Report
 from bridgekit_verify.report.summary import Answer, answer
 
@@ -30,6 +29,8 @@ __all__ = [
     "other_findings",
     "sections",
     "smallest_sample",
+    "startup_note",
+    "tables_of_claims",
 ]
 
 # The audit's chain has nine links. A link without a finding is shown as unknown.
@@ -48,6 +49,7 @@ MISSED: Final = "What the audit missed"
 PARTS: Final = {"missed": MISSED, "fault": "Faults", "scale": "Scale", "trust": "Validation"}
 """Titles of the sections by the first word of a finding's id. Those after the first are part two, for engineers."""
 WHOLE_CHAIN: Final = "chain"
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,18 @@ class LinkStatus:
         return self.finding.answer if self.finding else "Unknown: no notebook recorded a finding about this link."
 
 
+def startup_note(links: Sequence[LinkStatus], tables: DropTables) -> str:
+    """Return why no repair names link 1 although it fails; "" if it works, is unknown, or nothing was repaired."""
+    fails = any(link.number == 1 and link.works == "fails" for link in links)
+    repaired = {number for repair in tables.repairs for number in _NUMBER.findall(repair.links)}
+    if not fails or not repaired or "1" in repaired:
+        return ""
+    return (
+        "No repair changes link 1: its startup check stops no event, but it does not detect these defects. After the"
+        " repairs, replace it with a check that can fail."
+    )
+
+
 def all_findings(report: Report) -> dict[str, tuple[Finding, Notebook]]:
     """Return every finding by its id with its notebook: those recorded, and those computed from the drop rates."""
     tables = read_drop_tables(report)
@@ -91,29 +105,7 @@ def all_findings(report: Report) -> dict[str, tuple[Finding, Notebook]]:
     found = dict(report.findings)
     if tables.notebook is not None:
         found |= {key: (finding, tables.notebook) for key, finding in computed.items() if key not in found}
-    return {key: (_with_run_answer(finding, tables), notebook) for key, (finding, notebook) in found.items()}
-
-
-def _with_run_answer(finding: Finding, tables: DropTables) -> Finding:
-    """Return a finding with the answer whether what it is about works as committed, unless the finding states it."""
-    if finding.works != "unknown":
-        return finding
-    return structs.replace(finding, works=_run_answer(finding, tables))
-
-
-def _run_answer(finding: Finding, tables: DropTables) -> RunAnswer:
-    kind, _, name = finding.id.partition("-")
-    if kind == "fix" and name in ("1", "2", "3"):
-        return fix_works(tables, int(name))
-    if finding.id == "claim-complexity":
-        return fix_works(tables, 1)
-    if finding.id == "claim-lost":
-        before = tables.step(AS_COMMITTED)
-        return "unknown" if before is None else "works" if before.fate.complete else "fails"
-    if kind == "missed":
-        answers: dict[Verdict, RunAnswer] = {"holds": "works", "does not hold": "fails"}
-        return answers.get(finding.verdict, "unknown")
-    return "unknown"
+    return found
 
 
 def link_statuses(report: Report) -> tuple[LinkStatus, ...]:
@@ -166,7 +158,7 @@ class Headline:
             str(self.answer),
             self.sentence,
             f"links that fail when run as committed: {', '.join(map(str, self.failing)) or 'none'}",
-            f"links that hold in the sound chain: {self.sound} of {self.links}",
+            f"links that work in the sound chain: {self.sound} of {self.links}",
             f"events delivered as committed: {self.before.counts}; in the sound chain: {self.after.counts}",
         )
 
@@ -198,6 +190,13 @@ def claim_groups(report: Report) -> dict[str, list[Finding]]:
         if title := _claim_group(finding):
             groups[title].append(finding)
     return {title: members for title, members in groups.items() if members}
+
+
+def tables_of_claims(report: Report) -> dict[str, Table]:
+    """Return the tables of the audit's other claims: those whose name is the finding's id with underscores."""
+    names = {finding.id: finding.id.replace("-", "_") for group in claim_groups(report).values() for finding in group}
+    found = {key: report.table(name) for key, name in names.items()}
+    return {key: table[0] for key, table in found.items() if table}
 
 
 def _claim_group(finding: Finding) -> str | None:

@@ -130,10 +130,11 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
         claim="A dict of runs and threads in one process is the robust solution.",
         reported="fix",
         verdict=verdict_of(rerouted.wrong_user == 0 and not loses and not loses_elsewhere),
-        answer=f"If a run is registered a second time, Fix 3 sends {rerouted.wrong_user:,} of {rerouted.expected:,} of"
-        f" its events to another user. The sound service refuses the second registration:"
-        f" {sound.wrong_user:,} of {sound.expected:,}.",
+        answer=_lifecycle_answer(rerouted.wrong_user, loses=loses, loses_elsewhere=loses_elsewhere),
         evidence=(
+            f"If a run is registered twice, Fix 3 sends {rerouted.wrong_user:,} of {rerouted.expected:,} of its events"
+            f" to another user. The sound service refuses the second registration: {sound.wrong_user:,} of"
+            f" {sound.expected:,} events reach another user.",
             *_late_evidence(study),
             *(_process_sentence(row) for row in study.by_process if row.arrived.k < row.arrived.n),
         ),
@@ -142,6 +143,15 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
         rule="Holds if Fix 3 sends no event to another user and loses none after a run's end or in another process.",
         sample=Sample(min([rerouted.expected, sound.expected, *sizes]), "events"),
     )
+
+
+def _lifecycle_answer(wrong_user: int, *, loses: bool, loses_elsewhere: bool) -> str:
+    """Return when Fix 3 leaks or loses events, in one sentence that starts with the fix."""
+    problems = ["leaks events if a run is registered twice"] if wrong_user else []
+    losing = [place for place, found in (("after a run ends", loses), ("in another process", loses_elsewhere)) if found]
+    if losing:
+        problems.append(f"{'it ' if problems else ''}loses events {' and '.join(losing)}")
+    return f"Fix 3 {', and '.join(problems) or 'leaks and loses no event over the life of a run'}."
 
 
 def _process_sentence(row: ProcessDelivery) -> str:

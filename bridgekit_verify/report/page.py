@@ -16,7 +16,17 @@ from markupsafe import Markup
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.report.chart import chart
 from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
-from bridgekit_verify.report.findings import OURS, Finding, basis_text, cell_text, numeric_columns
+from bridgekit_verify.report.findings import (
+    AUDIT_RIGHT,
+    CONTRADICTS,
+    HOLDS,
+    WORKS,
+    Finding,
+    answers,
+    basis_text,
+    cell_text,
+    numeric_columns,
+)
 from bridgekit_verify.report.glossary import TERMS
 from bridgekit_verify.report.judging import (
     AUDITED_LINKS,
@@ -30,12 +40,14 @@ from bridgekit_verify.report.judging import (
     other_findings,
     sections,
     smallest_sample,
+    startup_note,
+    tables_of_claims,
     timed_findings,
 )
 from bridgekit_verify.report.markup import code_html, markdown_html, output_html, printed_text
 from bridgekit_verify.report.results import count_measurements, csv_columns, results_csv, results_json
 from bridgekit_verify.report.structure import Figure, Report
-from bridgekit_verify.report.summary import actions, risks, routing_note, scope
+from bridgekit_verify.report.summary import actions, order_note, risks, routing_note, scope
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -45,8 +57,6 @@ MATRIX: Final = "matrix"
 FAULT_NAMES: Final = "faults"
 """Name of the table that explains each fault."""
 
-AUDIT_RIGHT: Final = "Was the audit right?"
-WORKS: Final = "Does it work when run?"
 _ICONS: Final = {
     "yes": "works",
     "as worded, but insufficient": "partly",
@@ -59,6 +69,14 @@ _ICONS: Final = {
     "unknown": "unknown",
 }
 """The icon of each answer. Every icon has its own shape, so that colour carries no information."""
+
+QUESTIONS: Final = {
+    "link": (AUDIT_RIGHT, WORKS),
+    "claim": (AUDIT_RIGHT,),
+    "missed": (CONTRADICTS,),
+    "ours": (HOLDS,),
+}
+"""The columns of each kind of row."""
 
 PART_TWO: Final = {
     "Faults": "Networks, processes and servers fail in production. This section shows what each failure costs the user:"
@@ -129,15 +147,18 @@ def _content(report: Report, tables: DropTables) -> dict[str, Any]:
         "explanations": _fault_explanations(report),
         "environment": report.environment,
         "headline": headline(report),
-        "questions": (AUDIT_RIGHT, WORKS),
+        "questions": QUESTIONS,
         "chart": chart(tables),
         "risks": risks(tables),
         "actions": actions(tables),
-        "routing_note": routing_note(tables),
+        "order_note": order_note(tables),
+        "startup_note": startup_note(links, tables),
+        "routing_note": routing_note(tables, _lifecycle(report)),
         "scope": scope(tables),
         "links": links,
         "audited": [link for link in links if link.number in AUDITED_LINKS],
         "claims": claim_groups(report),
+        "tables_of": tables_of_claims(report),
         "pictures": _pictures(report, tables),
         "matrix": report.table(MATRIX),
         "missed": chapters.get(MISSED, []),
@@ -157,13 +178,15 @@ def _content(report: Report, tables: DropTables) -> dict[str, Any]:
 
 
 def _marks(subject: LinkStatus | Finding) -> tuple[ShownAnswer, ...]:
-    """Return the answers to both questions; for a claim that is not the audit's, whether it holds."""
-    if isinstance(subject, Finding) and subject.reported == OURS:
-        return (ShownAnswer("Does the claim hold?", subject.verdict, _ICONS[subject.verdict]),)
-    return (
-        ShownAnswer(AUDIT_RIGHT, subject.right, _ICONS[subject.right]),
-        ShownAnswer(WORKS, subject.works, _ICONS[subject.works]),
-    )
+    """Return the answers of a link or finding, in the order of the columns."""
+    found = {AUDIT_RIGHT: subject.right, WORKS: subject.works} if isinstance(subject, LinkStatus) else answers(subject)
+    return tuple(ShownAnswer(question, answer, _ICONS[answer]) for question, answer in found.items())
+
+
+def _lifecycle(report: Report) -> Finding | None:
+    """Return the finding about Fix 3 over the life of a run."""
+    found = report.findings.get("missed-lifecycles")
+    return found[0] if found else None
 
 
 def _pictures(report: Report, tables: DropTables) -> tuple[Figure, ...]:

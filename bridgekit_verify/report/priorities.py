@@ -1,6 +1,6 @@
 """Findings about the audit's priorities and its advice on monitoring, computed from the drop rates of notebook 10.
 
-Each priority is judged by one rule, which the finding states: what the fix delivers decides, not how it is called.
+Each priority is judged by one rule, which the finding states. The rule compares what the fixes deliver.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, FIXES, DropTables, Fate
-from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Verdict
+from bridgekit_verify.report.findings import AuditAnswer, Finding, Verdict
 
-__all__ = ["fix_works", "priority_findings"]
+__all__ = ["priority_findings"]
 
 WRITTEN: Final = {1: ("fix 1",), 2: ("fix 2 as written", "fix 2 with its method"), 3: ("fix 3",)}
 """The steps that measure each fix of the audit: the first one as the audit writes it."""
@@ -24,14 +24,6 @@ def priority_findings(tables: DropTables) -> tuple[Finding, ...]:
     return _critical(tables), _important(tables), _optional(tables), _monitoring(tables)
 
 
-def fix_works(tables: DropTables, number: int) -> RunAnswer:
-    """Answer whether a fix alone, as the audit writes it, makes the code as committed work."""
-    step = tables.step(AS_COMMITTED, WRITTEN[number][0])
-    if step is None or not step.fate.expected:
-        return "unknown"
-    return "works" if step.fate.complete else "fails"
-
-
 def _finding(
     tables: DropTables, number: int, title: str, claim: str, right: AuditAnswer, answer: str, rule: str
 ) -> Finding:
@@ -42,9 +34,9 @@ def _finding(
         reported="priority",
         verdict=_VERDICTS.get(right, "does not hold"),
         audit_right=right,
-        works=fix_works(tables, number),
         answer=answer,
-        evidence=(rule, *_committed(tables, number)),
+        evidence=_committed(tables, number),
+        rule=rule,
     )
 
 
@@ -75,10 +67,10 @@ def _critical(tables: DropTables) -> Finding:
         better = [name for name, fate in others.items() if _rank(fate) > _rank(one)]
         right = "no" if better else "yes"
         more = " ".join(f"{FIXES[name]} delivers {_text(others[name])}." for name in better)
-        answer = f"With routing as the only defect, Fix 1 alone delivers {_text(one)}. " + (
-            more or "No other fix alone does more."
+        answer = f"If only link 9 is broken, Fix 1 alone delivers {_text(one)}. " + (
+            more or "No other fix alone delivers more."
         )
-    rule = "Rule: critical is right if no other fix alone delivers more events, or as many with fewer leaks."
+    rule = "Critical is right if no other fix alone delivers more events, or as many with fewer leaks."
     return _finding(
         tables,
         1,
@@ -101,14 +93,14 @@ def _important(tables: DropTables) -> Finding:
         gain = written.delivered - one.delivered
         change = f"{gain:,} more" if gain > 0 else f"{-gain:,} fewer" if gain < 0 else "as many"
         answer = (
-            f"With routing as the only defect, Fix 1 alone delivers {_text(one)}; with Fix 2 as written behind it,"
-            f" {_text(written)}: {change}."
+            f"If only link 9 is broken, Fix 1 alone delivers {_text(one)}. Fixes 1 and 2 as written deliver {change}:"
+            f" {_text(written)}."
         )
         if supplied is not None:
-            answer += f" With the method that Fix 2 calls, which the code lacks, both deliver {_text(supplied)}."
+            answer += f" If the code had the method that Fix 2 calls, both would deliver {_text(supplied)}."
     rule = (
-        "Rule: important is right if Fixes 1 and 2 as written deliver every event without a leak; it is insufficient if"
-        " they only deliver more than Fix 1 alone."
+        "Important is right if Fixes 1 and 2 as written deliver every event without a leak. It is insufficient if they"
+        " only deliver more than Fix 1 alone."
     )
     return _finding(
         tables, 2, "Priority · Fix 2 is important", "Fix 2 is important, as a backup to Fix 1.", right, answer, rule
@@ -126,10 +118,10 @@ def _optional(tables: DropTables) -> Finding:
         more = three.delivered - one.delivered
         compared = f"{more:,} more than" if more > 0 else f"{-more:,} fewer than" if more < 0 else "as many as"
         answer = (
-            f"With routing as the only defect, Fix 3, called optional, delivers {_text(three)}: {compared} Fix 1,"
-            f" called critical. Without it, Fixes 1 and 2 as written deliver {_text(without)}."
+            f"If only link 9 is broken, Fix 3, called optional, delivers {_text(three)}: {compared} Fix 1, called"
+            f" critical. Without Fix 3, Fixes 1 and 2 as written deliver {_text(without)}."
         )
-    rule = "Rule: optional is right if Fixes 1 and 2 as written deliver every event without a leak."
+    rule = "Optional is right if Fixes 1 and 2 as written deliver every event without a leak."
     return _finding(tables, 3, "Priority · Fix 3 is optional", "Fix 3 is optional and can wait.", right, answer, rule)
 
 
@@ -147,7 +139,7 @@ def _monitoring(tables: DropTables) -> Finding:
         where = "as committed" if worst is before else f"as committed with {FIXES[worst.name]}"
         answer = (
             f"On the code {where}, {worst.false_success:,} of {worst.fate.expected:,} events are routed and reported as"
-            " sent, and their user does not read them: no routing failure is counted for them."
+            " sent, but their user does not read them. No routing failure is counted for them."
             if worst.false_success
             else "Every event that is reported as sent reaches its user, so only routing failures have to be counted."
         )
@@ -158,12 +150,9 @@ def _monitoring(tables: DropTables) -> Finding:
         reported="advice",
         verdict=_VERDICTS.get(right, "does not hold"),
         audit_right=right,
-        works="unknown" if right == "unknown" else "works" if right == "yes" else "fails",
         answer=answer,
-        evidence=(
-            "Rule: the advice is sufficient if no event is reported as sent that its user did not read.",
-            "Count events at the user's socket instead, and compare them with the events that were emitted.",
-        ),
+        evidence=("Count events at the user's socket instead, and compare them with the events that were emitted.",),
+        rule="The advice is sufficient if no event is reported as sent that its user did not read.",
     )
 
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import pandas as pd
+
 from bridgekit.events import EventType
 from bridgekit.ids import ThreadId
 from bridgekit_verify.measure.experiment import Measurement, measure_each
@@ -13,7 +15,7 @@ from bridgekit_verify.measure.history import EventKey
 from bridgekit_verify.measure.statistics import Rate, Sample
 from bridgekit_verify.measure.workload import Workload, seeded, thread_ids
 from bridgekit_verify.report.claims import smallest_sample_of, verdict_of
-from bridgekit_verify.report.findings import Finding, RunAnswer
+from bridgekit_verify.report.findings import AuditAnswer, Finding
 from bridgekit_verify.studies.manual_run import HandNotification, notify_by_hand
 from bridgekit_verify.studies.study import EXAMPLE, FixStudy
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIXES, SOUND, VARIANTS, Variant
@@ -22,7 +24,9 @@ __all__ = [
     "after_fix_claims",
     "all_arrive_claim",
     "event_flow_claim",
+    "notification_table",
     "notify_claim",
+    "notify_on_each_chain",
     "real_time_claim",
     "run_id_claim",
     "step_claims",
@@ -47,11 +51,6 @@ async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
     return [all_arrive_claim(study, before, after), real_time_claim(study, before, after), _business_value()]
 
 
-def _works(complete: bool, *, known: bool) -> RunAnswer:
-    """Answer "Does it work when run?" for the code as committed with Fix 1."""
-    return "unknown" if not known else "works" if complete else "fails"
-
-
 async def _as_committed(seed: int) -> list[Measurement]:
     """Measure the chain as committed, before and after Fix 1, with the audit's own example of a thread id."""
     workload = Workload(threads=thread_ids(EXAMPLE, 4, seed=seed), at_once=2)
@@ -66,17 +65,19 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
         title="After Fix 1 · all agent events reach users correctly",
         claim="After the fix, every agent event reaches its user. The fix is a change of one line.",
         reported="after fix",
-        works=_works(real.all_delivered, known=real.delivery.known),
         verdict=verdict_of(
             real.all_delivered and study.delivering("fix 1") == study.families,
             known=study.known and real.delivery.known,
         ),
-        answer=f"On the chain as reported, {as_reported.counts} events arrive with {study.example_family};"
-        f" {study.summary('fix 1')}. On the chain as committed, {real.delivery.counts} events arrive.",
-        evidence=tuple(
-            f"As committed with Fix 1, {real.losses.get(attribution, 0):,} of {real.expected:,} events still stop at"
-            f" link {attribution.link}: {attribution.reason}."
-            for attribution in real.attributions
+        answer=f"As committed with Fix 1, {real.delivery.counts} events arrive. If only link 9 were broken,"
+        f" {as_reported.counts} events would arrive with {study.example_family}.",
+        evidence=(
+            f"If only link 9 were broken, {study.summary('fix 1')}",
+            *(
+                f"As committed with Fix 1, {real.losses.get(attribution, 0):,} of {real.expected:,} events still stop"
+                f" at link {attribution.link}: {attribution.reason}."
+                for attribution in real.attributions
+            ),
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(real.delivered, real.expected),
@@ -94,11 +95,13 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
         title="After Fix 1 · real-time chat is restored",
         claim="Users see the agent at work again: what it thinks and which tools it uses, before it is done.",
         reported="after fix",
-        works=_works(real.k == real.n, known=real.known),
         verdict=verdict_of(len(shown) == len(study.families) and real.k == real.n, known=study.known and real.known),
-        answer=f"Of the events within a run, the user reads {example.counts} before the run's end with"
-        f" {study.example_family}, and all of them with {len(shown)} of {len(study.families)} kinds of thread ids, on"
-        f" the chain as reported; on the chain as committed, {real.counts}.",
+        answer=f"As committed with Fix 1, the user reads {real.counts} events of a run before the run ends. If only"
+        f" link 9 were broken, the user would read {example.counts} with {study.example_family}.",
+        evidence=(
+            f"If only link 9 were broken, the user would read all of them with {len(shown)} of {len(study.families)}"
+            " kinds of thread id.",
+        ),
         before=(unfixed.k, unfixed.n),
         after=(real.k, real.n),
         sample=Sample(min(_shown_at_work(cell).n for cell in (after, *study.over_families("fix 1"))), "events"),
@@ -128,14 +131,12 @@ def _business_value() -> Finding:
         claim="The chat delivers 10 % of its value as it stands, and 90 % after the fix.",
         reported="after fix",
         verdict="unknown",
-        answer="Nothing here measures value, and the audit does not say how it did. The findings above have what can be"
-        " counted.",
+        answer="Unknown: no test here measures business value, and the audit does not say how it measured it.",
     )
 
 
-async def step_claims(study: FixStudy, *, seed: int) -> list[Finding]:
-    """Run the audit's three verification steps, word for word, on each of `STEP_CHAINS`."""
-    notified = [await notify_by_hand(row, seed=seed) for row in STEP_CHAINS.values()]
+async def step_claims(study: FixStudy, notified: Sequence[HandNotification], *, seed: int) -> list[Finding]:
+    """Judge the audit's three verification steps, word for word; `notified` is from `notify_on_each_chain`."""
     return [event_flow_claim(study, *await _as_committed(seed)), run_id_claim(seed), notify_claim(notified)]
 
 
@@ -147,17 +148,16 @@ def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -
         title="Step 1 · test the event flow",
         claim="After Fix 1, the suite of WebSocket events passes.",
         reported="step",
-        works=_works(after.verdict.all_delivered, known=after.verdict.delivery.known),
         verdict=verdict_of(
             fixed.verdict.all_delivered and after.verdict.all_delivered,
             known=fixed.verdict.delivery.known and after.verdict.delivery.known,
         ),
-        answer=f"With Fix 1 and {study.example_family}, {fixed.verdict.delivery.counts} events arrive on the chain as"
-        f" reported, and {after.verdict.delivery.counts} on the chain as committed.",
+        answer=f"As committed with Fix 1, {after.verdict.delivery.counts} events arrive. If only link 9 were broken,"
+        f" {fixed.verdict.delivery.counts} events would arrive with {study.example_family}.",
         evidence=(
-            f"Before Fix 1, {unfixed.verdict.delivery.counts} events arrive on the chain as reported, and"
-            f" {before.verdict.delivery.counts} on the chain as committed.",
-            f"Kind by kind, on the chain as reported with Fix 1: {study.summary('fix 1')}.",
+            f"Before Fix 1, {before.verdict.delivery.counts} events arrive as committed, and"
+            f" {unfixed.verdict.delivery.counts} if only link 9 is broken.",
+            f"If only link 9 were broken, with Fix 1 {study.summary('fix 1')}",
             "To repeat it: python tests/mission_critical/test_websocket_agent_events_suite.py --variant 'fix 1'",
         ),
         before=(before.verdict.delivered, before.verdict.expected),
@@ -167,7 +167,7 @@ def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -
 
 
 def run_id_claim(seed: int) -> Finding:
-    """Judge step 2, the assertion that the literal run id contains thread_123, and ask it of the chains' own run ids.
+    """Judge step 2, the assertion that the literal run id contains thread_123, and apply it to the chains' own run ids.
 
     The assertion is about a text and calls no code, so its result cannot differ between chains.
     """
@@ -182,51 +182,77 @@ def run_id_claim(seed: int) -> Finding:
         verdict=verdict_of("thread_123" in STEP_2_RUN_ID),
         # The statement is true, and the step cannot show whether Fix 1 is in place.
         audit_right="as worded, but insufficient" if "thread_123" in STEP_2_RUN_ID else "no",
-        answer=f"The text {STEP_2_RUN_ID} contains thread_123. The assertion calls no code, so that it passes on each"
-        f" of {len(made)} chains, before Fix 1 and after it, and proves nothing about them.",
+        answer=f"The text {STEP_2_RUN_ID} contains thread_123. The assertion calls no code, so it passes on each of"
+        f" {len(made)} chains, before and after Fix 1.",
         evidence=(
-            f"Of one run id that each chain creates for thread_123, {len(containing)} of {len(made)} contain it:"
+            f"Each chain created one run id for thread_123. {len(containing)} of {len(made)} run ids contain it:"
             f" {', '.join(containing) or 'none'}. The others do not: {', '.join(without) or 'none'}.",
-            f"For example, {AS_REPORTED.name}: {made[AS_REPORTED.name]}; fix 1: {made['fix 1']}.",
+            f"For example, the chain {AS_REPORTED.name!r} creates {made[AS_REPORTED.name]}, and the chain 'fix 1'"
+            f" creates {made['fix 1']}.",
         ),
         sample=Sample(1, "texts"),
     )
 
 
+async def notify_on_each_chain(*, seed: int) -> list[HandNotification]:
+    """Notify by hand on each of `STEP_CHAINS`."""
+    return [await notify_by_hand(row, seed=seed) for row in STEP_CHAINS.values()]
+
+
+def notification_table(notified: Sequence[HandNotification]) -> pd.DataFrame:
+    """Return one row per chain: the thread that the bridge found, what it reported, and what the sockets read."""
+    return pd.DataFrame(
+        {
+            "chain": each.chain,
+            "thread found": each.receipt.thread_id or "none",
+            "reported as": str(each.receipt.outcome),
+            "owner reads": f"{each.read_by_owner} of 1",
+            "another user reads": each.read_by_others,
+        }
+        for each in notified
+    )
+
+
 def notify_claim(notified: Sequence[HandNotification]) -> Finding:
-    """Judge step 3, one notification by hand on each chain. It must arrive on both chains after Fix 1."""
+    """Judge step 3, one notification by hand on each chain.
+
+    Right if the event arrives on both chains after Fix 1. The step promises that the run id resolves and that the event
+    is emitted. If both happen but the event does not arrive, the step is right as worded, but insufficient.
+    """
     by_chain = {each.chain: each for each in notified}
     after = [by_chain[name] for name in ("fix 1", COMMITTED_WITH_FIX_1.name)]
+    as_worded = all(each.resolves and each.receipt for each in after)
+    arrives = as_worded and all(each.arrives for each in after)
+    right: AuditAnswer = "yes" if arrives else "as worded, but insufficient" if as_worded else "no"
     sound = by_chain[SOUND.name].receipt
     return Finding(
         id="step-3",
         title="Step 3 · notify by hand",
         claim="After Fix 1, a notification for run_thread_123_abc resolves to thread_123 and is emitted.",
         reported="step",
-        works="works" if _succeeds(by_chain[COMMITTED_WITH_FIX_1.name]) else "fails",
-        verdict=verdict_of(all(map(_succeeds, after))),
-        answer="; ".join(f"{', '.join(chains)}: {outcome}" for outcome, chains in _by_outcome(notified).items()) + ".",
+        verdict=verdict_of(arrives),
+        audit_right=right,
+        answer=_step_3_answer(by_chain[COMMITTED_WITH_FIX_1.name]),
         evidence=(
             f"One call on each of {len(notified)} chains, with an open socket of thread_123's owner and one of another"
             f" user. The other user's sockets read {sum(each.read_by_others for each in notified)} frames.",
             _difference_by_fix_1(by_chain),
-            f"The sound chain never derives a thread from a run id: its receipt is {sound.outcome} at link"
-            f" {sound.link}, because {sound.reason}.",
+            "The sound chain refuses this call by design, because it never derives a thread from a run id. Its receipt"
+            f" is {sound.outcome} at link {sound.link}.",
         ),
+        rule="Right if the event arrives on both chains after Fix 1. Insufficient if it resolves and is reported as"
+        " sent on both, but does not arrive.",
         sample=Sample(min(Counter(each.chain for each in notified).values()), "calls per chain"),
     )
 
 
-def _succeeds(notified: HandNotification) -> bool:
-    return notified.resolves and bool(notified.receipt) and notified.arrives
-
-
-def _by_outcome(notified: Sequence[HandNotification]) -> dict[str, list[str]]:
-    """Return the names of the chains by what happened on them, in the order of the chains."""
-    chains: dict[str, list[str]] = {}
-    for each in notified:
-        chains.setdefault(each.outcome, []).append(each.chain)
-    return chains
+def _step_3_answer(committed: HandNotification) -> str:
+    found = committed.receipt.thread_id
+    routed = f"the run id resolves to {found}" if found else "the run id resolves to no thread"
+    return (
+        f"As committed with Fix 1, {routed}, and the event is reported as {committed.receipt.outcome}. The owner's"
+        f" socket reads {committed.read_by_owner} of 1 event."
+    )
 
 
 def _difference_by_fix_1(by_chain: Mapping[str, HandNotification]) -> str:
@@ -234,4 +260,7 @@ def _difference_by_fix_1(by_chain: Mapping[str, HandNotification]) -> str:
     changed = [before for before, after in pairs if by_chain[before].outcome != by_chain[after].outcome]
     if changed:
         return f"Fix 1 changes the result on the chain {' and '.join(changed)}."
-    return "Fix 1 changes the result on neither chain: it changes how run ids are created, and the step brings its own."
+    return (
+        "Fix 1 changes the result on neither chain. It changes how run ids are created, and the step supplies its own"
+        " run id."
+    )

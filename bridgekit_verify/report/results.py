@@ -116,6 +116,7 @@ def _finding(finding: Finding, notebook: Notebook) -> dict[str, Any]:
         "notebook": notebook.name,
         **msgspec.to_builtins(finding),
         "audit_right": finding.right,
+        "works": finding.works if finding.runs else None,
         "before_interval": _interval(finding.before),
         "after_interval": _interval(finding.after),
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Final, Literal
 
 from bridgekit_verify.report.drop_rates import (
@@ -17,9 +18,10 @@ from bridgekit_verify.report.drop_rates import (
     REPAIRS,
     DropTables,
     Fate,
-    Kind,
+    Step,
     Subset,
 )
+from bridgekit_verify.report.findings import Finding
 
 __all__ = [
     "Action",
@@ -28,6 +30,7 @@ __all__ = [
     "actions",
     "answer",
     "of",
+    "order_note",
     "risks",
     "routing_note",
     "scope",
@@ -35,13 +38,14 @@ __all__ = [
 
 NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NOT_MEASURED: Final = "Unknown: the drop rates were not measured."
-REPAIR_TITLES: Final = {
-    "agent per run": "Create an agent for each run",
-    "thread carried": "Carry the thread with the run",
-    "connection bound": "Assign each connection to its thread",
-    "link 8 call": "Call the bridge with the arguments it takes",
+INSTRUCTIONS: Final = {
+    "agent per run": "create an agent for each run",
+    "thread carried": "carry the thread with the run",
+    "connection bound": "assign each connection to its thread",
+    "link 8 call": "call the bridge with the arguments that it takes",
 }
 """What to do for each repair, in words."""
+AFTER_FIXES: Final = "after the audit's fixes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,11 @@ class Action:
 
     order: int
     name: str
-    purpose: str
+    instruction: str
+    """What to do, in words; "" for a repair that is not one of `REPAIRS`."""
+    links: str
+    """The numbers of the links that it repairs."""
+    effect: str
     size: str
     gain: int
     """Events delivered by this repair in addition to those before it."""
@@ -97,17 +105,18 @@ def answer(tables: DropTables) -> Answer:
     found = before.fate
     n = f"{found.expected:,}"
     if found.complete:
-        start = f"Yes: all {n} events reach their user"
+        start = f"all {n} test events reach their user"
     elif found.dropped:
-        reach = "none reaches its" if not found.delivered else f"only {found.delivered:,} reach their"
-        start = f"No: of {n} events, {reach} user" + (
-            f", and {found.leaked:,} reach another one" if found.leaked else ""
+        start = (
+            f"only {found.delivered:,} of {n} test events reach their user"
+            if found.delivered
+            else f"none of {n} test events reaches its user"
         )
+        start += f", and {found.leaked:,} reach another user" if found.leaked else ""
     else:
-        start = f"No: all {n} events reach their user, and {found.leaked:,} reach another one as well"
-    return Answer(
-        "yes" if found.complete else "no", f"{start}{_fixes_clause(tables, found)}", _repairs_sentence(tables)
-    )
+        start = f"all {n} test events reach their user, and {found.leaked:,} reach another user as well"
+    first = f"In the rebuilt chain, {start}{_fixes_clause(tables, found)}"
+    return Answer("yes" if found.complete else "no", first, _repairs_sentence(tables))
 
 
 def _fixes_clause(tables: DropTables, before: Fate) -> str:
@@ -116,14 +125,13 @@ def _fixes_clause(tables: DropTables, before: Fate) -> str:
     if not fixes:
         return "."
     if all((step.fate.delivered, step.fate.leaked) == (before.delivered, before.leaked) for step in fixes):
-        return ", and none of the audit's three fixes changes that, alone or together."
+        return ", and none of the audit's three fixes changes that."
     best = max(fixes, key=lambda step: (step.fate.delivered, -step.fate.leaked))
     if best.fate.delivered <= before.delivered:
-        return ", and none of the audit's three fixes delivers more, alone or together."
-    leaked = f", and {best.fate.leaked:,} reach another one" if best.fate.leaked else ""
-    return (
-        f"; of the audit's fixes, {FIXES[best.name]} does most: {of(best.fate.delivered, best.fate.expected)}{leaked}."
-    )
+        return ", and none of the audit's three fixes delivers more."
+    leaked = f" and leaks {best.fate.leaked:,}" if best.fate.leaked else ""
+    delivered = of(best.fate.delivered, best.fate.expected)
+    return f". Of the audit's fixes, {FIXES[best.name]} delivers most: {delivered} events{leaked}."
 
 
 def _repairs_sentence(tables: DropTables) -> str:
@@ -131,20 +139,20 @@ def _repairs_sentence(tables: DropTables) -> str:
     if not tables.repairs:
         return "The repairs were not measured."
     last = tables.repairs[-1]
-    start = f"In the rebuilt chain, {number(len(tables.repairs))} small repairs deliver"
+    start = f"Together, {number(len(tables.repairs))} repairs deliver"
     if last.complete:
         start += f" all {last.expected:,}"
     else:
         start += f" {of(last.delivered, last.expected)}"
-        start += f" and show {last.leaked:,} to another user" if last.leaked else ""
+        start += f" and leak {last.leaked:,} to another user" if last.leaked else ""
     without = tables.subset(*REPAIRS[1:])
     if without is None or not without.leaked:
         return f"{start}."
-    return f"{start}; without the first one, the others show {without.leaked:,} to the wrong user."
+    return f"{start}. Without repair 1, the others leak {without.leaked:,} to another user."
 
 
 def risks(tables: DropTables) -> tuple[Risk, ...]:
-    """Return the three risks, the most severe first: a leak, then a loss, then a failure that nobody detects."""
+    """Return the three risks, the most severe first: a leak, then a loss, then a failure that is not detected."""
     return _leak(tables), _loss(tables), _undetected(tables)
 
 
@@ -156,10 +164,10 @@ def _leak(tables: DropTables) -> Risk:
     if before is None or not tables.subsets:
         when = "unknown"
     elif before.fate.leaked:
-        when = "today"
+        when = AS_COMMITTED
         sentences.append(f"{of(before.fate.leaked, before.fate.expected)} events reach another user.")
     elif leaking:
-        when = f"after {FIXES[leaking[0].name]}"
+        when = _after(leaking)
     elif subsets:
         when = "after some of the repairs"
     else:
@@ -169,6 +177,11 @@ def _leak(tables: DropTables) -> Risk:
         sentences.append(f"{of(worst.leaked, worst.expected)} events reach another user {_made(worst)}.")
     sentences += _routing_leaks(tables)
     return Risk("leak", "Leak: another user reads it", when, tuple(sentences) or ("No leak was measured.",))
+
+
+def _after(steps: Sequence[Step]) -> str:
+    """Return when something occurs that occurs after each of these fixes."""
+    return f"after {FIXES[steps[0].name]}" if len(steps) == 1 else AFTER_FIXES
 
 
 def _made(subset: Subset) -> str:
@@ -195,9 +208,9 @@ def _routing_leaks(tables: DropTables) -> list[str]:
     if not leaking:
         return []
     first = leaking[0]
-    where = _list([f"“{kind.name}” ({of(kind.leaked, kind.expected)})" for kind in first.leaking])
+    where = _list([f"{kind.name} ({of(kind.leaked, kind.expected)})" for kind in first.leaking])
     return [
-        f"If routing were the only defect, {FIXES[first.name]} would leak in {len(first.leaking)} of"
+        f"If only link 9 were broken, {FIXES[first.name]} would leak with {len(first.leaking)} of"
         f" {len(first.kinds)} kinds of thread id: {where}."
     ]
 
@@ -215,12 +228,12 @@ def _loss(tables: DropTables) -> Risk:
         if (step := tables.step(AS_REPORTED, name))
     ]
     if parts:
-        sentences.append(f"Dropped if routing were the only defect: with {_list(parts)}.")
-    return Risk("loss", title, "today" if found.dropped else "not observed", tuple(sentences))
+        sentences.append(f"Dropped if only link 9 were broken: with {_list(parts)}.")
+    return Risk("loss", title, AS_COMMITTED if found.dropped else "not observed", tuple(sentences))
 
 
 def _undetected(tables: DropTables) -> Risk:
-    title = "Undetected: sent, but not read"
+    title = "Undetected: reported as sent, but not read"
     before = tables.step(AS_COMMITTED)
     steps = [step for step in (before, *tables.fixes(AS_COMMITTED)) if step]
     if not steps:
@@ -229,25 +242,25 @@ def _undetected(tables: DropTables) -> Risk:
     worst = max(reversed(steps), key=lambda step: step.false_success)
     if not worst.false_success:
         return Risk("undetected", title, "not observed", ("No event was reported as sent that its user did not read.",))
-    first = next(step for step in steps if step.false_success)
-    when = "today" if first.name == BEFORE else f"after {FIXES[first.name]}"
-    within = "as committed" if worst.name == BEFORE else f"with {FIXES[worst.name]} in place"
-    false = of(worst.false_success, worst.fate.expected)
-    sentence = (
-        f"{within[0].upper()}{within[1:]}, {false} events are reported as sent although their user does not read them."
-    )
-    return Risk("undetected", title, when, (sentence, "A dashboard that counts sent events shows them as delivered."))
+    false = [step for step in steps if step.false_success]
+    when = AS_COMMITTED if false[0].name == BEFORE else _after(false)
+    within = "As committed" if worst.name == BEFORE else f"With {FIXES[worst.name]} in place"
+    counts = of(worst.false_success, worst.fate.expected)
+    sentence = f"{within}, {counts} events are reported as sent although their user does not read them."
+    return Risk("undetected", title, when, (sentence, "A dashboard that counts sent events counts them as delivered."))
 
 
 def actions(tables: DropTables) -> tuple[Action, ...]:
-    """Return the repairs in the recommended order, with size and gain."""
+    """Return the repairs in the recommended order, with effect, size and gain."""
     delivered = [0, *(repair.delivered for repair in tables.repairs)]
     if before := tables.step(AS_COMMITTED):
         delivered[0] = before.fate.delivered
     return tuple(
         Action(
             repair.order,
-            REPAIR_TITLES.get(repair.name, repair.name),
+            repair.name,
+            INSTRUCTIONS.get(repair.name, ""),
+            repair.links,
             repair.purpose,
             size_text(repair.lines_removed, repair.lines_added),
             repair.delivered - earlier,
@@ -258,15 +271,28 @@ def actions(tables: DropTables) -> tuple[Action, ...]:
 
 
 def size_text(removed: int, added: int) -> str:
-    """Return the size of a change in lines, such as "2 lines become 1"."""
-    if not removed or not added:
-        count, verb = (added, "added") if not removed else (removed, "removed")
-        return f"{count:,} {'line' if count == 1 else 'lines'} {verb}"
-    return f"{removed:,} {'line becomes' if removed == 1 else 'lines become'} {added:,}"
+    """Return the size of a change in lines, such as "-2 +1"."""
+    return f"-{removed:,} +{added:,}"
 
 
-def routing_note(tables: DropTables) -> str:
-    """Return what the audit's fixes would do in place of the repair of routing; "" if that was not measured."""
+def order_note(tables: DropTables) -> str:
+    """Return in which orders of the repairs no step leaks; "" if the combinations were not measured."""
+    if len(tables.subsets) != 2 ** len(REPAIRS):
+        return ""
+    leaking = {subset.repairs for subset in tables.subsets if subset.leaked}
+    orders = list(permutations(REPAIRS))
+    safe = sum(not any(frozenset(order[:n]) in leaking for n in range(len(order) + 1)) for order in orders)
+    counts = f"In {safe} of {len(orders)} orders, no event leaks after any step."
+    if leaking == {frozenset(REPAIRS[1:])}:
+        return f"Make repair 1 before the last of repairs 2, 3 and 4. {counts}"
+    return counts
+
+
+def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
+    """Return what the audit's fixes would do in place of the repair of routing; "" if that was not measured.
+
+    `lifecycle` is the finding about Fix 3 over the life of a run, which qualifies a recommendation of Fix 3.
+    """
     others = [alternative for alternative in tables.routing if alternative.name in FIXES]
     enough = [FIXES[each.name] for each in others if each.complete]
     short = [
@@ -276,7 +302,10 @@ def routing_note(tables: DropTables) -> str:
     ]
     parts = []
     if enough:
-        parts.append(f"In place of repair 2, {_list(enough)} would deliver everything as well.")
+        chosen = ", or ".join(enough)
+        parts.append(f"{chosen}{',' if len(enough) > 1 else ''} can replace repair 2 in this test.")
+        if FIXES["fix 3"] in enough and lifecycle is not None and lifecycle.verdict == "does not hold":
+            parts.append(f"But {lifecycle.answer}")
     if short:
         parts.append(f"Not enough in its place: {_list(short)}.")
     return " ".join(parts)
@@ -287,11 +316,18 @@ def scope(tables: DropTables) -> tuple[str, ...]:
     before = tables.step(AS_COMMITTED)
     if before is None:
         return (NOT_MEASURED,)
-    in_use = _used(before.kinds)
+    kinds = len(before.kinds)
+    occurring = sum(kind.in_use for kind in before.kinds)
     sentences = [
-        f"Each chain ran with {len(before.kinds)} kinds of thread id: {in_use} in use and"
-        f" {len(before.kinds) - in_use} stress tests."
+        f"Each chain ran with {kinds} kinds of thread id: {occurring} that occur in the audit or in the public history,"
+        f" and {kinds - occurring} stress tests."
     ]
+    if product := _product(tables, before.fate.expected, kinds):
+        sentences.append(product)
+    sentences.append(
+        "The kinds are chosen and not sampled. Sums over the kinds describe this test only, and they are not an"
+        " estimate for production."
+    )
     if tables.subsets:
         enough = [subset for subset in tables.subsets if subset.complete]
         sentences.append(
@@ -302,5 +338,13 @@ def scope(tables: DropTables) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _used(kinds: Sequence[Kind]) -> int:
-    return sum(kind.in_use for kind in kinds)
+def _product(tables: DropTables, expected: int, kinds: int) -> str:
+    """Return the number of events as a product of the load's parameters; "" if the notebook does not state them."""
+    parameters = tables.notebook.parameters if tables.notebook else {}
+    users, runs = parameters.get("THREADS"), parameters.get("RUNS")
+    if not isinstance(users, int) or not isinstance(runs, int) or not users * runs * kinds:
+        return ""
+    events, rest = divmod(expected, kinds * users * runs)
+    if rest:  # a kind of the reader's own has a number of users of its own
+        return ""
+    return f"{expected:,} events = {kinds} kinds × {users:,} users × {runs:,} runs × {events} events."

@@ -16,7 +16,7 @@ from bridgekit_verify.measure.drops import DropCount, count_drops, total
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.families import FAMILIES, Families
 from bridgekit_verify.measure.workload import Workload
-from bridgekit_verify.studies.study import FixStudy, study_fixes
+from bridgekit_verify.studies.study import KINDS, FixStudy, study_fixes
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, BROKEN, FIXES, SOUND, Variant
 
 __all__ = [
@@ -171,13 +171,17 @@ class FixDrops:
 
     def table(self) -> pd.DataFrame:
         """Return one row per chain, step and kind of thread id."""
-        in_use = {kind for group, kinds in self.groups.items() if group == "in use" for kind in kinds}
+        in_use = {
+            kind: None if group == "your own" else group == "in use"
+            for group, kinds in self.groups.items()
+            for kind in kinds
+        }
         return pd.DataFrame(
             {
                 "chain": chain,
                 "step": step,
                 "thread ids": kind,
-                "in use": kind in in_use,
+                "in use": in_use.get(kind, False),
                 **drop_columns(count),
                 "false success": count.false_success,
             }
@@ -208,8 +212,8 @@ class FixDrops:
         failing = {fix: sum(kind in self.affected(REPORTED, fix) for kind in kinds) for fix in ("fix 1", "fix 3")}
         return (
             f"As committed, {self._committed_as_text()}.\n"
-            f"With only link 9 broken, Fix 1 fails for {_none(failing['fix 1'])} of {len(kinds)} kinds of thread id"
-            f" {name}, Fix 3 for {_none(failing['fix 3'])}."
+            f"With only link 9 broken, Fix 1 fails for {_none(failing['fix 1'])} of {len(kinds)} {KINDS[name]},"
+            f" and Fix 3 for {_none(failing['fix 3'])}."
         )
 
     def _committed_as_text(self) -> str:

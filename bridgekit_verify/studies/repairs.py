@@ -11,11 +11,19 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bridgekit.events import CRITICAL
+from bridgekit.events import EventType
 from bridgekit_verify.measure.drop_figure import DropPanel, drop_alt_text, drop_figure
 from bridgekit_verify.measure.drops import DropCount, count_drops, total
 from bridgekit_verify.measure.families import FAMILIES, Families
-from bridgekit_verify.repairs import NEW_CLASSES, REPAIRS, LineChange, changed_lines, repaired, subsets
+from bridgekit_verify.repairs import (
+    NEW_CLASSES,
+    REPAIRS,
+    LineChange,
+    changed_lines,
+    repaired,
+    repaired_links,
+    subsets,
+)
 from bridgekit_verify.studies.drops import drop_columns
 from bridgekit_verify.studies.study import study_fixes
 from bridgekit_verify.variants import FIXES, Variant
@@ -106,12 +114,11 @@ class RepairStudy:
         return next((n for n in steps if not any(leak.issuperset(order[:n]) for leak in self.leaking)), len(order) + 1)
 
     def gain(self, name: str) -> str:
-        """Return what a repair gains at its place in the recommended order, in one clause."""
+        """Return the effect of a repair at its position in the recommended order, in one clause."""
         index = self.order.index(name)
         before, after = (self.totals[frozenset(self.order[:n])] for n in (index, index + 1))
         if after.delivered > before.delivered:
-            types = [str(kind) for kind in CRITICAL if kind in after.arriving - before.arriving]
-            return f"{', '.join(types) or 'more events'} arrive"
+            return f"{_types_in_words(after.arriving - before.arriving) or 'more events'} arrive"
         without = self.without(name)
         if without.leaked:
             return f"without it, the other repairs leak {without.leaked:,} of {without.expected:,} events"
@@ -123,6 +130,7 @@ class RepairStudy:
             {
                 "order": number,
                 "repair": name,
+                "links": " and ".join(map(str, repaired_links(name))),
                 "purpose": self.gain(name),
                 "lines removed": self.lines[name].removed,
                 "lines added": self.lines[name].added,
@@ -192,6 +200,27 @@ class RepairStudy:
             f"Combinations in which another user reads events: {'; '.join(leaks) or 'none'}.",
             f"Orders in which no step leaks: {safe} of {orders}. Recommended: {', '.join(self.order)}.",
         ]
+
+
+TYPES_IN_WORDS: Final = (
+    ({EventType.AGENT_STARTED, EventType.AGENT_COMPLETED}, "the start and the end of each run"),
+    ({EventType.AGENT_STARTED}, "the start of each run"),
+    ({EventType.AGENT_COMPLETED}, "the end of each run"),
+    ({EventType.AGENT_THINKING}, "thoughts"),
+    ({EventType.TOOL_EXECUTING, EventType.TOOL_COMPLETED}, "tool calls"),
+    ({EventType.TOOL_EXECUTING}, "the start of each tool call"),
+    ({EventType.TOOL_COMPLETED}, "the end of each tool call"),
+)
+"""Types of event, and what they report in plain words. The first entries that fit decide."""
+
+
+def _types_in_words(types: frozenset[EventType]) -> str:
+    rest, words = set(types), []
+    for members, text in TYPES_IN_WORDS:
+        if members <= rest:
+            rest -= members
+            words.append(text)
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 
 def _in_words(applied: Applied) -> str:

@@ -26,7 +26,11 @@ __all__ = ["EXAMPLE", "FixStudy", "LinkStudy", "study_fixes", "study_link"]
 EXAMPLE = "thread_123"
 """The only shape of thread id in the audit's own text."""
 
-KINDS: Final = {"in use": "kinds in use", "stress": "stress kinds"}
+KINDS: Final = {
+    "in use": "kinds in the audit or the public history",
+    "stress": "stress kinds",
+    "your own": "kinds of your own",
+}
 """The groups of families, and their names within a sentence."""
 
 _COMPARED = tuple(row for row in VARIANTS.values() if row is not AS_COMMITTED)
@@ -104,7 +108,7 @@ async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed
 class FixStudy:
     """Every fix with every family of thread ids, on the chain as reported: links 1 to 8 sound.
 
-    The families are chosen and not sampled, so that results are counts for each family and never their sum.
+    The families are chosen and not sampled: sums over them describe this test only.
     """
 
     cells: Mapping[tuple[str, str], Measurement]
@@ -118,11 +122,8 @@ class FixStudy:
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """The families in use and those that are stress, without an empty group."""
-        groups = {
-            label: tuple(name for name in self.families if self.kinds[name].in_use is in_use)
-            for label, in_use in zip(KINDS, (True, False), strict=True)
-        }
+        """The families that occur in the audit or the public history, stress, and the reader's own; no empty group."""
+        groups = {label: tuple(name for name in self.families if self.kinds[name].group == label) for label in KINDS}
         return {label: names for label, names in groups.items() if names}
 
     @property
@@ -170,13 +171,13 @@ class FixStudy:
         return count_table(chosen.values(), **labels)
 
     def summary(self, variant: str) -> str:
-        """Return in words with how many families every event arrives, and which families leak."""
+        """Return in a sentence with how many families every event arrives, and in the next one which families leak."""
         delivering, leaking = self.delivering(variant), self.leaking(variant)
         arrived = " and ".join(
             f"{_of(delivering, names)} {_kinds(label, len(names))}" for label, names in self.groups.items()
         )
-        leaks = f"{_of(leaking, self.families)} ({', '.join(leaking)})" if leaking else "none"
-        return f"every event arrives with {arrived}; kinds that send events to another user: {leaks}"
+        leaks = f"{_of(leaking, self.families)}: {', '.join(leaking)}" if leaking else "none"
+        return f"every event arrives with {arrived}. Kinds that leak events to another user: {leaks}."
 
 
 def _kinds(label: str, count: int) -> str:

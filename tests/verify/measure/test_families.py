@@ -54,10 +54,10 @@ def test_documentation_has_the_citation(name: str) -> None:
 
 def test_table_of_families_has_example_and_source() -> None:
     table = family_table({**FAMILIES, "mine": ["support-42"]}).set_index("thread ids")
-    assert list(table["in use"]) == [True] * 6 + [False] * 7 + [True]
+    assert list(table["in use"]) == [True] * 6 + [False] * 7 + [None]
     assert list(table.loc["thread_123"]) == ["thread_123", True, str(FAMILIES["thread_123"].source)]
     assert list(table.loc["chat_<n>"]) == ["chat_0", False, "chosen as stress"]
-    assert list(table.loc["mine"]) == ["support-42", True, "your own"]
+    assert list(table.loc["mine"]) == ["support-42", None, "your own"]
     assert table.loc["1 kB"]["example"] == f"thread_0{'x' * 39}…"
 
 
@@ -110,7 +110,7 @@ def test_families_are_chosen_by_name(chosen: Any) -> None:
 
 def test_own_ids_are_a_family_with_one_user_for_each_id() -> None:
     mine = families_by_name({**FAMILIES, "mine": ["support-42", "Zürich 1", "x" * 1_024]})["mine"]
-    assert mine.in_use
+    assert (mine.group, mine.in_use) == ("your own", None)
     for count in (0, 1, 7):
         assert [owned.thread_id for owned in mine.threads(count)] == ["support-42", "Zürich 1", "x" * 1_024]
     assert len({owned.user_id for owned in mine.threads(3)}) == 3

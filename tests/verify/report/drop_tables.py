@@ -79,13 +79,14 @@ def repairs(delivered: tuple[int, ...] = (0, 0, 168, ALL), leaked: tuple[int, ..
             {
                 "order": order,
                 "repair": name,
+                "links": links,
                 "purpose": purpose,
                 "lines removed": removed,
                 "lines added": added,
                 **fate(ALL, k, leak),
             }
-            for order, (name, purpose, (removed, added), k, leak) in enumerate(
-                zip(names, purposes, sizes, delivered, leaked, strict=True), 1
+            for order, (name, links, purpose, (removed, added), k, leak) in enumerate(
+                zip(names, ("3 and 5", "9", "10", "8"), purposes, sizes, delivered, leaked, strict=True), 1
             )
         ],
     )

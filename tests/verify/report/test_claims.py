@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
-from bridgekit_verify.measure.experiment import measure
+from bridgekit_verify.measure.drops import count_drops
+from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.probes.probes import probe_all
 from bridgekit_verify.report.claims import chain_claim, connection_claim, fix_claim, link_claim, lost_claim
-from bridgekit_verify.studies.study import EXAMPLE, FixStudy, study_fixes, study_link
-from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, SOUND
+from bridgekit_verify.studies.drops import BEFORE, COMMITTED, REPORTED, FixDrops, study_fix_drops
+from bridgekit_verify.studies.study import EXAMPLE, FixStudy, study_link
+from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIXES, SOUND
 
 pytestmark = pytest.mark.slow
 
@@ -22,9 +25,34 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-async def study() -> FixStudy:
+async def drops() -> FixDrops:
     families = [EXAMPLE, "chat_<n>", "prefixes of one another"]
-    return await study_fixes(threads=3, runs=1, at_once=1, families=families)
+    return await study_fix_drops(threads=3, runs=1, at_once=1, families=families)
+
+
+@pytest.fixture(scope="module")
+def study(drops: FixDrops) -> FixStudy:
+    return drops.studies[REPORTED]
+
+
+def with_reported(drops: FixDrops, cells: Mapping[tuple[str, str], Measurement]) -> FixDrops:
+    """Return the drops with other measurements of the chain as reported."""
+    return replace(drops, studies={**drops.studies, REPORTED: replace(drops.studies[REPORTED], cells=cells)})
+
+
+def with_committed(drops: FixDrops, steps: Mapping[str, Mapping[str, Measurement]]) -> FixDrops:
+    """Return the drops with other measurements of the code as committed, by step and kind of thread id."""
+    old = drops.studies[COMMITTED]
+    cells = {(kind, step): steps.get(step, {}).get(kind, cell) for (kind, step), cell in old.cells.items()}
+    counts = {
+        step: {kind: count_drops(cells[kind, COMMITTED if step == BEFORE else step]) for kind in kinds}
+        for step, kinds in drops.counts[COMMITTED].items()
+    }
+    return replace(
+        drops,
+        counts={**drops.counts, COMMITTED: counts},
+        studies={**drops.studies, COMMITTED: replace(old, cells=cells)},
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,6 +72,9 @@ async def test_both_answers_about_a_link_follow_from_its_tests(
     assert (finding.right, finding.works) == (right, works)
     assert (finding.before, finding.after) == (before, (10, 10))
     assert bool(finding.experiment) == (works == "works")
+    delivery, after = finding.evidence[1:3]
+    assert after.startswith("Sound, " if works == "works" else "Repaired, ")
+    assert ("the hub of link 10 as committed" in delivery) == (number == 1)
     assert finding.sound == "holds"
 
 
@@ -67,65 +98,92 @@ async def test_chain_claim_holds_for_the_chain_as_reported() -> None:
     assert chain_claim(await probe_all(AS_REPORTED), measured, measured).verdict == "holds"
 
 
-async def test_fix_verdicts_follow_from_losses_and_leaks(study: FixStudy) -> None:
-    findings = [fix_claim(number, study) for number in (1, 2, 3)]
+async def test_fix_verdicts_follow_from_losses_and_leaks(drops: FixDrops) -> None:
+    findings = [fix_claim(number, drops) for number in (1, 2, 3)]
     assert [finding.verdict for finding in findings] == ["does not hold", "does not hold", "holds"]
     assert [finding.after for finding in findings] == [(15, 15), (0, 15), (15, 15)]
     assert findings[0].evidence[:4] == (
-        "Kinds of which events do not reach their user: chat_<n>, prefixes of one another.",
-        "Kinds of which events reach another user: prefixes of one another.",
-        "Delivered with kinds in use: thread_123 15 of 15.",
-        "Delivered with stress kinds: chat_<n> 0 of 15; prefixes of one another 5 of 15.",
+        "Kinds whose events do not reach their user: chat_<n>, prefixes of one another.",
+        "Kinds whose events reach another user: prefixes of one another.",
+        "Delivered with kinds in the audit or the public history: thread_123 15 of 15.",
+        "Delivered with stress kinds: chat_<n> 0 of 15, prefixes of one another 5 of 15.",
     )
 
 
-async def test_fix_claim_states_counts_of_kinds_and_no_sum_or_interval(study: FixStudy) -> None:
-    finding = fix_claim(1, study)
-    assert finding.answer == (
-        "With thread_123 it delivers 15 of 15 events; every event arrives with 1 of 1 kind in use and 0 of 2 stress"
-        " kinds; kinds that send events to another user: 1 of 3 (prefixes of one another)."
+async def test_the_result_of_a_fix_explains_both_of_its_answers(drops: FixDrops) -> None:
+    """The counts beside "fails" are those of the code as committed, and the chart names the chain that it shows."""
+    for number in (1, 2, 3):
+        finding = fix_claim(number, drops)
+        assert finding.works == "fails"
+        assert finding.answer.startswith("As committed: 0 of 45 events delivered. If only link 9 were broken, ")
+        assert finding.counted == "thread_123, if only link 9 were broken"
+        assert "does it work when run? fails" in str(finding).lower()
+    sound = {kind: await measure(SOUND, Workload(threads=thread_ids(EXAMPLE, 1))) for kind in ("chat_<n>",)}
+    everything = with_committed(drops, {"fix 3": dict.fromkeys(drops.counts[COMMITTED]["fix 3"], sound["chat_<n>"])})
+    assert [fix_claim(number, everything).works for number in (1, 2, 3)] == ["fails", "fails", "works"]
+    assert fix_claim(3, everything).answer.startswith("As committed: 15 of 15 events delivered.")
+
+
+async def test_fix_claim_states_counts_of_kinds_and_no_interval(drops: FixDrops) -> None:
+    finding = fix_claim(1, drops)
+    assert finding.answer.endswith(
+        "every event arrives with 1 of 1 kind in the audit or the public history and 0 of 2 stress kinds."
+        " Kinds that leak events to another user: 1 of 3: prefixes of one another."
     )
-    assert not [text for text in (finding.answer, *finding.evidence) if "%" in text or "45" in text]
+    assert not [text for text in (finding.answer, *finding.evidence) if "%" in text]
 
 
-async def test_fix_2_is_judged_as_written_and_with_its_method(study: FixStudy) -> None:
-    finding = fix_claim(2, study)
-    with_fix_1, method, both = finding.evidence[-3:]
-    assert "with Fix 1: every event arrives with 1 of 1 kind in use and 0 of 2 stress kinds" in with_fix_1
-    assert "a lookup in Fix 3's mapping: every event arrives with 1 of 1 kind in use and 2 of 2 stress" in method
-    assert "fewer events with 1 of 3 kinds of thread ids: prefixes of one another." in both
+async def test_fix_2_is_judged_as_written_and_with_its_method(drops: FixDrops) -> None:
+    finding = fix_claim(2, drops)
+    with_fix_1, supplied, method, _, both = finding.evidence[-5:]
+    assert with_fix_1.startswith("As a backup to Fix 1, every event arrives with 1 of 1 kind")
+    assert supplied.endswith("Fix 2 becomes a lookup in Fix 3's mapping.")
+    assert "public history and 2 of 2 stress kinds." in method
+    assert "fewer events with 1 of 3 kinds of thread id: prefixes of one another." in both
 
 
-async def test_fix_2_would_hold_if_the_method_existed(study: FixStudy) -> None:
+async def test_fix_2_would_hold_if_the_method_existed(drops: FixDrops, study: FixStudy) -> None:
     supplied = {
         (kind, row): study.cells[kind, "fix 2 with its method" if row == "fix 2 as written" else row]
         for kind, row in study.cells
     }
-    assert fix_claim(2, replace(study, cells=supplied)).verdict == "holds"
+    assert fix_claim(2, with_reported(drops, supplied)).verdict == "holds"
 
 
-async def test_fix_1_holds_if_all_ids_are_like_the_example(study: FixStudy) -> None:
-    kind = replace(study, cells={key: cell for key, cell in study.cells.items() if key[0] == EXAMPLE})
-    assert fix_claim(1, kind).verdict == "holds"
+async def test_fix_1_holds_if_all_ids_are_like_the_example(drops: FixDrops, study: FixStudy) -> None:
+    example = {key: cell for key, cell in study.cells.items() if key[0] == EXAMPLE}
+    assert fix_claim(1, with_reported(drops, example)).verdict == "holds"
 
 
 async def test_claims_about_a_study_without_events_are_unknown() -> None:
-    empty = await study_fixes(threads=1, runs=0, at_once=1, families=EXAMPLE)
+    empty = await study_fix_drops(threads=1, runs=0, at_once=1, families=EXAMPLE)
     claims = [lost_claim(empty), *(fix_claim(number, empty) for number in (1, 2, 3))]
     assert {claim.verdict for claim in claims} == {"unknown"}
-    assert "unknown" in claims[0].answer
+    assert {claim.right for claim in claims} == {"unknown"}
+    assert {claim.works for claim in claims} == {"unknown"}
 
 
-async def test_lost_claim_needs_every_family_lost_and_only_link_9_to_lose(study: FixStudy) -> None:
-    """With Fix 1, only link 9 loses events, but some arrive. As committed, none arrives, and link 8 loses some."""
-    some = {(kind, row): study.cells[kind, "fix 1" if row == "as reported" else row] for kind, row in study.cells}
-    assert lost_claim(replace(study, cells=some)).verdict == "does not hold"
-    committed = await measure(AS_COMMITTED, Workload(threads=thread_ids(EXAMPLE, 1)))
-    none = {key: committed if key[1] == "as reported" else cell for key, cell in study.cells.items()}
-    assert lost_claim(replace(study, cells=none)).verdict == "does not hold"
+async def test_lost_claim_is_judged_on_the_code_as_committed(drops: FixDrops) -> None:
+    finding = lost_claim(drops)
+    assert finding.answer == (
+        "As committed, 0 of 45 events reach their user. Links 8, 9 and 10 stop them, not only link 9."
+    )
+    assert (finding.right, finding.verdict) == ("as worded, but insufficient", "does not hold")
+    assert finding.evidence == (
+        "Before any fix, events are lost at links 8 and 9.",
+        "After the fixes that repair link 9, events are lost at links 8 and 10.",
+    )
 
 
-async def test_lost_claim_holds_as_reported(study: FixStudy) -> None:
-    assert lost_claim(study).verdict == "holds"
-    repaired = {(name, row): study.cells[name, "sound" if row == "as reported" else row] for name, row in study.cells}
-    assert lost_claim(replace(study, cells=repaired)).verdict == "does not hold"
+async def test_lost_claim_is_right_only_if_nothing_arrives_and_only_link_9_stops_events(drops: FixDrops) -> None:
+    """As reported, only link 9 stops events: what the audit says of the code would be right."""
+    reported = {
+        COMMITTED if step == REPORTED else step: {kind: drops.studies[REPORTED].cells[kind, step] for kind in kinds}
+        for step in (REPORTED, *FIXES)
+        if (kinds := drops.counts[REPORTED][BEFORE])
+    }
+    as_the_audit_says = lost_claim(with_committed(drops, reported))
+    assert (as_the_audit_says.right, as_the_audit_says.verdict) == ("yes", "holds")
+    assert as_the_audit_says.answer == "As committed, 0 of 45 events reach their user. Only link 9 stops them."
+    some_arrive = lost_claim(with_committed(drops, {**reported, COMMITTED: reported["fix 1"]}))
+    assert some_arrive.right == "no"

@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup, Tag
 
 from bridgekit_verify.measure.statistics import wilson
 from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, BEFORE, FIXES, REPAIRS
-from bridgekit_verify.report.findings import Finding
+from bridgekit_verify.report.findings import Finding, answers
 from bridgekit_verify.report.glossary import TERMS
 from bridgekit_verify.report.page import index_html
 from bridgekit_verify.report.results import results_csv, results_json
@@ -87,7 +87,7 @@ def test_bar_of_the_wrong_order_is_the_subset_without_the_first_repair() -> None
     delivered, leaked = subset_counts((False, True, True, True))
     row = page().select(".chart tbody")[2].select("tr")[-1]
     assert rounded(drawn_parts(row)) == rounded([shares(ALL, delivered, leaked)])
-    assert "50 % dropped, 50 % leaked" in words(row)
+    assert "50 % leaked, 50 % delivered" in words(row)
 
 
 def test_actions_are_the_repairs_in_their_order_with_what_arrives_after_each() -> None:
@@ -96,10 +96,10 @@ def test_actions_are_the_repairs_in_their_order_with_what_arrives_after_each() -
         cells = [words(cell) for cell in row.select("td, th")]
         gain = record["delivered"] - earlier
         assert cells[0] == str(record["order"])
-        assert cells[1:3] == [record["repair"], record["purpose"]]
-        assert str(record["lines added"]) in cells[3]
-        assert cells[4] == (f"+{gain}" if gain else "0")
-        assert cells[5] == f"{record['delivered']:,} of {ALL:,}"
+        assert cells[1:4] == [record["repair"], record["links"], record["purpose"]]
+        assert cells[4] == f"-{record['lines removed']} +{record['lines added']}"
+        assert cells[5] == (f"+{gain}" if gain else "0")
+        assert cells[6] == f"{record['delivered']:,} of {ALL:,}"
         earlier = record["delivered"]
 
 
@@ -107,7 +107,7 @@ def test_answer_and_risks_come_before_the_links() -> None:
     text = index_html(REPORT)
     assert text.index('id="answer"') < text.index('id="risks"') < text.index('id="actions"') < text.index('id="links"')
     assert [risk["class"] for risk in page().select(".risks > li")] == [["leak"], ["loss"], ["undetected"]]
-    assert words(one("#answer")).startswith(f"No: of {ALL} events, none reaches its user")
+    assert words(one("#answer")).startswith(f"In the rebuilt chain, none of {ALL} test events reaches its user")
 
 
 def test_each_link_has_both_marks() -> None:
@@ -169,11 +169,30 @@ def test_answers_in_the_results_are_those_of_the_page() -> None:
         number: (reported, right, works) for number, (_, reported, right, works) in LINKS.items()
     }
     assert results["answer"]["text"] == words(one("#answer"))
-    assert {f["id"]: f["works"] for f in results["findings"] if f["id"].startswith("fix-")} == {
-        "fix-1": "fails",
-        "fix-2": "fails",
-        "fix-3": "fails",
-    }
+    for each in results["findings"]:
+        runs = each["id"] == "chain" or each["id"].startswith(("link-", "fix-"))
+        assert (each["works"] is not None) == runs, each["id"]
+
+
+def test_the_page_and_the_card_in_a_notebook_show_the_same_answers() -> None:
+    for row in page().select("details.row[id]"):
+        key = str(row["id"])
+        summary = [(mark["data-question"], words(mark)) for mark in row.select("summary .mark")]
+        if found := REPORT.findings.get(key):
+            assert summary == list(answers(found[0]).items()), key
+            assert all(f"{question} {answer}." in str(found[0]) for question, answer in summary), key
+
+
+def test_only_links_and_fixes_say_whether_they_work() -> None:
+    for row in page().select("details.row[id]"):
+        questions = [str(mark["data-question"]) for mark in row.select("summary .mark")]
+        runs = row["id"] == "chain" or str(row["id"]).startswith(("link-", "fix-"))
+        assert ("Does it work when run?" in questions) == runs, row["id"]
+
+
+def test_what_the_audit_missed_contradicts_it() -> None:
+    mark = one("#missed-leaks summary .mark")
+    assert (mark["data-question"], words(mark)) == ("Contradicts the audit?", "yes")
 
 
 def test_what_was_run_is_counted() -> None:

@@ -22,7 +22,7 @@ def test_outside_a_kernel_everything_prints_as_text(capsys: pytest.CaptureFixtur
     show_table(pd.DataFrame({"delivered": [1]}), "Delivered events", name="delivery")
     checked("03_agent_registry")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Link 3 · AgentRegistry: was the audit right? no; does it work when run? unknown"
+    assert lines[0] == "Link 3 · AgentRegistry: Was the audit right? no. Does it work when run? unknown."
     assert "Delivered events" in lines
     assert lines[-1] == "checked: 03_agent_registry"
 

@@ -69,16 +69,16 @@ def the_answer_agrees(page: BeautifulSoup, counts: StepCounts) -> None:
     kinds = len(KINDS)
     delivered, leaked = (kinds * counts[AS_COMMITTED, BEFORE][part] for part in (0, 1))
     fixes = [(kinds * counts[AS_COMMITTED, name][0], kinds * counts[AS_COMMITTED, name][1]) for name in FIXES]
-    assert first.startswith("Yes") == (delivered == ALL and leaked == 0)
-    assert ("none reaches its user" in first) == (delivered == 0)
+    assert bool(page.select("#answer.yes")) == (delivered == ALL and leaked == 0)
+    assert (f"none of {ALL:,} test events reaches its user" in first) == (delivered == 0)
     assert ("nobody" in first) is False
-    if only := re.search(r"only ([\d,]+) reach their user", first):
+    if only := re.search(r"only ([\d,]+) of [\d,]+ test events reach their user", first):
         assert numbers(only[1]) == [delivered]
         assert 0 < delivered < ALL
-    if another := re.search(r"and ([\d,]+) reach another one(?! as well)", first.partition(";")[0]):
+    if another := re.search(r"and ([\d,]+) reach another user", first):
         assert numbers(another[1]) == [leaked]
     assert ("changes that" in first) == all(fix == (delivered, leaked) for fix in fixes)
-    if best := re.search(r"does most: ([\d,]+) of ([\d,]+)", first):
+    if best := re.search(r"delivers most: ([\d,]+) of ([\d,]+)", first):
         assert numbers(best[0]) == [max(fix[0] for fix in fixes), ALL]
         assert max(fix[0] for fix in fixes) > delivered
     if "delivers more" in first:
@@ -89,7 +89,7 @@ def the_risks_agree(page: BeautifulSoup, counts: StepCounts) -> None:
     kinds = len(KINDS)
     delivered, leaked, false = (kinds * part for part in counts[AS_COMMITTED, BEFORE])
     leak, loss, undetected = (text_of(page, f".risks .{kind}") for kind in ("leak", "loss", "undetected"))
-    assert ("today" in leak) == (leaked > 0)
+    assert ("as committed" in leak) == (leaked > 0)
     assert numbers(loss)[:2] == [ALL - delivered, ALL]
     assert ("not observed" in loss) == (delivered == ALL)
     worst = max([false, *(kinds * counts[AS_COMMITTED, name][2] for name in FIXES)])
@@ -104,8 +104,11 @@ def the_text_of_a_bar_agrees_with_its_drawing(page: BeautifulSoup, counts: StepC
         for chain, cell in zip((AS_COMMITTED, AS_REPORTED), row.select("td"), strict=True):
             delivered, leaked, _ = counts[chain, name]
             text = " ".join(cell.select(".result")[0].get_text().split())
-            assert text.startswith("0 % dropped") == (delivered == EACH)
-            assert text.startswith("100 % dropped") == (delivered == 0)
+            assert text.startswith("0 % dropped") == (delivered == EACH and leaked == 0)
+            assert text.startswith("100 % dropped") == (delivered == 0 and leaked == 0)
+            shares = re.findall(r"([\d.<]+) % (lost|leaked|delivered)", text)
+            if leaked and delivered + leaked <= EACH and all("<" not in share for share, _ in shares):
+                assert abs(sum(float(share) for share, _ in shares) - 100) < 0.2
             assert ("leaked" in text) == (leaked > 0)
             drawn = [float(str(part["style"]).removeprefix("width:").rstrip("%")) for part in cell.select(".kind i")]
             assert abs(sum(drawn) - 100 * (EACH - delivered) / EACH) < 0.05

@@ -17,12 +17,14 @@ from bridgekit_verify.report.promises import (
     after_fix_claims,
     all_arrive_claim,
     event_flow_claim,
+    notification_table,
     notify_claim,
+    notify_on_each_chain,
     real_time_claim,
     run_id_claim,
     step_claims,
 )
-from bridgekit_verify.studies.manual_run import HandNotification, notify_by_hand
+from bridgekit_verify.studies.manual_run import HandNotification
 from bridgekit_verify.studies.study import EXAMPLE, FixStudy, study_fixes
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIX_1, SOUND, VARIANTS
 
@@ -54,7 +56,7 @@ async def sound() -> Measurement:
 
 @pytest.fixture(scope="module")
 async def notified() -> list[HandNotification]:
-    return [await notify_by_hand(row) for row in STEP_CHAINS.values()]
+    return await notify_on_each_chain(seed=0)
 
 
 def only_example(study: FixStudy) -> FixStudy:
@@ -79,9 +81,9 @@ async def test_promises_are_measured_on_the_chain_as_committed(study: FixStudy) 
     arrive, real_time, value = await after_fix_claims(study, seed=0)
     assert [claim.verdict for claim in (arrive, real_time, value)] == ["does not hold", "does not hold", "unknown"]
     assert (arrive.before, arrive.after) == ((0, 20), (0, 20))
-    assert "On the chain as committed, 0 of 20 events arrive." in arrive.answer
-    assert "the user reads 6 of 6 before the run's end with thread_123" in real_time.answer
-    assert "all of them with 1 of 2 kinds of thread ids" in real_time.answer
+    assert arrive.answer.startswith("As committed with Fix 1, 0 of 20 events arrive.")
+    assert "the user would read 6 of 6 with thread_123" in real_time.answer
+    assert "all of them with 1 of 2 kinds of thread id." in real_time.evidence[0]
     assert value.before is value.after is None
 
 
@@ -113,8 +115,8 @@ async def test_step_1_passes_as_reported_and_fails_as_committed(
     finding = event_flow_claim(study, committed, committed)
     assert (finding.verdict, finding.before, finding.after) == ("does not hold", (0, 10), (0, 10))
     assert finding.answer == (
-        "With Fix 1 and thread_123, 10 of 10 events arrive on the chain as reported, and 0 of 10 on the chain as"
-        " committed."
+        "As committed with Fix 1, 0 of 10 events arrive. If only link 9 were broken, 10 of 10 events would arrive with"
+        " thread_123."
     )
     assert event_flow_claim(study, committed, sound).verdict == "holds"
     unfixed = {(kind, row): study.cells[kind, "as reported"] for kind, row in study.cells}
@@ -128,7 +130,7 @@ def test_step_2_tests_the_audits_text_which_says_the_same_on_every_chain() -> No
     assert f"passes on each of {len(STEP_CHAINS)} chains" in finding.answer
     containing, _ = finding.evidence
     assert containing == (
-        "Of one run id that each chain creates for thread_123, 5 of 11 contain it: as committed with fix 1, fix 1,"
+        "Each chain created one run id for thread_123. 5 of 11 run ids contain it: as committed with fix 1, fix 1,"
         " fixes 1 and 2 as written, fixes 1 and 2 with the method, fixes 1, 2 and 3. The others do not: as committed,"
         " as reported, fix 2 as written, fix 2 with its method, fix 3, sound."
     )
@@ -152,16 +154,25 @@ async def test_step_3_is_run_with_an_open_socket_on_each_chain(notified: list[Ha
 
 async def test_step_3_does_not_hold_on_the_chain_as_committed(notified: list[HandNotification]) -> None:
     finding = notify_claim(notified)
-    assert finding.verdict == "does not hold"
-    assert finding.answer.startswith(
-        "as committed, as committed with fix 1: resolves to thread_123, is reported as sent, and the owner's socket"
-        " reads 0 of 1 event; as reported, fix 1, "
+    assert (finding.verdict, finding.right) == ("does not hold", "as worded, but insufficient")
+    assert finding.answer == (
+        "As committed with Fix 1, the run id resolves to thread_123, and the event is reported as sent. The owner's"
+        " socket reads 0 of 1 event."
     )
-    assert "sound: resolves to no thread, is reported as unroutable" in finding.answer
+    assert all(len(sentence.split()) <= 25 for sentence in finding.answer.split(". "))
     samples, difference, never_parses = finding.evidence
     assert samples.startswith("One call on each of 11 chains, with an open socket of thread_123's owner")
     assert difference.startswith("Fix 1 changes the result on neither chain")
+    assert "by design" in never_parses
     assert "unroutable at link 9" in never_parses
+
+
+async def test_step_3_has_a_row_for_each_chain(notified: list[HandNotification]) -> None:
+    rows = {row["chain"]: row for row in notification_table(notified).to_dict("records")}
+    assert list(rows) == list(STEP_CHAINS)
+    assert rows["as committed with fix 1"]["owner reads"] == "0 of 1"
+    assert (rows["fix 1"]["thread found"], rows["fix 1"]["owner reads"]) == ("thread_123", "1 of 1")
+    assert (rows["sound"]["thread found"], rows["sound"]["reported as"]) == ("none", "unroutable")
 
 
 @pytest.mark.parametrize("broken", ["fix 1", COMMITTED_WITH_FIX_1.name])
@@ -174,13 +185,13 @@ async def test_step_3_holds_only_if_the_event_arrives_on_both_chains_with_fix_1(
     damages: list[dict[str, Any]] = [{"read_by_owner": 0}, {"read_by_owner": 2}, {"read_by_others": 1}]
     for damage in damages:
         damaged = [replace(each, **damage) if each.chain == broken else each for each in repaired]
-        assert notify_claim(damaged).verdict == "does not hold", damage
+        assert notify_claim(damaged).right == "as worded, but insufficient", damage
     elsewhere = next(each for each in notified if each.chain == "sound").receipt
     damaged = [replace(each, receipt=elsewhere) if each.chain == broken else each for each in repaired]
-    assert notify_claim(damaged).verdict == "does not hold"
+    assert (notify_claim(damaged).right, notify_claim(damaged).verdict) == ("no", "does not hold")
 
 
-async def test_steps_are_reported_in_their_order(study: FixStudy) -> None:
-    findings = await step_claims(study, seed=0)
+async def test_steps_are_reported_in_their_order(study: FixStudy, notified: list[HandNotification]) -> None:
+    findings = await step_claims(study, notified, seed=0)
     assert [finding.id for finding in findings] == ["step-1", "step-2", "step-3"]
     assert [finding.verdict for finding in findings] == ["does not hold", "holds", "does not hold"]

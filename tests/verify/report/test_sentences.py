@@ -55,7 +55,7 @@ def assert_basis(finding: Finding) -> None:
     if finding.verdict != "unknown":
         assert finding.sample is not None
         assert finding.sample.count > 0
-        assert f"Smallest sample behind it: {finding.sample}." in str(finding)
+        assert f"Smallest sample for this verdict: {finding.sample}." in str(finding)
     if finding.timing:
         assert finding.timing in str(finding)
 

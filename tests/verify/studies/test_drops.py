@@ -175,7 +175,7 @@ async def test_counts_are_those_of_the_measured_chains(drops: FixDrops) -> None:
 async def test_readers_own_texts_state_the_measured_numbers(drops: FixDrops) -> None:
     assert drops.finding() == (
         "As committed, no fix delivers an event.\n"
-        "With only link 9 broken, Fix 1 fails for 1 of 2 kinds of thread id in use, Fix 3 for none."
+        "With only link 9 broken, Fix 1 fails for 1 of 2 kinds in the audit or the public history, and Fix 3 for none."
     )
     sentences = " ".join(drops.sentences())
     assert "deliver every event of every kind: fix 2 with its method, fix 3, fixes 1, 2 and 3." in sentences
@@ -208,17 +208,17 @@ def literal(committed: Mapping[str, int], reported: Mapping[str, int], *, leaked
         (
             literal({}, {"fix 1": 10, "fix 3": 10}),
             "As committed, no fix delivers an event.\nWith only link 9 broken, Fix 1 fails for none of 1"
-            " kinds of thread id in use, Fix 3 for none.",
+            " kinds in the audit or the public history, and Fix 3 for none.",
         ),
         (
             literal({"fix 3": 4, "fix 1": 2}, {"fix 1": 9}),
             "As committed, the fixes deliver at most 4 of 10 events.\nWith only link 9 broken, Fix 1 fails for 1 of 1"
-            " kinds of thread id in use, Fix 3 for 1.",
+            " kinds in the audit or the public history, and Fix 3 for 1.",
         ),
         (
             literal({"fix 1": 10}, {"fix 3": 10}),
             "As committed, every event is delivered after fix 1.\nWith only link 9 broken, Fix 1 fails for 1 of 1"
-            " kinds of thread id in use, Fix 3 for none.",
+            " kinds in the audit or the public history, and Fix 3 for none.",
         ),
     ],
 )

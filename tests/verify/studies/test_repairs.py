@@ -91,7 +91,13 @@ async def test_routings_are_measured_with_the_other_three_repairs(measured: Repa
 async def test_tables_have_the_columns_that_the_report_reads(measured: RepairStudy) -> None:
     counts = ["expected", "delivered", "lost", "leaked"]
     table = measured.table()
-    assert list(table.columns) == ["order", "repair", "purpose", "lines removed", "lines added", *counts]
+    assert list(table.columns) == ["order", "repair", "links", "purpose", "lines removed", "lines added", *counts]
+    assert dict(zip(table["repair"], table["links"], strict=True)) == {
+        AGENT: "3 and 5",
+        THREAD: "9",
+        CONNECTION: "10",
+        CALL: "8",
+    }
     assert list(table["repair"]) == list(ORDER)
     assert list(table["delivered"]) == [0, 0, 8, 20]
     sizes = {repair.name: changed_lines(repair, adds=NEW_CLASSES.get(repair.name, ())) for repair in REPAIRS}
@@ -117,8 +123,8 @@ async def test_texts_state_what_was_measured(measured: RepairStudy) -> None:
     assert measured.finding() == "All 4 repairs are needed. Together they deliver every event"
     assert measured.gain(AGENT) == "without it, the other repairs leak 6 of 20 events"
     assert measured.gain(THREAD) == "without it, the other repairs deliver 0 of 20 events"
-    assert measured.gain(CONNECTION) == "agent_started, agent_completed arrive"
-    assert measured.gain(CALL) == "agent_thinking, tool_executing, tool_completed arrive"
+    assert measured.gain(CONNECTION) == "the start and the end of each run arrive"
+    assert measured.gain(CALL) == "thoughts and tool calls arrive"
     sentences = " ".join(measured.sentences())
     assert "Combinations that deliver every event without a leak: 1 of 16 (" in sentences
     assert "Orders in which no step leaks: 18 of 24." in sentences
@@ -210,5 +216,5 @@ def test_types_of_events_that_arrive_are_named() -> None:
     }
     study = replace(study, subsets=named)
     assert study.order[:2] == (AGENT, THREAD)
-    assert study.gain(AGENT) == "agent_started, agent_completed arrive"
-    assert study.gain(THREAD) == "agent_thinking, tool_executing, tool_completed arrive"
+    assert study.gain(AGENT) == "the start and the end of each run arrive"
+    assert study.gain(THREAD) == "thoughts and tool calls arrive"

@@ -63,16 +63,16 @@ async def test_fix_study_has_one_row_for_each_family_and_no_sum(fixes: FixStudy)
 
 async def test_summary_states_how_many_families_are_affected(fixes: FixStudy) -> None:
     assert fixes.summary("fix 1") == (
-        "every event arrives with 1 of 1 kind in use and 0 of 1 stress kind;"
-        f" kinds that send events to another user: 1 of 2 ({LEAKING})"
+        "every event arrives with 1 of 1 kind in the audit or the public history and 0 of 1 stress kind."
+        f" Kinds that leak events to another user: 1 of 2: {LEAKING}."
     )
-    assert fixes.summary("sound").endswith("kinds that send events to another user: none")
+    assert fixes.summary("sound").endswith(" Kinds that leak events to another user: none.")
 
 
 async def test_own_thread_ids_are_studied_like_any_family() -> None:
     own = {"mine": ["thread_alice_1", "thread_alice", "support-42"]}
     study = await study_fixes(threads=9, runs=1, at_once=2, families=own, variants=[FIX_1, SOUND])
-    assert study.groups == {"in use": ("mine",)}
+    assert study.groups == {"your own": ("mine",)}
     assert study.example_family == "mine"
     rows = study.counts()
     assert rows[["variant", "expected", "delivered", "misrouted"]].to_numpy().tolist() == [
