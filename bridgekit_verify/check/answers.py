@@ -111,13 +111,17 @@ class Findings:
         if reason in reasons or len(reasons) < MAX_REASONS:
             reasons[reason] = reasons.get(reason, 0) + 1
 
-    def answer(self, which: Property, source: str) -> PropertyAnswer:
+    def answer(self, which: Property, source: str, *, lacking: bool = False) -> PropertyAnswer:
+        """Return the answer. `lacking`: it cannot hold, even without a reason."""
         if self.counts[which]:
             return PropertyAnswer(
                 which, State.BROKEN, count=self.counts[which], violations=tuple(self.violations[which])
             )
-        if reasons := list(self.reasons[which]):
-            more = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
+        reasons = list(self.reasons[which])
+        if lacking and not reasons:
+            return PropertyAnswer(which, State.UNKNOWN)
+        if reasons:
+            more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
             return PropertyAnswer(which, State.UNKNOWN, reason=reasons[0] + more)
         return PropertyAnswer(which, State.HOLDS, source=source)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -14,19 +14,35 @@ from bridgekit_verify.check.streams import ClientState, RunState, StreamState
 
 __all__ = ["RecordingVerdict", "conclude"]
 
+RUNS: Final = ("kind", "run", "kinds.started", "kinds.ended")
+TEXTS: Final = ("kind", "message", "text", "whole", "kinds.text", "kinds.text_end|kinds.snapshot")
+CALLS: Final = ("kind", "call", "kinds.tool_begin|kinds.tool", "kinds.tool_end|kinds.tool")
+ARGUMENTS: Final = (*CALLS, "text", "args", "kinds.tool_args|kinds.tool")
 NEEDS: Final = {
-    Property.LOST: ("kind", "position", "run", "kinds.ended"),
+    Property.LOST: ("position", *RUNS),
     Property.DUPLICATED: ("position",),
     Property.ORDER: ("position",),
+    Property.USER: (),
+    Property.THREAD: (),
     Property.TEXT: ("kind", "kinds.text", "text", "message"),
     Property.ARGUMENTS: ("kind", "call"),
-    Property.CALLS: ("kind", "call"),
-    Property.ENDED: ("kind", "run", "kinds.started", "kinds.ended"),
+    Property.CALLS: CALLS,
+    Property.ENDED: RUNS,
     Property.END_LAST: ("kind", "run", "kinds.ended"),
     Property.RESUME: ("position", "run", "kinds.ended"),
     Property.SNAPSHOT: ("kind",),
 }
-"""The fields and kinds without which a property cannot hold."""
+"""The fields and kinds, or alternatives, without which a property cannot hold."""
+HELPS: Final = {
+    Property.DUPLICATED: ("kind", "run", "thread"),
+    Property.ORDER: ("kind", "run", "thread"),
+    Property.USER: ("kind", "run", "thread|user", "kinds.started"),
+    Property.THREAD: ("kind", "run", "thread", "kinds.started"),
+    Property.TEXT: TEXTS,
+    Property.ARGUMENTS: ARGUMENTS,
+    Property.SNAPSHOT: (*TEXTS, *ARGUMENTS),
+}
+"""What else is named, if it is missing, where a property is unknown."""
 SOURCES: Final = {
     Property.LOST: "positions have no gap, and every run ended",
     Property.DUPLICATED: "every position occurs once",
@@ -86,23 +102,36 @@ def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | 
         clients=len(clients),
         runs=len(runs),
         complete=limit is None,
-        answers=tuple(judge.findings.answer(each, SOURCES.get(each, "")) for each in Property),
+        answers=tuple(_answer(judge, each) for each in Property),
     )
+
+
+def _answer(judge: Judge, which: Property) -> PropertyAnswer:
+    """Return the answer. Fields that the dialect lacks are the first reason why a property is unknown."""
+    needed = [name for name in NEEDS.get(which, ()) if judge.dialect.lacks(name)]
+    answer = judge.findings.answer(which, SOURCES.get(which, ""), lacking=bool(needed))
+    if answer.state is not State.UNKNOWN:
+        return answer
+    helpful = [name for name in HELPS.get(which, ()) if judge.dialect.lacks(name)]
+    names = dict.fromkeys(each.replace("|", " or ") for each in (*needed, *helpful))
+    lacking = [f"the dialect {judge.dialect.name} has no {' and no '.join(names)}"] if names else []
+    return msgspec.structs.replace(answer, reason="; ".join([*lacking, *filter(None, [answer.reason])]))
 
 
 def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
     dialect, findings = judge.dialect, judge.findings
     if dialect.lacks("kinds.ended") or not judge.rules.knows_runs:
         return
+    same_id: dict[str, list[RunState]] = {}
     for run in runs:
+        same_id.setdefault(run.id, []).append(run)
+    for run in runs:
+        others = [each for each in same_id[run.id] if each is not run and _same_reader(judge, run, each)]
         if run.ended:
+            _judge_start(judge, run, others)
             continue
-        if limit is not None:
-            findings.unknown(Property.ENDED, f"{limit} stopped the reading before the end of run {run.id}")
-        elif not run.last_known:
-            findings.unknown(
-                Property.ENDED, f"the last frame of run {run.id} is of a kind that the dialect does not name"
-            )
+        if reason := _excuse(judge, run, others, limit):
+            findings.unknown(Property.ENDED, reason)
         else:
             findings.broken(
                 Property.ENDED, "no end", f"run {run.id}", f"run {run.id} has no end", CONTRADICTION,
@@ -110,6 +139,36 @@ def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
             )  # fmt: skip
         findings.unknown(Property.LOST, f"run {run.id} has no end, so its last frames may be missing")
         findings.unknown(Property.RESUME, f"run {run.id} has no end, so its last frames may be missing")
+
+
+def _same_reader(judge: Judge, run: RunState, other: RunState) -> bool:
+    client, theirs = judge.clients[run.client], judge.clients[other.client]
+    return (client.user, client.thread) == (theirs.user, theirs.thread)
+
+
+def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> None:
+    """A run that ends has a start, unless the recording or another socket of its user may have it."""
+    began_elsewhere = any(other.started and other.first < run.first for other in others)
+    if run.started or not judge.rules.pairs_runs or began_elsewhere or judge.clients[run.client].first == run.first:
+        return
+    judge.findings.broken(
+        Property.ENDED if run.first == run.ended_at else Property.LOST, "no start", f"run {run.id}",
+        f"run {run.id} ends, but it did not start here", CONTRADICTION, Evidence(run.ended_at, run.client),
+    )  # fmt: skip
+
+
+def _excuse(judge: Judge, run: RunState, others: Sequence[RunState], limit: str | None) -> str | None:
+    """Return why a run without an end may still have ended; None if there is no reason."""
+    client = judge.clients[run.client]
+    if limit is not None:
+        return f"{limit} stopped the reading before the end of run {run.id}"
+    if not run.last_known:
+        return f"the last frame of run {run.id} is of a kind that the dialect does not name"
+    if client.unattributed_ends:
+        return f"{client.unattributed_ends} ends at client {client.id} do not name their run"
+    if any(other.ended and other.ended_at > client.last for other in others):
+        return f"client {client.id} received nothing after run {run.id} ended at another client"
+    return None
 
 
 def _judge_numberings(judge: Judge, clients: list[ClientState]) -> None:
@@ -133,13 +192,9 @@ def _reasons(
     judge: Judge, clients: list[ClientState], runs: list[RunState], streams: list[StreamState], limit: str | None
 ) -> Iterator[tuple[Property, str]]:
     """Yield why properties cannot hold."""
-    for which, names in NEEDS.items():
-        for name in names:
-            if lacking := judge.dialect.lacks(name):
-                yield which, lacking
     if not judge.frames:
         yield from ((which, "the recording has no frame") for which in Property)
-    if judge.dialect.lacks("position") is None and not any(client.numberings for client in clients):
+    if not judge.dialect.lacks("position") and not any(client.numberings for client in clients):
         for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.RESUME):
             yield which, "no frame has a position"
     if limit is not None:
@@ -171,34 +226,32 @@ def _reasons_of_runs(judge: Judge, clients: list[ClientState], runs: list[RunSta
         yield Property.RESUME, "the recording has no reconnect"
 
 
-def _reasons_of_streams(  # noqa: C901  # one branch for each reason
-    judge: Judge, streams: list[StreamState]
-) -> Iterator[tuple[Property, str]]:
-    texts = [each for each in streams if not each.is_call]
-    calls = [each for each in streams if each.is_call]
-    for which, some, word in ((Property.TEXT, texts, "message"), (Property.ARGUMENTS, calls, "call")):
-        if not some:
+def _reasons_of_streams(judge: Judge, streams: list[StreamState]) -> Iterator[tuple[Property, str]]:
+    for which, is_call, word in ((Property.TEXT, False, "message"), (Property.ARGUMENTS, True, "call")):
+        if not any(each.is_call == is_call for each in streams):
             yield which, f"the recording has no {word} with an id"
-        for each in some:
-            if each.uncertain is not None:
-                yield which, f"{word} {each.id}: {each.uncertain}"
-            elif each.status is None:
-                yield which, f"{word} {each.id} has no complete value to compare its deltas with"
-    if not any(each.status for each in streams):
-        yield Property.SNAPSHOT, "no complete value repeats what deltas sent"
-    if judge.rules.forgotten:
-        for which in (Property.TEXT, Property.ARGUMENTS, Property.SNAPSHOT):
-            yield which, f"{judge.rules.forgotten} messages and calls had no complete value while they were remembered"
-    yield from _reasons_of_calls(judge, calls)
+    for each in streams:
+        which, word = (Property.ARGUMENTS, "call") if each.is_call else (Property.TEXT, "message")
+        if each.uncertain is not None or each.status is None:
+            reason = each.uncertain or "no complete value repeats its deltas"
+            yield which, f"{word} {each.id}: {reason}"
+            yield Property.SNAPSHOT, f"{word} {each.id}: {reason}"
+    if not streams:
+        yield Property.SNAPSHOT, "the recording has no message and no call with an id"
+    for count, reason in (
+        (judge.rules.forgotten, "messages and calls had no complete value while they were remembered"),
+        (judge.rules.unattributed, "deltas name no message or call"),
+    ):
+        if count:
+            yield from (
+                (which, f"{count} {reason}") for which in (Property.TEXT, Property.ARGUMENTS, Property.SNAPSHOT)
+            )
+    yield from _reasons_of_calls(judge, [each for each in streams if each.is_call])
 
 
 def _reasons_of_calls(judge: Judge, calls: list[StreamState]) -> Iterator[tuple[Property, str]]:
     if not calls:
         yield Property.CALLS, "the recording has no call"
-    if judge.dialect.lacks("kinds.tool"):
-        for name in ("kinds.tool_begin", "kinds.tool_end"):
-            if lacking := judge.dialect.lacks(name):
-                yield Property.CALLS, lacking
     for each in calls:
         if not (each.begun and (each.ended or each.implicit)):
             yield Property.CALLS, f"call {each.id} has no beginning or no end in the recording"
@@ -217,8 +270,6 @@ def _reasons_of_clients(judge: Judge, clients: list[ClientState]) -> Iterator[tu
             reason = f"{client.unidentified} frames of client {client.id} name no run, thread, user, message or call"
             yield Property.USER, reason
             yield Property.THREAD, reason
-    if judge.dialect.lacks("thread") and judge.dialect.lacks("run"):
-        yield Property.THREAD, judge.dialect.lacks("thread") or ""
     yield from _shared_threads(clients)
 
 

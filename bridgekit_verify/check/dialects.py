@@ -43,12 +43,13 @@ class StreamDialect:
     prefix: str = ""
     """What stands before the JSON of a text message."""
 
-    def lacks(self, field: str) -> str | None:
-        """Return a sentence about a field or a kind (`kinds.ended`) that the dialect does not have; None if it has."""
-        known = self.kinds if field.startswith("kinds.") else self.fields
-        if field.removeprefix("kinds.") in known or (field == "run" and self.run_is_connection):
-            return None
-        return f"the dialect {self.name} has no {field}"
+    def lacks(self, names: str) -> bool:
+        """Whether it has none of these fields and kinds, such as `args|whole` and `kinds.ended`."""
+        return not any(
+            name.removeprefix("kinds.") in (self.kinds if name.startswith("kinds.") else self.fields)
+            or (name == "run" and self.run_is_connection)
+            for name in names.split("|")
+        )
 
 
 def _built_in() -> dict[str, StreamDialect]:

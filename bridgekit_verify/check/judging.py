@@ -19,6 +19,8 @@ from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, Str
 __all__ = ["Judge"]
 
 POSITIONS: Final = "positions"
+END_OF_STREAM: Final = "[DONE]"
+"""What several protocols send after the last frame of a response. It is no frame."""
 
 
 class Judge:
@@ -40,6 +42,8 @@ class Judge:
         read, take = self.dialect.frames, self.take
         for message in messages:
             self.messages += 1
+            if message.value == END_OF_STREAM:
+                continue
             for frame in read(message):
                 take(frame)
 
@@ -52,6 +56,7 @@ class Judge:
             client = self.clients[message.client] = ClientState(message)
         elif message.connection != client.connection:
             self._reconnect(client, message)
+        client.last = message.index
         kind = frame.kind
         if kind == "other" and not isinstance(message.value, dict):
             self.undecoded += 1
@@ -89,6 +94,7 @@ class Judge:
         if stream is None and key is not None and frame.kind != "snapshot":
             stream = StreamState(key[1], key[0] == "call", client.id, run, frame.origin.index)
             client.streams[key] = stream
+            self.rules.remember(client, key, stream)
             self.owners.saw(key, client.id, frame)
         if frame.user is not None or frame.thread is not None:
             self.owners.check_ids(self.findings, client, frame)
@@ -137,8 +143,10 @@ class Judge:
             if numbering is not None and frame.first_position is not None:
                 numbering.announce(frame.first_position, frame.position)
                 self._signalled(client, frame)
-        elif frame.position is not None and numbering is None:
-            client.numberings[key] = Numbering(frame.position + 1, frame.origin.connection)
+        elif frame.position is not None:
+            if numbering is None or client.epochs.get(key) != frame.name:
+                client.numberings[key] = Numbering(frame.position + 1, frame.origin.connection)
+            client.epochs[key] = frame.name
 
     def _signalled(self, client: ClientState, frame: ObservedFrame) -> None:
         self.signalled += 1

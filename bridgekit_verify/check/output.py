@@ -27,10 +27,10 @@ def format_text(verdict: RecordingVerdict, baseline: Baseline) -> str:
 
 def _lines(verdict: RecordingVerdict, baseline: Baseline) -> Iterator[str]:
     source = "" if verdict.dialect_source == "built in" else f" ({verdict.dialect_source})"
-    yield (
-        f"{verdict.path}: {verdict.container}, dialect {verdict.dialect}{source}, {verdict.messages} messages, "
-        f"{verdict.clients} clients, {verdict.runs} runs" + ("" if verdict.complete else ", reading stopped by a limit")
-    )
+    counts = ((verdict.messages, "message"), (verdict.clients, "client"), (verdict.runs, "run"))
+    held = ", ".join(_count(number, noun) for number, noun in counts)
+    stopped = "" if verdict.complete else "; a limit ended the reading"
+    yield f"{verdict.path}: {verdict.container}, dialect {verdict.dialect}{source}, {held}{stopped}"
     for answer in verdict.answers:
         yield f"  {answer.property:<18} {_state(verdict, answer, baseline)}"
         for each in answer.violations[:SHOWN_VIOLATIONS]:
@@ -47,7 +47,11 @@ def _state(verdict: RecordingVerdict, answer: PropertyAnswer, baseline: Baseline
     if answer.state is State.UNKNOWN:
         return f"unknown because {answer.reason}"
     accepted = " (accepted by the baseline)" if baseline.accepts(verdict, answer) else ""
-    return f"broken: {answer.count} violation{'s' if answer.count > 1 else ''}{accepted}"
+    return f"broken: {_count(answer.count, 'violation')}{accepted}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _clean(text: str) -> str:

@@ -40,6 +40,11 @@ class Numbering:
         self._before_cut: int | None = None
         self._previous = self.last
 
+    @property
+    def complete(self) -> bool:
+        """Whether every position from the first one to the last arrived."""
+        return self.first_is_known and not self.missing
+
     def add(self, first: int, last: int, connection: int, index: int) -> PositionStep:
         """Record that the positions `first` to `last` arrived in the message `index`."""
         if connection == self._connection and first == self.last + 1:

@@ -62,7 +62,8 @@ def read_bridgekit(message: Message) -> Iterator[ObservedFrame]:
     if not isinstance(value, dict):
         yield ObservedFrame(message, "other")
         return
-    kind = BRIDGEKIT.get(value.get("type", ""), "other")
+    type_ = value.get("type")
+    kind = BRIDGEKIT.get(type_, "other") if isinstance(type_, str) else "other"
     payload = value.get("payload")
     payload = payload if isinstance(payload, dict) else {}
     frame = ObservedFrame(message, kind, _text(value.get("run_id")), _text(value.get("thread_id")))
@@ -271,7 +272,7 @@ PROTOCOLS: Final = (
         read_ag_ui,
         AG_UI,
         frozenset(AG_UI) - {"RAW", "CUSTOM", "META"},
-        ("kind", "run", "thread", "message", "call", "name", "text", "whole"),
+        ("kind", "run", "thread", "message", "call", "name", "text", "whole", "args"),
     ),
     Protocol(
         "OpenAI Responses",

@@ -16,6 +16,9 @@ __all__ = ["Rules"]
 
 KEPT_STREAMS: Final = 20_000
 """Messages and calls that ended and are still compared with later snapshots, over all clients."""
+MAX_OPEN_STREAMS: Final = 40_000
+MAX_EVICTIONS: Final = 8
+"""How many of the oldest are looked at, to find one that ended, when a new one begins."""
 KEPT_RUNS: Final = 20_000
 CONTRADICTION: Final = "the recording contradicts itself"
 CONTENT: Final = frozenset(
@@ -32,16 +35,20 @@ class Rules:
 
     def __init__(self, dialect: StreamDialect, findings: Findings, owners: Owners) -> None:
         self.dialect, self.findings, self.owners = dialect, findings, owners
-        self.forgotten = self.deltas = self.calls = 0
+        self.forgotten = 0
+        self.unattributed = 0
+        """Deltas that name no message or call."""
         has, fields = dialect.kinds.__contains__, dialect.fields
         self.knows_runs = "run" in fields or dialect.run_is_connection
         self._knows_calls = "call" in fields and has("tool_begin")
         self._knows_texts = "message" in fields and has("text_begin")
         self._texts_end = "message" in fields and has("text_end")
-        self._pairs_runs = self.knows_runs and has("started") and (has("ended") or has("error"))
+        self.pairs_runs = self.knows_runs and has("started") and (has("ended") or has("error"))
         self._sums_text = "text" in fields and "message" in fields and has("text")
         self._sums_args = "text" in fields and "call" in fields and has("tool_args")
-        self._closed: deque[tuple[ClientState, StreamKey, StreamState]] = deque()
+        self._streams: deque[tuple[ClientState, StreamKey, StreamState]] = deque()
+        self._forgot_open = False
+        """Whether a message or call that had not ended was forgotten: its later deltas are then not all."""
         self._past_runs: deque[tuple[ClientState, RunState]] = deque()
         self.handlers: dict[str, Handler] = {
             "started": self.start_run,
@@ -102,6 +109,7 @@ class Rules:
 
     def end_run(self, client: ClientState, run: RunState | None, _: StreamState | None, frame: ObservedFrame) -> None:
         if run is None or not self.knows_runs:
+            client.unattributed_ends += 1
             return
         run.ended += 1
         subject = f"run {run.id}"
@@ -113,11 +121,6 @@ class Rules:
             return
         run.ended_at, run.failed = frame.origin.index, frame.kind == "error"
         client.open_runs.pop(run.id, None)
-        if not run.started and self._pairs_runs and client.first != run.first:
-            self.findings.broken(
-                Property.ENDED if run.first == frame.origin.index else Property.LOST, "no start", subject,
-                f"{subject} ends, but it did not start here", CONTRADICTION, frame.origin,
-            )  # fmt: skip
         self.settle(client, run, frame.origin)
         self._past_runs.append((client, run))
         if len(self._past_runs) > KEPT_RUNS:
@@ -125,6 +128,9 @@ class Rules:
             if owner.runs.get(old.id) is old and old.ended and owner.run is not old:
                 del owner.runs[old.id]
                 self.owners.forget(("run", old.id))
+                numbering = owner.numberings.get(old.id)
+                if self.dialect.position_per == "run" and numbering and numbering.complete:
+                    del owner.numberings[old.id]
 
     def settle(self, client: ClientState, run: RunState, message: Message | None) -> None:
         """Judge the texts and calls that are open when their run ends."""
@@ -133,7 +139,7 @@ class Rules:
                 self._left_open(client, stream, message)
             stream.ended = True
             self._compare_pending(stream)
-            self._retire(client, ("call" if stream.is_call else "text", stream.id), stream)
+            stream.release()
         run.open.clear()
 
     def _left_open(self, client: ClientState, stream: StreamState, message: Message) -> None:
@@ -170,13 +176,13 @@ class Rules:
         if stream.ended:  # its id is used again, for another text
             stream = StreamState(stream.id, stream.is_call, client.id, run, frame.origin.index)
             client.streams["text", stream.id] = stream
+            self.remember(client, ("text", stream.id), stream)
         elif not stream.begun and stream.first != frame.origin.index:
             self.findings.broken(
                 Property.ORDER, "begins late", subject, f"a frame of {subject} arrives before its beginning",
                 CONTRADICTION, Evidence(stream.first, client.id), frame.origin,
             )  # fmt: skip
         stream.begun, stream.run = True, run
-        self.calls += stream.is_call
         self.owners.began(("call" if stream.is_call else "text", stream.id), client.id)
         if run is not None:
             run.open.add(stream)
@@ -184,15 +190,16 @@ class Rules:
     def delta(
         self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
     ) -> None:
-        self.deltas += 1
         if stream is None:
+            self.unattributed += 1
             return
         if not stream.begun:
             self._begin_by_delta(client, run, stream, frame)
         elif stream.ended and (self._knows_calls if stream.is_call else self._texts_end):
             subject = f"{'call' if stream.is_call else 'message'} {stream.id}"
             self.findings.broken(
-                Property.ORDER, "after its end", subject, f"a delta of {subject} follows its end",
+                Property.ARGUMENTS if stream.is_call else Property.ORDER,
+                "after its end", subject, f"a delta of {subject} follows its end",
                 CONTRADICTION, frame.origin,
             )  # fmt: skip
         if isinstance(frame.text, str):
@@ -204,8 +211,9 @@ class Rules:
         if run is not None:
             run.open.add(stream)
         known = self._knows_calls if stream.is_call else self._knows_texts
+        if self._forgot_open:
+            stream.uncertain = "its first deltas may be forgotten: too many messages and calls had no end"
         if frame.implicit:
-            self.calls += stream.is_call
             stream.begun = stream.implicit = True
         elif known and stream.first == frame.origin.index and frame.kind != "thinking":
             stream.uncertain = "its beginning is not in the recording"
@@ -225,7 +233,7 @@ class Rules:
             self._check_json(stream, frame.origin)
         if run is not None:
             run.open.discard(stream)
-        self._retire(client, ("call" if stream.is_call else "text", stream.id), stream)
+        stream.release()
 
     def _ended_again(self, stream: StreamState, frame: ObservedFrame) -> None:
         if self._knows_calls if stream.is_call else self._texts_end:
@@ -267,11 +275,10 @@ class Rules:
                 CONTRADICTION, Evidence(stream.first, client.id), frame.origin,
             )  # fmt: skip
             return
-        self.calls += 1
         stream.begun = stream.ended = True
         if frame.whole is not None:
             stream.whole = fingerprint(frame.whole)
-        self._retire(client, ("call", stream.id), stream)
+        stream.release()
 
     def result(
         self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
@@ -283,8 +290,8 @@ class Rules:
                 Property.DUPLICATED, "result twice", f"call {stream.id}", f"call {stream.id} has a second result",
                 CONTRADICTION, frame.origin,
             )  # fmt: skip
-        if not stream.begun and (self._knows_calls or "tool" in self.dialect.kinds):
-            self._unbegun(client, stream, frame, Property.CALLS)
+        if not stream.begun:  # the result of a call of an earlier run, which the user has confirmed
+            self.findings.unknown(Property.CALLS, f"call {stream.id} may have begun before the recording")
         stream.resulted = True
 
     def snapshot(
@@ -352,13 +359,19 @@ class Rules:
                 CONTRADICTION, Evidence(stream.first, stream.client), message,
             )  # fmt: skip
 
-    def _retire(self, client: ClientState, key: StreamKey, stream: StreamState) -> None:
-        """Forget the oldest message or call that ended, if too many are remembered."""
-        stream.release()
-        self._closed.append((client, key, stream))
-        if len(self._closed) > KEPT_STREAMS:
-            owner, old_key, old = self._closed.popleft()
-            if owner.streams.get(old_key) is old:
+    def remember(self, client: ClientState, key: StreamKey, stream: StreamState) -> None:
+        """Keep a message or call. If there are too many, forget the oldest that ended, or the oldest of very many."""
+        kept = self._streams
+        kept.append((client, key, stream))
+        for _ in range(MAX_EVICTIONS if len(kept) > KEPT_STREAMS else 0):
+            owner, old_key, old = kept.popleft()
+            if not old.ended and len(kept) < MAX_OPEN_STREAMS:
+                kept.append((owner, old_key, old))
+            elif owner.streams.get(old_key) is old:
                 del owner.streams[old_key]
                 self.owners.forget(old_key)
                 self.forgotten += old.status is None
+                self._forgot_open |= not old.ended
+                if old.run is not None:
+                    old.run.open.discard(old)
+                break

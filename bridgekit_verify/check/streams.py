@@ -22,13 +22,14 @@ class ClientState:
     """What one client has received."""
 
     __slots__ = (
-        "chunk", "connection", "first", "id", "numberings", "open_runs", "reconnects", "run", "runs", "streams",
-        "thread", "unidentified", "unmapped_after_end", "user",
+        "chunk", "connection", "epochs", "first", "id", "last", "numberings", "open_runs", "reconnects", "run", "runs",
+        "streams", "thread", "unattributed_ends", "unidentified", "unmapped_after_end", "user",
     )  # fmt: skip
 
     def __init__(self, message: Message) -> None:
         self.id, self.user, self.thread = message.client, message.user, message.thread
         self.connection, self.first = message.connection, message.index
+        self.last = message.index
         self.reconnects = 0
         self.runs: dict[str, RunState] = {}
         self.open_runs: dict[str, RunState] = {}
@@ -36,6 +37,10 @@ class ClientState:
         """The run of the latest frame that named one."""
         self.streams: dict[StreamKey, StreamState] = {}
         self.numberings: dict[str | None, Numbering] = {}
+        self.epochs: dict[str | None, str | None] = {}
+        """Which numbering the server named last: another one begins anew."""
+        self.unattributed_ends = 0
+        """Ends that name no run, while several runs were open."""
         self.chunk: StreamKey | None = None
         """The message or call of the latest chunk, whose successors need not name it."""
         self.unidentified = 0
