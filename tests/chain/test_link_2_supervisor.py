@@ -16,7 +16,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.resolution import MappingLookup
 from tests.chain.agents import Broken, event_types, payloads, started, subscribe
-from tests.factories import ALICE, BOB, OTHER, THREAD
+from tests.factories import ALICE, BOB, OTHER, RUN, THREAD
 
 REQUEST: dict[str, Any] = {
     "agent_name": "researcher",
@@ -66,6 +66,20 @@ async def test_run_emits_all_events_and_returns_its_result_when_the_agent_comple
     assert started_with["context"] == {"request": "why?"}
     assert ended_with["result"] == {"answer": "why?!"}
     assert ended_with["execution_time_ms"] >= 0
+
+
+class _OneRunId:
+    def new(self, thread_id: ThreadId) -> RunId:
+        return RUN
+
+
+async def test_concurrent_runs_both_end_when_they_have_one_run_id() -> None:
+    application = await started(run_ids=_OneRunId())
+    connection = subscribe(application)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(partial(application.supervisor.run, **REQUEST))
+    assert event_types(connection).count("agent_completed") == 2
 
 
 async def test_run_ids_differ_and_seq_continues_when_a_thread_has_two_runs() -> None:
