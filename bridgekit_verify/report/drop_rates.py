@@ -73,7 +73,7 @@ class Fate:
 
     @property
     def lost(self) -> int:
-        """Dropped and read by nobody."""
+        """Dropped, and read by no socket."""
         return max(self.dropped - self.leaked, 0)
 
     @property
