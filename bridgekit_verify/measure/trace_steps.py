@@ -1,4 +1,4 @@
-"""What each link did with one event, told from the observed calls: the steps of a trace.
+"""The steps of a trace: what each link did with one event, from the observed calls.
 
 Nothing is inferred: a step shows what a call was given, which calls it made, and how it ended.
 """

@@ -266,9 +266,9 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     executed = recording.within(call, "agent", "execute")
     if _passed_on_once(link, call, executed, f"the agent of {what} is executed {len(executed)} times"):
         _judge_agent_of(link, seen, call, executed[0])
-    told = recording.within(call, "bridge", *NOTIFIERS)
-    starts = [each for each in told if each.name == NOTIFIERS[0]]
-    ends = [each for each in told if each.name != NOTIFIERS[0]]
+    notified = recording.within(call, "bridge", *NOTIFIERS)
+    starts = [each for each in notified if each.name == NOTIFIERS[0]]
+    ends = [each for each in notified if each.name != NOTIFIERS[0]]
     kind = ViolationKind.DUPLICATED if len(starts) > 1 or len(ends) > 2 else ViolationKind.LOST
     link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} starts")
     # An end that cannot be encoded is followed by the error that says so; otherwise there is one.
@@ -283,7 +283,7 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     if executed and ended and executed[0].left is not None:
         link.expect(ended[0].entered > executed[0].left, ViolationKind.REORDERED, f"{what} ends before its agent")
         _judge_end(link, call, executed[0], ended[0], what)
-    for each in told:
+    for each in notified:
         link.equal(
             (context.run_id, context.agent_name, context.thread_id),
             (each.given.get("run_id"), each.given.get("agent_name"), each.given.get("thread_id")),

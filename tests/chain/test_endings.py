@@ -145,11 +145,11 @@ def nested(depth: int) -> BaseException:
 
 
 class Row(NamedTuple):
-    """An agent, the type of the error that its caller gets, and what its user is told."""
+    """An agent, the type of the error that its caller gets, and the text that its user reads."""
 
     agent: type[BaseAgent]
     raised: type[BaseException] | None
-    told: str
+    text: str
     """The start of the error message, or of the result."""
 
 
@@ -236,9 +236,9 @@ async def test_user_gets_exactly_one_end_event_with_the_cause(row: Row, caplog: 
     types = [frame.event.type for frame in connection.frames]
     assert types[0] is EventType.AGENT_STARTED
     assert types[-1] in END_EVENTS
-    [told] = ends(connection)
-    assert told.startswith(row.told)
-    assert len(told.encode()) <= ERROR_BYTES
+    [text] = ends(connection)
+    assert text.startswith(row.text)
+    assert len(text.encode()) <= ERROR_BYTES
     assert len(caplog.records) == (row.raised is not None)
     executing, completed = types.count(EventType.TOOL_EXECUTING), types.count(EventType.TOOL_COMPLETED)
     assert executing == completed
@@ -259,7 +259,7 @@ async def test_request_is_left_out_when_there_is_no_room_for_it() -> None:
     connection = subscribe(application)
     with pytest.raises(FrameTooLarge):
         await run(application, "x" * 3_000)
-    assert [told.partition(":")[0] for told in ends(connection)] == ["FrameTooLarge"]
+    assert [text.partition(":")[0] for text in ends(connection)] == ["FrameTooLarge"]
     assert connection.frames[-1].event.payload["error_context"] == {}
 
 
@@ -395,7 +395,7 @@ async def test_run_whose_coroutine_is_closed_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("choose", "told"),
+    ("choose", "text"),
     [
         (lambda error: f"sorry, no {len(str(error))}", "sorry, no 3"),
         (lambda error: "é" * 10_000, "é" * (ERROR_BYTES // 2)),
@@ -405,15 +405,15 @@ async def test_run_whose_coroutine_is_closed_ends() -> None:
     ],
     ids=["own text", "too long", "lone surrogate", "no text", "raises"],
 )
-async def test_application_chooses_the_text_of_runs_and_tools(choose: Callable[..., Any], told: str) -> None:
+async def test_application_chooses_the_text_of_runs_and_tools(choose: Callable[..., Any], text: str) -> None:
     agent = raising_in_a_tool(Broken("why"), blocking=False)
     application = await started(agents={"agent": agent}, error_text=choose)
     connection = subscribe(application)
     with pytest.raises(Broken):
         await run(application)
-    assert ends(connection) == [told]
+    assert ends(connection) == [text]
     assert [frame.event.payload["result"] for frame in connection.frames if frame.event.type == "tool_completed"] == [
-        told
+        text
     ]
 
 
