@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from bridgekit_verify.check.live.markers import new_canary, prompt_text
+from bridgekit_verify.check.live.scripts import SCENARIOS, SentCall, SentPiece
 from bridgekit_verify.errors import InvalidParameter
 
 __all__ = [
@@ -19,8 +20,6 @@ __all__ = [
     "NeutralCall",
     "Outcome",
     "RejectedCall",
-    "SentCall",
-    "SentPiece",
     "UserPrompt",
 ]
 
@@ -46,22 +45,6 @@ class Excuse(msgspec.Struct, frozen=True):
     canary: str
     client: str
     reason: str
-
-
-class SentPiece(msgspec.Struct, frozen=True, array_like=True):
-    """One delta, as the model wrote it."""
-
-    channel: str
-    text: str
-
-
-class SentCall(msgspec.Struct, frozen=True):
-    """One tool call, as the model planned it."""
-
-    channel: str
-    id: str
-    name: str
-    arguments: str
 
 
 class Outcome(enum.StrEnum):
@@ -152,6 +135,8 @@ class ModelLedger(msgspec.Struct):
         entitled = tuple(clients)
         if not entitled:
             raise InvalidParameter("clients", entitled, "the clients that must receive the answer, at least one")
+        if scenario not in SCENARIOS:
+            raise InvalidParameter("scenario", scenario, f"one of {', '.join(SCENARIOS)}")
         prompt = UserPrompt(canary or new_canary(), scenario, user, thread, entitled)
         self.prompts.append(prompt)
         return prompt

@@ -9,16 +9,31 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from bridgekit_verify.check.live.ledger import SentCall, SentPiece
 from bridgekit_verify.check.live.markers import CANARY_LENGTH, MARKER, Marker
 
-__all__ = ["SCENARIOS", "ModelScript", "OfferedTool", "Turn", "plan_turn"]
+__all__ = ["SCENARIOS", "ModelScript", "OfferedTool", "SentCall", "SentPiece", "Turn", "plan_turn"]
 
 WORDS: Final = ("tide", "na\u00efve", "\u201cquoted\u201d", "back\\slash", "\u6f6e\u6c50", "\N{OCTOPUS}", "a<b>&c", "end")
 """The words of texts: characters that a wrong encoding or a wrong cut damages."""
 PLAIN_WORDS: Final = ("north", "east", "south")
 """The words of arguments: their JSON has no escapes, so that each piece is text."""
 MAX_DEPTH: Final = 8
+
+
+class SentPiece(msgspec.Struct, frozen=True, array_like=True):
+    """One delta, as the model wrote it."""
+
+    channel: str
+    text: str
+
+
+class SentCall(msgspec.Struct, frozen=True):
+    """One tool call, as the model planned it."""
+
+    channel: str
+    id: str
+    name: str
+    arguments: str
 
 
 class ModelScript(msgspec.Struct, frozen=True):
@@ -159,9 +174,8 @@ def _example(schema: Any, root: Mapping[str, Any], text: Any, depth: int) -> Any
         for step in reference.removeprefix("#/").split("/"):
             found = found.get(step) if isinstance(found, dict) else None
         return _example(found, root, text, depth + 1)
-    for keyword in ("const", "default"):
-        if keyword in schema and keyword == "const":
-            return schema[keyword]
+    if "const" in schema:
+        return schema["const"]
     if schema.get("enum"):
         return schema["enum"][0]
     for keyword in ("anyOf", "oneOf", "allOf"):
