@@ -122,7 +122,8 @@ class _ResponsesStream:
         yield (
             None,
             self._event(
-                "response.completed", response=self.response("completed", [self.item(c, "completed") for c in self.order])
+                "response.completed",
+                response=self.response("completed", [self.item(c, "completed") for c in self.order]),
             ),
         )
 

@@ -8,19 +8,21 @@ from typing import Literal
 
 import msgspec
 
-from bridgekit_verify.check.live.markers import new_canary, prompt_text
+from bridgekit_verify.check.live.markers import markers_in, new_canary, prompt_text
 from bridgekit_verify.check.live.scripts import SCENARIOS, SentCall, SentPiece
 from bridgekit_verify.errors import InvalidParameter
 
 __all__ = [
     "Excuse",
     "HistoryText",
+    "InterruptedRun",
     "ModelCall",
     "ModelLedger",
     "NeutralCall",
     "Outcome",
     "RejectedCall",
     "UserPrompt",
+    "WireText",
 ]
 
 
@@ -110,6 +112,20 @@ class RejectedCall(msgspec.Struct, frozen=True):
     problem: str
 
 
+class InterruptedRun(msgspec.Struct, frozen=True):
+    """A run during which the driver cut a client's connection, and resumed it."""
+
+    canary: str
+    client: str
+
+
+class WireText(msgspec.Struct, frozen=True):
+    """The markers that a proxy passed on to a client, as text."""
+
+    client: str
+    markers: tuple[str, ...]
+
+
 class HistoryText(msgspec.Struct, frozen=True):
     """The backend's own history of a thread, as it answered a request for it."""
 
@@ -127,6 +143,8 @@ class ModelLedger(msgspec.Struct):
     neutral: list[NeutralCall] = msgspec.field(default_factory=list)
     rejected: list[RejectedCall] = msgspec.field(default_factory=list)
     histories: list[HistoryText] = msgspec.field(default_factory=list)
+    cuts: list[InterruptedRun] = msgspec.field(default_factory=list)
+    wires: list[WireText] = msgspec.field(default_factory=list)
 
     def add_prompt(
         self, *, user: str, thread: str, clients: Iterable[str], scenario: str = "text", canary: str = ""
@@ -148,6 +166,14 @@ class ModelLedger(msgspec.Struct):
     def add_history(self, *, user: str, thread: str, text: str) -> None:
         """Record the backend's own history of a thread, to locate losses."""
         self.histories.append(HistoryText(user, thread, text))
+
+    def add_cut(self, canary: str, client: str) -> None:
+        """Record that a client's connection was cut during a run, and resumed: nothing may be missing."""
+        self.cuts.append(InterruptedRun(canary, client))
+
+    def add_wire(self, client: str, text: str) -> None:
+        """Record what a proxy passed on to a client, to tell a loss before the wire from one after it."""
+        self.wires.append(WireText(client, tuple(sorted({str(marker) for marker in markers_in(text)}))))
 
     def calls_of(self, canary: str) -> list[ModelCall]:
         return [call for call in self.calls if call.canary == canary]

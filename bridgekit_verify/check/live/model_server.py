@@ -33,6 +33,9 @@ NEUTRAL_TEXT: Final = "OK."
 KEEP_ALIVE_SECONDS: Final = 3_600
 """Longer than any run: a server that closes idle connections would cause failures that are no backend's."""
 EXCERPT_CHARACTERS: Final = 400
+_LOG: Final = logging.getLogger(__name__)
+_LOG.propagate = False
+_LOG.addHandler(logging.NullHandler())
 
 
 def model_application(ledger: ModelLedger) -> Starlette:
@@ -95,8 +98,7 @@ class _QuietProtocol(H11Protocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.logger = logging.Logger(__name__, logging.CRITICAL + 1)
-        self.access_logger = self.logger
+        self.logger = self.access_logger = _LOG
 
 
 RETRY_SOON: Final = {"retry-after-ms": "20"}

@@ -13,7 +13,16 @@ from bridgekit_verify.check.live.markers import CANARY_LENGTH, MARKER, Marker
 
 __all__ = ["SCENARIOS", "ModelScript", "OfferedTool", "SentCall", "SentPiece", "Turn", "plan_turn"]
 
-WORDS: Final = ("tide", "na\u00efve", "\u201cquoted\u201d", "back\\slash", "\u6f6e\u6c50", "\N{OCTOPUS}", "a<b>&c", "end")
+WORDS: Final = (
+    "tide",
+    "na\u00efve",
+    "\u201cquoted\u201d",
+    "back\\slash",
+    "\u6f6e\u6c50",
+    "\N{OCTOPUS}",
+    "a<b>&c",
+    "end",
+)
 """The words of texts: characters that a wrong encoding or a wrong cut damages."""
 PLAIN_WORDS: Final = ("north", "east", "south")
 """The words of arguments: their JSON has no escapes, so that each piece is text."""
