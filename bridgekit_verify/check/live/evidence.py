@@ -1,4 +1,4 @@
-"""The ledger and the observed clients, brought together: which markers each client must receive, and how they arrive."""
+"""The ledger and the observed clients, brought together: what each client must receive, and how it arrives."""
 
 from __future__ import annotations
 
