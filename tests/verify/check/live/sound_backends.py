@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import httpx
@@ -258,6 +259,21 @@ def answered(scenario: str) -> tuple[ModelLedger, list[tuple[UserPrompt, list[Ev
             for name, user, thread in CLIENTS
         ]
         return ledger, [(prompt, list(ask(client, prompt.text))) for prompt in prompts]
+
+
+def interrupted(scenario: str) -> tuple[ModelLedger, list[tuple[UserPrompt, list[Event]]]]:
+    """As `answered`, with a model that dies: the agent shows what it got."""
+    ledger = ModelLedger()
+    with ModelServer(ledger) as model, httpx.Client(base_url=model.url) as client:
+        prompts = [ledger.add_prompt(user=u, thread=t, clients=[name], scenario=scenario) for name, u, t in CLIENTS]
+        asked = []
+        for prompt in prompts:
+            events: list[Event] = []
+            with suppress(httpx.RemoteProtocolError):
+                for event in ask(client, prompt.text):
+                    events.append(event)  # noqa: PERF402  # an error must leave those before it
+            asked.append((prompt, events))
+    return ledger, asked
 
 
 def sound_run(dialect: str, ledger: ModelLedger, asked: list[tuple[UserPrompt, list[Event]]]) -> LiveRun:
