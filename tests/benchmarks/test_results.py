@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.missed import Explanation, explanations
+from benchmarks.measured_values import Series, SeriesKey
+from benchmarks.missed_target_reasons import Explanation, explanations
 from benchmarks.page import page
 from benchmarks.peers import peer
 from benchmarks.results import (
@@ -22,7 +23,6 @@ from benchmarks.results import (
     throughput_table,
     write,
 )
-from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import TARGETS, Met
 from tests.tree import ROOT
 
