@@ -150,7 +150,8 @@ def _count_received(
     tally.received += client.fragments
     tally.unattributed += client.fragments
     for marker, occurrences in client.occurrences.items():
-        arrived = [each for each in occurrences if each.how in ("delta", "replay")]
+        arrived = [each for each in occurrences if each.how == "delta"]
+        arrived += [each for each in occurrences if each.how == "replay"]
         if not arrived and evidence.how.get(marker.channel[0], set()) & {"whole", "raw"}:
             arrived = evidence.delivered(client, marker)[:1]
         tally.received += len(arrived)
