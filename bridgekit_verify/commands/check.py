@@ -101,14 +101,17 @@ def run(options: argparse.Namespace) -> int:
     _write(options, verdicts, baseline, unusable)
     if unusable:
         return UNUSABLE
+    return _exit_code(verdicts, baseline)
+
+
+def _exit_code(verdicts: list[RecordingVerdict], baseline: Baseline) -> int:
+    """Return the exit code, and print the stale entries of the baseline."""
     stale = baseline.stale(verdicts)
     for each in stale:
         print(f"bridgekit: {baseline.path}: no violation matches this entry, remove it: {each}", file=sys.stderr)
-    not_judged = [
-        SUBJECTS[each.subject] for each in verdicts if isinstance(each, LiveVerdict) and each.subject in SUBJECTS
-    ]
-    if not_judged:
-        return not_judged[0]
+    for verdict in verdicts:
+        if isinstance(verdict, LiveVerdict) and verdict.subject in SUBJECTS:
+            return SUBJECTS[verdict.subject]
     return BROKEN if stale or any(map(baseline.fails, verdicts)) else 0
 
 

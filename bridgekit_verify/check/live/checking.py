@@ -15,7 +15,7 @@ from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.check.live.delivery import ClientTally, judge_delivery
 from bridgekit_verify.check.live.evidence import LEDGER, LedgerFindings, LiveEvidence, channel_name
-from bridgekit_verify.check.live.ledger import ModelLedger, CallOutcome
+from bridgekit_verify.check.live.ledger import CallOutcome, ModelLedger
 from bridgekit_verify.check.live.model_rules import judge_calls, judge_ends, judge_owners, judge_requests
 from bridgekit_verify.check.live.observing import observe
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from bridgekit_verify.check.answers import Evidence, Property, RecordedViolation
 from bridgekit_verify.check.dialects import StreamDialect
-from bridgekit_verify.check.live.ledger import ModelCall, ModelLedger, CallOutcome, UserPrompt
+from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger, UserPrompt
 from bridgekit_verify.check.live.markers import Marker, markers_in
 from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
 

@@ -150,7 +150,9 @@ def _same(value: Any, arguments: str) -> bool:
 
 def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
     """Compare the arguments that later requests hold. The first request that holds others shows the damage."""
-    sent = {call.id: call for made in evidence.ledger.calls for call in made.calls if made.outcome is CallOutcome.COMPLETE}
+    sent = {
+        call.id: call for made in evidence.ledger.calls for call in made.calls if made.outcome is CallOutcome.COMPLETE
+    }
     compared, reported = 0, set[str]()
     for made in evidence.ledger.calls:
         for id_, arguments in made.arguments.items():
@@ -230,19 +232,24 @@ def _judge_after_end(evidence: LiveEvidence, findings: LedgerFindings, client: O
 # The model's requests
 
 
+def _judge_uncalled(evidence: LiveEvidence, findings: LedgerFindings, prompt: UserPrompt) -> None:
+    """A request for a run that was cut need not reach the model."""
+    text = f"the backend never called the model for {prompt.canary}"
+    excuses = (evidence.excuses.get((prompt.canary, name)) for name in prompt.clients)
+    if excuse := next(filter(None, excuses), None):
+        findings.unknown(Property.MODEL, f"{text}, and {excuse}")
+    else:
+        findings.broken(Property.MODEL, "not called", prompt, text)
+
+
 def judge_requests(evidence: LiveEvidence, findings: LedgerFindings) -> None:
     """Find prompts that were asked too often or never, and requests that hold another user's text."""
     retried = 0
     for canary, prompt in evidence.prompts.items():
         calls = evidence.main[canary]
         attempts = evidence.ledger.calls_of(canary)
-        excuse = next(
-            (evidence.excuses[key] for name in prompt.clients if (key := (canary, name)) in evidence.excuses), ""
-        )
-        if not attempts and excuse:
-            findings.unknown(Property.MODEL, f"the backend did not call the model for {canary}, and {excuse}")
-        elif not attempts:
-            findings.broken(Property.MODEL, "not called", prompt, f"the backend never called the model for {canary}")
+        if not attempts:
+            _judge_uncalled(evidence, findings, prompt)
         retried += sum(each.outcome in (CallOutcome.REFUSED, CallOutcome.ENDED_EARLY) for each in attempts)
         asked = defaultdict[tuple[int, str], list[int]](list)
         for call in calls:

@@ -12,7 +12,7 @@ from bridgekit.errors import BridgekitError
 from bridgekit_verify.check.live.markers import PROMPT, canaries_in
 from bridgekit_verify.check.live.scripts import OfferedTool
 
-__all__ = ["BadModelRequest", "RequestEntry", "ModelRequest", "read_chat", "read_responses"]
+__all__ = ["BadModelRequest", "ModelRequest", "RequestEntry", "read_chat", "read_responses"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 

@@ -67,8 +67,10 @@ LOADS: Final = {
 
 
 def default_scenarios(backend: Backend) -> tuple[str, ...]:
+    """Return what a check applies if nothing is chosen. What a cut costs is known only where a client can resume."""
+    resume = ("cut",) if backend.resume is not None or backend.kind == "class" else ()
     sockets = () if backend.kind == "response" else ("tabs",)
-    return ("text", "thinking", "calls", "burst", "retry", "dies", "cut", "slow_reader", *sockets)
+    return ("text", "thinking", "calls", "burst", "retry", "dies", "slow_reader", *resume, *sockets)
 
 
 def model_fails(script: str) -> bool:
