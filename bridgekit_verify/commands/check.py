@@ -27,6 +27,8 @@ __all__ = ["add_arguments", "run"]
 
 BROKEN: Final = 1
 UNUSABLE: Final = 2
+MAX_PROBLEMS: Final = 10
+"""How many problems of a load are printed. The saved run has all of them."""
 SUBJECTS: Final = {Subject.NEVER_CALLED: 3, Subject.RETURNED_NOTHING: 4, Subject.ECHOED: 5}
 """The exit code of a live run that could not be judged."""
 
@@ -128,8 +130,10 @@ def _check_backend(options: argparse.Namespace) -> RecordingVerdict:
             max_seconds=options.max_seconds, max_frames=options.max_frames,
         )
     )  # fmt: skip
-    for problem in driven.problems:
+    for problem in driven.problems[:MAX_PROBLEMS]:
         print(f"bridgekit: {problem}", file=sys.stderr)
+    if len(driven.problems) > MAX_PROBLEMS:
+        print(f"bridgekit: and {len(driven.problems) - MAX_PROBLEMS} more problems", file=sys.stderr)
     if options.out:
         driven.save(options.out)
     verdict: RecordingVerdict = driven.judge().verdict

@@ -112,7 +112,10 @@ async def drive_backend(
             with anyio.move_on_after(max_seconds) as limit:
                 await _apply(session, names, running)
     stopped = f"--max-seconds {max_seconds:g}" if limit.cancelled_caught else session.limit
-    about = {"backend": backend.path, "scenarios": names, "load": msgspec.to_builtins(load), "seed": seed}
+    about = {
+        "backend": backend.path, "scenarios": names, "load": msgspec.to_builtins(load), "seed": seed,
+        "problems": session.problems,
+    }  # fmt: skip
     run = LiveRun(ledger, session.recorder.messages, _stated_dialect(backend), about, stopped)
     return DrivenRun(backend.path, run, tuple(session.problems))
 

@@ -31,7 +31,7 @@ class Load(msgspec.Struct, frozen=True):
     """Sockets of each thread."""
     run_seconds: float = 30.0
     """After this time a run that has not ended is given up."""
-    quiet_seconds: float = 1.0
+    quiet_seconds: float = 3.0
     """A run without an end is over when, after the model's final text, nothing was sent for this time."""
     settle_seconds: float = 0.3
     """How long the check waits for further frames after the last end."""

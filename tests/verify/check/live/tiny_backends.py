@@ -16,7 +16,7 @@ import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 Event = dict[str, Any]
@@ -184,16 +184,15 @@ def create_app() -> Starlette:
         async with served.backend.http:
             yield
 
-    return Starlette(
-        lifespan=lifespan,
-        routes=[
-            Route("/health", health),
-            Route("/chat", served.chat, methods=["POST"]),
-            Route("/post", served.post, methods=["POST"]),
-            Route("/login", served.login, methods=["POST"]),
-            Route("/events", served.stream),
-            Route("/threads", served.new_thread, methods=["POST"]),
-            Route("/threads/{thread}", served.history),
-            WebSocketRoute("/ws", served.socket),
-        ],
-    )
+    routes: list[BaseRoute] = [
+        Route("/health", health),
+        Route("/chat", served.chat, methods=["POST"]),
+        Route("/post", served.post, methods=["POST"]),
+        Route("/login", served.login, methods=["POST"]),
+        Route("/events", served.stream),
+        Route("/threads", served.new_thread, methods=["POST"]),
+        Route("/threads/{thread}", served.history),
+        WebSocketRoute("/ws", served.socket),
+    ]
+    prefix = os.environ.get("PREFIX", "")
+    return Starlette(lifespan=lifespan, routes=[Mount(prefix, routes=routes)] if prefix else routes)
