@@ -250,9 +250,10 @@ def judge_requests(evidence: LiveEvidence, findings: LedgerFindings) -> None:
         if attempts:
             _judge_attempts(findings, prompt, attempts)
             continue
-        excuses = [evidence.excuses.get((canary, name)) for name in prompt.clients]
-        if all(excuses):
-            findings.unknown(Property.MODEL, f"the model was not called for {canary}, and {excuses[0]}")
+        keys = ((canary, name) for name in prompt.clients)
+        excuse = next((evidence.excuses[key] for key in keys if key in evidence.excuses), None)
+        if excuse is not None:
+            findings.unknown(Property.MODEL, f"the backend did not call the model for {canary}, and {excuse}")
         else:
             findings.broken(Property.MODEL, "not called", prompt, f"the backend never called the model for {canary}")
     if evidence.prompts:
