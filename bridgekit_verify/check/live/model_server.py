@@ -49,7 +49,8 @@ def model_application(ledger: ModelLedger) -> Starlette:
             Route(f"{prefix}/models", _models),
             Route(f"{prefix}/models/{{name:path}}", _one_model),
         ]
-    return Starlette(routes=[*routes, Route("/{path:path}", model.unknown_path, methods=METHODS)])
+    routes.append(Route("/{path:path}", model.unknown_path, methods=METHODS))
+    return Starlette(routes=routes, exception_handlers={Exception: model.failed})
 
 
 METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -140,6 +141,10 @@ class _Model:
 
     async def unknown_path(self, request: Request) -> Response:
         return self._reject(request, 404, f"{request.method} {request.url.path}: the scripted model has no such path")
+
+    async def failed(self, request: Request, error: Exception) -> Response:
+        """List a request that this server itself could not answer."""
+        return self._reject(request, 500, f"the scripted model failed: {type(error).__name__}: {error}")
 
     def _reject(self, request: Request, status: int, problem: str) -> Response:
         self._ledger.rejected.append(RejectedCall(request.url.path, status, problem))
