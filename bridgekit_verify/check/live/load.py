@@ -39,6 +39,9 @@ UNFINISHED_SECONDS: Final = 10.0
 """How long a run may be silent after tool calls and failed answers: the backend calls the model again."""
 NO_END_SECONDS: Final = 1.0
 """After the model's final text, how long a run may be silent whose dialect has no end."""
+PIECES_OFFLINE: Final = 3
+"""While a client is offline after a cut, the model sends at least so many pieces, unless it is done before."""
+MAX_OFFLINE_SECONDS: Final = 2.0
 POLL_SECONDS: Final = 0.05
 NOT_RESUMED: Final = "the check cut the connection, and the file has no [resume]"
 
@@ -229,7 +232,7 @@ class LoadSession:
                     self._note_cut([run], client)
                     if run.excused:
                         return
-                    await self._reconnect(client)
+                    await self._reconnect(client, [run])
                     await self._driver.listen(client)
         if limit.cancelled_caught:
             run.problem = f"its response did not end within {self._load.run_seconds:g} s"
@@ -248,9 +251,10 @@ class LoadSession:
 
     def _given_up(self, thread: LiveThread, run: RequestedRun) -> str | None:
         calls, now = self._ledger.calls_of(run.canary), time.monotonic()
-        if sum(len(call.pieces) + 2 for call in calls) != run.progress:
-            run.progress, thread.active_at = sum(len(call.pieces) + 2 for call in calls), now
-        if run.ended or any(call.outcome is CallOutcome.OPEN for call in calls):
+        progress = len(calls) + self._pieces([run.canary])
+        if progress != run.progress:
+            run.progress, thread.active_at = progress, now
+        if run.ended or self._is_sending([run.canary]):
             return None
         silent = now - thread.active_at
         if not calls:
@@ -301,7 +305,7 @@ class LoadSession:
                 elif thread.open_runs or not client.was_open:
                     self.problems.append(f"client {client.id}: {client.closed_because or 'the connection ended'}")
                 failed = 0 if client.was_open else failed + 1
-                await self._reconnect(client)
+                await self._reconnect(client, thread.open_runs)
             reason = client.closed_because or "the connection ended"
             raise UnusableBackend(self._backend.path, f"client {client.id} failed {failed} times to connect: {reason}")
 
@@ -320,9 +324,21 @@ class LoadSession:
             for client in clients:
                 self._ledger.excuse(run.canary, client.id, reason)
 
-    async def _reconnect(self, client: LiveClient) -> None:
+    async def _reconnect(self, client: LiveClient, runs: Iterable[RequestedRun]) -> None:
+        """Stay offline for a while, in which the model goes on with what it is sending for these runs."""
         client.reconnects()
+        canaries = [run.canary for run in runs]
+        wanted = self._pieces(canaries) + PIECES_OFFLINE
         await anyio.sleep(self._load.offline_seconds)
+        with anyio.move_on_after(MAX_OFFLINE_SECONDS):
+            while self._pieces(canaries) < wanted and self._is_sending(canaries):  # noqa: ASYNC110 - in another thread
+                await anyio.sleep(POLL_SECONDS)
+
+    def _pieces(self, canaries: Iterable[str]) -> int:
+        return sum(len(call.pieces) for canary in canaries for call in self._ledger.calls_of(canary))
+
+    def _is_sending(self, canaries: Iterable[str]) -> bool:
+        return any(call.outcome is CallOutcome.OPEN for canary in canaries for call in self._ledger.calls_of(canary))
 
     def _was_cut(self, client: LiveClient) -> bool:
         """Return whether the check cut the client's connection, and let the next one pass."""

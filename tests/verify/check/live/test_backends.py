@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -90,6 +92,7 @@ async def test_run_without_an_end_is_found_and_does_not_stop_the_load(tmp_path: 
 async def test_events_that_are_lost_while_a_client_is_offline_break_the_resume(tmp_path: Path, kind: str) -> None:
     result = await check(tiny_backend(tmp_path, kind, "offline"), SMALL, scenarios=("cut",))
     assert {Property.LOST, Property.RESUME} <= broken(result)
+    assert sum(each.lost for each in result.verdict.tallies) >= 2 * 3, "each client was offline for three pieces"
 
 
 @pytest.mark.parametrize("kind", SOCKETS)
@@ -200,6 +203,24 @@ async def test_process_ends_with_the_check(tmp_path: Path) -> None:
     assert (await check_backend(backend, Load(users=1, threads=1, runs=1), scenarios=("text",))).passed
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+async def test_program_beside_this_interpreter_is_found_without_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.defpath)
+    command = "uvicorn --factory tiny_backends:create_app --port {port} --log-level warning"
+    backend = tiny_backend(tmp_path, "response").with_command(command)
+    assert (await check_backend(backend, SMALL, scenarios=("text",))).passed
+
+
+async def test_checks_leave_no_file_and_no_thread_open(tmp_path: Path) -> None:
+    seen = list[tuple[int, int]]()
+    for _ in range(3):
+        assert (await check_backend(tiny_backend(tmp_path, "websocket"), SMALL, scenarios=("cut",))).passed
+        gc.collect()
+        seen.append((len(os.listdir("/proc/self/fd")), threading.active_count()))  # noqa: PTH208
+    assert seen[1] == seen[2]
 
 
 async def test_process_that_writes_much_does_not_block(tmp_path: Path) -> None:
