@@ -60,6 +60,8 @@ class Start(Section, frozen=True):
     """The path that answers when the backend is ready."""
     seconds: float | None = None
     """How long it may take until it answers (default: 30, and 5 for a backend that runs already)."""
+    model_port: int = 0
+    """The port of the scripted model, for a backend that runs already. 0: the system chooses it."""
 
 
 class Prepare(Section, frozen=True):
@@ -150,6 +152,16 @@ class Backend(Section, frozen=True):
         """`response`, `sse`, `websocket`, or `class`."""
         return self.listen.kind if self.listen is not None else "class"
 
+    @property
+    def per_user(self) -> bool:
+        """Whether a socket receives all threads of its user: only the request for a run names the thread."""
+        if self.listen is None or self.listen.kind == "response":
+            return False
+        names = {"thread"} | {name for step in self.prepare if step.per == "thread" for name in step.values}
+        listen, run = self.listen, self.run
+        named = _named((listen.url, listen.headers, listen.opening, listen.protocols))
+        return not names & named and bool(names & _named((run.request, run.send, run.headers, run.body)))
+
     def with_env(self, **variables: str) -> Backend:
         """Return a copy whose process gets these variables as well."""
         return self._with_start(env={**self.start.env, **variables})
@@ -229,6 +241,9 @@ def _sections() -> dict[str, type[msgspec.Struct]]:
 
 def _problems(backend: Backend) -> Iterator[str]:
     yield from _start_problems(backend.start)
+    requests = (backend.run, backend.prepare)
+    if backend.start.url and not backend.start.command and not backend.start.model_port and not _asks_for_model(requests):
+        yield "[start] url needs the line 'model_port', where the running backend finds the scripted model"
     if backend.driver is None:
         yield from _listen_problems(backend)
     elif backend.listen is not None or backend.run != RunTemplate():
@@ -245,6 +260,10 @@ def _problems(backend: Backend) -> Iterator[str]:
     yield from _placeholder_problems(backend, names)
 
 
+def _asks_for_model(requests: object) -> bool:
+    return "model" in _named(msgspec.to_builtins(requests))
+
+
 def _start_problems(start: Start) -> Iterator[str]:
     if not start.command and not start.url:
         return  # an application that the caller serves
@@ -254,6 +273,8 @@ def _start_problems(start: Start) -> Iterator[str]:
         yield "[start] env has no effect without a command: give the running backend the model's address yourself"
     if start.command and not start.url and "port" not in _named((start.command, start.env)):
         yield "[start] needs {port} in its command or env, or the line 'url' with the address at which it listens"
+    if not 0 <= start.model_port < 65_536:
+        yield f"[start] model_port must be a port, not {start.model_port}"
     if start.seconds is not None and not 0 < start.seconds < float("inf"):
         yield f"[start] seconds must be above 0, not {start.seconds:g}"
     if not start.ready.startswith("/"):
