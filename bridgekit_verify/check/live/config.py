@@ -152,9 +152,14 @@ class Backend(Section, frozen=True):
 
     def with_env(self, **variables: str) -> Backend:
         """Return a copy whose process gets these variables as well."""
-        return msgspec.structs.replace(
-            self, start=msgspec.structs.replace(self.start, env={**self.start.env, **variables})
-        )
+        return self._with_start(env={**self.start.env, **variables})
+
+    def with_command(self, command: str | list[str]) -> Backend:
+        """Return a copy that another command starts."""
+        return self._with_start(command=command)
+
+    def _with_start(self, **changes: Any) -> Backend:
+        return msgspec.structs.replace(self, start=msgspec.structs.replace(self.start, **changes))
 
     def stream_dialect(self) -> StreamDialect | None:
         """Return the dialect that the file states. None: it is detected from the frames."""

@@ -35,8 +35,13 @@ INSIDE_BYTES: Final = 9
 CUT_AFTER: Final = (1, 5)
 """After how many messages of its first run a connection is cut: at least, at most."""
 SLOW_BYTES_PER_SECOND: Final = 20_000
-UNFINISHED: Final = 5
-"""How much longer a run may be silent after tool calls and failed answers: the model is called again after them."""
+UNFINISHED_SECONDS: Final = 10.0
+"""How long a run may be silent after tool calls and failed answers: the backend calls the model again."""
+NO_END_SECONDS: Final = 1.0
+"""After the model's final text, how long a run may be silent whose dialect has no end."""
+PIECES_OFFLINE: Final = 3
+"""While a client is offline after a cut, the model sends at least so many pieces, unless it is done before."""
+MAX_OFFLINE_SECONDS: Final = 2.0
 POLL_SECONDS: Final = 0.05
 NOT_RESUMED: Final = "the check cut the connection, and the file has no [resume]"
 
@@ -89,6 +94,9 @@ class LoadSession:
         """What ended the load early."""
         self._backend, self._driver, self._requests, self._ledger, self._load = backend, driver, requests, ledger, load
         self._url, self._seed, self._random, self._max_frames = url, seed, Random(seed), max_frames
+        dialect = backend.stream_dialect()
+        has_end = dialect is None or not dialect.lacks("kinds.ended|kinds.error")
+        self._quiet_seconds = load.quiet_seconds if has_end else min(load.quiet_seconds, NO_END_SECONDS)
         self._confirmation = backend.listen.confirmation if backend.listen is not None else ""
         self._users: list[dict[str, str]] = []
         self._threads: dict[str, LiveThread] = {}
@@ -224,7 +232,7 @@ class LoadSession:
                     self._note_cut([run], client)
                     if run.excused:
                         return
-                    await self._reconnect(client)
+                    await self._reconnect(client, [run])
                     await self._driver.listen(client)
         if limit.cancelled_caught:
             run.problem = f"its response did not end within {self._load.run_seconds:g} s"
@@ -243,15 +251,16 @@ class LoadSession:
 
     def _given_up(self, thread: LiveThread, run: RequestedRun) -> str | None:
         calls, now = self._ledger.calls_of(run.canary), time.monotonic()
-        if sum(len(call.pieces) + 2 for call in calls) != run.progress:
-            run.progress, thread.active_at = sum(len(call.pieces) + 2 for call in calls), now
-        if run.ended or any(call.outcome is CallOutcome.OPEN for call in calls):
+        progress = len(calls) + self._pieces([run.canary])
+        if progress != run.progress:
+            run.progress, thread.active_at = progress, now
+        if run.ended or self._is_sending([run.canary]):
             return None
         silent = now - thread.active_at
         if not calls:
             return f"no call of the model within {FIRST_CALL_SECONDS:g} s" if silent > FIRST_CALL_SECONDS else None
         final = calls[-1].outcome is CallOutcome.COMPLETE and not calls[-1].calls
-        limit = self._load.quiet_seconds * (1 if final else UNFINISHED)
+        limit = self._quiet_seconds if final else UNFINISHED_SECONDS
         return f"no end arrived, and nothing else for {limit:g} s" if silent > limit else None
 
     async def _settle(self, threads: list[LiveThread]) -> None:
@@ -259,8 +268,10 @@ class LoadSession:
         if self._backend.kind == "response":
             return
         with anyio.move_on_after(self._load.run_seconds):
-            while not self._is_settled(threads):  # noqa: ASYNC110 - it ends when nothing happens
+            settled = 0
+            while settled < 2:  # once more, because on a busy machine frames may wait to be read
                 await anyio.sleep(POLL_SECONDS)
+                settled = settled + 1 if self._is_settled(threads) else 0
 
     def _is_settled(self, threads: list[LiveThread]) -> bool:
         silent = time.monotonic() - max(each.active_at for each in threads)
@@ -274,7 +285,10 @@ class LoadSession:
             with anyio.move_on_after(CONNECT_SECONDS):
                 await client.wait_opened()
                 continue
-            raise UnusableBackend(self._backend.path, f"client {client.id} cannot connect: {client.closed_because}")
+            wanted = f"receive a message with {self._confirmation!r}" if self._confirmation else "connect"
+            reason = f": {client.closed_because}" if client.closed_because else ""
+            text = f"client {client.id} did not {wanted} within {CONNECT_SECONDS:g} s{reason}"
+            raise UnusableBackend(self._backend.path, text)
 
     async def _listen(self, thread: LiveThread, client: LiveClient, kind: LoadKind) -> None:
         """Listen as one client. It reconnects after a cut, and a few times after the backend closed the connection."""
@@ -291,7 +305,7 @@ class LoadSession:
                 elif thread.open_runs or not client.was_open:
                     self.problems.append(f"client {client.id}: {client.closed_because or 'the connection ended'}")
                 failed = 0 if client.was_open else failed + 1
-                await self._reconnect(client)
+                await self._reconnect(client, thread.open_runs)
             reason = client.closed_because or "the connection ended"
             raise UnusableBackend(self._backend.path, f"client {client.id} failed {failed} times to connect: {reason}")
 
@@ -310,9 +324,21 @@ class LoadSession:
             for client in clients:
                 self._ledger.excuse(run.canary, client.id, reason)
 
-    async def _reconnect(self, client: LiveClient) -> None:
+    async def _reconnect(self, client: LiveClient, runs: Iterable[RequestedRun]) -> None:
+        """Stay offline for a while, in which the model goes on with what it is sending for these runs."""
         client.reconnects()
+        canaries = [run.canary for run in runs]
+        wanted = self._pieces(canaries) + PIECES_OFFLINE
         await anyio.sleep(self._load.offline_seconds)
+        with anyio.move_on_after(MAX_OFFLINE_SECONDS):
+            while self._pieces(canaries) < wanted and self._is_sending(canaries):  # noqa: ASYNC110 - in another thread
+                await anyio.sleep(POLL_SECONDS)
+
+    def _pieces(self, canaries: Iterable[str]) -> int:
+        return sum(len(call.pieces) for canary in canaries for call in self._ledger.calls_of(canary))
+
+    def _is_sending(self, canaries: Iterable[str]) -> bool:
+        return any(call.outcome is CallOutcome.OPEN for canary in canaries for call in self._ledger.calls_of(canary))
 
     def _was_cut(self, client: LiveClient) -> bool:
         """Return whether the check cut the client's connection, and let the next one pass."""
@@ -333,7 +359,7 @@ class LoadSession:
         if parts.scheme != "http":
             raise UnusableBackend(self._backend.path, "the scenarios cut and slow_reader need a backend at http://")
         async with proxy(parts.hostname or "127.0.0.1", parts.port or 80) as between:
-            client.base_url = between.url("http")
+            client.base_url = between.url("http") + parts.path
             if kind.slow:
                 between.slow_reader(SLOW_BYTES_PER_SECOND)
             if kind.cuts and client is thread.clients[0]:

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -82,7 +83,9 @@ async def running_backend(backend: Backend, model: str) -> AsyncIterator[Running
     values = {"port": str(port), "model": model, "python": sys.executable}
     words = shlex.split(start.command) if isinstance(start.command, str) else start.command
     command = [fill_text(word, values) for word in words]
-    env = {**os.environ, **{name: fill_text(value, values) for name, value in start.env.items()}}
+    # Programs of this environment are found also where it is not activated, after all others.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    env = {**os.environ, "PATH": path, **{name: fill_text(value, values) for name, value in start.env.items()}}
     url = fill_text(start.url, values).rstrip("/") or f"http://127.0.0.1:{port}"
     if not backend.folder.is_dir():
         raise UnusableBackend(backend.path, f"[start] folder {backend.folder} does not exist")
@@ -144,7 +147,7 @@ def _serving_thread(app: ASGIApp) -> Iterator[RunningBackend]:
     server = uvicorn.Server(config)
 
     def serve() -> None:
-        with suppress(SystemExit):  # if the application's lifespan fails
+        with suppress(SystemExit), listener:  # the application's lifespan may fail: then nothing can connect
             server.run([listener])
 
     thread = threading.Thread(target=serve, name="backend under check")
@@ -154,4 +157,3 @@ def _serving_thread(app: ASGIApp) -> Iterator[RunningBackend]:
     finally:
         server.should_exit = True
         thread.join()
-        listener.close()
