@@ -107,8 +107,15 @@ async def drive_backend(
         async with serving as running, http_client() as http:
             driver = _custom_driver(backend) if backend.driver else TomlDriver(backend, http, running.url)
             session = LoadSession(
-                backend, driver, Requests(backend, http), ledger, load, running.url,
-                model=model.address, seed=seed, max_frames=max_frames,
+                backend,
+                driver,
+                Requests(backend, http),
+                ledger,
+                load,
+                running.url,
+                model=model.address,
+                seed=seed,
+                max_frames=max_frames,
             )
             with anyio.move_on_after(max_seconds) as limit:
                 await _apply(session, names, running)

@@ -18,7 +18,8 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
-from bridgekit_verify.check.live.config import Backend, Values, fill_text
+from bridgekit_verify.check.live.config import Backend
+from bridgekit_verify.check.live.templates import Values, fill_text
 from bridgekit_verify.errors import UnusableBackend
 from bridgekit_verify.harness.processes import ChildProcess, ProcessTimeout, start_process
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bridgekit_verify.check.live.config import fill_body, fill_text, fill_url, load_backend, parse_backend
+from bridgekit_verify.check.live.config import load_backend, parse_backend
 from bridgekit_verify.check.live.scenarios import LOADS, default_scenarios
+from bridgekit_verify.check.live.templates import fill_body, fill_text, fill_url
 from bridgekit_verify.errors import UnusableBackend, UnusableRecording
 from tests.tree import ROOT
 from tests.verify.check.live.tiny_files import DIALECT, FILES, RESPONSE
@@ -33,7 +34,7 @@ MISTAKES = [
     ("websocket", "{port}", "8000", "[start] needs {port} in its command or env"),
     ("websocket", "command =", 'url = "localhost:8000"\nx =', "[start] has the unknown line 'x'"),
     ("websocket", "command =", 'url = "localhost:8000"\ncommand =', "[start] url must be like http://127.0.0.1:8000"),
-    ("websocket", "command =", 'url = "http://127.0.0.1:1"\nmodel_port = -1\ncommand =', "[start] model_port must be a"),
+    ("websocket", "command =", 'url = "http://127.0.0.1:1"\nmodel_port = -1\ncommand =', "[start] model_port"),
     ("websocket", '"{model}/v1"', "1", "[start] env: expected a text in quotes, not a number"),
     ("websocket", '"{model}/v1"', '"{modell}/v1"', "[start] has the unknown placeholder {modell}; known: model, port"),
     ("websocket", "[listen]", "[lisen]", "the file has the unknown line 'lisen'; known: run, listen, start"),
