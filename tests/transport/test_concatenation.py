@@ -14,7 +14,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.errors import MalformedFrame
-from bridgekit.events import FRAME_BYTES, EventType, Frame, RoutedEvent, decode, encode
+from bridgekit.events import FRAME_BYTES, EventType, Frame, Policy, RoutedEvent, decode, define_event_type, encode
 from bridgekit.ids import RunId
 from bridgekit.signals import Cursor, Gap, Subscribed, decode_any
 from bridgekit.transport.authorization import OwnerAuthorizer
@@ -86,6 +86,29 @@ def test_only_neighbours_of_one_message_are_joined(between: Frame | None, expect
     box._limits = OutboxLimits(events=len(frames) - 1)
     assert all(box.put_all(*frames))
     assert sent(box) == expected
+
+
+@pytest.mark.parametrize(
+    ("event_type", "expected", "code"),
+    [
+        (define_event_type("test_kept", Policy.MUST_DELIVER), [], 4008),
+        (EventType("test_of_another_process"), [], 4008),
+        (
+            define_event_type("test_latest", Policy.COALESCE),
+            ["1-2 coalesced", "3-3 3", "4-4 4", "5-5 5", "6-6 6"],
+            None,
+        ),
+        (define_event_type("test_joined", Policy.CONCATENATE), ["1-6 1 2 3 4 5 6"], None),
+    ],
+    ids=str,
+)
+def test_full_outbox_follows_the_policy_of_the_applications_type(
+    event_type: EventType, expected: list[str], code: int | None
+) -> None:
+    box = started(events=4)
+    box.put_all(*[framed(seq, type=event_type) for seq in range(1, 7)])
+    assert box.code == code
+    assert code or sent(box) == expected
 
 
 def test_thought_between_deltas_is_coalesced_and_its_gap_is_sent_at_its_position() -> None:
