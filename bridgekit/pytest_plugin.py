@@ -1,12 +1,14 @@
 """pytest plugin: fixtures for a running application and its clients, and `assert_delivered` for received events.
 
+A test that uses `bridgekit_app` fails if an event was lost, emitted by another run, or after the end of its run.
+
 pytest loads this module wherever bridgekit is installed, even if no test uses it. The module therefore imports the rest
 of the package only when a fixture or the assertion is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from bridgekit.testing import CollectingClient, ServedApplication
 
 __all__ = ["assert_delivered", "bridgekit_app", "bridgekit_asgi", "bridgekit_client", "bridgekit_config"]
+
+SERVED = pytest.StashKey["ServedApplication"]()
+"""The served application of a test."""
 
 NO_CONFIG = """\
 bridgekit does not know your agents. Define this fixture in your tests:
@@ -83,14 +88,39 @@ def bridgekit_asgi(bridgekit_config: BridgeConfig) -> Starlette:
 
 
 @pytest.fixture
-async def bridgekit_app(anyio_backend_name: str, bridgekit_asgi: Starlette) -> AsyncIterator[ServedApplication]:
+async def bridgekit_app(
+    request: pytest.FixtureRequest, anyio_backend_name: str, bridgekit_asgi: Starlette
+) -> AsyncIterator[ServedApplication]:
     """Your application on a real loopback server: `.url`, `.application`, and `.run(agent_name, request)`."""
-    from bridgekit.testing import serve
+    import asyncio
+
+    from bridgekit.testing import end_of_tasks, serve
 
     if anyio_backend_name != "asyncio":
         pytest.fail(NOT_ASYNCIO.format(backend=anyio_backend_name), pytrace=False)
+    before = asyncio.all_tasks()
     async with serve(bridgekit_asgi) as served:
+        served.application.bridge.observers.append(served.check_emission)
+        request.node.stash[SERVED] = served
         yield served
+    await end_of_tasks(before)
+    served.raise_problems()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that passed although `bridgekit_app` found problems. Show them with a test that failed."""
+    __tracebackhide__ = True
+    try:
+        result = yield
+    except BaseException:
+        if SERVED in item.stash and (problems := item.stash[SERVED].problems):
+            item.add_report_section("call", "bridgekit", "\n".join(problems))
+            problems.clear()
+        raise
+    if SERVED in item.stash:
+        item.stash[SERVED].raise_problems()
+    return result
 
 
 @pytest.fixture
