@@ -173,7 +173,7 @@ async def test_example_of_subscribe_prints_the_events_of_a_run(capsys: pytest.Ca
                 while not len(names["app"].state.bridgekit.bridge.hub):  # noqa: ASYNC110  # the hub has no event for it
                     await anyio.sleep(0.01)
                 owned = {"user_id": "alice", "thread_id": "thread_123"}
-                await http.post("/ask", params=owned | {"request": "bridges"})
+                await http.post("/ask/researcher", params=owned | {"request": "bridges"})
                 await completed.wait()
             tasks.cancel_scope.cancel()
     assert len(printed) == 5
@@ -189,7 +189,7 @@ async def test_example_serves_an_agent_in_fastapi() -> None:
         opened = await browser.post("/threads", params=owned)
         assert opened.status_code == 200
         async with connect(url, thread_id="thread_123", ticket=opened.json()) as client:
-            answer = await browser.post("/ask", params=owned | {"request": "bridges"})
+            answer = await browser.post("/ask/researcher", params=owned | {"request": "bridges"})
             assert answer.json() == {"answer": "all about bridges"}
             assert [(await client.receive()).type for _ in range(5)] == [
                 "agent_started",
@@ -198,7 +198,17 @@ async def test_example_serves_an_agent_in_fastapi() -> None:
                 "tool_completed",
                 "agent_completed",
             ]
-        for user_id in ("bob", ""):
-            refused = await browser.post("/ask", params={"user_id": user_id, "thread_id": "thread_123", "request": "x"})
-            assert refused.status_code == 422
-            assert refused.json()["detail"]
+        for user_id, agent, status in (
+            ("bob", "researcher", 403),
+            ("", "researcher", 422),
+            ("alice", "nobody", 404),
+            ("alice", " ", 422),
+        ):
+            asked = {"user_id": user_id, "thread_id": "thread_123", "request": "x"}
+            refused = await browser.post(f"/ask/{agent}", params=asked)
+            assert (refused.status_code, bool(refused.json()["detail"])) == (status, True)
+        assert (await browser.post("/threads", params=owned | {"user_id": "bob"})).status_code == 403
+        assert (await browser.post("/threads", params=owned | {"thread_id": ""})).status_code == 422
+        await names["app"].state.bridgekit.supervisor.close(seconds=0)
+        refused = await browser.post("/ask/researcher", params=owned | {"request": "x"})
+        assert refused.status_code == 503
