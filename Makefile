@@ -61,7 +61,7 @@ unit: export TESTS_ASYNCIO_DEBUG := 0
 unit: $(READY)  ## run the fast tests: no notebooks, no tests marked slow
 	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m 'not slow' --ignore=tests/notebooks --ignore=tests/interop $(PYTEST_FLAGS) tests
 
-interop: $(READY)  ## test with Node's ws and Chromium as clients; installs them (Debian, as root)
+interop: $(READY)  ## test with Node's ws, Chromium and nginx; installs them (Debian, as root)
 	@tests/interop/install
 	$(BIN)/pytest -p no:nbmake $(PYTEST_FLAGS) tests/interop
 

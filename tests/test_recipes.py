@@ -22,7 +22,18 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from starlette.applications import Starlette
 
 import bridgekit
-from bridgekit import BaseAgent, EventType, Gap, RunContext, connect, errors, serving
+from bridgekit import (
+    AgentEvent,
+    BaseAgent,
+    EventType,
+    Gap,
+    Policy,
+    RunContext,
+    connect,
+    define_event_type,
+    errors,
+    serving,
+)
 from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import BridgeConfig, lifespan, publisher, start_application
 from bridgekit.errors import Disconnected, ServeError, SubscriptionRefused, ThreadNotOwned
@@ -326,6 +337,10 @@ async def test_publisher_converts_values_by_its_hook_and_does_not_take_over_runs
                 event = await client.receive_any()
                 assert not isinstance(event, Gap)
                 assert (event.type, event.payload) == (EventType.PROGRESS_UPDATE, {"a": [1, 2], "b": "1j"})
+                own = define_event_type("test_from_elsewhere", Policy.MUST_DELIVER)
+                emitted_here = AgentEvent(type=own, run_id=context.run_id, agent_name="elsewhere", payload={})
+                assert (await bridge.notify(emitted_here)).thread_id == THREAD
+                assert (await client.receive()).type is own
                 lost = await bridge.notify_progress_update(RunId("run_unknown"), "elsewhere", {})
                 assert (lost.lost, lost.link) == (True, 9)
             await application.supervisor.close_run(context)
