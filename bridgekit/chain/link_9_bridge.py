@@ -8,7 +8,7 @@ from typing import Final
 from bridgekit import ids
 from bridgekit.chain.error_text import ErrorText, bounded_error_text, user_error_text
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import FrameTooLarge, PayloadError, UnknownEventType
+from bridgekit.errors import FrameTooLarge, PayloadError, StoreUnavailable, UnknownEventType
 from bridgekit.events import POLICIES, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryRunRegistry, RunRegistry, RunThreadMappingService
@@ -54,8 +54,8 @@ class AgentWebSocketBridge:
 
         The result is an awaitable if the route must be looked up or the store must answer first, and otherwise the
         Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event
-        loop write frames first. Raises UnknownEventType, PayloadError or FrameTooLarge if the caller made a mistake;
-        the last two are counted as lost, too.
+        loop write frames first. Raises UnknownEventType, PayloadError or FrameTooLarge if the caller made a mistake,
+        and StoreUnavailable if the store does not answer; all but the first are counted as lost.
         A missing route raises no error, so that the agent's run continues; the Receipt and the counters record it.
         """
         if type(event.type) is not EventType or event.type not in POLICIES:
@@ -93,14 +93,14 @@ class AgentWebSocketBridge:
         return await self.notify(event)
 
     async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:
-        route = await resolving
-        if self.crowded and isinstance(route, str):
-            await self.hub.wait_for_room(route)
         try:
+            route = await resolving
+            if self.crowded and isinstance(route, str):
+                await self.hub.wait_for_room(route)
             if self.payload_hook is not None:
                 event.payload = _converted(event, self.payload_hook)
             answer = _unroutable(route) if isinstance(route, NoRoute) else self.hub.publish(event, route)
-        except (PayloadError, FrameTooLarge) as error:
+        except (PayloadError, FrameTooLarge, StoreUnavailable) as error:
             self.record(event, _refused(error))
             raise
         return await self._recorded(event, answer)
@@ -247,4 +247,5 @@ def _unroutable(route: NoRoute) -> Receipt:
 
 
 def _refused(error: Exception) -> Receipt:
-    return Receipt(outcome=Outcome.REFUSED, link=8, reason=type(error).__name__)
+    link = 9 if isinstance(error, StoreUnavailable) else 8
+    return Receipt(outcome=Outcome.REFUSED, link=link, reason=type(error).__name__)

@@ -9,10 +9,10 @@ import pytest
 
 from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.errors import FrameTooLarge, InvalidId, PayloadError, UnknownEventType
+from bridgekit.errors import FrameTooLarge, InvalidId, PayloadError, StoreUnavailable, UnknownEventType
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.mapping import RunThreadMappingService
+from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.resolution import Carried, MappingLookup
 from bridgekit.transport.hub import Hub
 from tests.chain.agents import started, subscribe
@@ -178,6 +178,21 @@ async def test_notify_raises_and_later_events_arrive_when_a_caller_makes_a_mista
     assert [frame.event.seq for frame in connection.frames] == [1, 2]
     assert sum(application.counters.sent.values()) == 2
     assert application.counters.lost == {(8, "PayloadError"): 1, (8, "FrameTooLarge"): 1}
+
+
+class UnavailableRoutes(MemoryMappingStore):
+    async def get(self, run_id: RunId) -> ThreadId | None:
+        raise StoreUnavailable("test", "no answer")
+
+
+async def test_event_whose_route_cannot_be_looked_up_is_counted_and_observed() -> None:
+    application = await started(mapping=lambda _: RunThreadMappingService(UnavailableRoutes()), self_checks=())
+    observed: list[Receipt] = []
+    application.bridge.observers.append(lambda event, receipt: observed.append(receipt))
+    with pytest.raises(StoreUnavailable):
+        await application.bridge.notify(emitted(thread_id=None))
+    assert application.counters.lost == {(9, "StoreUnavailable"): 1}
+    assert [(receipt.lost, receipt.link) for receipt in observed] == [(True, 9)]
 
 
 async def test_observer_is_called_with_each_event_and_its_receipt() -> None:
