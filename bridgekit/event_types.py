@@ -70,11 +70,12 @@ END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR}
 def define_event_type(name: str, policy: Policy) -> EventType:
     """Define an event type of the application, for `emit` and `notify`. Do so in each process that serves or emits it.
 
-    Raises InvalidId if the name is not valid, or is that of a type with another policy.
+    Raises InvalidId if the name is not valid or is that of a type with another policy, and ValueError for an unknown
+    policy.
     """
     if not _TYPE_NAME.fullmatch(name):
         raise InvalidId("event type", f"{name!r} is not 1 to 64 of a-z, 0-9 and _, after a letter; or it is a signal's")
-    defined = EventType(name)
+    defined, policy = EventType(name), Policy(policy)
     if POLICIES.setdefault(defined, policy) is not policy:
         raise InvalidId("event type", f"{name!r} has the policy {POLICIES[defined].value!r} already")
     return _defined.setdefault(name, defined)

@@ -8,7 +8,7 @@ of the package only when a fixture or the assertion is used.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["assert_delivered", "bridgekit_app", "bridgekit_asgi", "bridgekit_client", "bridgekit_config"]
 
 SERVED = pytest.StashKey["ServedApplication"]()
-"""The served application of a test."""
+"""The served application of a test that has not passed yet."""
 
 NO_CONFIG = """\
 bridgekit does not know your agents. Define this fixture in your tests:
@@ -104,23 +104,19 @@ async def bridgekit_app(
         request.node.stash[SERVED] = served
         yield served
     await end_of_tasks(before)
-    served.raise_problems()
+    if SERVED not in request.node.stash:
+        served.raise_problems()
+    elif served.problems:
+        request.node.add_report_section("teardown", "bridgekit", "\n".join(served.problems))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test that passed although `bridgekit_app` found problems. Show them with a test that failed."""
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Fail a test that passed although `bridgekit_app` has problems. pytest calls this after a test that passed."""
     __tracebackhide__ = True
-    try:
-        result = yield
-    except BaseException:
-        if SERVED in item.stash and (problems := item.stash[SERVED].problems):
-            item.add_report_section("call", "bridgekit", "\n".join(problems))
-            problems.clear()
-        raise
-    if SERVED in item.stash:
-        item.stash[SERVED].raise_problems()
-    return result
+    if (served := item.stash.get(SERVED, None)) is not None:
+        del item.stash[SERVED]
+        served.raise_problems()
 
 
 @pytest.fixture

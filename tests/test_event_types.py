@@ -57,6 +57,13 @@ def test_type_that_cannot_be_defined_is_refused_by_name(name: str, policy: Polic
     assert known == POLICIES
 
 
+def test_policy_may_be_given_by_its_value_and_no_other_word() -> None:
+    assert POLICIES[define_event_type("test_by_value", "coalesce")] is Policy.COALESCE  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'latest' is not a valid Policy"):
+        define_event_type("test_by_word", "latest")  # type: ignore[arg-type]
+    assert "test_by_word" not in POLICIES
+
+
 @pytest.mark.parametrize("name", [b"undefined", b"x", b"tool_executing2"])
 def test_frame_of_a_type_that_only_another_process_defined_is_read(name: bytes) -> None:
     data = encode(routed()).replace(b"tool_executing", name)

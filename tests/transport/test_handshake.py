@@ -55,6 +55,7 @@ CREDENTIALS: dict[str, tuple[dict[str, str], int | None]] = {
     "another user's cookie": ({"Cookie": "session=s-bob"}, 4503),
     "unknown session": ({"Cookie": "session=s-mallory"}, 4501),
     "empty cookie": ({"Cookie": ""}, 4501),
+    "value that is not ASCII": ({"Cookie": "session=s-älice"}, 4501),
     "cookie without a name": ({"Cookie": "s-alice"}, 4501),
     "none": ({}, 4501),
     "cookie sent by a page of another site": ({"Cookie": "session=s-alice", "Origin": "https://evil.example"}, 4504),
