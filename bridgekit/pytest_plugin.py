@@ -30,6 +30,10 @@ __all__ = ["assert_delivered", "bridgekit_app", "bridgekit_asgi", "bridgekit_cli
 SERVED = pytest.StashKey["ServedApplication"]()
 """The served application of a test that has not passed yet."""
 
+PROBLEMS = """\
+not every event reached its user as it should. A test that expects this calls `bridgekit_app.problems.clear()`:
+  """
+
 NO_CONFIG = """\
 bridgekit does not know your agents. Define this fixture in your tests:
 
@@ -105,7 +109,7 @@ async def bridgekit_app(
         yield served
     await end_of_tasks(before)
     if SERVED not in request.node.stash:
-        served.raise_problems()
+        _fail_with_problems(served)
     elif served.problems:
         request.node.add_report_section("teardown", "bridgekit", "\n".join(served.problems))
 
@@ -113,10 +117,16 @@ async def bridgekit_app(
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
     """Fail a test that passed although `bridgekit_app` has problems. pytest calls this after a test that passed."""
-    __tracebackhide__ = True
     if (served := item.stash.get(SERVED, None)) is not None:
         del item.stash[SERVED]
-        served.raise_problems()
+        _fail_with_problems(served)
+
+
+def _fail_with_problems(served: ServedApplication) -> None:
+    if served.problems:
+        found = "\n  ".join(served.problems)
+        served.problems.clear()
+        pytest.fail(PROBLEMS + found, pytrace=False)
 
 
 @pytest.fixture

@@ -175,14 +175,6 @@ class ServedApplication:
         elif event.type in END_EVENTS:
             self._ended.add(event.run_id)
 
-    def raise_problems(self) -> None:
-        """Raise AssertionError if there are problems, and clear them."""
-        __tracebackhide__ = True
-        if self.problems:
-            found = "\n  ".join(self.problems)
-            self.problems.clear()
-            raise AssertionError(f"a test that expects this calls `bridgekit_app.problems.clear()`:\n  {found}")
-
     def _ticket(self, thread: str, user: str) -> str | None:
         application = self.application
         return application.ticket(thread, user) if isinstance(application.authorizer, Tickets) else None

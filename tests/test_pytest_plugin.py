@@ -268,7 +268,9 @@ async def test_failing(bridgekit_app):
 """,
     )
     result.assert_outcomes(passed=1, failed=2)
-    result.stdout.fnmatch_lines(["*a test that expects this calls `bridgekit_app.problems.clear()`:", line])
+    result.stdout.fnmatch_lines(
+        ["not every event reached its user*A test that expects this calls `bridgekit_app.problems.clear()`:", line]
+    )
     result.stdout.fnmatch_lines(["*for a reason of its own*", "*Captured bridgekit teardown*", line[1:]])
 
 
