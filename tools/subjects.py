@@ -1,4 +1,4 @@
-"""Checks published frameworks and bridgekit itself with `bridgekit check`, and writes the result as a page: `make subjects`."""
+"""Checks published frameworks, and bridgekit itself, and writes the result as a page: `make subjects`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import Final
 
 import anyio
 import msgspec
-
-from bridgekit import __version__
-from bridgekit_verify.check.answers import Property, PropertyAnswer, State
 from bridgekit_verify.check.live.backends import BackendCheck, check_backend
 from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.load import Load
+
+from bridgekit import __version__
+from bridgekit_verify.check.answers import Property, PropertyAnswer, State
 from bridgekit_verify.faults.redis_servers import redis_url
 
 EXAMPLES: Final = Path("examples")
@@ -36,14 +36,14 @@ FORMS: Final = ("text", "thinking", "calls", "beside", "whole", "interleaved", "
 PAGE: Final = """\
 # Published frameworks, and bridgekit, checked from outside
 
-Written by `make subjects`. Each subject is a small application on a published package, in the folder `examples/subjects`. It ran in an
-environment of its own, with the versions below, and with the scripted model of `bridgekit check` in place of a language model.
-{load}. An answer that is not listed as broken holds or is unknown.
+Written by `make subjects`. Each subject is a small application on a published package, in the folder `examples/subjects`.
+It ran in an environment of its own, with the versions below, and with the scripted model of `bridgekit check` in place of a
+language model. {load}. *Clean* means that no property is broken; those that cannot be seen from outside are unknown.
 
 {date} UTC, bridgekit {version}, Python {python}.
 
-A finding states what was seen with this version, in this application. It may be a limit that the project documents, or one that
-it has repaired since. We thank the authors: each of these packages can be checked only because it is open.
+A finding states what was seen with this version, in this application. It may be a limit that the project documents, or one
+that it has repaired since. We thank the authors: each of these packages can be checked only because it is open.
 
 | subject | version | {columns} |
 |---|---|{rule}|
@@ -83,9 +83,8 @@ class Subject:
 AG_UI: Final = "https://github.com/ag-ui-protocol/ag-ui/issues"
 ATOMIC: Final = f"Reported to the project as [#2463]({AG_UI}/2463) and [#2653]({AG_UI}/2653)."
 PARALLEL: Final = f"Reported to the project as [#871]({AG_UI}/871) and [#1016]({AG_UI}/1016)."
-SHARED: Final = (
-    f"Reported to the project as [#1277]({AG_UI}/1277). The package's own endpoint does not share the object in this way."
-)
+SHARED: Final = f"Reported to the project as [#1277]({AG_UI}/1277). The package's own endpoint does not share the object in this"
+    " way."
 AT_MOST_ONCE: Final = (
     "Socket.IO documents that a message arrives at most once, and leaves the rest to the application:"
     " https://socket.io/docs/v4/delivery-guarantees."
@@ -94,7 +93,10 @@ AT_MOST_ONCE: Final = (
 
 def subjects() -> list[Subject]:
     """Return the applications on published packages, and install what they need."""
-    langgraph = subject("ag-ui-langgraph", "ag_ui_langgraph", {"beside": ATOMIC, "whole": ATOMIC, "interleaved": PARALLEL})
+    known = {"beside": ATOMIC, "whole": ATOMIC, "interleaved": PARALLEL}
+    langgraph = subject(
+        "ag-ui-langgraph", "ag_ui_langgraph", {"beside": ATOMIC, "whole": ATOMIC, "interleaved": PARALLEL}
+    )
     shared = msgspec.structs.replace(
         langgraph.backend, run=msgspec.structs.replace(langgraph.backend.run, request="POST /shared")
     )
@@ -104,7 +106,7 @@ def subjects() -> list[Subject]:
             "ag-ui-langgraph, one agent object for all requests", shared, "ag-ui-langgraph", langgraph.environment,
             ("text", "calls"), {"text": SHARED, "calls": SHARED},
         ),
-        subject("pydantic-ai", "pydantic_ai", {}),
+        subject("pydantic-ai-slim", "pydantic_ai", {}),
         subject("openai-agents", "openai_agents", {}),
         subject("python-socketio", "python_socketio", {"cut": AT_MOST_ONCE}, ("text", "dies", "cut")),
     ]  # fmt: skip
@@ -114,7 +116,7 @@ def subject(package: str, folder: str, notes: dict[str, str], scenarios: tuple[s
     where = EXAMPLES / "subjects" / folder
     environment = installed(folder, where / "requirements.txt")
     backend = load_backend(where / "backend.toml")
-    command = f"{environment.resolve()}/bin/python -m {backend.start.command}"
+    command = str(backend.start.command).replace("{python}", f"{environment.resolve()}/bin/python")
     return Subject(package, backend.with_command(command), package, environment, scenarios, notes)
 
 
@@ -139,7 +141,9 @@ async def bridgekit_subjects(folder: Path) -> AsyncIterator[Subject]:
         for edge in ("native", "asgi"):
             for store in ("memory:", f"sqlite:///{folder / edge}.sqlite", redis):
                 name = f"bridgekit, {edge} edge, {store.partition(':')[0]} store"
-                served = backend.with_command(f"bridgekit serve on_bridgekit:app --port {{port}} --edge {edge}")
+                served = backend.with_command(
+                    f"{{python}} -m bridgekit serve on_bridgekit:app --port {{port}} --edge {edge}"
+                )
                 yield Subject(name, served.with_env(STORE=store), "bridgekit", Path(sys.prefix))
 
 
@@ -147,7 +151,9 @@ def version(subject: Subject) -> str:
     if subject.package == "bridgekit":
         return __version__
     code = f"from importlib.metadata import version; print(version({subject.package!r}))"
-    done = subprocess.run([subject.environment / "bin" / "python", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [subject.environment / "bin" / "python", "-c", code], capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
@@ -221,7 +227,9 @@ def violations(answer: PropertyAnswer) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="check only subjects whose name contains one of these, and print the page")
+    parser.add_argument(
+        "names", nargs="*", help="check only subjects whose name contains one of these, and print the page"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/results/subjects.md"), help="Markdown file to write")
     options = parser.parse_args()
     text = page(anyio.run(check_all, options.names))

@@ -34,7 +34,7 @@ __all__ = [
 
 EXAMPLES: Final = Path(__file__).resolve().parents[2] / "examples"
 SOUND: Final = "sound"
-ALL_DEFECTS_RUN: Final = "uvicorn defects:app --port {port} --log-level warning"
+RUNS_DEFECTS: Final = "{python} -m uvicorn defects:app --port {port} --log-level warning"
 
 
 class TrueDefect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,7 +51,7 @@ KNOWN_RECORDINGS: Final[Mapping[str, frozenset[Property]]] = {
     "lg_streamed": frozenset(),
     "good": frozenset(),
 }
-"""Recordings of other backends: two of ag-ui-langgraph, of which one lost the arguments of two calls, and a short one."""
+"""Recordings of other backends: two of ag-ui-langgraph, one of which lost the arguments of two calls, and a short one."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,12 @@ def read_truth(name: str) -> dict[str, TrueDefect]:
 def example_backend(name: str, defect: str = SOUND) -> Backend:
     """Return an example backend without defects, or with one of them."""
     backend = load_backend(str(EXAMPLES / name / "backend.toml"))
-    return backend if defect == SOUND else backend.with_command(ALL_DEFECTS_RUN).with_env(DEFECT=defect)
+    return backend if defect == SOUND else backend.with_command(RUNS_DEFECTS).with_env(DEFECT=defect)
 
 
-async def check_example(name: str, defect: str, *, load: Load, scenarios: Sequence[str] = (), seed: int) -> CheckedSubject:
+async def check_example(
+    name: str, defect: str, *, load: Load, scenarios: Sequence[str] = (), seed: int
+) -> CheckedSubject:
     """Check an example backend with one defect, in the scenarios that show it; or without one, in these scenarios."""
     truth = read_truth(name)
     if defect != SOUND and defect not in truth:

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, ClassVar
 
+import anyio
 from app import AgUiAgent, Json, create_app
 
 TEXT, CALL = "TEXT_MESSAGE_CONTENT", "TOOL_CALL_ARGS"
 
 
 class ChangesEvents(AgUiAgent):
-    """Passes on each event as it is. Subclasses return other events in its place."""
+    """Subclasses send other events in the place of an event."""
 
     pieces = 0
 
@@ -25,7 +26,7 @@ class ChangesEvents(AgUiAgent):
                     yield changed
 
     def change(self, event: Json) -> list[Json]:
-        raise NotImplementedError
+        return [event]
 
     def is_third(self, event: Json) -> bool:
         return event["type"] == TEXT and self.pieces % 3 == 0
@@ -110,11 +111,8 @@ class RewritesSnapshot(ChangesEvents):
     def change(self, event: Json) -> list[Json]:
         if event["type"] != "MESSAGES_SNAPSHOT":
             return [event]
-        messages = [
-            each | {"content": each["content"].upper()} if each["role"] == "assistant" and "content" in each else each
-            for each in event["messages"]
-        ]
-        return [event | {"messages": messages}]
+        texts = [each for each in event["messages"] if each["role"] == "assistant" and "content" in each]
+        return [event | {"messages": [each | {"content": each["content"].upper()} for each in texts]}]
 
 
 class ReportsAfterTheEnd(ChangesEvents):
@@ -126,19 +124,27 @@ class ReportsAfterTheEnd(ChangesEvents):
 
 
 class SharesResponse(ChangesEvents):
-    """All users share one agent object, so a thought goes to the response that began last."""
+    """All users share one agent object. While it loads a profile, the next run begins, and gets the thoughts."""
 
     latest: ClassVar[SharesResponse]
-    waiting: list[Json]
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.thoughts: list[Json] = []
+
+    async def events(self) -> AsyncIterator[Json]:
+        SharesResponse.latest = self
+        await anyio.sleep(0.1)
+        async with aclosing(super().events()) as events:
+            async for event in events:
+                yield event
 
     def change(self, event: Json) -> list[Json]:
-        if event["type"] == "RUN_STARTED":
-            SharesResponse.latest, self.waiting = self, []
         if event["type"] == "REASONING_MESSAGE_CONTENT":
-            self.latest.waiting.append(event)
+            self.latest.thoughts.append(event)
             event = {"type": "CUSTOM", "name": "thought", "value": {}}
-        waiting, self.waiting = self.waiting, []
-        return [*waiting, event]
+        thoughts, self.thoughts = self.thoughts, []
+        return [*thoughts, event] if event["type"] != "RUN_STARTED" else [event, *thoughts]
 
 
 class EndsWithoutEvent(AgUiAgent):

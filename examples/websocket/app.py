@@ -13,13 +13,12 @@ from uuid import uuid4
 
 import anyio
 import httpx
+from model import TOOLS, ChatModel, Json
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
-
-from model import TOOLS, ChatModel, Json
 
 
 class ChatThread:

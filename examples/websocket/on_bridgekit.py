@@ -10,13 +10,13 @@ import os
 from functools import cache
 from typing import Any
 
+from model import TOOLS, ChatModel, Json
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from bridgekit import BaseAgent, BridgeConfig, MemoryThreadStore, PythonTools, RunContext, lifespan, routes, stores_from
 from bridgekit.ids import new_id
-from model import TOOLS, ChatModel, Json
 
 model = cache(ChatModel)
 

@@ -1,4 +1,4 @@
-"""An agent of LangChain behind ag-ui-langgraph: /agui is its endpoint, /shared runs one agent object for all requests."""
+"""An agent of LangChain behind ag-ui-langgraph: /agui is its endpoint, /shared uses one agent object for all."""
 
 from __future__ import annotations
 

@@ -42,9 +42,10 @@ async def answer(question: dict[str, str]) -> None:
         async with httpx.AsyncClient(timeout=60) as http, http.stream("POST", url, json=body) as response:
             response.raise_for_status()
             async for line in response.aiter_lines():
-                if line.startswith("data: {") and (choices := json.loads(line.removeprefix("data: "))["choices"]):
-                    if piece := choices[0]["delta"].get("content"):
-                        await server.emit("text", {**run, "delta": piece}, room=question["thread"])
+                if line.startswith("data: {"):
+                    for choice in json.loads(line.removeprefix("data: "))["choices"]:
+                        if piece := choice["delta"].get("content"):
+                            await server.emit("text", {**run, "delta": piece}, room=question["thread"])
     except httpx.HTTPError as error:
         await server.emit("failed", {**run, "reason": str(error)}, room=question["thread"])
         return

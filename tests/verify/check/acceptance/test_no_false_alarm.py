@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-
-from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.live.backends import check_backend
 from bridgekit_verify.check.live.config import Backend, Load, load_backend
+
+from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.studies.other_backends import EXAMPLES, broken_properties, example_backend
 
 SCENARIOS = ("text", "thinking", "calls", "burst", "slow", "cut", "retry", "dies")
@@ -16,7 +16,7 @@ REPEATS = range(3)
 
 def on_bridgekit(edge: str) -> Backend:
     backend = load_backend(str(EXAMPLES / "websocket" / "on_bridgekit.toml"))
-    return backend.with_command(f"bridgekit serve on_bridgekit:app --port {{port}} --edge {edge}")
+    return backend.with_command(f"{{python}} -m bridgekit serve on_bridgekit:app --port {{port}} --edge {edge}")
 
 
 SUBJECTS = {

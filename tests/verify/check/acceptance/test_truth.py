@@ -1,14 +1,14 @@
-"""The findings about the example backends equal their truth files: no broken property is missed, and none is invented."""
+"""The findings about the example backends equal their truth files: none is missed, and none is invented."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-
-from bridgekit_verify.check.answers import Property
 from bridgekit_verify.check.live.backends import check_backend
 from bridgekit_verify.check.live.config import Load
+
+from bridgekit_verify.check.answers import Property
 from bridgekit_verify.studies.other_backends import EXAMPLES, broken_properties, example_backend, read_truth
 
 SMALL, MIDDLE, LARGE = (
@@ -18,7 +18,14 @@ SMALL, MIDDLE, LARGE = (
 )
 SEEDS = range(10)
 DEFECTS = [(name, defect) for name in ("websocket", "agui") for defect in read_truth(name)]
-A_FEW = {"drops deltas", "loses while offline", "shared agent", "ends unknown run", "shared context", "merges arguments"}
+A_FEW = {
+    "drops deltas",
+    "loses while offline",
+    "shared agent",
+    "ends unknown run",
+    "shared context",
+    "merges arguments",
+}
 """Defects of both backends that `make test` tries: one for each source of evidence."""
 
 
