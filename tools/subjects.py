@@ -36,14 +36,14 @@ FORMS: Final = ("text", "thinking", "calls", "beside", "whole", "interleaved", "
 PAGE: Final = """\
 # Published frameworks, and bridgekit, checked from outside
 
-Written by `make subjects`. Each subject is a small application on a published package, in the folder `examples/subjects`.
-It ran in an environment of its own, with the versions below, and with the scripted model of `bridgekit check` in place of a
-language model. {load}. *Clean* means that no property is broken; those that cannot be seen from outside are unknown.
+Written by `make subjects`. Each subject is a small application on a published package, in `examples/subjects`. It ran in
+an environment of its own, with the version below, and with the scripted model of `bridgekit check` in place of a language
+model. {load}. *Clean* means that no property is broken. What cannot be seen from outside is unknown.
 
 {date} UTC, bridgekit {version}, Python {python}.
 
-A finding states what was seen with this version, in this application. It may be a limit that the project documents, or one
-that it has repaired since. We thank the authors: each of these packages can be checked only because it is open.
+A finding states what was seen with this version, in this application. It may be a limit that the project documents, or
+one that it has repaired since. We thank the authors: each of these packages can be checked only because it is open.
 
 | subject | version | {columns} |
 |---|---|{rule}|
@@ -83,8 +83,9 @@ class Subject:
 AG_UI: Final = "https://github.com/ag-ui-protocol/ag-ui/issues"
 ATOMIC: Final = f"Reported to the project as [#2463]({AG_UI}/2463) and [#2653]({AG_UI}/2653)."
 PARALLEL: Final = f"Reported to the project as [#871]({AG_UI}/871) and [#1016]({AG_UI}/1016)."
-SHARED: Final = f"Reported to the project as [#1277]({AG_UI}/1277). The package's own endpoint does not share the object in this"
-    " way."
+SHARED: Final = (
+    f"Reported to the project as [#1277]({AG_UI}/1277). The package's own endpoint does not share the object this way."
+)
 AT_MOST_ONCE: Final = (
     "Socket.IO documents that a message arrives at most once, and leaves the rest to the application:"
     " https://socket.io/docs/v4/delivery-guarantees."

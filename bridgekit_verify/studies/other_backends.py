@@ -51,7 +51,7 @@ KNOWN_RECORDINGS: Final[Mapping[str, frozenset[Property]]] = {
     "lg_streamed": frozenset(),
     "good": frozenset(),
 }
-"""Recordings of other backends: two of ag-ui-langgraph, one of which lost the arguments of two calls, and a short one."""
+"""Recordings of other backends, and what is broken. ag-ui-langgraph lost the arguments of two calls in `lg_atomic`."""
 
 
 @dataclass(frozen=True)

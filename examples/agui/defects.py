@@ -170,17 +170,6 @@ class SharesQuestions(AgUiAgent):
         self.context.insert(0, popular)
 
 
-class AsksTwice(AgUiAgent):
-    """The first answer is requested once more, to count its tokens."""
-
-    async def events(self) -> AsyncIterator[Json]:
-        async for _ in self.model.stream(self.context):
-            pass
-        async with aclosing(super().events()) as events:
-            async for event in events:
-                yield event
-
-
 DEFECTS: dict[str, type[AgUiAgent]] = {
     "drops pieces": DropsPieces,
     "repeats pieces": RepeatsPieces,
@@ -196,6 +185,5 @@ DEFECTS: dict[str, type[AgUiAgent]] = {
     "shared response": SharesResponse,
     "no end after tool error": EndsWithoutEvent,
     "shared context": SharesQuestions,
-    "asks twice": AsksTwice,
 }
 app = create_app(DEFECTS[os.environ["DEFECT"]])

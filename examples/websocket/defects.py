@@ -174,16 +174,6 @@ class AsksTwice(ChatAgent):
         return await super().answer(messages)
 
 
-class ReportsUsageAfterTheEnd(ChatAgent):
-    """The event with the usage follows the end of its run."""
-
-    def emit(self, kind: str, **fields: Any) -> None:
-        if kind != "usage":
-            super().emit(kind, **fields)
-        if kind == "done":
-            super().emit("usage", turns=self.turn)
-
-
 THREADS: dict[str, type[ChatThread]] = {
     "drops deltas": DropsDeltas,
     "swaps deltas": SwapsDeltas,
@@ -200,7 +190,6 @@ AGENTS: dict[str, type[ChatAgent]] = {
     "whole text differs": RewritesTheWholeText,
     "shared context": SharesQuestions,
     "asks twice": AsksTwice,
-    "event after the end": ReportsUsageAfterTheEnd,
 }
 DEFECT = os.environ["DEFECT"]
 app = create_app(THREADS.get(DEFECT, ChatThread), AGENTS.get(DEFECT, ChatAgent))
