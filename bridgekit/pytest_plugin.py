@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
     from bridgekit.invariants.rules import Signalled
     from bridgekit.testing import CollectingClient, ServedApplication
 
-__all__ = ["assert_delivered", "bridgekit_app", "bridgekit_asgi", "bridgekit_client", "bridgekit_config"]
+__all__ = [
+    "assert_delivered",
+    "bridgekit_app",
+    "bridgekit_asgi",
+    "bridgekit_check",
+    "bridgekit_client",
+    "bridgekit_config",
+]
 
 NO_CONFIG = """\
 bridgekit does not know your agents. Define this fixture in your tests:
@@ -97,3 +105,18 @@ async def bridgekit_app(anyio_backend_name: str, bridgekit_asgi: Starlette) -> A
 def bridgekit_client(bridgekit_app: ServedApplication) -> Callable[..., AbstractAsyncContextManager[CollectingClient]]:
     """Connects subscribed clients: `async with bridgekit_client(thread_id, user_id) as client` collects `.events`."""
     return bridgekit_app.subscribed_client
+
+
+@pytest.fixture
+def bridgekit_check(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Checks any backend: `result = bridgekit_check("backend.toml", app)`, then `assert result.passed, result.text`.
+
+    The TOML file is beside the test. Without `app`, its command is started. Options are those of `check_backend` in
+    `bridgekit_verify.check.live.backends`.
+    """
+    check_app = import_module("bridgekit_verify.check.live.backends").check_app
+
+    def check(path: str, app: Any = None, **options: Any) -> Any:
+        return check_app(request.path.parent / path, app, **options)
+
+    return check

@@ -25,9 +25,9 @@ LAYERS = {
     VERIFY: {
         "": 6, "errors": 6,
         "as_committed": 7, "variants": 7, "repairs": 7, "harness": 7,
-        "measure": 8, "check": 8,
+        "measure": 8,
         "faults": 9, "probes": 9, "studies": 9, "validation": 9,
-        "capacity": 10,
+        "capacity": 10, "check": 10,
         "report": 11,
         "commands": 12,
     },

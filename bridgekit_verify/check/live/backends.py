@@ -1,0 +1,167 @@
+"""Checks one backend: scripted model, start, load and judgement. The command and the pytest fixture use it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import anyio
+from starlette.types import ASGIApp
+
+from bridgekit.errors import unwrap_single_error
+from bridgekit_verify.check.baseline import Baseline
+from bridgekit_verify.check.live.checking import LiveVerdict, check_run
+from bridgekit_verify.check.live.clients import BackendDriver
+from bridgekit_verify.check.live.config import Backend, fill_text, load_backend
+from bridgekit_verify.check.live.driving import Requests, TomlDriver, http_client
+from bridgekit_verify.check.live.ledger import ModelLedger
+from bridgekit_verify.check.live.load import LoadSession
+from bridgekit_verify.check.live.model_server import ModelServer
+from bridgekit_verify.check.live.saved_run import LiveRun, write_run
+from bridgekit_verify.check.live.scenarios import LOADS, Load, default_scenarios
+from bridgekit_verify.check.live.starting import RunningBackend, running_backend, served_application
+from bridgekit_verify.check.output import format_text
+from bridgekit_verify.errors import InvalidParameter, UnusableBackend
+
+__all__ = ["BackendCheck", "check_app", "check_backend"]
+
+
+@dataclass
+class BackendCheck:
+    """The result of one live check."""
+
+    verdict: LiveVerdict
+    run: LiveRun
+    problems: tuple[str, ...]
+    """Requests that failed, connections that the backend ended, and runs without an end."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the backend was judged, and no property is broken."""
+        return not self.verdict.broken and self.verdict.subject == "judged"
+
+    @property
+    def text(self) -> str:
+        """The answers, as the command prints them."""
+        return "\n".join([format_text(self.verdict, Baseline("")), *self.problems])
+
+    def save(self, path: str | Path) -> None:
+        """Save the run. `bridgekit check FILE` judges it again."""
+        write_run(path, self.run)
+
+
+async def check_backend(
+    backend: Backend,
+    load: Load | None = None,
+    *,
+    scenarios: tuple[str, ...] = (),
+    seed: int = 0,
+    max_seconds: float | None = None,
+    max_frames: int | None = None,
+    app: ASGIApp | Callable[[], ASGIApp] | str | None = None,
+) -> BackendCheck:
+    """Start the backend with the scripted model, apply the scenarios (default: all but stress), and judge what arrived.
+
+    `app` is an ASGI application, a function that makes one, or its name as `module:name`: it is served in this process
+    in place of `[start]`. Needs asyncio. Raises UnusableBackend if the backend or its file cannot be used.
+    """
+    load = load or Load(users=min(2, len(backend.users) or 2))
+    names = scenarios or default_scenarios(backend)
+    for name in names:
+        if name not in LOADS:
+            raise InvalidParameter("scenario", name, f"one of {', '.join(LOADS)}")
+    ledger = ModelLedger()
+    with unwrap_single_error(), ModelServer(ledger) as model:
+        async with _serving(backend, model.address, app) as running, http_client() as http:
+            requests = Requests(backend, http)
+            driver = _custom_driver(backend) if backend.driver else TomlDriver(backend, http, running.url)
+            session = LoadSession(
+                backend, driver, requests, ledger, load, running.url, seed=seed, max_frames=max_frames
+            )
+            with anyio.move_on_after(max_seconds) as limit:
+                await session.run(names)
+            problems = [*session.problems, *filter(None, [running.problem])]
+    stopped = f"--max-seconds {max_seconds:g}" if limit.cancelled_caught else session.limit
+    run = LiveRun(ledger=ledger, messages=session.recorder.messages, dialect=_stated_dialect(backend), limit=stopped)
+    return BackendCheck(check_run(run, path=backend.path), run, tuple(problems))
+
+
+def check_app(backend: str | Path | Backend, app: Any = None, **options: Any) -> BackendCheck:
+    """Check a backend in a thread, because a test may run an event loop. Options are those of `check_backend`."""
+    described = backend if isinstance(backend, Backend) else load_backend(backend)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(anyio.run, partial(check_backend, described, app=app, **options)).result()
+
+
+def _serving(
+    backend: Backend, model: str, app: ASGIApp | Callable[[], ASGIApp] | str | None
+) -> AbstractAsyncContextManager[RunningBackend]:
+    return running_backend(backend, model) if app is None else _in_process(backend, model, app)
+
+
+@asynccontextmanager
+async def _in_process(
+    backend: Backend, model: str, app: ASGIApp | Callable[[], ASGIApp] | str
+) -> AsyncIterator[RunningBackend]:
+    values = {"model": model, "python": sys.executable, "port": "0"}
+    with _environment({name: fill_text(value, values) for name, value in backend.start.env.items()}):
+        made = _import(backend, app, "app") if isinstance(app, str) else app
+        if not inspect.signature(made).parameters:
+            made = made()
+        async with served_application(backend, made) as running:
+            yield running
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the length of a block. An application reads the model's address when it is made."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _custom_driver(backend: Backend) -> BackendDriver:
+    assert backend.driver is not None
+    driver: BackendDriver = _import(backend, backend.driver.cls, "[driver] class")()
+    for name in ("listen", "start"):
+        if not callable(getattr(driver, name, None)):
+            raise UnusableBackend(backend.path, f"[driver] class {backend.driver.cls!r} has no method {name!r}")
+    return driver
+
+
+def _import(backend: Backend, name: str, what: str) -> Any:
+    """Return what `module:name` names. Modules beside the TOML file are found."""
+    module, _, attribute = name.partition(":")
+    folder = str(backend.folder.resolve())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise UnusableBackend(backend.path, f"{what} {name!r} cannot be imported: {error}") from error
+    return found
+
+
+def _stated_dialect(backend: Backend) -> str | dict[str, Any] | None:
+    if backend.dialect is not None:
+        return backend.dialect
+    stated = backend.stream_dialect()
+    return stated.name if stated is not None else None

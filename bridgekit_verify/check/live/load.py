@@ -1,0 +1,353 @@
+"""The load of a check: users with threads, runs in them, tabs, connections that are cut, and slow readers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+
+from bridgekit_verify.check.live.clients import BackendDriver, LiveClient, RequestedRun
+from bridgekit_verify.check.live.config import Backend
+from bridgekit_verify.check.live.driving import CONNECTION_ERRORS, Requests, RunRefused, reason_of
+from bridgekit_verify.check.live.ledger import ModelLedger, Outcome
+from bridgekit_verify.check.live.recorder import Recorder
+from bridgekit_verify.check.live.scenarios import LOADS, Load, LoadKind, model_fails
+from bridgekit_verify.errors import UnusableBackend
+from bridgekit_verify.faults.proxy import Proxy, RunningToxic, proxy
+
+__all__ = ["LoadSession"]
+
+CONNECT_SECONDS: Final = 15.0
+FIRST_CALL_SECONDS: Final = 10.0
+"""How long a backend may take from the request for a run to its first call of the model."""
+MAX_ATTEMPTS: Final = 5
+"""How often a client tries to connect again."""
+INSIDE_BYTES: Final = 9
+"""A cut inside a frame ends the connection this many bytes later: a chunk's or a frame's header, and a part of it."""
+CUT_AFTER: Final = (1, 5)
+"""After how many messages of its first run a connection is cut: at least, at most."""
+SLOW_BYTES_PER_SECOND: Final = 20_000
+UNFINISHED: Final = 5
+"""How much longer a run may be silent after tool calls and failed answers: the model is called again after them."""
+POLL_SECONDS: Final = 0.05
+NOT_RESUMED: Final = "the check cut the connection, and the file has no [resume]"
+
+
+@dataclass
+class LiveThread:
+    """One thread of a user: its clients, and the runs that have not ended."""
+
+    name: str
+    values: dict[str, str]
+    inside: bool
+    """Whether its connection is cut inside a frame."""
+    clients: list[LiveClient] = field(default_factory=list)
+    open_runs: list[RequestedRun] = field(default_factory=list)
+    active_at: float = 0.0
+    """When the latest message arrived, or the model sent something for it."""
+    changed: anyio.Event = field(default_factory=anyio.Event)
+
+    def wake(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
+
+
+@dataclass
+class PlannedCut:
+    """A connection that the check cuts after some messages of a run."""
+
+    between: Proxy
+    after: int
+    inside: bool
+    toxic: RunningToxic | None = None
+
+    def count(self) -> None:
+        self.after -= 1
+        if self.after == 0:
+            self.toxic = self.between.limit_data(INSIDE_BYTES) if self.inside else self.between.reset_peer()
+
+
+class LoadSession:
+    """Applies scenarios to one backend, and records what its clients receive."""
+
+    def __init__(
+        self, backend: Backend, driver: BackendDriver, requests: Requests, ledger: ModelLedger, load: Load, url: str,
+        *, seed: int = 0, max_frames: int | None = None,
+    ) -> None:  # fmt: skip
+        self.recorder = Recorder(backend.stream_dialect())
+        self.problems: list[str] = []
+        """Requests that failed, connections that the backend ended, and runs without an end."""
+        self.limit: str | None = None
+        """What ended the load early."""
+        self._backend, self._driver, self._requests, self._ledger, self._load = backend, driver, requests, ledger, load
+        self._url, self._seed, self._random, self._max_frames = url, seed, Random(seed), max_frames
+        self._confirmation = backend.listen.confirmation if backend.listen is not None else ""
+        self._users: list[dict[str, str]] = []
+        self._threads: dict[str, LiveThread] = {}
+        self._cuts: dict[str, PlannedCut] = {}
+        self._scope = anyio.CancelScope()
+
+    async def run(self, scenarios: tuple[str, ...]) -> None:
+        """Apply each scenario in turn. A backend that calls no model, or sends nothing, in the first gets no other."""
+        with self._scope:
+            self._users = [await self._user(number) for number in range(1, self._load.users + 1)]
+            for name in scenarios:
+                await self._apply(name, LOADS[name])
+                if not self._ledger.calls or not self.recorder.messages:
+                    return
+
+    # Preparation
+
+    async def _user(self, number: int) -> dict[str, str]:
+        given = self._backend.users
+        if given and number > len(given):
+            raise UnusableBackend(
+                self._backend.path, f"[[users]] names {len(given)}, but the load has {self._load.users} users"
+            )
+        values = {"user": f"user{number}", **(given[number - 1] if given else {})}
+        for step in self._backend.prepare:
+            if step.per == "user":
+                values |= await self._requests.prepare(step, self._url, values)
+        return values
+
+    async def _thread(self, scenario: str, kind: LoadKind, user: int, number: int) -> LiveThread:
+        name = f"{scenario} user{user + 1} thread{number}"
+        values = {**self._users[user], "thread": str(self._uuid()), "scenario": scenario, "tab": "1"}
+        for step in self._backend.prepare:
+            if step.per == "thread":
+                values |= await self._requests.prepare(step, self._url, values)
+        thread = LiveThread(name, values, inside=(user + number) % 2 == 0)
+        if self._backend.kind != "response":
+            for tab in range(1, max(kind.tabs, self._load.tabs) + 1):
+                self._add_client(thread, f"{name} tab{tab}", {**values, "tab": str(tab)})
+        return thread
+
+    def _add_client(self, thread: LiveThread, name: str, values: dict[str, str]) -> LiveClient:
+        client = LiveClient(name, values, self._url, self._received)
+        thread.clients.append(client)
+        self._threads[name] = thread
+        return client
+
+    def _canary(self, name: str) -> str:
+        """Return the canary of a run. It depends on the seed and the run's name, so that baselines stay valid."""
+        return f"K{hashlib.blake2b(f'{self._seed} {name}'.encode(), digest_size=4).hexdigest()}"
+
+    def _uuid(self) -> uuid.UUID:
+        return uuid.UUID(int=self._random.getrandbits(128), version=4)
+
+    # Load
+
+    async def _apply(self, name: str, kind: LoadKind) -> None:
+        load = self._load
+        threads = [
+            await self._thread(name, kind, user, number)
+            for user in range(load.users)
+            for number in range(1, load.threads + 1)
+        ]
+        async with anyio.create_task_group() as listening:
+            for thread in threads:
+                for client in thread.clients:
+                    listening.start_soon(self._listen, thread, client, kind)
+            async with anyio.create_task_group() as driving:
+                for thread in threads:
+                    numbers = iter(range(1, load.runs + 1))
+                    for _ in range(load.at_once):
+                        driving.start_soon(self._drive, thread, kind, numbers)
+            await self._settle(threads)
+            listening.cancel_scope.cancel()
+        if self._backend.history is not None:
+            for thread in threads:
+                answer = await self._requests.history(self._url, thread.values)
+                self._ledger.add_history(
+                    user=thread.values["user"], thread=thread.values["thread"], text=json.dumps(answer)
+                )
+
+    async def _drive(self, thread: LiveThread, kind: LoadKind, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            clients = thread.clients
+            if self._backend.kind == "response":
+                clients = [self._add_client(thread, f"{thread.name} run{number}", thread.values)]
+            else:
+                await self._wait_connected(thread)
+            run = self._request(thread, kind.script, number, clients)
+            try:
+                if self._backend.kind == "response":
+                    await self._stream(thread, kind, run, clients[0])
+                else:
+                    await self._start(clients[number % len(clients)], run)
+                    await self._wait_until_over(thread, run)
+            except RunRefused as error:
+                run.problem = str(error)
+                if error.temporary or model_fails(kind.script):
+                    self._excuse([run], clients, run.problem)
+            if run.problem and not run.excused:
+                self.problems.append(f"{thread.name} run {number}: {run.problem}")
+            thread.open_runs.remove(run)
+            if run.problem and not self._ledger.calls:
+                return
+
+    async def _start(self, client: LiveClient, run: RequestedRun) -> None:
+        try:
+            await self._driver.start(client, run)
+        except CONNECTION_ERRORS as error:
+            client.closed_because = reason_of(error)
+            if self._backend.kind != "response":
+                raise RunRefused(client.closed_because) from error
+
+    def _request(self, thread: LiveThread, script: str, number: int, clients: list[LiveClient]) -> RequestedRun:
+        prompt = self._ledger.add_prompt(
+            user=thread.values["user"],
+            thread=thread.values["thread"],
+            canary=self._canary(f"{thread.name} run {number}"),
+            clients=[client.id for client in clients],
+            scenario=script,
+        )
+        run = RequestedRun(str(self._uuid()), prompt.canary, prompt.text, number)
+        self.recorder.add(run)
+        thread.open_runs.append(run)
+        thread.active_at = time.monotonic()
+        return run
+
+    async def _stream(self, thread: LiveThread, kind: LoadKind, run: RequestedRun, client: LiveClient) -> None:
+        """Request a run and read its response. If the check cut it, continue it as `[resume]` says."""
+        client.values = {**client.values, **run.values}
+        with anyio.move_on_after(self._load.run_seconds) as limit:
+            async with self._path(thread, client, kind if run.number == 1 else LoadKind(kind.script, slow=kind.slow)):
+                await self._start(client, run)
+                while self._was_cut(client):
+                    if self._backend.resume is None:
+                        self._excuse([run], [client], NOT_RESUMED)
+                        return
+                    await self._reconnect(client)
+                    await self._driver.listen(client)
+        if limit.cancelled_caught:
+            run.problem = f"its response did not end within {self._load.run_seconds:g} s"
+        elif client.closed_because:
+            run.problem = client.closed_because
+
+    async def _wait_until_over(self, thread: LiveThread, run: RequestedRun) -> None:
+        """Wait for the run's end, or until neither the model nor the backend sends anything for it."""
+        with anyio.move_on_after(self._load.run_seconds):
+            while not run.ended and run.problem is None:
+                with anyio.move_on_after(POLL_SECONDS):
+                    await thread.changed.wait()
+                run.problem = self._given_up(thread, run)
+            return
+        run.problem = f"no end arrived within {self._load.run_seconds:g} s"
+
+    def _given_up(self, thread: LiveThread, run: RequestedRun) -> str | None:
+        calls, now = self._ledger.calls_of(run.canary), time.monotonic()
+        if sum(len(call.pieces) + 2 for call in calls) != run.progress:
+            run.progress, thread.active_at = sum(len(call.pieces) + 2 for call in calls), now
+        if run.ended or any(call.outcome is Outcome.OPEN for call in calls):
+            return None
+        silent = now - thread.active_at
+        if not calls:
+            return f"no call of the model within {FIRST_CALL_SECONDS:g} s" if silent > FIRST_CALL_SECONDS else None
+        final = calls[-1].outcome is Outcome.COMPLETE and not calls[-1].calls
+        limit = self._load.quiet_seconds * (1 if final else UNFINISHED)
+        return f"no end arrived, and nothing else for {limit:g} s" if silent > limit else None
+
+    async def _settle(self, threads: list[LiveThread]) -> None:
+        """Wait until no more frames arrive."""
+        if self._backend.kind == "response":
+            return
+        with anyio.move_on_after(self._load.run_seconds):
+            while not self._is_settled(threads):  # noqa: ASYNC110 - it ends when nothing happens
+                await anyio.sleep(POLL_SECONDS)
+
+    def _is_settled(self, threads: list[LiveThread]) -> bool:
+        silent = time.monotonic() - max(each.active_at for each in threads)
+        connected = all(client.was_open for each in threads for client in each.clients)
+        return connected and silent > self._load.settle_seconds
+
+    # Connections
+
+    async def _wait_connected(self, thread: LiveThread) -> None:
+        for client in thread.clients:
+            with anyio.move_on_after(CONNECT_SECONDS):
+                await client.wait_opened()
+                continue
+            raise UnusableBackend(self._backend.path, f"client {client.id} cannot connect: {client.closed_because}")
+
+    async def _listen(self, thread: LiveThread, client: LiveClient, kind: LoadKind) -> None:
+        """Listen as one client. It reconnects after a cut, and a few times after the backend closed the connection."""
+        async with self._path(thread, client, kind):
+            failed = 0
+            while failed < MAX_ATTEMPTS:
+                client.closed_because = ""
+                try:
+                    await self._driver.listen(client)
+                except (RunRefused, *CONNECTION_ERRORS) as error:
+                    client.closed_because = reason_of(error)
+                if self._was_cut(client):
+                    if self._backend.resume is None:
+                        self._excuse(thread.open_runs, [client], NOT_RESUMED)
+                elif thread.open_runs or not client.was_open:
+                    self.problems.append(f"client {client.id}: {client.closed_because or 'the connection ended'}")
+                failed = 0 if client.was_open else failed + 1
+                await self._reconnect(client)
+            reason = client.closed_because or "the connection ended"
+            raise UnusableBackend(self._backend.path, f"client {client.id} failed {failed} times to connect: {reason}")
+
+    def _excuse(self, runs: Iterable[RequestedRun], clients: Iterable[LiveClient], reason: str) -> None:
+        """Note why what is missing of these runs is not lost."""
+        for run in runs:
+            run.excused = reason == NOT_RESUMED
+            for client in clients:
+                self._ledger.excuse(run.canary, client.id, reason)
+
+    async def _reconnect(self, client: LiveClient) -> None:
+        client.reconnects()
+        await anyio.sleep(self._load.offline_seconds)
+
+    def _was_cut(self, client: LiveClient) -> bool:
+        """Return whether the check cut the client's connection, and let the next one pass."""
+        cut = self._cuts.get(client.id)
+        if cut is None or cut.toxic is None:
+            return False
+        cut.toxic.stop()
+        del self._cuts[client.id]
+        return True
+
+    @asynccontextmanager
+    async def _path(self, thread: LiveThread, client: LiveClient, kind: LoadKind) -> AsyncIterator[None]:
+        """Lead the client through a fault proxy if the scenario needs one."""
+        if not kind.cuts and not kind.slow:
+            yield
+            return
+        parts = urlsplit(self._url)
+        if parts.scheme != "http":
+            raise UnusableBackend(self._backend.path, "the scenarios cut and slow_reader need a backend at http://")
+        async with proxy(parts.hostname or "127.0.0.1", parts.port or 80) as between:
+            client.base_url = between.url("http")
+            if kind.slow:
+                between.slow_reader(SLOW_BYTES_PER_SECOND)
+            if kind.cuts and client is thread.clients[0]:
+                self._cuts[client.id] = PlannedCut(between, self._random.randint(*CUT_AFTER), thread.inside)
+            yield
+
+    def _received(self, client: LiveClient, message: Any, event: str | None) -> None:
+        if self.limit is not None:
+            return
+        thread = self._threads[client.id]
+        if not self._confirmation or self._confirmation in str(message):
+            client.opened()
+        thread.active_at = time.monotonic()
+        self.recorder.record(client, message, event, thread.open_runs)
+        cut = self._cuts.get(client.id)
+        if cut is not None and thread.open_runs:
+            cut.count()
+        thread.wake()
+        if self._max_frames is not None and len(self.recorder.messages) >= self._max_frames:
+            self.limit = f"--max-frames {self._max_frames}"
+            self._scope.cancel()
