@@ -24,6 +24,7 @@ from bridgekit_verify.check.live.load import Load
 from bridgekit import __version__
 from bridgekit_verify.check.answers import Property, PropertyAnswer, State
 from bridgekit_verify.faults.redis_servers import redis_url
+from bridgekit_verify.studies.other_backends import with_command
 
 EXAMPLES: Final = Path("examples")
 ENVIRONMENTS: Final = Path(".subjects")
@@ -36,9 +37,9 @@ FORMS: Final = ("text", "thinking", "calls", "beside", "whole", "interleaved", "
 PAGE: Final = """\
 # Published frameworks, and bridgekit, checked from outside
 
-Written by `make subjects`. Each subject is a small application on a published package, in `examples/subjects`. It ran in
-an environment of its own, with the version below, and with the scripted model of `bridgekit check` in place of a language
-model. {load}. *Clean* means that no property is broken. What cannot be seen from outside is unknown.
+Written by `make subjects`. Each subject is a small application on a published package, in `examples/subjects`. It ran
+in an environment of its own, with the version below, and with the scripted model of `bridgekit check` in place of a
+language model. {load}. *Clean* means that no property is broken. What cannot be seen from outside is unknown.
 
 {date} UTC, bridgekit {version}, Python {python}.
 
@@ -95,9 +96,7 @@ AT_MOST_ONCE: Final = (
 def subjects() -> list[Subject]:
     """Return the applications on published packages, and install what they need."""
     known = {"beside": ATOMIC, "whole": ATOMIC, "interleaved": PARALLEL}
-    langgraph = subject(
-        "ag-ui-langgraph", "ag_ui_langgraph", {"beside": ATOMIC, "whole": ATOMIC, "interleaved": PARALLEL}
-    )
+    langgraph = subject("ag-ui-langgraph", "ag_ui_langgraph", known)
     shared = msgspec.structs.replace(
         langgraph.backend, run=msgspec.structs.replace(langgraph.backend.run, request="POST /shared")
     )
@@ -118,7 +117,7 @@ def subject(package: str, folder: str, notes: dict[str, str], scenarios: tuple[s
     environment = installed(folder, where / "requirements.txt")
     backend = load_backend(where / "backend.toml")
     command = str(backend.start.command).replace("{python}", f"{environment.resolve()}/bin/python")
-    return Subject(package, backend.with_command(command), package, environment, scenarios, notes)
+    return Subject(package, with_command(backend, command), package, environment, scenarios, notes)
 
 
 def installed(name: str, requirements: Path) -> Path:
@@ -142,7 +141,7 @@ async def bridgekit_subjects(folder: Path) -> AsyncIterator[Subject]:
         for edge in ("native", "asgi"):
             for store in ("memory:", f"sqlite:///{folder / edge}.sqlite", redis):
                 name = f"bridgekit, {edge} edge, {store.partition(':')[0]} store"
-                served = backend.with_command(
+                served = with_command(backend, 
                     f"{{python}} -m bridgekit serve on_bridgekit:app --port {{port}} --edge {edge}"
                 )
                 yield Subject(name, served.with_env(STORE=store), "bridgekit", Path(sys.prefix))

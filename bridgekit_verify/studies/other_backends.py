@@ -13,10 +13,13 @@ import pandas as pd
 
 from bridgekit_verify.check.answers import Property, PropertyAnswer, State
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.concluding import RecordingVerdict
+from bridgekit_verify.check.concluding import RecordingVerdict, conclude
+from bridgekit_verify.check.dialects import detect
+from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.check.live.backends import check_backend
 from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.load import Load
+from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered
 from bridgekit_verify.errors import InvalidParameter
 
 __all__ = [
@@ -30,6 +33,8 @@ __all__ = [
     "example_backend",
     "read_truth",
     "study_backends",
+    "verdict_of_frames",
+    "with_command",
 ]
 
 EXAMPLES: Final = Path(__file__).resolve().parents[2] / "examples"
@@ -122,7 +127,20 @@ def read_truth(name: str) -> dict[str, TrueDefect]:
 def example_backend(name: str, defect: str = SOUND) -> Backend:
     """Return an example backend without defects, or with one of them."""
     backend = load_backend(str(EXAMPLES / name / "backend.toml"))
-    return backend if defect == SOUND else backend.with_command(RUNS_DEFECTS).with_env(DEFECT=defect)
+    return backend if defect == SOUND else with_command(backend, RUNS_DEFECTS).with_env(DEFECT=defect)
+
+
+def with_command(backend: Backend, command: str) -> Backend:
+    """Return a copy that another command starts."""
+    return msgspec.structs.replace(backend, start=msgspec.structs.replace(backend.start, command=command))
+
+
+def verdict_of_frames(run: LiveRun) -> RecordingVerdict:
+    """Judge what the clients of a live run received, without the model's ledger."""
+    dialect = dialect_of(run.dialect, "") or detect("", run.messages)
+    judge = Judge(dialect)
+    judge.feed(numbered(run.messages))
+    return conclude(judge)
 
 
 async def check_example(

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from bridgekit_verify.check.live.backends import check_backend
 from bridgekit_verify.check.live.checking import check_run
-from bridgekit_verify.check.live.config import Load
+from bridgekit_verify.check.live.load import Load
 from bridgekit_verify.check.live.saved_run import LiveRun
 
 from bridgekit_verify.check.answers import State

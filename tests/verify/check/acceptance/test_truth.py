@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from bridgekit_verify.check.live.backends import check_backend
-from bridgekit_verify.check.live.config import Load
+from bridgekit_verify.check.live.load import Load
 
 from bridgekit_verify.check.answers import Property
 from bridgekit_verify.studies.other_backends import EXAMPLES, broken_properties, example_backend, read_truth
