@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from model import TOOLS, ChatModel, Json
+import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -56,9 +57,13 @@ class StreamingChat(BaseAgent):
 
 
 async def ask(request: Request) -> JSONResponse:
+    """Run the agent until it ends. If it fails, its user has got the error as an event."""
     asked: dict[str, Any] = await request.json()
-    run = await request.app.state.bridgekit.supervisor.run(agent_name="chat", **asked)
-    return JSONResponse({"run": run.run_id})
+    try:
+        await request.app.state.bridgekit.supervisor.run(agent_name="chat", **asked)
+    except httpx.HTTPError as error:
+        return JSONResponse({"error": str(error)}, 502)
+    return JSONResponse({})
 
 
 async def open_thread(request: Request) -> JSONResponse:
