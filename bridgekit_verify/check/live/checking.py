@@ -27,7 +27,9 @@ MAX_VIOLATIONS: Final = 1_000
 OF_THE_CUT: Final = frozenset(Property) - {Property.USER, Property.THREAD}
 """What a cut that nothing resumes may break, without a mistake of the backend."""
 OF_A_DEAD_MODEL: Final = {Property.LOST, Property.CALLS, Property.ARGUMENTS, Property.TEXT, Property.SNAPSHOT}
-OF_COPIES: Final = OF_A_DEAD_MODEL | {Property.DUPLICATED, Property.ORDER, Property.ENDED, Property.END_LAST}
+OF_AN_EARLY_END: Final = OF_A_DEAD_MODEL | {Property.DUPLICATED, Property.ORDER}
+"""What the rules for recordings conclude from an end that is not the last frame."""
+OF_COPIES: Final = OF_AN_EARLY_END | {Property.ENDED, Property.END_LAST}
 """What a replay without positions may break."""
 
 
@@ -63,20 +65,23 @@ def judge_live(
     """Judge a ledger and the messages that clients received. `limit` names what stopped the reading early."""
     if dialect is None:
         dialect = detect(path, islice(messages, SAMPLE_MESSAGES)) if messages else NO_DIALECT
+    evidence, findings = LiveEvidence(ledger, observe(messages, dialect), dialect, limit), LedgerFindings()
     judge = Judge(dialect)
-    judge.feed(messages)
+    judge.feed(message for message in messages if message.index not in evidence.foreign)
     recorded = conclude(judge, path=path, container=CONTAINER, limit=limit)
-    evidence, findings = LiveEvidence(ledger, observe(list(messages), dialect), dialect, limit), LedgerFindings()
     tallies = judge_delivery(evidence, findings)
     judge_owners(evidence, findings)
     judge_calls(evidence, findings)
     judge_ends(evidence, findings)
     judge_requests(evidence, findings)
     subject = _subject(evidence)
+    late = next(each.violations for each in recorded.answers if each.property is Property.END_LAST)
+    evidence.early_ends = {frame.client for violation in late for frame in violation.frames}
     answers = tuple(_merge(evidence, findings, answer, subject) for answer in recorded.answers)
     fields = {name: getattr(recorded, name) for name in RecordingVerdict.__struct_fields__}
+    fields |= {"answers": answers, "messages": len(messages)}
     return LiveVerdict(
-        **{**fields, "answers": answers}, subject=subject, tallies=tuple(tallies), notes=tuple(_notes(evidence))
+        **fields, subject=subject, tallies=tuple(tallies), notes=tuple(_notes(evidence))
     )
 
 
@@ -134,6 +139,8 @@ def _excuse(evidence: LiveEvidence, which: Property, violation: RecordedViolatio
         client = evidence.clients[name]
         own = [canary for canary, prompt in evidence.prompts.items() if name in prompt.clients]
         canaries = client.ids.get(violation.subject, set()) & set(own) or set(own)
+        if name in evidence.early_ends and which in OF_AN_EARLY_END:
+            return f"client {name} received frames of a run after its end"
         reason = next((evidence.excuses[key] for key in ((each, name) for each in sorted(canaries))
                        if key in evidence.excuses), None)  # fmt: skip
         if reason is not None and which in OF_THE_CUT:

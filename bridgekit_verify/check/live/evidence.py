@@ -1,4 +1,4 @@
-"""The ledger and the observed clients, brought together: which markers each client must receive, and how they arrive."""
+"""The ledger and the observed clients, brought together: what each client must receive, and how it arrives."""
 
 from __future__ import annotations
 
@@ -86,6 +86,15 @@ class LiveEvidence:
             for marker in markers_in(call.text(channel))
         }
         self.how = self._ways_of_delivery()
+        self.foreign = {
+            index
+            for client in self.clients.values()
+            for index, canaries in client.canaries_by_message.items()
+            if all(self._is_foreign(client, canary) for canary in canaries)
+        }
+        """The messages that hold only canaries of other users and threads."""
+        self.early_ends = set[str]()
+        """The clients that received frames of a run after its end."""
         self.dead = {call.canary for call in ledger.calls if call.outcome is Outcome.ENDED_EARLY}
         """The prompts for which the model died in mid-answer."""
 
@@ -155,6 +164,12 @@ class LiveEvidence:
                     for channel in call.channels:
                         markers = tuple(markers_in(call.text(channel)))
                         yield ExpectedText(self.clients[name], prompt, call, channel, markers, excuse)
+
+    def _is_foreign(self, client: ObservedClient, canary: str) -> bool:
+        prompt = self.prompts.get(canary)
+        if prompt is None or client.id in prompt.clients:
+            return False
+        return (client.user, client.thread) != (prompt.user, prompt.thread)
 
     def is_entitled(self, client: ObservedClient, canary: str) -> bool:
         return canary in self.prompts and client.id in self.prompts[canary].clients

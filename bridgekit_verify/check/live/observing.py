@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
@@ -76,6 +77,7 @@ class ObservedClient:
     """Complete values, with their call id if they are arguments."""
     canaries: dict[str, list[Evidence]] = field(default_factory=lambda: defaultdict(list))
     """By canary, the messages that hold it in any form; at most a few are kept."""
+    canaries_by_message: dict[int, set[str]] = field(default_factory=dict)
     prompts: set[str] = field(default_factory=set)
     """The prompts that the client received back."""
     call_kinds: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -106,6 +108,8 @@ class _Reader:
         client.last_connection = max(client.last_connection, message.connection)
         raw = raw_text(message.value)
         canaries = canaries_in(raw)
+        if canaries:
+            client.canaries_by_message[message.index] = canaries
         for canary in sorted(canaries):
             if len(client.canaries[canary]) < MAX_EVIDENCE:
                 client.canaries[canary].append(excerpt(message))
@@ -170,7 +174,7 @@ class _Reader:
         return first != connection
 
 
-def observe(messages: list[Message], dialect: StreamDialect) -> dict[str, ObservedClient]:
+def observe(messages: Sequence[Message], dialect: StreamDialect) -> dict[str, ObservedClient]:
     """Return by name what each client received."""
     readers: dict[str, _Reader] = {}
     for message in messages:

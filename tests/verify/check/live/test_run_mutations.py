@@ -1,0 +1,70 @@
+"""Damaged live runs: with the ledger, each kind of damage is found under its name, with nothing but its consequences."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections import Counter
+
+import msgspec
+import pytest
+
+from bridgekit_verify.check.answers import State
+from bridgekit_verify.check.live.checking import LiveVerdict, check_run
+from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of
+from tests.verify.check.live.run_mutations import MUTATIONS
+from tests.verify.check.live.sound_backends import DIALECTS, answered, sound_run
+
+A_FEW_SEEDS = range(4)
+ALL_SEEDS = range(40)
+SCENARIOS = ("calls", "interleaved", "thinking")
+NO_ARGUMENTS = {("bridgekit", "merge calls")}
+"""bridgekit shows no arguments."""
+
+
+@functools.cache
+def sound(dialect: str, scenario: str) -> LiveRun:
+    ledger, asked = runs_of(scenario)
+    return sound_run(dialect, ledger, asked)
+
+
+runs_of = functools.cache(answered)
+
+
+def broken(verdict: LiveVerdict) -> set[str]:
+    return {answer.property for answer in verdict.answers if answer.state is State.BROKEN}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_sound_run_has_no_violation(dialect: str, scenario: str) -> None:
+    verdict = check_run(sound(dialect, scenario))
+    assert broken(verdict) == set()
+    assert sum(tally.delivered for tally in verdict.tallies) > 0
+
+
+@pytest.mark.parametrize("seeds", [A_FEW_SEEDS, pytest.param(ALL_SEEDS, marks=pytest.mark.slow)], ids=["few", "all"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_damage_is_found_under_its_name(mutation: str, dialect: str, seeds: range) -> None:
+    if (dialect, mutation) in NO_ARGUMENTS:
+        return
+    damage, applied = MUTATIONS[mutation], Counter[str]()
+    for seed in seeds:
+        for scenario in SCENARIOS:
+            run = sound(dialect, scenario)
+            named = dialect_of(run.dialect, "")
+            assert named is not None
+            messages = damage.mutate(list(run.messages), named, random.Random(seed))
+            if messages is None or messages == run.messages:
+                continue
+            applied[scenario] += 1
+            verdict = check_run(msgspec.structs.replace(run, messages=messages))
+            found = broken(verdict)
+            hint = f"seed {seed}, {scenario}: " + "; ".join(
+                f"{answer.property}: {answer.violations[0].message}" for answer in verdict.answers if answer.violations
+            )
+            assert found & damage.named, hint
+            assert found <= damage.named | damage.consequences, hint
+    if (dialect, mutation) != ("Vercel UI stream", "another run's end"):  # its ends name no run: they are equal
+        assert applied
