@@ -17,12 +17,12 @@ from typing import Final
 
 import anyio
 import msgspec
-from bridgekit_verify.check.live.backends import BackendCheck, check_backend
-from bridgekit_verify.check.live.config import Backend, load_backend
-from bridgekit_verify.check.live.load import Load
 
 from bridgekit import __version__
 from bridgekit_verify.check.answers import Property, PropertyAnswer, State
+from bridgekit_verify.check.live.backends import BackendCheck, check_backend
+from bridgekit_verify.check.live.config import Backend, load_backend
+from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.faults.redis_servers import redis_url
 from bridgekit_verify.studies.other_backends import with_command
 
@@ -127,7 +127,8 @@ def installed(name: str, requirements: Path) -> Path:
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != requirements.read_text(encoding="utf-8"):
         uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
         subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, environment], check=True)
-        command = [uv, "pip", "install", "--quiet", "--python", environment / "bin" / "python", "-r", requirements]
+        python = str(environment / "bin" / "python")
+        command = [uv, "pip", "install", "--quiet", "--python", python, "-r", str(requirements)]
         subprocess.run(command, check=True)
         shutil.copyfile(requirements, stamp)
     return environment
@@ -141,8 +142,8 @@ async def bridgekit_subjects(folder: Path) -> AsyncIterator[Subject]:
         for edge in ("native", "asgi"):
             for store in ("memory:", f"sqlite:///{folder / edge}.sqlite", redis):
                 name = f"bridgekit, {edge} edge, {store.partition(':')[0]} store"
-                served = with_command(backend, 
-                    f"{{python}} -m bridgekit serve on_bridgekit:app --port {{port}} --edge {edge}"
+                served = with_command(
+                    backend, f"{{python}} -m bridgekit serve on_bridgekit:app --port {{port}} --edge {edge}"
                 )
                 yield Subject(name, served.with_env(STORE=store), "bridgekit", Path(sys.prefix))
 

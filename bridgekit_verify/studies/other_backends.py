@@ -18,8 +18,8 @@ from bridgekit_verify.check.dialects import detect
 from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.check.live.backends import check_backend
 from bridgekit_verify.check.live.config import Backend, load_backend
-from bridgekit_verify.check.live.load import Load
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered
+from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.errors import InvalidParameter
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -31,5 +32,7 @@ class BridgekitClient:
 
     async def start(self, client: Any, run: Any) -> None:
         asked = {"thread_id": client.thread, "user_id": client.user, "request": run.prompt}
-        async with httpx.AsyncClient(base_url=client.base_url, timeout=60) as http:
-            await http.post("/ask", json=asked)  # if the run fails, its events say so
+        # The run's events show whether it fails, also where its connection is cut.
+        with suppress(httpx.TransportError):
+            async with httpx.AsyncClient(base_url=client.base_url, timeout=60) as http:
+                await http.post("/ask", json=asked)

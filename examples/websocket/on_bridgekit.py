@@ -10,8 +10,8 @@ import os
 from functools import cache
 from typing import Any
 
-from model import TOOLS, ChatModel, Json
 import httpx
+from model import TOOLS, ChatModel, Json
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
