@@ -6,7 +6,14 @@ import reprlib
 
 from bridgekit.errors import BridgekitError, UnknownName
 
-__all__ = ["InvalidParameter", "LedgerImbalance", "MutationNotApplicable", "UnknownFamily", "UnusableBackend", "UnusableRecording"]
+__all__ = [
+    "InvalidParameter",
+    "LedgerImbalance",
+    "MutationNotApplicable",
+    "UnknownFamily",
+    "UnusableBackend",
+    "UnusableRecording",
+]
 
 
 class InvalidParameter(BridgekitError, ValueError):

@@ -27,7 +27,7 @@ def check_recording(
         if recording.header is not None:
             header, messages = recording.header, list(recording.messages)
             named = dialect or dialect_of(header.dialect, path)
-            return judge_live(header.ledger, messages, named, path=path, limit=recording.limits.reached)
+            return judge_live(header.ledger, messages, named, path=path, limit=recording.limits.reached or header.limit)
         head = list(islice(recording.messages, SAMPLE_MESSAGES))
         if not head:
             limit = recording.limits.reached

@@ -18,6 +18,7 @@ from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.concluding import RecordingVerdict
 from bridgekit_verify.check.containers import Limits
 from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect, load_table
+from bridgekit_verify.check.live.checking import LiveVerdict, Subject
 from bridgekit_verify.check.output import format_json, format_junit, format_text
 from bridgekit_verify.commands.options import add_json, at_least_1, whole
 from bridgekit_verify.errors import UnusableRecording
@@ -26,7 +27,7 @@ __all__ = ["add_arguments", "run"]
 
 BROKEN: Final = 1
 UNUSABLE: Final = 2
-SUBJECTS: Final = {Subject.NO_MODEL_CALL: 3, Subject.NOTHING: 4, Subject.ECHO: 5}
+SUBJECTS: Final = {Subject.NEVER_CALLED: 3, Subject.RETURNED_NOTHING: 4, Subject.ECHOED: 5}
 """The exit code of a live run that could not be judged."""
 
 
@@ -116,17 +117,18 @@ def _check_backend(options: argparse.Namespace) -> RecordingVerdict:
     load = live.Load(
         options.users or min(2, len(backend.users) or 2), options.threads, options.runs, options.at_once, options.tabs
     )
-    result = anyio.run(
+    driven = anyio.run(
         partial(
-            live.check_backend, backend, load, scenarios=tuple(options.scenario), seed=options.seed,
+            live.drive_backend, backend, load, scenarios=tuple(options.scenario), seed=options.seed,
             max_seconds=options.max_seconds, max_frames=options.max_frames,
         )
     )  # fmt: skip
-    for problem in result.problems:
+    for problem in driven.problems:
         print(f"bridgekit: {problem}", file=sys.stderr)
     if options.out:
-        result.save(options.out)
-    return result.verdict
+        driven.save(options.out)
+    verdict: RecordingVerdict = driven.judge().verdict
+    return verdict
 
 
 def _import_live() -> ModuleType:

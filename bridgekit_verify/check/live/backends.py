@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from starlette.types import ASGIApp
+import msgspec
 
 from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.check.baseline import Baseline
-from bridgekit_verify.check.live.checking import LiveVerdict, check_run
+from bridgekit_verify.check.live.checking import LiveVerdict, Subject, check_run
 from bridgekit_verify.check.live.clients import BackendDriver
 from bridgekit_verify.check.live.config import Backend, fill_text, load_backend
 from bridgekit_verify.check.live.driving import Requests, TomlDriver, http_client
@@ -32,34 +32,50 @@ from bridgekit_verify.check.live.starting import RunningBackend, running_backend
 from bridgekit_verify.check.output import format_text
 from bridgekit_verify.errors import InvalidParameter, UnusableBackend
 
-__all__ = ["BackendCheck", "check_app", "check_backend"]
+__all__ = ["BackendCheck", "DrivenRun", "check_app", "check_backend", "drive_backend", "load_backend"]
 
 
 @dataclass
-class BackendCheck:
-    """The result of one live check."""
+class DrivenRun:
+    """What one load has recorded. It is not judged."""
 
-    verdict: LiveVerdict
+    path: str
     run: LiveRun
     problems: tuple[str, ...]
     """Requests that failed, connections that the backend ended, and runs without an end."""
 
+    def save(self, path: str | Path) -> None:
+        """Save the run. `bridgekit check FILE` judges it again."""
+        write_run(path, self.run)
+
+    def judge(self) -> BackendCheck:
+        """Raises UnusableRecording if the dialect is not stated and not known."""
+        return BackendCheck(self.path, self.run, self.problems, check_run(self.run, path=self.path))
+
+
+@dataclass
+class BackendCheck(DrivenRun):
+    """The result of one live check."""
+
+    verdict: LiveVerdict
+
     @property
     def passed(self) -> bool:
         """Whether the backend was judged, and no property is broken."""
-        return not self.verdict.broken and self.verdict.subject == "judged"
+        return not self.verdict.broken and self.verdict.subject is Subject.JUDGED
 
     @property
     def text(self) -> str:
         """The answers, as the command prints them."""
         return "\n".join([format_text(self.verdict, Baseline("")), *self.problems])
 
-    def save(self, path: str | Path) -> None:
-        """Save the run. `bridgekit check FILE` judges it again."""
-        write_run(path, self.run)
+
+async def check_backend(backend: Backend, load: Load | None = None, **options: Any) -> BackendCheck:
+    """Drive the backend and judge what its clients received. Options are those of `drive_backend`."""
+    return (await drive_backend(backend, load, **options)).judge()
 
 
-async def check_backend(
+async def drive_backend(
     backend: Backend,
     load: Load | None = None,
     *,
@@ -67,12 +83,12 @@ async def check_backend(
     seed: int = 0,
     max_seconds: float | None = None,
     max_frames: int | None = None,
-    app: ASGIApp | Callable[[], ASGIApp] | str | None = None,
-) -> BackendCheck:
-    """Start the backend with the scripted model, apply the scenarios (default: all but stress), and judge what arrived.
+    app: Any = None,
+) -> DrivenRun:
+    """Start the backend with the scripted model, and apply the scenarios (default: all but stress).
 
-    `app` is an ASGI application, a function that makes one, or its name as `module:name`: it is served in this process
-    in place of `[start]`. Needs asyncio. Raises UnusableBackend if the backend or its file cannot be used.
+    `app` is an ASGI application, a function that makes one, or the name of either as `module:name`. It is served in
+    this process in place of `[start]`. Needs asyncio. Raises UnusableBackend if the backend or its file is unusable.
     """
     load = load or Load(users=min(2, len(backend.users) or 2))
     names = scenarios or default_scenarios(backend)
@@ -81,18 +97,19 @@ async def check_backend(
             raise InvalidParameter("scenario", name, f"one of {', '.join(LOADS)}")
     ledger = ModelLedger()
     with unwrap_single_error(), ModelServer(ledger) as model:
-        async with _serving(backend, model.address, app) as running, http_client() as http:
-            requests = Requests(backend, http)
+        serving = running_backend(backend, model.address) if app is None else _in_process(backend, model.address, app)
+        async with serving as running, http_client() as http:
             driver = _custom_driver(backend) if backend.driver else TomlDriver(backend, http, running.url)
             session = LoadSession(
-                backend, driver, requests, ledger, load, running.url, seed=seed, max_frames=max_frames
+                backend, driver, Requests(backend, http), ledger, load, running.url, seed=seed, max_frames=max_frames
             )
             with anyio.move_on_after(max_seconds) as limit:
                 await session.run(names)
             problems = [*session.problems, *filter(None, [running.problem])]
     stopped = f"--max-seconds {max_seconds:g}" if limit.cancelled_caught else session.limit
-    run = LiveRun(ledger=ledger, messages=session.recorder.messages, dialect=_stated_dialect(backend), limit=stopped)
-    return BackendCheck(check_run(run, path=backend.path), run, tuple(problems))
+    about = {"backend": backend.path, "scenarios": names, "load": msgspec.to_builtins(load), "seed": seed}
+    run = LiveRun(ledger, session.recorder.messages, _stated_dialect(backend), about, stopped)
+    return DrivenRun(backend.path, run, tuple(problems))
 
 
 def check_app(backend: str | Path | Backend, app: Any = None, **options: Any) -> BackendCheck:
@@ -102,16 +119,8 @@ def check_app(backend: str | Path | Backend, app: Any = None, **options: Any) ->
         return thread.submit(anyio.run, partial(check_backend, described, app=app, **options)).result()
 
 
-def _serving(
-    backend: Backend, model: str, app: ASGIApp | Callable[[], ASGIApp] | str | None
-) -> AbstractAsyncContextManager[RunningBackend]:
-    return running_backend(backend, model) if app is None else _in_process(backend, model, app)
-
-
 @asynccontextmanager
-async def _in_process(
-    backend: Backend, model: str, app: ASGIApp | Callable[[], ASGIApp] | str
-) -> AsyncIterator[RunningBackend]:
+async def _in_process(backend: Backend, model: str, app: Any) -> AsyncIterator[RunningBackend]:
     values = {"model": model, "python": sys.executable, "port": "0"}
     with _environment({name: fill_text(value, values) for name, value in backend.start.env.items()}):
         made = _import(backend, app, "app") if isinstance(app, str) else app
@@ -148,9 +157,9 @@ def _custom_driver(backend: Backend) -> BackendDriver:
 def _import(backend: Backend, name: str, what: str) -> Any:
     """Return what `module:name` names. Modules beside the TOML file are found."""
     module, _, attribute = name.partition(":")
-    folder = str(backend.folder.resolve())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    for folder in (backend.folder, Path(backend.path).parent):
+        if str(folder.resolve()) not in sys.path:
+            sys.path.insert(0, str(folder.resolve()))
     try:
         found = import_module(module)
         for part in attribute.split("."):

@@ -55,7 +55,7 @@ class LiveVerdict(RecordingVerdict, frozen=True):
 def check_run(run: LiveRun, *, path: str = "") -> LiveVerdict:
     """Judge a run that is at hand, as `check_recording` judges it from the file of `write_run`."""
     messages = numbered(run.messages)
-    return judge_live(run.ledger, messages, dialect_of(run.dialect, path), path=path)
+    return judge_live(run.ledger, messages, dialect_of(run.dialect, path), path=path, limit=run.limit)
 
 
 def judge_live(

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import anyio
 
-__all__ = ["BackendDriver", "LiveClient", "RequestedRun", "ReceivedMessage"]
+__all__ = ["BackendDriver", "LiveClient", "ReceivedMessage", "RequestedRun"]
 
 
 class RequestedRun:

@@ -165,7 +165,7 @@ class Backend(Section, frozen=True):
 
 
 def load_backend(path: str | Path) -> Backend:
-    """Read a file. UnusableBackend names the first line that is wrong; OSError if it cannot be read."""
+    """Read a file. UnusableRecording names the first line that is wrong; OSError if it cannot be read."""
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -25,6 +25,8 @@ class RunHeader(msgspec.Struct):
     """A built-in dialect, or a `[dialect]` table. None: it is detected."""
     about: dict[str, Any] = msgspec.field(default_factory=dict)
     """What the driver wants to keep, such as its load. It is not judged."""
+    limit: str | None = None
+    """What ended the load early: what was open then is unknown."""
 
 
 class LiveRun(msgspec.Struct):
@@ -34,6 +36,7 @@ class LiveRun(msgspec.Struct):
     messages: Sequence[Message]
     dialect: str | dict[str, Any] | None = None
     about: dict[str, Any] = msgspec.field(default_factory=dict)
+    limit: str | None = None
 
 
 def numbered(messages: Sequence[Message]) -> list[Message]:
@@ -43,7 +46,7 @@ def numbered(messages: Sequence[Message]) -> list[Message]:
 
 def write_run(path: str | Path, run: LiveRun) -> None:
     """Write a run to a file, which `bridgekit check` judges again with the same result."""
-    header = msgspec.to_builtins(RunHeader(run.ledger, run.dialect, run.about))
+    header = msgspec.to_builtins(RunHeader(run.ledger, run.dialect, run.about, run.limit))
     lines = [json.dumps(header), *(json.dumps(_envelope(message)) for message in run.messages)]
     Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 

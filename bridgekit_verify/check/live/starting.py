@@ -133,7 +133,12 @@ def _serving_thread(app: ASGIApp) -> Iterator[RunningBackend]:
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     config = uvicorn.Config(app, ws="websockets-sansio", log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],), name="backend under check")
+
+    def serve() -> None:
+        with suppress(SystemExit):  # if the application's lifespan fails
+            server.run([listener])
+
+    thread = threading.Thread(target=serve, name="backend under check")
     thread.start()
     try:
         yield RunningBackend(f"http://127.0.0.1:{listener.getsockname()[1]}", thread=thread)

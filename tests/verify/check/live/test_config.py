@@ -10,7 +10,7 @@ import pytest
 
 from bridgekit_verify.check.live.config import fill_body, fill_text, fill_url, load_backend, parse_backend
 from bridgekit_verify.check.live.scenarios import LOADS, default_scenarios
-from bridgekit_verify.errors import UnusableBackend
+from bridgekit_verify.errors import UnusableBackend, UnusableRecording
 from tests.tree import ROOT
 from tests.verify.check.live.tiny_files import FILES
 
@@ -74,7 +74,7 @@ def test_mistake_is_named_in_one_line(tmp_path: Path, kind: str, old: str, new: 
     assert old in FILES[kind]
     path = tmp_path / "b.toml"
     path.write_text(FILES[kind].replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(UnusableBackend) as refused:
+    with pytest.raises(UnusableRecording) as refused:
         load_backend(path)
     assert str(refused.value).startswith(f"{path}: {message}")
     assert "\n" not in str(refused.value)

@@ -7,6 +7,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,14 @@ def create_app() -> Starlette:
     if path := os.environ.get("PID_FILE"):
         Path(path).write_text(str(os.getpid()), encoding="utf-8")
     served = Endpoints(TinyBackend(os.environ["OPENAI_BASE_URL"], os.environ.get("DEFECT", "")))
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with served.backend.http:
+            yield
+
     return Starlette(
+        lifespan=lifespan,
         routes=[
             Route("/health", health),
             Route("/chat", served.chat, methods=["POST"]),
@@ -175,5 +183,5 @@ def create_app() -> Starlette:
             Route("/threads", served.new_thread, methods=["POST"]),
             Route("/threads/{thread}", served.history),
             WebSocketRoute("/ws", served.socket),
-        ]
+        ],
     )
