@@ -75,6 +75,11 @@ class RecordingVerdict(msgspec.Struct, frozen=True):
     answers: tuple[PropertyAnswer, ...]
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What should be known beside the answers."""
+        return ()
+
+    @property
     def broken(self) -> bool:
         return any(answer.state is State.BROKEN for answer in self.answers)
 

@@ -31,6 +31,7 @@ def _lines(verdict: RecordingVerdict, baseline: Baseline) -> Iterator[str]:
     held = ", ".join(_count(number, noun) for number, noun in counts)
     stopped = "" if verdict.complete else "; a limit ended the reading"
     yield f"{verdict.path}: {verdict.container}, dialect {verdict.dialect}{source}, {held}{stopped}"
+    yield from (f"  {each}" for each in verdict.remarks)
     for answer in verdict.answers:
         yield f"  {answer.property:<18} {_state(verdict, answer, baseline)}"
         for each in answer.violations[:SHOWN_VIOLATIONS]:

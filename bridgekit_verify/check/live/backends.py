@@ -104,12 +104,26 @@ async def drive_backend(
                 backend, driver, Requests(backend, http), ledger, load, running.url, seed=seed, max_frames=max_frames
             )
             with anyio.move_on_after(max_seconds) as limit:
-                await session.run(names)
-            problems = [*session.problems, *filter(None, [running.problem])]
+                await _apply(session, names, running)
     stopped = f"--max-seconds {max_seconds:g}" if limit.cancelled_caught else session.limit
     about = {"backend": backend.path, "scenarios": names, "load": msgspec.to_builtins(load), "seed": seed}
     run = LiveRun(ledger, session.recorder.messages, _stated_dialect(backend), about, stopped)
-    return DrivenRun(backend.path, run, tuple(problems))
+    return DrivenRun(backend.path, run, tuple(session.problems))
+
+
+async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: RunningBackend) -> None:
+    """Apply the scenarios. A backend that ends under load is judged by what arrived until then."""
+    failure: UnusableBackend | None = None
+    try:
+        with unwrap_single_error():
+            await session.run(scenarios)
+    except UnusableBackend as error:
+        failure = error
+    ended = await running.find_problem() if failure or session.problems else None
+    if ended is not None:
+        session.problems.append(ended)
+    if failure is not None and (ended is None or not session.recorder.messages):
+        raise failure
 
 
 def check_app(backend: str | Path | Backend, app: Any = None, **options: Any) -> BackendCheck:
@@ -171,6 +185,6 @@ def _import(backend: Backend, name: str, what: str) -> Any:
 
 def _stated_dialect(backend: Backend) -> str | dict[str, Any] | None:
     if backend.dialect is not None:
-        return backend.dialect
+        return {"name": Path(backend.path).stem, **backend.dialect}
     stated = backend.stream_dialect()
     return stated.name if stated is not None else None

@@ -51,6 +51,21 @@ class LiveVerdict(RecordingVerdict, frozen=True):
     notes: tuple[str, ...] = ()
     """What is no violation, but should be known: neutral answers, refused attempts, channels that are not shown."""
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return (
+            *(f"the backend {self.subject}: {ADVICE[each]}" for each in ADVICE if each is self.subject),
+            *self.notes,
+        )
+
+
+ADVICE: Final = {
+    Subject.NEVER_CALLED: "it must take the model's address from [start] env, and the user's message must be {prompt}",
+    Subject.RETURNED_NOTHING: "see what it logged, and whether [listen] states where its frames arrive",
+    Subject.ECHOED: "it must ask the model, and send what the model answers",
+}
+"""What to do about a backend that cannot be judged."""
+
 
 def check_run(run: LiveRun, *, path: str = "") -> LiveVerdict:
     """Judge a run that is at hand, as `check_recording` judges it from the file of `write_run`."""
@@ -80,9 +95,7 @@ def judge_live(
     answers = tuple(_merge(evidence, findings, answer, subject) for answer in recorded.answers)
     fields = {name: getattr(recorded, name) for name in RecordingVerdict.__struct_fields__}
     fields |= {"answers": answers, "messages": len(messages)}
-    return LiveVerdict(
-        **fields, subject=subject, tallies=tuple(tallies), notes=tuple(_notes(evidence))
-    )
+    return LiveVerdict(**fields, subject=subject, tallies=tuple(tallies), notes=tuple(_notes(evidence)))
 
 
 NO_DIALECT: Final = StreamDialect("unknown", lambda _: (), frozenset(), frozenset())

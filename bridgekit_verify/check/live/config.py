@@ -21,7 +21,7 @@ __all__ = [
     "Listening",
     "Prepare",
     "Resuming",
-    "RunRequest",
+    "RunTemplate",
     "Start",
     "Values",
     "fill_body",
@@ -73,7 +73,7 @@ class Prepare(Section, frozen=True):
     """The path in the JSON answer, by placeholder."""
 
 
-class RunRequest(Section, frozen=True):
+class RunTemplate(Section, frozen=True):
     """What starts a run: an HTTP request, or a message on the client's WebSocket."""
 
     request: str = ""
@@ -128,7 +128,7 @@ class Driving(Section, frozen=True):
 class Backend(Section, frozen=True):
     """A backend to check, as its file describes it."""
 
-    run: RunRequest = RunRequest()
+    run: RunTemplate = RunTemplate()
     listen: Listening | None = None
     start: Start = Start()
     users: list[dict[str, str]] = []
@@ -217,7 +217,7 @@ def _plain(types: str) -> str:
 
 def _sections() -> dict[str, type[msgspec.Struct]]:
     return {
-        "run": RunRequest, "listen": Listening, "start": Start, "prepare": Prepare, "resume": Resuming,
+        "run": RunTemplate, "listen": Listening, "start": Start, "prepare": Prepare, "resume": Resuming,
         "history": HistoryRequest, "driver": Driving,
     }  # fmt: skip
 
@@ -226,7 +226,7 @@ def _problems(backend: Backend) -> Iterator[str]:
     yield from _start_problems(backend.start)
     if backend.driver is None:
         yield from _listen_problems(backend)
-    elif backend.listen is not None or backend.run != RunRequest():
+    elif backend.listen is not None or backend.run != RunTemplate():
         yield "has a [driver], which replaces [run] and [listen]: remove one or the other"
     elif not re.fullmatch(r"[\w.]+:\w+", backend.driver.cls):
         yield f"[driver] class must be 'module:Class', not {backend.driver.cls!r}"

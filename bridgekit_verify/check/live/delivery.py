@@ -150,7 +150,8 @@ def _count_received(
     tally.received += client.fragments
     tally.unattributed += client.fragments
     for marker, occurrences in client.occurrences.items():
-        arrived = [each for each in occurrences if each.how in ("delta", "replay")]
+        arrived = [each for each in occurrences if each.how == "delta"]
+        arrived += [each for each in occurrences if each.how == "replay"]
         if not arrived and evidence.how.get(marker.channel[0], set()) & {"whole", "raw"}:
             arrived = evidence.delivered(client, marker)[:1]
         tally.received += len(arrived)
@@ -168,7 +169,8 @@ def _count_copies(
     evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient, tally: ClientTally, marker: Marker,
     arrived: Sequence[Occurrence],
 ) -> None:  # fmt: skip
-    first, *copies = arrived
+    first = next((each for each in arrived if each.how == "delta"), arrived[0])
+    copies = [each for each in arrived if each is not first]
     prompt = evidence.prompts[marker.canary]
     for copy in copies:
         again = copy.message.connection != first.message.connection
@@ -275,7 +277,10 @@ def _judge_resume(evidence: LiveEvidence, findings: LedgerFindings, expected: It
     tried, losses = 0, defaultdict[tuple[str, str], list[ExpectedText]](list)
     for text in expected:
         client = text.client
-        if client.last_connection == 0 or text.excuse is not None or not evidence.is_shown(text.channel):
+        if client.last_connection == 0 or not evidence.is_shown(text.channel):
+            continue
+        if text.excuse is not None:
+            findings.unknown(Property.RESUME, text.excuse)
             continue
         connections = {
             each.message.connection for marker in text.markers for each in evidence.delivered(client, marker)

@@ -19,7 +19,7 @@ from bridgekit_verify.check.live.clients import BackendDriver, LiveClient, Reque
 from bridgekit_verify.check.live.config import Backend
 from bridgekit_verify.check.live.driving import CONNECTION_ERRORS, Requests, RunRefused, reason_of
 from bridgekit_verify.check.live.ledger import ModelLedger, Outcome
-from bridgekit_verify.check.live.recorder import Recorder
+from bridgekit_verify.check.live.recorder import LiveRecorder
 from bridgekit_verify.check.live.scenarios import LOADS, Load, LoadKind, model_fails
 from bridgekit_verify.errors import UnusableBackend
 from bridgekit_verify.faults.proxy import Proxy, RunningToxic, proxy
@@ -83,7 +83,7 @@ class LoadSession:
         self, backend: Backend, driver: BackendDriver, requests: Requests, ledger: ModelLedger, load: Load, url: str,
         *, seed: int = 0, max_frames: int | None = None,
     ) -> None:  # fmt: skip
-        self.recorder = Recorder(backend.stream_dialect())
+        self.recorder = LiveRecorder(backend.stream_dialect())
         self.problems: list[str] = []
         """Requests that failed, connections that the backend ended, and runs without an end."""
         self.limit: str | None = None
@@ -224,8 +224,8 @@ class LoadSession:
             async with self._path(thread, client, kind if run.number == 1 else LoadKind(kind.script, slow=kind.slow)):
                 await self._start(client, run)
                 while self._was_cut(client):
-                    if self._backend.resume is None:
-                        self._excuse([run], [client], NOT_RESUMED)
+                    self._note_cut([run], client)
+                    if run.excused:
                         return
                     await self._reconnect(client)
                     await self._driver.listen(client)
@@ -290,14 +290,21 @@ class LoadSession:
                 except (RunRefused, *CONNECTION_ERRORS) as error:
                     client.closed_because = reason_of(error)
                 if self._was_cut(client):
-                    if self._backend.resume is None:
-                        self._excuse(thread.open_runs, [client], NOT_RESUMED)
+                    self._note_cut(thread.open_runs, client)
                 elif thread.open_runs or not client.was_open:
                     self.problems.append(f"client {client.id}: {client.closed_because or 'the connection ended'}")
                 failed = 0 if client.was_open else failed + 1
                 await self._reconnect(client)
             reason = client.closed_because or "the connection ended"
             raise UnusableBackend(self._backend.path, f"client {client.id} failed {failed} times to connect: {reason}")
+
+    def _note_cut(self, runs: Iterable[RequestedRun], client: LiveClient) -> None:
+        """Note that the check cut a client's connection: with `[resume]`, nothing of these runs may be missing."""
+        if self._backend.resume is None and self._backend.kind != "class":
+            self._excuse(runs, [client], NOT_RESUMED)
+            return
+        for run in runs:
+            self._ledger.add_cut(run.canary, client.id)
 
     def _excuse(self, runs: Iterable[RequestedRun], clients: Iterable[LiveClient], reason: str) -> None:
         """Note why what is missing of these runs is not lost."""

@@ -11,13 +11,13 @@ from bridgekit_verify.check.frames import Message, ObservedFrame, decode_text
 from bridgekit_verify.check.live.clients import LiveClient, RequestedRun
 from bridgekit_verify.errors import UnusableRecording
 
-__all__ = ["Recorder"]
+__all__ = ["LiveRecorder"]
 
 WORD: Final = re.compile(r"\w+")
 ENDS: Final = ("ended", "error")
 
 
-class Recorder:
+class LiveRecorder:
     """The messages of all clients, in the order in which they were read."""
 
     def __init__(self, dialect: StreamDialect | None) -> None:

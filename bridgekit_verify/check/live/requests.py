@@ -196,7 +196,10 @@ def _chat_entry(value: object, number: int) -> Entry:
         raise BadModelRequest(f"{path} must be an object whose role is one of {', '.join(ROLES)}")
     role = value["role"]
     entry = Entry(role, text_of(value.get("content")))
-    for index, call in enumerate(value.get("tool_calls") or ()):
+    calls = value.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise BadModelRequest(f"{path}.tool_calls must be a list")
+    for index, call in enumerate(calls):
         function = _part(call, "function", f"{path}.tool_calls[{index}]")
         entry.calls[_string(call, "id", path)] = _string(function, "arguments", path)
     if role == "tool":

@@ -27,6 +27,8 @@ START_SECONDS: Final = 30.0
 RUNNING_SECONDS: Final = 5.0
 """How long a backend that runs already may take to answer."""
 STOP_SECONDS: Final = 5.0
+EXIT_SECONDS: Final = 0.3
+"""How long after a failed connection the exit of the process may become known."""
 REQUEST_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.05
 SHOWN_LINES: Final = 3
@@ -50,6 +52,13 @@ class RunningBackend:
         lines = [*self.process.error_output.splitlines(), *self.output][-SHOWN_LINES:]
         text = f"; it wrote: {' | '.join(line.strip() for line in lines if line.strip())}" if lines else ""
         return f"the backend ended with exit code {self.process.exit_code}{text}"
+
+    async def find_problem(self) -> str | None:
+        """Return why the backend does not run any more, if it has just ended."""
+        if self.process is not None:
+            with suppress(ProcessTimeout):
+                await self.process.wait(within=EXIT_SECONDS)
+        return self.problem
 
     async def read_output(self) -> None:
         """Read what the process writes: it would block when the pipe is full."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import httpx
@@ -18,8 +19,8 @@ from bridgekit_verify.check.live.model_server import ModelServer
 from bridgekit_verify.check.live.saved_run import LiveRun
 
 Value = dict[str, Any]
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}, "n": {"type": "integer"}}}
-TOOLS = [
+PARAMETERS: Value = {"type": "object", "properties": {"city": {"type": "string"}, "n": {"type": "integer"}}}
+TOOLS: list[Value] = [
     {"type": "function", "function": {"name": name, "description": "looks up", "parameters": PARAMETERS}}
     for name in ("look_up", "search")
 ]
@@ -35,7 +36,9 @@ class Event(NamedTuple):
     name: str = ""
 
 
-def ask(client: httpx.Client, prompt: str, *, history: list[Value] | None = None) -> Iterator[Event]:
+def ask(  # noqa: C901  # the loop of an agent, at a glance
+    client: httpx.Client, prompt: str, *, history: list[Value] | None = None
+) -> Iterator[Event]:
     """Run the agent for one prompt: ask the model, run its tools, and ask again until it calls none."""
     messages = [*(history or []), {"role": "user", "content": prompt}]
     while True:
@@ -87,7 +90,9 @@ def texts(events: list[Event]) -> Iterator[tuple[str, list[Event]]]:
         yield kind, list(group)
 
 
-def ag_ui(run: str, thread: str, events: list[Event]) -> Iterator[Value]:
+def ag_ui(  # noqa: C901  # one branch for each kind of event
+    run: str, thread: str, events: list[Event]
+) -> Iterator[Value]:
     yield {"type": "RUN_STARTED", "threadId": thread, "runId": run}
     snapshot: list[Value] = [{"id": "u", "role": "user", "content": "?"}]
     for number, (kind, group) in enumerate(texts(events)):
@@ -121,7 +126,7 @@ def openai(run: str, thread: str, events: list[Event]) -> Iterator[Value]:
     yield from ({**value, "sequence_number": number} for number, value in enumerate(_openai(run, events)))
 
 
-def _openai(run: str, events: list[Event]) -> Iterator[Value]:
+def _openai(run: str, events: list[Event]) -> Iterator[Value]:  # noqa: C901  # one branch for each kind of event
     yield {"type": "response.created", "response": {"id": run, "output": []}}
     output: list[Value] = []
     items: dict[str, Value] = {}
@@ -154,7 +159,9 @@ def _openai(run: str, events: list[Event]) -> Iterator[Value]:
     yield {"type": "response.completed", "response": {"id": run, "output": output}}
 
 
-def vercel(run: str, thread: str, events: list[Event]) -> Iterator[Value]:
+def vercel(  # noqa: C901  # one branch for each kind of event
+    run: str, thread: str, events: list[Event]
+) -> Iterator[Value]:
     yield {"type": "start", "messageId": f"m-{run}"}
     for number, (kind, group) in enumerate(texts(events)):
         if kind == "text":
@@ -252,6 +259,21 @@ def answered(scenario: str) -> tuple[ModelLedger, list[tuple[UserPrompt, list[Ev
             for name, user, thread in CLIENTS
         ]
         return ledger, [(prompt, list(ask(client, prompt.text))) for prompt in prompts]
+
+
+def interrupted(scenario: str) -> tuple[ModelLedger, list[tuple[UserPrompt, list[Event]]]]:
+    """As `answered`, with a model that dies: the agent shows what it got."""
+    ledger = ModelLedger()
+    with ModelServer(ledger) as model, httpx.Client(base_url=model.url) as client:
+        prompts = [ledger.add_prompt(user=u, thread=t, clients=[name], scenario=scenario) for name, u, t in CLIENTS]
+        asked = []
+        for prompt in prompts:
+            events: list[Event] = []
+            with suppress(httpx.RemoteProtocolError):
+                for event in ask(client, prompt.text):
+                    events.append(event)  # noqa: PERF402  # an error must leave those before it
+            asked.append((prompt, events))
+    return ledger, asked
 
 
 def sound_run(dialect: str, ledger: ModelLedger, asked: list[tuple[UserPrompt, list[Event]]]) -> LiveRun:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 from starlette.applications import Starlette
@@ -25,7 +26,8 @@ from tests.verify.check.live.tiny_backends import create_app
 from tests.verify.check.live.tiny_files import DIALECT, FILES, KINDS, START, tiny_backend, write_backend
 
 pytestmark = pytest.mark.slow
-SMALL = Load(users=2, threads=1, runs=2)
+SMALL = Load(users=2, threads=1, runs=1, quiet_seconds=0.3, settle_seconds=0.1)
+TWO_RUNS = msgspec.structs.replace(SMALL, runs=2)
 SOCKETS = [kind for kind in KINDS if kind != "response"]
 
 
@@ -71,7 +73,7 @@ async def test_frames_that_reach_all_threads_reach_the_wrong_user(tmp_path: Path
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_run_without_an_end_is_found_and_does_not_stop_the_load(tmp_path: Path, kind: str) -> None:
-    result = await check_backend(tiny_backend(tmp_path, kind, "no_end"), SMALL, scenarios=("text",))
+    result = await check_backend(tiny_backend(tmp_path, kind, "no_end"), TWO_RUNS, scenarios=("text",))
     assert Property.ENDED in broken(result)
     assert len(result.run.ledger.prompts) == 4
 
@@ -85,7 +87,7 @@ async def test_events_that_are_lost_while_a_client_is_offline_break_the_resume(t
 @pytest.mark.parametrize("kind", SOCKETS)
 async def test_what_a_cut_connection_misses_is_unknown_if_no_resume_is_stated(tmp_path: Path, kind: str) -> None:
     backend = tiny_backend(tmp_path, kind, "offline", without="resume")
-    result = await check_backend(backend, SMALL, scenarios=("cut",))
+    result = await check_backend(backend, TWO_RUNS, scenarios=("cut",))
     assert broken(result) == set(), result.text
     assert states(result)[Property.LOST] is State.UNKNOWN
     assert states(result)[Property.RESUME] is State.UNKNOWN
@@ -125,12 +127,13 @@ async def test_saved_run_is_judged_again_with_the_same_bytes(tmp_path: Path) -> 
     assert again[0].answers == result.verdict.answers
 
 
-@pytest.mark.parametrize("scenarios", [("text",), ("text", "cut")])
-async def test_same_seed_gives_the_same_prompts_and_clients(tmp_path: Path, scenarios: tuple[str, ...]) -> None:
+async def test_same_seed_gives_the_same_prompts_and_clients(tmp_path: Path) -> None:
     backend = tiny_backend(tmp_path, "response")
     first, second, other = [
         {(each.canary, each.user, each.clients) for each in result.run.ledger.prompts}
-        for result in [await check_backend(backend, SMALL, scenarios=scenarios, seed=seed) for seed in (1, 1, 2)]
+        for result in [
+            await check_backend(backend, SMALL, scenarios=("text", "burst"), seed=seed) for seed in (1, 1, 2)
+        ]
     ]
     assert first == second
     assert not {canary for canary, *_ in first} & {canary for canary, *_ in other}
@@ -301,7 +304,7 @@ async def test_python_class_drives_what_a_file_cannot_express(tmp_path: Path) ->
 @pytest.mark.parametrize("app", [create_app, f"{__package__}.tiny_backends:create_app"], ids=["function", "name"])
 async def test_application_is_judged_in_this_process(tmp_path: Path, app: object) -> None:
     before = dict(os.environ)
-    result = check_app(tiny_backend(tmp_path, "websocket"), app, load=SMALL, scenarios=("text", "cut"))
+    result = check_app(tiny_backend(tmp_path, "websocket"), app, load=SMALL, scenarios=("text",))
     assert result.passed, result.text
     assert dict(os.environ) == before
 
@@ -309,8 +312,28 @@ async def test_application_is_judged_in_this_process(tmp_path: Path, app: object
 async def test_application_whose_lifespan_fails_gives_one_line(tmp_path: Path) -> None:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        Path("/no/such/database").read_bytes()
+        await anyio.Path("/no/such/database").read_bytes()
         yield
 
     with pytest.raises(UnusableBackend, match=r"\[start\] the application ended"):
         check_app(tiny_backend(tmp_path, "websocket"), Starlette(lifespan=lifespan))
+
+
+def test_fixture_checks_an_application_and_starts_a_command(
+    tmp_path: Path, bridgekit_check: Callable[..., BackendCheck]
+) -> None:
+    path = write_backend(tmp_path, "response")
+    for app in (create_app, None):
+        result = bridgekit_check(path, app=app, load=SMALL, scenarios=("text",))
+        assert result.passed, result.text
+
+
+async def test_stream_that_the_answer_names_is_the_response_of_its_run(tmp_path: Path) -> None:
+    text = FILES["response"].replace("POST /chat", "POST /post").replace("body = {", 'body = { user = "{user}",')
+    text = text.replace("[listen]", 'values = { job = "run.id" }\n[listen]')
+    text = text.replace(
+        'kind = "response"', 'kind = "response"\nurl = "/events?user={user}&thread={thread}&until={job}"'
+    )
+    (tmp_path / "b.toml").write_text(text)
+    result = await check_backend(load_backend(tmp_path / "b.toml"), SMALL, scenarios=("text",))
+    assert result.passed, result.text

@@ -28,8 +28,8 @@ def defect(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> s
 
 SUBJECTS = [
     ("no_model", 3, "the backend never called the model"),
-    ("silent", 4, "returned nothing"),
-    ("echo", 5, "echo"),
+    ("silent", 4, "the backend returned nothing of the model's answers"),
+    ("echo", 5, "returned the prompt instead of an answer"),
 ]
 
 
@@ -46,7 +46,7 @@ def test_backend_that_cannot_be_judged_has_its_own_message_and_exit_code(
     assert message in printed
     assert main(["check", saved, "--json"]) == code, "the saved run"
     (found,) = json.loads(capsys.readouterr().out)["recordings"]
-    assert {each["state"] for each in found["answers"]} == {"unknown"}
+    assert "holds" not in {each["state"] for each in found["answers"]}
 
 
 @pytest.mark.parametrize("defect", ["drop"], indirect=True)

@@ -1,4 +1,4 @@
-"""Damaged live runs: with the ledger, each kind of damage is found under its name, with nothing but its consequences."""
+"""Damaged live runs: the ledger finds each kind of damage under its name, with nothing but its consequences."""
 
 from __future__ import annotations
 
