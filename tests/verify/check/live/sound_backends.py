@@ -5,6 +5,7 @@ It shares no code with the checker: it reads the model's stream as a client libr
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.live.ledger import ModelLedger, UserPrompt
@@ -288,3 +290,16 @@ def sound_run(dialect: str, ledger: ModelLedger, asked: list[tuple[UserPrompt, l
     ]
     messages = [each for group in itertools.zip_longest(*streams) for each in group if each is not None]
     return LiveRun(ledger, messages, named)
+
+
+@functools.cache
+def _asked(scenario: str) -> bytes:
+    return msgspec.msgpack.encode(answered(scenario))
+
+
+def sound(dialect: str, scenario: str = "calls") -> LiveRun:
+    """Return the run of a sound backend. Each caller gets its own, which it may change."""
+    ledger, asked = msgspec.msgpack.decode(
+        _asked(scenario), type=tuple[ModelLedger, list[tuple[UserPrompt, list[Event]]]]
+    )
+    return sound_run(dialect, ledger, asked)

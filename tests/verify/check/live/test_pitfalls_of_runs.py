@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,20 +16,10 @@ from bridgekit_verify.check.live.checking import LiveVerdict, Subject, check_run
 from bridgekit_verify.check.live.ledger import ModelLedger
 from bridgekit_verify.check.live.model_server import ModelServer
 from bridgekit_verify.check.live.saved_run import LiveRun
-from tests.verify.check.live.sound_backends import DIALECTS, TABLE, TOOLS, answered, ask, interrupted, sound_run
+from tests.verify.check.live.sound_backends import DIALECTS, TABLE, TOOLS, ask, interrupted, sound, sound_run
 from tests.verify.check.live.test_run_mutations import broken
 
 WITHOUT_POSITIONS = ("AG-UI", "Vercel UI stream")
-
-
-@functools.cache
-def _sound(dialect: str, scenario: str) -> bytes:
-    return msgspec.msgpack.encode(sound_run(dialect, *answered(scenario)))
-
-
-def sound(dialect: str, scenario: str = "calls") -> LiveRun:
-    """A run of its own for each test, which may change it."""
-    return msgspec.msgpack.decode(_sound(dialect, scenario), type=LiveRun)
 
 
 def answer(verdict: LiveVerdict, which: Property) -> tuple[State, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import random
 from collections import Counter
 
@@ -11,24 +10,15 @@ import pytest
 
 from bridgekit_verify.check.answers import State
 from bridgekit_verify.check.live.checking import LiveVerdict, check_run
-from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of
+from bridgekit_verify.check.live.saved_run import dialect_of
 from tests.verify.check.live.run_mutations import MUTATIONS
-from tests.verify.check.live.sound_backends import DIALECTS, answered, sound_run
+from tests.verify.check.live.sound_backends import DIALECTS, sound
 
 A_FEW_SEEDS = range(4)
 ALL_SEEDS = range(40)
 SCENARIOS = ("calls", "interleaved", "thinking")
 NO_ARGUMENTS = {("bridgekit", "merge calls")}
 """bridgekit shows no arguments."""
-
-
-@functools.cache
-def sound(dialect: str, scenario: str) -> LiveRun:
-    ledger, asked = runs_of(scenario)
-    return sound_run(dialect, ledger, asked)
-
-
-runs_of = functools.cache(answered)
 
 
 def broken(verdict: LiveVerdict) -> set[str]:
