@@ -15,7 +15,7 @@ from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.check.live.delivery import ClientTally, judge_delivery
 from bridgekit_verify.check.live.evidence import LEDGER, LedgerFindings, LiveEvidence, channel_name
-from bridgekit_verify.check.live.ledger import ModelLedger, Outcome
+from bridgekit_verify.check.live.ledger import ModelLedger, CallOutcome
 from bridgekit_verify.check.live.model_rules import judge_calls, judge_ends, judge_owners, judge_requests
 from bridgekit_verify.check.live.observing import observe
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered
@@ -110,7 +110,7 @@ def _subject(evidence: LiveEvidence) -> Subject:
         return Subject.ECHOED
     if not evidence.ledger.calls:
         return Subject.NEVER_CALLED
-    answered = any(call.outcome is Outcome.COMPLETE for calls in evidence.main.values() for call in calls)
+    answered = any(call.outcome is CallOutcome.COMPLETE for calls in evidence.main.values() for call in calls)
     return Subject.RETURNED_NOTHING if answered else Subject.JUDGED
 
 
@@ -183,7 +183,7 @@ def _notes(evidence: LiveEvidence) -> list[str]:
     found += [
         f"{count} calls of the model: {outcome}"
         for outcome, count in sorted(outcomes.items())
-        if outcome is not Outcome.COMPLETE
+        if outcome is not CallOutcome.COMPLETE
     ]
     channels = {channel[0] for calls in evidence.main.values() for call in calls for channel in call.channels}
     hidden = [channel_name(each).split()[0] if each == "a" else channel_name(each)
@@ -191,7 +191,7 @@ def _notes(evidence: LiveEvidence) -> list[str]:
     found += [f"no client is shown the model's {each}" for each in hidden]
     main = {(call.canary, call.number) for calls in evidence.main.values() for call in calls}
     answered = [
-        each for each in ledger.calls if each.outcome is not Outcome.REFUSED and each.canary in evidence.prompts
+        each for each in ledger.calls if each.outcome is not CallOutcome.REFUSED and each.canary in evidence.prompts
     ]
     others = sum((each.canary, each.number) not in main for each in answered)
     if others:

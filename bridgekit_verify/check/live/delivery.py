@@ -10,7 +10,7 @@ import msgspec
 
 from bridgekit_verify.check.answers import Evidence, Property, excerpt
 from bridgekit_verify.check.live.evidence import ExpectedText, LedgerFindings, LiveEvidence, channel_name
-from bridgekit_verify.check.live.ledger import Outcome
+from bridgekit_verify.check.live.ledger import CallOutcome
 from bridgekit_verify.check.live.markers import Marker
 from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
 from bridgekit_verify.errors import LedgerImbalance
@@ -77,7 +77,7 @@ def _judge_expected(evidence: LiveEvidence, findings: LedgerFindings, text: Expe
         tally.unknown += len(missing)
         if text.excuse is None and text.channel[0] != "a":
             findings.unknown(Property.LOST, f"the {channel_name(text.channel)} is shown to no client")
-        elif text.excuse is not None and text.call.outcome is not Outcome.ENDED_EARLY:
+        elif text.excuse is not None and text.call.outcome is not CallOutcome.ENDED_EARLY:
             findings.unknown(Property.LOST, f"{len(missing)} pieces of {text} did not arrive, and {text.excuse}")
         return
     tally.lost += len(missing)
@@ -234,7 +234,7 @@ def _judge_text(evidence: LiveEvidence, findings: LedgerFindings, text: Expected
     if not received or sent in received:
         return
     if text.excuse is not None:
-        if text.call.outcome is not Outcome.ENDED_EARLY and not sent.startswith(received[0]):
+        if text.call.outcome is not CallOutcome.ENDED_EARLY and not sent.startswith(received[0]):
             findings.unknown(Property.TEXT, f"{text} is not complete, and {text.excuse}")
         return
     if _is_received_twice(evidence, text):

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from bridgekit_verify.check.answers import Evidence, Property, RecordedViolation
 from bridgekit_verify.check.dialects import StreamDialect
-from bridgekit_verify.check.live.ledger import ModelCall, ModelLedger, Outcome, UserPrompt
+from bridgekit_verify.check.live.ledger import ModelCall, ModelLedger, CallOutcome, UserPrompt
 from bridgekit_verify.check.live.markers import Marker, markers_in
 from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
 
@@ -95,7 +95,7 @@ class LiveEvidence:
         """The messages that hold only canaries of other users and threads."""
         self.early_ends = set[str]()
         """The clients that received frames of a run after its end."""
-        self.dead = {call.canary for call in ledger.calls if call.outcome is Outcome.ENDED_EARLY}
+        self.dead = {call.canary for call in ledger.calls if call.outcome is CallOutcome.ENDED_EARLY}
         """The prompts for which the model died in mid-answer."""
 
     def _main_calls(self, canary: str) -> Iterator[ModelCall]:
@@ -103,7 +103,7 @@ class LiveEvidence:
 
         Such a call has other instructions than a call of the same round that was shown, or used; it itself was not.
         """
-        calls = [call for call in self.ledger.calls_of(canary) if call.outcome is not Outcome.REFUSED]
+        calls = [call for call in self.ledger.calls_of(canary) if call.outcome is not CallOutcome.REFUSED]
         echoed = {id_ for call in calls for id_ in call.results}
         used = {
             call.number
@@ -159,7 +159,7 @@ class LiveEvidence:
             for name in prompt.clients:
                 for call in calls:
                     excuse = self.excuses.get((canary, name))
-                    if excuse is None and call.outcome in (Outcome.ENDED_EARLY, Outcome.OPEN):
+                    if excuse is None and call.outcome in (CallOutcome.ENDED_EARLY, CallOutcome.OPEN):
                         excuse = "the model's answer had no end"
                     for channel in call.channels:
                         markers = tuple(markers_in(call.text(channel)))

@@ -19,7 +19,7 @@ __all__ = [
     "ModelCall",
     "ModelLedger",
     "NeutralCall",
-    "Outcome",
+    "CallOutcome",
     "RejectedCall",
     "UserPrompt",
     "WireText",
@@ -49,7 +49,7 @@ class Excuse(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Outcome(enum.StrEnum):
+class CallOutcome(enum.StrEnum):
     """How an answer of the model ended."""
 
     COMPLETE = "complete"
@@ -77,7 +77,7 @@ class ModelCall(msgspec.Struct):
     """Every canary in the request, in prompts and in markers."""
     pieces: list[SentPiece] = msgspec.field(default_factory=list)
     calls: list[SentCall] = msgspec.field(default_factory=list)
-    outcome: Outcome = Outcome.OPEN
+    outcome: CallOutcome = CallOutcome.OPEN
     arguments: dict[str, str] = msgspec.field(default_factory=dict)
     """By call id, the arguments that the backend repeated in this request."""
     results: dict[str, str] = msgspec.field(default_factory=dict)

@@ -9,7 +9,7 @@ from typing import Any
 
 from bridgekit_verify.check.answers import Property, excerpt
 from bridgekit_verify.check.live.evidence import LedgerFindings, LiveEvidence
-from bridgekit_verify.check.live.ledger import Outcome, UserPrompt
+from bridgekit_verify.check.live.ledger import CallOutcome, UserPrompt
 from bridgekit_verify.check.live.markers import canaries_in, markers_in
 from bridgekit_verify.check.live.observing import ObservedClient, raw_text
 from bridgekit_verify.check.live.scripts import SentCall
@@ -100,7 +100,7 @@ def _expected_calls(evidence: LiveEvidence) -> Iterator[tuple[ObservedClient, Us
     for canary, calls in evidence.main.items():
         prompt = evidence.prompts[canary]
         for name, made in itertools.product(prompt.clients, calls):
-            if (canary, name) not in evidence.excuses and made.outcome is Outcome.COMPLETE:
+            if (canary, name) not in evidence.excuses and made.outcome is CallOutcome.COMPLETE:
                 for call in made.calls:
                     yield evidence.clients[name], prompt, call
 
@@ -150,7 +150,7 @@ def _same(value: Any, arguments: str) -> bool:
 
 def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
     """Compare the arguments that later requests hold. The first request that holds others shows the damage."""
-    sent = {call.id: call for made in evidence.ledger.calls for call in made.calls if made.outcome is Outcome.COMPLETE}
+    sent = {call.id: call for made in evidence.ledger.calls for call in made.calls if made.outcome is CallOutcome.COMPLETE}
     compared, reported = 0, set[str]()
     for made in evidence.ledger.calls:
         for id_, arguments in made.arguments.items():
@@ -238,10 +238,10 @@ def judge_requests(evidence: LiveEvidence, findings: LedgerFindings) -> None:
         attempts = evidence.ledger.calls_of(canary)
         if not attempts:
             findings.broken(Property.MODEL, "not called", prompt, f"the backend never called the model for {canary}")
-        retried += sum(each.outcome in (Outcome.REFUSED, Outcome.ENDED_EARLY) for each in attempts)
+        retried += sum(each.outcome in (CallOutcome.REFUSED, CallOutcome.ENDED_EARLY) for each in attempts)
         asked = defaultdict[tuple[int, str], list[int]](list)
         for call in calls:
-            if call.outcome in (Outcome.COMPLETE, Outcome.CLOSED):
+            if call.outcome in (CallOutcome.COMPLETE, CallOutcome.CLOSED):
                 asked[call.round, call.setting].append(call.number)
         for numbers in asked.values():
             if len(numbers) > 1:

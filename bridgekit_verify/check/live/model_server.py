@@ -21,9 +21,9 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bridgekit_verify.check.live.answers import AnswerHead, Step, whole_answer, write_answer
-from bridgekit_verify.check.live.ledger import ModelCall, ModelLedger, NeutralCall, Outcome, RejectedCall
+from bridgekit_verify.check.live.ledger import ModelCall, ModelLedger, NeutralCall, CallOutcome, RejectedCall
 from bridgekit_verify.check.live.markers import prompt_text
-from bridgekit_verify.check.live.requests import BadModelRequest, Entry, ModelRequest, read_chat, read_responses
+from bridgekit_verify.check.live.requests import BadModelRequest, RequestEntry, ModelRequest, read_chat, read_responses
 from bridgekit_verify.check.live.scripts import SCENARIOS, SentPiece, Turn, plan_turn
 
 __all__ = ["ModelServer", "model_application"]
@@ -155,7 +155,7 @@ class _Model:
         script = SCENARIOS[scenario]
         self._ledger.calls.append(call)
         if call.number <= script.refusals:
-            call.outcome = Outcome.REFUSED
+            call.outcome = CallOutcome.REFUSED
             return _error(503, "the scripted model refuses this attempt, as its scenario says", RETRY_SOON)
         turn = plan_turn(script, call.canary, call.number, call.round, asked.tools, asked.parallel)
         call.calls = list(turn.calls)
@@ -187,7 +187,7 @@ class _Model:
         return call, scenario
 
 
-def _note_echo(call: ModelCall, entry: Entry) -> None:
+def _note_echo(call: ModelCall, entry: RequestEntry) -> None:
     call.arguments.update(entry.calls)
     if entry.result_of is not None:
         call.results[entry.result_of] = entry.text
@@ -203,7 +203,7 @@ def _respond(
     if turn.ends_after is not None:
         return _WrittenAnswer([(None, b'{"id": '), (turn.pieces[0], b"")], 0, call, 0.0, "application/json")
     if call is not None:
-        call.pieces, call.outcome = list(turn.pieces), Outcome.COMPLETE
+        call.pieces, call.outcome = list(turn.pieces), CallOutcome.COMPLETE
     return JSONResponse(whole_answer(asked, turn, head))
 
 
@@ -230,8 +230,8 @@ class _WrittenAnswer(Response):
             group.start_soon(watch)
             await self._write(send)
             group.cancel_scope.cancel()
-        if self._call.outcome is Outcome.OPEN:
-            self._call.outcome = Outcome.CLOSED
+        if self._call.outcome is CallOutcome.OPEN:
+            self._call.outcome = CallOutcome.CLOSED
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -239,7 +239,7 @@ class _WrittenAnswer(Response):
         for piece, data in self._steps:
             if piece is not None:
                 if written == self._ends_after:
-                    self._call.outcome = Outcome.ENDED_EARLY
+                    self._call.outcome = CallOutcome.ENDED_EARLY
                     return  # the server closes the connection of an answer that has no end
                 await anyio.sleep(self._pause_seconds)
             await send({"type": "http.response.body", "body": data, "more_body": True})
@@ -247,5 +247,5 @@ class _WrittenAnswer(Response):
                 self._call.pieces.append(piece)
                 written += 1
                 if written == total:  # what follows only ends the answer: clients may stop reading here
-                    self._call.outcome = Outcome.COMPLETE
+                    self._call.outcome = CallOutcome.COMPLETE
         await send({"type": "http.response.body", "body": b""})

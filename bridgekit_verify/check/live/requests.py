@@ -12,7 +12,7 @@ from bridgekit.errors import BridgekitError
 from bridgekit_verify.check.live.markers import PROMPT, canaries_in
 from bridgekit_verify.check.live.scripts import OfferedTool
 
-__all__ = ["BadModelRequest", "Entry", "ModelRequest", "read_chat", "read_responses"]
+__all__ = ["BadModelRequest", "RequestEntry", "ModelRequest", "read_chat", "read_responses"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -22,7 +22,7 @@ class BadModelRequest(BridgekitError, ValueError):
 
 
 @dataclass
-class Entry:
+class RequestEntry:
     """One message, tool call or tool result of a request."""
 
     role: str
@@ -39,7 +39,7 @@ class ModelRequest:
     api: Literal["chat", "responses"]
     model: str
     stream: bool
-    entries: list[Entry]
+    entries: list[RequestEntry]
     tools: list[OfferedTool]
     parallel: bool = True
     include_usage: bool = False
@@ -99,7 +99,7 @@ def read_responses(body: object) -> ModelRequest:
     items = [{"role": "user", "content": given}] if isinstance(given, str) else _list(request, "input")
     entries = [entry for number, each in enumerate(items) for entry in _item(each, number)]
     if isinstance(request.get("instructions"), str):
-        entries.insert(0, Entry("system", request["instructions"]))
+        entries.insert(0, RequestEntry("system", request["instructions"]))
     previous = request.get("previous_response_id")
     if previous is not None and not isinstance(previous, str):
         raise BadModelRequest(f"previous_response_id must be a string, not {previous!r}")
@@ -190,12 +190,12 @@ def text_of(content: object) -> str:
     return ""
 
 
-def _chat_entry(value: object, number: int) -> Entry:
+def _chat_entry(value: object, number: int) -> RequestEntry:
     path = f"messages[{number}]"
     if not isinstance(value, dict) or value.get("role") not in ROLES:
         raise BadModelRequest(f"{path} must be an object whose role is one of {', '.join(ROLES)}")
     role = value["role"]
-    entry = Entry(role, text_of(value.get("content")))
+    entry = RequestEntry(role, text_of(value.get("content")))
     calls = value.get("tool_calls") or []
     if not isinstance(calls, list):
         raise BadModelRequest(f"{path}.tool_calls must be a list")
@@ -207,7 +207,7 @@ def _chat_entry(value: object, number: int) -> Entry:
     return entry
 
 
-def _item(value: object, number: int) -> Iterator[Entry]:
+def _item(value: object, number: int) -> Iterator[RequestEntry]:
     path = f"input[{number}]"
     if not isinstance(value, dict):
         raise BadModelRequest(f"{path} must be an object")
@@ -215,12 +215,12 @@ def _item(value: object, number: int) -> Iterator[Entry]:
     if kind == "message":
         if value.get("role") not in ROLES[:4]:
             raise BadModelRequest(f"{path}.role must be one of {', '.join(ROLES[:4])}")
-        yield Entry(value["role"], text_of(value.get("content")))
+        yield RequestEntry(value["role"], text_of(value.get("content")))
     elif kind == "function_call":
         call = {_string(value, "call_id", path): _string(value, "arguments", path)}
-        yield Entry("assistant", calls=call)
+        yield RequestEntry("assistant", calls=call)
     elif kind == "function_call_output":
-        yield Entry("tool", text_of(value.get("output")), result_of=_string(value, "call_id", path))
+        yield RequestEntry("tool", text_of(value.get("output")), result_of=_string(value, "call_id", path))
 
 
 def _string(value: Mapping[str, Any], name: str, path: str) -> str:

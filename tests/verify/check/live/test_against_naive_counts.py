@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.live.checking import check_run
-from bridgekit_verify.check.live.ledger import ModelCall, ModelLedger, Outcome
+from bridgekit_verify.check.live.ledger import ModelCall, ModelLedger, CallOutcome
 from bridgekit_verify.check.live.saved_run import LiveRun
 from bridgekit_verify.check.live.scripts import SentPiece
 
@@ -52,7 +52,7 @@ def ledger() -> ModelLedger:
     for canary, clients in PROMPTS:
         user, thread = CLIENTS[clients[0]]
         made.add_prompt(user=user, thread=thread, clients=clients, canary=canary)
-        call = ModelCall(canary, 1, 0, "chat", True, True, "", (canary,), outcome=Outcome.COMPLETE)
+        call = ModelCall(canary, 1, 0, "chat", True, True, "", (canary,), outcome=CallOutcome.COMPLETE)
         call.pieces = [SentPiece("t", f"{' ' if n else ''}[{canary}.1.t.{n + 1}] word") for n in range(SENT)]
         made.calls.append(call)
     return made

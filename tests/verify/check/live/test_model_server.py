@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bridgekit_verify.check.live.ledger import ModelLedger, Outcome, UserPrompt
+from bridgekit_verify.check.live.ledger import ModelLedger, CallOutcome, UserPrompt
 from bridgekit_verify.check.live.markers import markers_in
 from bridgekit_verify.check.live.model_server import ModelServer
 from bridgekit_verify.check.live.scripts import SCENARIOS
@@ -73,7 +73,7 @@ def test_agent_receives_exactly_what_the_ledger_holds(model: Asked, scenario: st
     assert all(markers_in(text) for text in texts)
     refusals = SCENARIOS[scenario].refusals
     outcomes = [call.outcome for call in model.ledger.calls]
-    assert outcomes == [Outcome.REFUSED] * refusals + [Outcome.COMPLETE] * (len(outcomes) - refusals)
+    assert outcomes == [CallOutcome.REFUSED] * refusals + [CallOutcome.COMPLETE] * (len(outcomes) - refusals)
 
 
 def deltas(response: httpx.Response) -> list[Value]:
@@ -143,7 +143,7 @@ def test_next_turn_follows_a_tool_result_in_each_api(model: Asked) -> None:
 def test_refused_attempt_is_503_and_its_retry_is_answered(model: Asked, api: str, stream: bool) -> None:
     post, prompt = getattr(model, api), model.prompt("retry")
     assert [post(prompt.text, stream=stream).status_code for _ in range(3)] == [503, 200, 200]
-    assert [each.outcome for each in model.ledger.calls] == [Outcome.REFUSED, Outcome.COMPLETE, Outcome.COMPLETE]
+    assert [each.outcome for each in model.ledger.calls] == [CallOutcome.REFUSED, CallOutcome.COMPLETE, CallOutcome.COMPLETE]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -154,7 +154,7 @@ def test_connection_ends_in_mid_answer(model: Asked, api: str, stream: bool, sce
     with pytest.raises(httpx.RemoteProtocolError):
         getattr(model, api)(model.prompt(scenario).text, stream=stream, **tools)
     call = model.ledger.calls[0]
-    assert call.outcome is Outcome.ENDED_EARLY
+    assert call.outcome is CallOutcome.ENDED_EARLY
     assert bool(call.pieces) == stream
 
 
@@ -164,10 +164,10 @@ def test_ledger_records_that_the_backend_closed_the_connection(model: Asked) -> 
     with model.http.stream("POST", "chat/completions", json=body) as response:
         next(line for line in response.iter_lines() if "[K" in line)
     for _ in range(1_000):  # the server sees the end while it serves others
-        if model.ledger.calls[0].outcome is not Outcome.OPEN:
+        if model.ledger.calls[0].outcome is not CallOutcome.OPEN:
             break
         model.http.get("models")
-    assert model.ledger.calls[0].outcome is Outcome.CLOSED
+    assert model.ledger.calls[0].outcome is CallOutcome.CLOSED
     assert 0 < len(model.ledger.calls[0].pieces) < SCENARIOS["slow"].texts
 
 
