@@ -19,9 +19,10 @@ import anyio
 import msgspec
 
 from bridgekit import __version__
-from bridgekit_verify.check.answers import Property, PropertyAnswer, State
+from bridgekit_verify.check.answers import PropertyAnswer, State
 from bridgekit_verify.check.live.backends import BackendCheck, check_backend
 from bridgekit_verify.check.live.config import Backend, load_backend
+from bridgekit_verify.check.live.saved_run import LiveRun, numbered
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.faults.redis_servers import redis_url
 from bridgekit_verify.studies.other_backends import with_command
@@ -31,6 +32,7 @@ ENVIRONMENTS: Final = Path(".subjects")
 LOAD: Final = Load(users=2, threads=2, runs=2)
 SEED: Final = 7
 SHOWN_VIOLATIONS: Final = 2
+SHOWN_CHARACTERS: Final = 200
 FORMS: Final = ("text", "thinking", "calls", "beside", "whole", "interleaved", "retry", "dies", "cut")
 """The scenarios: the last but three vary how a model streams, the others what fails."""
 
@@ -210,20 +212,32 @@ def sections(subject: Subject, results: dict[str, BackendCheck]) -> list[str]:
     """Return one section for each scenario with a broken property."""
     return [
         f"## {subject.name}: {scenario}\n\n{subject.notes.get(scenario, 'We found no report of it.')}\n\n"
-        + "\n".join(line for answer in result.verdict.answers for line in violations(answer))
+        + "\n".join(line for answer in result.verdict.answers for line in violations(answer, result.run))
+        + "\n"
         for scenario, result in results.items()
         if result.verdict.broken
     ]
 
 
-def violations(answer: PropertyAnswer) -> list[str]:
+def violations(answer: PropertyAnswer, run: LiveRun) -> list[str]:
     if answer.state is not State.BROKEN:
         return []
-    lines = [f"- *{Property(answer.property)}*, {answer.count} violations:"]
+    lines = [f"- *{answer.property.value}*, {answer.count} violations:"]
     for each in answer.violations[:SHOWN_VIOLATIONS]:
         lines.append(f"  - {each.message} ({each.source})")
-        lines += [f"    `{frame.client}, frame {frame.index}: {frame.excerpt}`" for frame in each.frames[:2]]
+        lines += [
+            f"    `{frame.client}, frame {frame.index}: {text_of(run, frame.index)}`" for frame in each.frames[:2]
+        ]
     return lines
+
+
+def text_of(run: LiveRun, index: int) -> str:
+    """Return the start of a frame, without what it repeats of the framework's own events."""
+    value = next(message.value for message in numbered(run.messages) if message.index == index)
+    if isinstance(value, dict):
+        value = {name: each for name, each in value.items() if name != "rawEvent"}
+    text = msgspec.json.encode(value).decode() if not isinstance(value, str) else value
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def main() -> int:
