@@ -84,6 +84,8 @@ def _seconds(text: str) -> float:
 def run(options: argparse.Namespace) -> int:
     if bool(options.files) == bool(options.backend):
         options.refuse("give recordings, or --backend and the TOML file of a backend")
+    if options.backend and options.dialect:
+        options.refuse("--dialect is for recordings: state the dialect in the TOML file of the backend")
     baseline = read_baseline(options.baseline) if options.baseline else Baseline("")
     verdicts, unusable = list[RecordingVerdict](), list[str]()
     if options.backend:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 
 import httpx
@@ -46,7 +47,9 @@ async def http_client() -> AsyncIterator[httpx.AsyncClient]:
     """Give a client without limits: hundreds of responses may be open, and a stream may be silent for long."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     timeout = httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None, write=ANSWER_TIMEOUT_SECONDS)
-    async with httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False) as client:
+    # Cookies are not kept: all users share this client. A file passes them on as values of `@cookie`.
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    async with httpx.AsyncClient(limits=limits, timeout=timeout, cookies=no_cookies, trust_env=False) as client:
         yield client
 
 
@@ -58,81 +61,86 @@ class Requests:
 
     async def prepare(self, step: Prepare, base_url: str, values: Values) -> dict[str, str]:
         """Send one request of `[[prepare]]` and return the values that its answer gives."""
-        answer = await self._answer("[[prepare]]", step.request, base_url, step.headers, step.body, values)
-        return self._values(f"[[prepare]] {step.request}", step.values, answer)
+        response = await self._ask("[[prepare]]", self.build(step.request, base_url, step.headers, step.body, values))
+        return self._values(f"[[prepare]] {step.request}", step.values, response)
 
-    def _values(self, request: str, wanted: Mapping[str, str], answer: Any) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for name, path in wanted.items():
-            value = locate(answer, steps_of(path))
-            if not isinstance(value, str | int):
-                text = f"{request}: the answer has no {path!r} for {{{name}}}: {_excerpt(answer)}"
-                raise UnusableBackend(self._backend.path, text)
-            found[name] = str(value)
-        return found
-
-    async def history(self, base_url: str, values: Values) -> Any:
-        """Return what the backend remembers of a thread."""
+    async def history(self, base_url: str, values: Values) -> str:
+        """Return what the backend remembers of a thread, as it answers."""
         asked = self._backend.history
         assert asked is not None
-        return await self._answer("[history]", asked.request, base_url, asked.headers, asked.body, values)
+        built = self.build(asked.request, base_url, asked.headers, asked.body, values)
+        return (await self._ask("[history]", built)).text
 
     async def start_run(self, base_url: str, values: Values) -> dict[str, str]:
         """Send the request for a run whose frames arrive elsewhere. Raises RunRefused or UnusableBackend."""
         run = self._backend.run
-        built = self.build(run.request, base_url, run.headers, run.body, values)
-        try:
-            response = await self._http.send(built)
-        except httpx.TransportError as error:
-            raise RunRefused(f"{run.request} failed: {reason_of(error)}") from error
-        self.check_status("[run]", run.request, response)
-        return (
-            self._values(f"[run] {run.request}", run.values, self._decoded("[run]", run.request, response))
-            if run.values
-            else {}
-        )
+        response = await self._send("[run]", self.build(run.request, base_url, run.headers, run.body, values))
+        return self._values(f"[run] {run.request}", run.values, response)
 
     def build(
         self, request: str, base_url: str, headers: Mapping[str, str], body: Body | None, values: Values
     ) -> httpx.Request:
         method, _, path = request.partition(" ")
-        content, sent = None, {"accept": ACCEPT}
-        if body is not None:
+        stated = {name.lower(): fill_text(value, values) for name, value in headers.items()}
+        content, kind = None, stated.get("content-type", "")
+        if isinstance(body, str) and "form-urlencoded" in kind:
+            content = fill_url(body, values)
+        elif body is not None:
             content, is_json = fill_body(body, values)
-            sent["content-type"] = "application/json" if is_json else "text/plain; charset=utf-8"
-        sent |= {name.lower(): fill_text(value, values) for name, value in headers.items()}
+            kind = kind or ("application/json" if is_json else "text/plain; charset=utf-8")
+        sent = {"accept": ACCEPT, **({"content-type": kind} if kind else {}), **stated}
         return self._http.build_request(method, base_url + fill_url(path, values), content=content, headers=sent)
 
-    def check_status(self, table: str, request: str, response: httpx.Response) -> None:
+    def check_status(self, table: str, response: httpx.Response) -> None:
         """Raise UnusableBackend for a status that says that the file is wrong, and RunRefused for any other error."""
-        status = response.status_code
-        if status < 300:
+        status, request = response.status_code, f"{response.request.method} {response.request.url.path}"
+        if status < 300 or (status < 400 and table == "[[prepare]]"):  # a login may answer with a redirect
             return
-        text = f"{request} answered {status}: {_excerpt(response.text)}"
+        detail = response.headers["location"] if response.has_redirect_location else _excerpt(response.text)
+        text = f"{request} answered {status}: {detail}"
         if status < 500 and status not in TEMPORARY:
             raise UnusableBackend(self._backend.path, f"{text}; correct {table}")
         raise RunRefused(text, temporary=status in TEMPORARY)
 
-    async def _answer(
-        self, table: str, request: str, base_url: str, headers: Mapping[str, str], body: Body | None, values: Values
-    ) -> Any:
-        built = self.build(request, base_url, headers, body, values)
+    async def _send(self, table: str, built: httpx.Request) -> httpx.Response:
         built.extensions["timeout"] = httpx.Timeout(ANSWER_TIMEOUT_SECONDS).as_dict()
         try:
             response = await self._http.send(built)
-            self.check_status(table, request, response)
-        except (httpx.TransportError, RunRefused) as error:
-            text = str(error) if isinstance(error, RunRefused) else f"{request} failed: {reason_of(error)}"
-            raise UnusableBackend(self._backend.path, f"{table} {text}") from error
-        return self._decoded(table, request, response)
+        except httpx.TransportError as error:
+            raise RunRefused(f"{built.method} {built.url.path} failed: {reason_of(error)}") from error
+        self.check_status(table, response)
+        return response
 
-    def _decoded(self, table: str, request: str, response: httpx.Response) -> Any:
+    async def _ask(self, table: str, built: httpx.Request) -> httpx.Response:
+        """Send a request without which the check cannot go on."""
         try:
-            return decode_json(response.content) if response.content else None
-        except ValueError as error:
-            raise UnusableBackend(
-                self._backend.path, f"{table} {request}: the answer is not JSON: {_excerpt(response.text)}"
-            ) from error
+            return await self._send(table, built)
+        except RunRefused as error:
+            raise UnusableBackend(self._backend.path, f"{table} {error}") from error
+
+    def _values(self, request: str, wanted: Mapping[str, str], response: httpx.Response) -> dict[str, str]:
+        """Return what these paths lead to: in the JSON answer, or `@cookie.NAME` and `@header.NAME`."""
+        found: dict[str, str] = {}
+        for name, path in wanted.items():
+            source, _, key = path.partition(".")
+            if source == "@cookie":
+                value: Any = response.cookies.get(key)
+            elif source == "@header":
+                value = response.headers.get(key)
+            else:
+                value = locate(_decoded(response), steps_of(path))
+            if not isinstance(value, str | int):
+                text = f"{request}: the answer has no {path!r} for {{{name}}}: {_excerpt(response.text)}"
+                raise UnusableBackend(self._backend.path, text)
+            found[name] = str(value)
+        return found
+
+
+def _decoded(response: httpx.Response) -> Any:
+    try:
+        return decode_json(response.content)
+    except ValueError:
+        return None
 
 
 class TomlDriver:
@@ -183,7 +191,7 @@ class TomlDriver:
             try:
                 if response.status_code >= 300:
                     await response.aread()
-                self._requests.check_status(table, request, response)
+                self._requests.check_status(table, response)
                 self._opened(client)
                 await _read_body(client, response)
             finally:

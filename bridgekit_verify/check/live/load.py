@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -166,10 +165,8 @@ class LoadSession:
             listening.cancel_scope.cancel()
         if self._backend.history is not None:
             for thread in threads:
-                answer = await self._requests.history(self._url, thread.values)
-                self._ledger.add_history(
-                    user=thread.values["user"], thread=thread.values["thread"], text=json.dumps(answer)
-                )
+                text = await self._requests.history(self._url, thread.values)
+                self._ledger.add_history(user=thread.values["user"], thread=thread.values["thread"], text=text)
 
     async def _drive(self, thread: LiveThread, kind: LoadKind, numbers: Iterator[int]) -> None:
         for number in numbers:

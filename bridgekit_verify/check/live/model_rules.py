@@ -236,7 +236,12 @@ def judge_requests(evidence: LiveEvidence, findings: LedgerFindings) -> None:
     for canary, prompt in evidence.prompts.items():
         calls = evidence.main[canary]
         attempts = evidence.ledger.calls_of(canary)
-        if not attempts:
+        excuse = next(
+            (evidence.excuses[key] for name in prompt.clients if (key := (canary, name)) in evidence.excuses), ""
+        )
+        if not attempts and excuse:
+            findings.unknown(Property.MODEL, f"the backend did not call the model for {canary}, and {excuse}")
+        elif not attempts:
             findings.broken(Property.MODEL, "not called", prompt, f"the backend never called the model for {canary}")
         retried += sum(each.outcome in (CallOutcome.REFUSED, CallOutcome.ENDED_EARLY) for each in attempts)
         asked = defaultdict[tuple[int, str], list[int]](list)

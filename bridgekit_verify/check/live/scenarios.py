@@ -13,6 +13,10 @@ from bridgekit_verify.errors import InvalidParameter
 __all__ = ["LOADS", "Load", "LoadKind", "default_scenarios", "model_fails"]
 
 
+MAX_CLIENTS: Final = 2_000
+"""Clients at once: one process reads them all."""
+
+
 class Load(msgspec.Struct, frozen=True):
     """How many users, threads and runs, and how long the check waits for them."""
 
@@ -38,6 +42,10 @@ class Load(msgspec.Struct, frozen=True):
         for name in ("users", "threads", "runs", "at_once", "tabs"):
             if getattr(self, name) < 1:
                 raise InvalidParameter(name, getattr(self, name), "at least 1")
+        if self.users * self.threads * self.tabs > MAX_CLIENTS:
+            raise InvalidParameter(
+                "users x threads x tabs", self.users * self.threads * self.tabs, f"at most {MAX_CLIENTS:,}"
+            )
 
 
 class LoadKind(NamedTuple):

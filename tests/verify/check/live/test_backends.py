@@ -17,8 +17,12 @@ from starlette.applications import Starlette
 from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.baseline import Baseline
 from bridgekit_verify.check.checking import check_recording
+from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.live.backends import BackendCheck, check_app, check_backend
+from bridgekit_verify.check.live.checking import check_run
 from bridgekit_verify.check.live.config import Start, load_backend
+from bridgekit_verify.check.live.ledger import ModelLedger
+from bridgekit_verify.check.live.saved_run import LiveRun
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.output import format_json
 from bridgekit_verify.errors import InvalidParameter, UnusableBackend
@@ -139,6 +143,18 @@ async def test_same_seed_gives_the_same_prompts_and_clients(tmp_path: Path) -> N
     assert not {canary for canary, *_ in first} & {canary for canary, *_ in other}
 
 
+def test_run_whose_request_was_cut_need_not_reach_the_model() -> None:
+    ledger = ModelLedger()
+    prompt = ledger.add_prompt(user="ann", thread="t", clients=["c"])
+    answers = {}
+    for reason in ("", "the connection was cut"):
+        if reason:
+            ledger.excuse(prompt.canary, "c", reason)
+        verdict = check_run(LiveRun(ledger, [Message("c", 0, 1, {"type": "go"}, "ann", "t")], {"kind": "type"}))
+        answers[reason] = {each.property: each.state for each in verdict.answers}[Property.MODEL]
+    assert list(answers.values()) == [State.BROKEN, State.UNKNOWN]
+
+
 # Limits
 
 
@@ -162,6 +178,11 @@ async def test_load_ends_after_max_frames(tmp_path: Path) -> None:
 def test_load_below_one_is_refused(name: str) -> None:
     with pytest.raises(InvalidParameter, match=f"{name} must be at least 1, not 0"):
         Load(**{name: 0})
+
+
+def test_load_with_too_many_clients_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="users x threads x tabs must be at most 2,000, not 20000"):
+        Load(users=100, threads=100, tabs=2)
 
 
 async def test_unknown_scenario_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -72,7 +72,13 @@ def test_sound_backend_exits_with_0(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["a.jsonl", "--backend", "b.toml"], ["--backend", "b.toml", "--scenario", "nope"]]
+    "arguments",
+    [
+        [],
+        ["a.jsonl", "--backend", "b.toml"],
+        ["--backend", "b.toml", "--scenario", "nope"],
+        ["--backend", "b.toml", "--dialect", "AG-UI"],
+    ],
 )
 def test_wrong_arguments_are_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
@@ -83,7 +89,9 @@ def test_wrong_arguments_are_refused_in_one_line(
         sys.exit(main(["check", *arguments]))
     assert refused.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert "recordings, or --backend" in last or "scenario must be one of" in last
+    assert (
+        "recordings, or --backend" in last or "scenario must be one of" in last or "--dialect is for recordings" in last
+    )
 
 
 def test_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
