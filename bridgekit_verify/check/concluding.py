@@ -88,7 +88,7 @@ def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | 
     """Return the answers for the frames that were judged. `limit` names what stopped the reading early."""
     clients = list(judge.clients.values())
     runs = [run for client in clients for run in client.runs.values()]
-    streams = [stream for client in clients for stream in client.streams.values()]
+    streams = [stream for client in clients for key, stream in client.streams.items() if key[0] != "thinking"]
     for client in clients:
         for run in client.open_runs.values():
             judge.rules.settle(client, run, None)

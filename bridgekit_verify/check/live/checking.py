@@ -11,11 +11,11 @@ from typing import Final
 from bridgekit_verify.check.answers import Property, PropertyAnswer, RecordedViolation, State
 from bridgekit_verify.check.concluding import RecordingVerdict, conclude
 from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, StreamDialect, detect
-from bridgekit_verify.check.frames import Message
+from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.check.live.delivery import ClientTally, judge_delivery
 from bridgekit_verify.check.live.evidence import LEDGER, LedgerFindings, LiveEvidence, channel_name
-from bridgekit_verify.check.live.ledger import ModelLedger, CallOutcome
+from bridgekit_verify.check.live.ledger import CallOutcome, ModelLedger
 from bridgekit_verify.check.live.model_rules import judge_calls, judge_ends, judge_owners, judge_requests
 from bridgekit_verify.check.live.observing import observe
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered
@@ -82,7 +82,11 @@ def judge_live(
         dialect = detect(path, islice(messages, SAMPLE_MESSAGES)) if messages else NO_DIALECT
     evidence, findings = LiveEvidence(ledger, observe(messages, dialect), dialect, limit), LedgerFindings()
     judge = Judge(dialect)
-    judge.feed(message for message in messages if message.index not in evidence.foreign)
+    for message in messages:
+        if message.index in evidence.foreign:
+            _feed_position(judge, evidence, message)
+        else:
+            judge.feed((message,))
     recorded = conclude(judge, path=path, container=CONTAINER, limit=limit)
     tallies = judge_delivery(evidence, findings)
     judge_owners(evidence, findings)
@@ -96,6 +100,17 @@ def judge_live(
     fields = {name: getattr(recorded, name) for name in RecordingVerdict.__struct_fields__}
     fields |= {"answers": answers, "messages": len(messages)}
     return LiveVerdict(**fields, subject=subject, tallies=tuple(tallies), notes=tuple(_notes(evidence)))
+
+
+def _feed_position(judge: Judge, evidence: LiveEvidence, message: Message) -> None:
+    """Count the position of a misrouted frame, if the numbering of this client has a place for it."""
+    own = evidence.own_positions[message.client]
+    first, last = evidence.clients[message.client].positions.get(message.index, (None, None))
+    if judge.dialect.position_per != "client" or first is None or last is None or first in own:
+        return
+    if first - 1 in own or last + 1 in own:
+        own.add(last)
+        judge.take(ObservedFrame(message, "other", position=last, first_position=first))
 
 
 NO_DIALECT: Final = StreamDialect("unknown", lambda _: (), frozenset(), frozenset())

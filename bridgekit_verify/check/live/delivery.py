@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from bridgekit_verify.check.answers import Evidence, Property, excerpt
-from bridgekit_verify.check.live.evidence import ExpectedText, LedgerFindings, LiveEvidence, channel_name
+from bridgekit_verify.check.live.evidence import ExpectedText, LedgerFindings, LiveEvidence, channel_name, lacking
 from bridgekit_verify.check.live.ledger import CallOutcome
 from bridgekit_verify.check.live.markers import Marker
 from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
@@ -226,7 +226,8 @@ def _judge_text(evidence: LiveEvidence, findings: LedgerFindings, text: Expected
     if ways == {"raw"}:
         if text.channel == "r":
             return
-        findings.unknown(Property.TEXT, f"the dialect {evidence.dialect.name} does not map the texts of {text}")
+        reason = lacking(evidence.dialect, "kind", "text", "kinds.text")
+        findings.unknown(Property.TEXT, reason or f"no frame of a known kind holds {text}")
         return
     key, client = (text.prompt.canary, text.call.number, text.channel), text.client
     found = [client.texts[key]] if key in client.texts else []
@@ -312,7 +313,8 @@ def _conclude(evidence: LiveEvidence, findings: LedgerFindings, expected: Sequen
     findings.holds[Property.LOST] = f"all {counts['all']} pieces arrived"
     if not counts["delta"]:
         for which in (Property.DUPLICATED, Property.ORDER):
-            findings.unknown(which, "no piece of a text arrives as a delta")
+            reason = lacking(evidence.dialect, "kind", "text", "kinds.text|kinds.thinking|kinds.tool_args")
+            findings.unknown(which, reason or "no piece of a text arrives as a delta")
         return
     findings.holds[Property.DUPLICATED] = f"each of {counts['delta']} pieces arrived once"
     findings.holds[Property.ORDER] = f"{counts['delta']} pieces arrived in the order of their numbers"

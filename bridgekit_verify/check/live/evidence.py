@@ -8,11 +8,11 @@ from typing import Final, NamedTuple
 
 from bridgekit_verify.check.answers import Evidence, Property, RecordedViolation
 from bridgekit_verify.check.dialects import StreamDialect
-from bridgekit_verify.check.live.ledger import ModelCall, ModelLedger, CallOutcome, UserPrompt
+from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger, UserPrompt
 from bridgekit_verify.check.live.markers import Marker, markers_in
 from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
 
-__all__ = ["LEDGER", "ExpectedText", "LedgerFindings", "LiveEvidence", "channel_name"]
+__all__ = ["LEDGER", "ExpectedText", "LedgerFindings", "LiveEvidence", "channel_name", "lacking"]
 
 LEDGER: Final = "the model's ledger"
 CHANNELS: Final = {"r": "thinking", "p": "text before calls", "t": "final text", "a": "arguments"}
@@ -40,6 +40,12 @@ class LedgerFindings:
 
     def unknown(self, which: Property, reason: str) -> None:
         self.reasons[which][reason] = None
+
+
+def lacking(dialect: StreamDialect, *names: str) -> str:
+    """Return which of these fields and kinds the dialect lacks, as a reason; empty if it has them."""
+    found = [name.replace("|", " or ") for name in names if dialect.lacks(name)]
+    return f"the dialect {dialect.name} has no {' and no '.join(found)}" if found else ""
 
 
 class ExpectedText(NamedTuple):
@@ -86,13 +92,17 @@ class LiveEvidence:
             for marker in markers_in(call.text(channel))
         }
         self.how = self._ways_of_delivery()
-        self.foreign = {
-            index
+        self.foreign = {index for client in self.clients.values() for index in self._foreign_messages(client)}
+        """The messages of runs of other users and threads: those with only their canaries, or only their ids."""
+        self.own_positions = {
+            client.id: {
+                position
+                for index, (first, last) in client.positions.items()
+                if index not in self.foreign
+                for position in range(first, last + 1)
+            }
             for client in self.clients.values()
-            for index, canaries in client.canaries_by_message.items()
-            if all(self._is_foreign(client, canary) for canary in canaries)
         }
-        """The messages that hold only canaries of other users and threads."""
         self.early_ends = set[str]()
         """The clients that received frames of a run after its end."""
         self.dead = {call.canary for call in ledger.calls if call.outcome is CallOutcome.ENDED_EARLY}
@@ -101,7 +111,7 @@ class LiveEvidence:
     def _main_calls(self, canary: str) -> Iterator[ModelCall]:
         """Yield the calls whose answers the user waits for. A title or a guard may ask with the same prompt.
 
-        Such a call has other instructions than a call of the same round that was shown, or used; it itself was not.
+        The answer of such a call was neither shown nor used, while that of another call of the same round was.
         """
         calls = [call for call in self.ledger.calls_of(canary) if call.outcome is not CallOutcome.REFUSED]
         echoed = {id_ for call in calls for id_ in call.results}
@@ -111,7 +121,7 @@ class LiveEvidence:
             if (canary, call.number) in self._reached or any(each.id in echoed for each in call.calls)
         }
         for call in calls:
-            rivals = [each for each in calls if each.round == call.round and each.setting != call.setting]
+            rivals = [each for each in calls if each.round == call.round and each is not call]
             quoted = not call.alone and any(each.alone for each in calls)
             if call.number in used or not (quoted or any(each.number in used for each in rivals)):
                 yield call
@@ -164,6 +174,12 @@ class LiveEvidence:
                     for channel in call.channels:
                         markers = tuple(markers_in(call.text(channel)))
                         yield ExpectedText(self.clients[name], prompt, call, channel, markers, excuse)
+
+    def _foreign_messages(self, client: ObservedClient) -> Iterator[int]:
+        canaries = {index: client.ids[subject] for index, subject in client.subjects.items()}
+        for index, held in {**canaries, **client.canaries_by_message}.items():
+            if held and all(self._is_foreign(client, canary) for canary in held):
+                yield index
 
     def _is_foreign(self, client: ObservedClient, canary: str) -> bool:
         prompt = self.prompts.get(canary)

@@ -13,13 +13,13 @@ from bridgekit_verify.check.live.scripts import SCENARIOS, SentCall, SentPiece
 from bridgekit_verify.errors import InvalidParameter
 
 __all__ = [
+    "CallOutcome",
     "Excuse",
     "HistoryText",
     "InterruptedRun",
     "ModelCall",
     "ModelLedger",
     "NeutralCall",
-    "CallOutcome",
     "RejectedCall",
     "UserPrompt",
     "WireText",

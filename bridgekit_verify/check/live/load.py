@@ -17,7 +17,7 @@ import anyio
 from bridgekit_verify.check.live.clients import BackendDriver, LiveClient, RequestedRun
 from bridgekit_verify.check.live.config import Backend
 from bridgekit_verify.check.live.driving import CONNECTION_ERRORS, Requests, RunRefused, reason_of
-from bridgekit_verify.check.live.ledger import ModelLedger, Outcome
+from bridgekit_verify.check.live.ledger import CallOutcome, ModelLedger
 from bridgekit_verify.check.live.recorder import LiveRecorder
 from bridgekit_verify.check.live.scenarios import LOADS, Load, LoadKind, model_fails
 from bridgekit_verify.errors import UnusableBackend
@@ -245,12 +245,12 @@ class LoadSession:
         calls, now = self._ledger.calls_of(run.canary), time.monotonic()
         if sum(len(call.pieces) + 2 for call in calls) != run.progress:
             run.progress, thread.active_at = sum(len(call.pieces) + 2 for call in calls), now
-        if run.ended or any(call.outcome is Outcome.OPEN for call in calls):
+        if run.ended or any(call.outcome is CallOutcome.OPEN for call in calls):
             return None
         silent = now - thread.active_at
         if not calls:
             return f"no call of the model within {FIRST_CALL_SECONDS:g} s" if silent > FIRST_CALL_SECONDS else None
-        final = calls[-1].outcome is Outcome.COMPLETE and not calls[-1].calls
+        final = calls[-1].outcome is CallOutcome.COMPLETE and not calls[-1].calls
         limit = self._load.quiet_seconds * (1 if final else UNFINISHED)
         return f"no end arrived, and nothing else for {limit:g} s" if silent > limit else None
 

@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from bridgekit_verify.check.answers import Property, excerpt
-from bridgekit_verify.check.live.evidence import LedgerFindings, LiveEvidence
-from bridgekit_verify.check.live.ledger import CallOutcome, UserPrompt
+from bridgekit_verify.check.frames import Message
+from bridgekit_verify.check.live.evidence import LedgerFindings, LiveEvidence, lacking
+from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, UserPrompt
 from bridgekit_verify.check.live.markers import canaries_in, markers_in
 from bridgekit_verify.check.live.observing import ObservedClient, raw_text
 from bridgekit_verify.check.live.scripts import SentCall
@@ -75,7 +76,8 @@ def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
     ids = {call.id for made in evidence.ledger.calls for call in made.calls}
     ids_are_kept = any(not ids.isdisjoint(client.call_kinds) for client in evidence.clients.values())
     counts = Counter[str]()
-    for client, prompt, call in _expected_calls(evidence):
+    lacks_calls = lacking(evidence.dialect, "call")
+    for client, prompt, call in () if lacks_calls else _expected_calls(evidence):
         values, kinds = _received(client, call, ids)
         if values or (kinds and evidence.carries_arguments) or evidence.how.get("a"):
             counts["shown"] += 1
@@ -87,8 +89,12 @@ def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
             message = f"client {client.id} received no frame of {call.id} ({call.name})"
             findings.broken(Property.CALLS, "call not shown", prompt, message)
     repeated = _judge_repeated(evidence, findings)
-    if counts["hidden"]:
-        findings.unknown(Property.ARGUMENTS, f"the arguments of {counts['hidden']} calls are shown to no client")
+    if lacks_calls:
+        findings.unknown(Property.ARGUMENTS, lacks_calls)
+    elif counts["hidden"]:
+        reasons = (lacking(evidence.dialect, "kind", "text|args", "kinds.tool_args|args"),
+                   f"the arguments of {counts['hidden']} calls are shown to no client")  # fmt: skip
+        findings.unknown(Property.ARGUMENTS, "; ".join(filter(None, reasons)))
     elif counts["shown"]:
         more = f", also where the backend repeats {repeated} to the model" if repeated else ""
         findings.holds[Property.ARGUMENTS] = f"the arguments of {counts['shown']} calls equal what the model sent{more}"
@@ -134,7 +140,11 @@ def _judge_values(
     if not wrong:
         return
     if client.last_connection and evidence.dialect.lacks("position"):
-        findings.unknown(Property.ARGUMENTS, f"the arguments of {call.id} may hold copies after a reconnect")
+        findings.unknown(
+            Property.ARGUMENTS,
+            f"the dialect {evidence.dialect.name} has no position, and the arguments of "
+            f"{call.id} may hold copies after a reconnect",
+        )
         return
     findings.broken(
         Property.ARGUMENTS, "arguments differ", prompt,
@@ -150,7 +160,9 @@ def _same(value: Any, arguments: str) -> bool:
 
 def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
     """Compare the arguments that later requests hold. The first request that holds others shows the damage."""
-    sent = {call.id: call for made in evidence.ledger.calls for call in made.calls if made.outcome is CallOutcome.COMPLETE}
+    sent = {
+        call.id: call for made in evidence.ledger.calls for call in made.calls if made.outcome is CallOutcome.COMPLETE
+    }
     compared, reported = 0, set[str]()
     for made in evidence.ledger.calls:
         for id_, arguments in made.arguments.items():
@@ -180,7 +192,8 @@ def judge_ends(evidence: LiveEvidence, findings: LedgerFindings) -> None:
         prompts = [prompt for prompt in evidence.ledger.prompts if client.id in prompt.clients]
         least = sum((prompt.canary, client.id) not in evidence.excuses for prompt in prompts)
         total += least
-        _judge_count(findings, client, prompts, least, exact=not has_ids and not client.last_connection)
+        ends = [each for each in client.ends if each.index not in evidence.foreign]
+        _judge_count(findings, client, prompts, ends, least, exact=not has_ids and not client.last_connection)
         if not has_ids:
             _judge_after_end(evidence, findings, client)
     if total:
@@ -190,20 +203,18 @@ def judge_ends(evidence: LiveEvidence, findings: LedgerFindings) -> None:
 
 
 def _judge_count(
-    findings: LedgerFindings, client: ObservedClient, prompts: Sequence[UserPrompt], least: int, *, exact: bool
-) -> None:
+    findings: LedgerFindings, client: ObservedClient, prompts: Sequence[UserPrompt], ends: Sequence[Message],
+    least: int, *, exact: bool,
+) -> None:  # fmt: skip
     """Several ends with ids are no violation here: a run may consist of several, such as one for each response."""
-    ends = len(client.ends)
-    prompt, message = (
-        prompts[-1] if prompts else None,
-        f"client {client.id} received {ends} ends of {len(prompts)} runs",
-    )
-    if ends < least and client.last_kind == "other":
+    prompt = prompts[-1] if prompts else None
+    message = f"client {client.id} received {len(ends)} ends of {len(prompts)} runs"
+    if len(ends) < least and client.last_kind == "other":
         findings.unknown(Property.ENDED, f"the last frame of client {client.id} is of a kind that has no name")
-    elif ends < least:
+    elif len(ends) < least:
         findings.broken(Property.ENDED, "no end", prompt, message)
-    elif ends > len(prompts) and exact:
-        findings.broken(Property.ENDED, "too many ends", prompt, message, [excerpt(client.ends[-1])])
+    elif len(ends) > len(prompts) and exact:
+        findings.broken(Property.ENDED, "too many ends", prompt, message, [excerpt(ends[-1])])
 
 
 def _judge_after_end(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient) -> None:
@@ -234,31 +245,32 @@ def judge_requests(evidence: LiveEvidence, findings: LedgerFindings) -> None:
     """Find prompts that were asked too often or never, and requests that hold another user's text."""
     retried = 0
     for canary, prompt in evidence.prompts.items():
-        calls = evidence.main[canary]
         attempts = evidence.ledger.calls_of(canary)
-        excuse = next(
-            (evidence.excuses[key] for name in prompt.clients if (key := (canary, name)) in evidence.excuses), ""
-        )
-        if not attempts and excuse:
-            findings.unknown(Property.MODEL, f"the backend did not call the model for {canary}, and {excuse}")
-        elif not attempts:
-            findings.broken(Property.MODEL, "not called", prompt, f"the backend never called the model for {canary}")
         retried += sum(each.outcome in (CallOutcome.REFUSED, CallOutcome.ENDED_EARLY) for each in attempts)
-        asked = defaultdict[tuple[int, str], list[int]](list)
-        for call in calls:
-            if call.outcome in (CallOutcome.COMPLETE, CallOutcome.CLOSED):
-                asked[call.round, call.setting].append(call.number)
-        for numbers in asked.values():
-            if len(numbers) > 1:
-                findings.broken(
-                    Property.MODEL, "called twice", prompt,
-                    f"the backend asked the model {len(numbers)} times for one answer to {canary}: calls "
-                    f"{', '.join(map(str, numbers))}",
-                )  # fmt: skip
+        if attempts:
+            _judge_attempts(findings, prompt, attempts)
+            continue
+        keys = ((canary, name) for name in prompt.clients)
+        excuse = next((evidence.excuses[key] for key in keys if key in evidence.excuses), None)
+        if excuse is not None:
+            findings.unknown(Property.MODEL, f"the backend did not call the model for {canary}, and {excuse}")
+        else:
+            findings.broken(Property.MODEL, "not called", prompt, f"the backend never called the model for {canary}")
     if evidence.prompts:
         more = f"; {retried} attempts failed, as their scenario says, and may be repeated" if retried else ""
         findings.holds[Property.MODEL] = f"the model was asked once for each answer{more}"
     _judge_context(evidence, findings)
+
+
+def _judge_attempts(findings: LedgerFindings, prompt: UserPrompt, attempts: Sequence[ModelCall]) -> None:
+    asked = defaultdict[tuple[int, str], list[str]](list)
+    for call in attempts:
+        if call.outcome in (CallOutcome.COMPLETE, CallOutcome.CLOSED):
+            asked[call.round, call.setting].append(str(call.number))
+    for numbers in asked.values():
+        if len(numbers) > 1:
+            message = f"the backend asked the model {len(numbers)} times for one answer to {prompt.canary}"
+            findings.broken(Property.MODEL, "called twice", prompt, f"{message}: calls {', '.join(numbers)}")
 
 
 def _judge_context(evidence: LiveEvidence, findings: LedgerFindings) -> None:

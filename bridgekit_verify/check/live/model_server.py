@@ -21,9 +21,9 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bridgekit_verify.check.live.answers import AnswerHead, Step, whole_answer, write_answer
-from bridgekit_verify.check.live.ledger import ModelCall, ModelLedger, NeutralCall, CallOutcome, RejectedCall
+from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger, NeutralCall, RejectedCall
 from bridgekit_verify.check.live.markers import prompt_text
-from bridgekit_verify.check.live.requests import BadModelRequest, RequestEntry, ModelRequest, read_chat, read_responses
+from bridgekit_verify.check.live.requests import BadModelRequest, ModelRequest, RequestEntry, read_chat, read_responses
 from bridgekit_verify.check.live.scripts import SCENARIOS, SentPiece, Turn, plan_turn
 
 __all__ = ["ModelServer", "model_application"]

@@ -78,6 +78,10 @@ class ObservedClient:
     canaries: dict[str, list[Evidence]] = field(default_factory=lambda: defaultdict(list))
     """By canary, the messages that hold it in any form; at most a few are kept."""
     canaries_by_message: dict[int, set[str]] = field(default_factory=dict)
+    subjects: dict[int, str] = field(default_factory=dict)
+    """By message without a canary, what it names most precisely: a call, a message, or a run."""
+    positions: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By message, the first and the last position that it states."""
     prompts: set[str] = field(default_factory=set)
     """The prompts that the client received back."""
     call_kinds: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -124,10 +128,7 @@ class _Reader:
         """Return the markers that the frame states in a delta or in a complete value."""
         client, message = self.client, frame.origin
         replayed = self._is_replayed(frame)
-        client.last_kind = frame.kind
-        for name, id_ in (("run", frame.run), ("message", frame.message), ("call", frame.call)):
-            if id_ is not None:
-                client.ids[f"{name} {id_}"] |= canaries
+        self._note_ids(frame, canaries)
         if frame.kind in ENDS and not replayed:
             client.ends.append(message)
         if frame.call is not None:
@@ -143,6 +144,17 @@ class _Reader:
                 self._append(frame, frame.text)
                 stated |= set(markers_in(frame.text))
         return stated
+
+    def _note_ids(self, frame: ObservedFrame, canaries: set[str]) -> None:
+        client, index = self.client, frame.origin.index
+        client.last_kind = frame.kind
+        for name, id_ in (("run", frame.run), ("message", frame.message), ("call", frame.call)):
+            if id_ is not None:
+                client.ids[f"{name} {id_}"] |= canaries
+                client.subjects[index] = f"{name} {id_}"
+        if frame.position is not None:
+            first = frame.position if frame.first_position is None else frame.first_position
+            client.positions[index] = (first, frame.position)
 
     def _repeat(self, how: Literal["whole", "replay"], frame: ObservedFrame, text: str) -> set[Marker]:
         found = set(markers_in(text))
@@ -208,11 +220,15 @@ def _conclude(client: ObservedClient) -> None:
 
 
 def segments_of(text: str) -> list[tuple[Marker, str, int]]:
-    """Return each marker, the text from its start to the next marker, and where the marker ends."""
+    """Return each marker, its text up to the next marker, and where the marker ends.
+
+    The space before a marker is the beginning of its piece, also where another run's piece stands before it.
+    """
     found = list(MARKER.finditer(text))
-    starts = [*(each.start() for each in found), len(text)]
+    starts = [each.start() - (each[4] != "1" and text[max(0, each.start() - 1)] == " ") for each in found]
+    bounds = [*starts, len(text)]
     return [
-        (Marker(each[1], int(each[2]), each[3], int(each[4])), text[each.start() : starts[n + 1]], each.end())
+        (Marker(each[1], int(each[2]), each[3], int(each[4])), text[bounds[n] : bounds[n + 1]], each.end())
         for n, each in enumerate(found)
     ]
 

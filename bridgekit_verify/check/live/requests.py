@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from bridgekit.errors import BridgekitError
 from bridgekit_verify.check.live.markers import PROMPT, canaries_in
 from bridgekit_verify.check.live.scripts import OfferedTool
 
-__all__ = ["BadModelRequest", "RequestEntry", "ModelRequest", "read_chat", "read_responses"]
+__all__ = ["BadModelRequest", "ModelRequest", "RequestEntry", "read_chat", "read_responses"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -65,8 +66,12 @@ class ModelRequest:
         return sum(role == "tool" and roles[n + 1 : n + 2] != ["tool"] for n, role in enumerate(roles))
 
     def setting(self) -> str:
-        """Fingerprint the instructions without prompts, and the names of the offered tools."""
-        system = [PROMPT.sub("", each.text) for each in self.entries if each.role in ("system", "developer")]
+        """Fingerprint the instructions, without prompts and numbers such as the time, and the names of the tools."""
+        system = [
+            re.sub(r"\d+", "", PROMPT.sub("", each.text))
+            for each in self.entries
+            if each.role in ("system", "developer")
+        ]
         names = sorted(tool.name for tool in self.tools)
         return hashlib.blake2b(json.dumps([system, names]).encode(), digest_size=6).hexdigest()
 

@@ -208,7 +208,7 @@ def _bridgekit(run: str, events: list[Event]) -> Iterator[tuple[str, Value]]:
     yield "agent_completed", {"result": None}
 
 
-TABLE = {
+TABLE: dict[str, Any] = {
     "name": "chat", "kind": "t", "run": "run", "thread": "room", "message": "msg", "call": "call", "text": "d",
     "whole": "full", "args": "full", "position": {"path": "n", "per": "run", "first": 1},
     "kinds": {"started": "go", "text_begin": "open", "text": "say", "text_end": "said", "thinking": "think",

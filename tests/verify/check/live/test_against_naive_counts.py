@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.live.checking import check_run
-from bridgekit_verify.check.live.ledger import ModelCall, ModelLedger, CallOutcome
+from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger
 from bridgekit_verify.check.live.saved_run import LiveRun
 from bridgekit_verify.check.live.scripts import SentPiece
 

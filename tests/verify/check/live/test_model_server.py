@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bridgekit_verify.check.live.ledger import ModelLedger, CallOutcome, UserPrompt
+from bridgekit_verify.check.live.ledger import CallOutcome, ModelLedger, UserPrompt
 from bridgekit_verify.check.live.markers import markers_in
 from bridgekit_verify.check.live.model_server import ModelServer
 from bridgekit_verify.check.live.scripts import SCENARIOS
@@ -143,7 +143,11 @@ def test_next_turn_follows_a_tool_result_in_each_api(model: Asked) -> None:
 def test_refused_attempt_is_503_and_its_retry_is_answered(model: Asked, api: str, stream: bool) -> None:
     post, prompt = getattr(model, api), model.prompt("retry")
     assert [post(prompt.text, stream=stream).status_code for _ in range(3)] == [503, 200, 200]
-    assert [each.outcome for each in model.ledger.calls] == [CallOutcome.REFUSED, CallOutcome.COMPLETE, CallOutcome.COMPLETE]
+    assert [each.outcome for each in model.ledger.calls] == [
+        CallOutcome.REFUSED,
+        CallOutcome.COMPLETE,
+        CallOutcome.COMPLETE,
+    ]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -236,14 +237,29 @@ def test_title_that_is_shown_to_nobody_is_not_lost(first: bool, quoted: bool) ->
     assert any("title" in note.lower() for note in verdict.notes)
 
 
-def test_prompt_for_which_the_model_was_not_called_is_broken() -> None:
+def test_answer_that_is_asked_for_twice_and_shown_once_is_not_lost() -> None:
+    texts: dict[str, str] = {}
+
+    def act(client: httpx.Client, ledger: ModelLedger) -> None:
+        for prompt in ledger.prompts:
+            post(client, prompt.text)
+            texts[prompt.clients[0]] = post(client, prompt.text)
+
+    assert broken(check_run(whole_texts(asked(act), texts))) == {Property.MODEL}
+
+
+@pytest.mark.parametrize("excused", [False, True])
+def test_prompt_for_which_the_model_was_not_called_is_broken(excused: bool) -> None:
+    """Unless the connection was cut: a backend may cancel the run of a user who is gone."""
     texts = {"s1": "nothing"}
 
     def act(client: httpx.Client, ledger: ModelLedger) -> None:
         for prompt in ledger.prompts[1:]:
             texts[prompt.clients[0]] = post(client, prompt.text)
+        if excused:
+            ledger.excuse(ledger.prompts[0].canary, "s1", "the connection was cut")
 
-    assert broken(check_run(whole_texts(asked(act), texts))) == {Property.MODEL}
+    assert broken(check_run(whole_texts(asked(act), texts))) == (set() if excused else {Property.MODEL})
 
 
 # Backends that cannot be judged
@@ -270,6 +286,76 @@ def test_backend_that_does_not_do_its_part_holds_nothing(frames: bool) -> None:
         verdict = check_run(run)
         assert verdict.subject is expected
         assert State.HOLDS not in {each.state for each in verdict.answers}
+
+
+# Other runs' frames
+
+
+def flat(scenario: str) -> LiveRun:
+    """A backend whose frames name no message, and whose positions count per client."""
+    run = sound("chat", scenario)
+    table = {**TABLE, "position": {"path": "n", "per": "client", "first": 1}}
+    del table["message"]
+    return renumbered(msgspec.structs.replace(run, dialect=table))
+
+
+def renumbered(run: LiveRun) -> LiveRun:
+    counts = Counter[str]()
+    messages = []
+    for message in run.messages:
+        counts[message.client] += 1
+        value = {**message.value, "n": counts[message.client]}
+        messages.append(msgspec.structs.replace(message, value=value))
+    return msgspec.structs.replace(run, messages=messages)
+
+
+@pytest.mark.parametrize("scenario", ["text", "thinking", "calls"])
+def test_frames_that_also_go_to_another_thread_break_right_thread_alone(scenario: str) -> None:
+    run = flat(scenario)
+    messages = []
+    for message in run.messages:
+        messages.append(message)
+        if message.client == "s1":
+            messages.append(msgspec.structs.replace(message, client="s2", user="ann", thread="t2"))
+    verdict = check_run(renumbered(msgspec.structs.replace(run, messages=messages)))
+    assert broken(verdict) == {Property.THREAD}
+    assert sum(tally.misrouted for tally in verdict.tallies) > 0
+
+
+def test_foreign_pieces_between_own_ones_do_not_damage_the_own_text() -> None:
+    run = flat("thinking")
+    messages = []
+    for message in run.messages:
+        if message.value["t"] == "think" and message.client == "s3":
+            message = msgspec.structs.replace(message, client="s1", user="ann", thread="t1")
+        messages.append(message)
+    verdict = check_run(renumbered(msgspec.structs.replace(run, messages=messages)))
+    assert {Property.USER, Property.LOST} <= broken(verdict) <= {Property.USER, Property.LOST, Property.THREAD}
+
+
+# Dialects with a line less
+
+
+@pytest.mark.parametrize("scenario", ["thinking", "calls", "cut"])
+def test_removed_line_of_a_dialect_makes_answers_unknown_and_is_named(scenario: str) -> None:
+    run = sound("chat", "calls" if scenario == "cut" else scenario)
+    if scenario == "cut":
+        cut = middle(of_client(run))
+        run.ledger.add_cut(run.ledger.prompts[0].canary, "s1")
+        run = edited(run, lambda own: [*own[:cut], *reconnected(own[cut - 2 :])])
+    complete = {each.property: each.state for each in check_run(run).answers}
+    kinds: dict[str, str] = TABLE["kinds"]
+    lines = [(name, "") for name in TABLE if name not in ("name", "kinds")]
+    for name, kind in [*lines, *(("kinds", kind) for kind in kinds)]:
+        table = {key: value for key, value in TABLE.items() if key != name}
+        if kind:
+            table["kinds"] = {key: value for key, value in kinds.items() if key != kind}
+        verdict = check_run(msgspec.structs.replace(run, dialect=table))
+        assert broken(verdict) == set(), (name, kind)
+        for each in verdict.answers:
+            if each.state is not complete[each.property]:
+                assert each.state is State.UNKNOWN, (name, kind, each)
+                assert (kind or name) in each.reason, (name, kind, each)
 
 
 # What is shown
