@@ -132,7 +132,7 @@ class Judge:
             return
         for stream in client.streams.values():
             if not stream.ended:
-                stream.uncertain = "a reconnect may repeat or omit some of its frames"
+                stream.uncertain = "a reconnect may repeat or omit some of its frames, which have no position"
 
     # Positions
 
