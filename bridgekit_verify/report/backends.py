@@ -47,7 +47,7 @@ def sound_claim(study: BackendStudy) -> Finding:
         verdict=verdict_of(clean.k == clean.n) if clean.known else "unknown",
         answer=f"{clean.counts} subjects without a defect have no broken property.",
         evidence=tuple(
-            f"{each.name}: {count} of {len(each.verdict.answers)} properties hold, the others are unknown."
+            f"{each.name}: {count} properties hold, {len(each.verdict.answers) - count} are unknown."
             for each, count in zip(sound, held, strict=True)
         ),
         rule="Holds if no property of these subjects is broken, and at least one holds in each.",
