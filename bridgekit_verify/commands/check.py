@@ -27,6 +27,8 @@ __all__ = ["add_arguments", "run"]
 
 BROKEN: Final = 1
 UNUSABLE: Final = 2
+MAX_PROBLEMS: Final = 10
+"""How many problems of a load are printed. The saved run has all of them."""
 SUBJECTS: Final = {Subject.NEVER_CALLED: 3, Subject.RETURNED_NOTHING: 4, Subject.ECHOED: 5}
 """The exit code of a live run that could not be judged."""
 
@@ -101,14 +103,17 @@ def run(options: argparse.Namespace) -> int:
     _write(options, verdicts, baseline, unusable)
     if unusable:
         return UNUSABLE
+    return _exit_code(verdicts, baseline)
+
+
+def _exit_code(verdicts: list[RecordingVerdict], baseline: Baseline) -> int:
+    """Return the exit code, and print the stale entries of the baseline."""
     stale = baseline.stale(verdicts)
     for each in stale:
         print(f"bridgekit: {baseline.path}: no violation matches this entry, remove it: {each}", file=sys.stderr)
-    not_judged = [
-        SUBJECTS[each.subject] for each in verdicts if isinstance(each, LiveVerdict) and each.subject in SUBJECTS
-    ]
-    if not_judged:
-        return not_judged[0]
+    for verdict in verdicts:
+        if isinstance(verdict, LiveVerdict) and verdict.subject in SUBJECTS:
+            return SUBJECTS[verdict.subject]
     return BROKEN if stale or any(map(baseline.fails, verdicts)) else 0
 
 
@@ -125,8 +130,10 @@ def _check_backend(options: argparse.Namespace) -> RecordingVerdict:
             max_seconds=options.max_seconds, max_frames=options.max_frames,
         )
     )  # fmt: skip
-    for problem in driven.problems:
+    for problem in driven.problems[:MAX_PROBLEMS]:
         print(f"bridgekit: {problem}", file=sys.stderr)
+    if len(driven.problems) > MAX_PROBLEMS:
+        print(f"bridgekit: and {len(driven.problems) - MAX_PROBLEMS} more problems", file=sys.stderr)
     if options.out:
         driven.save(options.out)
     verdict: RecordingVerdict = driven.judge().verdict

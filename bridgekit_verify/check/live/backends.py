@@ -30,7 +30,7 @@ from bridgekit_verify.check.live.saved_run import LiveRun, write_run
 from bridgekit_verify.check.live.scenarios import LOADS, Load, default_scenarios
 from bridgekit_verify.check.live.starting import RunningBackend, running_backend, served_application
 from bridgekit_verify.check.output import format_text
-from bridgekit_verify.errors import InvalidParameter, UnusableBackend
+from bridgekit_verify.errors import InvalidParameter, UnusableBackend, UnusableRecording
 
 __all__ = ["BackendCheck", "DrivenRun", "check_app", "check_backend", "drive_backend", "load_backend"]
 
@@ -49,8 +49,14 @@ class DrivenRun:
         write_run(path, self.run)
 
     def judge(self) -> BackendCheck:
-        """Raises UnusableRecording if the dialect is not stated and not known."""
-        return BackendCheck(self.path, self.run, self.problems, check_run(self.run, path=self.path))
+        """Raises UnusableBackend if the dialect is not stated and not known."""
+        try:
+            verdict = check_run(self.run, path=self.path)
+        except UnusableRecording as error:
+            problem = error.problem.partition(". Draft")[0]
+            advice = "save the run with --out FILE, and add the table that `bridgekit learn FILE` drafts"
+            raise UnusableBackend(self.path, f"{problem}; {advice}") from error
+        return BackendCheck(self.path, self.run, self.problems, verdict)
 
 
 @dataclass
@@ -106,7 +112,10 @@ async def drive_backend(
             with anyio.move_on_after(max_seconds) as limit:
                 await _apply(session, names, running)
     stopped = f"--max-seconds {max_seconds:g}" if limit.cancelled_caught else session.limit
-    about = {"backend": backend.path, "scenarios": names, "load": msgspec.to_builtins(load), "seed": seed}
+    about = {
+        "backend": backend.path, "scenarios": names, "load": msgspec.to_builtins(load), "seed": seed,
+        "problems": session.problems,
+    }  # fmt: skip
     run = LiveRun(ledger, session.recorder.messages, _stated_dialect(backend), about, stopped)
     return DrivenRun(backend.path, run, tuple(session.problems))
 

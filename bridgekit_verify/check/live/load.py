@@ -35,8 +35,10 @@ INSIDE_BYTES: Final = 9
 CUT_AFTER: Final = (1, 5)
 """After how many messages of its first run a connection is cut: at least, at most."""
 SLOW_BYTES_PER_SECOND: Final = 20_000
-UNFINISHED: Final = 5
-"""How much longer a run may be silent after tool calls and failed answers: the model is called again after them."""
+UNFINISHED_SECONDS: Final = 10.0
+"""How long a run may be silent after tool calls and failed answers: the backend calls the model again."""
+NO_END_SECONDS: Final = 1.0
+"""After the model's final text, how long a run may be silent whose dialect has no end."""
 POLL_SECONDS: Final = 0.05
 NOT_RESUMED: Final = "the check cut the connection, and the file has no [resume]"
 
@@ -89,6 +91,9 @@ class LoadSession:
         """What ended the load early."""
         self._backend, self._driver, self._requests, self._ledger, self._load = backend, driver, requests, ledger, load
         self._url, self._seed, self._random, self._max_frames = url, seed, Random(seed), max_frames
+        dialect = backend.stream_dialect()
+        has_end = dialect is None or not dialect.lacks("kinds.ended|kinds.error")
+        self._quiet_seconds = load.quiet_seconds if has_end else min(load.quiet_seconds, NO_END_SECONDS)
         self._confirmation = backend.listen.confirmation if backend.listen is not None else ""
         self._users: list[dict[str, str]] = []
         self._threads: dict[str, LiveThread] = {}
@@ -251,7 +256,7 @@ class LoadSession:
         if not calls:
             return f"no call of the model within {FIRST_CALL_SECONDS:g} s" if silent > FIRST_CALL_SECONDS else None
         final = calls[-1].outcome is CallOutcome.COMPLETE and not calls[-1].calls
-        limit = self._load.quiet_seconds * (1 if final else UNFINISHED)
+        limit = self._quiet_seconds if final else UNFINISHED_SECONDS
         return f"no end arrived, and nothing else for {limit:g} s" if silent > limit else None
 
     async def _settle(self, threads: list[LiveThread]) -> None:
@@ -259,8 +264,10 @@ class LoadSession:
         if self._backend.kind == "response":
             return
         with anyio.move_on_after(self._load.run_seconds):
-            while not self._is_settled(threads):  # noqa: ASYNC110 - it ends when nothing happens
+            settled = 0
+            while settled < 2:  # once more, because on a busy machine frames may wait to be read
                 await anyio.sleep(POLL_SECONDS)
+                settled = settled + 1 if self._is_settled(threads) else 0
 
     def _is_settled(self, threads: list[LiveThread]) -> bool:
         silent = time.monotonic() - max(each.active_at for each in threads)
@@ -274,7 +281,10 @@ class LoadSession:
             with anyio.move_on_after(CONNECT_SECONDS):
                 await client.wait_opened()
                 continue
-            raise UnusableBackend(self._backend.path, f"client {client.id} cannot connect: {client.closed_because}")
+            wanted = f"receive a message with {self._confirmation!r}" if self._confirmation else "connect"
+            reason = f": {client.closed_because}" if client.closed_because else ""
+            text = f"client {client.id} did not {wanted} within {CONNECT_SECONDS:g} s{reason}"
+            raise UnusableBackend(self._backend.path, text)
 
     async def _listen(self, thread: LiveThread, client: LiveClient, kind: LoadKind) -> None:
         """Listen as one client. It reconnects after a cut, and a few times after the backend closed the connection."""
@@ -333,7 +343,7 @@ class LoadSession:
         if parts.scheme != "http":
             raise UnusableBackend(self._backend.path, "the scenarios cut and slow_reader need a backend at http://")
         async with proxy(parts.hostname or "127.0.0.1", parts.port or 80) as between:
-            client.base_url = between.url("http")
+            client.base_url = between.url("http") + parts.path
             if kind.slow:
                 between.slow_reader(SLOW_BYTES_PER_SECOND)
             if kind.cuts and client is thread.clients[0]:

@@ -31,7 +31,7 @@ class Load(msgspec.Struct, frozen=True):
     """Sockets of each thread."""
     run_seconds: float = 30.0
     """After this time a run that has not ended is given up."""
-    quiet_seconds: float = 1.0
+    quiet_seconds: float = 3.0
     """A run without an end is over when, after the model's final text, nothing was sent for this time."""
     settle_seconds: float = 0.3
     """How long the check waits for further frames after the last end."""
@@ -67,8 +67,10 @@ LOADS: Final = {
 
 
 def default_scenarios(backend: Backend) -> tuple[str, ...]:
+    """Return what a check applies if nothing is chosen. What a cut costs is known only where a client can resume."""
+    resume = ("cut",) if backend.resume is not None or backend.kind == "class" else ()
     sockets = () if backend.kind == "response" else ("tabs",)
-    return ("text", "thinking", "calls", "burst", "retry", "dies", "cut", "slow_reader", *sockets)
+    return ("text", "thinking", "calls", "burst", "retry", "dies", "slow_reader", *resume, *sockets)
 
 
 def model_fails(script: str) -> bool:

@@ -144,7 +144,7 @@ def _serving_thread(app: ASGIApp) -> Iterator[RunningBackend]:
     server = uvicorn.Server(config)
 
     def serve() -> None:
-        with suppress(SystemExit):  # if the application's lifespan fails
+        with suppress(SystemExit), listener:  # the application's lifespan may fail: then nothing can connect
             server.run([listener])
 
     thread = threading.Thread(target=serve, name="backend under check")
@@ -154,4 +154,3 @@ def _serving_thread(app: ASGIApp) -> Iterator[RunningBackend]:
     finally:
         server.should_exit = True
         thread.join()
-        listener.close()

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import anyio
 import pytest
 
 from bridgekit.__main__ import main
+from bridgekit_verify.harness.processes import start_process
 from tests.tree import ROOT
 from tests.verify.check.live.tiny_files import KINDS, write_backend
 
 pytestmark = pytest.mark.slow
 FEW = ("--users", "1", "--threads", "1", "--runs", "1", "--scenario", "text")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture
@@ -110,3 +119,19 @@ def test_missing_package_is_one_line_and_recordings_need_none(package: str) -> N
     assert run.stderr.splitlines() == [
         "bridgekit: bridgekit check --backend needs a package that is not installed: pip install 'httpx-sse>=0.4,<1'"
     ]
+
+
+async def test_interrupt_ends_the_backend_and_exits_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid_file = tmp_path / "pid"
+    monkeypatch.setenv("PID_FILE", str(pid_file))
+    path = str(write_backend(tmp_path, "response"))
+    command = [sys.executable, "-m", "bridgekit", "check", "--backend", path, "--scenario", "slow", "--runs", "100"]
+    async with start_process(command) as process:
+        with anyio.fail_after(30):
+            while not pid_file.exists() or not pid_file.read_text():  # noqa: ASYNC110 - a file has no event
+                await anyio.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert await process.wait(within=30) == 130
+        assert process.error_output == "bridgekit: stopped"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)

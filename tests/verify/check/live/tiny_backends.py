@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from starlette.routing import Route, WebSocketRoute
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 Event = dict[str, Any]
@@ -106,6 +107,15 @@ class Endpoints:
 
     def __init__(self, backend: TinyBackend) -> None:
         self.backend = backend
+        self.sessions: dict[str, str] = {}
+
+    async def login(self, request: Request) -> RedirectResponse:
+        form = parse_qs((await request.body()).decode(), strict_parsing=True)
+        name = f"session-{len(self.sessions)}"
+        self.sessions[name] = form["user"][0]
+        response = RedirectResponse("/health", 303, {"x-session": name})
+        response.set_cookie("sid", name)
+        return response
 
     async def chat(self, request: Request) -> StreamingResponse:
         asked = await request.json()
@@ -119,6 +129,7 @@ class Endpoints:
     async def post(self, request: Request) -> JSONResponse:
         asked = await request.json()
         user = TOKENS.get(request.headers.get("authorization", "").removeprefix("Bearer "), asked.get("user"))
+        user = user or self.sessions[request.cookies["sid"]]
         self.backend.start((user, asked["thread"]), asked["run"], asked["text"])
         return JSONResponse({"run": {"id": asked["run"]}})
 
@@ -173,15 +184,15 @@ def create_app() -> Starlette:
         async with served.backend.http:
             yield
 
-    return Starlette(
-        lifespan=lifespan,
-        routes=[
-            Route("/health", health),
-            Route("/chat", served.chat, methods=["POST"]),
-            Route("/post", served.post, methods=["POST"]),
-            Route("/events", served.stream),
-            Route("/threads", served.new_thread, methods=["POST"]),
-            Route("/threads/{thread}", served.history),
-            WebSocketRoute("/ws", served.socket),
-        ],
-    )
+    routes: list[BaseRoute] = [
+        Route("/health", health),
+        Route("/chat", served.chat, methods=["POST"]),
+        Route("/post", served.post, methods=["POST"]),
+        Route("/login", served.login, methods=["POST"]),
+        Route("/events", served.stream),
+        Route("/threads", served.new_thread, methods=["POST"]),
+        Route("/threads/{thread}", served.history),
+        WebSocketRoute("/ws", served.socket),
+    ]
+    prefix = os.environ.get("PREFIX", "")
+    return Starlette(lifespan=lifespan, routes=[Mount(prefix, routes=routes)] if prefix else routes)
