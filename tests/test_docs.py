@@ -40,8 +40,8 @@ def test_example_on_using_the_bridge_runs(source: str, tmp_path: Path, monkeypat
 def test_docs_has_the_pages_that_readers_are_sent_to() -> None:
     pages = {page.stem for page in DOCS.glob("*.md")}
     assert pages == {
-        *("architecture", "audit", "check", "guarantees", "recipes", "speed", "testing-your-agents"),
-        "using-the-bridge",
+        *("architecture", "audit", "check", "check-your-backend", "guarantees", "recipes", "speed"),
+        *("testing-your-agents", "using-the-bridge"),
     }
 
 

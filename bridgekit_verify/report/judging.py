@@ -46,7 +46,7 @@ CLAIM_GROUPS: Final = {
 }
 """Titles of the groups of claims by the start of a finding's id; the longest start decides."""
 MISSED: Final = "What the audit missed"
-PARTS: Final = {"missed": MISSED, "fault": "Faults", "scale": "Scale", "trust": "Validation"}
+PARTS: Final = {"missed": MISSED, "fault": "Faults", "scale": "Scale", "trust": "Validation", "backend": "Backends"}
 """Titles of the sections by the first word of a finding's id. Those after the first are part two, for engineers."""
 WHOLE_CHAIN: Final = "chain"
 _NUMBER = re.compile(r"\d+")

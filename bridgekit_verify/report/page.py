@@ -86,6 +86,8 @@ PART_TWO: Final = {
     " sockets and threads one process carries, and when to add another one. Read it before you size a deployment.",
     "Validation": "A measurement that cannot fail proves nothing. This section tests the measurements themselves. The"
     " checker must report known mistakes under their own names, and it must find known rates.",
+    "Backends": "The same questions can be put to a backend that is not built with bridgekit. This section checks two"
+    " small backends with known defects, and recordings of a published one. Read it before you check your own.",
 }
 """The sections for engineers, each with the reason why it is there."""
 
