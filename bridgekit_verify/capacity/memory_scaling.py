@@ -257,7 +257,15 @@ async def _measure_growth(
 def _draw_fit(axis: Axes, name: str, fit: LinearFit, style: LineStyle, row: int) -> None:
     colour, marker, line = style
     count = [n for n, _ in fit.points]
-    axis.plot(count, [kib / 1_024 for _, kib in fit.points], marker=marker, color=colour, linestyle="", label=name)
+    axis.plot(
+        count,
+        [kib / 1_024 for _, kib in fit.points],
+        marker=marker,
+        color=colour,
+        linestyle="",
+        label=name,
+        clip_on=False,
+    )
     ends = (min(count), max(count))
     mib = [(fit.first_kib + fit.kib * n) / 1_024 for n in ends]
     axis.plot(ends, mib, color=colour, linestyle=line, linewidth=1.2)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 from bridgekit_verify.measure.drops import count_drops
 from bridgekit_verify.measure.experiment import Measurement
@@ -24,6 +25,7 @@ __all__ = [
     "frame_grid",
     "new_figure",
     "percents",
+    "printable",
 ]
 
 GREEN: Final = "#009E73"
@@ -57,6 +59,18 @@ def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
         yield figure
+
+
+def printable(text: str) -> str:
+    """Return the text with each character that the font lacks as its escape, such as \\u6771.
+
+    matplotlib would draw a box in its place and print a warning.
+    """
+    known = get_font(findfont("DejaVu Sans")).get_charmap()
+    return "".join(
+        each if ord(each) in known or each == "\n" else each.encode("ascii", "backslashreplace").decode()
+        for each in text
+    )
 
 
 def percents(rates: Sequence[Rate]) -> tuple[list[float], list[list[float]]]:

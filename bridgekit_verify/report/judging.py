@@ -93,8 +93,8 @@ def startup_note(links: Sequence[LinkStatus], tables: DropTables) -> str:
     if not fails or not repaired or "1" in repaired:
         return ""
     return (
-        "No repair changes link 1: its startup check stops no event, but it does not detect these defects. After the"
-        " repairs, replace it with a check that can fail."
+        "No repair changes link 1: its startup check stops no event, and detects none of these defects. After the"
+        " repairs, replace this check with one that can fail."
     )
 
 

@@ -14,7 +14,7 @@ from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.report.chart import chart
+from bridgekit_verify.report.chart import chart, unchanged
 from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
 from bridgekit_verify.report.findings import (
     AUDIT_RIGHT,
@@ -135,6 +135,7 @@ def _templates() -> Templates:
         "rate": Rate.of,
         "seconds": _seconds,
         "together": _together,
+        "unchanged": unchanged,
     }
     return templates
 

@@ -67,7 +67,7 @@ def _critical(tables: DropTables) -> Finding:
         better = [name for name, fate in others.items() if _rank(fate) > _rank(one)]
         right = "no" if better else "yes"
         more = " ".join(f"{FIXES[name]} delivers {_text(others[name])}." for name in better)
-        answer = f"If only link 9 is broken, Fix 1 alone delivers {_text(one)}. " + (
+        answer = f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. " + (
             more or "No other fix alone delivers more."
         )
     rule = "Critical is right if no other fix alone delivers more events, or as many with fewer leaks."
@@ -75,7 +75,7 @@ def _critical(tables: DropTables) -> Finding:
         tables,
         1,
         "Priority · Fix 1 is critical",
-        "Fix 1 comes first: it is critical, to be made now.",
+        "Fix 1 is critical, and must be made first.",
         right,
         answer,
         rule,
@@ -93,7 +93,7 @@ def _important(tables: DropTables) -> Finding:
         gain = written.delivered - one.delivered
         change = f"{gain:,} more" if gain > 0 else f"{-gain:,} fewer" if gain < 0 else "as many"
         answer = (
-            f"If only link 9 is broken, Fix 1 alone delivers {_text(one)}. Fixes 1 and 2 as written deliver {change}:"
+            f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. Fixes 1 and 2 as written deliver {change}:"
             f" {_text(written)}."
         )
         if supplied is not None:
@@ -118,8 +118,8 @@ def _optional(tables: DropTables) -> Finding:
         more = three.delivered - one.delivered
         compared = f"{more:,} more than" if more > 0 else f"{-more:,} fewer than" if more < 0 else "as many as"
         answer = (
-            f"If only link 9 is broken, Fix 3, called optional, delivers {_text(three)}: {compared} Fix 1, called"
-            f" critical. Without Fix 3, Fixes 1 and 2 as written deliver {_text(without)}."
+            f"With only link 9 broken, Fix 3, which the audit calls optional, delivers {_text(three)}: {compared}"
+            f" Fix 1, which it calls critical. Without Fix 3, Fixes 1 and 2 as written deliver {_text(without)}."
         )
     rule = "Optional is right if Fixes 1 and 2 as written deliver every event without a leak."
     return _finding(tables, 3, "Priority · Fix 3 is optional", "Fix 3 is optional and can wait.", right, answer, rule)

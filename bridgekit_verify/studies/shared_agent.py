@@ -40,13 +40,13 @@ class SharedAgentStudy:
     fresh: Sequence[Measurement]
 
     def table(self) -> pd.DataFrame:
-        """Return one row per number of concurrent runs: agents' events that another user read, and the closed form."""
+        """Return one row per number of concurrent runs: agents' events that another user read, and the prediction."""
         return pd.DataFrame(
             {
                 "runs at once": shared.workload.at_once,
                 "events of agents": _misrouted(shared).n,
                 "one shared agent: read by another user": _misrouted(shared).k,
-                "closed form": shared.workload.misroutes_of_shared_agent(),
+                "predicted": shared.workload.misroutes_of_shared_agent(),
                 "a new agent per run: read by another user": _misrouted(fresh).k,
             }
             for shared, fresh in zip(self.shared, self.fresh, strict=True)
@@ -100,7 +100,7 @@ class SharedAgentStudy:
                 100 * m.workload.misroutes_of_shared_agent() / rate.n
                 for m, rate in zip(self.shared, shared, strict=True)
             ]
-            axis.plot(at_once, closed, color=TEXT_COLOUR, linestyle="--", linewidth=1, label="closed form")
+            axis.plot(at_once, closed, color=TEXT_COLOUR, linestyle="--", linewidth=1, label="predicted")
             _draw_shares(axis, at_once, shared, (VERMILLION, "D", "one agent for all runs"))
             _draw_shares(axis, at_once, fresh, (GREEN, "o", "a new agent for each run"))
             axis.set_xticks(at_once, [f"{c}" for c in at_once])

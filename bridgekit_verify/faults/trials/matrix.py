@@ -113,8 +113,8 @@ class FaultMatrix:
         unprotected = [trial for trial in self.of(AT_MOST_ONCE.name) if trial.fault in self.injected]
         lossy = sum(trial.verdict.lost_silent > 0 for trial in unprotected)
         return (
-            f"Without a log, {lossy} of {len(unprotected)} faults lose events in silence;\n"
-            f"with a log, {self.silent_losses.counts} events are lost in silence"
+            f"Without a log, {lossy} of {len(unprotected)} faults lose events in silence.\n"
+            f"With a log, {self.silent_losses.counts} events are lost in silence"
         )
 
     def figure(self) -> Figure:

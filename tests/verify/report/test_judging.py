@@ -163,7 +163,7 @@ def test_a_recorded_finding_is_preferred_to_a_computed_one() -> None:
 def test_the_first_link_is_explained_if_no_repair_changes_it() -> None:
     tables = read_drop_tables(report_of(executed("10_a", *map(tabulated, drop_tables()))))
     links = link_statuses(report_with(*map(link_finding, LINKS)))
-    assert "replace it with a check that can fail" in startup_note(links, tables)
+    assert "replace this check with one that can fail" in startup_note(links, tables)
     assert startup_note(link_statuses(report_with(link_finding(1, works="works"))), tables) == ""
     assert startup_note(links, read_drop_tables(report_of(executed("01_a")))) == ""
 

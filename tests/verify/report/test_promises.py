@@ -115,7 +115,7 @@ async def test_step_1_passes_as_reported_and_fails_as_committed(
     finding = event_flow_claim(study, committed, committed)
     assert (finding.verdict, finding.before, finding.after) == ("does not hold", (0, 10), (0, 10))
     assert finding.answer == (
-        "As committed with Fix 1, 0 of 10 events arrive. If only link 9 were broken, 10 of 10 events would arrive with"
+        "As committed with Fix 1, 0 of 10 events arrive. With only link 9 broken, 10 of 10 events arrive with"
         " thread_123."
     )
     assert event_flow_claim(study, committed, sound).verdict == "holds"

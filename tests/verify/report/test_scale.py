@@ -92,7 +92,7 @@ def test_late_load_that_waited_for_cpu_is_not_judged() -> None:
     late = failed(8_000, share=0.2, run_queue_wait=0.3)
     finding = workers(capacity([carried(500), late], [carried(500)]))
     assert finding.verdict == "holds"
-    assert any(text.endswith("while they were late: 1 of 5 loads.") for text in finding.evidence)
+    assert any(text.endswith("other programs used the CPUs: 1 of 5.") for text in finding.evidence)
 
 
 def test_workers_claim_without_judged_loads_is_unknown() -> None:
@@ -110,7 +110,7 @@ def test_event_that_costs_more_with_pauses_contradicts_the_edge_claim() -> None:
     """The audited sentence said "an event costs no more" beside 70 and 60 µs, because only the burst was judged."""
     finding = edge_claim(capacity([carried(500)], [carried(500)], paired=(60.0, 70.0)), memory_study())
     assert finding.verdict == "does not hold"
-    assert "with pauses 70.0 to 70.0 µs (native) and 60.0 to 60.0 µs (ASGI): more" in finding.answer
+    assert "with pauses: 70.0 to 70.0 µs (native) and 60.0 to 60.0 µs (ASGI). The native edge needs more." in finding.answer
 
 
 def test_edge_claim_allows_no_difference() -> None:
@@ -122,7 +122,7 @@ def test_edge_claim_is_unknown_if_rounds_overlap_or_are_missing() -> None:
     rounds = {"ASGI": [step(1_000, us=us) for us in (50, 60)], "native": [step(1_000, us=us) for us in (45, 55)]}
     overlapping = edge_claim(replace(SOUND, paired=rounds), memory_study())
     assert overlapping.verdict == "unknown"
-    assert "45.0 to 55.0 µs (native) and 50.0 to 60.0 µs (ASGI): no clear difference" in overlapping.answer
+    assert "45.0 to 55.0 µs (native) and 50.0 to 60.0 µs (ASGI). The difference is not clear." in overlapping.answer
     missing = edge_claim(replace(SOUND, paired={}), memory_study())
     assert (missing.verdict, "not measured (native)" in missing.answer) == ("unknown", True)
 
