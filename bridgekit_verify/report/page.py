@@ -183,7 +183,12 @@ def _content(report: Report, tables: DropTables) -> dict[str, Any]:
 def _marks(subject: LinkStatus | Finding) -> tuple[ShownAnswer, ...]:
     """Return the answers of a link or finding, in the order of the columns."""
     found = {AUDIT_RIGHT: subject.right, WORKS: subject.works} if isinstance(subject, LinkStatus) else answers(subject)
-    return tuple(ShownAnswer(question, answer, _ICONS[answer]) for question, answer in found.items())
+    return tuple(ShownAnswer(question, answer, _icon(question, answer)) for question, answer in found.items())
+
+
+def _icon(question: str, answer: str) -> str:
+    """Return the icon of an answer. A defect that contradicts the audit is bad news, so that its "yes" is a warning."""
+    return {"yes": "warning", "no": "none"}.get(answer, _ICONS[answer]) if question == CONTRADICTS else _ICONS[answer]
 
 
 def _lifecycle(report: Report) -> Finding | None:

@@ -46,7 +46,7 @@ def capacity_claim(study: CapacityStudy) -> Finding:
         reported=OURS,
         verdict=verdict_of(holds) if known or not holds else "unknown",
         answer=f"{' '.join(_describe_capacity(search) for search in study.searches)}"
-        f" Of {sum(s.client.expected for s in steps):,} events at every load, {lost:,} were lost.",
+        f" Of {sum(s.client.expected for s in steps):,} events at all loads, {lost:,} were lost.",
         evidence=(
             *(_describe_runs(search.edge.name, search.best) for search in study.searches if search.best is not None),
             *(_describe_overload(search) for search in study.searches),
@@ -80,24 +80,25 @@ def _describe_capacity(search: LoadSearch) -> str:
 def _describe_runs(edge: str, best: StepResult) -> str:
     """Return a load of events as runs: the number of concurrent runs depends on the pauses between their events."""
     return (
-        f"{edge}: {best.wave.runs_per_second:,.0f} runs of {best.wave.plan.events} events begin per second. If each run"
-        f" emits one event per second, {best.events_per_second:,.0f} runs are active at once. In this test, a run takes"
-        f" {best.wave.plan.run_seconds:g} s, so {best.runs_at_once:,.0f} runs are active."
+        f"On the {edge} edge, {best.wave.runs_per_second:,.0f} runs of {best.wave.plan.events} events begin per"
+        " second. If"
+        f" each run emits one event per second, {best.events_per_second:,.0f} runs are active at once. In this test,"
+        f" a run takes {best.wave.plan.run_seconds:g} s, so {best.runs_at_once:,.0f} runs are active."
     )
 
 
 def _describe_overload(search: LoadSearch) -> str:
     last = search.tried[-1]
     return (
-        f"{search.edge.name}, {last.events_per_second:,.0f} events per second: {last.on_time} within"
-        f" {WITHIN_SECONDS:g} s, the latest after {last.client.late_max:.1f} s."
+        f"On the {search.edge.name} edge, at {last.events_per_second:,.0f} events per second, {last.on_time} are read"
+        f" within {WITHIN_SECONDS:g} s, the latest after {last.client.late_max:.1f} s."
     )
 
 
 def _describe_core_capacity(search: LoadSearch) -> str:
     return (
-        f"{search.edge.name}: by its CPU time per event, one core processes at most {search.core_capacity or 0:,.0f}"
-        " events per second."
+        f"By its CPU time per event, the {search.edge.name} edge processes at most {search.core_capacity or 0:,.0f}"
+        " events per second on one core."
     )
 
 
@@ -113,13 +114,13 @@ def _describe_unaccounted(step: StepResult) -> str:
 def memory_claim(study: MemoryStudy) -> Finding:
     """Test that idle sockets, threads and waiting runs cost memory in proportion, and little CPU time per event."""
     nonlinear = [
-        f"{scaling.edge.name}, {fit.of}: {100 * fit.max_residual:.0f} % off the line"
+        f"On the {scaling.edge.name} edge, {fit.of}: {100 * fit.max_residual:.0f} % off the line"
         for scaling in study.scalings
         for fit in scaling.fits
         if not (fit.kib > 0 and fit.max_residual <= MAX_RESIDUAL)
     ]
     grown = [
-        f"{scaling.edge.name}: an event costs {scaling.growth:.2f} times as much beside them"
+        f"On the {scaling.edge.name} edge, an event costs {scaling.growth:.2f} times as much beside them"
         for scaling in study.scalings
         if scaling.growth > GROWTH
     ]
@@ -132,15 +133,16 @@ def memory_claim(study: MemoryStudy) -> Finding:
         reported=OURS,
         verdict=verdict_of(not nonlinear and not grown and lost == 0),
         answer=" ".join(
-            f"{scaling.edge.name}: {scaling.of(SOCKETS).kib:.1f} KiB per socket, {scaling.of(THREADS).kib:.1f} per"
+            f"On the {scaling.edge.name} edge: {scaling.of(SOCKETS).kib:.1f} KiB per socket,"
+            f" {scaling.of(THREADS).kib:.1f} per"
             f" thread, {scaling.of(RUNS).kib:.1f} per waiting run; beside {scaling.of(SOCKETS).most:,} of each, an"
             f" event costs {scaling.growth:.2f} times what it costs alone."
             for scaling in study.scalings
         ),
         evidence=(
             *(
-                f"{scaling.edge.name}: extrapolated, {scaling.of(SOCKETS).per_gib:,.0f} idle sockets need one GiB; the"
-                f" process without any needs {scaling.base_kib / 1_024:.0f} MiB."
+                f"On the {scaling.edge.name} edge, {scaling.of(SOCKETS).per_gib:,.0f} idle sockets need one GiB"
+                f" (extrapolated). The process without any socket needs {scaling.base_kib / 1_024:.0f} MiB."
                 for scaling in study.scalings
             ),
             *(f"{what}." for what in (*nonlinear, *grown)),
@@ -176,7 +178,10 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
             f"Workers that share a broker need {shared.extra_us:.0f} µs more CPU time per event. One worker with its"
             " own memory therefore does the work of several that share a broker.",
             *(
-                [f"Loads not judged, because they were late while other programs used the CPUs: {unjudged} of {len(light)}."]
+                [
+                    f"Loads not judged, because they were late while other programs used the CPUs: {unjudged} of"
+                    f" {len(light)}."
+                ]
                 if unjudged
                 else []
             ),

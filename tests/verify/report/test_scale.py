@@ -110,7 +110,10 @@ def test_event_that_costs_more_with_pauses_contradicts_the_edge_claim() -> None:
     """The audited sentence said "an event costs no more" beside 70 and 60 µs, because only the burst was judged."""
     finding = edge_claim(capacity([carried(500)], [carried(500)], paired=(60.0, 70.0)), memory_study())
     assert finding.verdict == "does not hold"
-    assert "with pauses: 70.0 to 70.0 µs (native) and 60.0 to 60.0 µs (ASGI). The native edge needs more." in finding.answer
+    assert (
+        "with pauses: 70.0 to 70.0 µs (native) and 60.0 to 60.0 µs (ASGI). The native edge needs more."
+        in finding.answer
+    )
 
 
 def test_edge_claim_allows_no_difference() -> None:

@@ -108,7 +108,7 @@ def memories(draw: st.DrawFn) -> MemoryStudy:
 def test_capacity_sentence_states_the_carried_load_and_the_losses(study: CapacityStudy) -> None:
     finding = capacity_claim(study)
     assert_basis(finding)
-    [expected, lost] = numbers(finding.answer, r"Of # events at every load, # were lost")
+    [expected, lost] = numbers(finding.answer, r"Of # events at all loads, # were lost")
     assert (expected, lost) == (
         sum(each.client.expected for each in study.steps),
         sum(each.client.lost for each in study.steps),
@@ -128,9 +128,9 @@ def test_memory_sentence_fits_its_verdict(study: MemoryStudy) -> None:
     finding = memory_claim(study)
     assert_basis(finding)
     for scaling in study.scalings:
-        [kib] = numbers(finding.answer, rf"{scaling.edge.name}: # KiB per socket")
+        [kib] = numbers(finding.answer, rf"{scaling.edge.name} edge: # KiB per socket")
         assert kib == pytest.approx(scaling.of(SOCKETS).kib, abs=0.06)
-        [growth] = numbers(finding.answer, rf"{scaling.edge.name}:[^.]*(?:\.\d[^.]*)*an event costs # times")
+        [growth] = numbers(finding.answer, rf"{scaling.edge.name} edge:[^.]*(?:\.\d[^.]*)*an event costs # times")
         assert growth == pytest.approx(scaling.growth, abs=0.006)
         assert finding.verdict == "does not hold" or growth <= 2.005
     assert finding.verdict == "holds" or finding.evidence[2:]

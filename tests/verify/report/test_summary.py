@@ -170,8 +170,8 @@ def test_risks_are_leak_then_loss_then_undetected_failure() -> None:
     assert loss.when == "as committed"
     assert loss.sentences == (
         f"{ALL} of {ALL} events do not reach their user.",
-        f"Dropped with only link 9 broken: Fix 1 100 of {ALL}, Fixes 1 and 2 with the method 40 of {ALL}"
-        " and Fix 3 none.",
+        f"With only link 9 broken, Fix 1 drops 100 of {ALL}, Fixes 1 and 2 with the method drop 40 of {ALL}"
+        " and Fix 3 drops none.",
     )
     assert undetected.when == "after the audit's fixes"
     assert undetected.sentences[0].startswith(
@@ -259,10 +259,10 @@ def test_a_fix_that_fails_over_the_life_of_a_run_is_not_recommended_without_sayi
 
 def test_scope_counts_kinds_and_combinations() -> None:
     assert scope(EXAMPLE) == (
-        "Each chain ran with 7 kinds of thread id: 3 documented kinds, which occur in the audit or the public history,"
-        " and 4 stress kinds.",
-        "The kinds are chosen and not sampled. Sums over the kinds describe this test only, and they are not an"
-        " estimate for production.",
+        "Each chain ran with 7 kinds of thread id: 3 documented in the audit or the public history, and 4 stress"
+        " kinds.",
+        "The kinds are chosen and not sampled, so that sums over the kinds describe this test only, and not"
+        " production.",
         "Of the 16 combinations of the four repairs, one delivers every event without a leak: all four together.",
     )
 
