@@ -26,7 +26,7 @@ def test_capacity_is_stated_for_both_edges_with_its_interval() -> None:
     assert finding.verdict == "holds"
     assert "The ASGI edge carries 8,000 events per second: 8,000 of 8,000 (" in finding.answer
     assert (
-        "native: 1,800 runs of 5 events begin per second. If each run emits one event per second, 9,000 runs"
+        "On the native edge, 1,800 runs of 5 events begin per second. If each run emits one event per second, 9,000 runs"
         in finding.evidence[1]
     )
     assert "0 were lost" in finding.answer
@@ -58,14 +58,14 @@ def test_claim_is_unknown_without_a_failed_load_and_capacity_is_a_lower_bound() 
 def test_memory_claim_holds_for_linear_memory_and_constant_cost() -> None:
     finding = memory_claim(memory_study())
     assert finding.verdict == "holds"
-    assert "native: 15.0 KiB per socket" in finding.answer
-    assert "ASGI: extrapolated, 34,953 idle sockets need one GiB" in finding.evidence[0]
+    assert "On the native edge: 15.0 KiB per socket" in finding.answer
+    assert "On the ASGI edge, 34,953 idle sockets need one GiB (extrapolated)." in finding.evidence[0]
 
 
 def test_growing_cost_contradicts_the_memory_claim() -> None:
     finding = memory_claim(memory_study(growth=2.5))
     assert finding.verdict == "does not hold"
-    assert "ASGI: an event costs 2.50 times as much beside them." in finding.evidence
+    assert "On the ASGI edge, an event costs 2.50 times as much beside them." in finding.evidence
 
 
 def test_nonlinear_memory_contradicts_the_memory_claim() -> None:
