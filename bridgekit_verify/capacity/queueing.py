@@ -122,20 +122,20 @@ class WaitingStudy:
 
     def figure(self) -> Figure:
         """Draw lateness over utilisation, one panel for each edge: measured, and predicted with and without pauses."""
-        with new_figure(self.title(), 9.0, 4.0) as figure:
-            axes = figure.subplots(1, len(self.points), sharey=True, sharex=True, squeeze=False)[0]
+        with new_figure(self.title(), 6.2, 1.2 + 2.6 * len(self.points)) as figure:
+            axes = figure.subplots(len(self.points), 1, sharey=True, sharex=True, squeeze=False)[:, 0]
             for row, (axis, (name, points)) in enumerate(zip(axes, self.points.items(), strict=True)):
                 _waiting(axis, points, _curve(points), STYLES[row % len(STYLES)])
                 axis.set_title(name if points else f"{name}: no load was carried", fontsize=10.5)
-                axis.set_xlabel("share of a core used or waited for, %")
             axes[0].set_yscale("log")
             axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
             axes[0].yaxis.set_minor_formatter(NullFormatter())
             axes[0].set_xlim(0, 105)  # room for the marker of a process that uses a whole core
             axes[0].set_ylim(0.3, max(100.0, 2 * axes[0].get_ylim()[1]))
-            axes[0].set_ylabel("delay from due to read, ms")
+            axes[-1].set_xlabel("share of a core used or waited for, %")
+            figure.supylabel("delay from due to read, ms", fontsize=10)
             handles, labels = axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+            figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
             return figure
 
     def alt_text(self) -> str:

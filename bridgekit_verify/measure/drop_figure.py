@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bridgekit_verify.measure.drops import DropCount, have_equal_shares
-from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR, printable
+from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR, lines_of, printable
 from bridgekit_verify.measure.statistics import percent
 
 __all__ = ["DELIVERED", "DROPPED", "LEAKED", "DropPanel", "drop_alt_text", "drop_figure"]
@@ -139,19 +139,12 @@ def _panel(axis: Axes, panel: DropPanel, y: float) -> float:
 
 
 def _label(axis: Axes, y: float, label: str) -> None:
-    _text(axis, BARS - 0.1, y, "\n".join(_label_lines(label)), ha="right", linespacing=1.0)
-
-
-def _label_lines(label: str) -> list[str]:
-    """Return the label in as few lines as fit, of about the same length."""
-    lines = textwrap.wrap(label, LABEL_CHARACTERS)
-    widths = range(len(label) // len(lines), LABEL_CHARACTERS + 1)
-    return next(even for width in widths if len(even := textwrap.wrap(label, width)) == len(lines))
+    _text(axis, BARS - 0.1, y, "\n".join(lines_of(label, LABEL_CHARACTERS)), ha="right", linespacing=1.0)
 
 
 def _row(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, DropCount], y: float) -> float:
     """Draw one horizontal bar, which represents every kind."""
-    height = max(ROW, 0.18 * len(_label_lines(label)))
+    height = max(ROW, 0.18 * len(lines_of(label, LABEL_CHARACTERS)))
     y += height / 2
     _label(axis, y, label)
     _draw_parts(axis, next(iter(counts.values())), BARS, y - BAR / 2, BARS_WIDTH, BAR, horizontal=True)

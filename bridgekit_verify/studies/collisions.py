@@ -224,8 +224,8 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
 
     `panels` maps digits to rates by runs of one thread. The line is the approximation of the birthday bound.
     """
-    with new_figure(title, 10.0, 4.3) as figure:
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    with new_figure(title, 6.2, 1.0 + 3.3 * len(panels)) as figure:
+        axes = figure.subplots(len(panels), 1, sharey=True, squeeze=False)[:, 0]
         for axis, (digits, rates), (colour, marker) in zip(axes, panels.items(), STYLES, strict=False):
             _birthday(axis, digits, max(rates))
             draw_rates(axis, list(rates), list(rates.values()), colour, marker, 6)
@@ -246,7 +246,7 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
             axis.xaxis.set_major_locator(MaxNLocator(5))
             axis.xaxis.set_major_formatter("{x:,.0f}")
         axes[0].set_ylim(-2, 104)
-        axes[0].set_ylabel("trials in which two runs had\none id, % (bar: 95 % Wilson interval)")
+        figure.supylabel("trials in which two runs had one id, % (bar: 95 % Wilson interval)", fontsize=10)
         axes[0].legend(loc="upper left", frameon=False, fontsize=9)
         return figure
 

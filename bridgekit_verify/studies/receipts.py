@@ -24,7 +24,7 @@ __all__ = ["ARRIVALS", "RECEIPT_CHAINS", "ReceiptStudy", "receipt_table", "study
 
 RECEIPTS: Final = ("sent", "not sent", "no receipt")
 ARRIVALS: Final = ("its user read it", "only another user read it", "no user read it")
-GRIDS_ACROSS: Final = 3
+GRIDS_ACROSS: Final = 2
 
 RECEIPT_CHAINS: Final[tuple[Variant, ...]] = (
     AS_COMMITTED,

@@ -93,7 +93,7 @@ class SharedAgentStudy:
         """Draw the share of agents' events that another user read, by concurrent runs, on a logarithmic scale."""
         at_once = [measurement.workload.at_once for measurement in self.shared]
         shared, fresh = self.misrouted_shared(), self.misrouted_fresh()
-        with new_figure(self.title(), 8.0, 4.4) as figure:
+        with new_figure(self.title(), 6.2, 4.4) as figure:
             axis = figure.subplots()
             axis.set_xscale("log", base=2)
             closed = [

@@ -282,11 +282,11 @@ class RateCheck:
 
 
 def calibration_figure(rows: Sequence[RateCheck], *, title: str) -> Figure:
-    """Draw measured rates against known ones on the left, and their differences row by row on the right."""
-    with new_figure(title, 10.5, 1.9 + 0.27 * len(rows)) as figure:
-        left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.35))
-        _diagonal(left, rows)
-        _differences(right, rows)
+    """Draw measured rates against known ones above, and their differences row by row below."""
+    with new_figure(title, 6.4, 5.6 + 0.25 * len(rows)) as figure:
+        above, below = figure.subplots(2, 1, height_ratios=(3.6, 1.0 + 0.25 * len(rows)))
+        _diagonal(above, rows)
+        _differences(below, rows)
         return figure
 
 

@@ -120,7 +120,7 @@ class FaultMatrix:
     def figure(self) -> Figure:
         """Draw faults as rows and delivery modes as columns; a cell shows counts, coloured by its worst outcome."""
         faults, modes = self.faults, self.modes
-        with new_figure(self.title(), 2.0 + 1.65 * len(modes), 1.7 + 0.42 * len(faults)) as figure:
+        with new_figure(self.title(), 1.6 + 1.22 * len(modes), 1.7 + 0.34 * len(faults)) as figure:
             axis = figure.subplots()
             for row, fault in enumerate(faults):
                 for column, delivery in enumerate(modes):

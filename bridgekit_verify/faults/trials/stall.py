@@ -269,7 +269,7 @@ class StallStudy:
 
     def figure(self) -> Figure:
         """Draw the neighbours' latencies over time, one panel for each server."""
-        with new_figure(self.title(), 7.6, 0.9 + 1.7 * len(self.stalls)) as figure:
+        with new_figure(self.title(), 6.4, 1.2 + 1.7 * len(self.stalls)) as figure:
             axes = figure.subplots(len(self.stalls), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
             for axis, stall in zip(axes, self.stalls, strict=True):
                 axis.axvspan(*stall.window, color=LOST, linewidth=0, label="one socket reads nothing")

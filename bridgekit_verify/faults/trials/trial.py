@@ -208,7 +208,7 @@ def latency_figure(trials: Sequence[Trial]) -> Figure:
     """
     columns = 2 if len(trials) > 1 else 1
     rows = max(-(-len(trials) // columns), 1)
-    with new_figure(latency_title(trials), 4.6 * columns, 0.9 + 2.1 * rows) as figure:
+    with new_figure(latency_title(trials), 3.2 * columns, 1.2 + 1.9 * rows) as figure:
         axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
         for unused in axes[len(trials) :]:
             unused.set_visible(False)

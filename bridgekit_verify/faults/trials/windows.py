@@ -113,7 +113,7 @@ class WindowStudy:
     def figure(self) -> Figure:
         """Draw counted and predicted loss over the offline time."""
         styles = ((VERMILLION, "D"), (BLUE, "s"), (GREEN, "o"))
-        with new_figure(self.title(), 8.0, 4.2) as figure:
+        with new_figure(self.title(), 6.4, 4.2) as figure:
             axis = figure.subplots()
             for delivery, (colour, marker) in zip(self.modes, styles, strict=False):
                 windows = sorted(self.of(delivery), key=lambda window: window.offline_seconds)

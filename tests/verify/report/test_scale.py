@@ -26,8 +26,8 @@ def test_capacity_is_stated_for_both_edges_with_its_interval() -> None:
     assert finding.verdict == "holds"
     assert "The ASGI edge carries 8,000 events per second: 8,000 of 8,000 (" in finding.answer
     assert (
-        "On the native edge, 1,800 runs of 5 events begin per second. If each run emits one event per second, 9,000 runs"
-        in finding.evidence[1]
+        "On the native edge, 1,800 runs of 5 events begin per second. If each run emits one event per second, 9,000"
+        " runs" in finding.evidence[1]
     )
     assert "0 were lost" in finding.answer
     assert finding.after == (56_000, 56_000)
