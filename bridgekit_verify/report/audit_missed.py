@@ -100,7 +100,7 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
         f" {_events(study.of('sound')):,} are.",
         evidence=(
             "Events falsely reported as sent:"
-            f" {', '.join(f'{name} {count:,}' for name, count in false.items()) or 'none'}.",
+            f" {', '.join(f'{count:,} ({name})' for name, count in false.items()) or 'none'}.",
             f"As committed, the bridge returns a receipt for {committed.acknowledged:,} of"
             f" {_events(study.of('as committed')):,} events, and reports {committed.false_success:,} falsely as sent."
             " With Fix 1, events reach the hub. Their receipt is 'sent' even if no socket is open.",

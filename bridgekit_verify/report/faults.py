@@ -42,7 +42,7 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
         f" events in silence: {', '.join(lossy) or 'none'}.",
         evidence=(
             *(
-                f"With {trial.delivery.name} and the fault {trial.fault.name}, {trial.verdict.lost_signalled:,} of"
+                f"In mode {trial.delivery.name} with the fault {trial.fault.name}, {trial.verdict.lost_signalled:,} of"
                 f" {trial.verdict.expected:,} events are lost, and each client receives a gap for them."
                 for trial in signalled
             ),
@@ -80,7 +80,7 @@ def timeline_claim(trials: list[Trial]) -> Finding:
         verdict=verdict_of(not any(lost)) if known or any(lost) else "unknown",
         answer=f"Of {sum(emitted):,} events emitted during a fault, {sum(map(len, arrived)):,} arrived and"
         f" {sum(lost):,} were lost. The latest arrived {longest:.2f} s after its emission.",
-        rule="Holds if every event emitted during a fault arrives; unknown if a fault had no such event.",
+        rule="Holds if every event emitted during a fault arrives. Unknown if a fault had no such event.",
         sample=Sample(min(emitted), "events") if known else None,
     )
 

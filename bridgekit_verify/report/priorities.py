@@ -70,7 +70,7 @@ def _critical(tables: DropTables) -> Finding:
         answer = f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. " + (
             more or "No other fix alone delivers more."
         )
-    rule = "Critical is right if no other fix alone delivers more events, or as many with fewer leaks."
+    rule = "Right if no other fix alone delivers more events, or as many with fewer leaks."
     return _finding(
         tables,
         1,
@@ -97,10 +97,12 @@ def _important(tables: DropTables) -> Finding:
             f" {_text(written)}."
         )
         if supplied is not None:
-            answer += f" If the code had the method that Fix 2 calls, both would deliver {_text(supplied)}."
+            answer += (
+                f" If the code had the method that Fix 2 calls, both fixes together would deliver {_text(supplied)}."
+            )
     rule = (
-        "Important is right if Fixes 1 and 2 as written deliver every event without a leak. It is insufficient if they"
-        " only deliver more than Fix 1 alone."
+        "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if they only deliver more"
+        " than Fix 1 alone."
     )
     return _finding(
         tables, 2, "Priority · Fix 2 is important", "Fix 2 is important, as a backup to Fix 1.", right, answer, rule
@@ -121,7 +123,7 @@ def _optional(tables: DropTables) -> Finding:
             f"With only link 9 broken, Fix 3, which the audit calls optional, delivers {_text(three)}: {compared}"
             f" Fix 1, which it calls critical. Without Fix 3, Fixes 1 and 2 as written deliver {_text(without)}."
         )
-    rule = "Optional is right if Fixes 1 and 2 as written deliver every event without a leak."
+    rule = "Right if Fixes 1 and 2 as written deliver every event without a leak."
     return _finding(tables, 3, "Priority · Fix 3 is optional", "Fix 3 is optional and can wait.", right, answer, rule)
 
 
@@ -152,7 +154,7 @@ def _monitoring(tables: DropTables) -> Finding:
         audit_right=right,
         answer=answer,
         evidence=("Count events at the user's socket instead, and compare them with the events that were emitted.",),
-        rule="The advice is sufficient if no event is reported as sent that its user did not read.",
+        rule="Right if no event is reported as sent that its user did not read.",
     )
 
 

@@ -99,8 +99,8 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
         answer=f"As committed with Fix 1, the user reads {real.counts} events of a run before the run ends. With"
         f" only link 9 broken, the user reads {example.counts} with thread ids like {study.example_family}.",
         evidence=(
-            f"With Fix 1 and only link 9 broken, the user reads all of them for {len(shown)} of {len(study.families)}"
-            " kinds of thread id.",
+            f"With Fix 1 and only link 9 broken, the user reads all events before the run's end for {len(shown)} of"
+            f" {len(study.families)} kinds of thread id.",
         ),
         before=(unfixed.k, unfixed.n),
         after=(real.k, real.n),

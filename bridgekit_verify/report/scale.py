@@ -128,8 +128,8 @@ def memory_claim(study: MemoryStudy) -> Finding:
     return Finding(
         id="scale-crowd",
         title="Memory of idle sockets, threads and waiting runs",
-        claim="Idle sockets, threads with a history and waiting runs need memory in proportion to their number, and an"
-        f" event costs at most {GROWTH:g} times as much CPU time beside them.",
+        claim="Idle sockets, threads with a run in their log and waiting runs need memory in proportion to their"
+        f" number, and an event costs at most {GROWTH:g} times as much CPU time beside them.",
         reported=OURS,
         verdict=verdict_of(not nonlinear and not grown and lost == 0),
         answer=" ".join(
@@ -173,8 +173,8 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
         f" {demand.events_per_run} events per run, and a peak of {demand.peak_factor:g} times the usual load. It needs"
         f" {_describe_sizing(sized)}.",
         evidence=(
-            "At two thirds of a core, an event waits on average as long as it takes to process, by the prediction. Plan"
-            " for no more than that, also while a worker is down.",
+            "The formula predicts that at two thirds of a core, an event waits on average as long as it takes to"
+            " process. Plan for no more than that, also while a worker is down.",
             f"Workers that share a broker need {shared.extra_us:.0f} µs more CPU time per event. One worker with its"
             " own memory therefore does the work of several that share a broker.",
             *(

@@ -73,7 +73,7 @@ async def test_both_answers_about_a_link_follow_from_its_tests(
     assert (finding.before, finding.after) == (before, (10, 10))
     assert bool(finding.experiment) == (works == "works")
     delivery, after = finding.evidence[1:3]
-    assert after.startswith("Sound, " if works == "works" else "Repaired, ")
+    assert after.startswith(f"With the link {'sound' if works == 'works' else 'repaired'}, ")
     assert ("the hub of link 10 as committed" in delivery) == (number == 1)
     assert finding.sound == "holds"
 
@@ -89,7 +89,7 @@ async def test_chain_claim_names_the_links_that_do_not_hold() -> None:
     measured = [await measure(variant, workload) for variant in (AS_COMMITTED, SOUND)]
     finding = chain_claim(await probe_all(AS_COMMITTED), *measured)
     assert finding.verdict == "does not hold"
-    assert "1, 3, 5, 8, 9" in finding.answer
+    assert "1, 3, 5, 8 and 9" in finding.answer
     assert (finding.before, finding.after) == ((0, 5), (5, 5))
 
 
