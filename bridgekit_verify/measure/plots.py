@@ -6,6 +6,7 @@ the same information without colour.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -13,6 +14,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 from bridgekit_verify.measure.drops import count_drops
 from bridgekit_verify.measure.experiment import Measurement
@@ -22,8 +24,10 @@ __all__ = [
     "delivery_figure",
     "draw_rates",
     "frame_grid",
+    "lines_of",
     "new_figure",
     "percents",
+    "printable",
 ]
 
 GREEN: Final = "#009E73"
@@ -32,6 +36,7 @@ SKY: Final = "#56B4E9"
 BLUE: Final = "#0072B2"
 LOST: Final = "#D9D9D9"
 TEXT_COLOUR: Final = "#222222"
+TITLE_CHARACTERS_PER_INCH: Final = 10.0
 
 STYLE: Final[dict[Any, Any]] = {
     "font.size": 10,
@@ -52,11 +57,38 @@ STYLE: Final[dict[Any, Any]] = {
 
 @contextmanager
 def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
-    """A context manager: yields a figure of that size in inches, to be drawn within the block in the suite's style."""
+    """A context manager: yields a figure of that size in inches, to be drawn within the block in the suite's style.
+
+    A figure of at most 6.5 inches can be read on a screen of 400 pixels. A long title is wrapped.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+        lines = lines_of(title, round(TITLE_CHARACTERS_PER_INCH * width))
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=12, fontweight="bold")
         yield figure
+
+
+def lines_of(text: str, limit: int) -> list[str]:
+    """Return the text's own lines if they fit; otherwise as few lines as possible, of about the same length."""
+    own = text.splitlines()
+    if all(len(line) <= limit for line in own):
+        return own
+    text = " ".join(own)
+    count = len(textwrap.wrap(text, limit))
+    widths = range(len(text) // count, limit + 1)
+    return next(even for width in widths if len(even := textwrap.wrap(text, width)) == count)
+
+
+def printable(text: str) -> str:
+    """Return the text with each character that the font lacks as its escape, such as \\u6771.
+
+    matplotlib would draw a box in its place and print a warning.
+    """
+    known = get_font(findfont("DejaVu Sans")).get_charmap()
+    return "".join(
+        each if ord(each) in known or each == "\n" else each.encode("ascii", "backslashreplace").decode()
+        for each in text
+    )
 
 
 def percents(rates: Sequence[Rate]) -> tuple[list[float], list[list[float]]]:

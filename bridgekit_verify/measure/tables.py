@@ -21,8 +21,8 @@ def count_table(measurements: Iterable[Measurement], **labels: Sequence[object])
     """Return one row per measurement: what was expected, and what became of it, as counts.
 
     For grids that are chosen and not sampled, where an interval would mean nothing. Columns: variant, runs at once,
-    events expected, delivered, lost, misrouted, with no entitled socket, false success. `labels` are further columns,
-    placed first, with one value per measurement.
+    events expected, delivered, dropped, misrouted, with no entitled socket, false success. `labels` are further
+    columns, placed first, with one value per measurement.
     """
     return _labelled([_counts(measurement) for measurement in measurements], labels)
 
@@ -49,7 +49,7 @@ def _counts(measurement: Measurement) -> dict[str, object]:
         "runs at once": measurement.workload.at_once,
         "expected": verdict.expected,
         "delivered": verdict.delivered,
-        "lost": verdict.lost,
+        "dropped": verdict.lost,
         "misrouted": verdict.misrouted,
         "no socket": verdict.no_socket,
         "false success": verdict.false_success,
@@ -66,12 +66,12 @@ def _delivery(rate: Rate) -> dict[str, object]:
 
 
 def family_table(families: Families = FAMILIES) -> pd.DataFrame:
-    """Return one row per family of thread ids: an example, whether such ids are in use, and where they were found."""
+    """Return one row per family of thread ids: an example, whether such ids are documented, and where."""
     return pd.DataFrame(
         {
             "thread ids": name,
             "example": _shortened(family.threads(1)[0].thread_id),
-            "in use": family.in_use,
+            "documented": family.documented,
             "source": str(family.source or ("your own" if family.own else "chosen as stress")),
         }
         for name, family in families_by_name(families).items()
@@ -83,19 +83,19 @@ def _shortened(thread_id: str) -> str:
 
 
 def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """Return one row per variant, link and reason that lost or misrouted events, with both counts."""
+    """Return one row per variant, link and reason that dropped or misrouted events, with both counts."""
     rows = [
         {
             "variant": measurement.variant.name,
             "link": attribution.link,
             "reason": attribution.reason,
-            "lost": measurement.verdict.losses.get(attribution, 0),
+            "dropped": measurement.verdict.losses.get(attribution, 0),
             "misrouted": measurement.verdict.misroutes.get(attribution, 0),
         }
         for measurement in measurements
         for attribution in measurement.verdict.attributions
     ]
-    return pd.DataFrame(rows, columns=["variant", "link", "reason", "lost", "misrouted"])
+    return pd.DataFrame(rows, columns=["variant", "link", "reason", "dropped", "misrouted"])
 
 
 def latency_table(measurements: Iterable[Measurement]) -> pd.DataFrame:

@@ -42,7 +42,9 @@ __all__ = [
 ]
 
 THREADS_PER_FAMILY: Final = 3
-HUB: Final = Link(hub.LINK, "Hub", hub.Hub.publish, "a frame, to each of the thread's sockets", "not in its list")
+HUB: Final = Link(
+    hub.LINK, "Hub and sockets", hub.Hub.publish, "a frame, to each of the thread's sockets", "not in its list"
+)
 """The link after the nine."""
 PARTS: Final[Mapping[int, tuple[str, ...]]] = {
     1: ("start",),

@@ -70,13 +70,15 @@ class Judgement:
 
     @property
     def evidence(self) -> str:
-        """The first violation of each kind and their number, one sentence each, without the last full stop."""
+        """The first violation of each kind and the number of others, one sentence each, without the last full stop."""
         by_kind: dict[ViolationKind, list[str]] = defaultdict(list)
         for kind, text in self.violations:
             by_kind[kind].append(text)
-        first = [texts[0] + (f" (first of {len(texts)} cases)" if texts[1:] else "") for texts in by_kind.values()]
-        text, *others = first[:MOST_KINDS_SHOWN] or [""]
-        return ". ".join([text, *(other[:1].upper() + other[1:] for other in others)])
+        return ". Also, ".join(f"{texts[0]}{_more(len(texts) - 1)}" for texts in [*by_kind.values()][:MOST_KINDS_SHOWN])
+
+
+def _more(count: int) -> str:
+    return f" (and {count:,} more {'case' if count == 1 else 'cases'})" if count else ""
 
 
 def shown(value: object) -> str:

@@ -14,7 +14,7 @@ from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.report.chart import chart
+from bridgekit_verify.report.chart import chart, unchanged
 from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
 from bridgekit_verify.report.findings import (
     AUDIT_RIGHT,
@@ -137,6 +137,7 @@ def _templates() -> Templates:
         "rate": Rate.of,
         "seconds": _seconds,
         "together": _together,
+        "unchanged": unchanged,
     }
     return templates
 
@@ -184,7 +185,12 @@ def _content(report: Report, tables: DropTables) -> dict[str, Any]:
 def _marks(subject: LinkStatus | Finding) -> tuple[ShownAnswer, ...]:
     """Return the answers of a link or finding, in the order of the columns."""
     found = {AUDIT_RIGHT: subject.right, WORKS: subject.works} if isinstance(subject, LinkStatus) else answers(subject)
-    return tuple(ShownAnswer(question, answer, _ICONS[answer]) for question, answer in found.items())
+    return tuple(ShownAnswer(question, answer, _icon(question, answer)) for question, answer in found.items())
+
+
+def _icon(question: str, answer: str) -> str:
+    """Return the icon of an answer. A defect that contradicts the audit is bad news, so that its "yes" is a warning."""
+    return {"yes": "warning", "no": "none"}.get(answer, _ICONS[answer]) if question == CONTRADICTS else _ICONS[answer]
 
 
 def _lifecycle(report: Report) -> Finding | None:

@@ -355,7 +355,7 @@ def late_events_figure(panels: Mapping[str, Mapping[float, Rate]], *, title: str
 
     `panels` maps a panel's title to rates by seconds after the run's end, negative before it; all panels share them.
     """
-    with new_figure(title, 9.0, 1.4 + 1.45 * len(panels)) as figure:
+    with new_figure(title, 6.6, 1.5 + 1.45 * len(panels)) as figure:
         axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         seconds = list(next(iter(panels.values())))
         for axis, (heading, rates), (colour, marker) in zip(axes, panels.items(), STYLES, strict=False):

@@ -27,7 +27,7 @@ EXAMPLE = "thread_123"
 """The only shape of thread id in the audit's own text."""
 
 KINDS: Final = {
-    "in use": "kinds in the audit or the public history",
+    "documented": "documented kinds",
     "stress": "stress kinds",
     "your own": "kinds of your own",
 }
@@ -166,18 +166,20 @@ class FixStudy:
         names = [name for name, _ in chosen]
         labels: dict[str, Sequence[object]] = {
             "thread ids": names,
-            "in use": [self.kinds[name].in_use for name in names],
+            "documented": [self.kinds[name].documented for name in names],
         }
         return count_table(chosen.values(), **labels)
 
     def summary(self, variant: str) -> str:
-        """Return in a sentence with how many families every event arrives, and in the next one which families leak."""
+        """Return in a sentence for how many families every event arrives, and in the next one which families leak."""
         delivering, leaking = self.delivering(variant), self.leaking(variant)
         arrived = " and ".join(
             f"{_of(delivering, names)} {_kinds(label, len(names))}" for label, names in self.groups.items()
         )
-        leaks = f"{_of(leaking, self.families)}: {', '.join(leaking)}" if leaking else "none"
-        return f"every event arrives with {arrived}. Kinds that leak events to another user: {leaks}."
+        leaks = "No event leaks."
+        if leaking:
+            leaks = f"Events of {_of(leaking, self.families)} kinds leak to another user ({', '.join(leaking)})."
+        return f"every event reaches its user for {arrived} of thread id. {leaks}"
 
 
 def _kinds(label: str, count: int) -> str:

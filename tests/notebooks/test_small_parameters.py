@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
     "STEPS": 8,
     "PACE_SECONDS": 0.02,
     "FAULT_SECONDS": 0.15,
-    "FAULTS": ["down", "kill while away"],
+    "FAULTS": ["down", "kill while offline"],
     "OFFLINE_SECONDS": [0.0, 0.1],
     "RETAINED_EVENTS": 3,
     "STEP_SECONDS": 0.3,

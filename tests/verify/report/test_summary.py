@@ -143,10 +143,10 @@ def test_the_chart_and_the_table_use_one_name_for_each_repair() -> None:
     assert [row.label.lstrip("+ ") for row in rows] == [f"{each.order} {each.name}" for each in actions(EXAMPLE)]
 
 
-def test_the_kinds_in_use_come_first() -> None:
+def test_the_documented_kinds_come_first() -> None:
     step = EXAMPLE.step(AS_REPORTED, "fix 1")
     assert step is not None
-    assert [kind.in_use for kind in step.kinds] == [True] * 3 + [False] * 4
+    assert [kind.documented for kind in step.kinds] == [True] * 3 + [False] * 4
 
 
 def test_a_share_that_is_not_exact_is_not_rounded_to_0_or_100() -> None:
@@ -164,14 +164,14 @@ def test_risks_are_leak_then_loss_then_undetected_failure() -> None:
     assert leak.when == "after some of the repairs"
     assert leak.sentences == (
         f"{ALL // 2} of {ALL} events reach another user after repairs 2, 3 and 4 without repair 1.",
-        "If only link 9 were broken, Fix 1 would leak with 1 of 7 kinds of thread id: prefixes of one another"
+        "With only link 9 broken, Fix 1 leaks events for 1 of 7 kinds of thread id: prefixes of one another"
         " (40 of 60).",
     )
     assert loss.when == "as committed"
     assert loss.sentences == (
         f"{ALL} of {ALL} events do not reach their user.",
-        f"Dropped if only link 9 were broken: with Fix 1 100 of {ALL}, Fixes 1 and 2 with the method 40 of {ALL}"
-        " and Fix 3 none.",
+        f"With only link 9 broken, Fix 1 drops 100 of {ALL}, Fixes 1 and 2 with the method drop 40 of {ALL}"
+        " and Fix 3 drops none.",
     )
     assert undetected.when == "after the audit's fixes"
     assert undetected.sentences[0].startswith(
@@ -259,10 +259,10 @@ def test_a_fix_that_fails_over_the_life_of_a_run_is_not_recommended_without_sayi
 
 def test_scope_counts_kinds_and_combinations() -> None:
     assert scope(EXAMPLE) == (
-        "Each chain ran with 7 kinds of thread id: 3 that occur in the audit or in the public history, and 4 stress"
-        " tests.",
-        "The kinds are chosen and not sampled. Sums over the kinds describe this test only, and they are not an"
-        " estimate for production.",
+        "Each chain ran with 7 kinds of thread id: 3 documented in the audit or the public history, and 4 stress"
+        " kinds.",
+        "The kinds are chosen and not sampled, so that sums over the kinds describe this test only, and not"
+        " production.",
         "Of the 16 combinations of the four repairs, one delivers every event without a leak: all four together.",
     )
 
@@ -277,7 +277,7 @@ def test_priorities_follow_what_the_fixes_deliver() -> None:
     assert [each.right for each in (critical, important, optional)] == ["no", "no", "no"]
     assert f"Fix 1 alone delivers 320 of {ALL} events (40 leaked)" in critical.answer
     assert f"Fix 3 delivers {ALL} of {ALL} events." in critical.answer
-    assert "100 more than Fix 1, called critical" in optional.answer
+    assert "100 more than Fix 1, which it calls critical" in optional.answer
     assert "Fixes 1 and 2 as written deliver as many: 320 of" in important.answer
     assert monitoring.right == "as worded, but insufficient"
     assert f"168 of {ALL} events are routed and reported as sent" in monitoring.answer

@@ -53,7 +53,7 @@ async def test_fix_study_counts_the_families_that_each_fix_delivers(fixes: FixSt
 
 async def test_fix_study_has_one_row_for_each_family_and_no_sum(fixes: FixStudy) -> None:
     rows = fixes.counts("fix 1")
-    assert rows[["thread ids", "in use", "expected", "delivered", "misrouted"]].to_numpy().tolist() == [
+    assert rows[["thread ids", "documented", "expected", "delivered", "misrouted"]].to_numpy().tolist() == [
         [EXAMPLE, True, 15, 15, 0],
         [LEAKING, False, 15, 5, 10],
     ]
@@ -63,10 +63,10 @@ async def test_fix_study_has_one_row_for_each_family_and_no_sum(fixes: FixStudy)
 
 async def test_summary_states_how_many_families_are_affected(fixes: FixStudy) -> None:
     assert fixes.summary("fix 1") == (
-        "every event arrives with 1 of 1 kind in the audit or the public history and 0 of 1 stress kind."
-        f" Kinds that leak events to another user: 1 of 2: {LEAKING}."
+        "every event reaches its user for 1 of 1 documented kind and 0 of 1 stress kind of thread id."
+        f" Events of 1 of 2 kinds leak to another user ({LEAKING})."
     )
-    assert fixes.summary("sound").endswith(" Kinds that leak events to another user: none.")
+    assert fixes.summary("sound").endswith(" No event leaks.")
 
 
 async def test_own_thread_ids_are_studied_like_any_family() -> None:
