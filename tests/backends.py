@@ -21,8 +21,8 @@ def _asyncio(*, debug: bool) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"debug": debug, "loop_factory": _loop_without_slow_callback_warnings}
 
 
-# asyncio's debug mode reports calls from a wrong thread and coroutines that were never awaited. It takes most of the CPU
-# time of a test that emits many events, so that `make unit` turns it off.
+# asyncio's debug mode reports calls from a wrong thread and coroutines that were never awaited. It takes most of the
+# CPU time of a test that emits many events, so that `make unit` turns it off.
 ASYNCIO: Final = _asyncio(debug=os.environ.get("TESTS_ASYNCIO_DEBUG") != "0")
 ASYNCIO_WITHOUT_DEBUG: Final = _asyncio(debug=False)
 """For suites of many events whose code other suites test in debug mode."""

@@ -20,6 +20,7 @@ ODD: dict[str, Any] = {
     "TRIALS": 2,
     "USERS": 3,
     "DRAWS": 101,
+    "LINKS": [1, 9],
     "STEPS": 9,
     "PACE_SECONDS": 0.03,
     "FAULT_SECONDS": 0.2,
