@@ -12,10 +12,10 @@ from tests.notebooks.parameter_runs import NAMES, execute_with
 
 ODD: dict[str, Any] = {
     "SEED": 5,
-    "THREADS": 12,
+    "THREADS": 5,
     "RUNS": 1,
-    "AT_ONCE": 8,
-    "USERS_WITHOUT_SOCKET": 5,
+    "AT_ONCE": 3,
+    "USERS_WITHOUT_SOCKET": 2,
     "SHARING_RUNS": 13,
     "TRIALS": 2,
     "USERS": 3,
