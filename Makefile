@@ -28,8 +28,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # Time limit for one notebook cell.
 CELL_TIMEOUT_SECONDS ?= 180
 
-# Parallel test processes, each with its own servers. All tests of a file run in one: see tests/xdist_scheduler.py.
-TEST_PROCESSES ?= 2
+# Parallel test processes, each with its own servers: one more than the two cores of CI, because many tests wait for
+# servers and timeouts. All tests of a file run in one, the longest files first: see tests/file_order.py.
+TEST_PROCESSES ?= 3
 PARALLEL       := -n $(TEST_PROCESSES) --no-loadscope-reorder
 
 # How long `make soak` repeats the fault matrix.

@@ -20,10 +20,10 @@ from bridgekit.transport.outbox import OutboxLimits
 from tests.contract.stores import WAIT_SECONDS, StoreLocation
 from tests.factories import ALICE, RUN, THREAD
 
-OUTBOX = OutboxLimits(events=256)
-BURST = 1_000
+OUTBOX = OutboxLimits(events=64)
+BURST = 300
 """Several times the size of an outbox."""
-AT_ONCE = 400
+AT_ONCE = 100
 """Events that agents emit at the same time: more than an outbox takes."""
 
 OWN = [define_event_type(f"test_own_{policy.name.lower()}", policy) for policy in Policy]

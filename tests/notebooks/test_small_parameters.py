@@ -22,6 +22,7 @@ SMALL: dict[str, Any] = {
     "TRIALS": 1,
     "USERS": 1,
     "DRAWS": 40,
+    "LINKS": [3],
     "STEPS": 8,
     "PACE_SECONDS": 0.02,
     "FAULT_SECONDS": 0.15,
