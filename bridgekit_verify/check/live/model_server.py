@@ -49,21 +49,22 @@ def model_application(ledger: ModelLedger) -> Starlette:
             Route(f"{prefix}/models", _models),
             Route(f"{prefix}/models/{{name:path}}", _one_model),
         ]
-    return Starlette(routes=[*routes, Route("/{path:path}", model.unknown_path, methods=METHODS)])
+    routes.append(Route("/{path:path}", model.unknown_path, methods=METHODS))
+    return Starlette(routes=routes, exception_handlers={Exception: model.failed})
 
 
 METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class ModelServer:
-    """Serves the model on 127.0.0.1, on a port of the system's choice, in a thread of its own.
+    """Serves the model on 127.0.0.1, by default on a port of the system's choice, in a thread of its own.
 
     The thread has its own event loop, so that tests and notebooks of any kind can use it: `with ModelServer(ledger)`.
     """
 
-    def __init__(self, ledger: ModelLedger) -> None:
+    def __init__(self, ledger: ModelLedger, port: int = 0) -> None:
         self.ledger = ledger
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._socket = socket.create_server(("127.0.0.1", port), backlog=512)
         config = uvicorn.Config(
             model_application(ledger), http=_QuietProtocol, ws="none", lifespan="off", log_config=None,
             access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=1,
@@ -140,6 +141,10 @@ class _Model:
 
     async def unknown_path(self, request: Request) -> Response:
         return self._reject(request, 404, f"{request.method} {request.url.path}: the scripted model has no such path")
+
+    async def failed(self, request: Request, error: Exception) -> Response:
+        """List a request that this server itself could not answer."""
+        return self._reject(request, 500, f"the scripted model failed: {type(error).__name__}: {error}")
 
     def _reject(self, request: Request, status: int, problem: str) -> Response:
         self._ledger.rejected.append(RejectedCall(request.url.path, status, problem))

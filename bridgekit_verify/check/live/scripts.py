@@ -195,7 +195,8 @@ def _example(schema: Any, root: Mapping[str, Any], text: Any, depth: int) -> Any
     if isinstance(kind, list):
         kind = next((each for each in kind if each != "null"), None)
     if kind == "object" or (kind is None and "properties" in schema):
-        members = schema.get("properties") or {}
+        members = schema.get("properties")
+        members = members if isinstance(members, dict) else {}
         return {name: _example(each, root, text, depth + 1) for name, each in members.items()}
     if kind == "array":
         return [_example(schema.get("items") or {"type": "string"}, root, text, depth + 1)]

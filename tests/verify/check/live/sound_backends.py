@@ -242,6 +242,22 @@ def _table(run: str, events: list[Event]) -> Iterator[Value]:
     yield {"t": "done"}
 
 
+FLAT: dict[str, Any] = {**TABLE, "name": "flat", "position": {"path": "n", "per": "client", "first": 1}}
+del FLAT["message"]
+BARE: dict[str, Any] = {
+    "name": "bare", "kind": "t", "call": "call", "text": "d", "args": "full",
+    "kinds": {"text": "say", "thinking": "think", "tool_begin": "call", "tool_args": "arg", "tool_end": "called",
+              "ended": "done"},
+}  # fmt: skip
+
+
+def bare(run: str, thread: str, events: list[Event]) -> Iterator[Value]:
+    """Frames that name neither their run nor their message."""
+    for value in _table(run, events):
+        if value["t"] not in ("go", "open", "said"):
+            yield {name: each for name, each in value.items() if name != "msg"}
+
+
 Encoder = Callable[[str, str, list[Event]], Iterator[Value]]
 DIALECTS: dict[str, tuple[Encoder, str | dict[str, Any]]] = {
     "bridgekit": (bridgekit, "bridgekit"),
@@ -249,6 +265,8 @@ DIALECTS: dict[str, tuple[Encoder, str | dict[str, Any]]] = {
     "OpenAI Responses": (openai, "OpenAI Responses"),
     "Vercel UI stream": (vercel, "Vercel UI stream"),
     "chat": (table, TABLE),
+    "flat": (table, FLAT),
+    "bare": (bare, BARE),
 }
 
 

@@ -20,7 +20,7 @@ from bridgekit_verify.check.live.saved_run import LiveRun
 from tests.verify.check.live.sound_backends import DIALECTS, TABLE, TOOLS, ask, interrupted, sound, sound_run
 from tests.verify.check.live.test_run_mutations import broken
 
-WITHOUT_POSITIONS = ("AG-UI", "Vercel UI stream")
+WITHOUT_POSITIONS = ("AG-UI", "Vercel UI stream", "bare")
 
 
 def answer(verdict: LiveVerdict, which: Property) -> tuple[State, str]:
@@ -291,15 +291,8 @@ def test_backend_that_does_not_do_its_part_holds_nothing(frames: bool) -> None:
 # Other runs' frames
 
 
-def flat(scenario: str) -> LiveRun:
-    """A backend whose frames name no message, and whose positions count per client."""
-    run = sound("chat", scenario)
-    table = {**TABLE, "position": {"path": "n", "per": "client", "first": 1}}
-    del table["message"]
-    return renumbered(msgspec.structs.replace(run, dialect=table))
-
-
 def renumbered(run: LiveRun) -> LiveRun:
+    """Number the frames of each client anew."""
     counts = Counter[str]()
     messages = []
     for message in run.messages:
@@ -311,7 +304,7 @@ def renumbered(run: LiveRun) -> LiveRun:
 
 @pytest.mark.parametrize("scenario", ["text", "thinking", "calls"])
 def test_frames_that_also_go_to_another_thread_break_right_thread_alone(scenario: str) -> None:
-    run = flat(scenario)
+    run = sound("flat", scenario)
     messages = []
     for message in run.messages:
         messages.append(message)
@@ -323,7 +316,7 @@ def test_frames_that_also_go_to_another_thread_break_right_thread_alone(scenario
 
 
 def test_foreign_pieces_between_own_ones_do_not_damage_the_own_text() -> None:
-    run = flat("thinking")
+    run = sound("flat", "thinking")
     messages = []
     for message in run.messages:
         if message.value["t"] == "think" and message.client == "s3":
