@@ -166,6 +166,8 @@ def test_the_first_link_is_explained_if_no_repair_changes_it() -> None:
     assert "replace this check with one that can fail" in startup_note(links, tables)
     assert startup_note(link_statuses(report_with(link_finding(1, works="works"))), tables) == ""
     assert startup_note(links, read_drop_tables(report_of(executed("01_a")))) == ""
+    others = report_with(link_finding(1, works="works"), link_finding(3))
+    assert startup_note(link_statuses(others), tables) == ""
 
 
 @pytest.mark.parametrize(
