@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 import pandas as pd
 
 from bridgekit_verify.measure.experiment import Measurement
-from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.statistics import Rate
 
-__all__ = ["count_table", "family_table", "latency_table", "loss_table", "rate_table", "transcript"]
-
-EXAMPLE_CHARACTERS: Final = 48
-"""Characters of an example id that are shown."""
+__all__ = ["count_table", "loss_table", "rate_table", "transcript"]
 
 
 def count_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
@@ -65,23 +60,6 @@ def _delivery(rate: Rate) -> dict[str, object]:
     }
 
 
-def family_table(families: Families = FAMILIES) -> pd.DataFrame:
-    """Return one row per family of thread ids: an example, whether such ids are in use, and where they were found."""
-    return pd.DataFrame(
-        {
-            "thread ids": name,
-            "example": _shortened(family.threads(1)[0].thread_id),
-            "in use": family.in_use,
-            "source": str(family.source or ("your own" if family.own else "chosen as stress")),
-        }
-        for name, family in families_by_name(families).items()
-    )
-
-
-def _shortened(thread_id: str) -> str:
-    return thread_id if len(thread_id) <= EXAMPLE_CHARACTERS else f"{thread_id[: EXAMPLE_CHARACTERS - 1]}…"
-
-
 def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
     """Return one row per variant, link and reason that lost or misrouted events, with both counts."""
     rows = [
@@ -96,22 +74,6 @@ def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
         for attribution in measurement.verdict.attributions
     ]
     return pd.DataFrame(rows, columns=["variant", "link", "reason", "lost", "misrouted"])
-
-
-def latency_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """Return quantiles of the time from emission to the first read, in ms, by variant; missing without arrivals."""
-    rows = []
-    for measurement in measurements:
-        seconds = pd.Series(
-            [row.latency_seconds for row in measurement.ledger if row.latency_seconds is not None],
-            dtype=float,
-        )
-        quantiles = seconds.quantile([0.5, 0.9, 0.99]) * 1_000
-        rows.append(
-            {"variant": measurement.variant.name, "events": len(seconds)}
-            | {f"p{round(100 * level)} ms": value for level, value in quantiles.items()}  # type: ignore[operator]
-        )
-    return pd.DataFrame(rows)
 
 
 def transcript(measurement: Measurement, *, frames: int = 10, misrouted: bool = False) -> pd.DataFrame:

@@ -213,10 +213,12 @@ def test_joined_event_is_refused_when_its_first_number_is_invalid(first: int) ->
 
 # Over real sockets.
 
-TOKENS = 20_000
+OUTBOX = OutboxLimits(events=1_024)
+"""An eighth of the default, so that shorter texts exceed it."""
+TOKENS = 6_000
 """Several times what an outbox takes without joining."""
-RETAINED = 12_000
-"""A long answer that a log retains whole."""
+RETAINED = 1_500
+"""More than an outbox takes, and a log retains it whole."""
 
 
 def text_with(tokens: int) -> str:
@@ -234,7 +236,7 @@ class Streaming(BaseAgent):
 
 @asynccontextmanager
 async def streaming() -> AsyncIterator[tuple[Application, str]]:
-    app = create_app(BridgeConfig(agents={"streaming": Streaming}, authorizer=OwnerAuthorizer))
+    app = create_app(BridgeConfig(agents={"streaming": Streaming}, authorizer=OwnerAuthorizer, outbox=OUTBOX))
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app, send_buffer_bytes=BUFFER_BYTES) as url:
             await app.state.bridgekit.open_thread(THREAD, ALICE)
@@ -269,14 +271,14 @@ async def test_client_that_reads_nothing_during_the_stream_gets_the_whole_text()
 
 @pytest.mark.slow
 async def test_client_that_reconnects_in_the_middle_of_a_stream_gets_the_whole_text() -> None:
-    """It breaks its connection after every few hundred events, and resumes."""
+    """It breaks its connection after every hundred events, and resumes."""
     read, cursor = list[RoutedEvent](), None
     async with streaming() as (application, url), anyio.create_task_group() as tasks:
         while not read or read[-1].type is not EventType.AGENT_COMPLETED:
             async with subscribe(url, thread_id=THREAD, user_id=ALICE, after=cursor) as client:
                 if cursor is None:
                     tasks.start_soon(run, application, RETAINED)
-                for _ in range(700):
+                for _ in range(100):
                     item = await anext(client)
                     assert isinstance(item, RoutedEvent)
                     read.append(item)
@@ -289,7 +291,7 @@ async def test_client_that_reconnects_in_the_middle_of_a_stream_gets_the_whole_t
 @pytest.mark.slow
 async def test_page_that_is_reloaded_in_the_middle_of_an_answer_gets_its_whole_text_again() -> None:
     """It keeps the position at which the run began."""
-    half = 8_000
+    half = 1_000
     async with streaming() as (application, url), anyio.create_task_group() as tasks:
         async with connect(url, user_id=ALICE, thread_id=THREAD) as first:
             tasks.start_soon(run, application, RETAINED)
