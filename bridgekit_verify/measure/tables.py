@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import pandas as pd
 
 from bridgekit_verify.measure.experiment import Measurement
+from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.statistics import Rate
 
-__all__ = ["count_table", "loss_table", "rate_table", "transcript"]
+__all__ = ["count_table", "family_table", "loss_table", "rate_table", "transcript"]
+
+EXAMPLE_CHARACTERS: Final = 48
+"""Characters of an example id that are shown."""
 
 
 def count_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
@@ -58,6 +63,23 @@ def _delivery(rate: Rate) -> dict[str, object]:
         "from %": round(100 * low, 2) if rate.known else None,
         "to %": round(100 * high, 2) if rate.known else None,
     }
+
+
+def family_table(families: Families = FAMILIES) -> pd.DataFrame:
+    """Return one row per family of thread ids: an example, whether such ids are in use, and where they were found."""
+    return pd.DataFrame(
+        {
+            "thread ids": name,
+            "example": _shortened(family.threads(1)[0].thread_id),
+            "in use": family.in_use,
+            "source": str(family.source or ("your own" if family.own else "chosen as stress")),
+        }
+        for name, family in families_by_name(families).items()
+    )
+
+
+def _shortened(thread_id: str) -> str:
+    return thread_id if len(thread_id) <= EXAMPLE_CHARACTERS else f"{thread_id[: EXAMPLE_CHARACTERS - 1]}…"
 
 
 def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:

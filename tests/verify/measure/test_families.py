@@ -19,6 +19,7 @@ from bridgekit_verify.measure.families import (
     thread_ids,
     threads_by_family,
 )
+from bridgekit_verify.measure.tables import family_table
 from tests.tree import ROOT
 
 IN_USE = [
@@ -49,6 +50,15 @@ def test_documentation_has_the_citation(name: str) -> None:
     assert source is not None
     row = f"| `{name}` | {source.commit} | `{source.file}` | {source.shape} |"
     assert row in (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+
+
+def test_table_of_families_has_example_and_source() -> None:
+    table = family_table({**FAMILIES, "mine": ["support-42"]}).set_index("thread ids")
+    assert list(table["in use"]) == [True] * 6 + [False] * 7 + [None]
+    assert list(table.loc["thread_123"]) == ["thread_123", True, str(FAMILIES["thread_123"].source)]
+    assert list(table.loc["chat_<n>"]) == ["chat_0", False, "chosen as stress"]
+    assert list(table.loc["mine"]) == ["support-42", None, "your own"]
+    assert table.loc["1 kB"]["example"] == f"thread_0{'x' * 39}…"
 
 
 @pytest.mark.parametrize("name", FAMILIES)
