@@ -15,7 +15,6 @@ from bridgekit_verify.report.judging import (
     smallest_sample,
     startup_note,
     timed_findings,
-    without_sample,
 )
 from bridgekit_verify.report.structure import Report
 from tests.verify.report.drop_tables import drop_tables
@@ -194,7 +193,6 @@ def test_smallest_sample_is_that_of_the_finding_with_the_fewest_observations() -
     smallest = smallest_sample(report)
     assert smallest is not None
     assert (smallest.id, str(smallest.sample)) == ("link-3", "2 agents")
-    assert [each.id for each in without_sample(report)] == ["chain"]
 
 
 def test_findings_that_rest_on_a_time_are_listed() -> None:
