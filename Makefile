@@ -28,8 +28,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # Time limit for one notebook cell.
 CELL_TIMEOUT_SECONDS ?= 180
 
-# Parallel test processes, each with its own servers. All tests of a file run in one: see tests/xdist_scheduler.py.
-TEST_PROCESSES ?= 2
+# Parallel test processes, each with its own servers: one more than the two cores of CI, because many tests wait for
+# servers and timeouts. All tests of a file run in one, the longest files first: see tests/file_order.py.
+TEST_PROCESSES ?= 3
 PARALLEL       := -n $(TEST_PROCESSES) --no-loadscope-reorder
 
 # How long `make soak` repeats the fault matrix.
@@ -67,7 +68,7 @@ acceptance: $(READY)  ## check backends with known defects, with every seed and 
 subjects: $(READY)  ## check published frameworks, each in an environment of its own; writes docs/results/subjects.md
 	$(BIN)/python -m tools.subjects
 
-interop: $(READY)  ## test with Node's ws and Chromium as clients; installs them (Debian, as root)
+interop: $(READY)  ## test with Node's ws, Chromium and nginx; installs them (Debian, as root)
 	@tests/interop/install
 	$(BIN)/pytest -p no:nbmake $(PYTEST_FLAGS) tests/interop
 
