@@ -7,7 +7,6 @@ from typing import Any
 import anyio
 import pytest
 
-from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, start_application
 from bridgekit.chain.link_6_agent import BaseAgent
@@ -18,6 +17,7 @@ from bridgekit.ids import RunId
 from bridgekit.mapping import ActiveRun
 from bridgekit.stores import Stores
 from bridgekit.transport.authorization import OwnerAuthorizer
+from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from tests.contract.stores import POLL_INTERVAL_SECONDS, WAIT_SECONDS, StoreLocation
 from tests.factories import ALICE, THREAD, emitted
 
@@ -31,7 +31,7 @@ def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def started(stores: Stores) -> Application:
-    config = BridgeConfig(agents={}, db_session_factory=MemoryThreadStore(), authorizer=OwnerAuthorizer)
+    config = BridgeConfig(agents={}, db_session_factory=DeclaredOwners(), authorizer=OwnerAuthorizer)
     return await start_application(config, stores)
 
 
@@ -117,7 +117,7 @@ async def test_worker_that_was_silent_does_not_end_a_run_that_another_one_took_o
 
         monkeypatch.setattr(stalled.runs, "_renew_once", never)
         config = BridgeConfig(
-            agents={"stalled": Stalled}, db_session_factory=MemoryThreadStore(), authorizer=OwnerAuthorizer
+            agents={"stalled": Stalled}, db_session_factory=DeclaredOwners(), authorizer=OwnerAuthorizer
         )
         application = await start_application(config, stalled)
         run = await application.supervisor.run(agent_name="stalled", thread_id=THREAD, user_id=ALICE, request="")

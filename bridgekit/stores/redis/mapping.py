@@ -20,11 +20,15 @@ class RedisMappingStore:
 
     def __init__(self, topology: ClusterTopology) -> None:
         self._topology = topology
+        self.known: dict[RunId, ThreadId] = {}
+        """The routes of the runs that this worker executes."""
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
         key, slot = self._topology.names.route(run_id)
         stored: bytes = await self._topology.call(slot, "FCALL", ADD_ROUTE, 1, key, thread_id.encode())
-        return ThreadId(stored.decode())
+        if (found := ThreadId(stored.decode())) == thread_id:
+            self.known[run_id] = found
+        return found
 
     async def get(self, run_id: RunId) -> ThreadId | None:
         key, slot = self._topology.names.route(run_id)
@@ -32,6 +36,7 @@ class RedisMappingStore:
         return None if stored is None else ThreadId(stored.decode())
 
     async def expire(self, run_id: RunId, seconds: float) -> None:
+        self.known.pop(run_id, None)
         key, slot = self._topology.names.route(run_id)
         await self._topology.call(slot, "FCALL", CLOSE_ROUTE, 1, key, round(1_000 * seconds))
 
