@@ -126,14 +126,14 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
     async def open_stores() -> AsyncIterator[Stores]:
         async with (
             ClusterTopology(url, prefix=prefix) as topology,
-            RedisEventLog(topology, retention) as log,
-            RedisRunRegistry(topology) as runs,
+            RedisRunRegistry(topology, used_tickets := RedisUsedTickets(topology)) as runs,
+            RedisEventLog(topology, retention, runs=runs) as log,
         ):
             yield Stores(
                 name="redis",
                 routes=RedisMappingStore(topology),
                 log=log,
-                used_tickets=RedisUsedTickets(topology),
+                used_tickets=used_tickets,
                 runs=runs,
                 shared=True,
             )

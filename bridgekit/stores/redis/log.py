@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -28,7 +28,9 @@ from bridgekit.stores.redis.publishing import (
     Entry,
     PublishQueue,
     encode_settings,
+    refused,
 )
+from bridgekit.stores.redis.runs import RedisRunRegistry
 from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import NO_NODE, STORE, ClusterTopology, Node
 from bridgekit.transport.log import DEFAULT_RETENTION, LINK, LocalSink, Replay, Retention
@@ -48,8 +50,9 @@ JOIN_TIMEOUT_SECONDS: Final = 5.0
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
 """How long a stopping worker waits for unconfirmed events."""
 
-STORE_TIMEOUT: Final = "the store did not answer in time; the event is queued until it does"
-"""The reason in the receipt of a PENDING event."""
+STORE_TIMEOUT: Final = "the store did not answer in time"
+"""The reason in the receipt of a PENDING event, if no error is known."""
+TAKEN_OVER: Final = "another worker has ended the run, because this one was silent for too long"
 SHUTTING_DOWN: Final = "this worker is shutting down"
 
 
@@ -78,6 +81,9 @@ class _NodePipeline:
 
     @property
     def problem(self) -> str:
+        """Why the node is not healthy; empty if it is."""
+        if self.healthy:
+            return ""
         if self.node.failing.is_set():
             return self.node.problem
         return self.sender.problem or self.reader.problem or "it replies too slowly"
@@ -106,8 +112,11 @@ class RedisEventLog(AsyncContextManagerMixin):
         *,
         backlog_events: int = BACKLOG_EVENTS,
         backlog_bytes: int = BACKLOG_BYTES,
+        runs: RedisRunRegistry | None = None,
     ) -> None:
+        """`runs` knows which runs other workers have taken over: their events are not sent any more."""
         self.retention = retention
+        self._runs = runs
         self._topology = topology
         self._worker = new_id()
         """A random id by which the server distinguishes the batches of workers."""
@@ -140,6 +149,11 @@ class RedisEventLog(AsyncContextManagerMixin):
     def healthy(self) -> bool:
         return bool(self._pipelines) and all(pipeline.healthy for pipeline in self._pipelines.values())
 
+    @property
+    def problem(self) -> str:
+        problems = [pipeline.problem for pipeline in self._pipelines.values()] or [NO_NODE]
+        return "; ".join(filter(None, (*problems, self._topology.key_problem)))
+
     def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
         self._sink, self._frame_bytes = sink, frame_bytes
 
@@ -152,18 +166,20 @@ class RedisEventLog(AsyncContextManagerMixin):
         thread_id = event.thread_id
         assert thread_id is not None
         if self._closed:
-            return _refused(thread_id, SHUTTING_DOWN)
+            return refused(thread_id, SHUTTING_DOWN)
+        if self._runs is not None and event.run_id in self._runs.taken:
+            return refused(thread_id, TAKEN_OVER)
         queue = self._backlog.queue(thread_id, self._topology.names.thread)
-        entry = Entry(tail, time.monotonic(), asyncio.get_running_loop().create_future())
+        entry = Entry(event.run_id, tail, time.monotonic(), asyncio.get_running_loop().create_future())
         added = self._backlog.add(queue, entry)
         pipeline = self._pipeline_for_slot(queue.keys.slot)
         if queue.waiting and not queue.queued:
             self._enqueue(queue, pipeline)
         unavailable = pipeline is None or pipeline.unavailable
         if not added:
-            return _refused(thread_id, f"{'the store is unavailable and ' if unavailable else ''}the backlog is full")
+            return refused(thread_id, f"{'the store is unavailable and ' if unavailable else ''}the backlog is full")
         if unavailable:
-            entry.resolve(_pending(thread_id))
+            entry.resolve(_pending(thread_id, pipeline))
             return entry.answer.result()
         return entry.answer
 
@@ -211,7 +227,7 @@ class RedisEventLog(AsyncContextManagerMixin):
             _logger.warning("%d events did not reach the store and are lost", len(self._backlog))
         for queue in self._backlog:
             for entry in queue.entries():
-                entry.resolve(_refused(queue.thread_id, SHUTTING_DOWN))
+                entry.resolve(refused(queue.thread_id, SHUTTING_DOWN))
 
     async def _wait_ready(self, thread: ThreadDelivery) -> None:
         deadline = time.monotonic() + JOIN_TIMEOUT_SECONDS
@@ -222,6 +238,8 @@ class RedisEventLog(AsyncContextManagerMixin):
             with anyio.move_on_after(min(remaining, ANSWER_TIMEOUT_SECONDS)):
                 await thread.ready.wait()
                 return
+            if thread.problem:
+                raise StoreUnavailable(STORE, thread.problem)
         raise StoreUnavailable(STORE, NO_NODE if pipeline is None else pipeline.problem)
 
     def _pipeline_for_slot(self, slot: int) -> _NodePipeline | None:
@@ -255,7 +273,15 @@ class RedisEventLog(AsyncContextManagerMixin):
         for node in nodes - self._pipelines.keys():
             pipeline = self._pipelines[node] = _NodePipeline(
                 node,
-                BatchSender(node, self._topology, self._backlog, self.retention, self._worker.encode(), self._route),
+                BatchSender(
+                    node,
+                    self._topology,
+                    self._backlog,
+                    self.retention,
+                    self._worker.encode(),
+                    self._route,
+                    self._check_runs,
+                ),
                 PubSubReader(node, self._topology, self._worker, self._read, self._bound_sink),
             )
             tasks.start_soon(pipeline.run)
@@ -269,6 +295,20 @@ class RedisEventLog(AsyncContextManagerMixin):
             self._route(queue)
         for thread in self._threads.values():
             self._subscribe(thread)
+
+    def _check_runs(self) -> Awaitable[None] | None:
+        """Return None if no other worker has taken over a run. Otherwise, await the result before events are sent."""
+        if self._runs is None or (self._runs.is_fresh and not self._runs.taken):
+            return None
+        return self._discard_taken(self._runs)
+
+    async def _discard_taken(self, runs: RedisRunRegistry) -> None:
+        if not runs.is_fresh:
+            await runs.refresh()
+        if runs.taken and (discarded := self._backlog.discard(runs.taken)):
+            _logger.warning("%d events are lost: other workers have taken their runs over", len(discarded))
+            for entry in discarded:
+                entry.resolve(Receipt(outcome=Outcome.REFUSED, link=LINK, reason=TAKEN_OVER))
 
     async def _watch_timeouts(self) -> None:
         """Resolve the receipts of publishers that have waited too long as PENDING."""
@@ -291,12 +331,10 @@ class RedisEventLog(AsyncContextManagerMixin):
                 pipeline.sender.unavailable = True
         for each in queues:
             for entry in each.entries():
-                entry.resolve(_pending(each.thread_id))
+                entry.resolve(_pending(each.thread_id, pipeline))
 
 
-def _pending(thread_id: ThreadId) -> Receipt:
-    return Receipt(outcome=Outcome.PENDING, thread_id=thread_id, link=LINK, reason=STORE_TIMEOUT)
-
-
-def _refused(thread_id: ThreadId, reason: str) -> Receipt:
-    return Receipt(outcome=Outcome.REFUSED, thread_id=thread_id, link=LINK, reason=reason)
+def _pending(thread_id: ThreadId, pipeline: _NodePipeline | None) -> Receipt:
+    problem = "" if pipeline is None else pipeline.sender.problem or pipeline.node.problem
+    reason = f"{problem or STORE_TIMEOUT}; the event is queued until the store takes it"
+    return Receipt(outcome=Outcome.PENDING, thread_id=thread_id, link=LINK, reason=reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bridgekit.ids import RunId, ThreadId, new_id
-from bridgekit.stores.redis.functions import ADD_ROUTE, CLOSE_ROUTE, GET_ROUTE
+from bridgekit.stores.redis.functions import ADD_ROUTE, CLOSE_ROUTE, GENERATION, GET_ROUTE
 from bridgekit.stores.redis.topology import ClusterTopology
 
 __all__ = ["RedisMappingStore", "RedisUsedTickets"]
@@ -14,8 +14,7 @@ __all__ = ["RedisMappingStore", "RedisUsedTickets"]
 class RedisMappingStore:
     """A `MappingStore` for any number of workers.
 
-    A live run's route is deleted a day after its last use, so that routes of killed workers do not accumulate. A server
-    that evicts keys when its memory is full may delete routes earlier; a warning in the log says so.
+    A live run's route is deleted a day after its last use, so that routes of killed workers do not accumulate.
     """
 
     def __init__(self, topology: ClusterTopology) -> None:
@@ -46,8 +45,20 @@ class RedisUsedTickets:
 
     def __init__(self, topology: ClusterTopology) -> None:
         self._topology = topology
+        self.generation = ""
+
+    async def load(self) -> RedisUsedTickets:
+        """Read the generation. The registry of active runs reads it again whenever it renews its lease."""
+        key, slot = self._topology.names.runs()[2]
+        stored: bytes = await self._topology.call(
+            slot, "FCALL", GENERATION, 1, key, self._topology.synced(slot), new_id()
+        )
+        self.generation = stored.decode()
+        return self
 
     async def mark_used(self, ticket_id: str, seconds: float) -> bool:
+        # A server that does not answer this executes no command later, so that the ticket can be presented again.
+        await self.load()
         key, slot = self._topology.names.ticket(ticket_id)
         # A call that is repeated because its reply was lost recognizes its own mark.
         mark = new_id().encode()

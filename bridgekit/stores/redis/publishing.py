@@ -6,16 +6,17 @@ A batch without a reply is sent again unchanged under the same number, so the se
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 from itertools import count
 from typing import Any, Final
 
 import anyio
 
 from bridgekit.events import Outcome, Receipt
-from bridgekit.ids import ThreadId
+from bridgekit.ids import RunId, ThreadId
 from bridgekit.stores.redis.functions import APPEND, ThreadKeys
 from bridgekit.stores.redis.topology import (
     CONNECTION_ERRORS,
@@ -23,11 +24,23 @@ from bridgekit.stores.redis.topology import (
     Command,
     Node,
     RetryDelay,
+    concerns_key,
     error_message,
 )
 from bridgekit.transport.log import LINK, NO_SUBSCRIBER, Retention
 
-__all__ = ["BACKLOG_BYTES", "BACKLOG_EVENTS", "Backlog", "BatchSender", "Entry", "PublishQueue", "encode_settings"]
+__all__ = [
+    "BACKLOG_BYTES",
+    "BACKLOG_EVENTS",
+    "Backlog",
+    "BatchSender",
+    "Entry",
+    "PublishQueue",
+    "encode_settings",
+    "refused",
+]
+
+_log = logging.getLogger(__name__)
 
 BACKLOG_EVENTS: Final = 10_000
 """Limit on this worker's events that the server has not confirmed."""
@@ -53,9 +66,10 @@ _NO_SUBSCRIBER: Final = Outcome.NO_SUBSCRIBER
 class Entry:
     """An event that the server has not confirmed, and the future that holds its receipt."""
 
-    __slots__ = ("answer", "since", "tail")
+    __slots__ = ("answer", "run_id", "since", "tail")
 
-    def __init__(self, tail: bytes, since: float, answer: asyncio.Future[Receipt]) -> None:
+    def __init__(self, run_id: RunId, tail: bytes, since: float, answer: asyncio.Future[Receipt]) -> None:
+        self.run_id = run_id
         self.tail = tail
         """The frame without its seq."""
         self.since = since
@@ -165,6 +179,18 @@ class Backlog:
             self._close(queue)
         return bool(queue.waiting)
 
+    def discard(self, runs: Container[RunId]) -> list[Entry]:
+        """Remove and return the events of these runs. A batch that the server has keeps its number, and is ignored."""
+        discarded = list[Entry]()
+        for queue in self:
+            gone = {entry for entry in queue.entries() if entry.run_id in runs}
+            discarded += gone
+            queue.batch = [entry for entry in queue.batch if entry not in gone]
+            queue.waiting = deque(entry for entry in queue.waiting if entry not in gone)
+        self._unconfirmed -= len(discarded)
+        self._unconfirmed_bytes -= sum([len(entry.tail) for entry in discarded])
+        return discarded
+
     def _refuse(self, queue: PublishQueue) -> None:
         if queue.waiting and isinstance(queue.waiting[-1], int):
             queue.waiting[-1] += 1
@@ -192,8 +218,11 @@ class BatchSender:
         retention: Retention,
         worker: bytes,
         route: Callable[[PublishQueue], None],
+        check_runs: Callable[[], Awaitable[None] | None],
     ) -> None:
-        """`route` is called with each queue that has more to send: its slot may have moved to another node."""
+        """`route` is called with each queue that has more to send: its slot may have moved to another node.
+
+        `check_runs` is called before each command. It discards events of runs that other workers have taken over."""
         self.node = node
         self.unavailable = False
         """Whether the node confirmed no event in time. Publishers then do not wait."""
@@ -205,6 +234,7 @@ class BatchSender:
         self._retention = retention
         self._worker = worker
         self._route = route
+        self._check_runs = check_runs
         self._queues: asyncio.Queue[PublishQueue] = asyncio.Queue()
         self._backoff = RetryDelay()
 
@@ -226,7 +256,14 @@ class BatchSender:
     async def _send(self) -> None:
         while True:
             await self.node.answering.wait()
-            await self._send_batches(self._next_queues(await self._queues.get()))
+            queue = await self._queues.get()
+            if (checking := self._check_runs()) is not None:
+                try:
+                    await checking
+                except BaseException:
+                    self._queues.put_nowait(queue)
+                    raise
+            await self._send_batches(self._next_queues(queue))
 
     def _next_queues(self, queue: PublishQueue) -> list[PublishQueue]:
         queues: list[PublishQueue] = []
@@ -257,7 +294,7 @@ class BatchSender:
         finally:
             for group, reply in zip(groups, replies, strict=True):
                 if isinstance(reply, BaseException):
-                    self.problem = error_message(reply)
+                    self._failed(self.node.problem if self.node.failing.is_set() else error_message(reply))
                     self._topology.refresh()
                     self._retry(group)
                 else:
@@ -266,17 +303,37 @@ class BatchSender:
     def _apply_reply(self, queues: list[PublishQueue], reply: list[Any]) -> None:
         failed = []
         for queue, epoch, last, receivers in zip(queues, reply[0::3], reply[1::3], reply[2::3], strict=True):
-            if receivers < 0:
-                self.problem = epoch.decode()
-                failed.append(queue)
-            else:
+            if receivers >= 0:
                 self._confirm(queue, epoch.decode(), int(last), receivers)
+            elif concerns_key(problem := epoch.decode()):
+                self._refuse(queue, f"{problem} ({queue.keys.head.decode()})")
+            else:
+                self._failed(problem)
+                failed.append(queue)
         if len(failed) < len(queues):
-            self.unavailable = False
+            self.unavailable, self.problem = False, ""
             self.confirmed_at = time.monotonic()
             self._backoff.reset()
         if failed:
             self._retry(failed)
+
+    def _failed(self, problem: str) -> None:
+        if problem not in (self.problem, self.node.problem):
+            _log.warning("%s refuses events, which wait: %s", self.node, problem)
+        self.problem = problem
+
+    def _refuse(self, queue: PublishQueue, problem: str) -> None:
+        """Refuse a batch because of its thread's keys. Other threads are not affected."""
+        self._topology.report(problem)
+        for entry in queue.batch:
+            entry.resolve(refused(queue.thread_id, problem))
+        self._continue(queue)
+
+    def _continue(self, queue: PublishQueue) -> None:
+        """Send the next batch of the queue, if it has more events."""
+        queue.queued = False
+        if self._backlog.confirm(queue):
+            self._route(queue)
 
     def _confirm(self, queue: PublishQueue, epoch: str, last: int, receivers: int) -> None:
         thread_id, kept = queue.thread_id, self._retention.events > 0
@@ -288,15 +345,18 @@ class BatchSender:
                     link=link, reason=reason,
                 )  # fmt: skip
                 entry.answer.set_result(receipt)
-        queue.queued = False
-        if self._backlog.confirm(queue):
-            self._route(queue)
+        self._continue(queue)
 
     def _retry(self, queues: list[PublishQueue]) -> None:
         """Send these queues again after a pause. Other threads continue, because the problem may not concern them."""
         loop, pause = asyncio.get_running_loop(), self._backoff.next()
         for queue in queues:
             loop.call_later(pause, self._route, queue)
+
+
+def refused(thread_id: ThreadId, reason: str) -> Receipt:
+    """Return the receipt of an event that is not sent."""
+    return Receipt(outcome=Outcome.REFUSED, thread_id=thread_id, link=LINK, reason=reason)
 
 
 def encode_settings(retention: Retention, node: Node) -> bytes:

@@ -31,8 +31,8 @@ from bridgekit.errors import AsyncioRequired, InvalidId, StoreUnavailable, unwra
 from bridgekit.stores.redis.functions import SOURCE, KeyNames
 
 __all__ = [
-    "CONNECTION_ERRORS", "NO_NODE", "STORE", "ClusterTopology", "Command", "Node", "RetryDelay", "error_message",
-    "parse_url",
+    "CONNECTION_ERRORS", "NO_NODE", "STORE", "ClusterTopology", "Command", "Node", "RetryDelay", "concerns_key",
+    "error_message", "parse_url",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -58,7 +58,11 @@ REQUEST_COMMANDS: Final = 32
 CONNECTION_ERRORS: Final = (RedisError, OSError, TimeoutError)
 """Raised if a command is refused or its connection is lost. In the second case it may have been executed."""
 
+REPORT_SECONDS: Final = 60.0
+"""How long `/healthz` shows an error that concerns single keys."""
 NO_NODE: Final = "no node of the Cluster serves the slot"
+ANOTHER_FORMAT: Final = "the head of the thread has another format"
+"""The functions' own error for a value that another program has written."""
 CLOSED: Final = "the connections to the node are closed"
 
 Address = tuple[str, int] | str
@@ -99,7 +103,8 @@ class Node:
         self.problem = "not connected yet"
         """Why the last command failed."""
         self.scope = anyio.CancelScope()
-        self._warned = False
+        self._was_answering = False
+        """Whether the server has answered at all, so that a failure is not one of the startup."""
         self._on_failure = on_failure
         endpoint = {"path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
         self.client = Redis.from_pool(ConnectionPool(**settings, **endpoint, redis_connect_func=self._on_connect))
@@ -150,6 +155,9 @@ class Node:
         except CONNECTION_ERRORS as error:
             self._failed(error_message(error), started)
             raise
+        if self._was_answering and self.failing.is_set():
+            _log.warning("%s answers again", self)
+        self._was_answering = True
         self.answering.set()
         self.failing.clear()
         if any(isinstance(reply, ResponseError) and _needs_new_connection(reply) for reply in replies):
@@ -157,6 +165,8 @@ class Node:
         return replies
 
     def _failed(self, problem: str, since: float) -> None:
+        if self._was_answering and (self.answering.is_set() or problem != self.problem):
+            _log.warning("%s is unavailable: %s", self, problem)
         self.problem = problem
         if self.answering.is_set():
             self._failing_since = since
@@ -212,11 +222,13 @@ class Node:
         if int(version.partition(".")[0]) < OLDEST_VERSION:
             raise RedisConnectionError(f"its version is {version}; use Redis {OLDEST_VERSION} or newer, or Valkey")
         if info.get("role") != "master":
-            raise RedisConnectionError("it is a replica, which accepts no writes; use the URL of the primary")
-        evicts = info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy") != "noeviction"
-        if evicts and not self._warned:
-            self._warned = True
-            _log.warning("%s may evict routes of live runs when its memory is full: set the policy noeviction", self)
+            problem = "READONLY it is a replica, which accepts no writes; use the URL of the primary"
+            raise RedisConnectionError(problem)
+        if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":
+            problem = f"its maxmemory-policy {policy} may delete logs, routes and used tickets; set it to noeviction"
+            if not self._was_answering:
+                raise RedisConnectionError(problem)
+            _log.warning("%s: %s", self, problem)
         self.is_cluster = info.get("cluster_enabled") == "1"
         settings: Any = None
         # Not every user may read the configuration. If this one may not, assume that writes are not synced.
@@ -245,6 +257,7 @@ class ClusterTopology(AsyncContextManagerMixin):
         self._stale = asyncio.Event()
         self._known = asyncio.Event()
         self._on_change: list[Callable[[], None]] = []
+        self._key_problem, self._reported_at = "", 0.0
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[ClusterTopology]:
@@ -266,6 +279,22 @@ class ClusterTopology(AsyncContextManagerMixin):
         """Return the node that serves the slot in the last known layout, or None."""
         return self._node_by_slot[slot]
 
+    def synced(self, slot: int) -> int:
+        """Return 1 if the node of the slot syncs each write to disk before it replies, and otherwise 0."""
+        node = self.node_for_slot(slot)
+        return int(node is not None and node.syncs_each_write)
+
+    @property
+    def key_problem(self) -> str:
+        """The error of single keys that was reported last, in the last minute."""
+        return self._key_problem if time.monotonic() - self._reported_at < REPORT_SECONDS else ""
+
+    def report(self, problem: str) -> None:
+        """Log an error that concerns single keys, once as long as it continues, and keep it for `/healthz`."""
+        if problem != self.key_problem:
+            _log.warning("%s", problem)
+        self._key_problem, self._reported_at = problem, time.monotonic()
+
     def on_change(self, call: Callable[[], None]) -> None:
         """Register a function to call whenever slots have moved or nodes have joined or left."""
         self._on_change.append(call)
@@ -285,6 +314,12 @@ class ClusterTopology(AsyncContextManagerMixin):
                     return await node.request(*command)
                 except CONNECTION_ERRORS as error:
                     problem = error_message(error)
+                    if concerns_key(problem):
+                        # For FCALL, the keys follow the function's name and their number.
+                        key = command[3 if command[0] == "FCALL" else 1]
+                        problem = f"{problem} ({key.decode() if isinstance(key, bytes) else key})"
+                        self.report(problem)
+                        raise StoreUnavailable(STORE, problem) from error
                     self.refresh()
                 await asyncio.sleep(backoff.next())
             raise StoreUnavailable(STORE, NO_NODE)
@@ -377,10 +412,17 @@ def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
 
 
 def error_message(error: BaseException) -> str:
-    """Return the text of an error, or of the first in a group. It contains no URL, which may contain a password."""
+    """Return the text of an error, or of the first in a group, with the server's code. It contains no URL, which may
+    contain a password."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error) or type(error).__name__
+    code = getattr(error, "status_code", None)
+    return " ".join(filter(None, (code if code != "ERR" else None, str(error) or type(error).__name__)))
+
+
+def concerns_key(problem: str) -> bool:
+    """Whether an error concerns a key, and not the server: another program's value is stored under it."""
+    return problem.startswith("WRONGTYPE") or ANOTHER_FORMAT in problem
 
 
 def _resolve(future: asyncio.Future[Any], reply: Any) -> None:

@@ -1,6 +1,6 @@
 """What surrounds a SQLite file when it is opened: locks of other programs, permissions, a full disk."""
 
-# ruff: noqa: ASYNC240  # these tests act on files from outside, while the store waits for nothing
+# these tests act on files from outside, while the store waits for nothing
 
 from __future__ import annotations
 
