@@ -127,7 +127,7 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
         async with (
             ClusterTopology(url, prefix=prefix) as topology,
             RedisRunRegistry(topology, used_tickets := RedisUsedTickets(topology)) as runs,
-            RedisEventLog(topology, retention, runs=runs) as log,
+            RedisEventLog(topology, retention) as log,
         ):
             yield Stores(
                 name="redis",

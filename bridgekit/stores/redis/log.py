@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -30,7 +30,6 @@ from bridgekit.stores.redis.publishing import (
     encode_settings,
     refused,
 )
-from bridgekit.stores.redis.runs import RedisRunRegistry
 from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import NO_NODE, STORE, ClusterTopology, Node
 from bridgekit.transport.log import DEFAULT_RETENTION, LINK, LocalSink, Replay, Retention
@@ -52,7 +51,6 @@ CLOSE_TIMEOUT_SECONDS: Final = 2.0
 
 STORE_TIMEOUT: Final = "the store did not answer in time"
 """The reason in the receipt of a PENDING event, if no error is known."""
-TAKEN_OVER: Final = "another worker has ended the run, because this one was silent for too long"
 SHUTTING_DOWN: Final = "this worker is shutting down"
 
 
@@ -112,11 +110,8 @@ class RedisEventLog(AsyncContextManagerMixin):
         *,
         backlog_events: int = BACKLOG_EVENTS,
         backlog_bytes: int = BACKLOG_BYTES,
-        runs: RedisRunRegistry | None = None,
     ) -> None:
-        """`runs` knows which runs other workers have taken over: their events are not sent any more."""
         self.retention = retention
-        self._runs = runs
         self._topology = topology
         self._worker = new_id()
         """A random id by which the server distinguishes the batches of workers."""
@@ -167,10 +162,8 @@ class RedisEventLog(AsyncContextManagerMixin):
         assert thread_id is not None
         if self._closed:
             return refused(thread_id, SHUTTING_DOWN)
-        if self._runs is not None and event.run_id in self._runs.taken:
-            return refused(thread_id, TAKEN_OVER)
         queue = self._backlog.queue(thread_id, self._topology.names.thread)
-        entry = Entry(event.run_id, tail, time.monotonic(), asyncio.get_running_loop().create_future())
+        entry = Entry(tail, time.monotonic(), asyncio.get_running_loop().create_future())
         added = self._backlog.add(queue, entry)
         pipeline = self._pipeline_for_slot(queue.keys.slot)
         if queue.waiting and not queue.queued:
@@ -273,15 +266,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         for node in nodes - self._pipelines.keys():
             pipeline = self._pipelines[node] = _NodePipeline(
                 node,
-                BatchSender(
-                    node,
-                    self._topology,
-                    self._backlog,
-                    self.retention,
-                    self._worker.encode(),
-                    self._route,
-                    self._check_runs,
-                ),
+                BatchSender(node, self._topology, self._backlog, self.retention, self._worker.encode(), self._route),
                 PubSubReader(node, self._topology, self._worker, self._read, self._bound_sink),
             )
             tasks.start_soon(pipeline.run)
@@ -295,20 +280,6 @@ class RedisEventLog(AsyncContextManagerMixin):
             self._route(queue)
         for thread in self._threads.values():
             self._subscribe(thread)
-
-    def _check_runs(self) -> Awaitable[None] | None:
-        """Return None if no other worker has taken over a run. Otherwise, await the result before events are sent."""
-        if self._runs is None or (self._runs.is_fresh and not self._runs.taken):
-            return None
-        return self._discard_taken(self._runs)
-
-    async def _discard_taken(self, runs: RedisRunRegistry) -> None:
-        if not runs.is_fresh:
-            await runs.refresh()
-        if runs.taken and (discarded := self._backlog.discard(runs.taken)):
-            _logger.warning("%d events are lost: other workers have taken their runs over", len(discarded))
-            for entry in discarded:
-                entry.resolve(Receipt(outcome=Outcome.REFUSED, link=LINK, reason=TAKEN_OVER))
 
     async def _watch_timeouts(self) -> None:
         """Resolve the receipts of publishers that have waited too long as PENDING."""

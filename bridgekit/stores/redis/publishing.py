@@ -9,14 +9,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any, Final
 
 import anyio
 
 from bridgekit.events import Outcome, Receipt
-from bridgekit.ids import RunId, ThreadId
+from bridgekit.ids import ThreadId
 from bridgekit.stores.redis.functions import APPEND, ThreadKeys
 from bridgekit.stores.redis.topology import (
     CONNECTION_ERRORS,
@@ -66,10 +66,9 @@ _NO_SUBSCRIBER: Final = Outcome.NO_SUBSCRIBER
 class Entry:
     """An event that the server has not confirmed, and the future that holds its receipt."""
 
-    __slots__ = ("answer", "run_id", "since", "tail")
+    __slots__ = ("answer", "since", "tail")
 
-    def __init__(self, run_id: RunId, tail: bytes, since: float, answer: asyncio.Future[Receipt]) -> None:
-        self.run_id = run_id
+    def __init__(self, tail: bytes, since: float, answer: asyncio.Future[Receipt]) -> None:
         self.tail = tail
         """The frame without its seq."""
         self.since = since
@@ -179,18 +178,6 @@ class Backlog:
             self._close(queue)
         return bool(queue.waiting)
 
-    def discard(self, runs: Container[RunId]) -> list[Entry]:
-        """Remove and return the events of these runs. A batch that the server has keeps its number, and is ignored."""
-        discarded = list[Entry]()
-        for queue in self:
-            gone = {entry for entry in queue.entries() if entry.run_id in runs}
-            discarded += gone
-            queue.batch = [entry for entry in queue.batch if entry not in gone]
-            queue.waiting = deque(entry for entry in queue.waiting if entry not in gone)
-        self._unconfirmed -= len(discarded)
-        self._unconfirmed_bytes -= sum([len(entry.tail) for entry in discarded])
-        return discarded
-
     def _refuse(self, queue: PublishQueue) -> None:
         if queue.waiting and isinstance(queue.waiting[-1], int):
             queue.waiting[-1] += 1
@@ -218,11 +205,8 @@ class BatchSender:
         retention: Retention,
         worker: bytes,
         route: Callable[[PublishQueue], None],
-        check_runs: Callable[[], Awaitable[None] | None],
     ) -> None:
-        """`route` is called with each queue that has more to send: its slot may have moved to another node.
-
-        `check_runs` is called before each command. It discards events of runs that other workers have taken over."""
+        """`route` is called with each queue that has more to send: its slot may have moved to another node."""
         self.node = node
         self.unavailable = False
         """Whether the node confirmed no event in time. Publishers then do not wait."""
@@ -234,7 +218,6 @@ class BatchSender:
         self._retention = retention
         self._worker = worker
         self._route = route
-        self._check_runs = check_runs
         self._queues: asyncio.Queue[PublishQueue] = asyncio.Queue()
         self._backoff = RetryDelay()
 
@@ -256,14 +239,7 @@ class BatchSender:
     async def _send(self) -> None:
         while True:
             await self.node.answering.wait()
-            queue = await self._queues.get()
-            if (checking := self._check_runs()) is not None:
-                try:
-                    await checking
-                except BaseException:
-                    self._queues.put_nowait(queue)
-                    raise
-            await self._send_batches(self._next_queues(queue))
+            await self._send_batches(self._next_queues(await self._queues.get()))
 
     def _next_queues(self, queue: PublishQueue) -> list[PublishQueue]:
         queues: list[PublishQueue] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import anyio
@@ -44,16 +44,12 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         self._runs, self._workers, self._generation = topology.names.runs()
         self._open: dict[RunId, bytes] = {}
         """The worker's own runs, and those that it took over, until they are closed, with thread and agent."""
-        self._stored: set[RunId] = set()
-        """Those of its own runs that the store has confirmed."""
         self._known_generation = ""
-        self.taken: set[RunId] = set()
-        """Runs of this worker that another one has taken over, until they are closed."""
         self._reply_may_be_lost = False
         """Whether a reply with runs that were taken over may have been lost. The next one then lists them again."""
         self._unclosed: set[RunId] = set()
         """Runs that have ended, and are still in the store, because it did not answer."""
-        self._renewed_at: float | None = None
+        self._renewed_at = time.monotonic()
         self._answering_since: float | None = None
         """Since when every renewal was answered."""
         self._lost: list[ActiveRun] = []
@@ -68,32 +64,23 @@ class RedisRunRegistry(AsyncContextManagerMixin):
                 yield self
                 tasks.cancel_scope.cancel()
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the lease was renewed so recently that no other worker can have taken a run over."""
-        return self._renewed_at is not None and time.monotonic() - self._renewed_at < self._lease_seconds / 2
-
-    async def refresh(self) -> None:
-        """Find out which runs other workers have taken over, if the store answers."""
-        with suppress(StoreUnavailable):
-            await self._renew_once(time.monotonic())
-
     async def open(self, run: ActiveRun) -> None:
         self._open[run.run_id] = rest = msgspec.json.encode((run.thread_id, run.agent_name))
         await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run.run_id, rest)
-        self._stored.add(run.run_id)
 
     async def holds(self, run_id: RunId) -> bool:
-        if not self.is_fresh:
-            await self.refresh()
-        # If the store does not answer, the end event waits in the backlog, and is discarded there if it must not be
-        # sent.
-        return run_id not in self.taken
+        # While the lease is fresh, no worker can have taken the run over, and none can until its end event is sent.
+        if run_id not in self._open or time.monotonic() - self._renewed_at < self._lease_seconds / 2:
+            return True
+        try:
+            await self._renew_once(time.monotonic())  # if the store has lost its data, this stores the run again
+            stored: bytes | None = await self._topology.call(self._runs.slot, "HGET", self._runs.name, run_id)
+        except StoreUnavailable:
+            return True
+        return stored is not None and stored.startswith(self._worker.encode())
 
     async def close(self, run_id: RunId) -> None:
         self._open.pop(run_id, None)
-        self._stored.discard(run_id)
-        self.taken.discard(run_id)
         try:
             await self._call(CLOSE_RUN, 1, self._runs.name, self._worker, run_id)
         except StoreUnavailable:
@@ -117,8 +104,8 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         since = self._answering_since
         takes_over = since is not None and began - since >= self._lease_seconds
         lease_ms = round(1_000 * self._lease_seconds) if takes_over else 0
-        lists_own, self._reply_may_be_lost = self._reply_may_be_lost or not self.is_fresh, True
-        keys, own = (self._runs.name, self._workers.name, self._generation.name), set(self._stored)
+        lists_own, self._reply_may_be_lost = self._reply_may_be_lost, True
+        keys = (self._runs.name, self._workers.name, self._generation.name)
         synced = self._topology.synced(self._runs.slot)
         generation, *reply = await self._call(
             RENEW_LEASE, 3, *keys, self._worker, lease_ms, int(lists_own), synced, new_id()
@@ -127,10 +114,8 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         self._used_tickets.generation = self._known_generation
         if known != self._known_generation:
             # The store has lost its data, or may have. So these runs were not taken over, and are unknown there.
-            for run_id in own & self._stored:
-                await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run_id, self._open[run_id])
-        elif lists_own:
-            self.taken |= (own & self._stored).difference(RunId(name.decode()) for name in reply[0::2])
+            for run_id, rest in list(self._open.items()):
+                await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run_id, rest)
         self._renewed_at, self._answering_since = began, since or began
         # A call that took longer may have been repeated.
         self._reply_may_be_lost = time.monotonic() - began >= FIRST_RETRY_SECONDS

@@ -13,7 +13,7 @@ from bridgekit.events import Outcome, Receipt, encode_unnumbered
 from bridgekit.ids import ThreadId
 from bridgekit.stores.redis.functions import KeyNames
 from bridgekit.stores.redis.publishing import BATCH_EVENTS, Backlog, Entry, PublishQueue
-from tests.factories import OTHER, RUN, THREAD
+from tests.factories import OTHER, THREAD
 from tests.stores.redis.workers import event_with
 
 LOOP = asyncio.new_event_loop()
@@ -27,7 +27,7 @@ def queue_of(backlog: Backlog, thread: ThreadId = THREAD) -> PublishQueue:
 
 
 def add(backlog: Backlog, text: object = "hm", *, thread: ThreadId = THREAD) -> Entry | None:
-    entry = Entry(RUN, encode_unnumbered(event_with(text, thread_id=thread)), 0.0, ANSWER)
+    entry = Entry(encode_unnumbered(event_with(text, thread_id=thread)), 0.0, ANSWER)
     return entry if backlog.add(queue_of(backlog, thread), entry) else None
 
 
@@ -89,7 +89,7 @@ def test_confirmed_events_free_room_in_the_backlog() -> None:
 
 
 async def test_only_the_first_receipt_counts_and_a_cancelled_publisher_gets_none() -> None:
-    waiting, cancelled = (Entry(RUN, b"", 0.0, asyncio.get_running_loop().create_future()) for _ in range(2))
+    waiting, cancelled = (Entry(b"", 0.0, asyncio.get_running_loop().create_future()) for _ in range(2))
     cancelled.answer.cancel()
     for outcome in (Outcome.PENDING, Outcome.RELAYED):
         for entry in (waiting, cancelled):
