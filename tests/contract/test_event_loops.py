@@ -88,7 +88,7 @@ async def in_a_plain_thread(emit: Callable[..., Any], agent: BaseAgent, context:
     def work() -> None:
         try:
             answers.append(emit(agent, context))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # raised again in the run
             answers.append(error)
 
     thread = threading.Thread(target=work)

@@ -147,7 +147,7 @@ class RedisEventLog(AsyncContextManagerMixin):
     @property
     def problem(self) -> str:
         problems = [pipeline.problem for pipeline in self._pipelines.values()] or [NO_NODE]
-        return "; ".join(filter(None, (*problems, self._topology.key_problem)))
+        return "; ".join(filter(None, (*problems, str(self._topology.key_problem))))
 
     def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
         self._sink, self._frame_bytes = sink, frame_bytes

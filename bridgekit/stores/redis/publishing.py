@@ -282,7 +282,7 @@ class BatchSender:
             if receivers >= 0:
                 self._confirm(queue, epoch.decode(), int(last), receivers)
             elif concerns_key(problem := epoch.decode()):
-                self._refuse(queue, f"{problem} ({queue.keys.head.decode()})")
+                self._refuse(queue, self._topology.key_problem.report(problem, queue.keys.head))
             else:
                 self._failed(problem)
                 failed.append(queue)
@@ -300,7 +300,6 @@ class BatchSender:
 
     def _refuse(self, queue: PublishQueue, problem: str) -> None:
         """Refuse a batch because of its thread's keys. Other threads are not affected."""
-        self._topology.report(problem)
         for entry in queue.batch:
             entry.resolve(refused(queue.thread_id, problem))
         self._continue(queue)

@@ -29,6 +29,14 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from bridgekit.errors import AsyncioRequired, InvalidId, StoreUnavailable, unwrap_single_error
 from bridgekit.stores.redis.functions import SOURCE, KeyNames
+from bridgekit.stores.redis.server_errors import (
+    CONNECTION_ERRORS,
+    KeyProblem,
+    RetryDelay,
+    concerns_key,
+    error_message,
+    key_of,
+)
 
 __all__ = [
     "CONNECTION_ERRORS", "NO_NODE", "STORE", "ClusterTopology", "Command", "Node", "RetryDelay", "concerns_key",
@@ -55,36 +63,12 @@ REQUEST_CONNECTIONS: Final = 4
 REQUEST_COMMANDS: Final = 32
 """Limit on requests in one write."""
 
-CONNECTION_ERRORS: Final = (RedisError, OSError, TimeoutError)
-"""Raised if a command is refused or its connection is lost. In the second case it may have been executed."""
-
-REPORT_SECONDS: Final = 60.0
-"""How long `/healthz` shows an error that concerns single keys."""
 NO_NODE: Final = "no node of the Cluster serves the slot"
-ANOTHER_FORMAT: Final = "the head of the thread has another format"
-"""The functions' own error for a value that another program has written."""
 CLOSED: Final = "the connections to the node are closed"
 
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 Command = Sequence[bytes | str | int]
-
-
-class RetryDelay:
-    """Pauses between attempts. Each is twice as long, up to a second, and random, so that workers retry out of step."""
-
-    FIRST_SECONDS: Final = 0.05
-    LONGEST_SECONDS: Final = 1.0
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self._seconds = self.FIRST_SECONDS
-
-    def next(self) -> float:
-        seconds, self._seconds = self._seconds, min(2 * self._seconds, self.LONGEST_SECONDS)
-        return seconds * random.uniform(0.5, 1.0)
 
 
 class Node:
@@ -257,7 +241,7 @@ class ClusterTopology(AsyncContextManagerMixin):
         self._stale = asyncio.Event()
         self._known = asyncio.Event()
         self._on_change: list[Callable[[], None]] = []
-        self._key_problem, self._reported_at = "", 0.0
+        self.key_problem = KeyProblem()
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[ClusterTopology]:
@@ -284,17 +268,6 @@ class ClusterTopology(AsyncContextManagerMixin):
         node = self.node_for_slot(slot)
         return int(node is not None and node.syncs_each_write)
 
-    @property
-    def key_problem(self) -> str:
-        """The error of single keys that was reported last, in the last minute."""
-        return self._key_problem if time.monotonic() - self._reported_at < REPORT_SECONDS else ""
-
-    def report(self, problem: str) -> None:
-        """Log an error that concerns single keys, once as long as it continues, and keep it for `/healthz`."""
-        if problem != self.key_problem:
-            _log.warning("%s", problem)
-        self._key_problem, self._reported_at = problem, time.monotonic()
-
     def on_change(self, call: Callable[[], None]) -> None:
         """Register a function to call whenever slots have moved or nodes have joined or left."""
         self._on_change.append(call)
@@ -315,11 +288,7 @@ class ClusterTopology(AsyncContextManagerMixin):
                 except CONNECTION_ERRORS as error:
                     problem = error_message(error)
                     if concerns_key(problem):
-                        # For FCALL, the keys follow the function's name and their number.
-                        key = command[3 if command[0] == "FCALL" else 1]
-                        problem = f"{problem} ({key.decode() if isinstance(key, bytes) else key})"
-                        self.report(problem)
-                        raise StoreUnavailable(STORE, problem) from error
+                        raise StoreUnavailable(STORE, self.key_problem.report(problem, key_of(command))) from error
                     self.refresh()
                 await asyncio.sleep(backoff.next())
             raise StoreUnavailable(STORE, NO_NODE)
@@ -409,20 +378,6 @@ def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
         # The message omits the URL, which may contain a password.
         raise InvalidId("url", "must be redis://, rediss:// or unix://, with a host and a port") from None
     return address, settings | prefix
-
-
-def error_message(error: BaseException) -> str:
-    """Return the text of an error, or of the first in a group, with the server's code. It contains no URL, which may
-    contain a password."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    code = getattr(error, "status_code", None)
-    return " ".join(filter(None, (code if code != "ERR" else None, str(error) or type(error).__name__)))
-
-
-def concerns_key(problem: str) -> bool:
-    """Whether an error concerns a key, and not the server: another program's value is stored under it."""
-    return problem.startswith("WRONGTYPE") or ANOTHER_FORMAT in problem
 
 
 def _resolve(future: asyncio.Future[Any], reply: Any) -> None:
