@@ -28,12 +28,12 @@ class MemoryMappingStore:
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, routes: int = MAX_ROUTES) -> None:
         self._clock = clock
         self._limit = routes
-        self.known: dict[RunId, ThreadId] = {}
+        self.known = self._routes = dict[RunId, ThreadId]()
         self._due: OrderedDict[RunId, float] = OrderedDict()
         """The times at which the routes of closed runs expire, by the store's clock."""
 
     def __len__(self) -> int:
-        return len(self.known)
+        return len(self._routes)
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
         return self.insert(run_id, thread_id)
@@ -49,7 +49,7 @@ class MemoryMappingStore:
         stored = self.lookup(run_id)
         if stored is None:
             self._evict_for_insert()
-            stored = self.known[run_id] = thread_id
+            stored = self._routes[run_id] = thread_id
         elif stored == thread_id:
             # A run that is registered again within its grace period is live again.
             self._due.pop(run_id, None)
@@ -62,7 +62,7 @@ class MemoryMappingStore:
             due = self._due.get(run_id)
             if due is not None and due <= self._clock():
                 self.evict(run_id)
-        return self.known.get(run_id)
+        return self._routes.get(run_id)
 
     def close(self, run_id: RunId, due: float) -> float | None:
         """Let the route expire at `due`, by the store's clock. An earlier call takes precedence.
@@ -81,17 +81,17 @@ class MemoryMappingStore:
         """Replace the run's entry by the given thread and expiry time. With `thread_id=None`, remove the entry."""
         self.evict(run_id)
         if thread_id is not None:
-            self.known[run_id] = thread_id
+            self._routes[run_id] = thread_id
             if due is not None:
                 self._due[run_id] = due
 
     def evict(self, run_id: RunId) -> None:
         """Remove the route immediately."""
-        self.known.pop(run_id, None)
+        self._routes.pop(run_id, None)
         self._due.pop(run_id, None)
 
     def _evict_for_insert(self) -> None:
-        while len(self.known) >= self._limit:
+        while len(self._routes) >= self._limit:
             if not self._due:
                 raise MappingFull(self._limit)
             self.evict(next(iter(self._due)))

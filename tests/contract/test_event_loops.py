@@ -63,7 +63,7 @@ def by_the_bridge(agent: BaseAgent, context: RunContext) -> Any:
 
 
 def another_type(agent: BaseAgent, context: RunContext) -> Any:
-    return asyncio.run(agent.emit_text("token", message_id="m"))  # type: ignore[arg-type]
+    return asyncio.run(agent.emit_text("token", message_id="m"))
 
 
 def while_crowded(agent: BaseAgent, context: RunContext) -> Any:
