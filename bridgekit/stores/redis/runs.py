@@ -54,6 +54,8 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         """Since when every renewal was answered."""
         self._lost: list[ActiveRun] = []
         self._found = asyncio.Event()
+        self._takes_over = False
+        """Whether someone waits for lost runs. A process that only publishes leaves them to others."""
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[RedisRunRegistry]:
@@ -87,6 +89,7 @@ class RedisRunRegistry(AsyncContextManagerMixin):
             self._unclosed.add(run_id)
 
     async def take_lost(self) -> list[ActiveRun]:
+        self._takes_over = True
         await self._found.wait()
         self._found.clear()
         lost, self._lost = self._lost, []
@@ -102,7 +105,7 @@ class RedisRunRegistry(AsyncContextManagerMixin):
 
     async def _renew_once(self, began: float) -> None:
         since = self._answering_since
-        takes_over = since is not None and began - since >= self._lease_seconds
+        takes_over = self._takes_over and since is not None and began - since >= self._lease_seconds
         lease_ms = round(1_000 * self._lease_seconds) if takes_over else 0
         lists_own, self._reply_may_be_lost = self._reply_may_be_lost, True
         keys = (self._runs.name, self._workers.name, self._generation.name)
