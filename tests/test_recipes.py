@@ -34,12 +34,12 @@ from bridgekit import (
     errors,
     serving,
 )
-from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from bridgekit.chain.link_1_startup import BridgeConfig, lifespan, publisher, start_application
 from bridgekit.errors import Disconnected, ServeError, SubscriptionRefused, ThreadNotOwned
 from bridgekit.ids import RunId, ThreadId, UserId, new_id
 from bridgekit.stores import in_memory, memory_stores, redis_stores
 from bridgekit.transport.authorization import OwnerAuthorizer
+from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from tests.chain.agents import Failing, Researcher
 from tests.factories import ALICE, BOB, THREAD, emitted
 from tests.tree import ROOT
