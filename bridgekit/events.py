@@ -242,9 +242,9 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
     `limit_bytes`.
     """
     payload = event.payload
-    if type(payload) is not dict or type(event) is not AgentEvent:
-        event = _as_plain_event(event)
     try:
+        if type(payload) is not dict or type(event) is not AgentEvent:
+            event = _as_plain_event(event)
         data = _encode(event)
         # Most payloads hold only strings, integers, booleans and null, at most one level deep and under keys that are
         # strings. They need no further check; any other payload goes through `_check`.
@@ -265,10 +265,10 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
             if event.timestamp.tzinfo is UTC and len(data) <= limit_bytes - _SEQ_DIGITS:
                 return data
         _check(event, data)
-    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError, msgspec.DecodeError) as error:
-        if isinstance(error, PayloadError):
-            raise
-        raise PayloadError(event.type, explain(error, event.payload)) from error
+    except PayloadError:
+        raise
+    except Exception as error:  # a value's own code may raise anything
+        raise PayloadError(event.type, explain(error, payload)) from error
     if (size := len(data) - len(str(event.seq)) + _SEQ_DIGITS) > limit_bytes:
         raise FrameTooLarge(f"{event.type} of run {event.run_id!r}", size, limit_bytes)
     return data

@@ -37,6 +37,7 @@ _DATE: Final = ("year", "month", "day")
 _TIME: Final = ("hour", "minute", "second", "microsecond", "tzinfo", "fold")
 _DATETIME: Final = datetime
 """A test tool that stops the clock replaces the name `datetime` in every module."""
+_TIME_OF_DAY: Final = time
 
 _PLAIN_TYPES: Final[Mapping[type, Callable[[Any, Any], object]]] = {
     str: lambda _, value: str.__str__(value),
@@ -73,8 +74,17 @@ def convert(value: Any) -> object:
 encode_json: Final = msgspec.json.Encoder(enc_hook=convert).encode
 
 
-def find_problem(value: object, path: str = "payload") -> str | None:  # noqa: C901  # one branch for each kind of value
+def find_problem(value: object, path: str = "payload") -> str | None:
     """Return the first value that JSON cannot carry unchanged, with its path and the reason; None if there is none."""
+    try:
+        return _find_in_value(value, path)
+    except RecursionError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a value's own code may raise anything
+        return f"JSON cannot carry {path}: {error}; {_HOOK_ADVICE}"
+
+
+def _find_in_value(value: object, path: str) -> str | None:
     if isinstance(value, msgspec.Raw):
         return f"{path} is JSON that was encoded elsewhere"
     if isinstance(value, enum.Enum):
@@ -85,14 +95,11 @@ def find_problem(value: object, path: str = "payload") -> str | None:  # noqa: C
         return _first(find_problem(child, f"{path}[{index}]") for index, child in enumerate(value))
     if (fields := _fields_of(value)) is not None:
         return _find_in_mapping(fields, path)
-    try:
-        data = encode_json(value)
-        if (data == b"null" and value is not None) or (isinstance(value, Decimal) and not value.is_finite()):
-            return f"JSON has no number for {path} = {value}"
-        if isinstance(value, _DATETIME):
-            return _find_in_time_zone(value.utcoffset(), f"{path} = {value}")
-    except (TypeError, ValueError, OverflowError) as error:
-        return f"JSON cannot carry {path}: {error}; {_HOOK_ADVICE}"
+    data = encode_json(value)
+    if (data == b"null" and value is not None) or (isinstance(value, Decimal) and not value.is_finite()):
+        return f"JSON has no number for {path} = {value}"
+    if isinstance(value, _DATETIME) or (isinstance(value, _TIME_OF_DAY) and value.tzinfo is not None):
+        return _find_in_time_zone(value.utcoffset(), f"{path} = {value}")
     return None
 
 

@@ -13,6 +13,7 @@ import math
 import sys
 import types
 import uuid
+import zoneinfo
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -86,6 +87,28 @@ class Opaque:
 
     def __init__(self, text: str = "opaque") -> None:
         self.text = text
+
+
+class NoSession(Exception):
+    """An error of a library, such as a closed database session."""
+
+
+@dataclasses.dataclass
+class Detached:
+    x: object = dataclasses.field(init=False)
+
+    def __getattr__(self, name: str) -> object:
+        raise NoSession("no session")
+
+
+class Closed(collections.UserDict[str, object]):
+    def __iter__(self) -> Any:
+        raise NoSession("no session")
+
+
+class Unconvertible(Number):
+    def __float__(self) -> float:
+        raise NoSession("no session")
 
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
@@ -165,6 +188,13 @@ REFUSED: Mapping[str, tuple[object, str]] = {
     "naive datetime as a key": ({NAIVE: 1}, NO_ZONE),
     "naive timestamp": (pd.Timestamp("2026-01-01"), NO_ZONE),
     "zone with seconds": (NOON.astimezone(ODD_ZONE), "which would be rounded"),
+    "time in a zone with seconds": (dt.time(9, 30, tzinfo=ODD_ZONE), "which would be rounded"),
+    "time as a key": ({dt.time(9, 30, tzinfo=ODD_ZONE): 1}, "which would be rounded"),
+    "time in a zone that depends on the date": (dt.time(9, 30, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")), NO_ZONE),
+    "view of every other byte": (memoryview(b"abcd")[::2], "JSON cannot carry"),
+    "attribute that raises": (Detached(), "no session"),
+    "mapping that raises": (Closed(), "no session"),
+    "conversion that raises": (Unconvertible(), "no session"),
     "timestamp with nanoseconds": (pd.Timestamp("2026-01-01T00:00:00.000000001", tz="UTC"), TYPE),
     "no timestamp": (pd.NaT, TYPE),
     "no value": (pd.NA, TYPE),
