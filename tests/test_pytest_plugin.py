@@ -215,3 +215,11 @@ def test_assertion_returns_the_reports_when_every_run_holds() -> None:
 def test_assertion_fails_when_the_recording_is_empty() -> None:
     with pytest.raises(AssertionError, match="unknown: no frame of this run was read"):
         assert_delivered([])
+
+
+@pytest.mark.parametrize("mode", ["auto", "strict"])
+def test_documented_example_passes_beside_pytest_asyncio(users: pytest.Pytester, mode: str) -> None:
+    """In its auto mode, pytest-asyncio also runs tests and fixtures that are anyio's."""
+    pytest.importorskip("pytest_asyncio")
+    asyncio = ("-o", f"asyncio_mode={mode}", "-o", "asyncio_default_fixture_loop_scope=function")
+    run(users, EXAMPLE, *asyncio).assert_outcomes(passed=2)

@@ -47,6 +47,7 @@ from bridgekit.transport.graceful_shutdown import drain_on_shutdown
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.listeners import single_worker_lock
 from bridgekit.transport.log import EventLog
+from bridgekit.transport.metrics import counters_shared
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import UsedTickets
@@ -234,7 +235,12 @@ def lifespan(
             app.state.agent_websocket_bridge = application.bridge
             app.state.bridgekit_connections = edge
             shutting_down = partial(shut_down, application, edge)
-            async with edge, lost_runs_ended(application.bridge), drain_on_shutdown(shutting_down):
+            async with (
+                edge,
+                counters_shared(application.counters, edge.hub),
+                lost_runs_ended(application.bridge),
+                drain_on_shutdown(shutting_down),
+            ):
                 yield
 
     return running

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ from bridgekit.errors import ServeError
 from bridgekit.serve.application import EXPECTED, KEY_VARIABLE, STORE_VARIABLE, AppSpec
 from bridgekit.serve.in_process import KEEPALIVE_SECONDS, url
 from bridgekit.serve.native_handoff import EDGES
-from bridgekit.serve.server import ServerOptions, serve
+from bridgekit.serve.server import ServedAt, ServerOptions, serve
 from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS, INCOMING_BYTES
 from bridgekit.transport.origins import origins
 
@@ -40,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_whole_number(0, 65_535),
         default=8_000,
         help="port to listen on; 0 lets the system pick one (default 8000)",
+    )
+    parser.add_argument(
+        "--monitoring-port",
+        type=_whole_number(0, 65_535),
+        metavar="PORT",
+        help="serve /metrics and /healthz on this port, and not on the public one; 0 lets the system pick one",
     )
     parser.add_argument("--workers", type=_whole_number(1), default=1, help="processes behind the port (default 1)")
     parser.add_argument(
@@ -148,6 +155,7 @@ def run(options: argparse.Namespace) -> int:
     server = ServerOptions(
         host=options.host,
         port=options.port,
+        monitoring_port=options.monitoring_port,
         workers=options.workers,
         edge=options.edge,
         keepalive_seconds=options.keepalive,
@@ -158,23 +166,17 @@ def run(options: argparse.Namespace) -> int:
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)  # as `python -m` does
 
-    def print_address(host: str, port: int, edge: str) -> None:
-        print(_format_address(options, host, port, edge), flush=True)
+    def print_address(served: ServedAt) -> None:
+        print(_format_address(options, served), flush=True)
 
-    return serve(spec, server, print_address)
+    return serve(spec, server, print_address, ends_process=True)
 
 
-def _format_address(options: argparse.Namespace, host: str, port: int, edge: str) -> str:
-    address = url(host, port)
+def _format_address(options: argparse.Namespace, served: ServedAt) -> str:
+    address = url(served.host, served.port)
     if not options.json:
-        return f"{options.target} is served at {address}"
-    return msgspec.json.encode(
-        {
-            "address": address,
-            "host": host,
-            "port": port,
-            "pid": os.getpid(),
-            "workers": options.workers,
-            "edge": edge,
-        }
-    ).decode()
+        at = served.monitoring_port
+        monitored = "" if at is None else f", /metrics and /healthz at {url(served.host, at).replace('ws', 'http', 1)}"
+        return f"{options.target} is served at {address}{monitored}"
+    process = {"address": address, "pid": os.getpid(), "workers": options.workers}
+    return msgspec.json.encode(asdict(served) | process).decode()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Final
 
 import anyio
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -23,7 +25,7 @@ from bridgekit.transport.connections import CLOSE_REASONS, CLOSE_TIMEOUT_SECONDS
 from bridgekit.transport.log_redaction import redact_tickets
 from bridgekit.transport.writer import AsgiSubscriber
 
-__all__ = ["NO_LIFESPAN", "routes"]
+__all__ = ["MONITORING_PORT", "NO_LIFESPAN", "routes"]
 
 NO_LIFESPAN: Final = (
     "bridgekit's lifespan does not run for its routes. A mounted application's lifespan is not run by the outer one:"
@@ -31,6 +33,9 @@ NO_LIFESPAN: Final = (
     " lifespan"
 )
 
+MONITORING_PORT: Final = "bridgekit.monitoring_port"
+"""The key, in the state that the server passes, of the only port for `/metrics` and `/healthz`. Without it, every port
+has them."""
 SERVER_LOGGERS: Final = (
     "asyncio",
     "hypercorn.access",
@@ -79,7 +84,7 @@ def _parse_handshake(scope: Scope) -> Handshake:
     return parse_handshake(
         scope["query_string"].decode(errors="replace"),
         protocols=headers.getlist("sec-websocket-protocol"),
-        origin=headers.get("origin"),
+        origin=", ".join(headers.getlist("origin")) or None,  # several are no origin, so they are refused
         host=headers.get("host"),
         secure=scope.get("scheme") == "wss",
     )
@@ -178,12 +183,18 @@ def _connections(app: Starlette) -> ConnectionRegistry:
     return connections
 
 
+def _monitored(request: Request) -> ConnectionRegistry:
+    if request.scope.get("state", {}).get(MONITORING_PORT) not in (None, request.scope["server"][1]):
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return _connections(request.app)
+
+
 async def _metrics(request: Request) -> Response:
-    connections = _connections(request.app)
+    connections = _monitored(request)
     return Response(metrics.exposition(connections.counters, connections.hub), media_type=metrics.CONTENT_TYPE)
 
 
 async def _healthz(request: Request) -> Response:
-    connections = _connections(request.app)
+    connections = _monitored(request)
     status, code = connections.health
     return Response(metrics.health(status, len(connections.hub)), code, media_type="application/json")

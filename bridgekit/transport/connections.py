@@ -31,6 +31,7 @@ from bridgekit.transport.authorization import (
 )
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Replay
+from bridgekit.transport.metrics import DISCONNECT_REASONS
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits, Subscriber
 from bridgekit.transport.writer import WriteScheduler
 
@@ -66,13 +67,6 @@ CLOSE_REASONS: Final = {
     CLOSE_STORE_UNAVAILABLE: "the store is unavailable: connect again",
     CLOSE_TOO_SLOW: "too slow: connect again",
 }
-DISCONNECT_REASONS: Final[dict[int | None, str]] = {
-    CLOSE_ACCESS_ENDED: "access ended",
-    CLOSE_DRAINED: "drained",
-    CLOSE_RESTARTED: "restarted",
-    CLOSE_TOO_SLOW: "too slow",
-}
-"""Why frames of a closed socket were not written, by close code. Without an entry, the client closed the socket."""
 
 
 class ConnectionRegistry:
@@ -80,6 +74,9 @@ class ConnectionRegistry:
 
     Use it as an async context manager. The block owns the task that writes to the sockets.
     """
+
+    running = 0
+    """The number of registries of this process whose block is entered."""
 
     def __init__(
         self,
@@ -94,7 +91,7 @@ class ConnectionRegistry:
         self.authorizer = authorizer
         self.counters = counters
         self._origins = sites.origins(origins)
-        self.scheduler = WriteScheduler(hub.crowded, outbox.within(hub.retention))
+        self.scheduler = WriteScheduler(counters, hub.crowded, outbox.within(hub.retention))
         self._open_sockets = _OpenSockets()
         """Sockets that are subscribing or subscribed."""
         self._unauthenticated: dict[anyio.CancelScope, None] = {}
@@ -105,11 +102,13 @@ class ConnectionRegistry:
 
     async def __aenter__(self) -> Self:
         await self.scheduler.__aenter__()
+        ConnectionRegistry.running += 1
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        ConnectionRegistry.running -= 1
         return await self.scheduler.__aexit__(kind, error, traceback)
 
     @property
@@ -235,12 +234,8 @@ class ConnectionRegistry:
 
     def _unsubscribed(self, socket: Subscriber) -> None:
         socket.unsubscribed()
-        self.counters.count_end(
-            DISCONNECT_REASONS.get(socket.code, "socket left"),
-            unwritten=socket.unwritten,
-            coalesced=socket.coalesced,
-            gaps=socket.gaps,
-        )
+        if socket.unwritten:
+            self.counters.unwritten[DISCONNECT_REASONS[socket.code]] += socket.unwritten
         self._open_sockets.remove(socket)
 
     async def drain(self, *, seconds: float = DRAIN_TIMEOUT_SECONDS) -> None:

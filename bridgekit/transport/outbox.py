@@ -7,13 +7,13 @@ Emitters then yield to the event loop, so that it can write.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import anyio
 
+from bridgekit.counters import DeliveryCounters
 from bridgekit.events import ConcatenatedFrame, Frame
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Gap, GapReason, Subscribed, encode_signal
@@ -31,8 +31,6 @@ TICK_SECONDS: Final = 0.02
 SLOW_AFTER_TICKS: Final = 5
 """After this many ticks without progress while its outbox is crowded, a client is slow, and emitters no longer wait for
 it. Ticks of the event loop are counted instead of time, so that a busy event loop does not make clients slow."""
-NO_GAPS: Final = Counter[GapReason]()
-"""Shared by all subscribers that were sent no gap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +60,8 @@ class Scheduler(Protocol):
     """Number of frames put in any outbox. The outboxes increment it."""
     limits: OutboxLimits
     """The limits of every outbox."""
+    counters: DeliveryCounters
+    """Where outboxes count the frames that they coalesce or concatenate, and their gaps."""
     crowded: CrowdedOutboxes
     """Registry where outboxes report that they are crowded."""
     quiet: bool
@@ -81,7 +81,7 @@ class Subscriber:
     __slots__ = (
         "_coalesced", "_crowded", "_crowded_bytes", "_crowded_events", "_epoch", "_idle_ticks", "_last_sent_seq",
         "_last_seq", "_limits", "_queue", "_room", "_scheduled", "_scheduler", "_waiting", "_waiting_bytes",
-        "coalesced", "code", "gaps", "in_flight", "subscription", "thread_id", "user_id",
+        "code", "in_flight", "subscription", "thread_id", "user_id",
     )
     # fmt: on
 
@@ -113,10 +113,6 @@ class Subscriber:
         self._coalesced: IntervalSet | None = None
         """The `seq` of each coalesced frame, until a gap with it is sent. There is at most one interval more than
         waiting frames."""
-        self.coalesced = 0
-        """Number of frames that were coalesced."""
-        self.gaps = NO_GAPS
-        """Gaps that were sent between events, by reason."""
         self.in_flight = 0
         """Number of frames taken from the outbox and not written yet. The edge decrements it."""
         self.code: int | None = None
@@ -259,7 +255,9 @@ class Subscriber:
     def _put_over_limits(self, frame: Frame) -> bool:
         """Join a frame to the last one, or evict superseded frames until it fits. Return False if it never does."""
         queue = self._coalescing_queue()
-        if not (self._epoch and queue.size_bytes < self._limits.size_bytes and queue.concatenate(frame)):
+        if self._epoch and queue.size_bytes < self._limits.size_bytes and queue.concatenate(frame):
+            self._scheduler.counters.concatenated += 1
+        else:
             queue.mark_superseded(frame)
             while self._limit_reached(queue):
                 if not queue.can_make_room:
@@ -268,7 +266,7 @@ class Subscriber:
                 self._coalesced = IntervalSet() if self._coalesced is None else self._coalesced
                 self._coalesced.add(evicted.seq)
                 self._waiting_bytes = queue.size_bytes
-                self.coalesced += 1
+                self._scheduler.counters.coalesced += 1
             queue.append(frame)
         self._waiting_bytes = queue.size_bytes
         return True
@@ -280,6 +278,7 @@ class Subscriber:
         """Return the waiting frames in a CoalescingQueue, into which they are moved if they are not yet."""
         if self._queue is None:
             self._queue = CoalescingQueue(self._waiting, concatenate=bool(self._epoch))
+            self._scheduler.counters.concatenated += len(self._waiting) - len(self._queue)
             self._waiting, self._waiting_bytes = [], self._queue.size_bytes
         return self._queue
 
@@ -342,7 +341,7 @@ class Subscriber:
             yield self._gap(first, last, GapReason.LOST)
 
     def _gap(self, first: int, last: int, reason: GapReason) -> bytes:
-        self.gaps = self.gaps + Counter((reason,))
+        self._scheduler.counters.gaps[reason] += 1
         return encode_signal(Gap(thread_id=self.thread_id, epoch=self._epoch, first=first, last=last, reason=reason))
 
 

@@ -22,6 +22,7 @@ from starlette.types import Send
 from websockets.protocol import Protocol as WebSocketProtocol
 from websockets.protocol import State
 
+from bridgekit.counters import DeliveryCounters
 from bridgekit.events import Frame
 from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.log import Replay
@@ -52,7 +53,13 @@ class WriteScheduler:
     for a slow one, and each send ends in the task in which it started, as cancel scopes and timeouts require.
     """
 
-    def __init__(self, crowded: CrowdedOutboxes | None = None, limits: OutboxLimits = OUTBOX_LIMITS) -> None:
+    def __init__(
+        self,
+        counters: DeliveryCounters,
+        crowded: CrowdedOutboxes | None = None,
+        limits: OutboxLimits = OUTBOX_LIMITS,
+    ) -> None:
+        self.counters = counters
         self.crowded = CrowdedOutboxes() if crowded is None else crowded
         self.limits = limits
         self.enqueued = 0

@@ -13,6 +13,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from websockets.protocol import State
 
+from bridgekit.counters import DeliveryCounters
 from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.log import Replay
@@ -67,7 +68,7 @@ class ScriptedSubscriber(WritingSubscriber):
 @asynccontextmanager
 async def scheduling() -> AsyncIterator[tuple[WriteScheduler, list[str]]]:
     with anyio.fail_after(TIMEOUT_SECONDS):
-        async with WriteScheduler() as scheduler:
+        async with WriteScheduler(DeliveryCounters()) as scheduler:
             yield scheduler, []
 
 
@@ -364,7 +365,7 @@ NOTHING = Replay(Cursor("0" * 16, 0))
 
 @ON_ASYNCIO
 async def test_nothing_is_written_to_a_client_that_left_during_joining() -> None:
-    socket = native(WriteScheduler())
+    socket = native(WriteScheduler(DeliveryCounters()))
     socket.start_sending(ClosedConnection(), Replay(Cursor("0" * 16, 0), (frame(1),)))
     assert socket.put(frame(2))
     socket.flush()
