@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
-from benchmarks.missed import TABLE, Explanation, explanations
+from benchmarks.missed_target_reasons import TABLE, Explanation, explanations
 from benchmarks.results import Results, TargetResult, client_bound, found_ratio
-from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import ASGI, NATIVE, Met
 from benchmarks.workload import BURST, RUN, YIELDING
 

@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
+from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.peers import Peer
-from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import JudgedTarget, Met, judge_targets
 
 __all__ = [

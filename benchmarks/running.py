@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+from benchmarks.measured_values import Series
 from benchmarks.measures.growth import flatness, growth
 from benchmarks.measures.imports import imports
 from benchmarks.measures.latency import latency
@@ -17,7 +18,6 @@ from benchmarks.measures.throughput import fan_out, throughput
 from benchmarks.peers import BRIDGEKIT, Peer, peer
 from benchmarks.plans import Plan
 from benchmarks.results import Results, machine, results
-from benchmarks.series import Series
 from benchmarks.session import Session
 from benchmarks.targets import ASGI, NATIVE
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
 from benchmarks.measures.own_cost import FAN_OUT
-from benchmarks.series import Series, SeriesKey
 from benchmarks.workload import BURST, YIELDING
 
 __all__ = ["TARGETS", "JudgedTarget", "Met", "Target", "judge_targets"]

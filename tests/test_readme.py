@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 import bridgekit
+from benchmarks.measured_values import SeriesKey
 from benchmarks.results import read
-from benchmarks.series import SeriesKey
 from benchmarks.targets import ASGI, CPU, NATIVE, RATE, STARLETTE
 from benchmarks.workload import BURST, YIELDING
 from bridgekit import connect, serving

@@ -112,7 +112,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "chart": _reporting("chart", "test_summary", "test_first_screen"),
     "priorities": _reporting("priorities", "test_summary"),
     "claims": _reporting("claims", "test_claims"),
-    "promises": _reporting("promises", "test_promises"),
+    "promised_effects": _reporting("promised_effects", "test_promised_effects"),
     "link_1": _link("link_1_startup", "test_link_1_startup", "test_owners", "test_closing"),
     "link_2": _link("link_2_supervisor", "test_link_2_supervisor", "test_owners", "test_closing"),
     "link_3": _link("link_3_registry", "test_links_3_to_6", "test_links"),

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.figures.costs import growth_figure, memory_figure
 from benchmarks.figures.speeds import latency_figure, stall_figure, throughput_figure
+from benchmarks.measured_values import Series
 from benchmarks.results import Results
-from benchmarks.series import Series
 from bridgekit_verify.measure.plots import STYLE
 
 __all__ = ["FIGURES", "draw"]

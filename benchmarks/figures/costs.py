@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from benchmarks.figures.rows import BRIDGEKIT_STACKS, GREY, rows, sheet, stacks_of
+from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
-from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import ASGI, NATIVE
 from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, VERMILLION
 

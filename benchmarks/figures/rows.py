@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.peers import BRIDGEKIT
-from benchmarks.series import Series, SeriesKey
 from bridgekit_verify.measure.plots import BLUE, TEXT_COLOUR
 
 __all__ = ["BRIDGEKIT_STACKS", "GREY", "Mark", "dots", "legend", "rows", "sheet", "stacks_of"]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from benchmarks.figures.rows import BRIDGEKIT_STACKS, GREY, Mark, dots, legend, rows, sheet, stacks_of
-from benchmarks.series import Series, SeriesKey
+from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.targets import NATIVE, STARLETTE
 from benchmarks.workload import BURST, RUN, YIELDING
 from bridgekit_verify.measure.plots import BLUE, LOST

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.rounds import log_progress
 from benchmarks.peers import Peer
 from benchmarks.protocol import FillStack
-from benchmarks.series import Series, SeriesKey
 from benchmarks.session import Session, session, start_load_client
 from benchmarks.workload import EVENTS
 from bridgekit.transport.log import DEFAULT_RETENTION

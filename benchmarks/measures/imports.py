@@ -6,8 +6,8 @@ import sys
 from statistics import median
 from typing import Final
 
+from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.rounds import log_progress
-from benchmarks.series import Series, SeriesKey
 from bridgekit_verify.harness.processes import command_output
 
 __all__ = ["imports"]

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
+from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.rounds import log_progress
 from benchmarks.peers import Peer
-from benchmarks.series import Series, SeriesKey
 from benchmarks.session import session
 
 __all__ = ["idle_connections", "idle_work"]

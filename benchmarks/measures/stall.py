@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from benchmarks.measured_values import Series, SeriesKey, quantile
 from benchmarks.measures.latency import latencies
 from benchmarks.measures.rounds import log_progress
 from benchmarks.peers import Peer
 from benchmarks.protocol import ClosedSockets, ResumeReading, StallOne
-from benchmarks.series import Series, SeriesKey, quantile
 from benchmarks.session import Session, session
 from benchmarks.verification import WrongAnswer
 from benchmarks.workload import EVENTS

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.rounds import log_progress
 from benchmarks.peers import Peer
-from benchmarks.series import Series, SeriesKey
 from benchmarks.session import Session, session
 
 __all__ = ["fan_out", "throughput"]

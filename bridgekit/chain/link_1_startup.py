@@ -45,10 +45,10 @@ from bridgekit.transport.authorization import Authorizer, ThreadOwners
 from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS, ConnectionRegistry
 from bridgekit.transport.graceful_shutdown import drain_on_shutdown
 from bridgekit.transport.hub import Hub
-from bridgekit.transport.listeners import single_worker_lock
 from bridgekit.transport.log import EventLog
 from bridgekit.transport.metrics import counters_shared
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
+from bridgekit.transport.single_worker_lock import single_worker_lock
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import UsedTickets
 

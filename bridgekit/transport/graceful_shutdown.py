@@ -28,7 +28,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from bridgekit.errors import unwrap_single_error
-from bridgekit.transport.listeners import anything_listens, inherited_address, inherited_listeners
+from bridgekit.transport.single_worker_lock import anything_listens, inherited_address, inherited_listeners
 
 __all__ = ["DUPLICATE_SIGNAL_SECONDS", "drain_on_shutdown"]
 

@@ -38,9 +38,9 @@ SUITE: Final = "bridgekit_verify"
 DEFECTS: Final = frozenset(
     {
         "bridgekit_verify.as_committed",
-        "bridgekit_verify.validation.broken_emission",
-        "bridgekit_verify.validation.broken_handover",
-        "bridgekit_verify.validation.broken_routing",
+        "bridgekit_verify.validation.broken_links_6_to_8",
+        "bridgekit_verify.validation.broken_links_1_to_5",
+        "bridgekit_verify.validation.broken_links_9_and_10",
     }
 )
 """The suite's modules whose classes stand for broken links.

@@ -6,7 +6,7 @@ claims           the audit's claims, each tested again, as findings
 outputs          called by notebooks: record, show_table, show_figure, source_of, printed_log, checked
 json_values      the values of a data frame -> JSON types
 assertions       makes a failed assertion of a notebook state the values that it compared
-explorer         controls of notebook 00 that run chains with a reader's own thread ids
+notebook_explorer  controls of notebook 00 that run chains with a reader's own thread ids
 chain_map        the picture of the ten links in notebook 00
 structure        the report as plain data
 paths            removes absolute paths from what is shared

@@ -17,8 +17,8 @@ from bridgekit_verify.measure.families import FAMILIES, Families, Family, famili
 from bridgekit_verify.measure.plots import delivery_figure
 from bridgekit_verify.measure.tables import count_table, loss_table, rate_table
 from bridgekit_verify.measure.workload import Workload
+from bridgekit_verify.probes.audit_descriptions import Wording, check_wording
 from bridgekit_verify.probes.probes import Probe, probe
-from bridgekit_verify.probes.wording import Wording, check_wording
 from bridgekit_verify.variants import AS_COMMITTED, BROKEN, SOUND, VARIANTS, Variant
 
 __all__ = ["EXAMPLE", "FixStudy", "LinkStudy", "study_fixes", "study_link"]

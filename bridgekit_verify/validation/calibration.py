@@ -21,7 +21,7 @@ from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.plots import BLUE, TEXT_COLOUR, VERMILLION, new_figure
 from bridgekit_verify.measure.statistics import CONFIDENCE, Rate, wilson
 from bridgekit_verify.measure.workload import OfflinePattern, Workload, thread_ids
-from bridgekit_verify.validation.lossy import HubThatLoses, with_frame_loss
+from bridgekit_verify.validation.frame_loss import HubThatLoses, with_frame_loss
 from bridgekit_verify.variants import SOUND
 
 __all__ = [

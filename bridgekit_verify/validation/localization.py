@@ -25,7 +25,7 @@ from bridgekit_verify.measure.lateness import attribute_delays
 from bridgekit_verify.measure.plots import GREEN, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.probes.probes import HUB, Observations, Probe, ProbeAnswer, probe_ten
-from bridgekit_verify.validation.breakages import BREAKAGES, Breakage
+from bridgekit_verify.validation.broken_links import BREAKAGES, Breakage
 from bridgekit_verify.variants import SOUND, Variant
 
 __all__ = ["NAMES", "Case", "Localization", "MatrixCell", "localize"]

@@ -125,7 +125,7 @@ USED_BY_BOTH_EDGES = [
         "log",
         "origins",
         "outbox",
-        "pinned_lru",
+        "lru_with_pins",
         "tickets",
     )
 ]

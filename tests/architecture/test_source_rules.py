@@ -33,8 +33,8 @@ EXEMPT = {
     "bridgekit/chain/error_text.py": [BROAD_EXCEPT] * 2,
     "bridgekit/chain/lost_runs.py": [BROAD_EXCEPT],
     "bridgekit/transport/writer.py": [BROAD_EXCEPT] * 3,
-    "bridgekit_verify/faults/trials/worker.py": [BROAD_EXCEPT],
-    "bridgekit_verify/report/explorer.py": ["a task outside a task group"],
+    "bridgekit_verify/faults/trials/worker_process.py": [BROAD_EXCEPT],
+    "bridgekit_verify/report/notebook_explorer.py": ["a task outside a task group"],
 }
 
 PACKAGES = [

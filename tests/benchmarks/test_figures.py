@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.figures import FIGURES, draw
 from benchmarks.figures.speeds import throughput_figure
+from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.results import machine, results
-from benchmarks.series import Series, SeriesKey
 
 
 def measured(native: float) -> Series:

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.missed import Explanation, explanations
+from benchmarks.measured_values import Series, SeriesKey
+from benchmarks.missed_target_reasons import Explanation, explanations
 from benchmarks.page import page
 from benchmarks.peers import peer
 from benchmarks.results import (
@@ -22,7 +23,6 @@ from benchmarks.results import (
     throughput_table,
     write,
 )
-from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import TARGETS, Met
 from tests.tree import ROOT
 
@@ -155,7 +155,7 @@ def test_explanations_name_existing_targets_once() -> None:
 
 def test_every_missed_target_of_the_committed_result_has_a_reason() -> None:
     missed = {each.measured for each in read(LAST).targets if each.met == Met.NO}
-    assert missed <= EXPLAINED.keys(), "add a reason, a profile and three tries to benchmarks/missed.toml"
+    assert missed <= EXPLAINED.keys(), "add a reason, a profile and three tries to benchmarks/missed_target_reasons.toml"
 
 
 @pytest.mark.parametrize(

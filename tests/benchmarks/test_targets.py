@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
+from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.peers import PEERS, peer
 from benchmarks.plans import FULL, QUICK, Plan
-from benchmarks.series import Series, SeriesKey
 from benchmarks.targets import TARGETS, Met, Target, judge_targets
 
 RATES = Target(

@@ -232,7 +232,8 @@ async def test_startup_fails_when_workers_share_a_store_but_no_ticket_key() -> N
 def inherited_by_another() -> Iterator[None]:
     """Open a listening socket that another process serves already."""
     holder = (
-        "import sys, bridgekit.transport.listeners as o\nwith o.single_worker_lock('memory'): print(); sys.stdin.read()"
+        "import sys, bridgekit.transport.single_worker_lock as o\n"
+        "with o.single_worker_lock('memory'): print(); sys.stdin.read()"
     )
     with socket.create_server(("127.0.0.1", 0)) as here:
         here.set_inheritable(True)

@@ -27,7 +27,7 @@ from bridgekit.transport.log import (
     replay_after_restart,
     same_epoch,
 )
-from bridgekit.transport.pinned_lru import PinnedLru, new_epoch
+from bridgekit.transport.lru_with_pins import PinnedLru, new_epoch
 
 __all__ = ["BATCH_EVENTS", "SqliteEventLog"]
 

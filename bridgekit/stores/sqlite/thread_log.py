@@ -9,7 +9,7 @@ from typing import Final
 from bridgekit.events import Frame
 from bridgekit.ids import ThreadId
 from bridgekit.transport.log import Retention
-from bridgekit.transport.pinned_lru import ThreadSequence
+from bridgekit.transport.lru_with_pins import ThreadSequence
 
 __all__ = ["Segment", "ThreadLog", "count_retained"]
 

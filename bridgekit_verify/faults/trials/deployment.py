@@ -18,8 +18,15 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.log import DEFAULT_RETENTION
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import Persistence, RedisServer, redis_server, reserved_port
-from bridgekit_verify.faults.trials import worker
-from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport, RunRequest, WorkerSetup
+from bridgekit_verify.faults.trials import worker_process
+from bridgekit_verify.faults.trials.worker_process import (
+    Acknowledged,
+    Attempted,
+    Ended,
+    RunReport,
+    RunRequest,
+    WorkerSetup,
+)
 from bridgekit_verify.harness.messages import Ready
 from bridgekit_verify.harness.processes import START_TIMEOUT_SECONDS, ChildProcess, start_module
 from bridgekit_verify.measure.families import OwnedThread
@@ -158,7 +165,7 @@ async def start_worker(setup: WorkerSetup) -> AsyncIterator[WorkerProcess]:
     """Run a worker for the length of a block; then kill its process. Raises ProcessExited or ProcessTimeout."""
     with unwrap_single_error():
         async with (
-            start_module(worker.__name__, name=f"the worker with the store {setup.store!r}") as process,
+            start_module(worker_process.__name__, name=f"the worker with the store {setup.store!r}") as process,
             anyio.create_task_group() as tasks,
         ):
             started = WorkerProcess(process, setup, tasks)

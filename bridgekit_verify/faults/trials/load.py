@@ -14,7 +14,7 @@ from bridgekit.errors import ShuttingDown, StoreUnavailable
 from bridgekit_verify.faults.trials.deployment import WorkerProcess
 from bridgekit_verify.faults.trials.fault_catalogue import Fault, FaultContext
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder
-from bridgekit_verify.faults.trials.worker import RunRequest
+from bridgekit_verify.faults.trials.worker_process import RunRequest
 from bridgekit_verify.measure.families import OwnedThread
 
 __all__ = ["EVENTS_A_STEP", "SETTLE_SECONDS", "AgentLoad", "TrialPlan", "run_after_fault", "run_during_fault"]

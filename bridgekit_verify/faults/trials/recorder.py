@@ -20,7 +20,7 @@ from bridgekit.events import EventType, Receipt, RoutedEvent
 from bridgekit.signals import Cursor, Gap
 from bridgekit.transport.client import connect
 from bridgekit.transport.resuming_client import Backoff, subscribe
-from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport
+from bridgekit_verify.faults.trials.worker_process import Acknowledged, Attempted, Ended, RunReport
 from bridgekit_verify.measure.experiment import arrival_of
 from bridgekit_verify.measure.families import OwnedThread
 from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket

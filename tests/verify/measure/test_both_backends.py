@@ -13,7 +13,7 @@ import pytest
 
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.workload import OfflinePattern, Workload, thread_ids
-from bridgekit_verify.validation.lossy import HubThatLoses, with_frame_loss
+from bridgekit_verify.validation.frame_loss import HubThatLoses, with_frame_loss
 from bridgekit_verify.variants import BROKEN, SOUND, Variant, variant
 
 pytestmark = pytest.mark.slow

@@ -24,7 +24,7 @@ from bridgekit_verify.measure.workload import RunBarrier, Workload, thread_ids
 from bridgekit_verify.probes import observing
 from bridgekit_verify.probes.probes import ProbeAnswer, probe_all, probe_hub, probe_ten
 from bridgekit_verify.probes.scenario import Observation
-from bridgekit_verify.validation import broken_emission, broken_handover, broken_routing
+from bridgekit_verify.validation import broken_links_1_to_5, broken_links_6_to_8, broken_links_9_and_10
 from bridgekit_verify.variants import BROKEN, SOUND
 
 
@@ -33,7 +33,7 @@ def anyio_backend() -> str:
     return "asyncio"  # uvicorn runs on asyncio only
 
 
-class Agent(broken_emission.AgentThatRaises):
+class Agent(broken_links_6_to_8.AgentThatRaises):
     async def execute(self, context: object) -> object:
         return None
 
@@ -43,8 +43,8 @@ class Agent(broken_emission.AgentThatRaises):
     [
         (6, lambda: BaseAgent.set_websocket_bridge(Agent.__new__(Agent), None, "run")),  # type: ignore[arg-type]
         (6, lambda: Agent.__new__(Agent).set_websocket_bridge(None, "run")),  # type: ignore[arg-type]
-        (7, lambda: broken_emission.AdapterThatRefusesItsBridge().set_websocket_bridge(None, "run", "agent")),  # type: ignore[arg-type]
-        (10, lambda: broken_routing.HubThatRaises().publish(None, "thread")),  # type: ignore[arg-type]
+        (7, lambda: broken_links_6_to_8.AdapterThatRefusesItsBridge().set_websocket_bridge(None, "run", "agent")),  # type: ignore[arg-type]
+        (10, lambda: broken_links_9_and_10.HubThatRaises().publish(None, "thread")),  # type: ignore[arg-type]
     ],
 )
 def test_error_is_attributed_to_the_link_whose_method_raised_it(link: int, call: object) -> None:
@@ -56,13 +56,13 @@ def test_error_is_attributed_to_the_link_whose_method_raised_it(link: int, call:
 
 async def test_method_decides_between_the_two_links_of_the_adapter() -> None:
     with pytest.raises(OSError, match="link 8") as raised:
-        await broken_emission.AdapterThatRaises().emit_thinking("hm")
+        await broken_links_6_to_8.AdapterThatRaises().emit_thinking("hm")
     assert link_of_error(raised.value) == 8
 
 
 async def test_startup_is_link_1() -> None:
     with pytest.raises(DeterministicStartupError) as raised:
-        await broken_handover.start_with_two_bridges(None, in_memory())  # type: ignore[arg-type]
+        await broken_links_1_to_5.start_with_two_bridges(None, in_memory())  # type: ignore[arg-type]
     assert link_of_error(raised.value) == 1
 
 
@@ -82,13 +82,13 @@ async def test_bug_of_the_scenario_propagates_and_is_no_verdict(monkeypatch: pyt
 
 
 async def test_error_of_a_link_is_evidence_about_no_other_link() -> None:
-    answers = await probe_ten(replace(SOUND, hub=broken_routing.HubThatRaises), threads=1)
+    answers = await probe_ten(replace(SOUND, hub=broken_links_9_and_10.HubThatRaises), threads=1)
     assert [each.answer for each in answers[:9]] == [ProbeAnswer.HOLDS] * 9
     assert answers[9].answer is ProbeAnswer.DOES_NOT_HOLD
 
 
 async def test_link_that_raises_does_not_affect_the_probes_before_it() -> None:
-    broken = replace(SOUND, bridge=broken_routing.BridgeThatRaises, self_checks=WITHOUT_ROUTING)
+    broken = replace(SOUND, bridge=broken_links_9_and_10.BridgeThatRaises, self_checks=WITHOUT_ROUTING)
     answers = await probe_all(broken, threads=1)
     assert [each.answer for each in answers] == [ProbeAnswer.HOLDS] * 8 + [ProbeAnswer.DOES_NOT_HOLD]
 
@@ -145,9 +145,9 @@ def test_each_subclass_of_a_link_in_the_suite_is_listed_as_recording_or_broken()
         if isinstance(each, type) and issubclass(each, kinds) and each.__module__ == module.__name__
     }
     recording = {
-        "bridgekit_verify.faults.trials.worker",
-        "bridgekit_verify.probes.wording",
-        "bridgekit_verify.validation.lossy",
+        "bridgekit_verify.faults.trials.worker_process",
+        "bridgekit_verify.probes.audit_descriptions",
+        "bridgekit_verify.validation.frame_loss",
     }
     assert found >= DEFECTS
     assert found - DEFECTS == recording

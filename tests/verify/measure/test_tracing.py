@@ -24,8 +24,8 @@ from bridgekit_verify.measure.history import Socket
 from bridgekit_verify.measure.trace_steps import NOT_ON_PATH, NOT_REACHED, SOCKET, LinkStep
 from bridgekit_verify.measure.tracing import Trace, trace_run, trace_workload
 from bridgekit_verify.measure.workload import Workload, thread_ids
-from bridgekit_verify.validation.breakages import BREAKAGES, Breakage
-from bridgekit_verify.validation.lossy import HubThatLoses, with_frame_loss
+from bridgekit_verify.validation.broken_links import BREAKAGES, Breakage
+from bridgekit_verify.validation.frame_loss import HubThatLoses, with_frame_loss
 from bridgekit_verify.variants import AS_COMMITTED, BROKEN, SOUND, VARIANTS, Variant, variant
 
 on_both_backends = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])

@@ -27,11 +27,11 @@ from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, Socket
 from bridgekit_verify.measure.statistics import Rate, Sample
 from bridgekit_verify.measure.workload import OwnedThread, Workload, thread_ids
+from bridgekit_verify.report.audit_missed import leak_claim, receipt_claim, shared_agent_claim
 from bridgekit_verify.report.faults import matrix_claim, stall_claim, timeline_claim, windows_claim
 from bridgekit_verify.report.findings import Finding
-from bridgekit_verify.report.missed import leak_claim, receipt_claim, shared_agent_claim
+from bridgekit_verify.report.measurement_trust import coverage_claim, mutation_claim
 from bridgekit_verify.report.scale import capacity_claim, edge_claim, memory_claim, workers_claim
-from bridgekit_verify.report.trust import coverage_claim, mutation_claim
 from bridgekit_verify.studies.leaks import ROUND_TRIPS, LeakStudy, Search
 from bridgekit_verify.studies.receipts import RECEIPT_CHAINS, ReceiptStudy
 from bridgekit_verify.studies.shared_agent import SharedAgentStudy

@@ -24,7 +24,7 @@ from bridgekit_verify.validation.calibration import (
     exact_coverage,
     study_calibration,
 )
-from bridgekit_verify.validation.lossy import HubThatLoses, with_frame_loss
+from bridgekit_verify.validation.frame_loss import HubThatLoses, with_frame_loss
 from bridgekit_verify.variants import SOUND
 
 pytestmark = pytest.mark.slow

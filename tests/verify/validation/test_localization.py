@@ -8,7 +8,7 @@ from io import BytesIO
 import pytest
 
 from bridgekit_verify.probes.probes import ProbeAnswer
-from bridgekit_verify.validation.breakages import BREAKAGES, WAYS, Breakage
+from bridgekit_verify.validation.broken_links import BREAKAGES, WAYS, Breakage
 from bridgekit_verify.validation.localization import NAMES, UNEXPLAINED, Localization, localize
 from bridgekit_verify.variants import SOUND
 

@@ -8,7 +8,14 @@ import anyio
 import pytest
 
 from bridgekit_verify.faults.trials.deployment import RESUME, deployed, start_worker
-from bridgekit_verify.faults.trials.worker import Acknowledged, Attempted, Ended, RunReport, RunRequest, WorkerSetup
+from bridgekit_verify.faults.trials.worker_process import (
+    Acknowledged,
+    Attempted,
+    Ended,
+    RunReport,
+    RunRequest,
+    WorkerSetup,
+)
 from bridgekit_verify.harness.processes import ProcessExited
 from bridgekit_verify.measure.families import thread_ids
 

@@ -11,7 +11,7 @@ from bridgekit.events import EventType
 from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.load import AgentLoad, TrialPlan
 from bridgekit_verify.faults.trials.recorder import Recorder
-from bridgekit_verify.faults.trials.worker import Attempted, Ended
+from bridgekit_verify.faults.trials.worker_process import Attempted, Ended
 from bridgekit_verify.measure.families import thread_ids
 from bridgekit_verify.measure.history import EventKey
 

@@ -1,4 +1,4 @@
-"""Links 6 to 8 broken, each as the smallest override of a sound one; `broken_handover` breaks links 1 to 5."""
+"""Links 6 to 8 broken, each as the smallest override of a sound one; `broken_links_1_to_5` breaks links 1 to 5."""
 
 from __future__ import annotations
 

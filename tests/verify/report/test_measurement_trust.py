@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bridgekit_verify.measure.statistics import Rate, Sample
-from bridgekit_verify.report.trust import calibration_claim, coverage_claim, mutation_claim
+from bridgekit_verify.report.measurement_trust import calibration_claim, coverage_claim, mutation_claim
 from bridgekit_verify.validation.calibration import (
     CalibrationStudy,
     allowed_misses,

@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from bridgekit.errors import BridgekitError
-from bridgekit_verify.report import explorer
-from bridgekit_verify.report.explorer import CHAINS, controls, explore, explore_once
+from bridgekit_verify.report import notebook_explorer
+from bridgekit_verify.report.notebook_explorer import CHAINS, controls, explore, explore_once
 from bridgekit_verify.report.outputs import show_table
 
 COUNTS = ["chain", "events", "delivered", "dropped", "of these, read by another user"]
@@ -80,7 +80,7 @@ async def test_one_table_of_every_chain_is_shown_where_no_session_is_live(
     if session is not None:
         monkeypatch.setenv("JPY_SESSION_NAME", session)
     shown: list[Any] = []
-    monkeypatch.setattr(explorer, "show_table", lambda *given, **named: shown.append((*given, named["name"])))
+    monkeypatch.setattr(notebook_explorer, "show_table", lambda *given, **named: shown.append((*given, named["name"])))
     await explore()
     [(table, caption, name)] = shown
     assert (list(table["chain"]), name) == ([*CHAINS], "explorer")
@@ -109,7 +109,7 @@ async def test_live_controls_show_a_new_result_for_each_change_and_recover_from_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("ipywidgets", reason="the extra `notebooks` has it")
-    monkeypatch.setattr(explorer, "FIGURE_DOTS_PER_INCH", 24)  # five figures, of which only the words matter here
+    monkeypatch.setattr(notebook_explorer, "FIGURE_DOTS_PER_INCH", 24)  # only the words matter here
     box = controls(7)
     chain, threads, at_once, _, run, _ = box.children
     result = Result(box)

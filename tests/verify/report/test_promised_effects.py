@@ -11,7 +11,7 @@ import pytest
 from bridgekit.events import Outcome
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.workload import Workload, thread_ids
-from bridgekit_verify.report.promises import (
+from bridgekit_verify.report.promised_effects import (
     COMMITTED_WITH_FIX_1,
     STEP_CHAINS,
     after_fix_claims,

@@ -11,7 +11,7 @@ from bridgekit.events import Outcome
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.harness.processes import ProcessExited
 from bridgekit_verify.studies import second_worker
-from bridgekit_verify.studies.processes import second_process
+from bridgekit_verify.studies.run_ids_across_processes import second_process
 from bridgekit_verify.studies.second_worker import ProcessRequest
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Links 9 and 10 broken, each as the smallest override of a sound one; `broken_handover` breaks links 1 to 5.
+"""Links 9 and 10 broken, each as the smallest override of a sound one; `broken_links_1_to_5` breaks links 1 to 5.
 
 Link 10 is broken for real sockets only. The startup check uses a connection inside the process and must pass: a defect
 that startup detects never reaches a measurement.

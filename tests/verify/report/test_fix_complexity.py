@@ -6,9 +6,9 @@ import pytest
 
 from bridgekit_verify.measure.drops import DropCount
 from bridgekit_verify.repairs import LineChange
-from bridgekit_verify.report.repairs import NOT_REBUILT, complexity_claim
+from bridgekit_verify.report.fix_complexity import NOT_REBUILT, complexity_claim
 from bridgekit_verify.studies.drops import BEFORE, COMMITTED, FixDrops
-from bridgekit_verify.studies.repairs import RepairStudy
+from bridgekit_verify.studies.repair_combinations import RepairStudy
 from bridgekit_verify.variants import FIXES
 
 

@@ -15,7 +15,7 @@ from bridgekit_verify.measure.drops import DropCount, count_drops
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.repairs import NEW_CLASSES, REPAIRS, LineChange, changed_lines, repaired, subsets
-from bridgekit_verify.studies.repairs import Applied, RepairStudy, study_repairs
+from bridgekit_verify.studies.repair_combinations import Applied, RepairStudy, study_repairs
 from bridgekit_verify.variants import FIXES
 
 AGENT, THREAD, CONNECTION, CALL = ORDER = ("agent per run", "thread carried", "connection bound", "link 8 call")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bridgekit_verify.measure.statistics import Sample
-from bridgekit_verify.report.missed import receipt_claim, shared_agent_claim
+from bridgekit_verify.report.audit_missed import receipt_claim, shared_agent_claim
 from bridgekit_verify.studies.receipts import ReceiptStudy, study_receipts
 from bridgekit_verify.studies.shared_agent import SharedAgentStudy, study_shared_agent
 

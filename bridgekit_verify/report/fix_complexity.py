@@ -6,7 +6,7 @@ from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.studies.drops import COMMITTED, FixDrops
-from bridgekit_verify.studies.repairs import RepairStudy
+from bridgekit_verify.studies.repair_combinations import RepairStudy
 
 __all__ = ["complexity_claim"]
 

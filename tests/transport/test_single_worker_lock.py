@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from bridgekit.errors import StoreInUse
-from bridgekit.transport.listeners import (
+from bridgekit.transport.single_worker_lock import (
     anything_listens,
     inherited_address,
     inherited_listeners,
@@ -31,7 +31,7 @@ REFUSED = "the memory store serves a single process, and another process serves 
 WORKER = """
 import sys
 from bridgekit.errors import StoreInUse
-from bridgekit.transport.listeners import single_worker_lock
+from bridgekit.transport.single_worker_lock import single_worker_lock
 try:
     with single_worker_lock("memory"):
         print("started", flush=True)
@@ -42,7 +42,7 @@ except StoreInUse as refusal:
 FORKED = """
 import os
 from bridgekit.errors import StoreInUse
-from bridgekit.transport.listeners import single_worker_lock
+from bridgekit.transport.single_worker_lock import single_worker_lock
 with single_worker_lock("memory"):
     if not os.fork():
         try:
@@ -55,7 +55,7 @@ with single_worker_lock("memory"):
 """
 RELEASED_WHILE_A_CHILD_LIVES = """
 import os
-from bridgekit.transport.listeners import single_worker_lock
+from bridgekit.transport.single_worker_lock import single_worker_lock
 end, ends = os.pipe()
 with single_worker_lock("memory"):
     if not (child := os.fork()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridgekit_verify.probes.wording import check_wording
+from bridgekit_verify.probes.audit_descriptions import check_wording
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, BROKEN, SOUND
 
 LINKS = range(1, 10)

@@ -10,8 +10,8 @@ from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.studies.collisions import CollisionStudy
 from bridgekit_verify.studies.leaks import LeakStudy
 from bridgekit_verify.studies.lifecycles import LateEvents, LifecycleStudy
-from bridgekit_verify.studies.processes import ProcessDelivery
 from bridgekit_verify.studies.receipts import ReceiptStudy
+from bridgekit_verify.studies.run_ids_across_processes import ProcessDelivery
 from bridgekit_verify.studies.shared_agent import SharedAgentStudy
 
 __all__ = [

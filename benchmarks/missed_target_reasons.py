@@ -1,4 +1,4 @@
-"""Why targets are missed: the reason, a profile, and what was tried, from `missed.toml`."""
+"""Why targets are missed: the reason, a profile, and what was tried, from `missed_target_reasons.toml`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 __all__ = ["TABLE", "Explanation", "Try", "explanations"]
 
-TABLE: Final = Path(__file__).with_name("missed.toml")
+TABLE: Final = Path(__file__).with_name("missed_target_reasons.toml")
 
 
 class Try(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

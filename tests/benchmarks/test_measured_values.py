@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.measured_values import Series, SeriesKey, quantile
 from benchmarks.measures.latency import latencies
-from benchmarks.series import Series, SeriesKey, quantile
 
 A, B = SeriesKey("events/s", "a"), SeriesKey("events/s", "b")
 
