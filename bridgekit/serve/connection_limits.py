@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
 from websockets.frames import CloseCode
 
 if sys.platform != "win32":
@@ -29,9 +30,8 @@ HEAD_BYTES: Final = 65_536
 BODY_TIMEOUT_SECONDS: Final = 30.0
 BODY_BYTES: Final = 16_384
 """The least that a client must send of an incomplete body in each BODY_TIMEOUT_SECONDS, if the application reads it."""
-RESERVED_FILES: Final = 64
-"""File descriptors, at most a quarter of all, that only short requests may use: `/healthz`, tickets, the end of a run.
-Stores and agents need descriptors too."""
+RESERVED_FILES: Final = 128
+"""File descriptors, at most a quarter of all, for stores, for agents, and for single requests such as `/healthz`."""
 
 LINE_BYTES: Final = 8_190
 """The longest line in the head of an upgrade request. The `websockets` library reads no longer one."""
@@ -64,7 +64,7 @@ class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        if few_files_left(transport):
+        if few_files_left(self.server_state):
             self._serves_one_request = True
             if _without_request:
                 oldest = next(iter(_without_request))
@@ -121,14 +121,12 @@ class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
             self.transport.abort()
 
 
-def few_files_left(transport: asyncio.Transport) -> bool:
-    """Return whether this connection has one of the process's last file descriptors. The system assigns the lowest."""
+def few_files_left(state: ServerState) -> bool:
+    """Return whether this server's connections use more of the process's file descriptors than they should."""
     if sys.platform == "win32":
         return False
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    reserved = min(RESERVED_FILES, limit // 4)
-    descriptor: int = transport.get_extra_info("socket").fileno()
-    return limit != resource.RLIM_INFINITY and descriptor >= limit - reserved
+    return limit != resource.RLIM_INFINITY and len(state.connections) > limit - min(RESERVED_FILES, limit // 4)
 
 
 def limit_accept_errors() -> None:

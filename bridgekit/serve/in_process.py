@@ -22,13 +22,17 @@ from bridgekit.serve.native_handoff import EDGES, UpgradeProtocol, check_lifespa
 from bridgekit.transport.client import on_trio
 from bridgekit.transport.connections import INCOMING_BYTES
 
-__all__ = ["KEEPALIVE_SECONDS", "open_listener", "serving", "url", "uvicorn_config"]
+__all__ = ["KEEPALIVE_SECONDS", "open_listener", "queue_connections", "serving", "url", "uvicorn_config"]
 
 KEEPALIVE_SECONDS: Final = 20.0
 """Time between pings, and how long a client may take to answer one before its connection counts as broken."""
 SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long open connections may take to end when the server stops."""
 POLL_INTERVAL_SECONDS: Final = 0.005
+ACCEPT_BATCH: Final = 8
+"""Most connections that are accepted in one iteration of the event loop, so that limits apply before more are."""
+QUEUED_CONNECTIONS: Final = 2_048
+"""Connections that may wait to be accepted. The system has a limit of its own."""
 DATE_HEADER_SECONDS: Final = 1.0
 """How often uvicorn updates its Date header."""
 TRIO_SERVER: Final = "hypercorn>=0.18,<1"
@@ -98,6 +102,7 @@ def uvicorn_config(
     limit_accept_errors()
     return uvicorn.Config(
         app,
+        backlog=ACCEPT_BATCH,
         http=LimitedHttpProtocol,
         ws=UpgradeProtocol,
         ws_per_message_deflate=False,
@@ -107,6 +112,12 @@ def uvicorn_config(
         access_log=False,
         **options,
     )
+
+
+def queue_connections(*listeners: socket.socket) -> None:
+    """Let the system queue connections again. asyncio sets its batch size as the length of the queue, too."""
+    for listener in listeners:
+        listener.listen(QUEUED_CONNECTIONS)
 
 
 @asynccontextmanager
@@ -125,6 +136,7 @@ async def _uvicorn(
     # If this were cancelled halfway, uvicorn would leave sockets and tasks open.
     with anyio.CancelScope(shield=True):
         await server.startup([listener])
+    queue_connections(listener)
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_update_date_header, server)

@@ -174,7 +174,7 @@ class UpgradeProtocol(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        status = HTTPStatus.SERVICE_UNAVAILABLE if few_files_left(self._transport) else rejection(data)
+        status = HTTPStatus.SERVICE_UNAVAILABLE if few_files_left(self._server_state) else rejection(data)
         if status is not None:
             line = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
             self._transport.write(f"{line}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())

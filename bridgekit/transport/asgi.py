@@ -112,17 +112,18 @@ async def _serve(
     with anyio.CancelScope() as read_scope:
         subscriber = AsgiSubscriber(subscription, connections.scheduler, send=socket.send, read_scope=read_scope)
         # Subscribe before the client is accepted, so that no event is published in between and missed.
-        async with connections.subscribed(subscriber, after) as replay:
-            try:
-                await socket.accept()
-                subscriber.start_sending(replay)
-                # Events flow only to the client. Its messages are read to detect a disconnect, and are then discarded.
-                while True:
-                    await socket.receive()
-            except _ClientDisconnected:
-                pass
-            finally:
-                subscriber.abort()
+        replay = await connections.join(subscriber, after)
+        try:
+            await socket.accept()
+            subscriber.start_sending(replay)
+            # Events flow only to the client. Its messages are read to detect a disconnect, and are then discarded.
+            while True:
+                await socket.receive()
+        except _ClientDisconnected:
+            pass
+        finally:
+            subscriber.abort()
+            connections.leave(subscriber)
     await subscriber.wait_closed()
     if subscriber.failure is not None and not isinstance(subscriber.failure, DISCONNECT_ERRORS):
         raise subscriber.failure

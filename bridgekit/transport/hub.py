@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
 from msgspec.structs import asdict, replace
@@ -84,15 +84,6 @@ class Hub:
     def _thread_of(self, connection: Connection) -> ThreadId:
         """Return the thread to which the connection is attached."""
         return connection.thread_id
-
-    @contextmanager
-    def attached(self, connection: Connection) -> Iterator[None]:
-        """Attach the connection for the length of a block."""
-        self.attach(connection)
-        try:
-            yield
-        finally:
-            self.detach(connection)
 
     async def join(self, connection: Connection, after: Cursor | None = None) -> Replay:
         """Subscribe the connection to its thread until `leave`, and return the replay to send first.

@@ -16,6 +16,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeVar, cast
 
+import msgspec
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
@@ -108,16 +109,13 @@ class NativeConnection(ServerConnection):
             self.transport.resume_reading()
 
 
-class _PendingHandshake:
+class _PendingHandshake(msgspec.Struct):
     """A handshake and the decision about it, until the socket is served."""
 
-    __slots__ = ("after", "handshake", "refusal", "subscription")
-
-    def __init__(self, handshake: Handshake) -> None:
-        self.handshake = handshake
-        self.after: Cursor | None = None
-        self.subscription: Subscription | None = None
-        self.refusal: SubscriptionRefused | Disconnected | None = None
+    handshake: Handshake
+    after: Cursor | None = None
+    subscription: Subscription | None = None
+    refusal: SubscriptionRefused | Disconnected | None = None
 
 
 ConnectionT = TypeVar("ConnectionT", bound=NativeConnection)
@@ -233,13 +231,17 @@ async def _serve(
     connections: ConnectionRegistry, connection: NativeConnection, subscription: Subscription, after: Cursor | None
 ) -> None:
     subscriber = NativeSubscriber(subscription, connections.scheduler, send_close=partial(_send_close, connection))
-    async with connections.subscribed(subscriber, after) as replay:
+    replay = await connections.join(subscriber, after)
+    try:
         subscriber.start_sending(connection, replay)
         connection.socket = subscriber
         # Events flow only to the client. Its messages are read to detect a disconnect, and are then discarded.
-        with suppress(ConnectionClosed):
-            while True:
-                await connection.recv()
+        while True:
+            await connection.recv()
+    except ConnectionClosed:
+        pass
+    finally:
+        connections.leave(subscriber)
     if subscriber.failure is not None:
         raise subscriber.failure
 

@@ -155,7 +155,9 @@ def test_explanations_name_existing_targets_once() -> None:
 
 def test_every_missed_target_of_the_committed_result_has_a_reason() -> None:
     missed = {each.measured for each in read(LAST).targets if each.met == Met.NO}
-    assert missed <= EXPLAINED.keys(), "add a reason, a profile and three tries to benchmarks/missed_target_reasons.toml"
+    assert missed <= EXPLAINED.keys(), (
+        "add a reason, a profile and three tries to benchmarks/missed_target_reasons.toml"
+    )
 
 
 @pytest.mark.parametrize(

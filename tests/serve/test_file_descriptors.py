@@ -14,7 +14,7 @@ import pytest
 from tests.server_processes import APP, PROCESS_TIMEOUT_SECONDS, Server, started
 from tests.transport.raw_client import handshake
 
-FILES = 96
+FILES = 192
 CONNECTIONS = 3 * FILES
 ATTEMPTS = 5
 
