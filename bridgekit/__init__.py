@@ -21,7 +21,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bridgekit.chain import LINKS
     from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools, ScriptedModel
     from bridgekit.chain.context import RunContext, RunResult
     from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app, lifespan, start_application
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
-    "LINKS",
     "AgentEvent",
     "AgentWebSocketBridge",
     "Application",
@@ -90,7 +88,6 @@ __all__ = [
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY_EXPORTS = {
-    "bridgekit.chain": ("LINKS",),
     "bridgekit.chain.collaborators": ("MemoryThreadStore", "PythonTools", "ScriptedModel"),
     "bridgekit.chain.context": ("RunContext", "RunResult"),
     "bridgekit.chain.link_1_startup": ("Application", "BridgeConfig", "create_app", "lifespan", "start_application"),
@@ -113,7 +110,7 @@ _LAZY_EXPORTS = {
 }
 """The module that defines each public name."""
 
-_MOVED = {"VARIANTS": "bridgekit_verify.variants"}
+_MOVED = {"LINKS": "bridgekit_verify.links", "VARIANTS": "bridgekit_verify.variants"}
 """Names that were moved out of this package, and the modules that define them now."""
 
 if not TYPE_CHECKING:  # a type checker reads the imports above; with `__getattr__` it would accept any name

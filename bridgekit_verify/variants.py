@@ -21,14 +21,15 @@ from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import SOUND_CHECKS, WITHOUT_HANDOVER, WITHOUT_ROUTING, SelfCheck
 from bridgekit.errors import UnknownName
-from bridgekit.ids import EmbeddedRunIds, HexSource, OpaqueRunIds, RunIdScheme, SignedRunIds
+from bridgekit.ids import HexSource, RunIdScheme, SignedRunIds
 from bridgekit.mapping import MappingStore, RunThreadMappingService
-from bridgekit.resolution import FirstOf, MappingLookup, ReportParser, Resolver
+from bridgekit.resolution import MappingLookup, Resolver
 from bridgekit.stores import MEMORY, StoreFactory
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog
 from bridgekit_verify import as_committed
+from bridgekit_verify.audited_routing import EmbeddedRunIds, FirstOf, OpaqueRunIds, ReportParser
 
 __all__ = ["BROKEN", "FIXES", "SOUND", "VARIANTS", "Fix", "Variant", "variant"]
 

@@ -126,7 +126,7 @@ def test_command_prints_in_the_encoding_of_the_terminal(arguments: list[str], en
 
 @pytest.mark.slow
 def test_json_stays_valid_in_an_encoding_that_lacks_its_characters() -> None:
-    words = ("demo", "--json", "--thread-id", "Zürich-线程-😀")
+    words = ("demo", "--json", "--thread-id", "Zürich-线程-𝄞")
     script = 'PYTHONUTF8=1 PYTHONIOENCODING=ascii exec "$@"'
     lines = command_output("sh", "-c", script, "sh", sys.executable, "-m", "bridgekit", *words).splitlines()
-    assert {json.loads(line)["thread_id"] for line in lines} == {"Zürich-线程-😀"}
+    assert {json.loads(line)["thread_id"] for line in lines} == {"Zürich-线程-𝄞"}

@@ -7,8 +7,9 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,6 +25,7 @@ from bridgekit.transport.origins import origins
 
 __all__ = ["add_arguments", "run"]
 
+T = TypeVar("T")
 LEVELS = ("critical", "error", "warning", "info", "debug")
 """Levels of uvicorn's log on standard error."""
 
@@ -63,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ticket-key-file",
+        dest="key_file",
         type=Path,
         metavar="FILE",
         help="file with ticket keys, one per line; the first one signs. Or set the environment variable"
@@ -70,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--origin",
+        dest="origins",
         action="append",
         default=[],
         help="origin of another site whose pages may open sockets; can be given more than once",
@@ -81,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keepalive",
+        dest="keepalive_seconds",
         type=_seconds,
         default=KEEPALIVE_SECONDS,
         metavar="SECONDS",
@@ -132,6 +137,11 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _filled(kind: type[T], options: argparse.Namespace) -> T:
+    """Create a dataclass whose fields have the names of options."""
+    return kind(**{field.name: getattr(options, field.name) for field in fields(kind)})  # type: ignore[arg-type]  # a dataclass
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve the application that the arguments name, and return the exit code.
 
@@ -144,24 +154,8 @@ def run(options: argparse.Namespace) -> int:
             "--store",
             f"other users can read the password on the command line; give the URL in {STORE_VARIABLE} instead",
         )
-    spec = AppSpec(
-        target=options.target,
-        store=options.store or os.environ.get(STORE_VARIABLE),
-        key_file=options.ticket_key_file,
-        origins=tuple(options.origin),
-        runs_seconds=options.runs_seconds,
-        drain_seconds=options.drain_seconds,
-    )
-    server = ServerOptions(
-        host=options.host,
-        port=options.port,
-        monitoring_port=options.monitoring_port,
-        workers=options.workers,
-        edge=options.edge,
-        keepalive_seconds=options.keepalive,
-        incoming_bytes=options.incoming_bytes,
-        log_level=options.log_level,
-    )
+    options.store = options.store or os.environ.get(STORE_VARIABLE)
+    spec, server = _filled(AppSpec, options), _filled(ServerOptions, options)
     origins(spec.origins)
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)  # as `python -m` does

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 import time
 from http import HTTPStatus
@@ -27,6 +28,8 @@ HEAD_TIMEOUT_SECONDS: Final = 10.0
 """How long a client may take to send the head of a request, however often it sends a part of it."""
 HEAD_BYTES: Final = 65_536
 """The most bytes that are read before the head of a request is complete."""
+REPLACED_AFTER_SECONDS: Final = 1.0
+"""How long a connection without a request is not replaced by a new one: its request may wait to be read."""
 BODY_TIMEOUT_SECONDS: Final = 30.0
 BODY_BYTES: Final = 16_384
 """The least that a client must send of an incomplete body in each BODY_TIMEOUT_SECONDS, if the application reads it."""
@@ -47,8 +50,8 @@ ACCEPT_ERROR_INTERVAL_SECONDS: Final = 10.0
 
 # uvicorn chooses the class by the parser that is installed, so its type is not known here.
 _HttpProtocol: Any = AutoHTTPProtocol
-_without_request: Final[dict[LimitedHttpProtocol, None]] = {}
-"""The connections of this process that have not sent the head of a request, oldest first."""
+_without_request: Final[dict[LimitedHttpProtocol, float]] = {}
+"""The connections of this process that have not sent the head of a request, and since when, oldest first."""
 
 
 class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
@@ -66,12 +69,12 @@ class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
         super().connection_made(transport)
         if few_files_left(self.server_state):
             self._serves_one_request = True
-            if _without_request:
-                oldest = next(iter(_without_request))
+            oldest, since = next(iter(_without_request.items()), (self, math.inf))
+            if self.loop.time() - since >= REPLACED_AFTER_SECONDS:
                 del _without_request[oldest]
                 oldest.transport.abort()
         self._start_timer()
-        _without_request[self] = None
+        _without_request[self] = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
         request = self.cycle

@@ -18,7 +18,7 @@ import anyio.to_thread
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from bridgekit.counters import RUN_ENDED, DeliveryCounters
@@ -37,6 +37,7 @@ WRITE_INTERVAL_SECONDS: Final = 1.0
 DEAD_AFTER_SECONDS: Final = 15.0
 """A worker that has not written its counters for this long has no connections. Its counts remain."""
 
+CONNECTIONS: Final = "connections"
 TYPES: Final = tuple(EventType)
 LOSSES: Final = (
     (8, RUN_ENDED),
@@ -55,16 +56,18 @@ DISCONNECT_REASONS: Final[dict[int | None, str]] = {
     None: "socket left",
 }
 """Why frames of a closed socket were not written, by the server's close code."""
+REASONS: Final = tuple(DISCONNECT_REASONS.values())
+BEGINNINGS: Final = ("new", "resumed", "gap")
 CLOSE_CODES: Final = tuple(code for name, code in vars(authorization).items() if name.startswith("CLOSE_"))
 
 Samples = list[tuple[tuple[str, ...], float]]
 """The labels and the value of each sample of one metric."""
 
 
-class _Counter(NamedTuple):
+class _Metric(NamedTuple):
     name: str
     field: str
-    """The field of DeliveryCounters."""
+    """The field of DeliveryCounters; empty for the one metric that is no counter."""
     description: str
     labels: tuple[str, ...] = ()
     known: tuple[Any, ...] = ()
@@ -76,40 +79,42 @@ class _Counter(NamedTuple):
         return [(tuple(map(str, key if isinstance(key, tuple) else (key,))), count) for key, count in counts.items()]
 
 
-_COUNTERS: Final = (
-    _Counter("events_sent", "sent", "Events that at least one socket accepted.", ("type",), TYPES),
-    _Counter("events_kept", "kept", "Events that only the log accepted, for clients that resume.", ("type",), TYPES),
-    _Counter("events_pending", "pending", "Events whose store did not answer in time.", ("type",), TYPES),
-    _Counter(
-        "events_lost", "lost", "Events that reached no client, by the link that lost them.", ("link", "reason"), LOSSES
-    ),
-    _Counter(
-        "frames_unwritten",
-        "unwritten",
-        "Frames that a socket accepted and did not write before it closed.",
-        ("reason",),
-        tuple(DISCONNECT_REASONS.values()),
-    ),
-    _Counter("frames_coalesced", "coalesced", "Frames that later ones replaced in the outbox of a slow socket."),
-    _Counter("frames_concatenated", "concatenated", "Frames that were joined to the one before in such an outbox."),
-    _Counter(
-        "subscriptions",
-        "subscriptions",
-        "Subscriptions, by how they began.",
-        ("began",),
-        ("new", "resumed", "gap"),
-    ),
-    _Counter("gaps", "gaps", "Gaps that were sent to sockets.", ("reason",), tuple(GapReason)),
-    _Counter("refused", "refused", "Sockets that were refused, by close code.", ("code",), CLOSE_CODES),
+_METRICS: Final = (
+    _Metric("events_sent", "sent", "Events that at least one socket accepted.", ("type",), TYPES),
+    _Metric("events_kept", "kept", "Events that only the log accepted, for clients that resume.", ("type",), TYPES),
+    _Metric("events_pending", "pending", "Events whose store did not answer in time.", ("type",), TYPES),
+    _Metric("events_lost", "lost", "Events that reached no client, by link.", ("link", "reason"), LOSSES),
+    _Metric("frames_unwritten", "unwritten", "Frames that a closed socket did not write.", ("reason",), REASONS),
+    _Metric("frames_coalesced", "coalesced", "Frames that later ones replaced in the outbox of a slow socket."),
+    _Metric("frames_concatenated", "concatenated", "Frames that were joined to the one before in such an outbox."),
+    _Metric("subscriptions", "subscriptions", "Subscriptions, by how they began.", ("began",), BEGINNINGS),
+    _Metric("gaps", "gaps", "Gaps that were sent to sockets.", ("reason",), tuple(GapReason)),
+    _Metric("refused", "refused", "Sockets that were refused, by close code.", ("code",), CLOSE_CODES),
+    _Metric(CONNECTIONS, "", "Sockets that are attached now."),
 )
-_CONNECTIONS: Final = "connections"
 
 
 def exposition(counters: DeliveryCounters, connections: Sized) -> bytes:
     """Return the metrics of this worker, and of those that share its folder, in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_WorkersCollector(_other_workers() | {str(os.getpid()): _samples(counters, connections)}))
+    registry.register(_Workers(_other_workers() | {str(os.getpid()): _samples(counters, connections)}))
     return generate_latest(registry)
+
+
+class _Workers(Collector):
+    def __init__(self, samples: Mapping[str, Mapping[str, Samples]]) -> None:
+        self._samples = samples
+        """By worker and metric."""
+
+    def collect(self) -> Iterator[Metric]:
+        for each in _METRICS:
+            metric = Metric(f"bridgekit_{each.name}", each.description, "counter" if each.field else "gauge")
+            name = metric.name + ("_total" if each.field else "")
+            for worker, samples in self._samples.items():
+                for labels, value in samples.get(each.name, ()):
+                    pairs = zip((*each.labels, "worker"), (*labels, worker), strict=True)
+                    metric.add_sample(name, dict(pairs), value)
+            yield metric
 
 
 def health(status: str, connections: int) -> bytes:
@@ -145,7 +150,8 @@ def _write(file: Path, data: bytes) -> None:
 
 
 def _samples(counters: DeliveryCounters, connections: Sized) -> dict[str, Samples]:
-    return {each.name: each.samples(counters) for each in _COUNTERS} | {_CONNECTIONS: [((), len(connections))]}
+    counted = {each.name: each.samples(counters) for each in _METRICS if each.field}
+    return counted | {CONNECTIONS: [((), len(connections))]}
 
 
 def _other_workers() -> dict[str, dict[str, Samples]]:
@@ -156,25 +162,5 @@ def _other_workers() -> dict[str, dict[str, Samples]]:
             with suppress(OSError):
                 found[file.name] = msgspec.json.decode(file.read_bytes(), type=dict[str, Samples])
                 if time.time() - file.stat().st_mtime > DEAD_AFTER_SECONDS:
-                    del found[file.name][_CONNECTIONS]
+                    del found[file.name][CONNECTIONS]
     return found
-
-
-class _WorkersCollector(Collector):
-    def __init__(self, workers: Mapping[str, Mapping[str, Samples]]) -> None:
-        self._workers = workers
-
-    def collect(self) -> Iterator[Metric]:
-        for each in _COUNTERS:
-            yield self._filled(
-                CounterMetricFamily(f"bridgekit_{each.name}", each.description, labels=[*each.labels, "worker"])
-            )
-        yield self._filled(
-            GaugeMetricFamily("bridgekit_connections", "Sockets that are attached now.", labels=["worker"])
-        )
-
-    def _filled(self, family: Any) -> Metric:
-        for worker, samples in self._workers.items():
-            for labels, value in samples.get(family.name.removeprefix("bridgekit_"), ()):
-                family.add_metric([*labels, worker], value)
-        return family  # type: ignore[no-any-return]  # the two families have no common type with add_metric

@@ -9,8 +9,8 @@ import pytest
 
 from bridgekit.chain.self_check import WITHOUT_HANDOVER, WITHOUT_ROUTING
 from bridgekit.errors import UnknownName
-from bridgekit.ids import EmbeddedRunIds, OpaqueRunIds
 from bridgekit_verify import as_committed
+from bridgekit_verify.audited_routing import EmbeddedRunIds, OpaqueRunIds
 from bridgekit_verify.measure.workload import seeded
 from bridgekit_verify.variants import (
     AS_COMMITTED,
