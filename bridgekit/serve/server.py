@@ -110,7 +110,7 @@ def serve(spec: AppSpec, options: ServerOptions, on_ready: OnReady, *, ends_proc
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="bridgekit-")))
             load = partial(StartupReporter, spec.load, served, end_process, folder)
             return _run_workers(_config(load, options), listeners, ready, folder)
-        end = end_process if ends_process else _continue
+        end = end_process if ends_process else lambda code: None
         return _run_single(_config(StartupReporter(lambda: app, served, end), options), listeners, ready, end)
 
 
@@ -275,10 +275,6 @@ def end_process(code: int) -> None:
     timer = threading.Timer(EXIT_TIMEOUT_SECONDS, leave)
     timer.daemon = True
     timer.start()
-
-
-def _continue(code: int) -> None:
-    """Replaces `end_process` in a process that is not only the server's."""
 
 
 def _run_single(

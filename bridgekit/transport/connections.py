@@ -137,8 +137,7 @@ class ConnectionRegistry:
         """Wait for the client's first message by calling `message`, and return the ticket in it.
 
         Raises SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Raises Disconnected if
-        the server shuts down or too many sockets wait, so that the client reconnects. The socket
-        that has waited longest is closed.
+        the server shuts down, or if too many sockets wait and this one has waited longest.
         """
         with anyio.move_on_after(FIRST_MESSAGE_TIMEOUT_SECONDS) as timeout:
             self._unauthenticated[timeout] = None

@@ -97,11 +97,11 @@ _METRICS: Final = (
 def exposition(counters: DeliveryCounters, connections: Sized) -> bytes:
     """Return the metrics of this worker, and of those that share its folder, in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Workers(_other_workers() | {str(os.getpid()): _samples(counters, connections)}))
+    registry.register(_WorkersCollector(_other_workers() | {str(os.getpid()): _samples(counters, connections)}))
     return generate_latest(registry)
 
 
-class _Workers(Collector):
+class _WorkersCollector(Collector):
     def __init__(self, samples: Mapping[str, Mapping[str, Samples]]) -> None:
         self._samples = samples
         """By worker and metric."""

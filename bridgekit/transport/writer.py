@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Awaitable
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
@@ -62,10 +61,9 @@ class WriteScheduler:
         """Events that wake the idle worker tasks."""
         self._awake = False
         """Whether a worker task is processing the scheduled subscribers, or was woken for it."""
-        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
+        self._tasks = await anyio.create_task_group().__aenter__()
         self._wake_worker()
         self._tasks.start_soon(self.crowded.watch)
         return self
@@ -73,10 +71,10 @@ class WriteScheduler:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        assert self._tasks is not None
-        self._tasks.cancel_scope.cancel()
-        self._tasks = None
-        return await self._stack.__aexit__(kind, error, traceback)
+        tasks, self._tasks = self._tasks, None
+        assert tasks is not None
+        tasks.cancel_scope.cancel()
+        return await tasks.__aexit__(kind, error, traceback)
 
     def schedule(self, subscriber: Subscriber) -> None:
         """Flush the subscriber when the current task yields to the event loop."""

@@ -102,3 +102,22 @@ async def test_logging_that_the_application_configures_is_not_duplicated() -> No
         line for line in server.output if line.startswith("mine: run ")
     ]
     assert sum(line.startswith("mine: run ") for line in server.output) == 1
+
+
+async def test_sighup_replaces_every_worker_and_keeps_the_counters() -> None:
+    async with started(*SERVE, "tests.serve.workers:app", "--port", "0", "--workers", str(WORKERS)) as server:
+        await server.read_until("is served at ws://")
+        async with server.subscribed():
+            pass
+        with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
+            before = dict[str, float]()
+            while len(before) < WORKERS or not sum(before.values()):
+                before = await subscriptions(server)
+        server.signal(signal.SIGHUP)
+        with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
+            after = before
+            while len(after) < 2 * WORKERS:
+                after = await subscriptions(server)
+        assert sum(after.values()) == 1
+        server.signal(signal.SIGTERM)
+        assert await server.end() == 0
