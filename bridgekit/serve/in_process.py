@@ -22,7 +22,7 @@ from bridgekit.serve.native_handoff import EDGES, UpgradeProtocol, check_lifespa
 from bridgekit.transport.client import on_trio
 from bridgekit.transport.connections import INCOMING_BYTES
 
-__all__ = ["KEEPALIVE_SECONDS", "open_listener", "queue_connections", "serving", "url", "uvicorn_config"]
+__all__ = ["KEEPALIVE_SECONDS", "QUEUED_CONNECTIONS", "open_listener", "serving", "url", "uvicorn_config"]
 
 KEEPALIVE_SECONDS: Final = 20.0
 """Time between pings, and how long a client may take to answer one before its connection counts as broken."""
@@ -32,7 +32,7 @@ POLL_INTERVAL_SECONDS: Final = 0.005
 ACCEPT_BATCH: Final = 8
 """Most connections that are accepted in one iteration of the event loop, so that limits apply before more are."""
 QUEUED_CONNECTIONS: Final = 2_048
-"""Connections that may wait to be accepted. The system has a limit of its own."""
+"""Connections that may wait to be accepted. Set again after each start: asyncio sets ACCEPT_BATCH for this, too."""
 DATE_HEADER_SECONDS: Final = 1.0
 """How often uvicorn updates its Date header."""
 TRIO_SERVER: Final = "hypercorn>=0.18,<1"
@@ -114,12 +114,6 @@ def uvicorn_config(
     )
 
 
-def queue_connections(*listeners: socket.socket) -> None:
-    """Let the system queue connections again. asyncio sets its batch size as the length of the queue, too."""
-    for listener in listeners:
-        listener.listen(QUEUED_CONNECTIONS)
-
-
 @asynccontextmanager
 async def _uvicorn(
     app: Starlette, listener: socket.socket, keepalive_seconds: float, state: Mapping[str, Any]
@@ -136,7 +130,7 @@ async def _uvicorn(
     # If this were cancelled halfway, uvicorn would leave sockets and tasks open.
     with anyio.CancelScope(shield=True):
         await server.startup([listener])
-    queue_connections(listener)
+    listener.listen(QUEUED_CONNECTIONS)
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_update_date_header, server)

@@ -27,7 +27,7 @@ from uvicorn.supervisors import Multiprocess
 
 from bridgekit.errors import BridgekitError, ServeError, unwrap_single_error
 from bridgekit.serve.application import AppSpec
-from bridgekit.serve.in_process import open_listener, queue_connections, uvicorn_config
+from bridgekit.serve.in_process import QUEUED_CONNECTIONS, open_listener, uvicorn_config
 from bridgekit.serve.native_handoff import (
     bridge_paths,
     check_lifespans,
@@ -247,7 +247,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        queue_connections(*sockets or ())
+        for listener in sockets or ():
+            listener.listen(QUEUED_CONNECTIONS)
         try:
             self._on_ready()
         except OSError:
@@ -305,7 +306,8 @@ class _Workers(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         super().keep_subprocess_alive()
-        queue_connections(*self.sockets)  # a worker that has started made the queue shorter
+        for listener in self.sockets:
+            listener.listen(QUEUED_CONNECTIONS)
         if self._on_ready is not None and all(process.is_ready() for process in self.processes):
             self._on_ready()
             self._on_ready = None

@@ -122,8 +122,8 @@ async def connect(
     server's, such as `ws://127.0.0.1:8000`. `ticket` comes from the application and opens one socket. A server that
     does not require tickets accepts `user_id` instead. Proxies from the environment are not used.
 
-    Raises SubscriptionRefused if the server refuses the subscription, and Disconnected if it closes the socket before it
-    has confirmed it. OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. On trio,
+    Raises SubscriptionRefused if the server refuses the subscription, Disconnected if it closes the socket before it
+    confirms. OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. On trio,
     NotInstalled if `websockets` is too old.
     """
     query = {"thread_id": thread_id}

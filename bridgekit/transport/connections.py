@@ -200,7 +200,7 @@ class ConnectionRegistry:
     def reject(self, refusal: SubscriptionRefused | Disconnected) -> tuple[int, str]:
         """Count a rejected socket, and return the close code and reason to send."""
         self.counters.refused[refusal.code] += 1
-        return refusal.code, _truncate_reason(refusal.reason)
+        return refusal.code, refusal.reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
 
     async def join(self, socket: Subscriber, after: Cursor | None) -> Replay:
         """Subscribe a socket until `leave`, and return what to send first.
@@ -230,7 +230,7 @@ class ConnectionRegistry:
         self._unsubscribed(socket)
 
     def _unsubscribed(self, socket: Subscriber) -> None:
-        socket.unsubscribed()
+        socket.clear_crowded()
         if socket.unwritten:
             self.counters.unwritten[DISCONNECT_REASONS[socket.code]] += socket.unwritten
         self._open_sockets.remove(socket)
@@ -272,11 +272,6 @@ class ConnectionRegistry:
         """Accept no new sockets, and drain the open ones."""
         self.stop_accepting()
         await self.drain(seconds=seconds)
-
-
-def _truncate_reason(reason: str) -> str:
-    """Return the reason, truncated to what fits in a close frame."""
-    return reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
 def _close_with(code: int) -> Disconnected:

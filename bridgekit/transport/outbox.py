@@ -196,10 +196,6 @@ class Subscriber:
             self.code = CLOSE_TOO_SLOW
         self.abort()
 
-    def unsubscribed(self) -> None:
-        """Record that the socket is unsubscribed, so that emitters no longer wait for it."""
-        self._clear_crowded()
-
     def start(self, replay: Replay) -> list[bytes]:
         """Return what is sent first: the confirmation, the replay's gaps, and its frames.
 
@@ -242,7 +238,7 @@ class Subscriber:
             self._waiting_bytes -= sum([len(frame.data) for frame in taken])
         if self._room is not None:
             if not self._is_crowded():
-                self._clear_crowded()
+                self.clear_crowded()
             elif taken:
                 if self.is_slow():
                     self._room = anyio.Event()
@@ -302,7 +298,8 @@ class Subscriber:
         while self._room is not None and not self.is_slow():
             await self._room.wait()
 
-    def _clear_crowded(self) -> None:
+    def clear_crowded(self) -> None:
+        """Make emitters no longer wait for this outbox."""
         if self._room is not None:
             self._room.set()
             self._room = None

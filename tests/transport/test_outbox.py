@@ -379,8 +379,8 @@ def test_outbox_is_crowded_from_half_of_its_limits_or_more_than_one_write(
 def test_outbox_is_no_longer_crowded_when_its_client_leaves() -> None:
     box = Box(events=2)
     box.put_all(tool(1), tool(2))
-    box.unsubscribed()
-    box.unsubscribed()
+    box.clear_crowded()
+    box.clear_crowded()
     assert box.crowded.by_thread == {}
 
 
