@@ -41,6 +41,11 @@ bridgekit's test client needs asyncio, but this test runs on {backend}. Define t
         return "asyncio"
 """
 
+TWO_PLUGINS = """\
+bridgekit's fixtures run on anyio's pytest plugin, and pytest-asyncio in its auto mode runs them in another event loop.
+Set asyncio_mode = "strict" in pytest's settings, and mark your tests for pytest-asyncio with pytest.mark.asyncio.
+"""
+
 
 def assert_delivered(
     events: Iterable[Recorded],
@@ -83,10 +88,18 @@ def bridgekit_asgi(bridgekit_config: BridgeConfig) -> Starlette:
 
 
 @pytest.fixture
-async def bridgekit_app(anyio_backend_name: str, bridgekit_asgi: Starlette) -> AsyncIterator[ServedApplication]:
+async def bridgekit_app(
+    request: pytest.FixtureRequest, anyio_backend_name: str, bridgekit_asgi: Starlette
+) -> AsyncIterator[ServedApplication]:
     """Your application on a real loopback server: `.url`, `.application`, and `.run(agent_name, request)`."""
     from bridgekit.testing import serve
 
+    config = request.config
+    if config.pluginmanager.hasplugin("asyncio") and "auto" in (
+        config.getoption("asyncio_mode"),
+        config.getini("asyncio_mode"),
+    ):
+        pytest.fail(TWO_PLUGINS, pytrace=False)
     if anyio_backend_name != "asyncio":
         pytest.fail(NOT_ASYNCIO.format(backend=anyio_backend_name), pytrace=False)
     async with serve(bridgekit_asgi) as served:
