@@ -266,7 +266,7 @@ async def shut_down(application: Application, edge: ConnectionRegistry) -> None:
     """
     edge.stop_accepting()
     await application.supervisor.close(seconds=application.config.runs_seconds)
-    await edge.close(seconds=application.config.drain_seconds)
+    await edge.drain(seconds=application.config.drain_seconds)
 
 
 def create_app(config: BridgeConfig, *, start: ApplicationFactory = start_application) -> Starlette:

@@ -40,7 +40,7 @@ from bridgekit.transport.connections import ConnectionRegistry
 from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
 from bridgekit.transport.metrics import FOLDER_VARIABLE
 
-__all__ = ["OnReady", "ServedAt", "ServerOptions", "serve"]
+__all__ = ["ServedAt", "ServerOptions", "serve"]
 
 EXIT_STARTUP_FAILED: Final = 2
 EXIT_SIGNALLED: Final = 128
@@ -86,15 +86,13 @@ class ServedAt:
     monitoring_port: int | None = None
 
 
-OnReady = Callable[[ServedAt], None]
-"""Called when clients can connect."""
-
-
-def serve(spec: AppSpec, options: ServerOptions, on_ready: OnReady, *, ends_process: bool = False) -> int:
+def serve(
+    spec: AppSpec, options: ServerOptions, on_ready: Callable[[ServedAt], None], *, ends_process: bool = False
+) -> int:
     """Serve until a signal arrives, and return the exit code: 0 if everything was drained, 128 + n if a second signal n
     interrupted that.
 
-    With `ends_process`, the process ends EXIT_TIMEOUT_SECONDS after the server, whatever still runs in it.
+    `on_ready` is called when clients can connect. With `ends_process`, the process ends EXIT_TIMEOUT_SECONDS after the server, whatever still runs in it.
     Raises ServeError if the application or the address cannot be served. If the application does not start, the reason
     is printed and the exit code is 2.
     """

@@ -268,11 +268,6 @@ class ConnectionRegistry:
         if self._closed:
             raise _close_with(CLOSE_DRAINED)
 
-    async def close(self, *, seconds: float = DRAIN_TIMEOUT_SECONDS) -> None:
-        """Accept no new sockets, and drain the open ones."""
-        self.stop_accepting()
-        await self.drain(seconds=seconds)
-
 
 def _close_with(code: int) -> Disconnected:
     return Disconnected(code, CLOSE_REASONS[code])

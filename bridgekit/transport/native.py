@@ -161,11 +161,9 @@ class NativeSubscriber(WritingSubscriber):
 class _AlwaysServing:
     """Stands for the server of an adopted connection, whose listening socket belongs to another server."""
 
-    def is_serving(self) -> bool:
+    @staticmethod
+    def is_serving() -> bool:
         return True
-
-
-_ALWAYS_SERVING: Final = _AlwaysServing()
 
 
 class NativeConnection(ServerConnection):
@@ -190,7 +188,7 @@ class NativeConnection(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         # From here on the library only asks the server whether it is serving.
-        self.server = cast("Server", _ALWAYS_SERVING)
+        self.server = cast("Server", _AlwaysServing)
         self.recv_messages.resume = self._resume_reading
 
     def abort_soon(self) -> None:
