@@ -92,7 +92,8 @@ def serve(
     """Serve until a signal arrives, and return the exit code: 0 if everything was drained, 128 + n if a second signal n
     interrupted that.
 
-    `on_ready` is called when clients can connect. With `ends_process`, the process ends EXIT_TIMEOUT_SECONDS after the server, whatever still runs in it.
+    `on_ready` is called when clients can connect. With `ends_process`, the process ends EXIT_TIMEOUT_SECONDS after the
+    server, whatever still runs in it.
     Raises ServeError if the application or the address cannot be served. If the application does not start, the reason
     is printed and the exit code is 2.
     """
