@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sized
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sized
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -22,7 +22,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from bridgekit.counters import RUN_ENDED, DeliveryCounters
-from bridgekit.errors import FrameTooLarge, PayloadError
+from bridgekit.errors import FrameTooLarge, PayloadError, unwrap_single_error
 from bridgekit.events import EventType
 from bridgekit.signals import GapReason
 from bridgekit.transport import authorization
@@ -56,7 +56,6 @@ DISCONNECT_REASONS: Final[dict[int | None, str]] = {
     None: "socket left",
 }
 """Why frames of a closed socket were not written, by the server's close code."""
-REASONS: Final = tuple(DISCONNECT_REASONS.values())
 BEGINNINGS: Final = ("new", "resumed", "gap")
 CLOSE_CODES: Final = tuple(code for name, code in vars(authorization).items() if name.startswith("CLOSE_"))
 
@@ -70,7 +69,7 @@ class _Metric(NamedTuple):
     """The field of DeliveryCounters; empty for the one metric that is no counter."""
     description: str
     labels: tuple[str, ...] = ()
-    known: tuple[Any, ...] = ()
+    known: Iterable[Any] = ()
     """Labels that exist from the start, with the value 0: an increase is visible only if there was a value before."""
 
     def samples(self, counters: DeliveryCounters) -> Samples:
@@ -84,7 +83,7 @@ _METRICS: Final = (
     _Metric("events_kept", "kept", "Events that only the log accepted, for clients that resume.", ("type",), TYPES),
     _Metric("events_pending", "pending", "Events whose store did not answer in time.", ("type",), TYPES),
     _Metric("events_lost", "lost", "Events that reached no client, by link.", ("link", "reason"), LOSSES),
-    _Metric("frames_unwritten", "unwritten", "Frames that a closed socket did not write.", ("reason",), REASONS),
+    _Metric("frames_unwritten", "unwritten", "Frames that were not written.", ("reason",), DISCONNECT_REASONS.values()),
     _Metric("frames_coalesced", "coalesced", "Frames that later ones replaced in the outbox of a slow socket."),
     _Metric("frames_concatenated", "concatenated", "Frames that were joined to the one before in such an outbox."),
     _Metric("subscriptions", "subscriptions", "Subscriptions, by how they began.", ("began",), BEGINNINGS),
@@ -135,10 +134,11 @@ async def counters_shared(counters: DeliveryCounters, connections: Sized) -> Asy
             await anyio.to_thread.run_sync(_write, file, msgspec.json.encode(_samples(counters, connections)))
             await anyio.sleep(WRITE_INTERVAL_SECONDS)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write_repeatedly)
-        yield
-        tasks.cancel_scope.cancel()
+    with unwrap_single_error():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write_repeatedly)
+            yield
+            tasks.cancel_scope.cancel()
     _write(file, msgspec.json.encode(_samples(counters, connections)))
 
 
