@@ -29,7 +29,7 @@ IMPORTS = """\
 import warnings, sys, logging
 import pandas as pd
 from matplotlib import pyplot as plt
-from bridgekit_verify.report import Finding, checked, record, show_figure, show_measurement, show_table
+from bridgekit_verify.report import Finding, checked, record, show_figure, show_table
 """
 MARKUP = f"""{IMPORTS}
 for number, evil in enumerate({MARKUPS!r}):
