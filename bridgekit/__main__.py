@@ -44,7 +44,8 @@ COMMANDS: Final = {
     ),
     "demo": Command("bridgekit_verify.commands.demo", "run one agent and print its events as the client receives them"),
     "check": Command(
-        "bridgekit_verify.commands.check", "judge recordings of any backend; exit with 1 if one is broken"
+        "bridgekit_verify.commands.check",
+        "judge recordings of any backend, or a running one; exit with 1 if one is broken",
     ),
     "learn": Command("bridgekit_verify.commands.learn", "draft a dialect table for `check` from a recording"),
     "serve": Command("bridgekit.serve.command", "serve your application until a signal stops it"),

@@ -26,6 +26,7 @@ __all__ = [
     "SubscriptionRefused",
     "SuiteNotInstalled",
     "ThreadNotOwned",
+    "UnknownAgent",
     "UnknownEventType",
     "UnknownName",
     "WorkerLost",
@@ -36,9 +37,14 @@ __all__ = [
 class BridgekitError(Exception):
     """Base class of every error that bridgekit raises deliberately."""
 
+    status_code = 500
+    """The status of an HTTP response that reports the error."""
+
 
 class InvalidId(BridgekitError, ValueError):
     """A value from a caller or client is not a valid id, cursor, request or key. `field` names the argument."""
+
+    status_code = 422
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -57,8 +63,14 @@ class UnknownName(BridgekitError, LookupError):
         self.known = known
 
 
+class UnknownAgent(UnknownName):
+    """The application has no agent of this name."""
+
+    status_code = 404
+
+
 class UnknownEventType(UnknownName, ValueError):
-    """The wire format does not define this event type."""
+    """Neither bridgekit nor the application defines this event type."""
 
 
 class PayloadError(BridgekitError, ValueError):
@@ -106,6 +118,8 @@ class MappingFull(BridgekitError):
     Close runs that have ended, or raise the limit.
     """
 
+    status_code = 503
+
     def __init__(self, limit: int) -> None:
         super().__init__(
             f"the mapping is full: it holds {limit:,} live runs; call cleanup_mapping for each run that has ended"
@@ -115,6 +129,8 @@ class MappingFull(BridgekitError):
 
 class StoreUnavailable(BridgekitError):
     """The store did not answer in time. Whether it executed the operation is unknown; try again."""
+
+    status_code = 503
 
     def __init__(self, store: str, problem: str) -> None:
         super().__init__(f"the {store} store is unavailable: {problem}")
@@ -160,6 +176,8 @@ class ShuttingDown(BridgekitError):
     A retry succeeds on another worker, or on this one after its restart.
     """
 
+    status_code = 503
+
     def __init__(self) -> None:
         super().__init__("the application is shutting down and accepts no new run; try again in a moment")
 
@@ -182,6 +200,8 @@ class WorkerLost(BridgekitError):
 
 class ThreadNotOwned(BridgekitError):
     """The thread belongs to another user."""
+
+    status_code = 403
 
     def __init__(self, thread_id: str, user_id: str) -> None:
         super().__init__(f"thread {thread_id!r} does not belong to user {user_id!r}")

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from bridgekit.errors import FrameTooLarge, MalformedFrame, PayloadError, UnknownEventType
+from bridgekit.errors import FrameTooLarge, MalformedFrame, PayloadError
+from bridgekit.event_types import CRITICAL, END_EVENTS, POLICIES, EventType, Policy, define_event_type
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.payloads import encode_json, explain, find_problem
 
 __all__ = [
-    "COALESCIBLE",
     "CRITICAL",
     "END_EVENTS",
     "FRAME_BYTES",
@@ -38,9 +38,9 @@ __all__ = [
     "concatenate",
     "decode",
     "decode_frame",
+    "define_event_type",
     "encode",
     "encode_unnumbered",
-    "event_type",
     "numbered",
     "text_delta",
 ]
@@ -51,54 +51,6 @@ FRAME_BYTES: Final = 1_048_576
 
 Payload = Mapping[str, object]
 """A JSON object. Encoding the event raises PayloadError for a value that JSON cannot represent."""
-
-
-class EventType(enum.StrEnum):
-    """The event types. The first five are the audit's critical events."""
-
-    AGENT_STARTED = "agent_started"
-    AGENT_THINKING = "agent_thinking"
-    TOOL_EXECUTING = "tool_executing"
-    TOOL_COMPLETED = "tool_completed"
-    AGENT_COMPLETED = "agent_completed"
-    AGENT_ERROR = "agent_error"
-    PROGRESS_UPDATE = "progress_update"
-    TEXT_DELTA = "text_delta"
-
-
-class Policy(enum.StrEnum):
-    """What a full outbox does with waiting events of a type. Whatever it cannot take, its client gets by resuming."""
-
-    MUST_DELIVER = "must deliver"
-    """It keeps each of them. If there is no room, the socket is closed."""
-    COALESCE = "coalesce"
-    """It keeps only the latest one of a run; earlier ones are superseded. The client gets a gap for them."""
-    CONCATENATE = "concatenate"
-    """It joins neighbours of one message to one frame with all of their text. The payload is a `TextDelta`."""
-
-
-POLICIES: Final[Mapping[EventType, Policy]] = {
-    EventType.AGENT_STARTED: Policy.MUST_DELIVER,
-    EventType.AGENT_THINKING: Policy.COALESCE,
-    EventType.TOOL_EXECUTING: Policy.MUST_DELIVER,
-    EventType.TOOL_COMPLETED: Policy.MUST_DELIVER,
-    EventType.AGENT_COMPLETED: Policy.MUST_DELIVER,
-    EventType.AGENT_ERROR: Policy.MUST_DELIVER,
-    EventType.PROGRESS_UPDATE: Policy.COALESCE,
-    EventType.TEXT_DELTA: Policy.CONCATENATE,
-}
-CRITICAL: Final = tuple(EventType)[:5]
-END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
-"""The types of which a run has exactly one event, its last."""
-COALESCIBLE: Final = frozenset(each for each, policy in POLICIES.items() if policy is Policy.COALESCE)
-
-
-def event_type(value: object) -> EventType:
-    """Validate an event type. UnknownEventType lists the known types."""
-    try:
-        return EventType(value)  # type: ignore[arg-type]  # the enum's lookup rejects values that are not strings
-    except ValueError:
-        raise UnknownEventType("event type", value, tuple(EventType)) from None
 
 
 _now: Final = partial(datetime.now, UTC)
@@ -179,7 +131,7 @@ _decode_delta_frame: Final = msgspec.json.Decoder(_DeltaFrame).decode
 
 def text_delta(frame: Frame) -> TextDelta | None:
     """Return the payload of a frame that may be concatenated. None for any other frame."""
-    if POLICIES[frame.type] is not Policy.CONCATENATE:
+    if POLICIES.get(frame.type) is not Policy.CONCATENATE:
         return None
     try:
         return _decode_delta_frame(frame.data).payload
@@ -247,6 +199,11 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     link: int | None = None
     """The link (7 to 10) at which an undelivered event stopped."""
     reason: str = ""
+
+    @property
+    def lost(self) -> bool:
+        """Whether no client received the event and none can receive it later."""
+        return not (self or self.kept or self.outcome is Outcome.PENDING)
 
     def __bool__(self) -> bool:
         match self.outcome:
@@ -338,16 +295,8 @@ def _as_plain_event(event: AgentEvent | RoutedEvent) -> AgentEvent:
     """Copy the event with its payload as a dict, and without the fields that a subclass adds."""
     if not isinstance(event.payload, Mapping):
         raise PayloadError(event.type, f"must be a JSON object, not {type(event.payload).__name__}")
-    return AgentEvent(
-        seq=event.seq,
-        type=event.type,
-        thread_id=event.thread_id,
-        run_id=event.run_id,
-        agent_name=event.agent_name,
-        event_id=event.event_id,
-        timestamp=event.timestamp,
-        payload=dict(event.payload),
-    )
+    fields = {name: getattr(event, name) for name in AgentEvent.__struct_fields__}
+    return AgentEvent(**fields | {"payload": dict(event.payload)})
 
 
 def _check(event: AgentEvent | RoutedEvent, data: bytes) -> None:

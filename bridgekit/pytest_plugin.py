@@ -1,5 +1,7 @@
 """pytest plugin: fixtures for a running application and its clients, and `assert_delivered` for received events.
 
+A test that uses `bridgekit_app` fails if an event was lost, emitted by another run, or after the end of its run.
+
 pytest loads this module wherever bridgekit is installed, even if no test uses it. The module therefore imports the rest
 of the package only when a fixture or the assertion is used.
 """
@@ -8,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,7 +26,21 @@ if TYPE_CHECKING:
     from bridgekit.invariants.rules import Signalled
     from bridgekit.testing import CollectingClient, ServedApplication
 
-__all__ = ["assert_delivered", "bridgekit_app", "bridgekit_asgi", "bridgekit_client", "bridgekit_config"]
+__all__ = [
+    "assert_delivered",
+    "bridgekit_app",
+    "bridgekit_asgi",
+    "bridgekit_check",
+    "bridgekit_client",
+    "bridgekit_config",
+]
+
+SERVED = pytest.StashKey["ServedApplication"]()
+"""The served application of a test that has not passed yet."""
+
+PROBLEMS = """\
+not every event reached its user as it should. A test that expects this calls `bridgekit_app.problems.clear()`:
+  """
 
 NO_CONFIG = """\
 bridgekit does not know your agents. Define this fixture in your tests:
@@ -92,7 +109,9 @@ async def bridgekit_app(
     request: pytest.FixtureRequest, anyio_backend_name: str, bridgekit_asgi: Starlette
 ) -> AsyncIterator[ServedApplication]:
     """Your application on a real loopback server: `.url`, `.application`, and `.run(agent_name, request)`."""
-    from bridgekit.testing import serve
+    import asyncio
+
+    from bridgekit.testing import end_of_tasks, serve
 
     config = request.config
     if config.pluginmanager.hasplugin("asyncio") and "auto" in (
@@ -102,11 +121,49 @@ async def bridgekit_app(
         pytest.fail(TWO_PLUGINS, pytrace=False)
     if anyio_backend_name != "asyncio":
         pytest.fail(NOT_ASYNCIO.format(backend=anyio_backend_name), pytrace=False)
+    before = asyncio.all_tasks()
     async with serve(bridgekit_asgi) as served:
+        served.application.bridge.observers.append(served.check_emission)
+        request.node.stash[SERVED] = served
         yield served
+    await end_of_tasks(before)
+    if SERVED not in request.node.stash:
+        _fail_with_problems(served)
+    elif served.problems:
+        request.node.add_report_section("teardown", "bridgekit", "\n".join(served.problems))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Fail a test that passed although `bridgekit_app` has problems. pytest calls this after a test that passed."""
+    if (served := item.stash.get(SERVED, None)) is not None:
+        del item.stash[SERVED]
+        _fail_with_problems(served)
+
+
+def _fail_with_problems(served: ServedApplication) -> None:
+    if served.problems:
+        found = "\n  ".join(served.problems)
+        served.problems.clear()
+        pytest.fail(PROBLEMS + found, pytrace=False)
 
 
 @pytest.fixture
 def bridgekit_client(bridgekit_app: ServedApplication) -> Callable[..., AbstractAsyncContextManager[CollectingClient]]:
     """Connects subscribed clients: `async with bridgekit_client(thread_id, user_id) as client` collects `.events`."""
     return bridgekit_app.subscribed_client
+
+
+@pytest.fixture
+def bridgekit_check(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Checks any backend: `result = bridgekit_check("backend.toml", app)`, then `assert result.passed, result.text`.
+
+    The TOML file is beside the test. Without `app`, its command is started. Options are those of `check_backend` in
+    `bridgekit_verify.check.live.backends`.
+    """
+    check_app = import_module("bridgekit_verify.check.live.backends").check_app
+
+    def check(path: str, app: Any = None, **options: Any) -> Any:
+        return check_app(request.path.parent / path, app, **options)
+
+    return check

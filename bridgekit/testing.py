@@ -5,15 +5,17 @@ The fixtures of `bridgekit.pytest_plugin` use this module. It needs asyncio, bec
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import anyio
 from starlette.applications import Starlette
 
+from bridgekit.chain.context import enclosing_runs
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.errors import Disconnected, unwrap_single_error
 from bridgekit.events import END_EVENTS, AgentEvent, Receipt, RoutedEvent
@@ -22,10 +24,12 @@ from bridgekit.serve.in_process import serving
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.tickets import Tickets
 
-__all__ = ["CollectingClient", "ObservedRun", "ServedApplication", "serve"]
+__all__ = ["CollectingClient", "ObservedRun", "ServedApplication", "end_of_tasks", "serve"]
 
 TIMEOUT_SECONDS: Final = 5.0
 """The default timeout for an event that a test waits for."""
+LEFT_TASKS_SECONDS: Final = 0.5
+"""How long a test waits at its end for tasks that its agents left behind."""
 
 THREAD: Final = "thread_1"
 USER: Final = "user_1"
@@ -114,6 +118,9 @@ class ServedApplication:
         self.url = url
         """The WebSocket base URL, for example `ws://127.0.0.1:49152`."""
         self.app = app
+        self.problems: list[str] = []
+        """What `check_emission` found. A test that expects it clears the list."""
+        self._ended: set[RunId] = set()
 
     @property
     def application(self) -> Application:
@@ -153,6 +160,21 @@ class ServedApplication:
                 await client.wait_until_seq(max(seqs))
         return ObservedRun(run.context.run_id, run.result, tuple(client.timed))
 
+    def check_emission(self, event: AgentEvent, receipt: Receipt) -> None:
+        """Observer of the bridge: find events that were lost, emitted by another run, or after their run's end.
+
+        Received events do not show these mistakes: nothing is missing between them.
+        """
+        what, runs = f"{event.type} of run {event.run_id!r}", [run.run_id for run in enclosing_runs.get()]
+        if receipt.lost:
+            self.problems.append(f"{what} was lost: {receipt.outcome} at link {receipt.link}, {receipt.reason}")
+        elif runs and event.run_id not in runs:
+            self.problems.append(f"{what} was emitted by run {runs[-1]!r}: do the two share an agent?")
+        elif event.run_id in self._ended:
+            self.problems.append(f"{what} was emitted after the run's end")
+        elif event.type in END_EVENTS:
+            self._ended.add(event.run_id)
+
     def _ticket(self, thread: str, user: str) -> str | None:
         application = self.application
         return application.ticket(thread, user) if isinstance(application.authorizer, Tickets) else None
@@ -182,3 +204,9 @@ async def serve(app: Starlette) -> AsyncIterator[ServedApplication]:
     """Serve an application that uses bridgekit's `routes()` and `lifespan(config)`, until the block ends."""
     async with serving(app) as url:
         yield ServedApplication(url, app)
+
+
+async def end_of_tasks(before: set[asyncio.Task[Any]]) -> None:
+    """Wait for the tasks that were started since `before`, except this one, for at most LEFT_TASKS_SECONDS."""
+    if left := asyncio.all_tasks() - before - {asyncio.current_task()}:
+        await asyncio.wait(left, timeout=LEFT_TASKS_SECONDS)

@@ -6,7 +6,14 @@ import reprlib
 
 from bridgekit.errors import BridgekitError, UnknownName
 
-__all__ = ["InvalidParameter", "LedgerImbalance", "MutationNotApplicable", "UnknownFamily", "UnusableRecording"]
+__all__ = [
+    "InvalidParameter",
+    "LedgerImbalance",
+    "MutationNotApplicable",
+    "UnknownFamily",
+    "UnusableBackend",
+    "UnusableRecording",
+]
 
 
 class InvalidParameter(BridgekitError, ValueError):
@@ -52,3 +59,7 @@ class UnusableRecording(BridgekitError, ValueError):
         super().__init__(f"{path}: {problem}")
         self.path = path
         self.problem = problem
+
+
+class UnusableBackend(UnusableRecording):
+    """A backend that cannot be checked, or its TOML file. The message names the file, the line and the remedy."""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from types import ModuleType
 from typing import Final
 
-from bridgekit.chain import (
-    link_1_startup,
-    link_2_supervisor,
-    link_3_registry,
-    link_4_engine,
-    link_5_core,
-    link_6_agent,
-    link_7_8_adapter,
-    link_9_bridge,
-)
+from bridgekit.chain.link_1_startup import start_application
+from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.link_4_engine import ExecutionEngine
+from bridgekit.chain.link_5_core import AgentExecutionCore
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 
 __all__ = ["LINKS", "Link"]
 
@@ -27,83 +26,35 @@ class Link:
     number: int
     name: str
     """The audit's heading for the link, shortened."""
-    module: ModuleType
     part: object
     """The class or function that implements the link."""
     output: str
     """What this link passes to the next one."""
-    reported: str
+    reported: str = "working"
     """The audit's verdict on the link: "working" or "broken"."""
 
     @property
     def title(self) -> str:
         return f"Link {self.number} · {self.name}"
 
+    @property
+    def module(self) -> ModuleType:
+        return import_module(self.part.__module__)
+
 
 LINKS: Final = (
-    Link(1, "App startup", link_1_startup, link_1_startup.start_application, "one checked bridge", "working"),
-    Link(
-        2,
-        "SupervisorAgent",
-        link_2_supervisor,
-        link_2_supervisor.SupervisorAgent,
-        "the bridge, and a run context with its thread",
-        "working",
-    ),
-    Link(
-        3,
-        "AgentRegistry",
-        link_3_registry,
-        link_3_registry.AgentRegistry,
-        "a new agent for each run",
-        "working",
-    ),
-    Link(
-        4,
-        "ExecutionEngine",
-        link_4_engine,
-        link_4_engine.ExecutionEngine,
-        "the bridge",
-        "working",
-    ),
-    Link(
-        5,
-        "AgentExecutionCore",
-        link_5_core,
-        link_5_core.AgentExecutionCore,
-        "the bridge and the run id",
-        "working",
-    ),
-    Link(
-        6,
-        "BaseAgent",
-        link_6_agent,
-        link_6_agent.BaseAgent,
-        "the bridge, the run id and the agent's name",
-        "working",
-    ),
+    Link(1, "App startup", start_application, "one checked bridge"),
+    Link(2, "SupervisorAgent", SupervisorAgent, "the bridge, and a run context with its thread"),
+    Link(3, "AgentRegistry", AgentRegistry, "a new agent for each run"),
+    Link(4, "ExecutionEngine", ExecutionEngine, "the bridge"),
+    Link(5, "AgentExecutionCore", AgentExecutionCore, "the bridge and the run id"),
+    Link(6, "BaseAgent", BaseAgent, "the bridge, the run id and the agent's name"),
     Link(
         7,
         "WebSocketBridgeAdapter",
-        link_7_8_adapter,
-        link_7_8_adapter.WebSocketBridgeAdapter.set_websocket_bridge,
+        WebSocketBridgeAdapter.set_websocket_bridge,
         "an adapter bound to the bridge, run and thread",
-        "working",
     ),
-    Link(
-        8,
-        "Event emission",
-        link_7_8_adapter,
-        link_7_8_adapter.WebSocketBridgeAdapter.emit,
-        "an event",
-        "working",
-    ),
-    Link(
-        9,
-        "AgentWebSocketBridge routing",
-        link_9_bridge,
-        link_9_bridge.AgentWebSocketBridge.notify,
-        "a frame for the thread's sockets",
-        "broken",
-    ),
+    Link(8, "Event emission", WebSocketBridgeAdapter.emit, "an event"),
+    Link(9, "AgentWebSocketBridge routing", AgentWebSocketBridge.notify, "a frame for the thread's sockets", "broken"),
 )

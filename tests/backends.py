@@ -7,7 +7,7 @@ import math
 import os
 from typing import Any, Final
 
-__all__ = ["ASYNCIO", "TRIO"]
+__all__ = ["ASYNCIO", "ASYNCIO_WITHOUT_DEBUG", "TRIO"]
 
 
 def _loop_without_slow_callback_warnings() -> asyncio.AbstractEventLoop:
@@ -17,11 +17,13 @@ def _loop_without_slow_callback_warnings() -> asyncio.AbstractEventLoop:
     return loop
 
 
-# asyncio's debug mode reports calls from a wrong thread and coroutines that were never awaited. It takes a third of the
-# CPU time, so that `make unit` turns it off.
-_DEBUG: Final = os.environ.get("TESTS_ASYNCIO_DEBUG") != "0"
-ASYNCIO: Final[tuple[str, dict[str, Any]]] = (
-    "asyncio",
-    {"debug": _DEBUG, "loop_factory": _loop_without_slow_callback_warnings},
-)
+def _asyncio(*, debug: bool) -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"debug": debug, "loop_factory": _loop_without_slow_callback_warnings}
+
+
+# asyncio's debug mode reports calls from a wrong thread and coroutines that were never awaited. It takes most of the
+# CPU time of a test that emits many events, so that `make unit` turns it off.
+ASYNCIO: Final = _asyncio(debug=os.environ.get("TESTS_ASYNCIO_DEBUG") != "0")
+ASYNCIO_WITHOUT_DEBUG: Final = _asyncio(debug=False)
+"""For suites of many events whose code other suites test in debug mode."""
 TRIO: Final[tuple[str, dict[str, Any]]] = ("trio", {})

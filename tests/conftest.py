@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from bridgekit_verify.faults.redis_servers import NoRedisServer
 from tests.backends import ASYNCIO, TRIO
+from tests.file_order import start_order
 from tests.servers import SharedCluster, shared_cluster, shared_server
 from tests.timeouts import use_long_timeouts
 
@@ -51,6 +52,10 @@ def redis_url() -> Iterator[str]:
     """The URL of a shared server, which tests must not stop. Each test uses its own key prefix."""
     with shared_server() as url:
         yield url
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: start_order(item.nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -39,7 +39,10 @@ def test_example_on_using_the_bridge_runs(source: str, tmp_path: Path, monkeypat
 
 def test_docs_has_the_pages_that_readers_are_sent_to() -> None:
     pages = {page.stem for page in DOCS.glob("*.md")}
-    assert pages == {"architecture", "audit", "check", "guarantees", "speed", "testing-your-agents", "using-the-bridge"}
+    assert pages == {
+        *("architecture", "audit", "check", "check-your-backend", "guarantees", "recipes", "speed"),
+        *("testing-your-agents", "using-the-bridge"),
+    }
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=name_of)

@@ -6,31 +6,83 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bridgekit.errors import UnknownEventType
+from bridgekit.errors import InvalidId, MalformedFrame
 from bridgekit.events import (
-    COALESCIBLE,
     CRITICAL,
     POLICIES,
     EventType,
     Outcome,
     Policy,
     Receipt,
-    event_type,
+    decode,
+    decode_frame,
+    define_event_type,
+    encode,
 )
+from bridgekit.invariants.reports import check_stream
 from tests.factories import emitted, frame, routed
 
+CITATION = define_event_type("test_citation", Policy.MUST_DELIVER)
 
-@pytest.mark.parametrize("name", list(EventType))
+
+@pytest.mark.parametrize("name", [*EventType, CITATION])
 def test_event_type_is_found_by_its_value(name: str) -> None:
-    assert event_type(str(name)) is EventType(name)
+    assert EventType(str(name)) is name
+    assert decode(encode(routed()).replace(b"tool_executing", name.encode())).type is name
 
 
-@pytest.mark.parametrize("value", ["agent_exploded", "", None, 7, []])
-def test_error_names_the_known_types_when_the_event_type_is_unknown(value: object) -> None:
-    with pytest.raises(UnknownEventType) as refused:
-        event_type(value)
-    assert refused.value.name == value
-    assert refused.value.known == tuple(EventType)
+@pytest.mark.parametrize("policy", Policy)
+def test_application_defines_a_type_with_its_policy_once(policy: Policy) -> None:
+    name = f"test_{policy.name.lower()}"
+    defined = define_event_type(name, policy)
+    assert define_event_type(name, policy) is defined
+    assert (str(defined), POLICIES[defined]) == (name, policy)
+    assert defined not in list(EventType)
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "problem"),
+    [
+        *[(name, Policy.COALESCE, "letter") for name in ("", "Citation", "1st", "a-b", "a b", "a\n", "x" * 65, "é")],
+        *[(name, Policy.MUST_DELIVER, "signal") for name in ("subscribed", "gap")],
+        *[(str(name), Policy.CONCATENATE, "has the policy") for name in EventType if name != EventType.TEXT_DELTA],
+        (str(CITATION), Policy.COALESCE, "has the policy 'must deliver' already"),
+    ],
+)
+def test_type_that_cannot_be_defined_is_refused_by_name(name: str, policy: Policy, problem: str) -> None:
+    known = dict(POLICIES)
+    with pytest.raises(InvalidId, match=problem) as refused:
+        define_event_type(name, policy)
+    assert repr(name) in refused.value.problem
+    assert known == POLICIES
+
+
+def test_policy_may_be_given_by_its_value_and_no_other_word() -> None:
+    assert POLICIES[define_event_type("test_by_value", "coalesce")] is Policy.COALESCE  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'latest' is not a valid Policy"):
+        define_event_type("test_by_word", "latest")  # type: ignore[arg-type]
+    assert "test_by_word" not in POLICIES
+
+
+@pytest.mark.parametrize("name", [b"undefined", b"x", b"tool_executing2"])
+def test_frame_of_a_type_that_only_another_process_defined_is_read(name: bytes) -> None:
+    data = encode(routed()).replace(b"tool_executing", name)
+    event = decode(data)
+    assert (event.type, encode(event)) == (name.decode(), data)
+    assert decode_frame(data).type not in POLICIES
+
+
+@pytest.mark.parametrize("name", [b"", b"Agent exploded", b"1", b"x" * 65])
+def test_frame_whose_type_is_no_name_is_malformed(name: bytes) -> None:
+    with pytest.raises(MalformedFrame):
+        decode(encode(routed()).replace(b"tool_executing", name))
+
+
+@pytest.mark.parametrize(("name", "violations"), [(str(CITATION), 0), ("undefined", 1)])
+def test_recorded_frame_has_a_type_that_is_defined_here(name: str, violations: int) -> None:
+    event = decode(encode(routed()).replace(b"tool_executing", name.encode()))
+    [report] = check_stream([event], required=()).values()
+    assert len([each for each in report.violations if "the field type" in each.message]) == violations
 
 
 def test_event_types_are_those_of_the_wire_format() -> None:
@@ -48,10 +100,11 @@ def test_event_types_are_those_of_the_wire_format() -> None:
 
 
 def test_every_event_type_has_a_policy() -> None:
-    assert set(POLICIES) == set(EventType)
-    assert {EventType.AGENT_THINKING, EventType.PROGRESS_UPDATE} == COALESCIBLE
-    assert [each for each in EventType if POLICIES[each] is Policy.CONCATENATE] == [EventType.TEXT_DELTA]
-    assert sum(policy is Policy.MUST_DELIVER for policy in POLICIES.values()) == 5
+    assert {each: POLICIES[each] for each in EventType if POLICIES[each] is not Policy.MUST_DELIVER} == {
+        EventType.AGENT_THINKING: Policy.COALESCE,
+        EventType.PROGRESS_UPDATE: Policy.COALESCE,
+        EventType.TEXT_DELTA: Policy.CONCATENATE,
+    }
 
 
 def test_event_has_a_unique_id_and_its_emission_time_when_it_is_created() -> None:

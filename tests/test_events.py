@@ -249,7 +249,7 @@ def test_limit_counts_bytes_when_a_frame_has_multibyte_characters() -> None:
         "\ud800",
         b"\xff",
         GOLDEN[:-1],
-        GOLDEN.replace("tool_executing", "tool_exploding"),
+        GOLDEN.replace("tool_executing", "tool executing"),
         GOLDEN.replace('"seq":17', '"seq":"17"'),
         GOLDEN.replace('"seq":17', '"seq":0'),
         GOLDEN.replace('"seq":17,', ""),

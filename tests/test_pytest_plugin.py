@@ -217,6 +217,170 @@ def test_assertion_fails_when_the_recording_is_empty() -> None:
         assert_delivered([])
 
 
+LOST_EVENTS = {
+    "value that JSON cannot carry": (
+        "await self.emit_progress({'value': object()})",
+        "*progress_update of run 'run_*' was lost: refused at link 8, PayloadError",
+    ),
+    "frame that is too large": (
+        "await self.emit_progress({'value': 'x' * 2_000_000})",
+        "*progress_update of run 'run_*' was lost: refused at link 8, FrameTooLarge",
+    ),
+    "second end": (
+        "await self.emit_agent_completed(); await self.emit_error('late')",
+        "*agent_error of run 'run_*' was lost: refused at link 8, the run has ended",
+    ),
+    "event after the end": (
+        "await self.emit_agent_completed(); await self.emit_thinking('late')",
+        "*agent_thinking of run 'run_*' was emitted after the run's end",
+    ),
+}
+
+
+@pytest.mark.parametrize(("emission", "line"), LOST_EVENTS.values(), ids=LOST_EVENTS)
+def test_test_fails_when_an_event_was_lost_or_late_although_no_assertion_shows_it(
+    users: pytest.Pytester, emission: str, line: str
+) -> None:
+    """The agent hides the error, and the numbers that the socket receives have no gap."""
+    result = run(
+        users,
+        BEGINNING.replace(
+            "        return {",
+            f"""\
+        try:
+            {emission}
+        except ValueError:
+            pass
+        return {{""",
+        )
+        + """\
+async def test_hidden(bridgekit_app):
+    await bridgekit_app.run("researcher", "bridges")
+
+async def test_expected(bridgekit_app):
+    await bridgekit_app.run("researcher", "bridges")
+    assert len(bridgekit_app.problems) >= 1
+    bridgekit_app.problems.clear()
+
+async def test_failing(bridgekit_app):
+    await bridgekit_app.run("researcher", "bridges")
+    assert False, "for a reason of its own"
+""",
+    )
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(
+        ["not every event reached its user*A test that expects this calls `bridgekit_app.problems.clear()`:", line]
+    )
+    result.stdout.fnmatch_lines(["*for a reason of its own*", "*Captured bridgekit teardown*", line[1:]])
+
+
+SHARED_AGENT = """\
+import anyio
+from bridgekit.chain.link_3_registry import AgentRegistry
+
+class Shared(AgentRegistry):
+    def create(self, name):
+        if name not in self.__dict__:
+            self.__dict__[name] = super().create(name)
+        return self.__dict__[name]
+
+class Meeting(BaseAgent):
+    met = 0
+    async def execute(self, context):
+        Meeting.met += 1
+        while Meeting.met < 2:
+            await anyio.lowlevel.checkpoint()
+        await self.emit_thinking(context.request)
+        return context.request
+
+@pytest.fixture
+def bridgekit_config():
+    Meeting.met = 0
+    return BridgeConfig(agents={"meeting": Meeting}, registry=REGISTRY)
+
+async def test_two_users(bridgekit_app):
+    observed = {}
+    async def ask(user):
+        observed[user] = await bridgekit_app.run("meeting", user, thread_id=f"thread_{user}", user_id=user)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask, "alice")
+        tasks.start_soon(ask, "bob")
+    for each in observed.values():
+        assert_delivered(each.events, runs=[each.run_id], required=())
+"""
+
+
+@pytest.mark.parametrize(("registry", "outcome"), [("Shared", "failed"), ("AgentRegistry", "passed")])
+def test_test_fails_when_two_runs_share_an_agent_object(users: pytest.Pytester, registry: str, outcome: str) -> None:
+    """Each socket receives a complete stream of one run. One has a thought of the other user."""
+    result = run(users, BEGINNING + SHARED_AGENT.replace("REGISTRY", registry))
+    result.assert_outcomes(**{outcome: 1})
+    if outcome == "failed":
+        result.stdout.fnmatch_lines(
+            ["*agent_thinking of run 'run_*' was emitted by run 'run_*': do the two share an agent?"]
+        )
+
+
+LEFT_TASKS = """\
+import asyncio
+
+class Leaving(BaseAgent):
+    async def execute(self, context):
+        self.task = asyncio.get_running_loop().create_task(self.late())
+        return None
+
+    async def late(self):
+        await asyncio.sleep(DELAY)
+        await self.emit_thinking("late")
+
+@pytest.fixture
+def bridgekit_config():
+    return BridgeConfig(agents={"leaving": Leaving})
+
+async def test_left_task(bridgekit_app):
+    observed = await bridgekit_app.run("leaving")
+    assert_delivered(observed.events, runs=[observed.run_id], required=())
+"""
+
+
+@pytest.mark.parametrize("delay", ["0", "0.1"])
+def test_test_fails_when_a_task_that_the_agent_left_behind_emits_an_event(users: pytest.Pytester, delay: str) -> None:
+    result = run(users, BEGINNING + LEFT_TASKS.replace("DELAY", delay))
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*agent_thinking of run 'run_*' was emitted after the run's end"])
+
+
+def test_sub_agent_that_reports_to_its_callers_run_is_no_problem(users: pytest.Pytester) -> None:
+    run(
+        users,
+        BEGINNING
+        + """\
+class Outer(BaseAgent):
+    async def execute(self, context):
+        Inner.outer = self
+        supervisor = Outer.application.supervisor
+        names = {"thread_id": context.thread_id, "user_id": context.user_id, "request": ""}
+        return (await supervisor.run(agent_name="inner", **names)).result
+
+class Inner(BaseAgent):
+    async def execute(self, context):
+        await self.emit_thinking("inner")
+        await self.outer.emit_thinking("half of it is done")
+        return "done"
+
+@pytest.fixture
+def bridgekit_config():
+    return BridgeConfig(agents={"outer": Outer, "inner": Inner})
+
+async def test_nested(bridgekit_app):
+    Outer.application = bridgekit_app.application
+    observed = await bridgekit_app.run("outer")
+    assert len({event.run_id for event in observed.events}) == 2
+    assert_delivered(observed.events, required=())
+""",
+    ).assert_outcomes(passed=1)
+
+
 SCOPE = ("-o", "asyncio_default_fixture_loop_scope=function")
 MODES = {
     "strict": (("-o", "asyncio_mode=strict", *SCOPE), {"passed": 2}),

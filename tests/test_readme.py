@@ -50,14 +50,15 @@ async def test_headline_numbers_equal_those_of_the_notebook() -> None:
     study = await study_fixes(
         threads=at["THREADS"], runs=at["RUNS"], at_once=at["AT_ONCE"], seed=at["SEED"], variants=[AS_REPORTED, FIX_1]
     )
-    in_use, stress = ([study.cells[name, "fix 1"].verdict for name in names] for names in study.groups.values())
+    documented, stress = ([study.cells[name, "fix 1"].verdict for name in names] for names in study.groups.values())
     assert f"With link 9 broken, {counts(study, 'as reported')} events arrive" in SENTENCES
     assert f"the audit's own example of a thread id, {counts(study, 'fix 1')} arrive" in SENTENCES
-    every, none = (sum(v.delivered == of(v) for v in in_use) for of in (lambda v: v.expected, lambda v: 0))
-    assert f"Of {len(in_use)} kinds of thread id in use, Fix 1 delivers every event of {every} and none of {none}." in (
-        SENTENCES
+    every, none = (sum(v.delivered == of(v) for v in documented) for of in (lambda v: v.expected, lambda v: 0))
+    assert (
+        f"Of {len(documented)} documented kinds of thread id, Fix 1 delivers every event of {every} and none of {none}."
+        in (SENTENCES)
     )
-    assert not any(v.misrouted for v in in_use)
+    assert not any(v.misrouted for v in documented)
     every = sum(v.delivered == v.expected for v in stress)
     assert f"Of {len(stress)} stress kinds, it delivers every event of {every}," in SENTENCES
     [leaking] = [v for v in stress if v.misrouted]
@@ -173,7 +174,7 @@ async def test_example_of_subscribe_prints_the_events_of_a_run(capsys: pytest.Ca
                 while not len(names["app"].state.bridgekit.bridge.hub):  # noqa: ASYNC110  # the hub has no event for it
                     await anyio.sleep(0.01)
                 owned = {"user_id": "alice", "thread_id": "thread_123"}
-                await http.post("/ask", params=owned | {"request": "bridges"})
+                await http.post("/ask/researcher", params=owned | {"request": "bridges"})
                 await completed.wait()
             tasks.cancel_scope.cancel()
     assert len(printed) == 5
@@ -189,7 +190,7 @@ async def test_example_serves_an_agent_in_fastapi() -> None:
         opened = await browser.post("/threads", params=owned)
         assert opened.status_code == 200
         async with connect(url, thread_id="thread_123", ticket=opened.json()) as client:
-            answer = await browser.post("/ask", params=owned | {"request": "bridges"})
+            answer = await browser.post("/ask/researcher", params=owned | {"request": "bridges"})
             assert answer.json() == {"answer": "all about bridges"}
             assert [(await client.receive()).type for _ in range(5)] == [
                 "agent_started",
@@ -198,7 +199,17 @@ async def test_example_serves_an_agent_in_fastapi() -> None:
                 "tool_completed",
                 "agent_completed",
             ]
-        for user_id in ("bob", ""):
-            refused = await browser.post("/ask", params={"user_id": user_id, "thread_id": "thread_123", "request": "x"})
-            assert refused.status_code == 422
-            assert refused.json()["detail"]
+        for user_id, agent, status in (
+            ("bob", "researcher", 403),
+            ("", "researcher", 422),
+            ("alice", "nobody", 404),
+            ("alice", " ", 422),
+        ):
+            asked = {"user_id": user_id, "thread_id": "thread_123", "request": "x"}
+            refused = await browser.post(f"/ask/{agent}", params=asked)
+            assert (refused.status_code, bool(refused.json()["detail"])) == (status, True)
+        assert (await browser.post("/threads", params=owned | {"user_id": "bob"})).status_code == 403
+        assert (await browser.post("/threads", params=owned | {"thread_id": ""})).status_code == 422
+        await names["app"].state.bridgekit.supervisor.close(seconds=0)
+        refused = await browser.post("/ask/researcher", params=owned | {"request": "x"})
+        assert refused.status_code == 503

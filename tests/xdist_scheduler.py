@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 from xdist.scheduler import LoadScopeScheduling
 
-__all__ = ["FileScheduling"]
+from tests.file_order import file_of
 
-_EXECUTED: Final = re.compile(r"^tests/notebooks/test_executed\.py::.*\[(?P<notebook>.+\.ipynb)\]$")
+__all__ = ["FileScheduling"]
 
 
 class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type hints
@@ -20,10 +17,3 @@ class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no
 
     def _split_scope(self, nodeid: str) -> str:
         return file_of(nodeid)
-
-
-def file_of(nodeid: str) -> str:
-    """Return the file that a test belongs to; for a test of an executed notebook, the notebook."""
-    if found := _EXECUTED.match(nodeid):
-        return f"build/executed/{found['notebook']}"
-    return nodeid.partition("::")[0]

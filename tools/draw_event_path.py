@@ -82,7 +82,7 @@ PARTS: Final = (
             ),
             Step(
                 "bridge",
-                "asks for the thread, counts the receipt",
+                "finds the thread, counts the receipt",
                 "bridgekit/chain/link_9_bridge.py",
                 ("AgentWebSocketBridge.notify",),
                 ("unknown event type:", "raises UnknownEventType"),
@@ -148,7 +148,7 @@ PARTS: Final = (
                 "drops duplicates, resumes after a disconnect",
                 "bridgekit/transport/resuming_client.py",
                 ("ResumingClient",),
-                ("away longer than the log retains:", "gap with its reason"),
+                ("offline longer than the log retains:", "gap with its reason"),
             ),
         ),
     ),

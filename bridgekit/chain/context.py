@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
 from bridgekit.ids import RunId, ThreadId, UserId
 
-__all__ = ["END_TIMEOUT_SECONDS", "RunContext", "RunResult"]
+__all__ = ["END_TIMEOUT_SECONDS", "RunContext", "RunResult", "current_run", "enclosing_runs"]
 
 END_TIMEOUT_SECONDS: Final = 5.0
 """How long the end of a run or of a tool call may be delayed, also when it is cancelled, while its event is sent."""
@@ -31,3 +32,13 @@ class RunResult:
 
     context: RunContext
     result: object
+
+
+enclosing_runs: ContextVar[tuple[RunContext, ...]] = ContextVar("enclosing_runs", default=())
+"""The run that the supervisor executes in the current task, last, after those that started it as their sub-agent."""
+
+
+def current_run() -> RunContext | None:
+    """Return the run that the calling code is part of, for example to add its ids to a log record. None outside."""
+    runs = enclosing_runs.get()
+    return runs[-1] if runs else None

@@ -30,11 +30,11 @@ from bridgekit.chain.link_4_engine import ExecutionEngine
 from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge, Observer
 from bridgekit.chain.lost_runs import lost_runs_ended
 from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import BridgekitError, DeterministicStartupError, UnknownName
+from bridgekit.errors import BridgekitError, DeterministicStartupError, ServeError, UnknownName
 from bridgekit.ids import RunIdScheme, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.payloads import PayloadHook
@@ -59,6 +59,7 @@ __all__ = [
     "BridgeConfig",
     "create_app",
     "lifespan",
+    "publisher",
     "shut_down",
     "start_application",
 ]
@@ -106,6 +107,8 @@ class BridgeConfig:
     error_text: ErrorText = user_error_text
     """Returns the text of an error that a run's user gets. The default has the types and messages of its causes, with
     what looks like a secret replaced. The log has the whole error."""
+    observers: tuple[Observer, ...] = ()
+    """Called with each event and its receipt, for logs, traces and metrics of the application's own."""
     outbox: OutboxLimits = OUTBOX_LIMITS
     """The bounds of each subscriber's outbox. It never holds more than the stores retain."""
     runs_seconds: float = RUNS_TIMEOUT_SECONDS
@@ -190,6 +193,7 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
         with DeterministicStartupError.at(1, check.__name__):
             await check(bridge, supervisor)
     counters.clear()
+    bridge.observers += config.observers
     application = Application(config, stores, bridge, supervisor)
     _require_shared_ticket_key(application)
     return application
@@ -204,6 +208,24 @@ def _require_shared_ticket_key(application: Application) -> None:
             f"workers that share the {application.stores.name} store must also share a ticket key, and none is"
             " configured; set authorizer=partial(Tickets, keys=(key,))",
         )
+
+
+@asynccontextmanager
+async def publisher(
+    stores: StoreFactory, *, payload_hook: PayloadHook | None = None
+) -> AsyncIterator[AgentWebSocketBridge]:
+    """Open a bridge in a process that has only run ids and serves no sockets, such as a Celery worker or a cron job.
+
+    Its `notify_*` methods find the thread of a run that a worker has open, and publish to the sockets of all workers.
+    Raises ServeError if the stores belong to one process, and what opening them raises.
+    """
+    async with stores() as opened:
+        if not opened.shared:
+            raise ServeError(f"the {opened.name} store", "it belongs to one process; a publisher needs redis_stores")
+        mapping = RunThreadMappingService(opened.routes)
+        bridge = AgentWebSocketBridge(Hub(opened.log), carried_or_mapped(mapping), mapping)
+        bridge.payload_hook = payload_hook
+        yield bridge
 
 
 ApplicationFactory = Callable[[BridgeConfig, Stores], Awaitable[Application]]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Final
 
 import anyio
 
 from bridgekit import ids
 from bridgekit.chain.collaborators import LLMManager, SessionFactory, ToolDispatcher
-from bridgekit.chain.context import RunContext, RunResult
+from bridgekit.chain.context import RunContext, RunResult, enclosing_runs
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
 from bridgekit.chain.link_5_core import AgentExecutionCore
@@ -25,9 +24,6 @@ __all__ = ["SupervisorAgent"]
 
 CLOSE_RUN_TIMEOUT_SECONDS: Final = 5.0
 """How long a cancelled run may be delayed while its route is closed."""
-
-_current_run: ContextVar[object] = ContextVar("_current_run", default=None)
-"""Identifies the run of the current task. Its run id would not: two runs may have one, if the scheme repeats it."""
 
 
 class SupervisorAgent:
@@ -55,8 +51,9 @@ class SupervisorAgent:
         with DeterministicStartupError.at(4, "the execution engine"):
             self.engine = engine(self.registry, websocket_bridge, core=core)
         self._closed = False
-        self._executing: set[object] = set()
-        """The runs that may start sub-agents, also while the application shuts down."""
+        self._executing: dict[int, RunContext] = {}
+        """The runs that may start sub-agents, also while the application shuts down. Two may have equal contexts, if
+        the scheme repeats a run id, so each is found by the identity of its context."""
         self._active_runs = 0
         """The number of runs that are being opened, or are open."""
         self._idle = anyio.Event()
@@ -69,14 +66,13 @@ class SupervisorAgent:
         the agent raises is raised here after the user was sent `agent_error`.
         """
         context = await self.open_run(agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request)
-        run = object()
-        token = _current_run.set(run)
-        self._executing.add(run)
+        token = enclosing_runs.set((*enclosing_runs.get(), context))
+        self._executing[id(context)] = context
         try:
             return RunResult(context, await self.engine.execute(context))
         finally:
-            self._executing.remove(run)
-            _current_run.reset(token)
+            del self._executing[id(context)]
+            enclosing_runs.reset(token)
             await self.close_run(context)
 
     async def open_run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunContext:
@@ -85,7 +81,7 @@ class SupervisorAgent:
         InvalidId, ThreadNotOwned, MappingFull, StoreUnavailable and ShuttingDown: the request is refused. Otherwise the
         caller must call `close_run` when the run has ended.
         """
-        if self._closed and _current_run.get() not in self._executing:
+        if self._closed and not any(id(run) in self._executing for run in enclosing_runs.get()):
             raise ShuttingDown
         thread, user = ids.thread_id(thread_id), ids.user_id(user_id)
         name, checked_request = ids.agent_name(agent_name), ids.request(request)

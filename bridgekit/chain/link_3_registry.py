@@ -10,7 +10,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.errors import UnknownName
+from bridgekit.errors import UnknownAgent, UnknownName
 
 __all__ = ["AgentRegistry"]
 
@@ -39,17 +39,17 @@ class AgentRegistry:
     def create(self, name: str) -> BaseAgent:
         """Create an agent with its own adapter. The core sets its bridge.
 
-        Raises UnknownName if no agent has this name.
+        Raises UnknownAgent if no agent has this name.
         """
         if name not in self.agents:
-            raise UnknownName("agent", name, tuple(self.agents))
+            raise UnknownAgent("agent", name, tuple(self.agents))
         return self.agents[name](name, self._llm_manager, self._tool_dispatcher, self._adapter())
 
     def create_bound(self, context: RunContext) -> BaseAgent:
         """Create an agent that can emit events in the run, for callers outside the core.
 
         A webhook or a scheduler that continues a run later does not go through the core, so its agent gets the bridge
-        here. Raises UnknownName if no agent has this name, or `set_websocket_bridge` was not called.
+        here. Raises UnknownAgent if no agent has this name, and UnknownName if `set_websocket_bridge` was not called.
         """
         if self.websocket_bridge is None:
             raise UnknownName("bridge", "websocket_bridge", ())

@@ -33,7 +33,7 @@ class Emitter(abc.ABC):
 
     @abc.abstractmethod
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
-        """Emit one event of this run. Await the result to get the Receipt; it is a Receipt or an awaitable of one.
+        """Emit one event of this run, of a type of bridgekit's or the application's. Await the result for its Receipt.
 
         If a socket's outbox is filling up, awaiting the result lets the event loop write frames first.
         Raises PayloadError if JSON cannot represent the payload. Raises FrameTooLarge if the frame exceeds the size
@@ -177,8 +177,9 @@ class WebSocketBridgeAdapter(Emitter):
         )
         if self.guarded and (event_type is _AGENT_COMPLETED or event_type is _AGENT_ERROR):
             if self.ended == self.run_id:
-                self.bridge.counters.lost[8, RUN_ENDED] += 1
-                return Receipt(outcome=Outcome.REFUSED, link=8, reason=RUN_ENDED)
+                refused = Receipt(outcome=Outcome.REFUSED, link=8, reason=RUN_ENDED)
+                self.bridge.record(event, refused)
+                return refused
             answer = self.bridge.notify(event)
             if not (isinstance(answer, Receipt) and answer.outcome is Outcome.REFUSED):
                 self.ended = self.run_id

@@ -8,8 +8,8 @@ from typing import Final
 from bridgekit import ids
 from bridgekit.chain.error_text import ErrorText, bounded_error_text, user_error_text
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import FrameTooLarge, PayloadError, UnknownEventType
-from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
+from bridgekit.errors import FrameTooLarge, PayloadError, StoreUnavailable, UnknownEventType
+from bridgekit.events import POLICIES, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryRunRegistry, RunRegistry, RunThreadMappingService
 from bridgekit.payloads import PayloadHook, apply_hook
@@ -54,12 +54,12 @@ class AgentWebSocketBridge:
 
         The result is an awaitable if the route must be looked up or the store must answer first, and otherwise the
         Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event
-        loop write frames first. Raises UnknownEventType, PayloadError or FrameTooLarge if the caller made a mistake;
-        the last two are counted as lost, too.
+        loop write frames first. Raises UnknownEventType, PayloadError or FrameTooLarge if the caller made a mistake,
+        and StoreUnavailable if the store does not answer; all but the first are counted as lost.
         A missing route raises no error, so that the agent's run continues; the Receipt and the counters record it.
         """
-        if type(event.type) is not EventType:
-            raise UnknownEventType("event type", event.type, tuple(EventType))
+        if type(event.type) is not EventType or event.type not in POLICIES:
+            raise UnknownEventType("event type", event.type, tuple(POLICIES))
         route = self.resolver.resolve(event)
         if not isinstance(route, str):
             if not isinstance(route, NoRoute):
@@ -71,14 +71,14 @@ class AgentWebSocketBridge:
                     event.payload = _converted(event, self.payload_hook)
                 answer = self.hub.publish(event, route)
             except (PayloadError, FrameTooLarge) as error:
-                self._record(event, _refused(error))
+                self.record(event, _refused(error))
                 raise
         if not isinstance(answer, Receipt):
             return self._recorded(event, answer)
         if answer.outcome is _SENT and not self.observers:
             self.counters.sent[event.type] += 1
         else:
-            self._record(event, answer)
+            self.record(event, answer)
         return answer
 
     def notify_when_room(self, event: AgentEvent) -> Answer:
@@ -93,15 +93,15 @@ class AgentWebSocketBridge:
         return await self.notify(event)
 
     async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:
-        route = await resolving
-        if self.crowded and isinstance(route, str):
-            await self.hub.wait_for_room(route)
         try:
+            route = await resolving
+            if self.crowded and isinstance(route, str):
+                await self.hub.wait_for_room(route)
             if self.payload_hook is not None:
                 event.payload = _converted(event, self.payload_hook)
             answer = _unroutable(route) if isinstance(route, NoRoute) else self.hub.publish(event, route)
-        except (PayloadError, FrameTooLarge) as error:
-            self._record(event, _refused(error))
+        except (PayloadError, FrameTooLarge, StoreUnavailable) as error:
+            self.record(event, _refused(error))
             raise
         return await self._recorded(event, answer)
 
@@ -109,12 +109,13 @@ class AgentWebSocketBridge:
         try:
             receipt = await answer
         except (PayloadError, FrameTooLarge) as error:
-            self._record(event, _refused(error))
+            self.record(event, _refused(error))
             raise
-        self._record(event, receipt)
+        self.record(event, receipt)
         return receipt
 
-    def _record(self, event: AgentEvent, receipt: Receipt) -> None:
+    def record(self, event: AgentEvent, receipt: Receipt) -> None:
+        """Count the event by its receipt, and call the observers with both."""
         self.counters.count(event, receipt)
         for observe in self.observers:
             observe(event, receipt)
@@ -246,4 +247,5 @@ def _unroutable(route: NoRoute) -> Receipt:
 
 
 def _refused(error: Exception) -> Receipt:
-    return Receipt(outcome=Outcome.REFUSED, link=8, reason=type(error).__name__)
+    link = 9 if isinstance(error, StoreUnavailable) else 8
+    return Receipt(outcome=Outcome.REFUSED, link=link, reason=type(error).__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from bridgekit.events import EventType, RoutedEvent
+from bridgekit.events import POLICIES, EventType, RoutedEvent
 from bridgekit.ids import RunId, ThreadId
 
 __all__ = ["ParsedFrame", "Recorded", "read"]
@@ -22,7 +22,6 @@ CONFIRMATION: Final = "subscribed"
 """The type of a socket's first frame, which confirms the subscription. It is not an event, and is skipped."""
 
 ENVELOPE: Final = ("type", "thread_id", "run_id", "agent_name", "seq", "event_id", "timestamp", "payload")
-TYPES: Final = {event_type.value: event_type for event_type in EventType}
 REQUIRED_TEXTS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.AGENT_THINKING: ("reasoning",),
     EventType.TOOL_EXECUTING: ("tool_call_id", "tool_name"),
@@ -142,7 +141,7 @@ def _problems(
 
 
 def _type(value: object) -> EventType | None:
-    return TYPES.get(value) if isinstance(value, str) else None
+    return EventType(value) if isinstance(value, str) and value in POLICIES else None
 
 
 def _seq(value: object) -> int | None:

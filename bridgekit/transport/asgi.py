@@ -85,14 +85,8 @@ _endpoint: Final = _Endpoint()
 
 
 def _parse_handshake(scope: Scope) -> Handshake:
-    headers = Headers(scope=scope)
-    return parse_handshake(
-        scope["query_string"].decode(errors="replace"),
-        protocols=headers.getlist("sec-websocket-protocol"),
-        origin=", ".join(headers.getlist("origin")) or None,  # several are no origin, so they are refused
-        host=headers.get("host"),
-        secure=scope.get("scheme") == "wss",
-    )
+    query = scope["query_string"].decode(errors="replace")
+    return parse_handshake(query, Headers(scope=scope).items(), secure=scope.get("scheme") == "wss")
 
 
 async def _authorize(

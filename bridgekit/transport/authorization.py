@@ -64,9 +64,11 @@ TICKET_PROTOCOL: Final = "bridgekit.ticket."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """The parts of a client's opening request that authorization uses. Fields that may hold a ticket have no repr."""
+    """The parts of a client's opening request that authorization uses. Fields that may hold a secret have no repr."""
 
     query: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The headers by name, in lower case. The values of a repeated header are joined."""
     protocols: tuple[str, ...] = field(default=(), repr=False)
     origin: str | None = None
     """Only browsers send an origin, and a page cannot forge it."""
@@ -75,6 +77,12 @@ class Handshake:
     """Whether the request came over TLS, as far as this server knows: a proxy may have terminated TLS."""
     ticket: str | None = field(default=None, repr=False)
     """The ticket from the first message, if the opening request has none."""
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies by name. A browser sends them from any page, so the origin is checked before."""
+        pairs = (each.strip().partition("=") for each in self.headers.get("cookie", "").split(";"))
+        return {name: value.removeprefix('"').removesuffix('"') for name, separator, value in pairs if separator}
 
     @property
     def protocol(self) -> str | None:
@@ -98,15 +106,19 @@ class Handshake:
         return None if epoch is None and seq is None else cursor(epoch, seq)
 
 
-def parse_handshake(
-    query: str, *, protocols: Iterable[str], origin: str | None, host: str | None, secure: bool
-) -> Handshake:
-    """Build a Handshake from the raw query string and the raw lines of the Sec-WebSocket-Protocol header."""
+def parse_handshake(query: str, headers: Iterable[tuple[str, str]], *, secure: bool) -> Handshake:
+    """Build a Handshake from the raw query string and the names and values of the headers."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        key = name.lower()
+        separator = "; " if key == "cookie" else ", "
+        joined[key] = f"{joined[key]}{separator}{value}" if key in joined else value
     return Handshake(
         query=dict(parse_qsl(query, keep_blank_values=True)),
-        protocols=tuple(protocol.strip() for line in protocols for protocol in line.split(",")),
-        origin=origin,
-        host=host,
+        headers=joined,
+        protocols=tuple(protocol.strip() for protocol in joined.get("sec-websocket-protocol", "").split(",")),
+        origin=joined.get("origin"),
+        host=joined.get("host"),
         secure=secure,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
@@ -114,13 +114,15 @@ async def connect(
     ticket: str | None = None,
     user_id: str | None = None,
     after: Cursor | None = None,
+    headers: Mapping[str, str] | None = None,
     keepalive_seconds: float = KEEPALIVE_SECONDS,
 ) -> AsyncIterator[EventClient]:
     """Subscribe to a thread for the length of a block.
 
     The client receives every later event of the thread or, with `after`, every event after that cursor. `url` is the
     server's, such as `ws://127.0.0.1:8000`. `ticket` comes from the application and opens one socket. A server that
-    does not require tickets accepts `user_id` instead. Proxies from the environment are not used.
+    does not require tickets accepts `user_id` instead, or `headers` such as a cookie. Proxies from the environment are
+    not used.
 
     Raises SubscriptionRefused if the server refuses the subscription, Disconnected if it closes the socket before it
     confirms. OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. On trio,
@@ -132,7 +134,7 @@ async def connect(
     if after is not None:
         query |= {"epoch": after.epoch, "seq": str(after.seq)}
     protocols = None if ticket is None else [Subprotocol(PROTOCOL), Subprotocol(TICKET_PROTOCOL + ticket)]
-    async with _open_socket(f"{url}/ws?{urlencode(query)}", protocols, keepalive_seconds) as socket:
+    async with _open_socket(f"{url}/ws?{urlencode(query)}", protocols, headers, keepalive_seconds) as socket:
         with anyio.fail_after(OPEN_TIMEOUT_SECONDS):
             confirmation = await _read(socket)
         subscribed = decode_any(confirmation)
@@ -143,10 +145,11 @@ async def connect(
 
 @asynccontextmanager
 async def _open_socket(
-    url: str, protocols: list[Subprotocol] | None, keepalive_seconds: float
+    url: str, protocols: list[Subprotocol] | None, headers: Mapping[str, str] | None, keepalive_seconds: float
 ) -> AsyncIterator[ReadableSocket]:
     options: dict[str, Any] = {
         "subprotocols": protocols,
+        "additional_headers": headers,
         "compression": None,
         "proxy": None,
         "open_timeout": OPEN_TIMEOUT_SECONDS,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from bridgekit.events import COALESCIBLE, EventType, Frame, TextDelta, concatenate, text_delta
+from bridgekit.events import POLICIES, EventType, Frame, Policy, TextDelta, concatenate, text_delta
 from bridgekit.ids import RunId
 from bridgekit.signals import GapReason
 
@@ -91,11 +91,11 @@ class CoalescingQueue:
 
         This applies whether or not this frame fits.
         """
-        if frame.type in COALESCIBLE and (earlier := self._latest.get((frame.run_id, frame.type))) is not None:
+        if (earlier := self._latest.get((frame.run_id, frame.type))) is not None:
             self._superseded.append(earlier)
 
     def append(self, frame: Frame) -> None:
-        if frame.type in COALESCIBLE:
+        if POLICIES.get(frame.type) is Policy.COALESCE:
             self._latest[frame.run_id, frame.type] = frame.seq
         elif (delta := text_delta(frame)) is not None:
             self._tail = self._concatenations[frame.seq] = _Concatenation(frame, delta)
@@ -129,7 +129,7 @@ class CoalescingQueue:
 
     def _remove(self, seq: int) -> Frame:
         frame = self._frames.pop(seq)
-        if frame.type in COALESCIBLE and self._latest.get(key := (frame.run_id, frame.type)) == seq:
+        if self._latest.get(key := (frame.run_id, frame.type)) == seq:
             del self._latest[key]
         joined = self._concatenations.pop(seq, None)
         self.size_bytes -= len(frame.data) if joined is None else joined.size_bytes

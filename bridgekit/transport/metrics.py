@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from bridgekit.counters import RUN_ENDED, DeliveryCounters
 from bridgekit.errors import FrameTooLarge, PayloadError, unwrap_single_error
-from bridgekit.events import EventType
+from bridgekit.event_types import POLICIES
 from bridgekit.signals import GapReason
 from bridgekit.transport import authorization
 from bridgekit.transport.hub import NO_ROOM
@@ -38,7 +38,6 @@ DEAD_AFTER_SECONDS: Final = 15.0
 """A worker that has not written its counters for this long has no connections. Its counts remain."""
 
 CONNECTIONS: Final = "connections"
-TYPES: Final = tuple(EventType)
 LOSSES: Final = (
     (8, RUN_ENDED),
     (8, PayloadError.__name__),
@@ -79,9 +78,9 @@ class _Metric(NamedTuple):
 
 
 _METRICS: Final = (
-    _Metric("events_sent", "sent", "Events that at least one socket accepted.", ("type",), TYPES),
-    _Metric("events_kept", "kept", "Events that only the log accepted, for clients that resume.", ("type",), TYPES),
-    _Metric("events_pending", "pending", "Events whose store did not answer in time.", ("type",), TYPES),
+    _Metric("events_sent", "sent", "Events that at least one socket accepted.", ("type",), POLICIES),
+    _Metric("events_kept", "kept", "Events that only the log accepted, for clients that resume.", ("type",), POLICIES),
+    _Metric("events_pending", "pending", "Events whose store did not answer in time.", ("type",), POLICIES),
     _Metric("events_lost", "lost", "Events that reached no client, by link.", ("link", "reason"), LOSSES),
     _Metric("frames_unwritten", "unwritten", "Frames that were not written.", ("reason",), DISCONNECT_REASONS.values()),
     _Metric("frames_coalesced", "coalesced", "Frames that later ones replaced in the outbox of a slow socket."),

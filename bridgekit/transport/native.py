@@ -282,13 +282,8 @@ async def _authorize_request(
     if (rejection := connection.protocol.accept(request)).status_code != HTTPStatus.SWITCHING_PROTOCOLS:
         return rejection
     headers = request.headers
-    handshake = parse_handshake(
-        request.path.partition("?")[2],
-        protocols=headers.get_all("Sec-WebSocket-Protocol"),
-        origin=headers.get("Origin"),
-        host=headers.get("Host"),
-        secure=_over_tls(connection, headers),
-    )
+    query = request.path.partition("?")[2]
+    handshake = parse_handshake(query, headers.raw_items(), secure=_over_tls(connection, headers))
     pending = connection.pending = _PendingHandshake(handshake)
     try:
         pending.after = connections.check_origin_and_cursor(handshake)

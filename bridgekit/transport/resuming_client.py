@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random as random_source
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -91,6 +91,7 @@ async def subscribe(
     ticket: TicketSource | None = None,
     user_id: str | None = None,
     after: Cursor | None = None,
+    headers: Mapping[str, str] | None = None,
     backoff: Backoff | None = None,
     retryable: tuple[type[Exception], ...] = (),
     keepalive_seconds: float = KEEPALIVE_SECONDS,
@@ -116,6 +117,7 @@ async def subscribe(
             ticket=fresh,
             user_id=user_id,
             after=cursor,
+            headers=headers,
             keepalive_seconds=keepalive_seconds,
         ) as socket:
             yield socket

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -53,8 +52,6 @@ class CapacityStudy:
 
     searches: Sequence[LoadSearch]
     sockets: int
-    load_average: float
-    """The one-minute load average at the end of the study."""
     paired: Mapping[str, Sequence[StepResult]] = field(default_factory=dict)
     """By edge: rounds of one load that is the same for all edges."""
 
@@ -90,13 +87,12 @@ class CapacityStudy:
         title = f"Events are on time up to {' and '.join(carried)}\nevents per second"
         if not carried:
             title = "At no load that was tried are the events on time"
-        with new_figure(title, 7.6, 6.0) as figure:
+        with new_figure(title, 6.4, 6.0) as figure:
             above, below = figure.subplots(2, 1, sharex=True)
             for row, search in enumerate(self.searches):
                 style = STYLES[row % len(STYLES)]
                 _draw_on_time(above, search.edge.name, search.tried, style)
                 _draw_lateness(below, search.tried, style)
-                _mark(above, below, search.carries, style, row)
             above.axhline(100 * ON_TIME_SHARE, color="#777777", linewidth=0.8, linestyle=":")
             above.set_ylabel("within one second, % of events\n(bar: 95 % Wilson interval)")
             lowest = min((100 * s.on_time.fraction for each in self.searches for s in each.tried), default=100.0)
@@ -111,6 +107,8 @@ class CapacityStudy:
             below.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             below.xaxis.set_minor_locator(NullLocator())
             below.set_xlabel("load, events per second")
+            for row, search in enumerate(self.searches):
+                _mark(above, below, search.carries, STYLES[row % len(STYLES)], row)
             return figure
 
     def alt_text(self) -> str:
@@ -187,7 +185,7 @@ async def study_capacity(
             paired = await _paired_rounds(testbeds, searches, plan, rounds)
             for search in searches:
                 await _overload(testbeds[search.edge.name], search, plan)
-    return CapacityStudy(searches, sockets, os.getloadavg()[0], paired)
+    return CapacityStudy(searches, sockets, paired)
 
 
 async def _search_loads(
@@ -283,13 +281,15 @@ def _mark(above: Axes, below: Axes, carries: float | None, style: LineStyle, row
         return
     for axis in (above, below):
         axis.axvline(carries, color=style[0], linewidth=0.9, linestyle=style[2], alpha=0.6)
+    left, right = above.get_xlim()
+    in_left_half = carries * carries < left * right  # the axis is logarithmic
     above.annotate(
         f"carries {carries:,.0f}",
         (carries, 0),
         xycoords=("data", "axes fraction"),
-        xytext=(-6, 6 + 14 * row),
+        xytext=(6 if in_left_half else -6, 6 + 14 * row),
         textcoords="offset points",
-        ha="right",
+        ha="left" if in_left_half else "right",
         fontsize=9.5,
         color=style[0],
     )

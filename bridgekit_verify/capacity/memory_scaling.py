@@ -170,8 +170,8 @@ class MemoryStudy:
     def figure(self) -> Figure:
         """Draw memory over the number of items, one panel for each kind of item and one line for each edge."""
         kinds = [fit.of for fit in self.scalings[0].fits]
-        with new_figure(self.title(), 9.6, 3.8) as figure:
-            axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+        with new_figure(self.title(), 6.2, 1.0 + 2.0 * len(kinds)) as figure:
+            axes = figure.subplots(len(kinds), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
             for column, (axis, kind) in enumerate(zip(axes, kinds, strict=True)):
                 for row, scaling in enumerate(self.scalings):
                     _draw_fit(axis, scaling.edge.name, scaling.fits[column], STYLES[row % len(STYLES)], row)
@@ -180,9 +180,10 @@ class MemoryStudy:
                 axis.set_ylim(0, None)
                 axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
                 axis.xaxis.set_major_locator(MaxNLocator(4))
-            axes[0].set_ylabel("additional memory of the process, MiB")
-            axes[0].legend(frameon=False, loc="upper left")
-            figure.supxlabel("number (line: least squares)", fontsize=10)
+            figure.supylabel("additional memory of the process, MiB", fontsize=10)
+            axes[-1].set_xlabel("number (line: least squares)")
+            handles, labels = axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
             return figure
 
     def alt_text(self) -> str:
@@ -257,13 +258,21 @@ async def _measure_growth(
 def _draw_fit(axis: Axes, name: str, fit: LinearFit, style: LineStyle, row: int) -> None:
     colour, marker, line = style
     count = [n for n, _ in fit.points]
-    axis.plot(count, [kib / 1_024 for _, kib in fit.points], marker=marker, color=colour, linestyle="", label=name)
+    axis.plot(
+        count,
+        [kib / 1_024 for _, kib in fit.points],
+        marker=marker,
+        color=colour,
+        linestyle="",
+        label=name,
+        clip_on=False,
+    )
     ends = (min(count), max(count))
     mib = [(fit.first_kib + fit.kib * n) / 1_024 for n in ends]
     axis.plot(ends, mib, color=colour, linestyle=line, linewidth=1.2)
     axis.text(
         0.05,
-        0.72 - 0.09 * row,
+        0.85 - 0.14 * row,
         f"{name}: {fit.kib:.1f} KiB each",
         transform=axis.transAxes,
         fontsize=9,

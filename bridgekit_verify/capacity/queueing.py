@@ -21,7 +21,7 @@ from bridgekit_verify.capacity.capacity import STYLES, CapacityStudy, LineStyle
 from bridgekit_verify.capacity.load_search import StepResult
 from bridgekit_verify.measure.plots import TEXT_COLOUR, new_figure
 
-__all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "utilisation_at", "waiting_seconds"]
+__all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "waiting_seconds"]
 
 ONE_SERVICE: Final = 2 / 3
 """Utilisation above which an event waits longer, on average, than its own service time."""
@@ -38,11 +38,6 @@ def waiting_seconds(utilisation: float, service_seconds: float, pauses_squared: 
     if not 0 <= utilisation < 1:
         raise ValueError(f"utilisation is {utilisation}, but must be at least 0 and below 1 for a steady state")
     return (utilisation * service_seconds + pauses_squared) / (2 * (1 - utilisation))
-
-
-def utilisation_at(waits: float) -> float:
-    """Return the utilisation at which the mean waiting time is `waits` times the service time (M/D/1)."""
-    return 2 * waits / (1 + 2 * waits)
 
 
 @dataclass(frozen=True)
@@ -103,8 +98,8 @@ class WaitingStudy:
                 "an event takes, µs": round(1e6 * point.service_seconds, 1),
                 "longest pause": round(1_000 * point.step.server.longest_pause, 1),
                 "late, mean": round(1_000 * point.measured, 2),
-                "closed form": round(1_000 * point.predicted, 2),
-                "without pauses": round(1_000 * point.predicted_steady, 2),
+                "predicted": round(1_000 * point.predicted, 2),
+                "predicted without pauses": round(1_000 * point.predicted_steady, 2),
                 "99 % within": round(1_000 * point.measured_p99, 2),
             }
             for name, points in self.points.items()
@@ -118,31 +113,31 @@ class WaitingStudy:
         ]
         if not light:
             return "No load up to two thirds of a core was carried"
-        return f"Up to two thirds of a core, events are late by {1_000 * max(light):.1f} ms on average at most"
+        return f"Up to two thirds of a core, the mean delay is at most {1_000 * max(light):.1f} ms"
 
     def figure(self) -> Figure:
         """Draw lateness over utilisation, one panel for each edge: measured, and predicted with and without pauses."""
-        with new_figure(self.title(), 9.0, 4.0) as figure:
-            axes = figure.subplots(1, len(self.points), sharey=True, sharex=True, squeeze=False)[0]
+        with new_figure(self.title(), 6.2, 1.2 + 2.6 * len(self.points)) as figure:
+            axes = figure.subplots(len(self.points), 1, sharey=True, sharex=True, squeeze=False)[:, 0]
             for row, (axis, (name, points)) in enumerate(zip(axes, self.points.items(), strict=True)):
                 _waiting(axis, points, _curve(points), STYLES[row % len(STYLES)])
                 axis.set_title(name if points else f"{name}: no load was carried", fontsize=10.5)
-                axis.set_xlabel("share of a core used or waited for, %")
             axes[0].set_yscale("log")
             axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
             axes[0].yaxis.set_minor_formatter(NullFormatter())
-            axes[0].set_xlim(0, 100)
+            axes[0].set_xlim(0, 105)  # room for the marker of a process that uses a whole core
             axes[0].set_ylim(0.3, max(100.0, 2 * axes[0].get_ylim()[1]))
-            axes[0].set_ylabel("delay from due to read, ms")
+            axes[-1].set_xlabel("share of a core used or waited for, %")
+            figure.supylabel("delay from due to read, ms", fontsize=10)
             handles, labels = axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+            figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
             return figure
 
     def alt_text(self) -> str:
         """Return a text alternative of the figure, one clause for each load."""
         return "; ".join(
-            f"{name} at {point.utilisation:.0%} of a core: {1_000 * point.measured:.2f} ms late on average,"
-            f" {_milliseconds(point.predicted)} by the closed form, 99 % within {1_000 * point.measured_p99:.2f} ms"
+            f"{name} at {100 * point.utilisation:.0f} % of a core: {1_000 * point.measured:.2f} ms mean delay,"
+            f" {_milliseconds(point.predicted)} predicted, 99 % within {1_000 * point.measured_p99:.2f} ms"
             for name, points in self.points.items()
             for point in points
         )
@@ -188,12 +183,12 @@ def _waiting(axis: Axes, points: Sequence[Point], curve: Curve, style: LineStyle
     )
     axis.plot(at, p99, marker=marker, color=colour, markerfacecolor="white", linestyle="", label="99 % within")
     axis.plot(at, mean, marker=marker, color=colour, linestyle="", label="mean")
-    axis.plot(at, closed, color=TEXT_COLOUR, marker="_", markersize=16, linestyle="", label="mean, closed form")
+    axis.plot(at, closed, color=TEXT_COLOUR, marker="_", markersize=16, linestyle="", label="mean, predicted")
     axis.plot(
         [100 * share for share, _ in curve],
         [1_000 * seconds for _, seconds in curve],
         color=TEXT_COLOUR,
         linewidth=1.2,
         linestyle=":",
-        label="mean, closed form without garbage collection",
+        label="mean, predicted without garbage collection",
     )

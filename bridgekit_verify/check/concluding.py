@@ -75,6 +75,11 @@ class RecordingVerdict(msgspec.Struct, frozen=True):
     answers: tuple[PropertyAnswer, ...]
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What should be known beside the answers."""
+        return ()
+
+    @property
     def broken(self) -> bool:
         return any(answer.state is State.BROKEN for answer in self.answers)
 
@@ -83,7 +88,7 @@ def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | 
     """Return the answers for the frames that were judged. `limit` names what stopped the reading early."""
     clients = list(judge.clients.values())
     runs = [run for client in clients for run in client.runs.values()]
-    streams = [stream for client in clients for stream in client.streams.values()]
+    streams = [stream for client in clients for key, stream in client.streams.items() if key[0] != "thinking"]
     for client in clients:
         for run in client.open_runs.values():
             judge.rules.settle(client, run, None)

@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from bridgekit_verify.check.frames import Message, decode_json, decode_text
+from bridgekit_verify.check.live.saved_run import RunHeader, is_header, read_header
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["Limits", "OpenRecording", "open_recording"]
@@ -25,7 +26,7 @@ __all__ = ["Limits", "OpenRecording", "open_recording"]
 CHUNK_BYTES: Final = 262_144
 MAX_LINE_BYTES: Final = 32 * 1024 * 1024
 BODIES: Final = ("frame", "data", "message", "event")
-ENVELOPE: Final = {"socket", "client", "user", "thread", "read_at", "connection", "direction"}
+ENVELOPE: Final = {"socket", "client", "user", "thread", "read_at", "connection", "direction", "event_name"}
 STATEMENTS: Final = {body: ENVELOPE | {body} for body in BODIES}
 MARKS: Final = {"socket", "client", "read_at", "frame"}
 """One of these shows that a line states who received its frame."""
@@ -69,6 +70,8 @@ class OpenRecording:
     container: str
     messages: Iterator[Message]
     limits: Limits
+    header: RunHeader | None = None
+    """The model's side, if the file is a live run."""
 
 
 @contextmanager
@@ -83,8 +86,8 @@ def open_recording(path: str, *, text_prefix: str = "", limits: Limits | None = 
     file = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY)
     try:
         lines = _Lines(path, file, limits)
-        container, messages = _read(lines, text_prefix)
-        yield OpenRecording(path, container, limits.apply(messages), limits)
+        container, messages, header = _read(lines, text_prefix)
+        yield OpenRecording(path, container, limits.apply(messages), limits, header)
     finally:
         if path != "-":
             os.close(file)
@@ -138,7 +141,7 @@ class _Lines:
         return UnusableRecording(self.path, f"line {self.number + ahead} {problem}")
 
 
-def _read(lines: _Lines, text_prefix: str) -> tuple[str, Iterator[Message]]:
+def _read(lines: _Lines, text_prefix: str) -> tuple[str, Iterator[Message], RunHeader | None]:
     head = lines.head()
     if not head.strip():
         raise UnusableRecording(lines.path, "is empty: record at least one frame")
@@ -146,17 +149,19 @@ def _read(lines: _Lines, text_prefix: str) -> tuple[str, Iterator[Message]]:
         raise UnusableRecording(lines.path, "is not text in UTF-8: decompress or convert it first")
     first = head.lstrip().split(b"\n", 1)[0].strip()
     if first.startswith(SSE_FIELDS):
-        return "SSE", _read_sse(lines)
+        return "SSE", _read_sse(lines), None
     if first.startswith(b"{") and (b'"log"' in first[:64] or (first == b"{" and b'"log"' in head[:4096])):
-        return "HAR", _read_har(lines.path, lines.rest())
+        return "HAR", _read_har(lines.path, lines.rest()), None
     if first.startswith(b"[") and not text_prefix:
         raise UnusableRecording(lines.path, "is a JSON array: write one frame per line (jq -c '.[]')")
-    return "JSON Lines", _read_json_lines(lines, text_prefix.encode())
+    rows = iter(lines)
+    header = read_header(lines.path, next(rows)) if is_header(first) else None
+    return "JSON Lines", _read_json_lines(lines, rows, text_prefix.encode()), header
 
 
-def _read_json_lines(lines: _Lines, text_prefix: bytes) -> Iterator[Message]:
+def _read_json_lines(lines: _Lines, rows: Iterator[bytes], text_prefix: bytes) -> Iterator[Message]:
     connection = 0
-    for line in lines:
+    for line in rows:
         if not (line := line.strip()):
             continue
         if line.startswith(RECONNECT) and not line.strip(b"-"):
@@ -205,6 +210,7 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
         user,
         thread,
         float(read_at) if isinstance(read_at, int | float) else None,
+        _id(value.get("event_name")),
     )
 
 

@@ -13,7 +13,7 @@ from bridgekit_verify.check.frames import FIELDS, KINDS, Message, ObservedFrame,
 from bridgekit_verify.check.protocols import PROTOCOLS
 from bridgekit_verify.errors import UnusableRecording
 
-__all__ = ["StreamDialect", "detect", "load_table", "parse_table"]
+__all__ = ["StreamDialect", "detect", "load_table", "locate", "parse_table", "steps_of"]
 
 PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
@@ -120,7 +120,7 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
     if run_is_connection:
         del paths["run"]
     prefix = str(table.get("prefix", ""))
-    reader = _TableReader({field: _steps(path) for field, path in paths.items()}, kinds, prefix)
+    reader = _TableReader({field: steps_of(path) for field, path in paths.items()}, kinds, prefix)
     return StreamDialect(
         name,
         reader,
@@ -177,7 +177,8 @@ def _kinds(value: object, source: str) -> dict[str, str]:
 Steps = tuple[str | int, ...]
 
 
-def _steps(path: str) -> Steps:
+def steps_of(path: str) -> Steps:
+    """Return the steps of a path: dots lead into objects, numbers into lists."""
     return tuple(int(step) if step.isdecimal() else step for step in path.split("."))
 
 

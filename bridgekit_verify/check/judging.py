@@ -128,9 +128,11 @@ class Judge:
     def _reconnect(self, client: ClientState, message: Message) -> None:
         client.connection = message.connection
         client.reconnects += 1
+        if client.numberings and not client.unnumbered:  # a repeated frame is recognized, and a missing one known
+            return
         for stream in client.streams.values():
             if not stream.ended:
-                stream.uncertain = "a reconnect may repeat or omit some of its frames"
+                stream.uncertain = "a reconnect may repeat or omit some of its frames, which have no position"
 
     # Positions
 

@@ -31,11 +31,12 @@ def _lines(verdict: RecordingVerdict, baseline: Baseline) -> Iterator[str]:
     held = ", ".join(_count(number, noun) for number, noun in counts)
     stopped = "" if verdict.complete else "; a limit ended the reading"
     yield f"{verdict.path}: {verdict.container}, dialect {verdict.dialect}{source}, {held}{stopped}"
+    yield from (f"  {each}" for each in verdict.remarks)
     for answer in verdict.answers:
         yield f"  {answer.property:<18} {_state(verdict, answer, baseline)}"
         for each in answer.violations[:SHOWN_VIOLATIONS]:
             frames = ", ".join(str(frame.index) for frame in each.frames)
-            yield f"      {each.message} [frames {frames}; {each.source}]"
+            yield f"      {each.message} [{f'frames {frames}; ' if frames else ''}{each.source}]"
             yield from (f"        {frame.index}: {frame.excerpt}" for frame in each.frames if frame.excerpt)
         if answer.count > SHOWN_VIOLATIONS:
             yield f"      and {answer.count - SHOWN_VIOLATIONS} more"

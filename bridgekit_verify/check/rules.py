@@ -204,6 +204,8 @@ class Rules:
             )  # fmt: skip
         if isinstance(frame.text, str):
             stream.append(frame.text)
+            if frame.position is None:
+                client.unnumbered = True
 
     def _begin_by_delta(
         self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame

@@ -23,7 +23,7 @@ class ClientState:
 
     __slots__ = (
         "chunk", "connection", "epochs", "first", "id", "last", "numberings", "open_runs", "reconnects", "run", "runs",
-        "streams", "thread", "unattributed_ends", "unidentified", "unmapped_after_end", "user",
+        "streams", "thread", "unattributed_ends", "unidentified", "unmapped_after_end", "unnumbered", "user",
     )  # fmt: skip
 
     def __init__(self, message: Message) -> None:
@@ -46,6 +46,8 @@ class ClientState:
         self.unidentified = 0
         """Frames that show no run, thread, user, message or call."""
         self.unmapped_after_end: int | None = None
+        self.unnumbered = False
+        """Whether a delta had no position, so that a repeated one is not recognized."""
 
 
 class RunState:

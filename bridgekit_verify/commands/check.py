@@ -1,32 +1,46 @@
-"""`bridgekit check`: judge recordings of any backend."""
+"""`bridgekit check`: judge recordings of any backend, or start a backend and check it."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Final
 
+import anyio
+
+from bridgekit.errors import NotInstalled
 from bridgekit_verify.check.baseline import Baseline, format_baseline, read_baseline
 from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.concluding import RecordingVerdict
 from bridgekit_verify.check.containers import Limits
 from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect, load_table
+from bridgekit_verify.check.live.checking import LiveVerdict, Subject
 from bridgekit_verify.check.output import format_json, format_junit, format_text
-from bridgekit_verify.commands.options import add_json, at_least_1
+from bridgekit_verify.commands.options import add_json, at_least_1, whole
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["add_arguments", "run"]
 
-BROKEN = 1
-UNUSABLE = 2
+BROKEN: Final = 1
+UNUSABLE: Final = 2
+MAX_PROBLEMS: Final = 10
+"""How many problems of a load are printed. The saved run has all of them."""
+SUBJECTS: Final = {Subject.NEVER_CALLED: 3, Subject.RETURNED_NOTHING: 4, Subject.ECHOED: 5}
+"""The exit code of a live run that could not be judged."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Judge recordings of what clients received. Exit with 0 if nothing is broken, with 1 if a property is broken, "
-        "or an entry of the baseline is stale, and with 2 if a file is unusable."
+        "Judge recordings of what clients received, or check a backend. Exit with 0 if nothing is broken, with 1 if a "
+        "property is broken, or an entry of the baseline is stale, and with 2 if a file or backend is unusable. With 3 "
+        "if the backend never called the model, with 4 if no client received anything, and with 5 if clients received "
+        "only their own prompts."
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="JSON Lines, HAR or server-sent events; - is stdin")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="JSON Lines, HAR or server-sent events; - is stdin")
     add_json(parser)
     parser.add_argument(
         "--dialect",
@@ -38,8 +52,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--write-baseline", type=Path, metavar="FILE", help="write the violations found, to accept them"
     )
-    parser.add_argument("--max-frames", type=at_least_1, help="stop reading each file after this many frames")
-    parser.add_argument("--max-seconds", type=_seconds, help="stop reading each file after this time")
+    parser.add_argument("--max-frames", type=at_least_1, help="stop after this many frames of each file or backend")
+    parser.add_argument("--max-seconds", type=_seconds, help="stop reading each file, or the load, after this time")
+    _add_live(parser.add_argument_group("check a backend"))
+    parser.set_defaults(refuse=parser.error)
+
+
+def _add_live(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--backend", metavar="TOML", help="start and check the backend that this file describes")
+    group.add_argument(
+        "--scenario", action="append", default=[], metavar="NAME",
+        help="text, thinking, calls, burst, retry, dies, cut, slow_reader, tabs, …; can be given more than once",
+    )  # fmt: skip
+    group.add_argument("--users", type=at_least_1, help="users at once (default 2)")
+    group.add_argument("--threads", type=at_least_1, default=2, help="threads of each user, at once (default 2)")
+    group.add_argument("--runs", type=at_least_1, default=2, help="runs in each thread (default 2)")
+    group.add_argument("--at-once", type=at_least_1, default=1, help="active runs of a thread at once (default 1)")
+    group.add_argument("--tabs", type=at_least_1, default=1, help="sockets of each thread (default 1)")
+    group.add_argument("--seed", type=whole, default=0, help="random seed of the load (default 0)")
+    group.add_argument("--out", metavar="FILE", help="save the run; `bridgekit check FILE` judges it again")
 
 
 def _seconds(text: str) -> float:
@@ -53,9 +84,15 @@ def _seconds(text: str) -> float:
 
 
 def run(options: argparse.Namespace) -> int:
-    dialect = _dialect(options.dialect)
+    if bool(options.files) == bool(options.backend):
+        options.refuse("give recordings, or --backend and the TOML file of a backend")
+    if options.backend and options.dialect:
+        options.refuse("--dialect is for recordings: state the dialect in the TOML file of the backend")
     baseline = read_baseline(options.baseline) if options.baseline else Baseline("")
     verdicts, unusable = list[RecordingVerdict](), list[str]()
+    if options.backend:
+        verdicts.append(_check_backend(options))
+    dialect = _dialect(options.dialect)
     for path in options.files:
         try:
             limits = Limits(options.max_frames, options.max_seconds)
@@ -66,10 +103,51 @@ def run(options: argparse.Namespace) -> int:
     _write(options, verdicts, baseline, unusable)
     if unusable:
         return UNUSABLE
+    return _exit_code(verdicts, baseline)
+
+
+def _exit_code(verdicts: list[RecordingVerdict], baseline: Baseline) -> int:
+    """Return the exit code, and print the stale entries of the baseline."""
     stale = baseline.stale(verdicts)
     for each in stale:
         print(f"bridgekit: {baseline.path}: no violation matches this entry, remove it: {each}", file=sys.stderr)
+    for verdict in verdicts:
+        if isinstance(verdict, LiveVerdict) and verdict.subject in SUBJECTS:
+            return SUBJECTS[verdict.subject]
     return BROKEN if stale or any(map(baseline.fails, verdicts)) else 0
+
+
+def _check_backend(options: argparse.Namespace) -> RecordingVerdict:
+    """Check a backend, save the run, and print what went wrong on the way."""
+    live = _import_live()
+    backend = live.load_backend(options.backend)
+    load = live.Load(
+        options.users or min(2, len(backend.users) or 2), options.threads, options.runs, options.at_once, options.tabs
+    )
+    driven = anyio.run(
+        partial(
+            live.drive_backend, backend, load, scenarios=tuple(options.scenario), seed=options.seed,
+            max_seconds=options.max_seconds, max_frames=options.max_frames,
+        )
+    )  # fmt: skip
+    for problem in driven.problems[:MAX_PROBLEMS]:
+        print(f"bridgekit: {problem}", file=sys.stderr)
+    if len(driven.problems) > MAX_PROBLEMS:
+        print(f"bridgekit: and {len(driven.problems) - MAX_PROBLEMS} more problems", file=sys.stderr)
+    if options.out:
+        driven.save(options.out)
+    verdict: RecordingVerdict = driven.judge().verdict
+    return verdict
+
+
+def _import_live() -> ModuleType:
+    """Import the live part, which needs packages of the extra `check`."""
+    try:
+        return import_module("bridgekit_verify.check.live.backends")
+    except ModuleNotFoundError as error:
+        if error.name not in ("httpx", "httpx_sse"):
+            raise
+        raise NotInstalled("bridgekit check --backend", "httpx-sse>=0.4,<1") from error
 
 
 def _write(

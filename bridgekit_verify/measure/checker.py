@@ -74,6 +74,7 @@ class Verdict:
 
     @property
     def lost(self) -> int:
+        """Dropped: not delivered, whether or not a socket without a right to the event read it."""
         return self.lost_signalled + self.lost_silent
 
     @property
@@ -241,7 +242,7 @@ def _reports_not_sent(receipt: Receipt) -> bool:
 
 def _assert_identities(verdict: Verdict, *, without_row: int) -> None:
     identities = (
-        ("expected = delivered + lost", verdict.expected, verdict.delivered + verdict.lost),
+        ("expected = delivered + dropped", verdict.expected, verdict.delivered + verdict.lost),
         ("expected without a socket = events without a row of the ledger", verdict.no_socket, without_row),
         (
             "frames = delivered + extra copies + misrouted + unexpected",

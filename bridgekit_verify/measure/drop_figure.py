@@ -1,6 +1,6 @@
 """The figure of drop rates: one bar per chain, or one small bar per kind of thread id where the kinds differ.
 
-Dropped is dark, leaked is hatched and delivered is pale, so that the figure is readable in greyscale. It is laid out in
+Lost is dark, leaked is hatched and delivered is pale, so that the figure is readable in greyscale. It is laid out in
 inches for a screen of 400 pixels, from top to bottom.
 """
 
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bridgekit_verify.measure.drops import DropCount, have_equal_shares
-from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR
+from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR, lines_of, printable
 from bridgekit_verify.measure.statistics import percent
 
 __all__ = ["DELIVERED", "DROPPED", "LEAKED", "DropPanel", "drop_alt_text", "drop_figure"]
@@ -29,7 +29,7 @@ DELIVERED: Final = "#DCE5EB"
 LEAKED_TEXT: Final = "#9A3B00"
 FAINT: Final = "#5F6B76"
 PARTS: Final[Mapping[str, dict[str, Any]]] = {
-    "dropped: no user read it": {"facecolor": DROPPED},
+    "lost: no user read it": {"facecolor": DROPPED},
     "leaked: another user read it": {"facecolor": LEAKED, "hatch": "/////", "edgecolor": "white"},
     "delivered": {"facecolor": DELIVERED},
 }
@@ -73,7 +73,7 @@ class DropPanel:
 
 def drop_figure(panels: Sequence[DropPanel], *, title: str) -> Figure:
     """Draw the panels one below another."""
-    with mpl.rc_context({**STYLE, "hatch.linewidth": 1.1, "hatch.color": "white"}):
+    with mpl.rc_context({**STYLE, "hatch.linewidth": 1.1, "hatch.color": "white", "text.parse_math": False}):
         figure = Figure(figsize=(WIDTH, 1.0))
         axis = figure.add_axes((0, 0, 1, 1))
         axis.set_axis_off()
@@ -110,7 +110,7 @@ def _numbers(panel: DropPanel, counts: Mapping[str, DropCount]) -> str:
 
 
 def _text(axis: Axes, x: float, y: float, text: str, *, size: float = 9.5, **style: Any) -> None:
-    axis.text(x, y, text, fontsize=size, va="center", **{"color": TEXT_COLOUR, **style})
+    axis.text(x, y, printable(text), fontsize=size, va="center", **{"color": TEXT_COLOUR, **style})
 
 
 def _title(axis: Axes, title: str, y: float) -> float:
@@ -139,19 +139,12 @@ def _panel(axis: Axes, panel: DropPanel, y: float) -> float:
 
 
 def _label(axis: Axes, y: float, label: str) -> None:
-    _text(axis, BARS - 0.1, y, "\n".join(_label_lines(label)), ha="right", linespacing=1.0)
-
-
-def _label_lines(label: str) -> list[str]:
-    """Return the label in as few lines as fit, of about the same length."""
-    lines = textwrap.wrap(label, LABEL_CHARACTERS)
-    widths = range(len(label) // len(lines), LABEL_CHARACTERS + 1)
-    return next(even for width in widths if len(even := textwrap.wrap(label, width)) == len(lines))
+    _text(axis, BARS - 0.1, y, "\n".join(lines_of(label, LABEL_CHARACTERS)), ha="right", linespacing=1.0)
 
 
 def _row(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, DropCount], y: float) -> float:
     """Draw one horizontal bar, which represents every kind."""
-    height = max(ROW, 0.18 * len(_label_lines(label)))
+    height = max(ROW, 0.18 * len(lines_of(label, LABEL_CHARACTERS)))
     y += height / 2
     _label(axis, y, label)
     _draw_parts(axis, next(iter(counts.values())), BARS, y - BAR / 2, BARS_WIDTH, BAR, horizontal=True)
@@ -236,7 +229,7 @@ def _key_to_kinds(axis: Axes, panel: DropPanel, y: float) -> float:
 def _draw_parts(
     axis: Axes, count: DropCount, x: float, y: float, width: float, height: float, *, horizontal: bool = False
 ) -> None:
-    """Draw the bar of one count: dropped from the left or the bottom, then leaked, then delivered."""
+    """Draw the bar of one count: lost from the left or the bottom, then leaked, then delivered."""
     if not count.expected:
         axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=FAINT, linewidth=0.8))
         return

@@ -1,4 +1,4 @@
-"""Kinds of thread ids, called families: six that are in use, seven that are stress, and a reader's own.
+"""Kinds of thread ids, called families: six that are documented, seven that are stress, and a reader's own.
 
 The families are chosen, not sampled, and each result is deterministic. Report how many events each family delivers and
 how many families are affected, and never the sum over families.
@@ -72,12 +72,12 @@ class Family:
     """How many ids a reader's own family has. Other families generate any number."""
 
     @property
-    def group(self) -> Literal["in use", "stress", "your own"]:
-        """Where the ids come from: the audit or the public history ("in use"), this suite, or the reader."""
-        return "your own" if self.own is not None else "in use" if self.source else "stress"
+    def group(self) -> Literal["documented", "stress", "your own"]:
+        """Where the ids come from: the audit or the public history ("documented"), this suite, or the reader."""
+        return "your own" if self.own is not None else "documented" if self.source else "stress"
 
     @property
-    def in_use(self) -> bool | None:
+    def documented(self) -> bool | None:
         """Whether such ids occur in the audit or the public history; None for a reader's own ids."""
         return None if self.own is not None else self.source is not None
 
@@ -169,7 +169,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         Family("1 kB", lambda number, source: f"thread_{number}".ljust(1_024, "x")),
     )
 }
-"""The families by name: first those in use, then stress."""
+"""The families by name: first those that are documented, then stress."""
 
 
 def families_by_name(chosen: Families) -> dict[str, Family]:

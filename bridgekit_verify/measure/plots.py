@@ -6,6 +6,7 @@ the same information without colour.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -13,25 +14,25 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
-from bridgekit_verify.measure.drops import count_drops
-from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = [
-    "delivery_figure",
     "draw_rates",
     "frame_grid",
+    "lines_of",
     "new_figure",
     "percents",
+    "printable",
 ]
 
 GREEN: Final = "#009E73"
 VERMILLION: Final = "#D55E00"
-SKY: Final = "#56B4E9"
 BLUE: Final = "#0072B2"
 LOST: Final = "#D9D9D9"
 TEXT_COLOUR: Final = "#222222"
+TITLE_CHARACTERS_PER_INCH: Final = 10.0
 
 STYLE: Final[dict[Any, Any]] = {
     "font.size": 10,
@@ -52,11 +53,38 @@ STYLE: Final[dict[Any, Any]] = {
 
 @contextmanager
 def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
-    """A context manager: yields a figure of that size in inches, to be drawn within the block in the suite's style."""
+    """A context manager: yields a figure of that size in inches, to be drawn within the block in the suite's style.
+
+    A figure of at most 6.5 inches can be read on a screen of 400 pixels. A long title is wrapped.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+        lines = lines_of(title, round(TITLE_CHARACTERS_PER_INCH * width))
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=12, fontweight="bold")
         yield figure
+
+
+def lines_of(text: str, limit: int) -> list[str]:
+    """Return the text's own lines if they fit; otherwise as few lines as possible, of about the same length."""
+    own = text.splitlines()
+    if all(len(line) <= limit for line in own):
+        return own
+    text = " ".join(own)
+    count = len(textwrap.wrap(text, limit))
+    widths = range(len(text) // count, limit + 1)
+    return next(even for width in widths if len(even := textwrap.wrap(text, width)) == count)
+
+
+def printable(text: str) -> str:
+    """Return the text with each character that the font lacks as its escape, such as \\u6771.
+
+    matplotlib would draw a box in its place and print a warning.
+    """
+    known = get_font(findfont("DejaVu Sans")).get_charmap()
+    return "".join(
+        each if ord(each) in known or each == "\n" else each.encode("ascii", "backslashreplace").decode()
+        for each in text
+    )
 
 
 def percents(rates: Sequence[Rate]) -> tuple[list[float], list[list[float]]]:
@@ -84,46 +112,3 @@ def frame_grid(axis: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
     axis.set_yticks([row + 0.5 for row in range(len(rows))], rows, parse_math=False)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-
-
-def _interval(axis: Axes, row: float, rate: Rate) -> None:
-    low, high = (100 * end for end in rate.interval)
-    axis.errorbar(
-        100 * rate.fraction if rate.known else 50,
-        row,
-        xerr=[[100 * rate.fraction - low], [high - 100 * rate.fraction]] if rate.known else [[50], [50]],
-        fmt="none",
-        ecolor=TEXT_COLOUR,
-        elinewidth=1.3,
-        capsize=3,
-    )
-
-
-def delivery_figure(measurements: Sequence[Measurement], labels: Sequence[str], *, title: str) -> Figure:
-    """Draw delivered and misrouted side by side: one dot per measurement, with its interval and its count."""
-    with new_figure(title, 9.0, 1.75 + 0.5 * len(labels)) as figure:
-        left, right = figure.subplots(1, 2, sharey=True)
-        counts = [count_drops(measurement) for measurement in measurements]
-        delivered = [Rate(count.delivered, count.expected) for count in counts]
-        leaked = [Rate(count.dropped_and_leaked, count.expected) for count in counts]
-        _dots(left, "reached their user", delivered, GREEN, "o")
-        _dots(right, "reached another user", leaked, VERMILLION, "D")
-        left.set_yticks(range(len(labels)), labels)
-        left.set_ylim(len(labels) - 0.5, -0.5)
-        return figure
-
-
-def _dots(axis: Axes, heading: str, rates: Sequence[Rate], colour: str, marker: str) -> None:
-    for row, rate in enumerate(rates):
-        _interval(axis, row, rate)
-        if rate.known:
-            axis.plot(100 * rate.fraction, row, marker=marker, color=colour, markersize=9, clip_on=False)
-        axis.text(106, row, f"{rate.k:,} of {rate.n:,}" if rate.known else "unknown", va="center", fontsize=9)
-        axis.axhline(row, color="#EEEEEE", zorder=0)
-    axis.set_title(heading, fontsize=10.5, fontweight="normal")
-    axis.set_xlim(-3, 140)
-    axis.spines["bottom"].set_bounds(0, 100)
-    axis.spines["left"].set_visible(False)
-    axis.set_xticks([0, 25, 50, 75, 100])
-    axis.set_xlabel("events, % (bar: 95 % Wilson interval)")
-    axis.tick_params(axis="y", length=0)

@@ -11,7 +11,7 @@ from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.statistics import Rate
 
-__all__ = ["count_table", "family_table", "latency_table", "loss_table", "rate_table", "transcript"]
+__all__ = ["count_table", "family_table", "loss_table", "rate_table", "transcript"]
 
 EXAMPLE_CHARACTERS: Final = 48
 """Characters of an example id that are shown."""
@@ -21,8 +21,8 @@ def count_table(measurements: Iterable[Measurement], **labels: Sequence[object])
     """Return one row per measurement: what was expected, and what became of it, as counts.
 
     For grids that are chosen and not sampled, where an interval would mean nothing. Columns: variant, runs at once,
-    events expected, delivered, lost, misrouted, with no entitled socket, false success. `labels` are further columns,
-    placed first, with one value per measurement.
+    events expected, delivered, dropped, misrouted, with no entitled socket, false success. `labels` are further
+    columns, placed first, with one value per measurement.
     """
     return _labelled([_counts(measurement) for measurement in measurements], labels)
 
@@ -49,7 +49,7 @@ def _counts(measurement: Measurement) -> dict[str, object]:
         "runs at once": measurement.workload.at_once,
         "expected": verdict.expected,
         "delivered": verdict.delivered,
-        "lost": verdict.lost,
+        "dropped": verdict.lost,
         "misrouted": verdict.misrouted,
         "no socket": verdict.no_socket,
         "false success": verdict.false_success,
@@ -66,12 +66,12 @@ def _delivery(rate: Rate) -> dict[str, object]:
 
 
 def family_table(families: Families = FAMILIES) -> pd.DataFrame:
-    """Return one row per family of thread ids: an example, whether such ids are in use, and where they were found."""
+    """Return one row per family of thread ids: an example, whether such ids are documented, and where."""
     return pd.DataFrame(
         {
             "thread ids": name,
             "example": _shortened(family.threads(1)[0].thread_id),
-            "in use": family.in_use,
+            "documented": family.documented,
             "source": str(family.source or ("your own" if family.own else "chosen as stress")),
         }
         for name, family in families_by_name(families).items()
@@ -83,35 +83,19 @@ def _shortened(thread_id: str) -> str:
 
 
 def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """Return one row per variant, link and reason that lost or misrouted events, with both counts."""
+    """Return one row per variant, link and reason that dropped or misrouted events, with both counts."""
     rows = [
         {
             "variant": measurement.variant.name,
             "link": attribution.link,
             "reason": attribution.reason,
-            "lost": measurement.verdict.losses.get(attribution, 0),
+            "dropped": measurement.verdict.losses.get(attribution, 0),
             "misrouted": measurement.verdict.misroutes.get(attribution, 0),
         }
         for measurement in measurements
         for attribution in measurement.verdict.attributions
     ]
-    return pd.DataFrame(rows, columns=["variant", "link", "reason", "lost", "misrouted"])
-
-
-def latency_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """Return quantiles of the time from emission to the first read, in ms, by variant; missing without arrivals."""
-    rows = []
-    for measurement in measurements:
-        seconds = pd.Series(
-            [row.latency_seconds for row in measurement.ledger if row.latency_seconds is not None],
-            dtype=float,
-        )
-        quantiles = seconds.quantile([0.5, 0.9, 0.99]) * 1_000
-        rows.append(
-            {"variant": measurement.variant.name, "events": len(seconds)}
-            | {f"p{round(100 * level)} ms": value for level, value in quantiles.items()}  # type: ignore[operator]
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["variant", "link", "reason", "dropped", "misrouted"])
 
 
 def transcript(measurement: Measurement, *, frames: int = 10, misrouted: bool = False) -> pd.DataFrame:

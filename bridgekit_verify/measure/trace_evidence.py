@@ -314,7 +314,7 @@ def _of_the_bridge(event: EventCalls) -> Iterator[Problem]:
     receipt = call.result if isinstance(call.result, Receipt) else None
     if published is None:
         unroutable = receipt is not None and receipt.outcome is Outcome.UNROUTABLE
-        reason = f": {receipt.reason}" if receipt is not None and receipt.reason else ""
+        reason = f" ({receipt.reason})" if receipt is not None and receipt.reason else ""
         yield Problem(9, f"{'found no thread' if unroutable else 'passed nothing to the hub'}{reason}")
     elif published.given["thread_id"] != event.thread_id:
         wrong, right = short(published.given["thread_id"]), short(event.thread_id)

@@ -15,11 +15,11 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.textpath import text_to_path
 
-from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR
+from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR, printable
 from bridgekit_verify.measure.trace_steps import LINK_NAMES, NOT_REACHED, REACHED, SOCKET, LinkStep
 from bridgekit_verify.measure.tracing import Trace
 
@@ -97,10 +97,10 @@ def trace_figure(
         _Column(trace, each, event, step, COLUMN if len(traces) > 1 else ONE_COLUMN)
         for trace, each in zip(traces, requests, strict=True)
     ]
-    title = title or f"{event}: " + "; ".join(f"{column.trace.name}, it {column.outcome}" for column in columns)
+    title = title or f"{event} " + " and ".join(f"{column.outcome} ({column.trace.name})" for column in columns)
     # Without mathematical text, because a thread id may contain dollar signs.
     with mpl.rc_context({**STYLE, "text.parse_math": False}):
-        return _drawn(columns, _printable(title))
+        return _drawn(columns, printable(title))
 
 
 def _requests(traces: Sequence[Trace], request: str | Sequence[str]) -> list[str]:
@@ -165,7 +165,7 @@ class _Column:
 
     def _wrapped(self, label: str, text: str, colour: str, *, bold: bool = False) -> Iterator[_Line]:
         room = 72 * (self.width - LABEL - 2 * PADDING)
-        for number, part in enumerate(_wrap(_printable(text), room, bold=bold)):
+        for number, part in enumerate(_wrap(printable(text), room, bold=bold)):
             yield _Line("" if number else label, part, colour, bold)
 
 
@@ -177,12 +177,6 @@ def _without_repetition(step: LinkStep) -> str:
         if message:
             logged = logged.replace(message, "…")
     return logged
-
-
-def _printable(text: str) -> str:
-    """Return the text with each character that the font lacks as its escape, such as \\u6771."""
-    known = get_font(findfont("DejaVu Sans")).get_charmap()
-    return "".join(each if ord(each) in known else each.encode("ascii", "backslashreplace").decode() for each in text)
 
 
 def _wrap(text: str, room: float, size: float = FONT, *, bold: bool = False) -> list[str]:

@@ -28,7 +28,7 @@ SOCKET: Final = 11
 """The number of the step after link 10: the user's socket."""
 LINK_NAMES: Final[Mapping[int, str]] = {
     **{link.number: link.name for link in LINKS},
-    10: "Connections",
+    10: "Hub and sockets",
     SOCKET: "User's socket",
 }
 REACHED: Final = "reached"

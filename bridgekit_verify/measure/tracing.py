@@ -186,10 +186,10 @@ def _ending(event: EventCalls) -> str:
         whom = "in another thread" if readers == [event.user_id] else f"and not by its user, {event.user_id}"
         ending = f"is read by {', '.join(readers)} {whom}"
     elif event.last_link < 8 and event.emission is None:
-        ending = f"is never emitted: the run ends at link {last.link}, {last.name}"
+        ending = f"is never emitted: the run ends at link {last.link} ({last.name})"
     else:
-        ending = f"ends at link {last.link}, {last.name}"
-    reason = "" if wrong is None else f". The cause: link {wrong.link} {wrong.text}"
+        ending = f"ends at link {last.link} ({last.name})"
+    reason = "" if wrong is None else f", because link {wrong.link} {wrong.text}"
     return f"{ending}{reason}.{_caught(last)}{'' if readers else ' No user reads it.'}"
 
 
@@ -204,7 +204,7 @@ def _readers(event: EventCalls) -> list[UserId]:
 
 
 def _spans(numbers: Sequence[int]) -> str:
-    """Return ascending numbers in words: "1 to 5, 9 and 10"."""
+    """Return ascending numbers in words: "1 to 5, 9 and 10", "1 to 3 and 6 to 10"."""
     spans: list[list[int]] = []
     for number in numbers:
         if spans and spans[-1][-1] == number - 1:
@@ -212,6 +212,8 @@ def _spans(numbers: Sequence[int]) -> str:
         else:
             spans.append([number])
     parts = [f"{span[0]} to {span[-1]}" if len(span) > 2 else " and ".join(map(str, span)) for span in spans]
+    if len(parts) > 1 and " and " not in parts[-1]:
+        parts[-2:] = [f"{parts[-2]} and {parts[-1]}"]
     return ", ".join(parts)
 
 

@@ -42,7 +42,9 @@ __all__ = [
 ]
 
 THREADS_PER_FAMILY: Final = 3
-HUB: Final = Link(hub.LINK, "Hub", hub, hub.Hub.publish, "a frame, to each of the thread's sockets", "not in its list")
+HUB: Final = Link(
+    hub.LINK, "Hub and sockets", hub.Hub.publish, "a frame, to each of the thread's sockets", "not in its list"
+)
 """The link after the nine."""
 PARTS: Final[Mapping[int, tuple[str, ...]]] = {
     1: ("start",),
@@ -158,6 +160,14 @@ class Observations:
         self._edge = edge
         self._known: dict[Variant, Observation | DeterministicStartupError] = {}
         self._routes: dict[Variant, list[FamilyRoute]] = {}
+        self._judged: dict[tuple[int, Variant], Judgement] = {}
+
+    def judge(self, number: int, chain: Variant, seen: Observation) -> Judgement:
+        """Return the judgement of a link on the observation of a chain. The caller may change it."""
+        if (number, chain) not in self._judged:
+            self._judged[number, chain] = judge(number, seen)
+        found = self._judged[number, chain]
+        return replace(found, violations=list(found.violations))
 
     async def of(self, chain: Variant) -> Observation | DeterministicStartupError:
         """Return what was recorded in the chain, or why it did not start."""
@@ -201,14 +211,15 @@ def _refused(link: Link, refused: DeterministicStartupError) -> Probe:
 
 async def _answer(link: Link, variant: Variant, observed: Observations) -> Probe:
     number = link.number
-    seen = await observed.of(isolated(variant, number))
+    chain = isolated(variant, number)
+    seen = await observed.of(chain)
     if isinstance(seen, DeterministicStartupError):
         if seen.link == number:
             return _refused(link, seen)
         return Probe(link, ProbeAnswer.UNKNOWN, f"the application did not start: {seen}")
-    found = judge(number, seen)
+    found = observed.judge(number, chain, seen)
     if number == 9:
-        families = judge_families(await observed.routes(isolated(variant, 9)))
+        families = judge_families(await observed.routes(chain))
         found = families if observed.chosen_families else _with(families, found)
     if number == 1 and not found.violations:
         await _judge_checks(variant, found)

@@ -25,6 +25,8 @@ __all__ = ["ABSENT", "Binding", "EmittedEvent", "RecordedCall", "Recording", "re
 ABSENT: Final = object()
 """The result of a call that has not returned, or that raised an error."""
 
+_IMMUTABLE: Final = frozenset({str, int, float, bool, type(None)})
+
 _EMITTERS: Final = {
     "emit_agent_started": ("message", "context"),
     "emit_thinking": ("reasoning", "step_number", "progress_percentage"),
@@ -302,6 +304,16 @@ def _snapshot(value: Any) -> Any:
 
 def _copied(value: Any) -> Any:
     try:
-        return copy.deepcopy(value)
+        return _copy(value)
     except (AttributeError, RecursionError, TypeError, ValueError, copy.Error):
         return value  # a payload may hold anything; what cannot be copied is compared by identity
+
+
+def _copy(value: Any) -> Any:
+    """Return a deep copy. JSON values are copied here, because `copy.deepcopy` takes several times as long."""
+    kind = type(value)
+    if kind is dict:
+        return {key: _copy(each) for key, each in value.items()}
+    if kind is list:
+        return [_copy(each) for each in value]
+    return value if kind in _IMMUTABLE else copy.deepcopy(value)

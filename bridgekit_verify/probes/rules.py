@@ -70,13 +70,15 @@ class Judgement:
 
     @property
     def evidence(self) -> str:
-        """The first violation of each kind and their number, one sentence each, without the last full stop."""
+        """The first violation of each kind and the number of others, one sentence each, without the last full stop."""
         by_kind: dict[ViolationKind, list[str]] = defaultdict(list)
         for kind, text in self.violations:
             by_kind[kind].append(text)
-        first = [texts[0] + (f" (first of {len(texts)} cases)" if texts[1:] else "") for texts in by_kind.values()]
-        text, *others = first[:MOST_KINDS_SHOWN] or [""]
-        return ". ".join([text, *(other[:1].upper() + other[1:] for other in others)])
+        return ". Also, ".join(f"{texts[0]}{_more(len(texts) - 1)}" for texts in [*by_kind.values()][:MOST_KINDS_SHOWN])
+
+
+def _more(count: int) -> str:
+    return f" (and {count:,} more {'case' if count == 1 else 'cases'})" if count else ""
 
 
 def shown(value: object) -> str:
@@ -92,32 +94,49 @@ def label(request: str) -> str:
 
 def difference(given: object, found: object, path: str) -> str | None:
     """Return where two values differ first, or None. Types, the order of keys and the last digit of a float count."""
+    # Most values are equal, and naming the places within them would take several times as long.
+    return None if _identical(given, found) else _first_difference(given, found, path)
+
+
+def _identical(given: object, found: object) -> bool:
+    """Return whether two values have no difference. False also for equal values of different types."""
+    if type(given) is not type(found):
+        return False
+    if isinstance(given, dict) and isinstance(found, dict):
+        return list(given) == list(found) and all(map(_identical, given.values(), found.values()))
+    if isinstance(given, (list, tuple)) and isinstance(found, (list, tuple)):
+        return len(given) == len(found) and all(map(_identical, given, found))
+    return repr(given) == repr(found) if isinstance(given, float) else bool(given == found)
+
+
+def _first_difference(given: object, found: object, path: str) -> str | None:
     if type(given) is not type(found):
         if isinstance(given, Mapping) and isinstance(found, Mapping):
-            return difference(dict(given), dict(found), path)
+            return _first_difference(dict(given), dict(found), path)
         if not (isinstance(given, str) and isinstance(found, str)):
             return f"{path} is {shown(found)} instead of {shown(given)}"
     if isinstance(given, dict) and isinstance(found, dict):
         if list(given) != list(found):
             return f"{path} has the keys {shown(list(found))} instead of {shown(list(given))}"
-        return next((d for key in given if (d := difference(given[key], found[key], f"{path}[{shown(key)}]"))), None)
+        keys = (d for key in given if (d := _first_difference(given[key], found[key], f"{path}[{shown(key)}]")))
+        return next(keys, None)
     if isinstance(given, (list, tuple)) and isinstance(found, (list, tuple)):
         if len(given) != len(found):
             return f"{path} has {len(found)} items instead of {len(given)}"
         pairs = enumerate(zip(given, found, strict=True))
-        return next((d for place, (a, b) in pairs if (d := difference(a, b, f"{path}[{place}]"))), None)
+        return next((d for place, (a, b) in pairs if (d := _first_difference(a, b, f"{path}[{place}]"))), None)
     equal = repr(given) == repr(found) if isinstance(given, float) else given == found
     return None if equal else f"{path} is {shown(found)} instead of {shown(given)}"
 
 
 def canonical(value: object) -> Hashable:
     """Return a hashable form of a value that is equal exactly if `difference` finds none."""
-    if isinstance(value, Mapping):
-        return ("object", *[(key, canonical(each)) for key, each in value.items()])
+    if isinstance(value, str):  # the most frequent type, and the check for a mapping is slow
+        return str(value)
     if isinstance(value, (list, tuple)):
         return ("array", *map(canonical, value))
-    if isinstance(value, str):
-        return str(value)
+    if isinstance(value, (dict, Mapping)):
+        return ("object", *[(key, canonical(each)) for key, each in value.items()])
     if isinstance(value, float):
         return ("float", repr(value))
     return (type(value).__name__, repr(value))

@@ -268,7 +268,7 @@ def _judge_receipt(link: Judgement, seen: Observation, published: _Published) ->
         link.expect(
             read <= receipt.sockets <= read + leaving,
             ViolationKind.FALSE_RECEIPT,
-            f"{what}, but {_sockets(read)} read it: the receipt states {receipt.sockets}",
+            f"{what} to {_sockets(receipt.sockets)}, but {_sockets(read)} read it",
         )
     elif receipt.outcome is Outcome.RELAYED:
         link.expect(

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from bridgekit_verify.links import LINKS
-from bridgekit_verify.probes.probes import Probe
+from bridgekit_verify.probes.probes import Probe, ProbeAnswer
 
 __all__ = ["chain_table", "probe_table", "status_table"]
+
+_WORDS = {ProbeAnswer.HOLDS: "works", ProbeAnswer.DOES_NOT_HOLD: "fails", ProbeAnswer.UNKNOWN: "unknown"}
+"""The answers in the words of the report: a link works or fails, and a claim holds or does not hold."""
 
 
 def chain_table() -> pd.DataFrame:
@@ -33,7 +36,7 @@ def probe_table(probes: Iterable[Probe]) -> pd.DataFrame:
             "link": probe.link.number,
             "name": probe.link.name,
             "audit says": probe.link.reported,
-            "when run": str(probe.answer),
+            "when run": _WORDS[probe.answer],
             "evidence": probe.evidence,
         }
         for probe in probes
@@ -41,9 +44,9 @@ def probe_table(probes: Iterable[Probe]) -> pd.DataFrame:
 
 
 def status_table(probes: Mapping[str, Sequence[Probe]]) -> pd.DataFrame:
-    """Return one row per link and one column per variant: whether the link holds."""
+    """Return one row per link and one column per variant: whether the link works."""
     frame = pd.DataFrame({"link": [link.number for link in LINKS], "name": [link.name for link in LINKS]})
     frame["audit says"] = [link.reported for link in LINKS]
     for variant, answers in probes.items():
-        frame[variant] = [str(probe.answer) for probe in answers]
+        frame[variant] = [_WORDS[probe.answer] for probe in answers]
     return frame

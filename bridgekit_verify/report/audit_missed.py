@@ -25,6 +25,8 @@ __all__ = [
 EMBEDDED_DIGITS = 8
 OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
+SEARCHED = {"signed, verified": "signed run ids", "carried": "events that carry their thread"}
+"""How the searches for a leak find the thread, apart from Fix 1."""
 
 
 def shared_agent_claim(study: SharedAgentStudy) -> Finding:
@@ -40,12 +42,13 @@ def shared_agent_claim(study: SharedAgentStudy) -> Finding:
         answer=f"With {most} runs at once, another user reads {shared[-1].counts} events of an agent that all runs"
         f" share, and {fresh[-1].counts} events of agents that are new for each run.",
         evidence=(
-            "Every count with the shared agent is the predicted one: of n runs, c at a time, the agent keeps the events"
-            " of one run in each of the ⌈n / c⌉ groups, and sends the others' events to the wrong user."
+            "Every count with the shared agent equals the prediction. If n runs are active c at a time, they form"
+            " ⌈n / c⌉ groups. In each group, the events of one run reach their user, and those of the other runs reach"
+            " that user instead."
             if study.is_closed_form()
-            else "The counts with the shared agent differ from the closed form.",
-            "On the chain as committed this defect is hidden, because no event arrives. It appears when the losses are"
-            " repaired.",
+            else "The counts with the shared agent differ from the predicted ones.",
+            "On the chain as committed, no event arrives, so this defect has no effect. Users notice it when the losses"
+            " are repaired.",
             "The runs take each step together, which is the worst case. With less overlap, fewer events go wrong.",
         ),
         rule="Holds if no event of the shared agent reaches another user, at any number of concurrent runs.",
@@ -64,12 +67,12 @@ def leak_claim(study: LeakStudy) -> Finding:
         reported="fix",
         verdict=verdict_of(leaky.misrouted == 0),
         answer=f"The events of thread {thread!r} are sent to thread {lands!r}. Over real sockets, {leaky.misrouted:,}"
-        f" of {leaky.expected:,} events reach another user; on the sound chain {sound.misrouted:,} of"
-        f" {sound.expected:,}.",
+        f" of {leaky.expected:,} events reach another user. On the sound chain, {sound.misrouted:,} of"
+        f" {sound.expected:,} do.",
         evidence=tuple(
-            f"The same search where the thread is {search.round_trip.replace(', ', ' and ')}:"
-            f" {'a pair was found' if search.leak else 'no such pair was found'} among {search.tried:,} pairs,"
-            f" and {search.correct.counts} ids led to their own thread."
+            f"With {SEARCHED.get(search.round_trip, search.round_trip)}, the same search finds"
+            f" {'a pair' if search.leak else 'no pair'} among {search.tried:,} pairs, and {search.correct.counts} ids"
+            " lead to their own thread."
             for search in study.searches[1:]
         ),
         before=(leaky.delivered, leaky.expected),
@@ -88,19 +91,19 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
     committed = study.of("as committed").verdict
     return Finding(
         id="missed-truth",
-        title="“Sent” does not mean delivered",
+        title='"Sent" does not mean delivered',
         claim="An event that the bridge reports as sent has reached its user.",
         reported="log",
         verdict=verdict_of(not false),
         answer=f"On the chain {worst.variant.name!r}, {worst.verdict.false_success:,} of {_events(worst):,}"
-        f" events are reported as sent and never reached their user; on the sound chain {sound.false_success:,} of"
-        f" {_events(study.of('sound')):,}.",
+        f" events are reported as sent but do not reach their user. On the sound chain, {sound.false_success:,} of"
+        f" {_events(study.of('sound')):,} are.",
         evidence=(
             "Events falsely reported as sent:"
-            f" {', '.join(f'{name} {count:,}' for name, count in false.items()) or 'none'}.",
-            f"As committed, the bridge reports {committed.false_success:,} of {_events(study.of('as committed')):,}"
-            f" events falsely as sent; it returned a receipt for {committed.acknowledged:,}. Once Fix 1 lets events"
-            " reach the hub, its answer is “sent”, whether or not a socket is open.",
+            f" {', '.join(f'{count:,} ({name})' for name, count in false.items()) or 'none'}.",
+            f"As committed, the bridge returns a receipt for {committed.acknowledged:,} of"
+            f" {_events(study.of('as committed')):,} events, and reports {committed.false_success:,} falsely as sent."
+            " With Fix 1, events reach the hub. Their receipt is 'sent' even if no socket is open.",
             "An accurate receipt is about sockets, not users. Experiment: on a chain that is sound except that runs"
             f" share an agent, {shared.false_success:,} of {_events(study.of('link 5 broken')):,} events are reported"
             " as sent, although only another user read them.",
@@ -127,8 +130,8 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
     sizes = [rate.n for row in late for rate in row.by_lateness.values()] + [row.arrived.n for row in elsewhere]
     return Finding(
         id="missed-lifecycles",
-        title="Fix 3 over the life of a run",
-        claim="A dict of runs and threads in one process is the robust solution.",
+        title="Fix 3 loses or leaks events over the life of a run",
+        claim="Fix 3, a dict of runs and threads in one process, is the robust solution.",
         reported="fix",
         verdict=verdict_of(rerouted.wrong_user == 0 and not loses and not loses_elsewhere),
         answer=_lifecycle_answer(rerouted.wrong_user, loses=loses, loses_elsewhere=loses_elsewhere),
@@ -157,8 +160,10 @@ def _lifecycle_answer(wrong_user: int, *, loses: bool, loses_elsewhere: bool) ->
 
 
 def _process_sentence(row: ProcessDelivery) -> str:
-    where = {"the registering process": "In the registering process"}.get(row.process, f"In {row.process}")
-    return f"{where}, given the {row.address}, {_subject(row.variant)} delivers {row.arrived.counts} events."
+    where = row.process.replace(", restarted", " after its restart").replace(
+        ", registered there", " that registers the run"
+    )
+    return f"In {where}, {_subject(row.variant)} delivers {row.arrived.counts} events that carry their {row.address}."
 
 
 def _subject(variant: str) -> str:
@@ -166,15 +171,15 @@ def _subject(variant: str) -> str:
 
 
 def _late_evidence(study: LifecycleStudy) -> list[str]:
-    """Return late deliveries within and after the grace period; their sum would depend on the chosen delays."""
+    """Return late deliveries within and after the grace period. Their sum would depend on the chosen delays."""
     lines = []
     for row in study.late:
         late = _after_the_end(row)
         within = _sum([rate for seconds, rate in late.items() if seconds < GRACE_SECONDS])
         after = _sum([rate for seconds, rate in late.items() if seconds >= GRACE_SECONDS])
         lines.append(
-            f"After a run's end, given the {row.address}, {_subject(row.variant)} delivers {within.counts} events"
-            f" within {GRACE_SECONDS:.0f} s, and {after.counts} later."
+            f"If an event carries its {row.address}, {_subject(row.variant)} delivers {within.counts} events within"
+            f" {GRACE_SECONDS:.0f} s after the run's end, and {after.counts} later."
         )
     return lines
 
@@ -195,7 +200,7 @@ def collision_claim(study: CollisionStudy) -> Finding:
     )
     users = next(row for (runs_of, chain), row in rows.items() if runs_of == "two users" and chain != "sound")
     points = study.rates()
-    inside = points[(points["from %"] <= points["expected %"]) & (points["expected %"] <= points["to %"])]
+    inside = points[(points["from %"] <= points["predicted %"]) & (points["predicted %"] <= points["to %"])]
     met = study.curves[EMBEDDED_DIGITS]
     at, most = max(met.items(), key=lambda point: point[0])
     return Finding(
@@ -208,10 +213,10 @@ def collision_claim(study: CollisionStudy) -> Finding:
         f" the odds are even after {runs_until_collision(EMBEDDED_DIGITS):,} runs.",
         evidence=(
             f"The bound lies within the 95 % interval of {len(inside)} of {len(points)} measured points.",
-            f"Two runs of one thread that share an id: {thread['delivered']} of {thread['expected']} events arrive. The"
-            f" run id of {thread['frames of two runs']} frames does not show which of the two runs they belong to.",
-            "For comparison, a collision of the audited 12 digits has even odds after"
-            f" {runs_until_collision(OPAQUE_DIGITS):,} runs over all threads. If we force one, with Fix 3,"
+            f"If two runs of one thread share an id, {thread['delivered']} of {thread['expected']} events arrive. In"
+            f" {thread['frames of two runs']} frames, the run id does not show which of the two runs they belong to.",
+            "With the 12 digits of the audited code, the odds of a collision are even after"
+            f" {runs_until_collision(OPAQUE_DIGITS):,} runs over all threads. In a forced collision with Fix 3,"
             f" {users[OTHERS]} of {users['expected']} events reach another user.",
         ),
         rule="Holds if no trial with eight digits had a collision.",

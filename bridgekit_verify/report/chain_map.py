@@ -13,8 +13,8 @@ from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR
 
 __all__ = ["chain_map", "chain_map_text"]
 
-CONNECTIONS: Final = (10, "Connections", "the frame, to each socket of the thread", "not examined")
-ROWS: Final = (*((link.number, link.name, link.output, link.reported) for link in LINKS), CONNECTIONS)
+HUB_AND_SOCKETS: Final = (10, "Hub and sockets", "the frame, to each socket of the thread", "not examined")
+ROWS: Final = (*((link.number, link.name, link.output, link.reported) for link in LINKS), HUB_AND_SOCKETS)
 WIDTH: Final = 6.1
 HEIGHT: Final = 0.56
 GAP: Final = 0.16
@@ -38,7 +38,7 @@ def chain_map(title: str = "The path of an event: ten links, and the audit's sta
         axis.set_ylim(height, 0)
         axis.axis("off")
         axis.text(0.1, 0.22, title, fontsize=11.5, fontweight="bold", va="center")
-        axis.text(WIDTH - 0.12, TOP - 0.12, "the audit", fontsize=8, color="#666666", ha="right", va="center")
+        axis.text(WIDTH - 0.12, TOP - 0.12, "status in the audit", fontsize=8, color="#666666", ha="right", va="center")
         for index, (number, name, output, reported) in enumerate(ROWS):
             top = TOP + index * (HEIGHT + GAP)
             middle, broken = top + HEIGHT / 2, reported == "broken"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bridgekit_verify.measure.statistics import percent
 from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, BEFORE, REPAIRS, DropTables, Fate, Step
 from bridgekit_verify.report.summary import of
 
-__all__ = ["Bar", "ChartRow", "bar", "chart"]
+__all__ = ["Bar", "ChartRow", "bar", "chart", "unchanged"]
 
 CHART_LABELS: Final = {
     BEFORE: "no fix",
@@ -96,6 +97,15 @@ def chart(tables: DropTables) -> dict[str, tuple[ChartRow, ...]]:
     others = (ChartRow("2, 3 and 4", _total(without), None),) if without else ()
     groups = {"The audit's fixes": fixes, "The repairs, one after another": repairs, "Without repair 1": others}
     return {title: rows for title, rows in groups.items() if rows}
+
+
+def unchanged(rows: Sequence[ChartRow]) -> Bar | None:
+    """Return one bar for the code as committed if every row of both chains has the same one; None otherwise."""
+    first = rows[0].committed
+    if len(rows) < 2 or first is None or len(first.parts) > 1:
+        return None
+    same = all(row.committed == first and row.reported is not None for row in rows)
+    return replace(first, text=f"{first.text} without any fix, and after each fix") if same else None
 
 
 def _total(found: Fate) -> Bar:

@@ -80,8 +80,8 @@ def link_claim(study: LinkStudy) -> Finding:
             f"Experiment: with the link broken on purpose ({before.variant.summary}), {delivered}."
             if broken_on_purpose
             else f"{_parts_as_committed(link.number, before.variant)}, {delivered}.",
-            f"{'Sound' if broken_on_purpose else 'Repaired'}, {_reading(after)}. {_PROBE_PHRASES[study.sound.answer]}:"
-            f" {study.sound.evidence}.",
+            f"With the link {'sound' if broken_on_purpose else 'repaired'}, {_reading(after)}."
+            f" {_PROBE_PHRASES[study.sound.answer]}: {study.sound.evidence}.",
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(after.verdict.delivered, after.verdict.expected),
@@ -106,14 +106,14 @@ def _parts_as_committed(link: int, broken: Variant) -> str:
 
 
 _RUN_PHRASES: dict[RunAnswer, str] = {
-    "works": "As committed, it works",
-    "fails": "As committed, it fails",
-    "unknown": "As committed, its test gave no result",
+    "works": "As committed, the link works",
+    "fails": "As committed, the link fails",
+    "unknown": "As committed, the link's test gave no result",
 }
 _PROBE_PHRASES = {
-    ProbeAnswer.HOLDS: "It then passes its test",
-    ProbeAnswer.DOES_NOT_HOLD: "It then still fails its test",
-    ProbeAnswer.UNKNOWN: "Its test then gave no result",
+    ProbeAnswer.HOLDS: "The link then passes its test",
+    ProbeAnswer.DOES_NOT_HOLD: "The link then still fails its test",
+    ProbeAnswer.UNKNOWN: "The link's test then gave no result",
 }
 
 
@@ -131,7 +131,7 @@ async def connection_claim(*, seed: int) -> Finding:
         audit_right="not examined",
         works=works,
         answer=f"{_RUN_PHRASES[works]}: {committed.evidence}.",
-        evidence=(f"{_PROBE_PHRASES[sound.answer].replace('It then', 'Repaired, it')}: {sound.evidence}.",),
+        evidence=(f"In the sound chain: {sound.evidence}.",),
         sound=sound.answer.value,
         sample=committed.sample,
     )
@@ -153,23 +153,35 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
         reported="broken",
         verdict=verdict,
         works="fails" if broken else "unknown" if unknown else "works",
-        answer=f"Run as committed, {len(broken)} of {len(committed)} links fail:"
-        f" {', '.join(map(str, broken)) or 'none'}. The audit names {', '.join(map(str, reported_broken)) or 'none'}."
-        + (f" Without a result: {', '.join(map(str, unknown))}." if unknown else ""),
+        answer=f"As committed, {len(broken)} of {len(committed)} links fail{_named(broken)}. The audit calls"
+        f" {_links(reported_broken)} broken." + (f" The tests of {_links(unknown)} gave no result." if unknown else ""),
         evidence=tuple(
             f"{probe.link.title}: {probe.evidence}." for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(after.verdict.delivered, after.verdict.expected),
-        sample=min((probe.sample for probe in committed if probe.sample is not None), default=None),
+        sample=_smallest_of(committed),
     )
 
 
+def _named(links: Sequence[int]) -> str:
+    return f": {_listed(links)}" if links else ""
+
+
+def _smallest_of(probes: Sequence[Probe]) -> Sample | None:
+    """Return the smallest sample of a link's test, with the link: startup, for example, is called once."""
+    count, link, unit = min(
+        ((probe.sample.count, probe.link.number, probe.sample.unit) for probe in probes if probe.sample is not None),
+        default=(0, 0, ""),
+    )
+    return Sample(count, f"{unit} of link {link}") if unit else None
+
+
 FIX_CLAIMS: Final = {
-    1: ("fix 1", "With the thread id inside the run id, events find their thread (Fix 1, critical, a single line)."),
+    1: ("fix 1", "With the thread id inside the run id, the bridge finds the thread (Fix 1, critical, a single line)."),
     2: (
         "fix 2 as written",
-        "Parsing the run id, then asking the orchestrator, resolves the thread (Fix 2, a backup to Fix 1).",
+        "The bridge finds the thread if it parses the run id and then queries the orchestrator (Fix 2, a backup).",
     ),
     3: ("fix 3", "A service that stores the thread of each run finds the run's thread (Fix 3, optional)."),
 }
@@ -192,8 +204,8 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
         reported="fix",
         verdict=verdict_of(not dropping and not leaking, known=study.known),
         works="unknown" if not committed.expected else "works" if committed.complete else "fails",
-        answer=f"As committed: {committed.delivered:,} of {committed.expected:,} events delivered. If only link 9 were"
-        f" broken, {study.summary(name)}",
+        answer=f"As committed, {committed.delivered:,} of {committed.expected:,} events reach their user. With only"
+        f" link 9 broken, {study.summary(name)}",
         evidence=(
             f"Kinds whose events do not reach their user: {', '.join(dropping) or 'none'}.",
             f"Kinds whose events reach another user: {', '.join(leaking) or 'none'}.",
@@ -205,7 +217,7 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
         ),
         before=(before.k, before.n),
         after=(example.k, example.n),
-        counted=f"{study.example_family}, if only link 9 were broken",
+        counted=f"{study.example_family}, with only link 9 broken",
         sample=smallest_sample_of(study.over_families(name)),
     )
 
@@ -303,10 +315,12 @@ def lost_claim(drops: FixDrops) -> Finding:
 
 def _links(numbers: Sequence[int]) -> str:
     """Return links in words: "link 9", "links 8 and 9", "no link"."""
-    if not numbers:
-        return "no link"
+    return f"link{'s' if len(numbers) > 1 else ''} {_listed(numbers)}" if numbers else "no link"
+
+
+def _listed(numbers: Sequence[int]) -> str:
     *first, last = map(str, numbers)
-    return f"links {', '.join(first)} and {last}" if first else f"link {last}"
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _stopping(links: Sequence[int]) -> str:

@@ -87,7 +87,7 @@ class Kind(Fate):
     """One kind of thread id."""
 
     name: str
-    in_use: bool
+    documented: bool
     """Whether it occurs in the audit or the public history; otherwise it was chosen as a stress test."""
     false_success: int
     """Events that the bridge reported as sent and that their user did not read."""
@@ -188,7 +188,9 @@ def read_drop_tables(report: Report) -> DropTables:
     """Read the tables of notebook 10. Raises MalformedTable."""
     rates = report.table("drop_rates")
     return DropTables(
-        steps=_steps(_records(report, "drop_rates", "chain", "step", "thread ids", "in use", "false success", *_FATE)),
+        steps=_steps(
+            _records(report, "drop_rates", "chain", "step", "thread ids", "documented", "false success", *_FATE)
+        ),
         repairs=_repairs(report),
         subsets=tuple(
             Subset(*_counts("repair_subsets", row), repairs=frozenset(name for name in REPAIRS if row[name]))
@@ -219,13 +221,13 @@ def _steps(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Step]:
         kind = Kind(
             *_counts("drop_rates", row),
             name=str(row["thread ids"]),
-            in_use=bool(row["in use"]),
+            documented=bool(row["documented"]),
             false_success=_count("drop_rates", row, "false success"),
         )
         kinds.setdefault((row["chain"], row["step"]), []).append(kind)
-    # The kinds in use come first, so that the chart can separate them from the stress tests.
+    # The documented kinds come first, so that the chart can separate them from the stress tests.
     return {
-        (chain, name): Step(chain, name, tuple(sorted(members, key=lambda kind: not kind.in_use)))
+        (chain, name): Step(chain, name, tuple(sorted(members, key=lambda kind: not kind.documented)))
         for (chain, name), members in kinds.items()
     }
 

@@ -37,13 +37,13 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
         " sends one to another user, where the server keeps a log and clients resume.",
         reported=OURS,
         verdict=verdict_of(holds) if guaranteed else "unknown",
-        answer=f"Lost in silence: {matrix.silent_losses.counts} events, in {len(guaranteed)} trials with a log."
-        f" Misrouted: {matrix.misrouted:,} frames. Without a log, {len(lossy)} of {len(unprotected)} faults lose events"
-        f" in silence: {', '.join(lossy) or 'none'}.",
+        answer=f"In {len(guaranteed)} trials with a log, {matrix.silent_losses.counts} events are lost in silence, and"
+        f" {matrix.misrouted:,} frames are misrouted. Without a log, {len(lossy)} of {len(unprotected)} faults lose"
+        f" events in silence: {', '.join(lossy) or 'none'}.",
         evidence=(
             *(
-                f"{trial.delivery.name}, {trial.fault.name}: {trial.verdict.lost_signalled:,} of"
-                f" {trial.verdict.expected:,} events lost; the server sent each client a gap that names them."
+                f"In mode {trial.delivery.name} with the fault {trial.fault.name}, {trial.verdict.lost_signalled:,} of"
+                f" {trial.verdict.expected:,} events are lost, and each client receives a gap for them."
                 for trial in signalled
             ),
             *(f"Not finished in time: {what}." for what in unfinished),
@@ -75,12 +75,12 @@ def timeline_claim(trials: list[Trial]) -> Finding:
     return Finding(
         id="fault-timeline",
         title="Events emitted during a fault arrive late, and none is lost",
-        claim="What agents emit during a fault reaches the user when the fault is over.",
+        claim="Events that are emitted during a fault reach the user when the fault is over.",
         reported=OURS,
         verdict=verdict_of(not any(lost)) if known or any(lost) else "unknown",
         answer=f"Of {sum(emitted):,} events emitted during a fault, {sum(map(len, arrived)):,} arrived and"
         f" {sum(lost):,} were lost. The latest arrived {longest:.2f} s after its emission.",
-        rule="Holds if every event emitted during a fault arrives; unknown if a fault had no such event.",
+        rule="Holds if every event emitted during a fault arrives. Unknown if a fault had no such event.",
         sample=Sample(min(emitted), "events") if known else None,
     )
 
@@ -98,21 +98,22 @@ def windows_claim(study: WindowStudy) -> Finding:
     return Finding(
         id="fault-windows",
         title="How long a user may be offline",
-        claim="At most once, a user loses every event from the last one read to the next subscription. With a log, a"
-        " user loses none until more are missed than the log retains, and then all of them, with a signalled gap.",
+        claim="Without a log, a user loses every event between the last one read and the next subscription. With a log,"
+        " a user loses no event unless more are missed than the log retains. Then all missed events are lost, and the"
+        " client receives a gap.",
         reported=OURS,
         verdict=_windows_verdict(study, outside, silent),
         answer=f"In {len(study.windows) - len(outside)} of {len(study.windows)} windows, the loss while offline agrees"
-        f" with the prediction. In {exact}, it equals the prediction. {_retained(resumed)}:"
+        f" with the prediction. In {exact}, it equals the prediction. {_retained(resumed)},"
         f" {silent:,} events were lost in silence.",
         evidence=tuple(
             f"{window.trial.delivery.name}, offline for {window.offline_seconds:.2f} s: {window.predicted.k:,}"
             f" predicted, {window.lost.counts} lost."
             for window in outside
         ),
-        rule="Holds if the two counts are equal in every window without a log, and nothing is lost in silence with one."
-        f" With a log they may differ by one step ({EVENTS_A_STEP} events) for each reconnection, because the server"
-        " does not confirm where a resumed subscription starts.",
+        rule="Holds if the two counts are equal in every window without a log, and nothing is lost in silence with a"
+        f" log. With a log, they may differ by one step ({EVENTS_A_STEP} events) for each reconnection, because the"
+        " server does not confirm where a resumed subscription starts.",
         sample=_smallest([window.trial for window in study.windows]),
     )
 
@@ -123,12 +124,12 @@ def _windows_verdict(study: WindowStudy, outside: list[Window], silent: int) -> 
 
 def _retained(resumed: list[Window]) -> str:
     if not resumed:
-        return "With a log, nothing was measured"
+        return "With a log, where nothing was measured"
     return f"With {resumed[0].trial.delivery.keep_events:,} events retained per thread"
 
 
 def stall_claim(study: StallStudy) -> Finding:
-    """Test that a socket that stops reading delays neither the other sockets of its thread nor the agent."""
+    """Test that a socket that stops reading delays the agent and the other sockets of its thread only briefly."""
     ours = study.of(BRIDGEKIT.name)
     others = [stall for stall in study.stalls if stall is not ours]
     waiting = [stall for stall in others if stall.longest_wait >= WAITS_SHARE * stall.stalled_seconds]
@@ -140,18 +141,19 @@ def stall_claim(study: StallStudy) -> Finding:
     )
     return Finding(
         id="fault-stall",
-        title="A slow reader does not delay the other sockets",
-        claim="A socket that stops reading delays neither the other sockets of its thread nor the agent.",
+        title="A slow reader delays the other sockets only briefly",
+        claim="A socket that stops reading delays the agent and the other sockets of its thread only until the server"
+        " closes it.",
         reported=OURS,
         verdict=verdict_of(holds) if ours.during or not complete else "unknown",
         answer=f"While one socket read nothing for {ours.stalled_seconds:.2f} s, the other sockets read"
-        f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events, {_ms(ours.median_during)} late (median)."
-        f" Before the stall, the median was {_ms(ours.median_before)}. The longest emission took"
+        f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events with a median delay of"
+        f" {_ms(ours.median_during)}. Before, it was {_ms(ours.median_before)}. The longest emission took"
         f" {_ms(ours.longest_wait)}. Of {len(others)} servers that send to one socket after the"
-        f" other, {len(waiting)} waited for the slow one.",
+        f" other, {len(waiting)} waited for the slow socket.",
         evidence=tuple(_wait_of(stall) for stall in others),
-        rule=f"Holds if every event was read, the median delay is below {LATE_SHARE:.0%} of the stall, and no emission"
-        f" took {WAITS_SHARE:.0%} of it or more.",
+        rule=f"Holds if every event was read, the median delay is below {100 * LATE_SHARE:g} % of the stall, and no"
+        f" emission took {100 * WAITS_SHARE:g} % of it or more.",
         sample=Sample(len(ours.during), "reads") if ours.during else Sample(ours.events, "events"),
         timing="how late the other sockets read, and how long an emission takes",
     )

@@ -46,7 +46,7 @@ CLAIM_GROUPS: Final = {
 }
 """Titles of the groups of claims by the start of a finding's id; the longest start decides."""
 MISSED: Final = "What the audit missed"
-PARTS: Final = {"missed": MISSED, "fault": "Faults", "scale": "Scale", "trust": "Validation"}
+PARTS: Final = {"missed": MISSED, "fault": "Faults", "scale": "Scale", "trust": "Validation", "backend": "Backends"}
 """Titles of the sections by the first word of a finding's id. Those after the first are part two, for engineers."""
 WHOLE_CHAIN: Final = "chain"
 _NUMBER = re.compile(r"\d+")
@@ -93,8 +93,8 @@ def startup_note(links: Sequence[LinkStatus], tables: DropTables) -> str:
     if not fails or not repaired or "1" in repaired:
         return ""
     return (
-        "No repair changes link 1: its startup check stops no event, but it does not detect these defects. After the"
-        " repairs, replace it with a check that can fail."
+        "No repair changes link 1: its startup check stops no event, and detects none of these defects. After the"
+        " repairs, replace this check with one that can fail."
     )
 
 
@@ -144,12 +144,12 @@ class Headline:
         yes, worded, no = (counted[name] for name in ("yes", "as worded, but insufficient", "no"))
         parts = [
             f"{yes} {'is' if yes == 1 else 'are'} right",
-            f"{worded} {'is' if worded == 1 else 'are'} right as worded, but insufficient",
             f"{no} {'is' if no == 1 else 'are'} wrong",
+            f"{worded} {'is' if worded == 1 else 'are'} right as worded, but insufficient",
         ]
         if counted["unknown"]:
             parts.append(f"{counted['unknown']} could not be judged")
-        return f"Of the audit's verdicts on {self.links} links, {', '.join(parts[:-1])} and {parts[-1]}."
+        return f"Of the audit's verdicts on {self.links} links, {', '.join(parts[:-1])}, and {parts[-1]}."
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -244,11 +244,6 @@ def smallest_sample(report: Report) -> Finding | None:
     """Return the finding whose verdict rests on the smallest sample; None if no finding states one."""
     findings = [f for f, _ in all_findings(report).values() if f.sample is not None and f.verdict != "unknown"]
     return min(findings, key=lambda finding: (finding.sample, finding.id), default=None)
-
-
-def without_sample(report: Report) -> list[Finding]:
-    """Return the findings with a known verdict that do not state the size of their sample."""
-    return [f for f, _ in all_findings(report).values() if f.sample is None and f.verdict != "unknown"]
 
 
 def timed_findings(report: Report) -> list[Finding]:

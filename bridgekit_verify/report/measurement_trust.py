@@ -28,7 +28,7 @@ def mutation_claim(mutations: pd.DataFrame) -> Finding:
         reported=OURS,
         verdict=verdict_of(exact.k == exact.n) if exact.known else "unknown",
         answer=f"{exact.counts} mutations of a recorded history, alone and in pairs, are reported exactly.",
-        evidence=tuple(f"Not exactly: {what}." for what in missed),
+        evidence=tuple(f"Not reported exactly: {what}." for what in missed),
         rule="Holds if each reported verdict equals the expected one in every count, link and reason.",
         sample=Sample(exact.n, "mutations") if exact.known else None,
     )
@@ -74,7 +74,7 @@ def coverage_claim(coverage: pd.DataFrame) -> Finding:
         verdict_of(holds),
         f"Over {inside.n} combinations of rate and size, the exact coverage is {100 * mean:.1f} % on average. The"
         f" simulation agrees with it in {inside.counts}.",
-        (f"The lowest is {lowest['exact %']:.1f} %, at p = {lowest['p']:.3g} and n = {lowest['n']:.0f}.",),
+        (f"The lowest coverage is {lowest['exact %']:.1f} %, at p = {lowest['p']:.3g} and n = {lowest['n']:.0f}.",),
         inside,
     )
 
@@ -90,8 +90,8 @@ def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], 
         answer=answer,
         evidence=evidence,
         rule=f"Holds if the mean exact coverage is within {100 * COVERAGE_TOLERANCE:.0f} percentage points of"
-        f" {CONFIDENCE:.0%}, and no more simulations disagree than chance explains (probability {CHANCE:.1%})."
-        + allowed,
+        f" {100 * CONFIDENCE:g} %, and no more simulations disagree than chance explains (probability"
+        f" {100 * CHANCE:g} %)." + allowed,
         sample=None if inside is None else Sample(inside.n, "combinations"),
     )
 
@@ -111,15 +111,17 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
         " delivery is the known one.",
         reported=OURS,
         verdict=verdict_of(holds) if checks else "unknown",
-        answer=f"Without chance (offline users, p = 0, p = 1), {len(exact) - len(unequal)} of {len(exact)} counts are"
-        f" the known ones. Random loss: in {len(sampled) - len(outside)} of {len(sampled)}, the 95 % interval contains"
-        f" the known rate. In {len(study.losses) - len(miscounted)} of {len(study.losses)}, exactly the dropped frames"
-        " count as lost.",
+        answer=f"Without chance (offline users, p = 0, p = 1), {len(exact) - len(unequal)} of {len(exact)} counts equal"
+        f" the known ones. With random loss, the 95 % interval contains the known rate in"
+        f" {len(sampled) - len(outside)} of {len(sampled)} cases. In {len(study.losses) - len(miscounted)} of"
+        f" {len(study.losses)}, exactly the dropped frames count as lost.",
         evidence=tuple(
-            f"{check.name}: {100 * check.closed_form:.1f} % known, {check.measured} measured." for check in checks
+            f"{check.name[:1].upper()}{check.name[1:]}: {100 * check.closed_form:.1f} % known, {check.measured}"
+            " measured."
+            for check in checks
         ),
         rule="Holds if every count without chance equals the known one, every loss count equals the number of"
-        f" dropped frames, and no more intervals miss the known rate than chance explains (probability {CHANCE:.1%}: at"
-        f" most {allowed_misses(len(sampled))} of {len(sampled)}).",
+        f" dropped frames, and no more intervals miss the known rate than chance explains (probability"
+        f" {100 * CHANCE:g} %: at most {allowed_misses(len(sampled))} of {len(sampled)}).",
         sample=Sample(min(check.measured.n for check in checks), "events") if checks else None,
     )

@@ -142,7 +142,7 @@ def _drop_row(measurement: Measurement) -> dict[str, object]:
         "dropped": dropped,
         "dropped %": round(100 * dropped / counts.expected, 1) if counts.expected else None,
         "of these, read by another user": counts.dropped_and_leaked,
-        "lost at link": ", ".join(map(str, measurement.verdict.lost_at)) or "none",
+        "dropped at link": ", ".join(map(str, measurement.verdict.lost_at)) or "none",
     }
 
 

@@ -14,7 +14,7 @@ from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.report.chart import chart
+from bridgekit_verify.report.chart import chart, unchanged
 from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
 from bridgekit_verify.report.findings import (
     AUDIT_RIGHT,
@@ -86,12 +86,16 @@ PART_TWO: Final = {
     " sockets and threads one process carries, and when to add another one. Read it before you size a deployment.",
     "Validation": "A measurement that cannot fail proves nothing. This section tests the measurements themselves. The"
     " checker must report known mistakes under their own names, and it must find known rates.",
+    "Backends": "The same questions can be put to a backend that is not built with bridgekit. This section checks two"
+    " small backends with known defects, and recordings of a published one. Read it before you check your own.",
 }
 """The sections for engineers, each with the reason why it is there."""
 
 _COUNTS = re.compile(r"([\d,]+) of ([\d,]+)")
 _CODE = re.compile(r"`([^`]+)`")
 _NEW_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_LONG_WORD = re.compile(r"\S{30,}")
+_AFTER_SEPARATOR = re.compile(r"(?<=[/_])")
 
 
 class ShownAnswer(NamedTuple):
@@ -121,7 +125,7 @@ def _templates() -> Templates:
         "basis": basis_text,
         "bounds": lambda rate: rate.bounds,
         "breakable": _breakable,
-        "cell": cell_text,
+        "cell": _cell_html,
         "code": code_html,
         "counts": lambda rate: rate.counts,
         "day": _day,
@@ -135,6 +139,7 @@ def _templates() -> Templates:
         "rate": Rate.of,
         "seconds": _seconds,
         "together": _together,
+        "unchanged": unchanged,
     }
     return templates
 
@@ -182,7 +187,12 @@ def _content(report: Report, tables: DropTables) -> dict[str, Any]:
 def _marks(subject: LinkStatus | Finding) -> tuple[ShownAnswer, ...]:
     """Return the answers of a link or finding, in the order of the columns."""
     found = {AUDIT_RIGHT: subject.right, WORKS: subject.works} if isinstance(subject, LinkStatus) else answers(subject)
-    return tuple(ShownAnswer(question, answer, _ICONS[answer]) for question, answer in found.items())
+    return tuple(ShownAnswer(question, answer, _icon(question, answer)) for question, answer in found.items())
+
+
+def _icon(question: str, answer: str) -> str:
+    """Return the icon of an answer. A defect that contradicts the audit is bad news, so that its "yes" is a warning."""
+    return {"yes": "warning", "no": "none"}.get(answer, _ICONS[answer]) if question == CONTRADICTS else _ICONS[answer]
 
 
 def _lifecycle(report: Report) -> Finding | None:
@@ -216,6 +226,12 @@ def _data_url(kind: str, text: str) -> str:
 def _breakable(name: str) -> Markup:
     """Return a class name with optional line breaks between its words, for narrow columns."""
     return Markup("<wbr>").join(_NEW_WORD.split(name))
+
+
+def _cell_html(value: object) -> Markup:
+    """Return a table's value as HTML. A long path may break after its separators, so that no column is cut off."""
+    words = _LONG_WORD.sub(lambda word: "\0".join(_AFTER_SEPARATOR.split(word[0])), cell_text(value))
+    return Markup(str(escape(words)).replace("\0", "<wbr>"))
 
 
 def _css_percent(share: float) -> str:

@@ -67,15 +67,15 @@ def _critical(tables: DropTables) -> Finding:
         better = [name for name, fate in others.items() if _rank(fate) > _rank(one)]
         right = "no" if better else "yes"
         more = " ".join(f"{FIXES[name]} delivers {_text(others[name])}." for name in better)
-        answer = f"If only link 9 is broken, Fix 1 alone delivers {_text(one)}. " + (
+        answer = f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. " + (
             more or "No other fix alone delivers more."
         )
-    rule = "Critical is right if no other fix alone delivers more events, or as many with fewer leaks."
+    rule = "Right if no other fix alone delivers more events, or as many with fewer leaks."
     return _finding(
         tables,
         1,
         "Priority · Fix 1 is critical",
-        "Fix 1 comes first: it is critical, to be made now.",
+        "Fix 1 is critical, and must be made first.",
         right,
         answer,
         rule,
@@ -93,14 +93,16 @@ def _important(tables: DropTables) -> Finding:
         gain = written.delivered - one.delivered
         change = f"{gain:,} more" if gain > 0 else f"{-gain:,} fewer" if gain < 0 else "as many"
         answer = (
-            f"If only link 9 is broken, Fix 1 alone delivers {_text(one)}. Fixes 1 and 2 as written deliver {change}:"
+            f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. Fixes 1 and 2 as written deliver {change}:"
             f" {_text(written)}."
         )
         if supplied is not None:
-            answer += f" If the code had the method that Fix 2 calls, both would deliver {_text(supplied)}."
+            answer += (
+                f" If the code had the method that Fix 2 calls, both fixes together would deliver {_text(supplied)}."
+            )
     rule = (
-        "Important is right if Fixes 1 and 2 as written deliver every event without a leak. It is insufficient if they"
-        " only deliver more than Fix 1 alone."
+        "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if they only deliver more"
+        " than Fix 1 alone."
     )
     return _finding(
         tables, 2, "Priority · Fix 2 is important", "Fix 2 is important, as a backup to Fix 1.", right, answer, rule
@@ -118,10 +120,10 @@ def _optional(tables: DropTables) -> Finding:
         more = three.delivered - one.delivered
         compared = f"{more:,} more than" if more > 0 else f"{-more:,} fewer than" if more < 0 else "as many as"
         answer = (
-            f"If only link 9 is broken, Fix 3, called optional, delivers {_text(three)}: {compared} Fix 1, called"
-            f" critical. Without Fix 3, Fixes 1 and 2 as written deliver {_text(without)}."
+            f"With only link 9 broken, Fix 3, which the audit calls optional, delivers {_text(three)}: {compared}"
+            f" Fix 1, which it calls critical. Without Fix 3, Fixes 1 and 2 as written deliver {_text(without)}."
         )
-    rule = "Optional is right if Fixes 1 and 2 as written deliver every event without a leak."
+    rule = "Right if Fixes 1 and 2 as written deliver every event without a leak."
     return _finding(tables, 3, "Priority · Fix 3 is optional", "Fix 3 is optional and can wait.", right, answer, rule)
 
 
@@ -152,7 +154,7 @@ def _monitoring(tables: DropTables) -> Finding:
         audit_right=right,
         answer=answer,
         evidence=("Count events at the user's socket instead, and compare them with the events that were emitted.",),
-        rule="The advice is sufficient if no event is reported as sent that its user did not read.",
+        rule="Right if no event is reported as sent that its user did not read.",
     )
 
 

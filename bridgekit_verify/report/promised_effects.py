@@ -69,10 +69,10 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
             real.all_delivered and study.delivering("fix 1") == study.families,
             known=study.known and real.delivery.known,
         ),
-        answer=f"As committed with Fix 1, {real.delivery.counts} events arrive. If only link 9 were broken,"
-        f" {as_reported.counts} events would arrive with {study.example_family}.",
+        answer=f"As committed with Fix 1, {real.delivery.counts} events arrive. With only link 9 broken,"
+        f" {as_reported.counts} events arrive with thread ids like {study.example_family}.",
         evidence=(
-            f"If only link 9 were broken, {study.summary('fix 1')}",
+            f"With Fix 1 and only link 9 broken, {study.summary('fix 1')}",
             *(
                 f"As committed with Fix 1, {real.losses.get(attribution, 0):,} of {real.expected:,} events still stop"
                 f" at link {attribution.link}: {attribution.reason}."
@@ -93,14 +93,14 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
     return Finding(
         id="claim-real-time",
         title="After Fix 1 · real-time chat is restored",
-        claim="Users see the agent at work again: what it thinks and which tools it uses, before it is done.",
+        claim="Users see again what the agent thinks and which tools it uses, before the run ends.",
         reported="after fix",
         verdict=verdict_of(len(shown) == len(study.families) and real.k == real.n, known=study.known and real.known),
-        answer=f"As committed with Fix 1, the user reads {real.counts} events of a run before the run ends. If only"
-        f" link 9 were broken, the user would read {example.counts} with {study.example_family}.",
+        answer=f"As committed with Fix 1, the user reads {real.counts} events of a run before the run ends. With"
+        f" only link 9 broken, the user reads {example.counts} with thread ids like {study.example_family}.",
         evidence=(
-            f"If only link 9 were broken, the user would read all of them with {len(shown)} of {len(study.families)}"
-            " kinds of thread id.",
+            f"With Fix 1 and only link 9 broken, the user reads all events before the run's end for {len(shown)} of"
+            f" {len(study.families)} kinds of thread id.",
         ),
         before=(unfixed.k, unfixed.n),
         after=(real.k, real.n),
@@ -128,10 +128,10 @@ def _business_value() -> Finding:
     return Finding(
         id="claim-value",
         title="After Fix 1 · 90 % of the chat's business value is delivered",
-        claim="The chat delivers 10 % of its value as it stands, and 90 % after the fix.",
+        claim="As committed, the chat delivers 10 % of its business value, and 90 % after the fix.",
         reported="after fix",
         verdict="unknown",
-        answer="Unknown: no test here measures business value, and the audit does not say how it measured it.",
+        answer="Unknown: no test here measures business value, and the audit does not state how it measured it.",
     )
 
 
@@ -152,12 +152,12 @@ def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -
             fixed.verdict.all_delivered and after.verdict.all_delivered,
             known=fixed.verdict.delivery.known and after.verdict.delivery.known,
         ),
-        answer=f"As committed with Fix 1, {after.verdict.delivery.counts} events arrive. If only link 9 were broken,"
-        f" {fixed.verdict.delivery.counts} events would arrive with {study.example_family}.",
+        answer=f"As committed with Fix 1, {after.verdict.delivery.counts} events arrive. With only link 9 broken,"
+        f" {fixed.verdict.delivery.counts} events arrive with thread ids like {study.example_family}.",
         evidence=(
             f"Before Fix 1, {before.verdict.delivery.counts} events arrive as committed, and"
-            f" {unfixed.verdict.delivery.counts} if only link 9 is broken.",
-            f"If only link 9 were broken, with Fix 1 {study.summary('fix 1')}",
+            f" {unfixed.verdict.delivery.counts} with only link 9 broken.",
+            f"With Fix 1 and only link 9 broken, {study.summary('fix 1')}",
             "To repeat it: python tests/mission_critical/test_websocket_agent_events_suite.py --variant 'fix 1'",
         ),
         before=(before.verdict.delivered, before.verdict.expected),
@@ -237,7 +237,7 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
             f"One call on each of {len(notified)} chains, with an open socket of thread_123's owner and one of another"
             f" user. The other user's sockets read {sum(each.read_by_others for each in notified)} frames.",
             _difference_by_fix_1(by_chain),
-            "The sound chain refuses this call by design, because it never derives a thread from a run id. Its receipt"
+            "The sound chain refuses this call by design, because it never derives a thread from a run id. The receipt"
             f" is {sound.outcome} at link {sound.link}.",
         ),
         rule="Right if the event arrives on both chains after Fix 1. Insufficient if it resolves and is reported as"
@@ -261,6 +261,6 @@ def _difference_by_fix_1(by_chain: Mapping[str, HandNotification]) -> str:
     if changed:
         return f"Fix 1 changes the result on the chain {' and '.join(changed)}."
     return (
-        "Fix 1 changes the result on neither chain. It changes how run ids are created, and the step supplies its own"
-        " run id."
+        "Fix 1 does not change the result on either chain. Fix 1 changes how run ids are created, and the step supplies"
+        " its own run id."
     )

@@ -41,27 +41,26 @@ def capacity_claim(study: CapacityStudy) -> Finding:
     return Finding(
         id="scale-capacity",
         title="No event is lost at any load",
-        claim=f"Above the load at which {ON_TIME_SHARE:.0%} of the events reach their socket within"
+        claim=f"Above the load at which {100 * ON_TIME_SHARE:g} % of the events reach their socket within"
         f" {WITHIN_SECONDS:g} s, events are late, but none is lost.",
         reported=OURS,
         verdict=verdict_of(holds) if known or not holds else "unknown",
         answer=f"{' '.join(_describe_capacity(search) for search in study.searches)}"
-        f" Of {sum(s.client.expected for s in steps):,} events at every load, {lost:,} were lost.",
+        f" Of {sum(s.client.expected for s in steps):,} events at all loads, {lost:,} were lost.",
         evidence=(
             *(_describe_runs(search.edge.name, search.best) for search in study.searches if search.best is not None),
             *(_describe_overload(search) for search in study.searches),
             *(_describe_core_capacity(search) for search in study.searches if search.best is not None),
             *(_describe_unaccounted(step) for step in unaccounted),
-            "The interval assumes that events are late independently of each other. They are not: a pause of the"
-            " process makes many events late.",
+            "The interval assumes that the delays of events are independent. They are not: a pause of the process"
+            " delays many events.",
         ),
         after=(sum(step.client.delivered for step in steps), sum(step.client.expected for step in steps)),
         labels=("before", "at all loads"),
-        rule=f"A load is carried if the lower end of the 95 % interval of its share within {WITHIN_SECONDS:g} s is at"
-        f" least {ON_TIME_SHARE:.0%}, and its delay, extrapolated from its growth, stays below"
-        f" {WITHIN_SECONDS:g} s in a peak of {PEAK_SECONDS:g} s. Holds if no event"
-        " is lost or unaccounted for at any load; unknown if an edge carried no"
-        " load, or every load.",
+        rule=f"A load is carried if at least {100 * ON_TIME_SHARE:g} % of its events are read within"
+        f" {WITHIN_SECONDS:g} s (lower end of the 95 % interval), and its delay does not grow beyond"
+        f" {WITHIN_SECONDS:g} s in a peak of {PEAK_SECONDS:g} s (extrapolated). The claim holds if no event is lost or"
+        " unaccounted for at any load. It is unknown if an edge carried no load, or every load.",
         sample=Sample(min(step.client.expected for step in steps), "events"),
         timing=f"whether an event was read within {WITHIN_SECONDS:g} s of when it was due",
     )
@@ -81,24 +80,25 @@ def _describe_capacity(search: LoadSearch) -> str:
 def _describe_runs(edge: str, best: StepResult) -> str:
     """Return a load of events as runs: the number of concurrent runs depends on the pauses between their events."""
     return (
-        f"{edge}: {best.wave.runs_per_second:,.0f} runs of {best.wave.plan.events} events begin per second. If each run"
-        f" emits one event per second, {best.events_per_second:,.0f} runs are active at once. In this test, a run takes"
-        f" {best.wave.plan.run_seconds:g} s, so {best.runs_at_once:,.0f} runs are active."
+        f"On the {edge} edge, {best.wave.runs_per_second:,.0f} runs of {best.wave.plan.events} events begin per"
+        " second. If"
+        f" each run emits one event per second, {best.events_per_second:,.0f} runs are active at once. In this test,"
+        f" a run takes {best.wave.plan.run_seconds:g} s, so {best.runs_at_once:,.0f} runs are active."
     )
 
 
 def _describe_overload(search: LoadSearch) -> str:
     last = search.tried[-1]
     return (
-        f"{search.edge.name}, {last.events_per_second:,.0f} events per second: {last.on_time} within"
-        f" {WITHIN_SECONDS:g} s, the latest after {last.client.late_max:.1f} s."
+        f"On the {search.edge.name} edge, at {last.events_per_second:,.0f} events per second, {last.on_time} are read"
+        f" within {WITHIN_SECONDS:g} s, the latest after {last.client.late_max:.1f} s."
     )
 
 
 def _describe_core_capacity(search: LoadSearch) -> str:
     return (
-        f"{search.edge.name}: by its CPU time per event, one core processes at most {search.core_capacity or 0:,.0f}"
-        " events per second."
+        f"By its CPU time per event, the {search.edge.name} edge processes at most {search.core_capacity or 0:,.0f}"
+        " events per second on one core."
     )
 
 
@@ -114,13 +114,13 @@ def _describe_unaccounted(step: StepResult) -> str:
 def memory_claim(study: MemoryStudy) -> Finding:
     """Test that idle sockets, threads and waiting runs cost memory in proportion, and little CPU time per event."""
     nonlinear = [
-        f"{scaling.edge.name}, {fit.of}: {fit.max_residual:.0%} off the line"
+        f"On the {scaling.edge.name} edge, {fit.of}: {100 * fit.max_residual:.0f} % off the line"
         for scaling in study.scalings
         for fit in scaling.fits
         if not (fit.kib > 0 and fit.max_residual <= MAX_RESIDUAL)
     ]
     grown = [
-        f"{scaling.edge.name}: an event costs {scaling.growth:.2f} times as much beside them"
+        f"On the {scaling.edge.name} edge, an event costs {scaling.growth:.2f} times as much beside them"
         for scaling in study.scalings
         if scaling.growth > GROWTH
     ]
@@ -128,27 +128,28 @@ def memory_claim(study: MemoryStudy) -> Finding:
     return Finding(
         id="scale-crowd",
         title="Memory of idle sockets, threads and waiting runs",
-        claim="Idle sockets, threads with a history and waiting runs need memory in proportion to their number, and an"
-        f" event costs at most {GROWTH:g} times as much CPU time beside them.",
+        claim="Idle sockets, threads with a run in their log and waiting runs need memory in proportion to their"
+        f" number, and an event costs at most {GROWTH:g} times as much CPU time beside them.",
         reported=OURS,
         verdict=verdict_of(not nonlinear and not grown and lost == 0),
         answer=" ".join(
-            f"{scaling.edge.name}: {scaling.of(SOCKETS).kib:.1f} KiB per socket, {scaling.of(THREADS).kib:.1f} per"
+            f"On the {scaling.edge.name} edge: {scaling.of(SOCKETS).kib:.1f} KiB per socket,"
+            f" {scaling.of(THREADS).kib:.1f} per"
             f" thread, {scaling.of(RUNS).kib:.1f} per waiting run; beside {scaling.of(SOCKETS).most:,} of each, an"
             f" event costs {scaling.growth:.2f} times what it costs alone."
             for scaling in study.scalings
         ),
         evidence=(
             *(
-                f"{scaling.edge.name}: extrapolated, {scaling.of(SOCKETS).per_gib:,.0f} idle sockets need one GiB; the"
-                f" process without any needs {scaling.base_kib / 1_024:.0f} MiB."
+                f"On the {scaling.edge.name} edge, {scaling.of(SOCKETS).per_gib:,.0f} idle sockets need one GiB"
+                f" (extrapolated). The process without any socket needs {scaling.base_kib / 1_024:.0f} MiB."
                 for scaling in study.scalings
             ),
             *(f"{what}." for what in (*nonlinear, *grown)),
             *([f"{lost:,} events were lost."] if lost else []),
         ),
-        rule=f"Holds if every point lies within {MAX_RESIDUAL:.0%} of the highest value from a rising line, an event"
-        f" beside them costs at most {GROWTH:g} times as much as alone, and no event is lost.",
+        rule=f"Holds if every point lies within {100 * MAX_RESIDUAL:g} % of the highest value from a rising line, an"
+        f" event beside them costs at most {GROWTH:g} times as much as alone, and no event is lost.",
         sample=Sample(min(len(fit.points) for scaling in study.scalings for fit in scaling.fits), "points per line"),
         timing="CPU time of an event",
     )
@@ -168,23 +169,24 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
         reported=OURS,
         verdict=verdict,
         answer=f"{len(judged) - len(late)} of {len(judged)} loads up to two thirds of a core were carried."
-        f" {demand.users_online:,} users with {demand.runs_per_user_hour:g} runs an hour of {demand.events_per_run}"
-        f" events, at {demand.peak_factor:g} times the usual load, need {_describe_sizing(sized)}.",
+        f" The example has {demand.users_online:,} users, {demand.runs_per_user_hour:g} runs per user and hour,"
+        f" {demand.events_per_run} events per run, and a peak of {demand.peak_factor:g} times the usual load. It needs"
+        f" {_describe_sizing(sized)}.",
         evidence=(
-            "At two thirds of a core, an event waits on average as long as it takes to process (closed form). Plan for"
-            " no more than that, also while a worker is down.",
+            "The formula predicts that at two thirds of a core, an event waits on average as long as it takes to"
+            " process. Plan for no more than that, also while a worker is down.",
             f"Workers that share a broker need {shared.extra_us:.0f} µs more CPU time per event. One worker with its"
             " own memory therefore does the work of several that share a broker.",
             *(
                 [
-                    f"Not judged, because other programs used the CPUs while they were late: {unjudged} of {len(light)}"
-                    " loads."
+                    f"Loads not judged, because they were late while other programs used the CPUs: {unjudged} of"
+                    f" {len(light)}."
                 ]
                 if unjudged
                 else []
             ),
         ),
-        rule="Holds if every load up to two thirds of a core is carried; unknown if there is none to judge.",
+        rule="Holds if every load up to two thirds of a core is carried. Unknown if there is no such load.",
         sample=Sample(len(judged), "loads") if judged else None,
         timing=f"whether an event was read within {WITHIN_SECONDS:g} s of when it was due",
     )
@@ -193,8 +195,8 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
 def _describe_sizing(sized: Sequence[Sizing]) -> str:
     return (
         ", or ".join(
-            f"{each.workers} {'worker' if each.workers == 1 else 'workers'} on the {each.edge} edge,"
-            f" with {each.core_share:.0%} of a core and {each.mib:,.0f} MiB each"
+            f"{each.workers} {'worker' if each.workers == 1 else 'workers'} on the {each.edge} edge"
+            f" ({100 * each.core_share:.0f} % of a core and {each.mib:,.0f} MiB each)"
             for each in sized
         )
         or "an unknown number of workers, because no edge carried a load"
@@ -219,12 +221,12 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
         reported=OURS,
         verdict=_all_of([verdict_of(lighter), *cheaper]),
         answer=f"An idle socket needs {native.of(SOCKETS).kib:.1f} KiB on the native edge and"
-        f" {asgi.of(SOCKETS).kib:.1f} KiB on the ASGI edge. CPU time per event: "
-        + "; ".join(
-            f"{kind} {_micros(of_native)} (native) and {_micros(of_asgi)} (ASGI): {_comparison(verdict)}"
+        f" {asgi.of(SOCKETS).kib:.1f} KiB on the ASGI edge. "
+        + " ".join(
+            f"CPU time per event {kind}: {_micros(of_native)} (native) and {_micros(of_asgi)} (ASGI)."
+            f" {_comparison(verdict)}."
             for (kind, (of_asgi, of_native)), verdict in zip(costs.items(), cheaper, strict=True)
-        )
-        + ".",
+        ),
         evidence=(
             *_paired_load(capacity),
             "The native edge runs under `bridgekit serve`. Use the ASGI edge if middleware must see the sockets, or if"
@@ -232,8 +234,8 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
             "A comparison with other stacks is in docs/results/bench.",
         ),
         rule="Both edges get the same load. Holds if the native edge needs less memory and its highest round costs no"
-        " more than the ASGI edge's lowest, for each kind of load; does not hold if it needs as much memory, or its"
-        " lowest round costs more than the ASGI edge's highest; otherwise unknown.",
+        " more than the ASGI edge's lowest, for each kind of load. Does not hold if it needs as much memory, or its"
+        " lowest round costs more than the ASGI edge's highest. Otherwise unknown.",
         sample=Sample(min(rounds), "rounds"),
         timing="CPU time of an event",
     )
@@ -277,4 +279,8 @@ def _micros(costs: Costs | None) -> str:
 
 
 def _comparison(verdict: Verdict) -> str:
-    return {"holds": "no more", "does not hold": "more", "unknown": "no clear difference"}[verdict]
+    return {
+        "holds": "The native edge needs no more",
+        "does not hold": "The native edge needs more",
+        "unknown": "The difference is not clear",
+    }[verdict]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
 from bridgekit_verify.report.findings import Finding, Source, Table
-
-WIDE_PIXELS = 1_300
 
 # Alternative text of a figure that has none.
 UNDESCRIBED = "figure without a description"
@@ -25,11 +22,6 @@ class Figure:
     caption: str
     png: str
     """Base64-encoded PNG, as the notebook stores it."""
-
-    @property
-    def wide(self) -> bool:
-        """Whether a phone must scroll sideways to show it. Bytes 16 to 19 of a PNG are its width."""
-        return int.from_bytes(b64decode(self.png[:32])[16:20]) > WIDE_PIXELS
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,7 +210,7 @@ def _routing_leaks(tables: DropTables) -> list[str]:
     first = leaking[0]
     where = _list([f"{kind.name} ({of(kind.leaked, kind.expected)})" for kind in first.leaking])
     return [
-        f"If only link 9 were broken, {FIXES[first.name]} would leak with {len(first.leaking)} of"
+        f"With only link 9 broken, {FIXES[first.name]} leaks events for {len(first.leaking)} of"
         f" {len(first.kinds)} kinds of thread id: {where}."
     ]
 
@@ -223,12 +223,13 @@ def _loss(tables: DropTables) -> Risk:
     found = before.fate
     sentences = [f"{of(found.dropped, found.expected)} events do not reach their user."]
     parts = [
-        f"{FIXES[name]} {of(step.fate.dropped, step.fate.expected) if step.fate.dropped else 'none'}"
+        f"{FIXES[name]} {'drop' if name.startswith('fixes') else 'drops'}"
+        f" {of(step.fate.dropped, step.fate.expected) if step.fate.dropped else 'none'}"
         for name in ("fix 1", "fixes 1 and 2 with the method", "fix 3")
         if (step := tables.step(AS_REPORTED, name))
     ]
     if parts:
-        sentences.append(f"Dropped if only link 9 were broken: with {_list(parts)}.")
+        sentences.append(f"With only link 9 broken, {_list(parts)}.")
     return Risk("loss", title, AS_COMMITTED if found.dropped else "not observed", tuple(sentences))
 
 
@@ -317,16 +318,15 @@ def scope(tables: DropTables) -> tuple[str, ...]:
     if before is None:
         return (NOT_MEASURED,)
     kinds = len(before.kinds)
-    occurring = sum(kind.in_use for kind in before.kinds)
+    documented = sum(kind.documented for kind in before.kinds)
     sentences = [
-        f"Each chain ran with {kinds} kinds of thread id: {occurring} that occur in the audit or in the public history,"
-        f" and {kinds - occurring} stress tests."
+        f"Each chain ran with {kinds} kinds of thread id: {documented} documented in the audit or the public history,"
+        f" and {kinds - documented} stress kinds."
     ]
     if product := _product(tables, before.fate.expected, kinds):
         sentences.append(product)
     sentences.append(
-        "The kinds are chosen and not sampled. Sums over the kinds describe this test only, and they are not an"
-        " estimate for production."
+        "The kinds are chosen and not sampled, so that sums over the kinds describe this test only, and not production."
     )
     if tables.subsets:
         enough = [subset for subset in tables.subsets if subset.complete]

@@ -36,7 +36,6 @@ DIGITS: Final = 8
 SCALED_DIGITS: Final = 4
 """The same scheme with ids short enough for thousands of trials: 16**4 ids instead of 16**8."""
 STYLES: Final = ((BLUE, "s"), (GREEN, "o"))
-LABEL_BACKGROUND: Final = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
 """Background of a number that may overlap a line."""
 STEPS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """The points of a curve, as multiples of the number of runs at even odds."""
@@ -156,7 +155,7 @@ class CollisionStudy:
                 "collided %": round(100 * rate.fraction, 2),
                 "from %": round(100 * rate.interval[0], 2),
                 "to %": round(100 * rate.interval[1], 2),
-                "expected %": round(100 * collision_probability(runs, digits), 2),
+                "predicted %": round(100 * collision_probability(runs, digits), 2),
             }
             for digits, curve in self.curves.items()
             for runs, rate in curve.items()
@@ -179,7 +178,7 @@ class CollisionStudy:
         return "; ".join(
             f"{digits} digits: "
             + ", ".join(
-                f"after {runs:,} runs in {rate} trials, expected {100 * collision_probability(runs, digits):.1f} %"
+                f"after {runs:,} runs in {rate} trials, predicted {100 * collision_probability(runs, digits):.1f} %"
                 for runs, rate in curve.items()
             )
             for digits, curve in self.curves.items()
@@ -189,8 +188,8 @@ class CollisionStudy:
         """State how many trials with eight digits had a collision, and the odds by the birthday bound."""
         runs, rate = max(self.curves[DIGITS].items(), key=lambda point: point[0])
         return (
-            f"With {DIGITS} digits, {rate.counts} trials had two runs with one id after {runs:,} runs;\n"
-            f"the odds are even after {runs_until_collision(DIGITS):,}"
+            f"With {DIGITS} digits, {rate.counts} trials had two runs with one id after {runs:,} runs.\n"
+            f"The odds are even after {runs_until_collision(DIGITS):,} runs"
         )
 
     def figure(self) -> Figure:
@@ -206,7 +205,7 @@ def _consequence(collision: Collision) -> dict[str, object]:
         "expected": verdict.expected,
         "delivered": verdict.delivered,
         "at another user's socket": verdict.wrong_user,
-        "lost": verdict.lost,
+        "dropped": verdict.lost,
         "refused": len(measurement.history.failures),
         "frames of two runs": collision.ambiguous,
     }
@@ -226,14 +225,21 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
 
     `panels` maps digits to rates by runs of one thread. The line is the approximation of the birthday bound.
     """
-    with new_figure(title, 10.0, 4.3) as figure:
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    with new_figure(title, 6.2, 1.0 + 3.3 * len(panels)) as figure:
+        axes = figure.subplots(len(panels), 1, sharey=True, squeeze=False)[:, 0]
         for axis, (digits, rates), (colour, marker) in zip(axes, panels.items(), STYLES, strict=False):
             _birthday(axis, digits, max(rates))
             draw_rates(axis, list(rates), list(rates.values()), colour, marker, 6)
             for runs, rate in rates.items():
-                offset = runs + 0.025 * max(rates)
-                axis.text(offset, 100 * rate.fraction, f"{rate.k:,}", fontsize=8.5, va="top", bbox=LABEL_BACKGROUND)
+                # Above and to the left of its point, the label does not touch the rising line.
+                axis.annotate(
+                    f"{rate.k:,}",
+                    (runs, 100 * rate.fraction),
+                    xytext=(-6, 4),
+                    textcoords="offset points",
+                    fontsize=8.5,
+                    ha="right",
+                )
             trials = " or ".join(f"{n:,}" for n in sorted({rate.n for rate in rates.values()}))
             axis.set_title(f"{digits} digits; at each point k of {trials} trials", fontsize=10.5, fontweight="normal")
             axis.set_xlim(0, 1.08 * max(rates))
@@ -241,7 +247,7 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
             axis.xaxis.set_major_locator(MaxNLocator(5))
             axis.xaxis.set_major_formatter("{x:,.0f}")
         axes[0].set_ylim(-2, 104)
-        axes[0].set_ylabel("trials in which two runs had\none id, % (bar: 95 % Wilson interval)")
+        figure.supylabel("trials in which two runs had one id, % (bar: 95 % Wilson interval)", fontsize=10)
         axes[0].legend(loc="upper left", frameon=False, fontsize=9)
         return figure
 
@@ -249,7 +255,7 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
 def _birthday(axis: Axes, digits: int, most: int) -> None:
     runs = [max(1, round(1.08 * most * step / 200)) for step in range(201)]
     expected = [100 * collision_probability(number, digits) for number in runs]
-    axis.plot(runs, expected, color=TEXT_COLOUR, linewidth=1.4, label="birthday bound, expected")
+    axis.plot(runs, expected, color=TEXT_COLOUR, linewidth=1.4, label="birthday bound (predicted)")
     even = runs_until_collision(digits)
     axis.plot([0, even, even], [50, 50, 0], color=TEXT_COLOUR, linewidth=0.9, linestyle=":")
     axis.text(1.03 * even, 3, f"even odds at\n{even:,} runs", fontsize=9, va="bottom")

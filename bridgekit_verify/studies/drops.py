@@ -81,8 +81,8 @@ class DropStudy:
     @property
     def _panel(self) -> DropPanel:
         """One bar per step. Below each bar are the links that dropped events."""
-        rows = {step: {step: count} for step, count in self.counts.items()}
-        notes = {step: _links_as_text(count) for step, count in self.counts.items() if count.dropped}
+        rows = {_capitalized(step): {step: count} for step, count in self.counts.items()}
+        notes = {_capitalized(step): _links_as_text(count) for step, count in self.counts.items() if count.dropped}
         return DropPanel("", rows, notes=notes)
 
     def figure(self, title: str) -> Figure:
@@ -94,14 +94,15 @@ class DropStudy:
         return drop_alt_text([self._panel])
 
     def finding(self) -> str:
-        """Return the result in one sentence, for the title of the figure."""
+        """Return the result in two sentences, for the title of the figure."""
         fixed, repaired = self.counts[ALL_FIXES], self.counts[self.repair]
         if not (fixed.expected and repaired.expected):
             return f"Unknown: a chain with link {self.link} broken or repaired refused to start"
         leaked = f" ({fixed.leaked:,} leaked)" if fixed.leaked else ""
         return (
-            f"After all fixes, {fixed.dropped:,} of {fixed.expected:,} events are dropped{leaked};"
-            f" with link {self.link} repaired as well, {_none(repaired.dropped)}"
+            f"After all fixes, {fixed.dropped:,} of {fixed.expected:,} events are dropped{leaked}."
+            f" With link {self.link} repaired as well, {f'{repaired.dropped:,} are' if repaired.dropped else 'none is'}"
+            " dropped"
         )
 
 
@@ -148,7 +149,7 @@ class FixDrops:
     counts: Mapping[str, Mapping[str, Mapping[str, DropCount]]]
     """By chain ("as committed", "as reported"), step and kind of thread id."""
     groups: Mapping[str, Sequence[str]]
-    """The kinds of thread id, in groups: in use, and stress."""
+    """The kinds of thread id, in groups: documented, and stress."""
 
     studies: Mapping[str, FixStudy] = field(default_factory=dict)
     """The measurements behind the counts, by chain."""
@@ -171,8 +172,8 @@ class FixDrops:
 
     def table(self) -> pd.DataFrame:
         """Return one row per chain, step and kind of thread id."""
-        in_use = {
-            kind: None if group == "your own" else group == "in use"
+        documented = {
+            kind: None if group == "your own" else group == "documented"
             for group, kinds in self.groups.items()
             for kind in kinds
         }
@@ -181,7 +182,7 @@ class FixDrops:
                 "chain": chain,
                 "step": step,
                 "thread ids": kind,
-                "in use": in_use.get(kind, False),
+                "documented": documented.get(kind, False),
                 **drop_columns(count),
                 "false success": count.false_success,
             }
@@ -192,11 +193,8 @@ class FixDrops:
 
     @property
     def _panels(self) -> list[DropPanel]:
-        headings = {COMMITTED: "The code as committed", REPORTED: "If link 9 were the only defect"}
-        return [
-            DropPanel(headings[chain], {_capitalized(step): kinds for step, kinds in steps.items()}, self.groups)
-            for chain, steps in self.counts.items()
-        ]
+        headings = {COMMITTED: "The code as committed", REPORTED: "With only link 9 broken"}
+        return [DropPanel(headings[chain], _rows(steps), self.groups) for chain, steps in self.counts.items()]
 
     def figure(self, title: str) -> Figure:
         """Draw one panel per chain."""
@@ -212,15 +210,15 @@ class FixDrops:
         failing = {fix: sum(kind in self.affected(REPORTED, fix) for kind in kinds) for fix in ("fix 1", "fix 3")}
         return (
             f"As committed, {self._committed_as_text()}.\n"
-            f"With only link 9 broken, Fix 1 fails for {_none(failing['fix 1'])} of {len(kinds)} {KINDS[name]},"
-            f" and Fix 3 for {_none(failing['fix 3'])}."
+            f"With only link 9 broken, Fix 1 fails for {_none(failing['fix 1'])} of {len(kinds)} {KINDS[name]} of"
+            f" thread id, and Fix 3 for {_none(failing['fix 3'])}."
         )
 
     def _committed_as_text(self) -> str:
         totals = [self.total(COMMITTED, fix) for fix in FIXES]
         best = max(totals, key=lambda count: count.delivered)
         if complete := self.complete(COMMITTED):
-            return f"every event is delivered after {complete[0]}"
+            return f"every event is delivered after {_capitalized(complete[0])}"
         if not best.expected:
             return "no event was expected"
         if not best.delivered:
@@ -236,16 +234,18 @@ class FixDrops:
         wrong = {fix: self.total(COMMITTED, fix).false_success for fix in FIXES}
         worst = max(wrong, key=wrong.__getitem__)
         leaks = {fix: self.total(REPORTED, fix) for fix in self.leaking(REPORTED)}
-        leaking = [f"{fix} ({count.leaked:,} of {count.expected:,} events)" for fix, count in leaks.items()]
+        leaking = [
+            f"{_capitalized(fix)} ({count.leaked:,} of {count.expected:,} events)" for fix, count in leaks.items()
+        ]
         return [
             f"On the code as committed, {self._committed_as_text()}.",
-            f"If link 9 were the only defect, these deliver every event of every kind:"
-            f" {', '.join(self.complete(REPORTED)) or 'none'}.",
-            f"These leak events to another user: {', '.join(leaking) or 'none'}.",
-            f"{order}: with its method, Fix 2 fails for {_none(len(method))} of {kinds} kinds, and together with Fix 1"
-            f" for {_none(len(both))}.",
-            f"On the code as committed, after {worst}, {wrong[worst]:,} of"
-            f" {self.total(COMMITTED, worst).expected:,} events are reported as sent and not delivered.",
+            f"With only link 9 broken, these fixes deliver every event of every kind:"
+            f" {'; '.join(map(_capitalized, self.complete(REPORTED))) or 'none'}.",
+            f"These fixes leak events to another user: {'; '.join(leaking) or 'none'}.",
+            f"{order}. With its method, Fix 2 fails for {_none(len(method))} of {kinds} kinds of thread id. Fixes 1"
+            f" and 2 together fail for {_none(len(both))}.",
+            f"On the code as committed, after {_capitalized(worst)}, {wrong[worst]:,} of"
+            f" {self.total(COMMITTED, worst).expected:,} events are reported as sent but not delivered.",
         ]
 
 
@@ -266,6 +266,14 @@ async def study_fix_drops(
         for chain, study in studies.items()
     }
     return FixDrops(counts, studies[REPORTED].groups, studies)
+
+
+def _rows(steps: Mapping[str, Mapping[str, DropCount]]) -> dict[str, Mapping[str, DropCount]]:
+    """Return the rows of a chain's panel; one row if no fix changes a count."""
+    shares = {tuple(count.shares for count in kinds.values()) for kinds in steps.values()}
+    if len(shares) == 1 and len(steps) > 1:
+        return {"Before, and after each fix": next(iter(steps.values()))}
+    return {_capitalized(step): kinds for step, kinds in steps.items()}
 
 
 def _capitalized(text: str) -> str:

@@ -232,19 +232,6 @@ class LifecycleStudy:
         """Return which of three processes finds a run's thread, with the columns of `process_table`."""
         return process_table(self.by_process)
 
-    def rerouting(self) -> pd.DataFrame:
-        """Return one row per chain: events of Alice's run, at her and at Bob's socket, registered again."""
-        return pd.DataFrame(
-            {
-                "chain": row.variant,
-                "events of Alice's run": row.verdict.expected,
-                "at her socket": row.verdict.delivered,
-                "at Bob's socket": row.verdict.wrong_user,
-                "registered again": type(row.refused).__name__ if row.refused else "accepted",
-            }
-            for row in self.rerouted
-        )
-
     def table(self) -> pd.DataFrame:
         """Return all measurements in one table. Columns: what, fix 3 as written, sound."""
         return pd.DataFrame([*self._retained(), *self._late(), *self._by_process(), self._moved()])
@@ -356,7 +343,7 @@ def late_events_figure(panels: Mapping[str, Mapping[float, Rate]], *, title: str
 
     `panels` maps a panel's title to rates by seconds after the run's end, negative before it; all panels share them.
     """
-    with new_figure(title, 9.0, 1.4 + 1.45 * len(panels)) as figure:
+    with new_figure(title, 6.6, 1.5 + 1.45 * len(panels)) as figure:
         axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         seconds = list(next(iter(panels.values())))
         for axis, (heading, rates), (colour, marker) in zip(axes, panels.items(), STYLES, strict=False):

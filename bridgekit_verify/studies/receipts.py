@@ -24,7 +24,7 @@ __all__ = ["ARRIVALS", "RECEIPT_CHAINS", "ReceiptStudy", "receipt_table", "study
 
 RECEIPTS: Final = ("sent", "not sent", "no receipt")
 ARRIVALS: Final = ("its user read it", "only another user read it", "no user read it")
-GRIDS_ACROSS: Final = 3
+GRIDS_ACROSS: Final = 2
 
 RECEIPT_CHAINS: Final[tuple[Variant, ...]] = (
     AS_COMMITTED,
@@ -63,7 +63,7 @@ class ReceiptStudy:
         if not worst.verdict.false_success:
             return "No chain reports an event as sent that its user did not read"
         return (
-            f"“Sent” does not mean delivered: {worst.variant.name}, {worst.verdict.false_success:,} of {events:,}"
+            f'"Sent" does not mean delivered: {worst.variant.name}, {worst.verdict.false_success:,} of {events:,}'
             " events\nare reported as sent, and their users did not read them"
         )
 
@@ -81,8 +81,8 @@ class ReceiptStudy:
                     for column, what in enumerate(ARRIVALS):
                         _cell(axis, row, column, counts[receipt, what], accurate=_is_accurate(receipt, what))
                 axis.set_title(_in_two_lines(name), fontsize=10.5)
-                labels = [f"receipt:\n{receipt}" for receipt in RECEIPTS]
-                frame_grid(axis, ["its user\nread it", "only\nanother", "no user\nread it"], labels)
+                labels = ["receipt:\nsent", "receipt:\nnot sent", "no receipt"]
+                frame_grid(axis, ["its user\nread it", "only another\nuser read it", "no user\nread it"], labels)
                 axis.tick_params(labelsize=9.5)
             return figure
 

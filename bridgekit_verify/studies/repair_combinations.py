@@ -51,7 +51,7 @@ class RepairStudy:
     lines: Mapping[str, LineChange]
     """The size of each repair."""
     groups: Mapping[str, Sequence[str]]
-    """The kinds of thread id, in groups: in use, and stress."""
+    """The kinds of thread id, in groups: documented, and stress."""
 
     @property
     def repairs(self) -> Order:
@@ -198,7 +198,7 @@ class RepairStudy:
             f" ({'; '.join(map(_in_words, self.complete)) or 'none'}).",
             f"Repairs that are needed: {', '.join(self.needed) or 'none'}.",
             f"Combinations in which another user reads events: {'; '.join(leaks) or 'none'}.",
-            f"Orders in which no step leaks: {safe} of {orders}. Recommended: {', '.join(self.order)}.",
+            f"Orders in which no event leaks after any step: {safe} of {orders}. Recommended: {', '.join(self.order)}.",
         ]
 
 

@@ -40,13 +40,13 @@ class SharedAgentStudy:
     fresh: Sequence[Measurement]
 
     def table(self) -> pd.DataFrame:
-        """Return one row per number of concurrent runs: agents' events that another user read, and the closed form."""
+        """Return one row per number of concurrent runs: agents' events that another user read, and the prediction."""
         return pd.DataFrame(
             {
                 "runs at once": shared.workload.at_once,
                 "events of agents": _misrouted(shared).n,
                 "one shared agent: read by another user": _misrouted(shared).k,
-                "closed form": shared.workload.misroutes_of_shared_agent(),
+                "predicted": shared.workload.misroutes_of_shared_agent(),
                 "a new agent per run: read by another user": _misrouted(fresh).k,
             }
             for shared, fresh in zip(self.shared, self.fresh, strict=True)
@@ -93,14 +93,14 @@ class SharedAgentStudy:
         """Draw the share of agents' events that another user read, by concurrent runs, on a logarithmic scale."""
         at_once = [measurement.workload.at_once for measurement in self.shared]
         shared, fresh = self.misrouted_shared(), self.misrouted_fresh()
-        with new_figure(self.title(), 8.0, 4.4) as figure:
+        with new_figure(self.title(), 6.2, 4.4) as figure:
             axis = figure.subplots()
             axis.set_xscale("log", base=2)
             closed = [
                 100 * m.workload.misroutes_of_shared_agent() / rate.n
                 for m, rate in zip(self.shared, shared, strict=True)
             ]
-            axis.plot(at_once, closed, color=TEXT_COLOUR, linestyle="--", linewidth=1, label="closed form")
+            axis.plot(at_once, closed, color=TEXT_COLOUR, linestyle="--", linewidth=1, label="predicted")
             _draw_shares(axis, at_once, shared, (VERMILLION, "D", "one agent for all runs"))
             _draw_shares(axis, at_once, fresh, (GREEN, "o", "a new agent for each run"))
             axis.set_xticks(at_once, [f"{c}" for c in at_once])

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from bridgekit.chain.self_check import SOUND_CHECKS
 from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.links import LINKS, Link
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.families import FAMILIES, Families, Family, families_by_name, thread_ids
-from bridgekit_verify.measure.plots import delivery_figure
-from bridgekit_verify.measure.tables import count_table, loss_table, rate_table
+from bridgekit_verify.measure.tables import count_table
 from bridgekit_verify.measure.workload import Workload
 from bridgekit_verify.probes.audit_descriptions import Wording, check_wording
 from bridgekit_verify.probes.probes import Probe, probe
@@ -27,7 +25,7 @@ EXAMPLE = "thread_123"
 """The only shape of thread id in the audit's own text."""
 
 KINDS: Final = {
-    "in use": "kinds in the audit or the public history",
+    "documented": "documented kinds",
     "stress": "stress kinds",
     "your own": "kinds of your own",
 }
@@ -53,30 +51,9 @@ class LinkStudy:
     checked: Measurement
     """The same as `before`, with every startup check enabled: it may have refused to start."""
 
-    def rates(self) -> pd.DataFrame:
-        """Return counts and rates, broken and sound."""
-        return rate_table([self.before, self.after])
-
-    def losses(self) -> pd.DataFrame:
-        """Return where the broken chain lost or misrouted events, and why."""
-        return loss_table([self.before, self.after])
-
     def misroutes_of_shared_agent(self) -> int:
         """Return `Workload.misroutes_of_shared_agent` of the measured load."""
         return self.before.workload.misroutes_of_shared_agent()
-
-    def alt_text(self) -> str:
-        """Describe the figure in text."""
-        return "; ".join(
-            f"{measurement.variant.name}: {measurement.verdict.delivery} events reached their user,"
-            f" {measurement.verdict.misrouted:,} frames another"
-            for measurement in (self.before, self.after)
-        )
-
-    def figure(self, title: str) -> Figure:
-        """Draw delivered and misrouted, broken and sound."""
-        labels = [f"{measurement.variant.name}" for measurement in (self.before, self.after)]
-        return delivery_figure([self.before, self.after], labels, title=title)
 
 
 async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed: int = 0) -> LinkStudy:
@@ -166,18 +143,20 @@ class FixStudy:
         names = [name for name, _ in chosen]
         labels: dict[str, Sequence[object]] = {
             "thread ids": names,
-            "in use": [self.kinds[name].in_use for name in names],
+            "documented": [self.kinds[name].documented for name in names],
         }
         return count_table(chosen.values(), **labels)
 
     def summary(self, variant: str) -> str:
-        """Return in a sentence with how many families every event arrives, and in the next one which families leak."""
+        """Return in a sentence for how many families every event arrives, and in the next one which families leak."""
         delivering, leaking = self.delivering(variant), self.leaking(variant)
         arrived = " and ".join(
             f"{_of(delivering, names)} {_kinds(label, len(names))}" for label, names in self.groups.items()
         )
-        leaks = f"{_of(leaking, self.families)}: {', '.join(leaking)}" if leaking else "none"
-        return f"every event arrives with {arrived}. Kinds that leak events to another user: {leaks}."
+        leaks = "No event leaks."
+        if leaking:
+            leaks = f"Events of {_of(leaking, self.families)} kinds leak to another user ({', '.join(leaking)})."
+        return f"every event reaches its user for {arrived} of thread id. {leaks}"
 
 
 def _kinds(label: str, count: int) -> str:

@@ -52,7 +52,7 @@ class _BridgeThatSendsOtherwise(AgentWebSocketBridge, abc.ABC):
 
     async def notify(self, event: AgentEvent) -> Receipt:
         receipt = await self._send(event)
-        self._record(event, receipt)
+        self.record(event, receipt)
         return receipt
 
     @abc.abstractmethod

@@ -178,11 +178,11 @@ class CalibrationStudy:
     def loss_table(self) -> pd.DataFrame:
         """Return one row per probability: the expected loss, the measured loss, and the frames that were dropped.
 
-        Columns: p, closed form, lost (k of n), lost in percent, from, to, agrees, frames dropped.
+        Columns: p, known loss, lost (k of n), lost in percent, from, to, agrees, frames dropped.
         """
         return pd.DataFrame(
             {"p": loss.p}
-            | _comparison("closed form p, %", loss.p, "lost", loss.measurement.verdict.drop)
+            | _comparison("known loss, %", loss.p, "lost", loss.measurement.verdict.drop)
             | {"frames dropped": loss.dropped}
             for loss in self.losses
         )
@@ -190,12 +190,12 @@ class CalibrationStudy:
     def offline_table(self) -> pd.DataFrame:
         """Return one row per offline pattern: the expected delivery at most once, and the measured delivery.
 
-        Columns: offline, closed form, delivered (k of n), delivered in percent, from, to, agrees, times connected.
+        Columns: offline, known delivery, delivered (k of n), delivered in percent, from, to, agrees, times connected.
         """
         return pd.DataFrame(
             {"offline": f"{run.offline.groups} of {run.offline.of}"}
             | _comparison(
-                "closed form, %", run.rate_check.closed_form, "delivered", run.rate_check.measured, exact=True
+                "known delivery, %", run.rate_check.closed_form, "delivered", run.rate_check.measured, exact=True
             )
             | {"times connected": sum(online for online, _ in run.measurement.workload.online_periods())}
             for run in self.offline_runs
@@ -207,13 +207,14 @@ class CalibrationStudy:
         return f"{agree} of {len(self.rate_checks)} measured rates agree with the rate that is known in advance"
 
     def figure(self) -> Figure:
-        """Draw measured rates against closed forms: on the diagonal, and as differences."""
+        """Draw measured rates against known ones: on the diagonal, and as differences."""
         return calibration_figure(self.rate_checks, title=self.title())
 
     def alt_text(self) -> str:
         """Describe the figure in text."""
         return "; ".join(
-            f"{check.name}: {check.closed_form:.1%} expected, {check.measured} delivered" for check in self.rate_checks
+            f"{check.name}: {100 * check.closed_form:.1f} % known, {check.measured} delivered"
+            for check in self.rate_checks
         )
 
 
@@ -281,17 +282,17 @@ class RateCheck:
 
 
 def calibration_figure(rows: Sequence[RateCheck], *, title: str) -> Figure:
-    """Draw measured rates against closed forms on the left, and their differences row by row on the right."""
-    with new_figure(title, 10.5, 1.9 + 0.27 * len(rows)) as figure:
-        left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.35))
-        _diagonal(left, rows)
-        _differences(right, rows)
+    """Draw measured rates against known ones above, and their differences row by row below."""
+    with new_figure(title, 6.4, 5.6 + 0.25 * len(rows)) as figure:
+        above, below = figure.subplots(2, 1, height_ratios=(3.6, 1.0 + 0.25 * len(rows)))
+        _diagonal(above, rows)
+        _differences(below, rows)
         return figure
 
 
 def _diagonal(axis: Axes, rows: Sequence[RateCheck]) -> None:
     axis.plot([0, 100], [0, 100], color=TEXT_COLOUR, linestyle="--", linewidth=1, zorder=0)
-    axis.text(101, 4, "on the dashed line,\nmeasured = closed form", fontsize=9, ha="right")
+    axis.text(101, 4, "on the dashed line,\nmeasured = known", fontsize=9, ha="right")
     for check in rows:
         value, below, above = _percents(check)
         colour, marker = _style(check)
@@ -305,8 +306,8 @@ def _diagonal(axis: Axes, rows: Sequence[RateCheck]) -> None:
     axis.set_title("delivery", fontsize=10.5, fontweight="normal")
     axis.set_xticks([0, 25, 50, 75, 100])
     axis.set_yticks([0, 25, 50, 75, 100])
-    axis.set_xlabel("delivery by the closed form, %")
-    axis.set_ylabel("delivery measured, %")
+    axis.set_xlabel("known delivery, %")
+    axis.set_ylabel("measured delivery, %")
 
 
 def _differences(axis: Axes, rows: Sequence[RateCheck]) -> None:
@@ -314,7 +315,7 @@ def _differences(axis: Axes, rows: Sequence[RateCheck]) -> None:
     for row, check in enumerate(rows):
         _, below, above = _percents(check)
         colour, marker = _style(check)
-        axis.axhline(row, color="#EEEEEE", zorder=0)
+        axis.plot([-reach, reach], [row, row], color="#EEEEEE", zorder=0)
         axis.errorbar(
             _difference(check), row, xerr=[[below], [above]], fmt=marker, color=colour, ecolor=TEXT_COLOUR,
             markersize=7, capsize=3,
@@ -329,7 +330,7 @@ def _differences(axis: Axes, rows: Sequence[RateCheck]) -> None:
     axis.set_xticks([tick for tick in axis.get_xticks() if abs(tick) <= reach])
     axis.tick_params(axis="y", length=0)
     axis.set_title("difference", fontsize=10.5, fontweight="normal")
-    axis.set_xlabel("measured - closed form, percentage points\n(bar: 95 % Wilson interval)")
+    axis.set_xlabel("measured − known, percentage points\n(bar: 95 % Wilson interval)")
 
 
 def _difference(check: RateCheck) -> float:

@@ -282,7 +282,7 @@ def mutation_table(history: History, *, seed: int = 0) -> pd.DataFrame:
 
 
 SHOWN: Final = {
-    "lost_silent": "lost",
+    "lost_silent": "dropped",
     "extra_copies": "extra copy",
     "reordered": "reordered",
     "reordered_in_run": "reordered within its run",

@@ -31,7 +31,7 @@ from bridgekit_verify.variants import SOUND, Variant
 __all__ = ["NAMES", "Case", "Localization", "MatrixCell", "localize"]
 
 EMPTY: Final = "#F2F2F2"
-LINE_CHARACTERS: Final = 108
+LINE_CHARACTERS: Final = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ def _draw(axis: Axes, row: int, column: int, cell: MatrixCell | None, *, on_diag
     axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **edge))
     first, *rest = label.split("\n")
     middle: dict[str, Any] = {"ha": "center", "va": "center", "color": text_colour, "fontweight": "bold"}
-    axis.text(column + 0.5, row + (0.36 if rest else 0.5), first, fontsize=11.5, **middle)
-    axis.text(column + 0.5, row + 0.7, "\n".join(rest), fontsize=9, **middle)
+    axis.text(column + 0.5, row + (0.36 if rest else 0.5), first, fontsize=8.5, **middle)
+    axis.text(column + 0.5, row + 0.7, "\n".join(rest), fontsize=5.8, **middle)
 
 
 NAMES: Final = {link.number: link.name for link in (*LINKS, HUB)}
@@ -236,22 +236,22 @@ class Localization:
     def figure(self) -> Figure:
         """Draw the matrix, with its letters explained below."""
         notes = {
-            letter: f"link {broken}, {way}, and link {named} is named by {by}. {why}"
+            letter: f"link {broken} is broken ({way}), and link {named} is named by {by}. {why}"
             for letter, broken, named, way, by, why in self._elsewhere()
         }
         cells = self.cells()
         lines = [line for letter, text in notes.items() for line in _wrapped(f"{letter}:  {text}")]
-        with new_figure(self.title(), 10.2, 6.9 + 0.19 * len(lines)) as figure:
+        with new_figure(self.title(), 7.4, 5.4 + 0.17 * len(lines)) as figure:
             axis = figure.subplots()
             for row, broken in enumerate(NAMES):
                 for column, named in enumerate(NAMES):
                     _draw(axis, row, column, cells.get((broken, named)), on_diagonal=broken == named)
             frame_grid(axis, [str(number) for number in NAMES], [f"{name}  {number}" for number, name in NAMES.items()])
-            axis.tick_params(labelsize=11.5)
+            axis.tick_params(labelsize=9)
             axis.xaxis.tick_top()
             axis.xaxis.set_label_position("top")
-            axis.set_xlabel("named: by the probes or by the ledger", fontsize=11.5)
-            axis.set_ylabel("broken: one link at a time", fontsize=11.5)
+            axis.set_xlabel("named: by the probes or by the ledger", fontsize=9)
+            axis.set_ylabel("broken: one link at a time", fontsize=9)
             figure.supxlabel(
                 "\n".join(
                     [
@@ -262,7 +262,7 @@ class Localization:
                 ),
                 x=0.01,
                 ha="left",
-                fontsize=10.5,
+                fontsize=8.5,
             )
             return figure
 

@@ -15,7 +15,7 @@ PACKAGES = (PACKAGE, VERIFY)
 # from bridgekit_verify.
 LAYERS = {
     PACKAGE: {
-        "ids": 0, "payloads": 0, "events": 0, "errors": 0, "counters": 0, "signals": 0,
+        "ids": 0, "payloads": 0, "event_types": 0, "events": 0, "errors": 0, "counters": 0, "signals": 0,
         "mapping": 1, "resolution": 1,
         "transport": 2, "stores": 2,
         "chain": 3,
@@ -25,9 +25,9 @@ LAYERS = {
     VERIFY: {
         "": 6, "errors": 6,
         "as_committed": 7, "audited_routing": 7, "links": 7, "variants": 7, "repairs": 7, "harness": 7,
-        "measure": 8, "check": 8,
-        "faults": 9, "probes": 9, "studies": 9, "validation": 9,
-        "capacity": 10,
+        "measure": 8,
+        "faults": 9, "probes": 9, "validation": 9,
+        "capacity": 10, "check": 10, "studies": 10,
         "report": 11,
         "commands": 12,
     },

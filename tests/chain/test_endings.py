@@ -249,7 +249,7 @@ async def test_unknown_agent_ends_with_the_known_names() -> None:
     connection = subscribe(application)
     with pytest.raises(LookupError):
         await run(application)
-    assert ends(connection) == ["UnknownName: no agent is called 'agent'; known: 'researcher'"]
+    assert ends(connection) == ["UnknownAgent: no agent is called 'agent'; known: 'researcher'"]
 
 
 async def test_request_is_left_out_when_there_is_no_room_for_it() -> None:

@@ -9,9 +9,12 @@ import pytest
 from starlette.applications import Starlette
 
 from bridgekit.chain import self_check
+from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import create_app, lifespan
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_7_8_adapter import RUN_ENDED
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import SOUND_CHECKS
 from bridgekit.errors import DeterministicStartupError, ThreadNotOwned
@@ -58,6 +61,13 @@ class HubReportingFalseSuccess(Hub):
 
 def resolver_without_lookup(mapping: RunThreadMappingService) -> Carried:
     return Carried()
+
+
+class EndingTwice(BaseAgent):
+    async def execute(self, context: RunContext) -> object:
+        await self.emit_agent_completed("first")
+        await self.emit_error("second")
+        return None
 
 
 async def unhappy_check(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
@@ -196,3 +206,19 @@ async def test_open_thread_is_refused_when_another_user_owns_the_thread() -> Non
         await application.open_thread(THREAD, BOB)
     assert (refused.value.thread_id, refused.value.user_id) == (THREAD, BOB)
     assert await application.owner_of(THREAD) == ALICE
+
+
+@pytest.mark.parametrize("agent_name", ["researcher", "ending_twice"])
+async def test_configured_observer_gets_every_event_of_a_run_and_none_of_the_self_checks(agent_name: str) -> None:
+    observed: list[tuple[AgentEvent, Receipt]] = []
+    agents = {"researcher": Researcher, "ending_twice": EndingTwice}
+    application = await started(agents=agents, observers=(lambda event, receipt: observed.append((event, receipt)),))
+    assert observed == []
+    await application.supervisor.run(agent_name=agent_name, thread_id=THREAD, user_id=ALICE, request="why?")
+    counters = application.counters
+    counted = counters.sent.total() + counters.kept.total() + counters.pending.total() + counters.lost.total()
+    assert len(observed) == counted
+    lost = [receipt.reason for _, receipt in observed if receipt.lost]
+    assert lost == ([] if agent_name == "researcher" else [RUN_ENDED])
+    assert len(lost) == counters.lost.total()
+    assert {event.run_id for event, _ in observed} == {observed[0][0].run_id}

@@ -6,10 +6,13 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
 
+from bridgekit.chain.context import RunContext, current_run
 from bridgekit.chain.link_1_startup import Application
+from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.errors import InvalidId, ThreadNotOwned, UnknownName
 from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId
@@ -230,3 +233,28 @@ async def expires_after_grace_period(application: Application, store: MemoryMapp
     clock.now += GRACE
     await application.bridge.mapping.cleanup_mapping(application.supervisor._run_ids.new(THREAD))
     return (routes_in_grace_period, len(store)) == (1, 0)
+
+
+class Naming(BaseAgent):
+    """Returns the request of the current run: its own, in an OS thread, and in a sub-agent and after it."""
+
+    application: Application
+
+    async def execute(self, context: RunContext) -> object:
+        names: list[object] = [request_of_current_run(), await anyio.to_thread.run_sync(request_of_current_run)]
+        if context.request == "outer":
+            inner = await self.application.supervisor.run(**REQUEST | {"agent_name": "naming", "request": "inner"})
+            names += [inner.result, request_of_current_run()]
+        return names
+
+
+def request_of_current_run() -> str | None:
+    run = current_run()
+    return None if run is None else run.request
+
+
+async def test_current_run_is_the_innermost_one_and_none_outside() -> None:
+    Naming.application = application = await started(agents={"naming": Naming})
+    run = await application.supervisor.run(**REQUEST | {"agent_name": "naming", "request": "outer"})
+    assert run.result == ["outer", "outer", ["inner", "inner"], "outer"]
+    assert current_run() is None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
 from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.errors import FrameTooLarge, InvalidId, PayloadError, UnknownEventType
+from bridgekit.errors import FrameTooLarge, InvalidId, PayloadError, StoreUnavailable, UnknownEventType
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.mapping import RunThreadMappingService
+from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.resolution import Carried, MappingLookup
 from bridgekit.transport.hub import Hub
 from tests.chain.agents import started, subscribe
@@ -156,6 +157,15 @@ async def test_notify_raises_and_sends_nothing_when_an_id_is_invalid(
     assert connection.frames == []
 
 
+@pytest.mark.parametrize("name", ["exploded", "agent_started", EventType("exploded"), None, 7])
+async def test_event_of_a_type_that_is_not_defined_is_refused(name: Any) -> None:
+    application = await started()
+    with pytest.raises(UnknownEventType) as refused:
+        await application.bridge.notify(AgentEvent(type=name, run_id=RUN, agent_name="a", payload={}))
+    assert refused.value.name == name
+    assert set(EventType) <= set(refused.value.known)
+
+
 async def test_notify_raises_and_later_events_arrive_when_a_caller_makes_a_mistake() -> None:
     application = await started()
     connection, bridge = subscribe(application), application.bridge
@@ -164,14 +174,25 @@ async def test_notify_raises_and_later_events_arrive_when_a_caller_makes_a_mista
         await bridge.notify(emitted(payload={"a": float("inf")}))
     with pytest.raises(FrameTooLarge):
         await bridge.notify(emitted(payload={"a": "x" * 1_100_000}))
-    with pytest.raises(UnknownEventType):
-        await bridge.notify(
-            AgentEvent(type="exploded", run_id=RUN, agent_name="a", payload={})  # type: ignore[arg-type]  # the point
-        )
     await bridge.notify(emitted())
     assert [frame.event.seq for frame in connection.frames] == [1, 2]
     assert sum(application.counters.sent.values()) == 2
     assert application.counters.lost == {(8, "PayloadError"): 1, (8, "FrameTooLarge"): 1}
+
+
+class UnavailableRoutes(MemoryMappingStore):
+    async def get(self, run_id: RunId) -> ThreadId | None:
+        raise StoreUnavailable("test", "no answer")
+
+
+async def test_event_whose_route_cannot_be_looked_up_is_counted_and_observed() -> None:
+    application = await started(mapping=lambda _: RunThreadMappingService(UnavailableRoutes()), self_checks=())
+    observed: list[Receipt] = []
+    application.bridge.observers.append(lambda event, receipt: observed.append(receipt))
+    with pytest.raises(StoreUnavailable):
+        await application.bridge.notify(emitted(thread_id=None))
+    assert application.counters.lost == {(9, "StoreUnavailable"): 1}
+    assert [(receipt.lost, receipt.link) for receipt in observed] == [(True, 9)]
 
 
 async def test_observer_is_called_with_each_event_and_its_receipt() -> None:

@@ -11,7 +11,7 @@ import pytest
 from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.events import EventType, Receipt
+from bridgekit.events import POLICIES, EventType, Policy, Receipt, define_event_type
 from bridgekit.serve.in_process import serving
 from bridgekit.stores import stores_from
 from bridgekit.transport.authorization import OwnerAuthorizer
@@ -20,11 +20,14 @@ from bridgekit.transport.outbox import OutboxLimits
 from tests.contract.stores import WAIT_SECONDS, StoreLocation
 from tests.factories import ALICE, RUN, THREAD
 
-OUTBOX = OutboxLimits(events=256)
-BURST = 1_000
+OUTBOX = OutboxLimits(events=64)
+BURST = 300
 """Several times the size of an outbox."""
-AT_ONCE = 400
+AT_ONCE = 100
 """Events that agents emit at the same time: more than an outbox takes."""
+
+OWN = [define_event_type(f"test_own_{policy.name.lower()}", policy) for policy in Policy]
+"""Types of an application's own."""
 
 pytestmark = pytest.mark.parametrize("edge", ["asgi", "native"])
 
@@ -51,7 +54,7 @@ def new_agent(application: Application) -> WebSocketBridgeAdapter:
     return agent
 
 
-@pytest.mark.parametrize("event_type", [EventType.TOOL_EXECUTING, EventType.AGENT_THINKING, EventType.TEXT_DELTA])
+@pytest.mark.parametrize("event_type", [EventType.TOOL_EXECUTING, EventType.AGENT_THINKING, EventType.TEXT_DELTA, *OWN])
 async def test_reading_client_gets_every_event_of_a_burst(
     location: StoreLocation, edge: str, event_type: EventType
 ) -> None:
@@ -71,7 +74,8 @@ async def test_reading_client_gets_every_event_of_a_burst(
         assert application.counters.lost == {}
     assert client.gaps == []
     assert "".join(str(event.payload["delta"]) for event in read) == "".join(f"{number} " for number in range(BURST))
-    assert event_type is EventType.TEXT_DELTA or len(read) == BURST
+    assert POLICIES[event_type] is Policy.CONCATENATE or len(read) == BURST
+    assert {event.type for event in read} == {event_type}
     assert all(receipt.kept for receipt in receipts)
 
 

@@ -21,6 +21,8 @@ NAMES = tuple(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))
 CELL_SECONDS = 120
 REMOVE_VARIABLES = 'get_ipython().run_line_magic("reset_selective", "-f ^[A-Za-z]")'
 """Names with an underscore stay: they belong to what `bridgekit_verify.report` installs in the kernel when imported."""
+SMALL_FIGURES = "from bridgekit_verify.report import outputs; outputs.FIGURE_DOTS_PER_INCH = 20"
+"""Figures are drawn, but with few pixels, because nobody looks at them."""
 
 
 def execute_with(parameters: Mapping[str, Any], folder: Path) -> None:
@@ -36,6 +38,7 @@ async def _execute_all(parameters: Mapping[str, Any], folder: Path) -> None:
     resources = {"metadata": {"path": str(folder)}}
     client = NotebookClient(new_notebook(), timeout=CELL_SECONDS, resources=resources)  # type: ignore[no-untyped-call]
     async with client.async_setup_kernel():
+        await _execute_cell(client, SMALL_FIGURES)
         for name in NAMES:
             client.nb = with_parameters(name, parameters)
             # What remains in the notebook is all that the guard sees, as with nbmake.
@@ -43,8 +46,13 @@ async def _execute_all(parameters: Mapping[str, Any], folder: Path) -> None:
                 for index, cell in enumerate(client.nb.cells):
                     await client.async_execute_cell(cell, index)
             nbformat.write(client.nb, folder / f"{name}.ipynb")  # type: ignore[no-untyped-call]
-            client.nb = new_notebook(cells=[new_code_cell(REMOVE_VARIABLES)])  # type: ignore[no-untyped-call]
-            await client.async_execute_cell(client.nb.cells[0], 0)
+            await _execute_cell(client, REMOVE_VARIABLES)
+
+
+async def _execute_cell(client: NotebookClient, source: str) -> None:
+    """Execute a cell that belongs to no notebook."""
+    client.nb = new_notebook(cells=[new_code_cell(source)])  # type: ignore[no-untyped-call]
+    await client.async_execute_cell(client.nb.cells[0], 0)
 
 
 def with_parameters(name: str, parameters: Mapping[str, Any]) -> Any:

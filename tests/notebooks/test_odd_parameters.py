@@ -12,14 +12,15 @@ from tests.notebooks.parameter_runs import NAMES, execute_with
 
 ODD: dict[str, Any] = {
     "SEED": 5,
-    "THREADS": 12,
+    "THREADS": 5,
     "RUNS": 1,
-    "AT_ONCE": 8,
-    "USERS_WITHOUT_SOCKET": 5,
+    "AT_ONCE": 3,
+    "USERS_WITHOUT_SOCKET": 2,
     "SHARING_RUNS": 13,
     "TRIALS": 2,
     "USERS": 3,
     "DRAWS": 101,
+    "LINKS": [1, 9],
     "STEPS": 9,
     "PACE_SECONDS": 0.03,
     "FAULT_SECONDS": 0.2,

@@ -14,7 +14,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.errors import MalformedFrame
-from bridgekit.events import FRAME_BYTES, EventType, Frame, RoutedEvent, decode, encode
+from bridgekit.events import FRAME_BYTES, EventType, Frame, Policy, RoutedEvent, decode, define_event_type, encode
 from bridgekit.ids import RunId
 from bridgekit.signals import Cursor, Gap, Subscribed, decode_any
 from bridgekit.transport.authorization import OwnerAuthorizer
@@ -87,6 +87,29 @@ def test_only_neighbours_of_one_message_are_joined(between: Frame | None, expect
     box._limits = OutboxLimits(events=len(frames) - 1)
     assert all(box.put_all(*frames))
     assert sent(box) == expected
+
+
+@pytest.mark.parametrize(
+    ("event_type", "expected", "code"),
+    [
+        (define_event_type("test_kept", Policy.MUST_DELIVER), [], 4008),
+        (EventType("test_of_another_process"), [], 4008),
+        (
+            define_event_type("test_latest", Policy.COALESCE),
+            ["1-2 coalesced", "3-3 3", "4-4 4", "5-5 5", "6-6 6"],
+            None,
+        ),
+        (define_event_type("test_joined", Policy.CONCATENATE), ["1-6 1 2 3 4 5 6"], None),
+    ],
+    ids=str,
+)
+def test_full_outbox_follows_the_policy_of_the_applications_type(
+    event_type: EventType, expected: list[str], code: int | None
+) -> None:
+    box = started(events=4)
+    box.put_all(*[framed(seq, type=event_type) for seq in range(1, 7)])
+    assert box.code == code
+    assert code or sent(box) == expected
 
 
 def test_thought_between_deltas_is_coalesced_and_its_gap_is_sent_at_its_position() -> None:
@@ -215,9 +238,10 @@ def test_joined_event_is_refused_when_its_first_number_is_invalid(first: int) ->
 # Over real sockets.
 
 TOKENS = 20_000
-"""Several times what an outbox takes without joining."""
-RETAINED = 12_000
-"""A long answer that a log retains whole."""
+"""Several times what an outbox and the system's buffers take without joining."""
+SMALL_OUTBOX = OutboxLimits(events=1_024)
+RETAINED = 1_500
+"""More than a small outbox takes, and a log retains it whole."""
 
 
 def text_with(tokens: int) -> str:
@@ -234,8 +258,8 @@ class Streaming(BaseAgent):
 
 
 @asynccontextmanager
-async def streaming() -> AsyncIterator[tuple[Application, str]]:
-    app = create_app(BridgeConfig(agents={"streaming": Streaming}, authorizer=OwnerAuthorizer))
+async def streaming(outbox: OutboxLimits) -> AsyncIterator[tuple[Application, str]]:
+    app = create_app(BridgeConfig(agents={"streaming": Streaming}, authorizer=OwnerAuthorizer, outbox=outbox))
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app, send_buffer_bytes=BUFFER_BYTES) as url:
             await app.state.bridgekit.open_thread(THREAD, ALICE)
@@ -258,7 +282,7 @@ def text_of(events: Sequence[RoutedEvent]) -> str:
 
 
 async def test_client_that_reads_nothing_during_the_stream_gets_the_whole_text() -> None:
-    async with streaming() as (application, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
+    async with streaming(OutboxLimits()) as (application, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
         await run(application, TOKENS)
         read = await read_run(client)
         assert application.counters.coalesced == 0
@@ -270,14 +294,14 @@ async def test_client_that_reads_nothing_during_the_stream_gets_the_whole_text()
 
 @pytest.mark.slow
 async def test_client_that_reconnects_in_the_middle_of_a_stream_gets_the_whole_text() -> None:
-    """It breaks its connection after every few hundred events, and resumes."""
+    """It breaks its connection after every hundred events, and resumes."""
     read, cursor = list[RoutedEvent](), None
-    async with streaming() as (application, url), anyio.create_task_group() as tasks:
+    async with streaming(SMALL_OUTBOX) as (application, url), anyio.create_task_group() as tasks:
         while not read or read[-1].type is not EventType.AGENT_COMPLETED:
             async with subscribe(url, thread_id=THREAD, user_id=ALICE, after=cursor) as client:
                 if cursor is None:
                     tasks.start_soon(run, application, RETAINED)
-                for _ in range(700):
+                for _ in range(100):
                     item = await anext(client)
                     assert isinstance(item, RoutedEvent)
                     read.append(item)
@@ -290,8 +314,8 @@ async def test_client_that_reconnects_in_the_middle_of_a_stream_gets_the_whole_t
 @pytest.mark.slow
 async def test_page_that_is_reloaded_in_the_middle_of_an_answer_gets_its_whole_text_again() -> None:
     """It keeps the position at which the run began."""
-    half = 8_000
-    async with streaming() as (application, url), anyio.create_task_group() as tasks:
+    half = 1_000
+    async with streaming(SMALL_OUTBOX) as (application, url), anyio.create_task_group() as tasks:
         async with connect(url, user_id=ALICE, thread_id=THREAD) as first:
             tasks.start_soon(run, application, RETAINED)
             before = [await first.receive() for _ in range(half)]

@@ -8,7 +8,7 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridgekit.events import COALESCIBLE, EventType, Frame
+from bridgekit.events import POLICIES, EventType, Frame, Policy
 from bridgekit.signals import GapReason
 from bridgekit.transport.log import DEFAULT_RETENTION, Retention
 from bridgekit.transport.outbox import BATCH_FRAMES, OUTBOX_LIMITS, SLOW_AFTER_TICKS, WRITE_BYTES, OutboxLimits
@@ -199,7 +199,7 @@ def _put(model: list[Frame], new: Frame, coalesced: list[int]) -> bool:
         superseded = [
             each
             for index, each in enumerate(queue[:-1])
-            if each.type in COALESCIBLE
+            if POLICIES[each.type] is Policy.COALESCE
             and any((later.type, later.run_id) == (each.type, each.run_id) for later in queue[index + 1 :])
         ]
         if not superseded:

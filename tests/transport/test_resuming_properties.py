@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridgekit.events import COALESCIBLE, AgentEvent, EventType
+from bridgekit.events import POLICIES, AgentEvent, EventType, Policy
 from bridgekit.ids import RunId
 from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
 from bridgekit.transport.cursor_tracker import CursorTracker, Item
@@ -145,7 +145,7 @@ def check_gap(gap: Gap, published: list[AgentEvent]) -> None:
         return
     for seq in numbers_of(gap):
         event = published[seq - 1]
-        assert event.type in COALESCIBLE
+        assert POLICIES[event.type] is Policy.COALESCE
         assert any((later.type, later.run_id) == (event.type, event.run_id) for later in published[seq:])
 
 

@@ -173,7 +173,7 @@ _ROWS: Final = (
     ),
     Fault("kill", FaultTarget.SOCKETS, "the worker process is killed and restarted", _kill_sockets),
     Fault(
-        "kill while away",
+        "kill while offline",
         FaultTarget.SOCKETS,
         "users lose their connection, and while they are offline the worker is killed and restarted",
         _kill_sockets_while_offline,

@@ -113,14 +113,14 @@ class FaultMatrix:
         unprotected = [trial for trial in self.of(AT_MOST_ONCE.name) if trial.fault in self.injected]
         lossy = sum(trial.verdict.lost_silent > 0 for trial in unprotected)
         return (
-            f"Without a log, {lossy} of {len(unprotected)} faults lose events in silence;\n"
-            f"with a log, {self.silent_losses.counts} events are lost in silence"
+            f"Without a log, {lossy} of {len(unprotected)} faults lose events in silence.\n"
+            f"With a log, {self.silent_losses.counts} events are lost in silence"
         )
 
     def figure(self) -> Figure:
         """Draw faults as rows and delivery modes as columns; a cell shows counts, coloured by its worst outcome."""
         faults, modes = self.faults, self.modes
-        with new_figure(self.title(), 2.0 + 1.65 * len(modes), 1.7 + 0.42 * len(faults)) as figure:
+        with new_figure(self.title(), 1.6 + 1.22 * len(modes), 1.7 + 0.34 * len(faults)) as figure:
             axis = figure.subplots()
             for row, fault in enumerate(faults):
                 for column, delivery in enumerate(modes):

@@ -259,17 +259,17 @@ class StallStudy:
         )
 
     def title(self) -> str:
-        """State the longest emission of bridgekit and of the other servers."""
+        """State the longest emission of bridgekit and of the servers that wait for each socket."""
         ours = self.of(BRIDGEKIT.name)
         others = max((stall.longest_wait for stall in self.stalls if stall is not ours), default=0.0)
         return (
-            f"One socket stops reading: in bridgekit an emission takes at most {1_000 * ours.longest_wait:.1f} ms,\n"
-            f"in a server that sends to one socket after the other up to {1_000 * others:,.0f} ms"
+            "While one socket reads nothing, an emission takes up to\n"
+            f"{1_000 * ours.longest_wait:.1f} ms in bridgekit, and {1_000 * others:,.0f} ms in servers that wait for it"
         )
 
     def figure(self) -> Figure:
         """Draw the neighbours' latencies over time, one panel for each server."""
-        with new_figure(self.title(), 7.6, 0.9 + 1.7 * len(self.stalls)) as figure:
+        with new_figure(self.title(), 6.4, 1.2 + 1.7 * len(self.stalls)) as figure:
             axes = figure.subplots(len(self.stalls), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
             for axis, stall in zip(axes, self.stalls, strict=True):
                 axis.axvspan(*stall.window, color=LOST, linewidth=0, label="one socket reads nothing")
@@ -282,10 +282,11 @@ class StallStudy:
                 )
                 axis.set_yscale("log")
                 axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-                axis.set_ylim(0.3, 3_000)
+                axis.set_ylim(0.1, 3_000)
                 axis.set_title(stall.server.name, fontsize=10.5)
-            axes[0].legend(frameon=False, fontsize=8.5, loc="upper left")
             axes[-1].set_xlabel("event due, s after the first")
+            handles, labels = axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
             figure.supylabel("from due to read by a neighbour, ms", fontsize=10)
             return figure
 

@@ -198,7 +198,7 @@ def latency_title(trials: Sequence[Trial]) -> str:
     """State how many events of these trials were lost, and how late the latest one was read."""
     latest = max((trial.longest_latency for trial in trials), default=0.0)
     lost, expected = (sum(getattr(trial.verdict, name) for trial in trials) for name in ("lost", "expected"))
-    return f"Events are late while a fault lasts, up to {latest:.1f} s: {lost:,} of {expected:,} are lost"
+    return f"While a fault lasts, events are up to {latest:.1f} s late. Of {expected:,} events, {lost:,} are lost"
 
 
 def latency_figure(trials: Sequence[Trial]) -> Figure:
@@ -208,7 +208,7 @@ def latency_figure(trials: Sequence[Trial]) -> Figure:
     """
     columns = 2 if len(trials) > 1 else 1
     rows = max(-(-len(trials) // columns), 1)
-    with new_figure(latency_title(trials), 4.6 * columns, 0.9 + 2.1 * rows) as figure:
+    with new_figure(latency_title(trials), 3.2 * columns, 1.2 + 1.9 * rows) as figure:
         axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
         for unused in axes[len(trials) :]:
             unused.set_visible(False)

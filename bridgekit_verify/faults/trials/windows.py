@@ -106,14 +106,14 @@ class WindowStudy:
         without = [window.lost.fraction for window in self.windows if not window.trial.delivery.resumes]
         silent = sum(window.trial.verdict.lost_silent for window in self.windows if window.trial.delivery.resumes)
         return (
-            f"Users who are offline lose up to {max(without, default=0):.0%} of the events at most once;\n"
-            f"with a log they lose {silent:,} events in silence"
+            f"Without a log, users who are offline lose up to {100 * max(without, default=0):.0f} % of the events.\n"
+            f"With a log, they lose {silent:,} events in silence"
         )
 
     def figure(self) -> Figure:
         """Draw counted and predicted loss over the offline time."""
         styles = ((VERMILLION, "D"), (BLUE, "s"), (GREEN, "o"))
-        with new_figure(self.title(), 8.0, 4.2) as figure:
+        with new_figure(self.title(), 6.4, 4.2) as figure:
             axis = figure.subplots()
             for delivery, (colour, marker) in zip(self.modes, styles, strict=False):
                 windows = sorted(self.of(delivery), key=lambda window: window.offline_seconds)
@@ -183,7 +183,9 @@ async def _windows(
     async def run_one(seconds: float, owned: Sequence[OwnedThread]) -> None:
         lasting = replace(plan, duration_seconds=seconds)
         fault = FAULTS["down"] if seconds else FAULTS["none"]
-        trials[seconds] = await run_trial(fault, deployment, owned, plan=lasting, seed=seed, name=f"away {seconds:g}")
+        trials[seconds] = await run_trial(
+            fault, deployment, owned, plan=lasting, seed=seed, name=f"offline {seconds:g}"
+        )
 
     async with deployed(delivery, threads) as deployment, anyio.create_task_group() as tasks:
         for number, seconds in enumerate(lengths):

@@ -60,7 +60,7 @@ def test_forgotten_event_contradicts_the_schedule() -> None:
     assert judge_step(WAVE, history, within_seconds=1.0, expected=scheduled).expected == 100
     forgotten = history.expected.pop()
     history.arrivals = [arrival for arrival in history.arrivals if arrival.key != forgotten.key]
-    with pytest.raises(LedgerImbalance, match=r"expected = delivered \+ lost, but 100 is not 99"):
+    with pytest.raises(LedgerImbalance, match=r"expected = delivered \+ dropped, but 100 is not 99"):
         judge_step(WAVE, history, within_seconds=1.0, expected=scheduled)
 
 

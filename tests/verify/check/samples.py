@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.tree import ROOT
+
 Value = dict[str, Any]
 WORDS = ("The ", "bridge ", "bridge ", "is ", "open.")
 """The second and third are equal: equal deltas are no duplicates."""
 ARGUMENTS = ('{"city": "Bas', 'el", "n"', ": 1}")
-RECORDINGS = Path(__file__).with_name("recordings")
+RECORDINGS = ROOT / "examples" / "recordings"
 
 
 class Line(NamedTuple):

@@ -11,13 +11,16 @@ from itertools import count, islice
 
 import pytest
 
+from bridgekit_verify.check import rules
 from bridgekit_verify.check.dialects import BUILT_IN, parse_table
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.judging import Judge
 from tests.verify.check.samples import DIALECTS, TABLE, Value
 
 JUDGING_PER_DECODING = 5
-MAX_GROWTH_BYTES = 50_000_000
+REMEMBERED = {"KEPT_STREAMS": 2_000, "MAX_OPEN_STREAMS": 4_000, "KEPT_RUNS": 2_000}
+"""A tenth of what the judge remembers by default, so that a stream ten times shorter exceeds it."""
+MAX_GROWTH_BYTES = 5_000_000
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -75,16 +78,18 @@ def interleaved(streams: Sequence[Iterator[Value]]) -> Iterator[Message]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STREAMS)
-def test_memory_does_not_grow_with_the_length_of_the_stream(name: str) -> None:
-    messages = interleaved([STREAMS[name](number) for number in range(1_000)])
+def test_memory_does_not_grow_with_the_length_of_the_stream(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, value in REMEMBERED.items():
+        monkeypatch.setattr(rules, limit, value)
+    messages = interleaved([STREAMS[name](number) for number in range(100)])
     judge = Judge(BUILT_IN["AG-UI"] if name == "long runs" else parse_table(tomllib.loads(TABLE)["dialect"], "chat"))
-    judge.feed(islice(messages, 40_000))
+    judge.feed(islice(messages, 4_000))
     tracemalloc.start()
-    judge.feed(islice(messages, 500_000))  # more than the judge remembers
+    judge.feed(islice(messages, 50_000))  # more than the judge remembers
     after_limit = tracemalloc.get_traced_memory()[0]
-    judge.feed(islice(messages, 100_000))
+    judge.feed(islice(messages, 10_000))
     grown = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert judge.findings.counts.total() == 0
     assert after_limit < MAX_GROWTH_BYTES
-    assert grown - after_limit < 3_000_000
+    assert grown - after_limit < 300_000

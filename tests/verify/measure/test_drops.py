@@ -142,11 +142,11 @@ def test_figure_draws_the_shares_of_one_bar() -> None:
 
 def test_figure_draws_a_bar_for_each_kind_if_one_differs() -> None:
     rows = {"fix": {"a": dropped(60), "b": dropped(0), "c": dropped(30, leaked=30)}}
-    areas, texts, _ = drawn(DropPanel("panel", rows, {"in use": ["a", "b"], "stress": ["c"]}))
+    areas, texts, _ = drawn(DropPanel("panel", rows, {"documented": ["a", "b"], "stress": ["c"]}))
     assert share(areas, DROPPED) == pytest.approx(1 / 3)
     assert share(areas, LEAKED) == pytest.approx(1 / 6)
     assert {"1 of 2", "1 of 1"} <= {*texts}
-    assert texts[-5:-3] == ["in use: a\N{NO-BREAK SPACE}a, b\N{NO-BREAK SPACE}b", "stress: c\N{NO-BREAK SPACE}c"]
+    assert texts[-5:-3] == ["documented: a\N{NO-BREAK SPACE}a, b\N{NO-BREAK SPACE}b", "stress: c\N{NO-BREAK SPACE}c"]
     assert not any("of 60" in text for text in texts), "a single number for kinds that differ"
 
 
@@ -167,7 +167,7 @@ def test_figure_leaves_a_chain_without_events_unknown() -> None:
         DropPanel("panel", {"before": {"a": dropped(45, leaked=15), "b": dropped(45, leaked=15)}}),
         DropPanel("panel", {"before": {"a": dropped(30), "b": dropped(10, expected=20)}, "after": {"a": dropped(0)}}),
         DropPanel("", {"before": {"a": NOTHING}}, notes={"before": "it did not start"}),
-        DropPanel("panel", {"fix": {"a": dropped(60), "b": dropped(1)}}, {"in use": ["a"], "stress": ["b"]}),
+        DropPanel("panel", {"fix": {"a": dropped(60), "b": dropped(1)}}, {"documented": ["a"], "stress": ["b"]}),
     ],
 )
 def test_alternative_text_has_the_numbers_of_the_picture(panel: DropPanel) -> None:
@@ -184,7 +184,7 @@ def test_figure_without_a_leak_has_no_leak_in_its_legend() -> None:
 
 def test_texts_stay_within_the_figure() -> None:
     rows = {"fixes 1 and 2 with the method": {f"kind {n}": dropped(n) for n in range(13)}}
-    groups = {"in use": [f"kind {n}" for n in range(6)], "stress": [f"kind {n}" for n in range(6, 13)]}
+    groups = {"documented": [f"kind {n}" for n in range(6)], "stress": [f"kind {n}" for n in range(6, 13)]}
     figure = drop_figure([DropPanel("panel", rows, groups)], title="A long finding " * 5)
     figure.savefig(BytesIO(), format="png")
     for text in figure.axes[0].texts:

@@ -1,4 +1,4 @@
-"""Families of thread ids: which are in use, where they come from, and a reader's own."""
+"""Families of thread ids: which are documented, where they come from, and a reader's own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bridgekit_verify.measure.families import (
 from bridgekit_verify.measure.tables import family_table
 from tests.tree import ROOT
 
-IN_USE = [
+DOCUMENTED = [
     "thread_123",
     "thread_<16 hex>",
     "thread_<user>_<name>",
@@ -32,19 +32,19 @@ IN_USE = [
 ]
 
 
-def test_six_families_are_in_use_and_seven_are_stress() -> None:
-    assert [name for name, family in FAMILIES.items() if family.in_use] == IN_USE
-    assert sum(not family.in_use for family in FAMILIES.values()) == 7
+def test_six_families_are_documented_and_seven_are_stress() -> None:
+    assert [name for name, family in FAMILIES.items() if family.documented] == DOCUMENTED
+    assert sum(not family.documented for family in FAMILIES.values()) == 7
     assert all(name == family.name for name, family in FAMILIES.items())
 
 
-@pytest.mark.parametrize("name", IN_USE)
-def test_family_in_use_cites_repository_commit_and_file(name: str) -> None:
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_documented_family_cites_repository_commit_and_file(name: str) -> None:
     source = str(FAMILIES[name].source)
     assert re.fullmatch(r"netra-systems/zen, commit [0-9a-f]{9}, [\w./-]+\.(py|md): .+", source)
 
 
-@pytest.mark.parametrize("name", IN_USE)
+@pytest.mark.parametrize("name", DOCUMENTED)
 def test_documentation_has_the_citation(name: str) -> None:
     source = FAMILIES[name].source
     assert source is not None
@@ -54,7 +54,7 @@ def test_documentation_has_the_citation(name: str) -> None:
 
 def test_table_of_families_has_example_and_source() -> None:
     table = family_table({**FAMILIES, "mine": ["support-42"]}).set_index("thread ids")
-    assert list(table["in use"]) == [True] * 6 + [False] * 7 + [None]
+    assert list(table["documented"]) == [True] * 6 + [False] * 7 + [None]
     assert list(table.loc["thread_123"]) == ["thread_123", True, str(FAMILIES["thread_123"].source)]
     assert list(table.loc["chat_<n>"]) == ["chat_0", False, "chosen as stress"]
     assert list(table.loc["mine"]) == ["support-42", None, "your own"]
@@ -110,7 +110,7 @@ def test_families_are_chosen_by_name(chosen: Any) -> None:
 
 def test_own_ids_are_a_family_with_one_user_for_each_id() -> None:
     mine = families_by_name({**FAMILIES, "mine": ["support-42", "Zürich 1", "x" * 1_024]})["mine"]
-    assert (mine.group, mine.in_use) == ("your own", None)
+    assert (mine.group, mine.documented) == ("your own", None)
     for count in (0, 1, 7):
         assert [owned.thread_id for owned in mine.threads(count)] == ["support-42", "Zürich 1", "x" * 1_024]
     assert len({owned.user_id for owned in mine.threads(3)}) == 3

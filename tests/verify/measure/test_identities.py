@@ -25,7 +25,7 @@ from bridgekit_verify.variants import SOUND, variant
 from tests.verify.measure.histories import BOBS, SOCKETS, clean
 
 WORKLOAD = Workload(threads=thread_ids("thread_123", 3), runs_per_thread=2, at_once=2)
-EXPECTED_AND_LOST = "expected = delivered + lost"
+EXPECTED_AND_LOST = "expected = delivered + dropped"
 STATED = re.escape(EXPECTED_AND_LOST)
 
 

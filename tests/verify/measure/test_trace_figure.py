@@ -42,7 +42,7 @@ def boxes(figure: Figure) -> list[FancyBboxPatch]:
 async def test_figure_states_where_the_event_ended_in_each_chain(pair: Sequence[Trace]) -> None:
     drawn = words(trace_figure(pair, QUESTION, THOUGHT))
     title = " ".join(drawn[: drawn.index("As committed")])
-    assert title == "agent_thinking: as committed, it ends at link 8; sound, it reaches its user"
+    assert title == "agent_thinking ends at link 8 (as committed) and reaches its user (sound)"
     assert drawn.count("The event ends here.") == 1
     assert {*LINK_NAMES.values(), "As committed", "Sound"} <= {*drawn}
     assert {"received", "passed on", "caught", "logged", "returned", "not reached"} <= {*drawn}

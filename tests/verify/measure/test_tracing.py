@@ -212,7 +212,7 @@ async def test_chain_as_committed_shows_the_swallowed_errors_of_links_3_8_and_9(
 async def test_shared_agent_sends_the_event_of_one_user_to_another() -> None:
     trace = await trace_run("link 5 broken", ["thread_a", "thread_b"])
     assert trace.sentence(QUESTION, THOUGHT) == (
-        "link 5 broken: agent_thinking of question 1 is read by bob-1 and not by its user, alice-0. The cause:"
+        "link 5 broken: agent_thinking of question 1 is read by bob-1 and not by its user, alice-0, because"
         " link 5 then gave the same agent run 2 instead of run 1."
     )
     assert step_of(trace, 5).passed_on == "bridge 1, run 1, thread_a, to agent 1, which also executes question 2"

@@ -15,7 +15,7 @@ KINDS = {
     **dict.fromkeys(("thread_123", "thread_<16 hex>", "thread_<user>_<name>"), True),
     **dict.fromkeys(("session_<ms>_<hex>", "chat_<n>", "prefixes of one another", "uuid"), False),
 }
-"""Kinds of thread id, and whether they are in use."""
+"""Kinds of thread id, and whether they are documented."""
 ALL = EACH * len(KINDS)
 
 Counts = tuple[int, int, int]
@@ -57,9 +57,9 @@ def fate(expected: int, delivered: int, leaked: int) -> dict[str, int]:
 
 def drop_rates(steps: Mapping[tuple[str, str], Callable[[str], Counts]] = STEPS) -> Table:
     records = []
-    for ((chain, step), counts), (kind, in_use) in product(steps.items(), KINDS.items()):
+    for ((chain, step), counts), (kind, documented) in product(steps.items(), KINDS.items()):
         delivered, leaked, false_success = counts(kind)
-        row = {"chain": chain, "step": step, "thread ids": kind, "in use": in_use}
+        row = {"chain": chain, "step": step, "thread ids": kind, "documented": documented}
         records.append({**row, **fate(EACH, delivered, leaked), "false success": false_success})
     return table("drop_rates", records)
 

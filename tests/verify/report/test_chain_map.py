@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridgekit.chain import LINKS
+from bridgekit_verify.links import LINKS
 from bridgekit_verify.report.chain_map import chain_map, chain_map_text
 
 
@@ -13,4 +13,4 @@ def test_map_and_its_text_name_every_link_with_its_status() -> None:
         assert {str(link.number), link.name, f"passes on {link.output}"} <= {*drawn}
         assert f"link {link.number}, {link.name}, passes on {link.output} (the audit: {link.reported})" in text
     assert [drawn.count(status) for status in ("working", "broken", "not examined")] == [8, 1, 1]
-    assert "link 10, Connections" in text
+    assert "link 10, Hub and sockets" in text

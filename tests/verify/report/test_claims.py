@@ -73,7 +73,7 @@ async def test_both_answers_about_a_link_follow_from_its_tests(
     assert (finding.before, finding.after) == (before, (10, 10))
     assert bool(finding.experiment) == (works == "works")
     delivery, after = finding.evidence[1:3]
-    assert after.startswith("Sound, " if works == "works" else "Repaired, ")
+    assert after.startswith(f"With the link {'sound' if works == 'works' else 'repaired'}, ")
     assert ("the hub of link 10 as committed" in delivery) == (number == 1)
     assert finding.sound == "holds"
 
@@ -89,7 +89,7 @@ async def test_chain_claim_names_the_links_that_do_not_hold() -> None:
     measured = [await measure(variant, workload) for variant in (AS_COMMITTED, SOUND)]
     finding = chain_claim(await probe_all(AS_COMMITTED), *measured)
     assert finding.verdict == "does not hold"
-    assert "1, 3, 5, 8, 9" in finding.answer
+    assert "1, 3, 5, 8 and 9" in finding.answer
     assert (finding.before, finding.after) == ((0, 5), (5, 5))
 
 
@@ -105,7 +105,7 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(drops: FixDrops) -> Non
     assert findings[0].evidence[:4] == (
         "Kinds whose events do not reach their user: chat_<n>, prefixes of one another.",
         "Kinds whose events reach another user: prefixes of one another.",
-        "Delivered with kinds in the audit or the public history: thread_123 15 of 15.",
+        "Delivered with documented kinds: thread_123 15 of 15.",
         "Delivered with stress kinds: chat_<n> 0 of 15, prefixes of one another 5 of 15.",
     )
 
@@ -115,20 +115,20 @@ async def test_the_result_of_a_fix_explains_both_of_its_answers(drops: FixDrops)
     for number in (1, 2, 3):
         finding = fix_claim(number, drops)
         assert finding.works == "fails"
-        assert finding.answer.startswith("As committed: 0 of 45 events delivered. If only link 9 were broken, ")
-        assert finding.counted == "thread_123, if only link 9 were broken"
+        assert finding.answer.startswith("As committed, 0 of 45 events reach their user. With only link 9 broken, ")
+        assert finding.counted == "thread_123, with only link 9 broken"
         assert "does it work when run? fails" in str(finding).lower()
     sound = {kind: await measure(SOUND, Workload(threads=thread_ids(EXAMPLE, 1))) for kind in ("chat_<n>",)}
     everything = with_committed(drops, {"fix 3": dict.fromkeys(drops.counts[COMMITTED]["fix 3"], sound["chat_<n>"])})
     assert [fix_claim(number, everything).works for number in (1, 2, 3)] == ["fails", "fails", "works"]
-    assert fix_claim(3, everything).answer.startswith("As committed: 15 of 15 events delivered.")
+    assert fix_claim(3, everything).answer.startswith("As committed, 15 of 15 events reach their user.")
 
 
 async def test_fix_claim_states_counts_of_kinds_and_no_interval(drops: FixDrops) -> None:
     finding = fix_claim(1, drops)
     assert finding.answer.endswith(
-        "every event arrives with 1 of 1 kind in the audit or the public history and 0 of 2 stress kinds."
-        " Kinds that leak events to another user: 1 of 3: prefixes of one another."
+        "every event reaches its user for 1 of 1 documented kind and 0 of 2 stress kinds of thread id."
+        " Events of 1 of 3 kinds leak to another user (prefixes of one another)."
     )
     assert not [text for text in (finding.answer, *finding.evidence) if "%" in text]
 
@@ -136,9 +136,9 @@ async def test_fix_claim_states_counts_of_kinds_and_no_interval(drops: FixDrops)
 async def test_fix_2_is_judged_as_written_and_with_its_method(drops: FixDrops) -> None:
     finding = fix_claim(2, drops)
     with_fix_1, supplied, method, _, both = finding.evidence[-5:]
-    assert with_fix_1.startswith("As a backup to Fix 1, every event arrives with 1 of 1 kind")
+    assert with_fix_1.startswith("As a backup to Fix 1, every event reaches its user for 1 of 1 documented kind")
     assert supplied.endswith("Fix 2 becomes a lookup in Fix 3's mapping.")
-    assert "public history and 2 of 2 stress kinds." in method
+    assert "documented kind and 2 of 2 stress kinds" in method
     assert "fewer events with 1 of 3 kinds of thread id: prefixes of one another." in both
 
 

@@ -20,7 +20,7 @@ def drops(fix_1: int) -> FixDrops:
     steps = {step: {"a": count(fix_1 if step == "fix 1" else 0), "b": count(0)} for step in (BEFORE, *FIXES)}
     if fix_1 == 10:
         steps["fix 1"]["b"] = count(10)
-    return FixDrops({COMMITTED: steps}, {"in use": ["a", "b"]})
+    return FixDrops({COMMITTED: steps}, {"documented": ["a", "b"]})
 
 
 def repairs(*needed: str) -> RepairStudy:
@@ -29,15 +29,15 @@ def repairs(*needed: str) -> RepairStudy:
         frozenset(chosen): {"a": count(10 if set(chosen) >= set(needed) else 0)}
         for chosen in ((), ("x",), ("y",), names)
     }
-    return RepairStudy(subsets, {}, {"x": LineChange(3, 1), "y": LineChange(20, 10)}, {"in use": ["a"]})
+    return RepairStudy(subsets, {}, {"x": LineChange(3, 1), "y": LineChange(20, 10)}, {"documented": ["a"]})
 
 
 @pytest.mark.parametrize(
     ("delivered", "verdict", "answer"),
     [
-        (0, "does not hold", "Fix 1 delivers 0 of 20 events, over 2 kinds of thread id."),
-        (4, "does not hold", "Fix 1 delivers 4 of 20 events, over 2 kinds of thread id."),
-        (10, "holds", "Fix 1 delivers 20 of 20 events, over 2 kinds of thread id."),
+        (0, "does not hold", "Fix 1 delivers 0 of 20 events over 2 kinds of thread id."),
+        (4, "does not hold", "Fix 1 delivers 4 of 20 events over 2 kinds of thread id."),
+        (10, "holds", "Fix 1 delivers 20 of 20 events over 2 kinds of thread id."),
     ],
 )
 def test_single_line_is_enough_only_if_it_delivers_everything(delivered: int, verdict: str, answer: str) -> None:
@@ -50,8 +50,8 @@ def test_single_line_is_enough_only_if_it_delivers_everything(delivered: int, ve
 @pytest.mark.parametrize(
     ("needed", "size"),
     [
-        (("x", "y"), "Repairs needed: 2, with 23 lines of the rebuilt chain removed and 11 added."),
-        (("x",), "Repairs needed: 1, with 3 lines of the rebuilt chain removed and 1 added."),
+        (("x", "y"), "Needed repairs: 2, which remove 23 lines of the rebuilt chain and add 11."),
+        (("x",), "Needed repairs: 1, which remove 3 lines of the rebuilt chain and add 1."),
     ],
 )
 def test_size_is_that_of_the_needed_repairs(needed: tuple[str, ...], size: str) -> None:

@@ -33,7 +33,7 @@ async def test_known_rates_hold_also_when_the_runs_are_no_multiple_of_the_patter
 ) -> None:
     finding = calibration_claim(calibration)
     assert finding.verdict == "holds", finding
-    assert ", 3 of 3 counts are the known ones" in finding.answer
+    assert ", 3 of 3 counts equal the known ones" in finding.answer
     assert finding.sample == Sample(30, "events")
 
 
@@ -59,10 +59,10 @@ def test_nothing_measured_is_unknown() -> None:
 
 
 def test_mutation_that_is_not_reported_exactly_contradicts_the_claim() -> None:
-    mutations = pd.DataFrame({"expected": ["1 lost", "1 extra copy"], "exactly": ["yes", "no"]})
+    mutations = pd.DataFrame({"expected": ["1 dropped", "1 extra copy"], "exactly": ["yes", "no"]})
     finding = mutation_claim(mutations)
     assert finding.verdict == "does not hold"
-    assert finding.evidence == ("Not exactly: 1 extra copy.",)
+    assert finding.evidence == ("Not reported exactly: 1 extra copy.",)
     assert mutation_claim(mutations[:1]).verdict == "holds"
     assert mutation_claim(mutations[:0]).verdict == "unknown"
 

@@ -31,7 +31,7 @@ async def test_choice_shows_the_trace_and_the_drop_rates_of_three_chains() -> No
     ]
     assert found.request == "question 2"  # the run whose event another user read
     assert found.sentence == (
-        "fix 1: agent_thinking of question 2 is read by alice-0 and not by its user, bob-1. The cause:"
+        "fix 1: agent_thinking of question 2 is read by alice-0 and not by its user, bob-1, because"
         " link 9 named thread_alice instead of thread_alice_smith."
     )
     html = found.html()

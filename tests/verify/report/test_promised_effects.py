@@ -82,8 +82,8 @@ async def test_promises_are_measured_on_the_chain_as_committed(study: FixStudy) 
     assert [claim.verdict for claim in (arrive, real_time, value)] == ["does not hold", "does not hold", "unknown"]
     assert (arrive.before, arrive.after) == ((0, 20), (0, 20))
     assert arrive.answer.startswith("As committed with Fix 1, 0 of 20 events arrive.")
-    assert "the user would read 6 of 6 with thread_123" in real_time.answer
-    assert "all of them with 1 of 2 kinds of thread id." in real_time.evidence[0]
+    assert "the user reads 6 of 6 with thread ids like thread_123" in real_time.answer
+    assert "all events before the run's end for 1 of 2 kinds of thread id." in real_time.evidence[0]
     assert value.before is value.after is None
 
 
@@ -115,8 +115,8 @@ async def test_step_1_passes_as_reported_and_fails_as_committed(
     finding = event_flow_claim(study, committed, committed)
     assert (finding.verdict, finding.before, finding.after) == ("does not hold", (0, 10), (0, 10))
     assert finding.answer == (
-        "As committed with Fix 1, 0 of 10 events arrive. If only link 9 were broken, 10 of 10 events would arrive with"
-        " thread_123."
+        "As committed with Fix 1, 0 of 10 events arrive. With only link 9 broken, 10 of 10 events arrive with"
+        " thread ids like thread_123."
     )
     assert event_flow_claim(study, committed, sound).verdict == "holds"
     unfixed = {(kind, row): study.cells[kind, "as reported"] for kind, row in study.cells}
@@ -162,7 +162,7 @@ async def test_step_3_does_not_hold_on_the_chain_as_committed(notified: list[Han
     assert all(len(sentence.split()) <= 25 for sentence in finding.answer.split(". "))
     samples, difference, never_parses = finding.evidence
     assert samples.startswith("One call on each of 11 chains, with an open socket of thread_123's owner")
-    assert difference.startswith("Fix 1 changes the result on neither chain")
+    assert difference.startswith("Fix 1 does not change the result on either chain")
     assert "by design" in never_parses
     assert "unroutable at link 9" in never_parses
 

@@ -26,8 +26,8 @@ def test_capacity_is_stated_for_both_edges_with_its_interval() -> None:
     assert finding.verdict == "holds"
     assert "The ASGI edge carries 8,000 events per second: 8,000 of 8,000 (" in finding.answer
     assert (
-        "native: 1,800 runs of 5 events begin per second. If each run emits one event per second, 9,000 runs"
-        in finding.evidence[1]
+        "On the native edge, 1,800 runs of 5 events begin per second. If each run emits one event per second, 9,000"
+        " runs" in finding.evidence[1]
     )
     assert "0 were lost" in finding.answer
     assert finding.after == (56_000, 56_000)
@@ -58,14 +58,14 @@ def test_claim_is_unknown_without_a_failed_load_and_capacity_is_a_lower_bound() 
 def test_memory_claim_holds_for_linear_memory_and_constant_cost() -> None:
     finding = memory_claim(memory_study())
     assert finding.verdict == "holds"
-    assert "native: 15.0 KiB per socket" in finding.answer
-    assert "ASGI: extrapolated, 34,953 idle sockets need one GiB" in finding.evidence[0]
+    assert "On the native edge: 15.0 KiB per socket" in finding.answer
+    assert "On the ASGI edge, 34,953 idle sockets need one GiB (extrapolated)." in finding.evidence[0]
 
 
 def test_growing_cost_contradicts_the_memory_claim() -> None:
     finding = memory_claim(memory_study(growth=2.5))
     assert finding.verdict == "does not hold"
-    assert "ASGI: an event costs 2.50 times as much beside them." in finding.evidence
+    assert "On the ASGI edge, an event costs 2.50 times as much beside them." in finding.evidence
 
 
 def test_nonlinear_memory_contradicts_the_memory_claim() -> None:
@@ -92,7 +92,7 @@ def test_late_load_that_waited_for_cpu_is_not_judged() -> None:
     late = failed(8_000, share=0.2, run_queue_wait=0.3)
     finding = workers(capacity([carried(500), late], [carried(500)]))
     assert finding.verdict == "holds"
-    assert any(text.endswith("while they were late: 1 of 5 loads.") for text in finding.evidence)
+    assert any(text.endswith("other programs used the CPUs: 1 of 5.") for text in finding.evidence)
 
 
 def test_workers_claim_without_judged_loads_is_unknown() -> None:
@@ -110,7 +110,10 @@ def test_event_that_costs_more_with_pauses_contradicts_the_edge_claim() -> None:
     """The audited sentence said "an event costs no more" beside 70 and 60 µs, because only the burst was judged."""
     finding = edge_claim(capacity([carried(500)], [carried(500)], paired=(60.0, 70.0)), memory_study())
     assert finding.verdict == "does not hold"
-    assert "with pauses 70.0 to 70.0 µs (native) and 60.0 to 60.0 µs (ASGI): more" in finding.answer
+    assert (
+        "with pauses: 70.0 to 70.0 µs (native) and 60.0 to 60.0 µs (ASGI). The native edge needs more."
+        in finding.answer
+    )
 
 
 def test_edge_claim_allows_no_difference() -> None:
@@ -122,7 +125,7 @@ def test_edge_claim_is_unknown_if_rounds_overlap_or_are_missing() -> None:
     rounds = {"ASGI": [step(1_000, us=us) for us in (50, 60)], "native": [step(1_000, us=us) for us in (45, 55)]}
     overlapping = edge_claim(replace(SOUND, paired=rounds), memory_study())
     assert overlapping.verdict == "unknown"
-    assert "45.0 to 55.0 µs (native) and 50.0 to 60.0 µs (ASGI): no clear difference" in overlapping.answer
+    assert "45.0 to 55.0 µs (native) and 50.0 to 60.0 µs (ASGI). The difference is not clear." in overlapping.answer
     missing = edge_claim(replace(SOUND, paired={}), memory_study())
     assert (missing.verdict, "not measured (native)" in missing.answer) == ("unknown", True)
 

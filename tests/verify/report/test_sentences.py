@@ -108,7 +108,7 @@ def memories(draw: st.DrawFn) -> MemoryStudy:
 def test_capacity_sentence_states_the_carried_load_and_the_losses(study: CapacityStudy) -> None:
     finding = capacity_claim(study)
     assert_basis(finding)
-    [expected, lost] = numbers(finding.answer, r"Of # events at every load, # were lost")
+    [expected, lost] = numbers(finding.answer, r"Of # events at all loads, # were lost")
     assert (expected, lost) == (
         sum(each.client.expected for each in study.steps),
         sum(each.client.lost for each in study.steps),
@@ -128,9 +128,9 @@ def test_memory_sentence_fits_its_verdict(study: MemoryStudy) -> None:
     finding = memory_claim(study)
     assert_basis(finding)
     for scaling in study.scalings:
-        [kib] = numbers(finding.answer, rf"{scaling.edge.name}: # KiB per socket")
+        [kib] = numbers(finding.answer, rf"{scaling.edge.name} edge: # KiB per socket")
         assert kib == pytest.approx(scaling.of(SOCKETS).kib, abs=0.06)
-        [growth] = numbers(finding.answer, rf"{scaling.edge.name}:[^.]*(?:\.\d[^.]*)*an event costs # times")
+        [growth] = numbers(finding.answer, rf"{scaling.edge.name} edge:[^.]*(?:\.\d[^.]*)*an event costs # times")
         assert growth == pytest.approx(scaling.growth, abs=0.006)
         assert finding.verdict == "does not hold" or growth <= 2.005
     assert finding.verdict == "holds" or finding.evidence[2:]
@@ -147,7 +147,7 @@ def test_edge_verdict_never_contradicts_the_costs_beside_it(study: CapacityStudy
     clear = []
     for kind in comparisons:
         low, high, asgi_low, asgi_high = numbers(
-            finding.answer, f"{kind} # to # µs \\(native\\) and # to # µs \\(ASGI\\)"
+            finding.answer, f"{kind}: # to # µs \\(native\\) and # to # µs \\(ASGI\\)"
         )
         assert low <= high
         assert asgi_low <= asgi_high
@@ -201,12 +201,12 @@ def test_matrix_sentence_counts_faults_without_the_baseline(matrix: FaultMatrix)
     assert_basis(finding)
     injected = {fault for fault, _ in matrix.cells} - {"none"}
     assert numbers(finding.claim, "Of # faults") == [len(injected)]
-    silent, expected = numbers(finding.answer, "Lost in silence: # of # events")
+    silent, expected = numbers(finding.answer, "with a log, # of # events are lost in silence")
     assert (silent, expected) == (
         sum(each.verdict.lost_silent for each in matrix.guaranteed),
         sum(each.verdict.expected for each in matrix.guaranteed),
     )
-    [misrouted] = numbers(finding.answer, "Misrouted: # frames")
+    [misrouted] = numbers(finding.answer, "and # frames are misrouted")
     lossy, tried = numbers(finding.answer, "Without a log, # of # faults")
     assert tried == len(injected)
     unfinished = sum(not each.quiesced for each in matrix.cells.values())
@@ -249,7 +249,7 @@ def test_windows_sentence_fits_its_verdict(study: WindowStudy) -> None:
     assert len(finding.evidence) == tried - agree
     silent = sum(each.trial.verdict.lost_silent for each in study.windows if each.trial.delivery.resumes)
     if any(each.trial.delivery.resumes for each in study.windows):
-        assert numbers(finding.answer, ": # events were lost in silence") == [silent]
+        assert numbers(finding.answer, ", # events were lost in silence") == [silent]
     wanted = "unknown" if not tried else "holds" if agree == tried and not silent else "does not hold"
     assert finding.verdict == wanted
     assert study.title()
@@ -265,7 +265,7 @@ def test_stall_sentence_fits_its_verdict(rows: list[tuple[float, float, int]]) -
     ]
     finding = stall_claim(StallStudy(stalls))
     assert_basis(finding)
-    read, events, late = numbers(finding.answer, "read # of # events, # ms late")
+    read, events, late = numbers(finding.answer, "read # of # events with a median delay of # ms")
     [longest] = numbers(finding.answer, "longest emission took # ms")
     if finding.verdict == "holds":
         assert read == events
@@ -282,7 +282,7 @@ def test_stall_sentence_fits_its_verdict(rows: list[tuple[float, float, int]]) -
 
 @given(st.lists(st.sampled_from(["yes", "no"]), max_size=8))
 def test_mutation_sentence_counts_the_exact_ones(exactly: list[str]) -> None:
-    finding = mutation_claim(pd.DataFrame({"expected": ["1 lost"] * len(exactly), "exactly": exactly}))
+    finding = mutation_claim(pd.DataFrame({"expected": ["1 dropped"] * len(exactly), "exactly": exactly}))
     assert_basis(finding)
     wanted = "unknown" if not exactly else "does not hold" if "no" in exactly else "holds"
     assert finding.verdict == wanted
@@ -361,7 +361,7 @@ def test_receipt_sentence_states_the_worst_chain(rows: list[tuple[tuple[int, int
     finding = receipt_claim(study)
     assert_basis(finding)
     false, sound_false, sound = numbers(
-        finding.answer, "# of [\\d,]+ events are reported as sent and .* sound chain # of #"
+        finding.answer, "# of [\\d,]+ events are reported as sent but .* sound chain, # of #"
     )
     judged = [rows[index][1] for index in range(4)]
     assert false == max(judged)
@@ -379,7 +379,7 @@ def test_leak_sentence_counts_both_chains(leaky: tuple[int, int, int], sound: tu
     study = LeakStudy(owned, searches, (measured(BROKEN[9], thoughts(*leaky)), measured(SOUND, thoughts(*sound))))
     finding = leak_claim(study)
     assert_basis(finding)
-    assert numbers(finding.answer, "sockets, # of # events reach another user; on the sound chain # of #") == [
+    assert numbers(finding.answer, "sockets, # of # events reach another user. On the sound chain, # of #") == [
         leaky[1], sum(leaky), sound[1], sum(sound),
     ]  # fmt: skip
     assert (finding.before, finding.after) == ((leaky[0], sum(leaky)), (sound[0], sum(sound)))

@@ -93,7 +93,7 @@ async def test_collision_delivers_one_users_run_to_another(study: CollisionStudy
 
 async def test_collision_within_a_thread_makes_frames_ambiguous(study: CollisionStudy) -> None:
     # Registering the same route twice is accepted, so only longer ids protect the sound chain from this.
-    assert of_columns(study, "delivered", "lost", "frames of two runs")[2:] == [
+    assert of_columns(study, "delivered", "dropped", "frames of two runs")[2:] == [
         ["one user, one thread", "fixes 1, 2 and 3", 9, 1, 9],
         ["one user, one thread", "sound", 10, 0, 10],
     ]

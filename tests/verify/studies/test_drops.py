@@ -65,9 +65,9 @@ async def test_shared_agent_leaks_after_the_fixes_and_the_figure_says_so() -> No
     assert study.counts[ALL_FIXES].leaked == 3
     assert study.counts[BEFORE].leaked == 0
     assert study.finding() == (
-        "After all fixes, 3 of 10 events are dropped (3 leaked); with link 5 repaired as well, none"
+        "After all fixes, 3 of 10 events are dropped (3 leaked). With link 5 repaired as well, none is dropped"
     )
-    assert "fix 3 3 of 10, 3 leaked (at link 5: 3)" in study.alt_text()
+    assert "Fix 3 3 of 10, 3 leaked (at link 5: 3)" in study.alt_text()
     figure = study.figure(study.finding())
     figure.savefig(BytesIO(), format="png")
     texts = [text.get_text() for text in figure.axes[0].texts]
@@ -112,7 +112,7 @@ async def test_readers_own_ids_are_counted_like_the_others() -> None:
     after_fix_1, after_fix_3 = (drops.counts[REPORTED][fix]["mine"] for fix in ("fix 1", "fix 3"))
     assert (after_fix_1.expected, after_fix_1.delivered, after_fix_1.leaked) == (10, 5, 5)
     assert after_fix_3.delivered == 10
-    assert drops.table()["in use"].all()
+    assert drops.table()["documented"].all()
 
 
 async def test_unusable_id_is_refused_with_what_is_allowed() -> None:
@@ -124,13 +124,13 @@ async def test_unusable_id_is_refused_with_what_is_allowed() -> None:
 async def test_table_has_every_chain_step_and_kind_once(drops: FixDrops) -> None:
     table = drops.table()
     assert list(table.columns) == [
-        "chain", "step", "thread ids", "in use", "expected", "delivered", "lost", "leaked", "false success",
+        "chain", "step", "thread ids", "documented", "expected", "delivered", "lost", "leaked", "false success",
     ]  # fmt: skip
     keys = list(zip(table["chain"], table["step"], table["thread ids"], strict=True))
     assert keys == [
         (chain, step, kind) for chain in (COMMITTED, REPORTED) for step in (BEFORE, *FIXES) for kind in KINDS
     ]
-    assert dict(zip(table["thread ids"], table["in use"], strict=True)) == {
+    assert dict(zip(table["thread ids"], table["documented"], strict=True)) == {
         "thread_123": True,
         NAMED: True,
         PREFIXES: False,
@@ -175,16 +175,18 @@ async def test_counts_are_those_of_the_measured_chains(drops: FixDrops) -> None:
 async def test_readers_own_texts_state_the_measured_numbers(drops: FixDrops) -> None:
     assert drops.finding() == (
         "As committed, no fix delivers an event.\n"
-        "With only link 9 broken, Fix 1 fails for 1 of 2 kinds in the audit or the public history, and Fix 3 for none."
+        "With only link 9 broken, Fix 1 fails for 1 of 2 documented kinds of thread id, and Fix 3 for none."
     )
     sentences = " ".join(drops.sentences())
-    assert "deliver every event of every kind: fix 2 with its method, fix 3, fixes 1, 2 and 3." in sentences
-    assert "fix 1 (10 of 45 events)" in sentences
+    assert "deliver every event of every kind: Fix 2 with its method; Fix 3; Fixes 1, 2 and 3." in sentences
+    assert "Fix 1 (10 of 45 events)" in sentences
     assert (
-        "Fix 1 makes Fix 2 worse: with its method, Fix 2 fails for none of 3 kinds, and together with Fix 1 for 2"
-        in (sentences)
+        "Fix 1 makes Fix 2 worse. With its method, Fix 2 fails for none of 3 kinds of thread id. Fixes 1 and 2 together"
+        " fail for 2." in (sentences)
     )
-    assert "Fix 1 in use 1 of 2, stress 1 of 1; Fix 2 as written in use 2 of 2, stress 1 of 1" in drops.alt_text()
+    assert (
+        "Fix 1 documented 1 of 2, stress 1 of 1; Fix 2 as written documented 2 of 2, stress 1 of 1" in drops.alt_text()
+    )
 
 
 def count(delivered: int, *, leaked: int = 0) -> DropCount:
@@ -192,14 +194,14 @@ def count(delivered: int, *, leaked: int = 0) -> DropCount:
 
 
 def literal(committed: Mapping[str, int], reported: Mapping[str, int], *, leaked: int = 0) -> FixDrops:
-    """Return drop rates of one kind in use with these delivered events; a step that is not named delivers none."""
+    """Return drop rates of one documented kind with these delivered events; a step that is not named delivers none."""
     counts = {
         chain: {step: {"thread_123": count(delivered.get(step, 0))} for step in (BEFORE, *FIXES)}
         for chain, delivered in ((COMMITTED, committed), (REPORTED, reported))
     }
     if leaked:
         counts[REPORTED]["fix 1"] = {"thread_123": count(10 - leaked, leaked=leaked)}
-    return FixDrops(counts, {"in use": ["thread_123"]})
+    return FixDrops(counts, {"documented": ["thread_123"]})
 
 
 @pytest.mark.parametrize(
@@ -208,17 +210,17 @@ def literal(committed: Mapping[str, int], reported: Mapping[str, int], *, leaked
         (
             literal({}, {"fix 1": 10, "fix 3": 10}),
             "As committed, no fix delivers an event.\nWith only link 9 broken, Fix 1 fails for none of 1"
-            " kinds in the audit or the public history, and Fix 3 for none.",
+            " documented kinds of thread id, and Fix 3 for none.",
         ),
         (
             literal({"fix 3": 4, "fix 1": 2}, {"fix 1": 9}),
             "As committed, the fixes deliver at most 4 of 10 events.\nWith only link 9 broken, Fix 1 fails for 1 of 1"
-            " kinds in the audit or the public history, and Fix 3 for 1.",
+            " documented kinds of thread id, and Fix 3 for 1.",
         ),
         (
             literal({"fix 1": 10}, {"fix 3": 10}),
-            "As committed, every event is delivered after fix 1.\nWith only link 9 broken, Fix 1 fails for 1 of 1"
-            " kinds in the audit or the public history, and Fix 3 for none.",
+            "As committed, every event is delivered after Fix 1.\nWith only link 9 broken, Fix 1 fails for 1 of 1"
+            " documented kinds of thread id, and Fix 3 for none.",
         ),
     ],
 )
@@ -230,7 +232,7 @@ def test_leak_makes_a_fix_fail_even_if_most_events_arrive() -> None:
     drops = literal({}, {"fix 3": 10}, leaked=1)
     assert drops.leaking(REPORTED) == ["fix 1"]
     assert "Fix 1 fails for 1 of 1" in drops.finding()
-    assert "These leak events to another user: fix 1 (1 of 10 events)." in drops.sentences()
+    assert "These fixes leak events to another user: Fix 1 (1 of 10 events)." in drops.sentences()
 
 
 def test_sentences_change_if_fix_1_does_not_harm_fix_2() -> None:

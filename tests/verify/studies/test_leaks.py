@@ -128,7 +128,7 @@ def test_search_finds_a_leak_of_another_kind(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_study_measures_the_shortest_leak_over_sockets() -> None:
     study = await study_leaks(threads=2, examples=300)
-    assert study.sockets()[["delivered", "lost", "misrouted"]].to_numpy().tolist() == [[5, 5, 5], [10, 0, 0]]
+    assert study.sockets()[["delivered", "dropped", "misrouted"]].to_numpy().tolist() == [[5, 5, 5], [10, 0, 0]]
     misrouted = study.misrouted()
     assert misrouted["socket of"].tolist() == ["bob"] * 5
     assert misrouted["event of"].tolist() == ["alice"] * 5

@@ -127,7 +127,7 @@ async def test_texts_state_what_was_measured(measured: RepairStudy) -> None:
     assert measured.gain(CALL) == "thoughts and tool calls arrive"
     sentences = " ".join(measured.sentences())
     assert "Combinations that deliver every event without a leak: 1 of 16 (" in sentences
-    assert "Orders in which no step leaks: 18 of 24." in sentences
+    assert "Orders in which no event leaks after any step: 18 of 24." in sentences
     assert f"Without {AGENT} 3 of 10, 3 leaked" in measured.alt_text()
     figure = measured.figure(measured.finding())
     figure.savefig(BytesIO(), format="png")
@@ -149,7 +149,7 @@ def literal(
             arriving = frozenset(EventType) if delivered == expected else frozenset[EventType]()
             counts[chosen] = {"thread_123": DropCount(expected, delivered, lost, leaked, 0, {}, arriving)}
     lines = {name: LineChange(index, 2 * index) for index, name in enumerate(ORDER, 1)}
-    return RepairStudy(counts, {"fix 3": counts[ALL]}, lines, {"in use": ["thread_123"]})
+    return RepairStudy(counts, {"fix 3": counts[ALL]}, lines, {"documented": ["thread_123"]})
 
 
 def test_repair_that_changes_nothing_is_not_needed() -> None:

@@ -53,7 +53,7 @@ async def test_shared_agent_misroutes_what_the_closed_form_predicts(
 @pytest.mark.slow
 async def test_study_counts_what_another_user_read(study: SharedAgentStudy) -> None:
     table = study.table()
-    assert list(table["one shared agent: read by another user"]) == list(table["closed form"]) == [0, 6, 9, 12]
+    assert list(table["one shared agent: read by another user"]) == list(table["predicted"]) == [0, 6, 9, 12]
     assert list(table["a new agent per run: read by another user"]) == [0, 0, 0, 0]
     assert study.is_closed_form()
 

@@ -144,14 +144,14 @@ async def test_users_disconnect_and_connect_again(study: CalibrationStudy) -> No
 async def test_tables_and_figure_show_the_counts(study: CalibrationStudy) -> None:
     table = study.loss_table()
     assert list(table.columns) == [
-        "p", "closed form p, %", "lost", "lost %", "from %", "to %", "agrees", "frames dropped",
+        "p", "known loss, %", "lost", "lost %", "from %", "to %", "agrees", "frames dropped",
     ]  # fmt: skip
     assert list(table["lost"])[-1] == "300 of 300"
-    assert list(study.offline_table()["closed form, %"]) == [86.67, 66.67, 0.0]
+    assert list(study.offline_table()["known delivery, %"]) == [86.67, 66.67, 0.0]
     figure = study.figure()
     figure.savefig(BytesIO(), format="png")
     assert "260 of 300" in [text.get_text() for axis in figure.axes for text in axis.texts]
-    assert "offline 2 of 15: 86.7% expected, 260 of 300" in study.alt_text()
+    assert "offline 2 of 15: 86.7 % known, 260 of 300" in study.alt_text()
 
 
 async def test_same_seed_drops_the_same_frames_and_another_seed_others() -> None:

@@ -16,7 +16,7 @@ from bridgekit_verify.faults.trials.trial import TrialPlan, latency_figure
 from tests.verify.faults.trials.trials import trial
 from tools.soak import page
 
-LOSE_UNPROTECTED = ("slow_reader", "timeout", "reset_peer", "down", "kill while away")
+LOSE_UNPROTECTED = ("slow_reader", "timeout", "reset_peer", "down", "kill while offline")
 """Faults that always cause loss in the mode "at most once"."""
 
 
@@ -79,13 +79,13 @@ def test_loss_without_a_log_is_the_predicted_one(matrix: FaultMatrix) -> None:
 
 @pytest.mark.slow
 def test_loss_of_a_memory_log_is_signalled(matrix: FaultMatrix) -> None:
-    assert matrix.cells["kill while away", RESUME.name].verdict.lost_signalled > 0
+    assert matrix.cells["kill while offline", RESUME.name].verdict.lost_signalled > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("delivery", ["SQLite", "Redis"])
 def test_no_acknowledged_event_is_lost_when_the_log_is_durable(matrix: FaultMatrix, delivery: str) -> None:
-    for fault in ("kill", "kill while away", "restart"):
+    for fault in ("kill", "kill while offline", "restart"):
         assert matrix.cells[fault, delivery].verdict.lost == 0
 
 

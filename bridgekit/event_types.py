@@ -1,0 +1,81 @@
+"""The types of events, and what a full outbox does with each of them."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Final
+
+from bridgekit.errors import InvalidId
+
+__all__ = ["CRITICAL", "END_EVENTS", "POLICIES", "EventType", "Policy", "define_event_type"]
+
+_TYPE_NAME: Final = re.compile(r"(?!(?:subscribed|gap)\Z)[a-z][a-z0-9_]{0,63}")
+"""The names that an event type may have. The two others are those of the signals."""
+
+
+class EventType(enum.StrEnum):
+    """The event types. The first five are the audit's critical events.
+
+    Frames of other processes may have further types: `EventType("citation")` is one, and no member of the enum. It can
+    be emitted only in a process that defined it with `define_event_type`.
+    """
+
+    AGENT_STARTED = "agent_started"
+    AGENT_THINKING = "agent_thinking"
+    TOOL_EXECUTING = "tool_executing"
+    TOOL_COMPLETED = "tool_completed"
+    AGENT_COMPLETED = "agent_completed"
+    AGENT_ERROR = "agent_error"
+    PROGRESS_UPDATE = "progress_update"
+    TEXT_DELTA = "text_delta"
+
+    @classmethod
+    def _missing_(cls, value: object) -> EventType | None:
+        if not isinstance(value, str) or not _TYPE_NAME.fullmatch(value):
+            return None
+        if value in _defined:
+            return _defined[value]
+        further = str.__new__(cls, value)
+        further._name_ = further._value_ = value
+        return further
+
+
+_defined: Final[dict[str, EventType]] = {}
+"""The application's types by name."""
+
+
+class Policy(enum.StrEnum):
+    """What a full outbox does with waiting events of a type. Whatever it cannot take, its client gets by resuming."""
+
+    MUST_DELIVER = "must deliver"
+    """It keeps each of them. If there is no room, the socket is closed."""
+    COALESCE = "coalesce"
+    """It keeps only the latest one of a run; earlier ones are superseded. The client gets a gap for them."""
+    CONCATENATE = "concatenate"
+    """It joins neighbours of one message to one frame with all of their text. The payload is a `TextDelta`."""
+
+
+POLICIES: Final[dict[EventType, Policy]] = dict.fromkeys(EventType, Policy.MUST_DELIVER) | {
+    EventType.AGENT_THINKING: Policy.COALESCE,
+    EventType.PROGRESS_UPDATE: Policy.COALESCE,
+    EventType.TEXT_DELTA: Policy.CONCATENATE,
+}
+"""The policy of each type that this process may emit. Any other type that it receives must be delivered."""
+CRITICAL: Final = tuple(EventType)[:5]
+END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
+"""The types of which a run has exactly one event, its last."""
+
+
+def define_event_type(name: str, policy: Policy) -> EventType:
+    """Define an event type of the application, for `emit` and `notify`. Do so in each process that serves or emits it.
+
+    Raises InvalidId if the name is not valid or is that of a type with another policy, and ValueError for an unknown
+    policy.
+    """
+    if not _TYPE_NAME.fullmatch(name):
+        raise InvalidId("event type", f"{name!r} is not 1 to 64 of a-z, 0-9 and _, after a letter; or it is a signal's")
+    defined, policy = EventType(name), Policy(policy)
+    if POLICIES.setdefault(defined, policy) is not policy:
+        raise InvalidId("event type", f"{name!r} has the policy {POLICIES[defined].value!r} already")
+    return _defined.setdefault(name, defined)

@@ -1,0 +1,104 @@
+"""What a check drives: the clients of users, the runs that they request, and the interface of a driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+
+__all__ = ["BackendDriver", "LiveClient", "ReceivedMessage", "RequestedRun"]
+
+
+class RequestedRun:
+    """One run that a user requests."""
+
+    def __init__(self, run_id: str, canary: str, prompt: str, number: int, thread_values: dict[str, str]) -> None:
+        self.id, self.canary, self.prompt, self.number = run_id, canary, prompt, number
+        self._thread_values = thread_values
+        self.ended = False
+        """Whether a client received its end."""
+        self.excused = False
+        """Whether the check cut its connection, and nothing continues it."""
+        self.problem: str | None = None
+        """Why its request failed, or why it was given up."""
+        self.progress = 0
+        """Counts what the model has sent for it."""
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What the placeholders of a run stand for, with those of its thread."""
+        return {
+            **self._thread_values,
+            "run": self.id,
+            "canary": self.canary,
+            "prompt": self.prompt,
+            "n": str(self.number),
+        }
+
+
+ReceivedMessage = Callable[["LiveClient", str | bytes | object, str | None], None]
+
+
+class LiveClient:
+    """One socket, or one streamed response, of a user in a thread."""
+
+    def __init__(self, name: str, values: dict[str, str], base_url: str, on_message: ReceivedMessage) -> None:
+        self.id = name
+        self.values = values
+        """What placeholders stand for: `user`, `thread`, and the values of `[[users]]` and `[[prepare]]`."""
+        self.base_url = base_url
+        """The backend's address, through the fault proxy if this client's connection is to be cut."""
+        self.connection = 0
+        """The number of reconnects so far."""
+        self.position = ""
+        """The position of the latest frame, for a resume."""
+        self.last_event_id = ""
+        self.closed_because = ""
+        """Why the latest connection ended."""
+        self._opened = anyio.Event()
+        self._on_message = on_message
+
+    @property
+    def user(self) -> str:
+        return self.values["user"]
+
+    @property
+    def thread(self) -> str | None:
+        """Its thread. None: it receives all threads of its user."""
+        return self.values.get("thread")
+
+    def opened(self) -> None:
+        """State that the client is connected, so that runs may start."""
+        self._opened.set()
+
+    @property
+    def was_open(self) -> bool:
+        return self._opened.is_set()
+
+    async def wait_opened(self) -> None:
+        await self._opened.wait()
+
+    def reconnects(self) -> None:
+        """Count a reconnect: the next connection is another one."""
+        self.connection += 1
+        self._opened = anyio.Event()
+
+    def received(self, message: str | bytes | object, *, event: str | None = None, event_id: str = "") -> None:
+        """Record a message: text, bytes or decoded JSON. `event` is the name that server-sent events give it."""
+        if event_id:
+            self.last_event_id = event_id
+        self._on_message(self, message, event)
+
+
+class BackendDriver(Protocol):
+    """Starts runs and listens. `[driver] class` names one where a TOML file cannot express the protocol."""
+
+    async def listen(self, client: LiveClient) -> None:
+        """Connect, call `client.opened()` and then `client.received` for each message, until the connection ends.
+
+        Called again after a cut: `client.connection` is then above 0.
+        """
+
+    async def start(self, client: LiveClient, run: RequestedRun) -> None:
+        """Send the run's prompt as this client. May also call `client.received`, for a streamed response."""

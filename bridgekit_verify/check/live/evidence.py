@@ -1,0 +1,191 @@
+"""The ledger and the observed clients, brought together: what each client must receive, and how it arrives."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from bridgekit_verify.check.answers import Evidence, Property, RecordedViolation
+from bridgekit_verify.check.dialects import StreamDialect
+from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger, UserPrompt
+from bridgekit_verify.check.live.markers import Marker, markers_in
+from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
+
+__all__ = ["LEDGER", "ExpectedText", "LedgerFindings", "LiveEvidence", "channel_name", "lacking"]
+
+LEDGER: Final = "the model's ledger"
+CHANNELS: Final = {"r": "thinking", "p": "text before calls", "t": "final text", "a": "arguments"}
+
+
+def channel_name(channel: str) -> str:
+    return f"arguments {channel[1:]}" if channel.startswith("a") else CHANNELS[channel]
+
+
+class LedgerFindings:
+    """Violations, and reasons against *holds*, by property."""
+
+    def __init__(self) -> None:
+        self.violations: dict[Property, list[RecordedViolation]] = defaultdict(list)
+        self.reasons: dict[Property, dict[str, None]] = defaultdict(dict)
+        self.holds: dict[Property, str] = {}
+
+    def broken(
+        self, which: Property, rule: str, prompt: UserPrompt | None, message: str, frames: Iterable[Evidence] = ()
+    ) -> None:
+        """Record a violation. Its key has no canary, so that it is the same in the next run."""
+        key = f"{which}: {rule}" + (f": scenario {prompt.scenario}" if prompt else "")
+        subject = f"prompt {prompt.canary}" if prompt else rule
+        self.violations[which].append(RecordedViolation(key, subject, message, LEDGER, tuple(frames)))
+
+    def unknown(self, which: Property, reason: str) -> None:
+        self.reasons[which][reason] = None
+
+
+def lacking(dialect: StreamDialect, *names: str) -> str:
+    """Return which of these fields and kinds the dialect lacks, as a reason; empty if it has them."""
+    found = [name.replace("|", " or ") for name in names if dialect.lacks(name)]
+    return f"the dialect {dialect.name} has no {' and no '.join(found)}" if found else ""
+
+
+class ExpectedText(NamedTuple):
+    """What one client must receive of one channel of one call."""
+
+    client: ObservedClient
+    prompt: UserPrompt
+    call: ModelCall
+    channel: str
+    markers: tuple[Marker, ...]
+    excuse: str | None
+    """Why a part may be missing."""
+
+    def __str__(self) -> str:
+        return f"the {channel_name(self.channel)} of {self.prompt.canary} (call {self.call.number})"
+
+
+class LiveEvidence:
+    """The ledger and the observed clients, indexed."""
+
+    def __init__(
+        self, ledger: ModelLedger, clients: Mapping[str, ObservedClient], dialect: StreamDialect,
+        limit: str | None = None,
+    ) -> None:  # fmt: skip
+        self.ledger, self.dialect = ledger, dialect
+        self.prompts = {prompt.canary: prompt for prompt in ledger.prompts}
+        self.clients = dict(clients)
+        for prompt in ledger.prompts:
+            for name in prompt.clients:
+                self.clients.setdefault(name, ObservedClient(name, prompt.user, prompt.thread))
+        self.excuses = {(each.canary, each.client): each.reason for each in ledger.excuses}
+        if limit is not None:
+            pairs = ((prompt.canary, name) for prompt in ledger.prompts for name in prompt.clients)
+            self.excuses.update(dict.fromkeys(pairs, f"{limit} stopped the reading"))
+        self.cuts = {(each.canary, each.client) for each in ledger.cuts}
+        seen = {marker for client in self.clients.values() for marker in client.occurrences}
+        self._reached = {(marker.canary, marker.call) for marker in seen}
+        self.main = {canary: list(self._main_calls(canary)) for canary in self.prompts}
+        self.sent = {
+            marker: call
+            for calls in self.main.values()
+            for call in calls
+            for channel in call.channels
+            for marker in markers_in(call.text(channel))
+        }
+        self.how = self._ways_of_delivery()
+        self.foreign = {index for client in self.clients.values() for index in self._foreign_messages(client)}
+        """The messages of runs of other users and threads: those with only their canaries, or only their ids."""
+        self.own_positions = {
+            client.id: {
+                position
+                for index, (first, last) in client.positions.items()
+                if index not in self.foreign
+                for position in range(first, last + 1)
+            }
+            for client in self.clients.values()
+        }
+        self.early_ends = set[str]()
+        """The clients that received frames of a run after its end."""
+        self.dead = {call.canary for call in ledger.calls if call.outcome is CallOutcome.ENDED_EARLY}
+        """The prompts for which the model died in mid-answer."""
+
+    def _main_calls(self, canary: str) -> Iterator[ModelCall]:
+        """Yield the calls whose answers the user waits for. A title or a guard may ask with the same prompt.
+
+        The answer of such a call was neither shown nor used, while that of another call of the same round was.
+        """
+        calls = [call for call in self.ledger.calls_of(canary) if call.outcome is not CallOutcome.REFUSED]
+        echoed = {id_ for call in calls for id_ in call.results}
+        used = {
+            call.number
+            for call in calls
+            if (canary, call.number) in self._reached or any(each.id in echoed for each in call.calls)
+        }
+        for call in calls:
+            rivals = [each for each in calls if each.round == call.round and each is not call]
+            quoted = not call.alone and any(each.alone for each in calls)
+            if call.number in used or not (quoted or any(each.number in used for each in rivals)):
+                yield call
+
+    def _ways_of_delivery(self) -> dict[str, set[str]]:
+        """Return by kind of channel how its markers arrive. No way: this backend shows them to no client."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for client in self.clients.values():
+            for marker, occurrences in client.occurrences.items():
+                found[marker.channel[0]].update(each.how for each in occurrences)
+        ways = {}
+        for kind, hows in found.items():
+            if "delta" in hows:
+                ways[kind] = {"delta"}
+            elif kind == "a":  # the result of a tool may repeat its arguments
+                ways[kind] = hows & {"whole"}
+            else:
+                ways[kind] = hows & {"whole", "raw"}
+        return ways
+
+    def is_shown(self, channel: str) -> bool:
+        """Whether any client received anything of this kind of channel, or must because calls are shown."""
+        return bool(self.how.get(channel[0])) or (channel[0] == "a" and self.shows_calls and self.carries_arguments)
+
+    @property
+    def shows_calls(self) -> bool:
+        kinds = {"tool_begin", "tool_args", "tool_end", "tool"}
+        return any(kinds & found for client in self.clients.values() for found in client.call_kinds.values())
+
+    @property
+    def carries_arguments(self) -> bool:
+        """Whether the dialect has a place for arguments."""
+        streams = not self.dialect.lacks("kinds.tool_args") and not self.dialect.lacks("text")
+        return streams or not self.dialect.lacks("args")
+
+    def delivered(self, client: ObservedClient, marker: Marker) -> list[Occurrence]:
+        """Return the arrivals that deliver a marker; replays repeat it."""
+        ways = self.how.get(marker.channel[0], set())
+        return [each for each in client.occurrences.get(marker, ()) if each.how in ways]
+
+    def expected(self) -> Iterator[ExpectedText]:
+        """Yield what each entitled client must receive."""
+        for canary, calls in self.main.items():
+            prompt = self.prompts[canary]
+            for name in prompt.clients:
+                for call in calls:
+                    excuse = self.excuses.get((canary, name))
+                    if excuse is None and call.outcome in (CallOutcome.ENDED_EARLY, CallOutcome.OPEN):
+                        excuse = "the model's answer had no end"
+                    for channel in call.channels:
+                        markers = tuple(markers_in(call.text(channel)))
+                        yield ExpectedText(self.clients[name], prompt, call, channel, markers, excuse)
+
+    def _foreign_messages(self, client: ObservedClient) -> Iterator[int]:
+        canaries = {index: client.ids[subject] for index, subject in client.subjects.items()}
+        for index, held in {**canaries, **client.canaries_by_message}.items():
+            if held and all(self._is_foreign(client, canary) for canary in held):
+                yield index
+
+    def _is_foreign(self, client: ObservedClient, canary: str) -> bool:
+        prompt = self.prompts.get(canary)
+        if prompt is None or client.id in prompt.clients:
+            return False
+        return (client.user, client.thread) != (prompt.user, prompt.thread)
+
+    def is_entitled(self, client: ObservedClient, canary: str) -> bool:
+        return canary in self.prompts and client.id in self.prompts[canary].clients

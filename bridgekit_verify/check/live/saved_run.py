@@ -1,0 +1,85 @@
+"""The file of a live run: JSON Lines with the ledger in the first line, and then one received frame in each line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect, parse_table
+from bridgekit_verify.check.frames import Message, decode_json
+from bridgekit_verify.check.live.ledger import ModelLedger
+from bridgekit_verify.errors import UnusableRecording
+
+__all__ = ["LiveRun", "RunHeader", "dialect_of", "is_header", "numbered", "read_header", "write_run"]
+
+
+class RunHeader(msgspec.Struct):
+    """The first line."""
+
+    bridgekit_run: Literal[1]
+    """The version of this format."""
+    ledger: ModelLedger
+    dialect: str | dict[str, Any] | None = None
+    """A built-in dialect, or a `[dialect]` table. None: it is detected."""
+    about: dict[str, Any] = msgspec.field(default_factory=dict)
+    """What the driver wants to keep, such as its load. It is not judged."""
+    limit: str | None = None
+    """What ended the load early: what was open then is unknown."""
+
+
+class LiveRun(msgspec.Struct):
+    """Everything that is known of a live run, and all that judging needs."""
+
+    ledger: ModelLedger
+    messages: Sequence[Message]
+    dialect: str | dict[str, Any] | None = None
+    about: dict[str, Any] = msgspec.field(default_factory=dict)
+    limit: str | None = None
+
+
+def numbered(messages: Sequence[Message]) -> list[Message]:
+    """Give each message the number of its line in the file."""
+    return [msgspec.structs.replace(message, index=index) for index, message in enumerate(messages, 2)]
+
+
+def write_run(path: str | Path, run: LiveRun) -> None:
+    """Write a run to a file, which `bridgekit check` judges again with the same result."""
+    header = msgspec.to_builtins(RunHeader(1, run.ledger, run.dialect, run.about, run.limit))
+    lines = [json.dumps(header), *(json.dumps(_envelope(message)) for message in run.messages)]
+    Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _envelope(message: Message) -> dict[str, Any]:
+    found = {
+        "socket": message.client, "user": message.user, "thread": message.thread, "connection": message.connection,
+        "read_at": message.read_at, "event_name": message.event, "frame": message.value,
+    }  # fmt: skip
+    return {name: value for name, value in found.items() if value is not None or name == "frame"}
+
+
+def is_header(line: bytes) -> bool:
+    """Whether a line, or its start, begins as the first line of a live run does."""
+    return line.startswith(b'{"bridgekit_run": ')
+
+
+def read_header(path: str, line: bytes) -> RunHeader:
+    """Read the first line of a live run. Raises UnusableRecording if it is damaged."""
+    try:
+        return msgspec.convert(decode_json(line), RunHeader)
+    except ValueError as error:
+        raise UnusableRecording(path, f"line 1 is not the ledger of a live run: {error}") from error
+
+
+def dialect_of(header: str | dict[str, Any] | None, path: str) -> StreamDialect | None:
+    """Return the dialect that a run names."""
+    if isinstance(header, dict):
+        return parse_table(header, path)
+    if header is None:
+        return None
+    if header not in BUILT_IN:
+        raise UnusableRecording(path, f"names the unknown dialect {header!r}; known: {', '.join(BUILT_IN)}")
+    return BUILT_IN[header]

@@ -1,0 +1,180 @@
+"""Backends that are not built with bridgekit, checked live, and recordings of others: one verdict for each subject."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pandas as pd
+
+from bridgekit_verify.check.answers import Property, PropertyAnswer, State
+from bridgekit_verify.check.checking import check_recording
+from bridgekit_verify.check.concluding import RecordingVerdict, conclude
+from bridgekit_verify.check.dialects import detect
+from bridgekit_verify.check.judging import Judge
+from bridgekit_verify.check.live.backends import check_backend
+from bridgekit_verify.check.live.config import Backend, load_backend
+from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered
+from bridgekit_verify.check.live.scenarios import Load
+from bridgekit_verify.errors import InvalidParameter
+
+__all__ = [
+    "EXAMPLES",
+    "BackendStudy",
+    "CheckedSubject",
+    "TrueDefect",
+    "broken_properties",
+    "check_example",
+    "check_known_recording",
+    "example_backend",
+    "read_truth",
+    "study_backends",
+    "verdict_of_frames",
+    "with_command",
+]
+
+EXAMPLES: Final = Path(__file__).resolve().parents[2] / "examples"
+SOUND: Final = "sound"
+RUNS_DEFECTS: Final = "{python} -m uvicorn defects:app --port {port} --log-level warning"
+
+
+class TrueDefect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a truth file states about one defect."""
+
+    scenarios: tuple[str, ...]
+    """The scenarios in which the defect shows."""
+    broken: frozenset[Property]
+    """The properties that it breaks, with their consequences. All others are not broken."""
+
+
+KNOWN_RECORDINGS: Final[Mapping[str, frozenset[Property]]] = {
+    "lg_atomic": frozenset({Property.ARGUMENTS, Property.SNAPSHOT}),
+    "lg_streamed": frozenset(),
+    "good": frozenset(),
+}
+"""Recordings of other backends, and what is broken. ag-ui-langgraph lost the arguments of two calls in `lg_atomic`."""
+
+
+@dataclass(frozen=True)
+class CheckedSubject:
+    """A backend or recording, with the verdict and what was known before."""
+
+    name: str
+    expected: frozenset[Property]
+    """The properties that its author knows to be broken."""
+    verdict: RecordingVerdict
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the broken properties are the expected ones, and something was judged."""
+        holds = any(answer.state is State.HOLDS for answer in self.verdict.answers)
+        return broken_properties(self.verdict) == self.expected and (holds or bool(self.expected))
+
+
+@dataclass(frozen=True)
+class BackendStudy:
+    """The verdicts on several subjects."""
+
+    subjects: Sequence[CheckedSubject]
+
+    @property
+    def inexact(self) -> list[str]:
+        """The subjects whose broken properties are not the expected ones."""
+        return [each.name for each in self.subjects if not each.is_exact]
+
+    def table(self) -> pd.DataFrame:
+        """Return one row for each property, and one column for each subject."""
+        columns = {each.name: [answer.state.value for answer in each.verdict.answers] for each in self.subjects}
+        return pd.DataFrame({"property": [each.value for each in Property]} | columns)
+
+    def evidence(self) -> pd.DataFrame:
+        """Return one row for each broken property: the first violation, and the frames that show it."""
+        return pd.DataFrame(
+            _evidence(each.name, answer)
+            for each in self.subjects
+            for answer in each.verdict.answers
+            if answer.state is State.BROKEN
+        )
+
+
+def _evidence(subject: str, answer: PropertyAnswer) -> dict[str, object]:
+    first = answer.violations[0]
+    frames = ", ".join(f"{frame.client} {frame.index}" for frame in first.frames[:2])
+    return {
+        "subject": subject,
+        "property": answer.property.value,
+        "violations": answer.count,
+        "the first one": first.message,
+        "frames": frames or "none",
+    }
+
+
+def broken_properties(verdict: RecordingVerdict) -> frozenset[Property]:
+    """Return the properties that a verdict says are broken."""
+    return frozenset(answer.property for answer in verdict.answers if answer.state is State.BROKEN)
+
+
+def read_truth(name: str) -> dict[str, TrueDefect]:
+    """Return the defects of an example backend, and what each breaks."""
+    text = (EXAMPLES / name / "truth.toml").read_text(encoding="utf-8")
+    return msgspec.convert(tomllib.loads(text), dict[str, TrueDefect])
+
+
+def example_backend(name: str, defect: str = SOUND) -> Backend:
+    """Return an example backend without defects, or with one of them."""
+    backend = load_backend(str(EXAMPLES / name / "backend.toml"))
+    return backend if defect == SOUND else with_command(backend, RUNS_DEFECTS).with_env(DEFECT=defect)
+
+
+def with_command(backend: Backend, command: str) -> Backend:
+    """Return a copy that another command starts."""
+    return msgspec.structs.replace(backend, start=msgspec.structs.replace(backend.start, command=command))
+
+
+def verdict_of_frames(run: LiveRun) -> RecordingVerdict:
+    """Judge what the clients of a live run received, without the model's ledger."""
+    dialect = dialect_of(run.dialect, "") or detect("", run.messages)
+    judge = Judge(dialect)
+    judge.feed(numbered(run.messages))
+    return conclude(judge)
+
+
+async def check_example(
+    name: str, defect: str, *, load: Load, scenarios: Sequence[str] = (), seed: int
+) -> CheckedSubject:
+    """Check an example backend with one defect, in the scenarios that show it; or without one, in these scenarios."""
+    truth = read_truth(name)
+    if defect != SOUND and defect not in truth:
+        raise InvalidParameter("defect", defect, f"one of {', '.join([SOUND, *truth])}")
+    known = truth.get(defect, TrueDefect(tuple(scenarios), frozenset()))
+    result = await check_backend(example_backend(name, defect), load, scenarios=known.scenarios, seed=seed)
+    return CheckedSubject(f"{name}, {defect}", known.broken, result.verdict)
+
+
+def check_known_recording(name: str) -> CheckedSubject:
+    """Judge a recording in the folder of the examples."""
+    if name not in KNOWN_RECORDINGS:
+        raise InvalidParameter("recording", name, f"one of {', '.join(KNOWN_RECORDINGS)}")
+    verdict = check_recording(str(EXAMPLES / "recordings" / f"{name}.jsonl"))
+    return CheckedSubject(name, KNOWN_RECORDINGS[name], verdict)
+
+
+async def study_backends(
+    defects: Mapping[str, Sequence[str]],
+    *,
+    load: Load,
+    scenarios: Sequence[str],
+    recordings: Sequence[str] = (),
+    seed: int,
+) -> BackendStudy:
+    """Check each example backend without a defect and with each of these defects, and judge recordings."""
+    subjects = [
+        await check_example(name, defect, load=load, scenarios=scenarios, seed=seed)
+        for name, chosen in defects.items()
+        for defect in (SOUND, *chosen)
+    ]
+    return BackendStudy([*subjects, *map(check_known_recording, recordings)])

@@ -1,0 +1,18 @@
+"""The order in which the test files are started."""
+
+from __future__ import annotations
+
+from tests.file_order import LONGEST, start_order
+from tests.tree import EXECUTED, NOTEBOOKS, ROOT
+
+
+def test_each_file_that_is_started_first_exists() -> None:
+    folders = {str(EXECUTED.relative_to(ROOT)): NOTEBOOKS}
+    paths = [(folder, name) for folder, _, name in (file.rpartition("/") for file in LONGEST)]
+    assert [name for folder, name in paths if not (folders.get(folder, ROOT / folder) / name).is_file()] == []
+
+
+def test_notebook_is_started_before_the_check_of_its_executed_copy_and_both_before_shorter_files() -> None:
+    notebook = "build/executed/12_faults.ipynb"
+    check = "tests/notebooks/test_executed.py::test_executed_notebook_ran_to_its_end_and_held[12_faults.ipynb]"
+    assert start_order(f"{notebook}::") == start_order(check) < start_order("tests/test_ids.py::test_a")

@@ -1,0 +1,128 @@
+"""What an authorizer gets of a client's request: the same headers, cookies and query on every edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import pytest
+
+from bridgekit.chain.link_1_startup import BridgeConfig, create_app
+from bridgekit.errors import SubscriptionRefused
+from bridgekit.transport.authorization import (
+    PROTOCOL,
+    TICKET_PROTOCOL,
+    Handshake,
+    Subscription,
+    ThreadOwners,
+    authorize_owner,
+    parse_handshake,
+)
+from bridgekit.transport.client import connect
+from bridgekit.transport.resuming_client import subscribe
+from tests.factories import ALICE, BOB, THREAD, emitted
+from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
+
+SESSIONS = {"s-alice": ALICE, "s-bob": BOB}
+
+
+class Sessions:
+    """Authorizes by a cookie, or by a header that a client other than a browser can send. Records each handshake."""
+
+    def __init__(self, threads: ThreadOwners, used_tickets: object, *, seen: list[Handshake]) -> None:
+        self._threads = threads
+        self._seen = seen
+
+    def awaits_message(self, handshake: Handshake) -> bool:
+        return False
+
+    async def authorize(self, handshake: Handshake) -> Subscription:
+        self._seen.append(handshake)
+        session = handshake.cookies.get("session") or handshake.headers.get("authorization", "").removeprefix("Bearer ")
+        if session not in SESSIONS:
+            raise SubscriptionRefused(4501, "log in first")
+        return await authorize_owner(self._threads, Subscription(SESSIONS[session], THREAD))
+
+
+def config(seen: list[Handshake]) -> BridgeConfig:
+    return BridgeConfig(agents={}, authorizer=partial(Sessions, seen=seen))
+
+
+CREDENTIALS: dict[str, tuple[dict[str, str], int | None]] = {
+    "cookie": ({"Cookie": "theme=dark; session=s-alice"}, None),
+    "quoted cookie": ({"cookie": 'session="s-alice"'}, None),
+    "header": ({"AUTHORIZATION": "Bearer s-alice"}, None),
+    "another user's cookie": ({"Cookie": "session=s-bob"}, 4503),
+    "unknown session": ({"Cookie": "session=s-mallory"}, 4501),
+    "empty cookie": ({"Cookie": ""}, 4501),
+    "value that is not ASCII": ({"Cookie": "session=s-älice"}, 4501),
+    "cookie without a name": ({"Cookie": "s-alice"}, 4501),
+    "none": ({}, 4501),
+    "cookie sent by a page of another site": ({"Cookie": "session=s-alice", "Origin": "https://evil.example"}, 4504),
+}
+
+
+@pytest.mark.parametrize(("headers", "code"), CREDENTIALS.values(), ids=CREDENTIALS)
+async def test_session_opens_the_sockets_of_its_user_only(headers: Mapping[str, str], code: int | None) -> None:
+    seen: list[Handshake] = []
+    app = create_app(config(seen))
+    async with serving(app) as url:
+        await app.state.bridgekit.open_thread(THREAD, ALICE)
+        if code is None:
+            async with connect(url, thread_id=THREAD, headers=headers) as client:
+                await app.state.bridgekit.bridge.notify(emitted())
+                assert (await client.receive()).seq == 1
+        else:
+            with pytest.raises(SubscriptionRefused) as refused:
+                async with connect(url, thread_id=THREAD, headers=headers):
+                    raise AssertionError("was subscribed")
+            assert refused.value.code == code
+    assert len(seen) == (code != 4504), "the origin is checked before credentials that a browser sends by itself"
+    for handshake in seen:
+        sent = {name.lower(): value for name, value in headers.items()}
+        assert {name: handshake.headers[name] for name in sent} == sent
+        assert handshake.query == {"thread_id": THREAD}
+        assert handshake.host == handshake.headers["host"]
+        assert "s-alice" not in repr(handshake)
+
+
+async def test_client_that_reconnects_sends_its_headers_again() -> None:
+    seen: list[Handshake] = []
+    app = create_app(config(seen))
+    async with serving(app) as url:
+        await app.state.bridgekit.open_thread(THREAD, ALICE)
+        async with subscribe(url, thread_id=THREAD, headers={"Cookie": "session=s-alice"}) as events:
+            await app.state.bridgekit.bridge.notify(emitted())
+            assert (await anext(events)).seq == 1  # type: ignore[union-attr]  # an event, and no gap
+            app.state.bridgekit.bridge.hub.force_reconnect(THREAD)
+            while events.subscriptions < 2:
+                await app.state.bridgekit.bridge.notify(emitted())
+                await anext(events)
+    assert [handshake.cookies for handshake in seen] == [{"session": "s-alice"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "name", "value"),
+    [
+        ([("Cookie", "a=1"), ("cookie", "b=2")], "cookie", "a=1; b=2"),
+        ([("X-Forwarded-For", "10.0.0.1"), ("x-forwarded-for", "10.0.0.2")], "x-forwarded-for", "10.0.0.1, 10.0.0.2"),
+        ([("Origin", "http://a"), ("Origin", "http://b")], "origin", "http://a, http://b"),
+    ],
+)
+def test_repeated_header_is_joined(lines: list[tuple[str, str]], name: str, value: str) -> None:
+    assert parse_handshake("", lines, secure=False).headers == {name: value}
+
+
+def test_handshake_without_headers_has_no_credentials() -> None:
+    handshake = parse_handshake("a=1&b=", [], secure=True)
+    assert (handshake.query, handshake.cookies, handshake.headers) == ({"a": "1", "b": ""}, {}, {})
+    assert (handshake.origin, handshake.host, handshake.protocol, handshake.offered_ticket) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("lines", [1, 2])
+def test_ticket_is_found_in_the_lines_of_its_header(lines: int) -> None:
+    offered = [PROTOCOL, f"{TICKET_PROTOCOL}secret"]
+    values = [", ".join(offered)] if lines == 1 else offered
+    handshake = parse_handshake("", [("Sec-WebSocket-Protocol", value) for value in values], secure=False)
+    assert (handshake.protocol, handshake.offered_ticket) == (PROTOCOL, "secret")
+    assert "secret" not in repr(handshake)
