@@ -115,12 +115,12 @@ TARGETS: Final[Mapping[str, Target]] = {
     "promised_effects": _reporting("promised_effects", "test_promised_effects"),
     "link_1": _link("link_1_startup", "test_link_1_startup", "test_owners", "test_closing"),
     "link_2": _link("link_2_supervisor", "test_link_2_supervisor", "test_owners", "test_closing"),
-    "link_3": _link("link_3_registry", "test_links_3_to_6", "test_links"),
-    "link_4": _link("link_4_engine", "test_links_3_to_6", "test_links"),
-    "link_5": _link("link_5_core", "test_links_3_to_6", "test_links"),
-    "link_6": _link("link_6_agent", "test_links_3_to_6", "test_links"),
+    "link_3": _link("link_3_registry", "test_links_3_to_6"),
+    "link_4": _link("link_4_engine", "test_links_3_to_6"),
+    "link_5": _link("link_5_core", "test_links_3_to_6"),
+    "link_6": _link("link_6_agent", "test_links_3_to_6"),
     "links_7_and_8": _link("link_7_8_adapter", "test_links_7_to_9", "test_links_3_to_6"),
-    "link_9": _link("link_9_bridge", "test_links_7_to_9", "test_links"),
+    "link_9": _link("link_9_bridge", "test_links_7_to_9"),
 }
 """The modules by short name."""
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from bridgekit.chain import LINKS
 from bridgekit.events import Receipt
 from bridgekit.ids import RunId
+from bridgekit_verify.links import LINKS
 from bridgekit_verify.measure.calls import LinkCall
 from bridgekit_verify.measure.trace_evidence import (
     EventCalls,

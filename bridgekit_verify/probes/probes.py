@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from bridgekit.chain import LINKS, Link
 from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.transport import hub
 from bridgekit_verify.as_committed import HubThatAlwaysSaysSent, HubWithoutThreads
+from bridgekit_verify.links import LINKS, Link
 from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.measure.workload import AGENT, seeded

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from bridgekit.chain import LINKS
+from bridgekit_verify.links import LINKS
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer
 
 __all__ = ["chain_table", "probe_table", "status_table"]

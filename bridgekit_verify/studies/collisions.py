@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bridgekit.ids import EmbeddedRunIds, HexSource, OpaqueRunIds, RunId, RunIdScheme, SignedRunIds, ThreadId, UserId
+from bridgekit.ids import HexSource, RunId, RunIdScheme, SignedRunIds, ThreadId, UserId
+from bridgekit_verify.audited_routing import EmbeddedRunIds, OpaqueRunIds
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, draw_rates, new_figure
 from bridgekit_verify.measure.statistics import Rate, collision_probability, runs_until_collision

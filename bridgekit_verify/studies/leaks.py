@@ -17,8 +17,9 @@ from typing import Any, Final
 import pandas as pd
 
 from bridgekit.events import AgentEvent, EventType
-from bridgekit.ids import EmbeddedRunIds, RunId, SignedRunIds, ThreadId, UserId
-from bridgekit.resolution import Carried, NoRoute, ReportParser, Resolver, route_of
+from bridgekit.ids import RunId, SignedRunIds, ThreadId, UserId
+from bridgekit.resolution import Carried, NoRoute, Resolver, route_of
+from bridgekit_verify.audited_routing import EmbeddedRunIds, ReportParser
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name, threads_by_family
 from bridgekit_verify.measure.statistics import Rate

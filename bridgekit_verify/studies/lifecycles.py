@@ -16,10 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bridgekit.errors import RunAlreadyMapped
-from bridgekit.ids import OpaqueRunIds, ThreadId, UserId
+from bridgekit.ids import ThreadId, UserId
 from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.mapping.service import GRACE_SECONDS
 from bridgekit_verify.as_committed import DictMapping
+from bridgekit_verify.audited_routing import OpaqueRunIds
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.history import ExpectedEvents
 from bridgekit_verify.measure.ledger import ledger

@@ -8,9 +8,9 @@ from typing import Final
 
 import pandas as pd
 
-from bridgekit.chain import LINKS, Link
 from bridgekit.chain.self_check import SOUND_CHECKS
 from bridgekit_verify.errors import InvalidParameter
+from bridgekit_verify.links import LINKS, Link
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.families import FAMILIES, Families, Family, families_by_name, thread_ids
 from bridgekit_verify.measure.tables import count_table

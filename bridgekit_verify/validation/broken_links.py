@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from bridgekit.chain.self_check import WITHOUT_HANDOVER, WITHOUT_ROUTING
 from bridgekit_verify.validation import broken_links_1_to_5 as handover
 from bridgekit_verify.validation import broken_links_6_to_8 as emission
 from bridgekit_verify.validation import broken_links_9_and_10 as routing
-from bridgekit_verify.variants import BROKEN, SOUND, Variant
+from bridgekit_verify.variants import BROKEN, SOUND, WITHOUT_HANDOVER, WITHOUT_ROUTING, Variant
 
 __all__ = ["BREAKAGES", "WAYS", "Breakage"]
 

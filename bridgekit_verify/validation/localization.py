@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from bridgekit.chain import LINKS
+from bridgekit_verify.links import LINKS
 from bridgekit_verify.measure.attribution import Attribution
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.lateness import attribute_delays
