@@ -1,4 +1,4 @@
-"""Which link did not pass on what it received, by the evidence recorded between the links."""
+"""Find the link that did not pass on what it received, from the records of the calls between links."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Attribution:
 
 
 def missing_handover(history: History, request: str) -> Attribution | None:
-    """Return the link that received a run and did not pass it on; None if every handover took place."""
+    """Return the link that received a run and did not pass the run on; None if every link passed it on."""
     received_by = history.received_by.get(request)
     if received_by is None or history.bound_by_registry:
         return None
@@ -56,9 +56,9 @@ def undelivered_emission(history: History, key: EventKey, emission: Emission) ->
 
 
 def misrouted_upstream(history: History, expectation: Expectation) -> Attribution | None:
-    """Return the first link before the bridge that named another run or thread than the event's own.
+    """Return the first link before the bridge that named a run or thread other than the event's own.
 
-    None if all of them named the right ones.
+    Return None if every link before the bridge named the event's own run and thread.
     """
     key, thread = expectation.key, expectation.thread_id
     received_by = history.received_by.get(key.request, {})
