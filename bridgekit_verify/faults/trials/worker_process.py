@@ -1,7 +1,7 @@
 """A worker process of the fault experiments: a real server whose agents emit the requested events.
 
-The first message on standard input is a WorkerSetup, and each later one a RunRequest. The worker reports each attempt
-and each receipt before it continues, so the reports of a killed worker are complete.
+The first message on standard input is a WorkerSetup, and each later message is a RunRequest. The worker reports each
+attempt and each receipt before it continues, so the reports of a killed worker are complete.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One run to start: `steps` steps of three events, one step each `pace_seconds`."""
+    """Request to start a run of `steps` steps with three events each, one step every `pace_seconds`."""
 
     request: str
     thread_id: ThreadId
