@@ -152,8 +152,7 @@ class ChildProcess:
         self._signal_session(number)
 
     async def pause(self) -> None:
-        """Send SIGSTOP and wait until the process is stopped; its sockets stay open, unread. May raise
-        ProcessExited."""
+        """Send SIGSTOP and wait until the process is stopped. Its sockets stay open. Raises ProcessExited."""
         self.send_signal(signal.SIGSTOP)
         # The process may still run briefly on another core and read data that is sent after the signal.
         with anyio.fail_after(EXIT_TIMEOUT_SECONDS):
@@ -271,8 +270,7 @@ class ChildProcess:
 async def start_process(
     command: Sequence[str], *, name: str = "", env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> AsyncIterator[ChildProcess]:
-    """Run a command for the length of a block; then kill the process if it still runs. Raises OSError if it cannot
-    start.
+    """Run a command for the length of a block; then kill the process. Raises OSError if the command cannot start.
 
     `env` is the complete environment of the process; None passes on the environment of this process.
     """

@@ -309,8 +309,7 @@ async def study_stall(
     duration: float = 0.5,
     servers: Iterable[ServerKind] = SERVERS,
 ) -> StallStudy:
-    """Measure each server with `neighbours` reading sockets and one stalled socket, while an agent emits at a fixed
-    rate.
+    """Measure each server with `neighbours` reading sockets and a stalled one, while an agent emits at a fixed rate.
 
     The stall starts `start` seconds after the first event and lasts `duration` seconds. Raises TimeoutError.
     """
