@@ -1,4 +1,4 @@
-"""Runs a plan: one measurement after the other, with the stacks interleaved in each."""
+"""Run a plan: one measurement after another, each with interleaved stacks."""
 
 from __future__ import annotations
 
