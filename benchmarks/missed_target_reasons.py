@@ -13,7 +13,7 @@ TABLE: Final = Path(__file__).with_name("missed_target_reasons.toml")
 
 
 class Try(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A change of the code that was measured interleaved with the unchanged code in the same run."""
+    """A code change, measured in the same run as the unchanged code, in alternating rounds."""
 
     change: str
     measured: str

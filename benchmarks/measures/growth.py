@@ -71,7 +71,7 @@ async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncItera
 async def growth(
     series: Series, peer: Peer, background_loads: Sequence[BackgroundLoad], *, rounds: int, runs: int
 ) -> None:
-    """Measure CPU time per event without and with each background load, in turns; all sessions stay open meanwhile."""
+    """Measure CPU time per event without and with each background load, in turns. All sessions stay open."""
     async with AsyncExitStack() as stack:
         backgrounds = (NO_BACKGROUND, *background_loads)
         opened = [await stack.enter_async_context(_with_background(peer, background)) for background in backgrounds]

@@ -1,4 +1,4 @@
-"""The bridgekit stacks share these agents, which emit through the adapter, and the background load."""
+"""Agents that emit through the adapter, and the background load, for all bridgekit stacks."""
 
 from __future__ import annotations
 

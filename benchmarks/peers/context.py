@@ -61,7 +61,7 @@ class EmitCallable(Protocol):
 
 
 class HandRolled:
-    """A hand-written stack: one call sends an event, and nothing is retained."""
+    """A hand-written stack: one call sends an event, and no event is retained."""
 
     def __init__(self, port: int, emit_event: EmitCallable) -> None:
         self.port = port

@@ -172,7 +172,7 @@ async def study_capacity(
     rounds: int = 4,
     edges: Sequence[Edge] = EDGES,
 ) -> CapacityStudy:
-    """Find the highest load that each edge carries, with the edges in turns. No new load starts after `seconds`.
+    """Find the highest load that each edge carries; alternate between the edges. No new load starts after `seconds`.
 
     Each thread has one socket and gets an equal share of the runs. Loads are in events per second, up to `max_load`.
     Then all edges get the same load in turns, `rounds` times, because CPU times are comparable only at the same load.
@@ -194,7 +194,7 @@ async def study_capacity(
 async def _search_loads(
     testbeds: Mapping[str, Testbed], plan: LoadPlan, until: float, max_load: float
 ) -> list[LoadSearch]:
-    """Search all edges in turns, until every search is complete or the time is over."""
+    """Alternate between the searches of all edges until every search is complete or the time is over."""
     min_load = MIN_EVENTS / plan.seconds
     searches = [LoadSearch(each.edge, [await _apply_load(each, min_load, plan)]) for each in testbeds.values()]
     while anyio.current_time() < until:

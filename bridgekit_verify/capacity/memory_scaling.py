@@ -44,7 +44,7 @@ SPARE_FILES: Final = 100
 """Upper bound on the open files of a process that are not sockets."""
 BURST_SECONDS: Final = 0.25
 BURST_EVENTS: Final = 4_000.0
-"""Load of a burst in events per second, as runs without pauses."""
+"""Load of a burst in events per second; the runs of a burst have no pauses."""
 STUDY_SECONDS: Final = 600.0
 
 SOCKETS: Final = "idle sockets"
@@ -117,7 +117,7 @@ class MemoryScaling:
     without_load: Sequence[StepResult]
     """Bursts in a process without the items."""
     with_load: Sequence[StepResult]
-    """The same bursts in a process with all items."""
+    """The bursts of `without_load`, in a process with all items."""
 
     def of(self, what: str) -> LinearFit:
         return next(fit for fit in self.fits if fit.of == what)

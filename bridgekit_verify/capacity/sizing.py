@@ -121,7 +121,7 @@ def costs_of(capacity: CapacityStudy, memory: MemoryStudy, shared: SharedStudy) 
 def size(demand: Demand, costs: Costs, *, max_utilisation: float = ONE_SERVICE) -> Sizing:
     """Return the fewest workers that each use at most `max_utilisation` of a core when `workers_lost` are down.
 
-    A single worker keeps everything in its memory. Two or more workers share a broker, which adds cost to each event.
+    A single worker keeps all logs in memory. Two or more workers share a broker, which adds cost to each event.
     """
     unshared = demand.events_per_second * costs.event_us / 1e6
     if unshared <= max_utilisation and not demand.workers_lost:

@@ -57,8 +57,8 @@ class ActiveToxic:
 class Pump:
     """Reads from one socket, applies the running toxics, and writes to the other socket.
 
-    It buffers at most one chunk and `buffer_bytes` of delayed pieces: a larger buffer would hide a slow reader from the
-    server. A latency toxic therefore forwards `buffer_bytes` per delay, like a TCP window of that size.
+    A pump buffers at most one chunk and `buffer_bytes` of delayed pieces: a larger buffer would hide a slow reader from
+    the server. A latency toxic therefore forwards `buffer_bytes` per delay, like a TCP window of that size.
     """
 
     def __init__(self, direction: Direction, number: int, buffer_bytes: int, cut: Callable[[Toxic], None]) -> None:

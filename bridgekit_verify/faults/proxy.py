@@ -89,7 +89,7 @@ class Proxy:
         return RunningToxic(self, number)
 
     def stop(self, number: int) -> None:
-        """End the toxic with this number, as `RunningToxic.stop` does; do nothing if it has ended."""
+        """End the toxic with this number, as `RunningToxic.stop` does; do nothing if the toxic has ended."""
         toxic = self._running.pop(number, None)
         if toxic is None:
             return
@@ -108,7 +108,7 @@ class Proxy:
         return self.start(Bandwidth(bytes_per_second, directions=directions))
 
     def slow_reader(self, bytes_per_second: float = 0.0) -> RunningToxic:
-        """Read from the server at this rate; the default of 0 reads nothing."""
+        """Read from the server at this rate; at the default of 0, do not read."""
         return self.start(SlowReader(bytes_per_second))
 
     def timeout(self) -> RunningToxic:

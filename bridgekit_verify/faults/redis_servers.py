@@ -78,7 +78,7 @@ class Persistence(enum.Enum):
     NONE = ("appendonly no",)
     """Nothing is kept."""
     EVERYSEC = ("appendonly yes", "appendfsync everysec")
-    """Everything is retained except the last second or two. See `RedisServer.wait_fsynced`."""
+    """All writes are retained, except those of the last second or two. See `RedisServer.wait_fsynced`."""
     ALWAYS = ("appendonly yes", "appendfsync always")
     """Every acknowledged write is retained."""
 
@@ -162,7 +162,7 @@ class RedisServer:
                 await anyio.sleep(POLL_INTERVAL_SECONDS)
 
     async def kill(self) -> None:
-        """Send SIGKILL and wait until the process has ended. The server cannot save anything."""
+        """Send SIGKILL and wait until the process has ended. The server has no time to save its data."""
         process, self._process = self._process, None
         if process is None:
             return

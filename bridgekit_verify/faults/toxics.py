@@ -50,7 +50,7 @@ class Toxic:
     directions: tuple[Direction, ...] = BOTH_DIRECTIONS
     """The directions that the toxic affects."""
     seed: int = 0
-    """Seed of the random numbers; each connection and direction has its own generator.
+    """Seed of the random numbers. Each connection and direction has its own generator.
 
     The sequence of random numbers is reproducible. The kernel decides which bytes share one read, and so one random
     number.

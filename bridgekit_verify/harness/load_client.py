@@ -1,7 +1,8 @@
 """Read many plain sockets in one process: timestamp each read immediately, and decode after the measured time.
 
-The client must not be the bottleneck. It therefore decodes nothing while a load runs, and no event loop delays the
-timestamps. A program adds its own messages to a LoadClient: which sockets to open, and how to judge what they read.
+The client must not be the bottleneck. While a load runs, the client therefore does not decode, and it uses no event
+loop, which would delay timestamps. A program adds its own messages to a LoadClient: which sockets to open, and how to
+judge what they read.
 """
 
 from __future__ import annotations

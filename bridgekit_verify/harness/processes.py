@@ -168,7 +168,8 @@ class ChildProcess:
         return await self.wait()
 
     async def terminate(self, *, within: float = EXIT_TIMEOUT_SECONDS) -> int:
-        """Send SIGTERM and return the exit code. Raises ProcessTimeout if the process, such as a paused one, stays."""
+        """Send SIGTERM and return the exit code. Raises ProcessTimeout if the process, perhaps paused, does not
+        exit."""
         if self.exit_code is None:
             self._started.terminate()
         return await self.wait(within=within)

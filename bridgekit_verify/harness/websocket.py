@@ -57,7 +57,7 @@ class FrameDecoder:
         self.replies = bytearray()
         """Bytes to send back: pongs, and the reply to a close frame."""
         self.close_code: int | None = None
-        """The code of the server's close frame: None before the frame arrives, 1005 if the frame has no code."""
+        """The server's close code: None before a close frame arrives, 1005 for a close frame without a code."""
         self._rest = b""
         self._fragments: list[bytes] = []
 

@@ -1,8 +1,8 @@
 """Observe calls between objects from outside: their arguments, results, log lines and caught exceptions.
 
-An observed class is a subclass that passes every call on unchanged. An exception counts as caught by a call if an
-observed call inside it raised the exception, or if the call logged something while it handled the exception, and the
-call itself did not raise it. An exception is not recorded if no observed call raised it and its handler logs nothing.
+An observed class is a subclass that passes every call on unchanged. A call counts as catching an exception that it does
+not raise itself in two cases: an inner observed call raised the exception, or the call logged a line while it handled
+the exception. No other caught exception is recorded.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class LinkCall:
     """False if the arguments did not match the parameters, so that the method did not start."""
     logged: list[LogLine] = field(default_factory=list)
     key: EventKey | None = None
-    """The event that the call carries. This and the following fields are set by listeners."""
+    """The event that the call carries. Listeners set this field and the following ones."""
     request: str | None = None
     """The request of the run that the call belongs to."""
     held: BridgeBinding | None = None

@@ -1,8 +1,8 @@
-"""Compute a verdict from a history: a pure function, modelled on Jepsen's total-queue checker, with owners added.
+"""Compute a verdict from a history: a pure function, like Jepsen's total-queue checker, extended by thread owners.
 
 The checker counts only what was observed. It checks three identities for every history. If one does not hold, the
-counts are wrong, and `check` raises LedgerImbalance instead of returning a verdict. The number of expected events is
-computed from the workload's parameters, so that the check fails if a run or a row of the ledger is missing.
+counts are wrong, and `check` raises LedgerImbalance instead of returning a verdict. The workload's parameters determine
+the number of expected events, so the check fails if a run or a row of the ledger is missing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Verdict:
     expected: int
     """Events that must arrive at a socket entitled to them."""
     no_socket: int
-    """Events that no socket is entitled to, because their user has none. They are not part of `expected`."""
+    """Events that no socket is entitled to, because their user has none. `expected` does not include them."""
     delivered: int
     """Events that arrived at least once at a socket entitled to them."""
     lost_signalled: int
@@ -84,7 +84,7 @@ class Verdict:
 
     @property
     def attributions(self) -> list[Attribution]:
-        """Every link and reason that lost or misrouted something, in the order of the chain."""
+        """Every link and reason that caused a loss or a misroute, in the order of the chain."""
         return sorted({*self.losses, *self.misroutes}, key=lambda attribution: (attribution.link, attribution.reason))
 
     @property
@@ -126,7 +126,7 @@ def check(history: History, expected: ExpectedEvents | None = None) -> Verdict:
     """Return the verdict on a history. Raises LedgerImbalance if its counts contradict each other.
 
     `expected` is what the workload's parameters imply. By default, the checker counts the history's own events and
-    sockets: this detects an error of the ledger, but not an event that was never recorded.
+    sockets. The count detects an error of the ledger, but not an event that was never recorded.
     """
     rows = ledger(history)
     planned = _count_expected(history) if expected is None else expected
@@ -216,7 +216,7 @@ def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
         so_far = highest[arrival.socket.number, arrival.epoch]
         if so_far and arrival.seq < so_far[-1]:
             reordered += 1
-            # The running maximum of `seq` never falls, so bisection finds the first frame that overtook this one.
+            # The running maximum of `seq` never falls, so bisection finds the first frame that overtook the arrival.
             extent = max(extent, len(so_far) - bisect_right(so_far, arrival.seq))
         so_far.append(max(arrival.seq, so_far[-1] if so_far else 0))
     return reordered, extent

@@ -51,7 +51,7 @@ class Measurement:
     history: History
     verdict: Verdict
     refused: DeterministicStartupError | None = None
-    """Set if the application refused to start: nothing was emitted, and delivery is unknown."""
+    """The error if the application refused to start. Then no event was emitted, and delivery is unknown."""
 
     @property
     def ledger(self) -> list[Row]:
@@ -188,8 +188,8 @@ async def _run_together(
         barriers[run.request] = barrier
     async with anyio.create_task_group() as runs:
         for index, run in enumerate(group):
-            # The runs overlap but start in a fixed order: a shared agent emits for the run that started last, and the
-            # scheduler must not decide which run starts last.
+            # The runs overlap but start in a fixed order: a shared agent emits for the run that started last, so the
+            # scheduler must not decide the order.
             await barrier.arrived(index)
             runs.start_soon(_run, application, workload, history, barrier, run)
     for run in group:

@@ -1,7 +1,7 @@
 """The record of what happened in one measurement, written before the checker judges it.
 
-Every event of a workload carries its own identity in its payload: the request of its run, its type and its step. A
-frame therefore identifies its event by content, whatever happened to the ids around it.
+Every event of a workload carries its own identity in its payload: the request of its run, its type and its step. The
+content of a frame therefore identifies its event, even if a link changed the ids.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class History:
     """Whether events of every type are included. If False, missing numbers do not indicate a loss."""
 
     def of(self, types: Collection[EventType]) -> History:
-        """Return the part of the history that concerns some event types, with everything else unchanged."""
+        """Return the history with only the events of some types."""
         return replace(
             self,
             expected=[expectation for expectation in self.expected if expectation.key.type in types],

@@ -1,8 +1,8 @@
 """Measure the delay of an event in events instead of time: how many later events of its run were read first.
 
-`seq` cannot show this. The hub numbers events in the order in which it receives them. An event that a link delays
-before the hub gets a late number, is read late, and is not reordered in the sense of RFC 4737. Therefore this module
-compares the order of reading with the order in which the run's user expects the events.
+`seq` cannot show this. The hub numbers events in the order in which it receives them. If a link before the hub delays
+an event, the event gets a late number and is read late, but it is not reordered as defined by RFC 4737. Therefore this
+module compares the order of reading with the order in which the run's user expects the events.
 """
 
 from __future__ import annotations

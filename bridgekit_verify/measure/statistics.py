@@ -107,8 +107,8 @@ def percent(share: float) -> str:
 def collision_probability(runs: int, digits: int) -> float:
     """Return the probability that two of `runs` random ids of `digits` hexadecimal digits are equal.
 
-    Uses the usual approximation of the birthday bound, 1 - exp(-n (n - 1) / 2d), which is accurate while n is far below
-    d = 16**digits.
+    Uses the approximation 1 - exp(-n (n - 1) / 2d) of the birthday bound. It is accurate while n is far below d =
+    16**digits.
     """
     return -math.expm1(-runs * (runs - 1) / (2 * 16**digits))
 

@@ -203,7 +203,7 @@ class Problem:
     text: str
     """What the link did, as a predicate: "gave the engine bridge 2 instead of bridge 1"."""
     misroutes: bool = False
-    """Whether the link named another run or thread. This matters only for an event that reaches the bridge."""
+    """Whether the link named another run or thread, which matters only for an event that reaches the bridge."""
 
     @property
     def attribution(self) -> Attribution:

@@ -39,7 +39,7 @@ LABEL_FONT: Final = 8.0
 TITLE_FONT: Final = 11.5
 
 HINTING: Final = 0.97
-"""The share of the room that measured text may use: drawn text is wider, because glyphs are aligned to pixels."""
+"""Text may use this share of the width: drawn glyphs are aligned to pixels, so text is wider than measured."""
 ENDED_BORDER_POINTS: Final = 2.4
 
 GREY: Final = "#666666"
@@ -90,7 +90,8 @@ def trace_figure(
 ) -> Figure:
     """Draw the path of one event through each traced chain, side by side.
 
-    `request` is a run's request, or one for each trace. The default title states where the event ended in each chain.
+    `request` is the request of a run: one for all traces, or a sequence with one for each trace. The default title
+    states where the event ended in each chain.
     """
     requests = _requests(traces, request)
     columns = [

@@ -1,6 +1,6 @@
 """The steps of a trace: what each link did with one event, from the observed calls.
 
-Nothing is inferred: a step shows what a call was given, which calls it made, and how it ended.
+A step shows only observations: the arguments of a call, the calls that it made, and its end.
 """
 
 from __future__ import annotations

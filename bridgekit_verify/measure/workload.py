@@ -84,7 +84,7 @@ class Workload:
     runs_per_thread: int = 1
     steps: int = 1
     at_once: int = 1
-    """How many runs are active together. They advance step by step, so that shared state takes effect."""
+    """How many runs are active together. The runs advance step by step, so that shared state has an effect."""
     subscribers: int = 1
     """Sockets per thread."""
     users_without_socket: int = 0
@@ -144,8 +144,9 @@ class Workload:
         """Return how many events of agents reach another user if the runs of a group share one agent object.
 
         The agent emits for the run that bound it last, so in each group only the events of that run reach their owner.
-        If n runs of n users run c at a time, they form ⌈n / c⌉ groups, and the share is (n - ⌈n / c⌉) / n. This equals
-        (c - 1) / c only if c divides n. `users_without_socket` must be 0: a user without a socket reads nothing.
+        n runs of n users, c at a time, form ⌈n / c⌉ groups. The share is (n - ⌈n / c⌉) / n. This equals
+        (c - 1) / c only if c divides n. `users_without_socket` must be 0, because a user without a socket reads no
+        events.
         """
         per_run = 3 * self.steps
         return sum(per_run for group in self.groups() for run in group if run.owned.user_id != group[-1].owned.user_id)

@@ -135,7 +135,7 @@ def _judge_composition(link: Judgement, seen: Observation, *, own: bool) -> None
 
 
 def replaced_by_agent(call: RecordedCall) -> bool:
-    """Return whether the agent class replaces the method. Otherwise the method belongs to link 8."""
+    """Return whether the agent class replaces the method, so that the method belongs to link 6 and not to link 8."""
     defined = next(kind for kind in type(call.owner).__mro__[1:] if call.name in vars(kind))
     return defined is not Emitter
 

@@ -46,7 +46,7 @@ UNKNOWN_RUN: Final = RunId("run_unknown")
 
 @dataclass
 class Observation:
-    """Everything that was recorded while the scenario ran."""
+    """All recordings of one run of the scenario."""
 
     app: Starlette
     url: str

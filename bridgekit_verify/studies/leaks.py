@@ -102,7 +102,7 @@ class Search:
 
     round_trip: str
     leak: tuple[ThreadId, ThreadId] | None
-    """The shortest pair found: events of the first thread are routed to the second. None if no leak was found."""
+    """The shortest pair for which events of the first thread are routed to the second; None without a leak."""
     found_after: int | None
     """How many pairs were tried until the first leak, which may be longer than the shortest."""
     tried: int
@@ -123,8 +123,8 @@ class Search:
 def search(name: str, *, examples: int, seed: int = 0) -> Search:
     """Search `examples` pairs of ids with Hypothesis for a leak of one of `ROUND_TRIPS`, and shrink the leak.
 
-    Both ids of a pair consist of the same few words, like the ids of one application: one of `PREFIXES` and up to three
-    words, joined by underscores. The same seed tries the same pairs on every round trip, up to the first leak.
+    Like the ids of one application, both ids of a pair consist of the same few words. An id joins one of `PREFIXES` and
+    up to three words by underscores. The same seed tries the same pairs on every round trip, up to the first leak.
     """
     import hypothesis  # imported here, because the import is slow and only this function needs it
     from hypothesis import strategies as st

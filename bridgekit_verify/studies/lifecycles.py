@@ -307,7 +307,7 @@ class LifecycleStudy:
         return f"Within {GRACE_SECONDS:g} s after the end of their run,\nevents are delivered in {delivered} cases"
 
     def figure(self) -> Figure:
-        """Draw delivery by time after the run's end, one panel per chain and address; Fix 3 has one panel."""
+        """Draw delivery by time after the run's end, one panel per chain and kind of address (one panel for Fix 3)."""
         return late_events_figure(self._panels(), title=self.title())
 
     def _panels(self) -> dict[str, Mapping[float, Rate]]:
@@ -354,8 +354,8 @@ async def study_lifecycles(
 def late_events_figure(panels: Mapping[str, Mapping[float, Rate]], *, title: str) -> Figure:
     """Draw one panel per way to find the route: the share of delivered events by time of emission.
 
-    `panels` maps a panel's title to rates by seconds after the run's end (negative before the end). All panels have the
-    same seconds.
+    `panels` maps a panel's title to rates by seconds after the run's end (negative before the end). All panels must
+    contain the same times.
     """
     with new_figure(title, 6.6, 1.5 + 1.45 * len(panels)) as figure:
         axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]

@@ -49,7 +49,7 @@ class RepairStudy:
     routings: Mapping[str, Mapping[str, DropCount]]
     """The counts with the other three repairs, by the way to find the thread, then by kind of thread id."""
     lines: Mapping[str, LineChange]
-    """The size of each repair."""
+    """The changed lines of code of each repair."""
     groups: Mapping[str, Sequence[str]]
     """The kinds of thread id, in groups: documented, and stress."""
 

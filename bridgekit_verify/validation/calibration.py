@@ -1,7 +1,7 @@
 """Compare measured rates with known ones: interval coverage with its nominal value, counts with closed forms.
 
-Two kinds of measurement have a rate that is known in advance: each frame is lost with a known probability, or the users
-are offline for a known part of the time.
+Two kinds of measurement have a rate that is known in advance. In the first kind, each frame is lost with a known
+probability; in the second, the users are offline for a known part of the time.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ async def study_calibration(
     """Measure the sound chain over real sockets under conditions with a known delivery rate.
 
     `threads` users at once, `runs` runs each, five events per run. All users go offline together and for whole runs.
-    They therefore miss exactly w of every t runs, if `runs` is a multiple of t.
+    The users therefore miss exactly w of every t runs, if `runs` is a multiple of t.
     """
     base = Workload(threads=thread_ids("thread_123", threads, seed=seed), runs_per_thread=runs, at_once=threads)
     return CalibrationStudy(

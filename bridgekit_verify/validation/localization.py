@@ -143,7 +143,7 @@ def _listed(links: Iterable[int]) -> str:
 
 @dataclass(frozen=True)
 class Localization:
-    """Every breakage, probed and measured, and the sound chain for comparison."""
+    """The cases of all breakages, and of the sound chain for comparison."""
 
     cases: tuple[Case, ...]
     sound: Case

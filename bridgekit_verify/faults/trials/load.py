@@ -116,8 +116,8 @@ async def run_during_fault(load: AgentLoad, context: FaultContext, owned: Sequen
 async def run_after_fault(load: AgentLoad, context: FaultContext, owned: OwnedThread, reader: Reader) -> None:
     """Start runs until the client has read the end of one: every event before it has then arrived or is lost.
 
-    A client that does not resume may lose the end of a run as well, if it has not yet detected that its connection is
-    lost. Then another run is started.
+    A client that does not resume may also lose the end of a run, until it detects that its connection is lost. In this
+    case, another run is started.
     """
     timeout = SETTLE_SECONDS if context.deployment.delivery.resumes else NO_RESUME_WAIT_SECONDS
     for number in count(1):

@@ -56,7 +56,7 @@ class FaultMatrix:
 
     @property
     def injected(self) -> list[Fault]:
-        """The faults without the baseline, which injects nothing."""
+        """The faults without the baseline, which injects no fault."""
         return [fault for fault in self.faults if fault.target is not FaultTarget.NOTHING]
 
     @property

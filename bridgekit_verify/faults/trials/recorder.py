@@ -48,7 +48,7 @@ class Reader:
     duplicates: int = 0
     """The number of duplicated events, which the client dropped."""
     lost_run_ends: int = 0
-    """The number of end events for runs of a killed worker. Another worker sends them; no agent attempted them."""
+    """The number of end events that a worker sent for runs of a killed worker, and that no agent attempted."""
     _since: float = 0.0
     _online: anyio.Event = field(default_factory=anyio.Event)
     _ended: dict[str, anyio.Event] = field(default_factory=dict)
@@ -175,8 +175,8 @@ class Recorder:
     def complete(self, readers: Sequence[Reader]) -> tuple[History, int]:
         """Return the complete history, and how many events were neither acknowledged nor read.
 
-        An event whose worker was killed before the acknowledgement may have been delivered or not; both are correct, so
-        it is expected only if it arrived. (Jepsen calls such an operation indeterminate.)
+        If a worker is killed before it acknowledges an event, both delivery and loss are correct, so the event is
+        expected only if it arrived. (Jepsen calls such an operation indeterminate.)
         """
         read = {arrival.key for reader in readers for arrival in reader.arrivals}
         expected = [each for key, each in self.attempted.items() if key in self.acknowledged or key in read]

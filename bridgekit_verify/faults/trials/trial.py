@@ -37,11 +37,11 @@ def missed_events(reader: Reader, emitted: Sequence[float]) -> list[int]:
 
     Missed events are those after the last event that the user read, up to the start of the next subscription. They
     include the step that was in flight when the connection broke: the step was written to the socket and never read.
-    Only the reader can tell that an event was read (J. H. Saltzer, D. P. Reed, D. D. Clark, "End-to-end arguments in
-    system design", ACM Transactions on Computer Systems 2, 1984, section 2), so the time at which the client noticed
-    the break is not used. The server confirms the start of a subscription to a client that does not resume. For a
-    client that resumes, the start is the number of events `emitted` (times in seconds, in order) before the
-    subscription, with an error of at most one step.
+    The time at which the client noticed the break is not used, because only the reader knows whether an event was read
+    (J. H. Saltzer, D. P. Reed, D. D. Clark, "End-to-end arguments in system design", ACM Transactions on Computer
+    Systems 2, 1984, section 2). The server confirms the start of a subscription to a client that does not resume. For a
+    client that resumes, the start is the number of events emitted before the subscription, with an error of at most one
+    step. `emitted` has the times in seconds, in order.
     """
     found = []
     for number, (before, after) in enumerate(pairwise(reader.online), start=1):
@@ -66,7 +66,7 @@ class Trial:
     window: tuple[float, float]
     """Start and repair of the fault, in seconds since the Unix epoch."""
     unanswered: int
-    """The number of events without an acknowledgement, because their worker was killed. They do not count as lost."""
+    """The number of events whose worker was killed before an acknowledgement. They do not count as lost."""
     attempted_at: Mapping[EventKey, float]
     """The time of each event's attempt, in seconds since the Unix epoch."""
     quiesced: bool

@@ -30,8 +30,8 @@ WINDOWS_SECONDS: Final = 120.0
 def predicted_loss(delivery: DeliveryMode, missed: int) -> int:
     """Return how many events are lost for a user who missed `missed` events.
 
-    In mode "at most once", all missed events are lost. With a log that retains `h` events of a thread, none are lost if
-    at most `h` were missed; otherwise all are lost, because resume is all-or-nothing.
+    In mode "at most once", all missed events are lost. With a log that retains `h` events of a thread, no event is lost
+    if at most `h` were missed. Otherwise all missed events are lost, because resume is all-or-nothing.
     """
     return 0 if delivery.resumes and missed <= delivery.keep_events else missed
 
