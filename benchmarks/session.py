@@ -48,7 +48,7 @@ class LoadReport:
     """Number of deliveries: emitted events times the sockets of each thread."""
     seconds: float
     cpu_seconds: float
-    """CPU time of the stack's processes, without broker and clients."""
+    """CPU time of the stack's processes, without the broker and the clients."""
     client_busy: float
     """CPU time of the client divided by elapsed time: near 1, the client was the bottleneck."""
     event_bytes: float

@@ -130,7 +130,7 @@ def thread_id(number: int) -> str:
 
 
 class EnvelopeFactory:
-    """Creates the envelope for hand-written stacks: bridgekit's fields, each computed in the cheapest way."""
+    """Creates envelopes for hand-written stacks: bridgekit's fields, each computed as cheaply as possible."""
 
     def __init__(self) -> None:
         self._seq: Counter[str] = Counter()

@@ -58,7 +58,7 @@ class Mutant:
 
 
 def mutants(source: str) -> Iterator[Mutant]:
-    """Yield every mutant of a module in source order. Edits that give the same source are yielded once."""
+    """Yield every mutant of a module in source order. If several edits give the same source, only one is yielded."""
     tree, seen = ast.parse(source), {ast.unparse(ast.parse(source))}
     for site in _sites(tree, "module", tree):
         before = _head(site.statement)

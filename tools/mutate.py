@@ -51,7 +51,7 @@ RESULT: Final = ROOT / "docs" / "results" / "mutation.md"
 COPIED: Final = ("bridgekit", "bridgekit_verify", "tests", "pyproject.toml")
 
 TRIAL_SECONDS: Final = 60.0
-"""A longer trial counts as an infinite loop, so its mutant is detected."""
+"""A trial that takes longer counts as an infinite loop, so its mutant counts as detected."""
 
 PLUGINS: Final = [
     argument

@@ -27,13 +27,13 @@ QUIET_SECONDS: Final = 3_600.0
 POINTS: Final = 100
 """Number of memory values for the figure. The verdict uses the memory after every wave."""
 SETTLED_RUNS: Final = 5 * DEFAULT_RETENTION.events // EVENTS
-"""Runs of each thread before the baseline: five times as many as fill the thread's log. Memory grows by a twentieth
-while the logs fill and shortly afterwards, and is constant from then on."""
+"""Runs of each thread before the baseline: five times as many as fill the thread's log. Memory grows by about 5 % while
+the logs fill and shortly afterwards, and then remains constant."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackgroundLoad:
-    """The background load, in addition to the measured threads."""
+    """The threads, mapped runs and idle sockets in addition to the measured threads."""
 
     threads: int = 0
     mappings: int = 0

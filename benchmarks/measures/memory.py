@@ -33,7 +33,7 @@ async def idle_connections(series: Series, peer: Peer, *, connections: int) -> N
 
 
 async def idle_work(series: Series, peers: Sequence[Peer], *, connections: int, seconds: float) -> None:
-    """Measure CPU time per connection (µs per second) for longer than a ping interval, for all stacks concurrently."""
+    """Measure CPU time per connection (µs per second) of all stacks concurrently, for longer than a ping interval."""
     async with AsyncExitStack() as stack:
         sessions = [await stack.enter_async_context(session(peer, threads=connections)) for peer in peers]
         before = [await each.cpu_seconds() for each in sessions]

@@ -1,6 +1,6 @@
 """The client process of a measurement: opens the users' sockets, reads a wave, and judges what was read.
 
-It uses the suite's checker for delivery, and the due times of the events for lateness.
+The suite's checker judges delivery; lateness is computed from the events' due times.
 """
 
 from __future__ import annotations

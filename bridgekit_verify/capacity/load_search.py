@@ -36,7 +36,7 @@ SATURATED_SHARE: Final = 0.85
 WAITED_FOR_CPU_SHARE: Final = 0.15
 """A process that waits for a CPU for at least this share of the time is considered disturbed by other programs."""
 SECOND_LOAD_SHARE: Final = 0.8
-"""Share of a core that the second load would use at the first load's cost per event, which is relatively high."""
+"""Share of a core that the second load would use at the first load's cost per event; the cost falls with load."""
 MIN_EVENTS: Final = 400
 """Minimum number of events of a load: if all are on time, 381 events are enough for a lower bound of 99 %."""
 MIN_LOAD_RATIO: Final = 1.25
@@ -45,7 +45,7 @@ MIN_LOAD_RATIO: Final = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """An edge: one way to serve sockets."""
+    """An edge, which is a way to serve sockets."""
 
     name: str
     """Display name."""

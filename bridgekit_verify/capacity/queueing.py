@@ -149,7 +149,7 @@ class WaitingStudy:
 
 
 def _curve(points: Sequence[Point]) -> list[tuple[float, float]]:
-    """Return the prediction without pauses, for the median service time of these loads."""
+    """Return points of the prediction without pauses, computed with the median service time of these loads."""
     if not points:
         return []
     service = sorted(point.service_seconds for point in points)[len(points) // 2]

@@ -37,7 +37,7 @@ from bridgekit_verify.harness.processes import (
 __all__ = ["Testbed", "start_testbed"]
 
 SECONDS_PER_ITEM: Final = 0.02
-"""Added to a timeout for each requested socket, thread or run."""
+"""Time added to a timeout for each requested socket, thread or run."""
 WAVE_TIMEOUT_SECONDS: Final = 120.0
 """How much longer than its nominal duration a wave may take on a busy machine."""
 START_DELAY_SECONDS: Final = 0.1

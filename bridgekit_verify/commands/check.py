@@ -30,7 +30,7 @@ UNUSABLE: Final = 2
 MAX_PROBLEMS: Final = 10
 """How many problems of a load are printed. The saved run contains all problems."""
 SUBJECTS: Final = {Subject.NEVER_CALLED: 3, Subject.RETURNED_NOTHING: 4, Subject.ECHOED: 5}
-"""The exit code of a live run that could not be judged."""
+"""The exit codes of live runs that could not be judged."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -76,7 +76,7 @@ class Toxic:
         return math.inf
 
     def piece(self, rng: Random) -> int | None:
-        """Return the size of the next piece in bytes; None does not split the bytes."""
+        """Return the size of the next piece in bytes; None means that the bytes are not split."""
         return None
 
     def pause(self) -> float:

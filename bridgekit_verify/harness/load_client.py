@@ -1,8 +1,8 @@
 """Read many plain sockets in one process: timestamp each read immediately, and decode after the measured time.
 
 The client must not be the bottleneck. While a load runs, the client therefore does not decode, and it uses no event
-loop, which would delay timestamps. A program adds its own messages to a LoadClient: which sockets to open, and how to
-judge what they read.
+loop, which would delay timestamps. A program that uses LoadClient defines its own messages: which sockets to open, and
+how to judge the read events.
 """
 
 from __future__ import annotations
@@ -175,8 +175,8 @@ class LoadClient(Generic[S]):
     def read(self, expected: int, *, until: float | None = None) -> ReadReport:
         """Read until StopReading has arrived and either `expected` events were read or no more bytes arrive.
 
-        Nothing is decoded before StopReading, or before `until` on the wall clock, apart from pings in a load that
-        lasts longer than PING_REPLY_SECONDS. The shares in the report cover this time.
+        Bytes are decoded only after StopReading and after `until` on the wall clock. In a load that lasts longer than
+        PING_REPLY_SECONDS, pings are decoded earlier. The shares in the report cover this time.
         """
         gc.disable()
         began = ProcessTimes.read()

@@ -163,13 +163,12 @@ class ChildProcess:
         self.send_signal(signal.SIGCONT)
 
     async def kill(self) -> int:
-        """Send SIGKILL to the process and its children, paused or not; return the exit code."""
+        """Send SIGKILL to the process and its children, even if they are paused; return the exit code."""
         self._signal_session(signal.SIGKILL)
         return await self.wait()
 
     async def terminate(self, *, within: float = EXIT_TIMEOUT_SECONDS) -> int:
-        """Send SIGTERM and return the exit code. Raises ProcessTimeout if the process, perhaps paused, does not
-        exit."""
+        """Send SIGTERM and return the exit code. Raises ProcessTimeout if the process does not exit in time."""
         if self.exit_code is None:
             self._started.terminate()
         return await self.wait(within=within)
@@ -202,7 +201,7 @@ class ChildProcess:
         await self._write(msgspec.json.encode(message))
 
     async def receive(self, kind: type[T], *, within: float = REPLY_TIMEOUT_SECONDS, wanted: str = "") -> T:
-        """Return the next message as `kind`. Raises ProcessExited, ProcessTimeout, and ProcessFailed (other kind)."""
+        """Return the next message as `kind`. Raises ProcessExited, ProcessTimeout, or ProcessFailed (wrong kind)."""
         line = b""
         with anyio.move_on_after(within) as waiting:
             line = await self._read_line()

@@ -12,7 +12,7 @@ from bridgekit_verify.measure.history import BridgeBinding, Emission, EventKey, 
 __all__ = ["EMITTED_BY_CORE", "Attribution", "misrouted_upstream", "missing_handover", "undelivered_emission"]
 
 EMITTED_BY_CORE: Final = frozenset({EventType.AGENT_STARTED, EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
-"""The events that the core sends to the bridge itself; all others pass through the agent and its adapter."""
+"""The events that the core itself sends to the bridge; all other events pass through the agent and its adapter."""
 
 HANDOVERS: Final = ((2, 3, "supervisor"), (2, 4, "supervisor"), (4, 5, "engine"))
 """Calling link, called link, and the name of the caller, for each handover of a run."""
@@ -37,7 +37,7 @@ def missing_handover(history: History, request: str) -> Attribution | None:
 
 
 def undelivered_emission(history: History, key: EventKey, emission: Emission) -> Attribution:
-    """Return the first link that kept an agent's event from the bridge."""
+    """Return the first link because of which an agent's event did not reach the bridge."""
     if emission.agent_given is None:
         return Attribution(_binding_link(history), "the agent was given no bridge")
     if history.bridge not in (None, emission.agent_given.bridge):

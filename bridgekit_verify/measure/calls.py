@@ -158,7 +158,7 @@ def _passing_on(
         call.result = result
         return result
 
-    PASSING_ON.add(pass_on.__code__)  # type: ignore[attr-defined]  # it is a function
+    PASSING_ON.add(pass_on.__code__)  # type: ignore[attr-defined]  # `pass_on` is a function
     return pass_on
 
 

@@ -204,7 +204,7 @@ def _destination(owners: Mapping[EventKey, Expectation], arrival: Arrival) -> De
 def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
     """Return how many frames a socket read after a frame with a higher `seq`, and the largest delay in frames.
 
-    Only the first copy of an event and only entitled frames count: each thread and each epoch has its own numbering.
+    Only the first copy of an event counts, and only at an entitled socket. Threads and epochs are counted separately.
     """
     highest: dict[tuple[int, str | None], list[int]] = defaultdict(list)
     seen: set[tuple[int, EventKey | None]] = set()

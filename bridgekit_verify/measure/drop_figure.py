@@ -55,7 +55,7 @@ LABEL_CHARACTERS: Final = 21
 
 @dataclass(frozen=True)
 class DropPanel:
-    """Some chains under one heading, one row each."""
+    """A group of chains under one heading, with one row for each chain."""
 
     heading: str
     rows: Mapping[str, Mapping[str, DropCount]]

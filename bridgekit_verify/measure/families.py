@@ -41,7 +41,7 @@ class OwnedThread:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """The place in a public repository where a family's shape was found."""
+    """The place in a public repository where thread ids of a family were found."""
 
     file: str
     commit: str

@@ -70,7 +70,7 @@ class Arrival:
 
     socket: Socket
     key: EventKey | None
-    """None if the content of the frame does not identify an event."""
+    """The event in the frame; None if the content of the frame identifies no event."""
     run_id: RunId
     seq: int
     emitted_at: float
@@ -81,7 +81,7 @@ class Arrival:
 
 
 class SignalledGap(NamedTuple):
-    """A range of a thread's seqs that the client will not receive, as the server signalled."""
+    """A range of a thread's `seq` values that, according to the server, the client will not receive."""
 
     first: int
     last: int | None
@@ -147,7 +147,7 @@ class History:
     handovers: dict[str, Handover] = field(default_factory=dict)
     """By request."""
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Runs that raised an error: by request, the link and the error."""
+    """The link and the error of each run that raised an error, by request."""
     gaps: dict[int, list[SignalledGap]] = field(default_factory=dict)
     """Gaps that the server signalled, by socket number."""
     wrong_bridge: tuple[int, str] | None = None

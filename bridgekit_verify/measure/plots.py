@@ -132,7 +132,7 @@ def _interval(axis: Axes, row: float, rate: Rate) -> None:
 
 
 def delivery_figure(measurements: Sequence[Measurement], labels: Sequence[str], *, title: str) -> Figure:
-    """Draw delivered and misrouted side by side: one dot per measurement, with its interval and its count."""
+    """Draw the rates of delivered and misrouted events: one dot per measurement, with interval and count."""
     with new_figure(title, 9.0, 1.75 + 0.5 * len(labels)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         counts = [count_drops(measurement) for measurement in measurements]

@@ -66,7 +66,7 @@ def error_text(error: BaseException) -> str:
 
 
 def identity(thing: object) -> int | None:
-    """Return the identity of an object; None for None."""
+    """Return the identity (`id`) of an object, or None for None."""
     return None if thing is None else id(thing)
 
 

@@ -201,7 +201,7 @@ def _agent(event: EventCalls) -> tuple[str, str]:
 
 
 def _own_binding(event: EventCalls, bindings: list[LinkCall]) -> str:
-    """Return the binding for the event's own run; if there is none, the latest one."""
+    """Return the binding for the event's own run, or the latest binding if there is none for this run."""
     own = [call for call in bindings if call.request == event.key.request] or bindings
     return event.names.binding(binding_of(own[-1])) if own else NOTHING
 

@@ -42,7 +42,7 @@ AGENT: Final = "researcher"
 
 
 def seeded(seed: int) -> HexSource:
-    """Return a source of hexadecimal digits that depends on the seed alone."""
+    """Return a source of hexadecimal digits that depends only on the seed."""
     source = random.Random(seed)
     return lambda digits: f"{source.getrandbits(4 * digits):0{digits}x}"
 
@@ -200,7 +200,7 @@ class RunBarrier:
             raise
 
     def leave(self) -> None:
-        """Withdraw one party: the others no longer wait for it."""
+        """Withdraw one party, so that the other parties no longer wait for it."""
         self._parties -= 1
         self._record_arrival()
         self._open_if_complete()

@@ -118,7 +118,7 @@ def judge(number: int, seen: Observation) -> Judgement:
 
 
 def _origin(seen: Observation, link: int, error: Exception) -> int | None:
-    """Return the link of the innermost recorded call that raised the error; without one, the link of its traceback."""
+    """Return the link of the innermost recorded call that raised the error, or else the link in its traceback."""
     calls = [call for call in seen.recording.calls if call.raised is error]
     return _link_of(calls[-1]) if calls else link
 

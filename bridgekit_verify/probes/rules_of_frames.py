@@ -202,7 +202,7 @@ def _matching(
     wanted: list[_Published],
     threads: _Threads,
 ) -> _Published | None:
-    """Return the event that the frame carries; record a violation if this socket must not read it now."""
+    """Return the event that the frame carries; record a violation if this socket must not read the event."""
     event_id, thread = frame.get("event_id"), client.owned.thread_id
     if left.get(str(event_id)):
         return left[str(event_id)].popleft()

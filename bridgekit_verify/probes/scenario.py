@@ -252,7 +252,7 @@ class _Scenario:
             await self._guarded(partial(self.bridge.notify_progress_update, run_id, AGENTS[0], {"late": TEXT}))
 
     async def emit_without_a_route(self) -> None:
-        """Emit an event of an unknown run, and one of an adapter that has no bridge."""
+        """Emit an event of an unknown run, and an event of an adapter that has no bridge."""
         await self._guarded(lambda: self.bridge.notify_progress_update(UNKNOWN_RUN, AGENTS[0], {}))
         adapter = self.application.config.adapter()
         self.seen.unbound = await self._guarded(lambda: adapter.emit_progress({}))

@@ -25,7 +25,7 @@ class Client:
         self.number = number
         self.owned = owned
         self.after = after
-        """The cursor that the client asked to resume from."""
+        """The cursor from which the client asked to resume."""
         self.start: Cursor | None = None
         """The cursor at which the server starts the stream; None if the subscription was refused."""
         self.frames: list[dict[str, Any]] = []

@@ -192,7 +192,7 @@ class CollisionStudy:
         )
 
     def figure(self) -> Figure:
-        """Draw measured collisions against the birthday bound, one panel per number of digits."""
+        """Draw the measured collision rates and the birthday bound, one panel per number of digits."""
         return collision_figure(self.curves, title=self.title())
 
 

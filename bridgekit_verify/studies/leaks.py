@@ -276,8 +276,8 @@ class LeakStudy:
     def found(self) -> pd.DataFrame:
         """Return one row per search.
 
-        Columns: run ids, shortest leak, found after, tried, different (of those tried), resolved correctly (first ids
-        that were resolved to their own thread, of those tried), verdict.
+        Columns: run ids, shortest leak, found after, tried, different (distinct tried pairs), resolved correctly
+        (distinct pairs whose first id was resolved to its own thread), verdict.
         """
         return pd.DataFrame(
             {

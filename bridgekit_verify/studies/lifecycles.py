@@ -334,8 +334,8 @@ async def study_lifecycles(
     """Measure memory, late events, events from another process, and a second registration.
 
     Memory is measured after each number of runs in `held_runs`; late and remote events belong to `runs` runs of `users`
-    users. Starts one process, kills it, and starts it again. Raises ProcessExited or ProcessTimeout if this process
-    fails.
+    users. The study starts a process, kills it, and starts it again. Raises ProcessExited or ProcessTimeout if this
+    process fails.
     """
     held = [
         row

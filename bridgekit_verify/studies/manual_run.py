@@ -140,7 +140,7 @@ class HandNotification:
     read_by_owner: int
     """Frames of the event that the open socket of thread_123's owner read."""
     read_by_others: int
-    """Frames that another user's open socket read."""
+    """Frames of the event that another user's open socket read."""
 
     @property
     def resolves(self) -> bool:

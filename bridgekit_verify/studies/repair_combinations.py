@@ -78,7 +78,7 @@ class RepairStudy:
         return [name for name in self.repairs if not self.without(name).complete]
 
     def without(self, name: str) -> DropCount:
-        """Return the count of all repairs but one."""
+        """Return the count with all repairs except one."""
         return self.totals[frozenset(self.repairs) - {name}]
 
     def steps(self, order: Order) -> list[DropCount]:
@@ -171,7 +171,7 @@ class RepairStudy:
         ]
 
     def figure(self, title: str) -> Figure:
-        """Draw the repairs in the recommended order, then all repairs but one."""
+        """Draw the counts after each repair in the recommended order, then with all repairs except one."""
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:

@@ -81,7 +81,7 @@ class ProcessDelivery:
     variant: str
     process: str
     address: str
-    """What the event carries to identify its destination."""
+    """The data on the event that identifies its destination."""
     found: Rate
     """Events for which the emitting process found the right thread."""
     arrived: Rate

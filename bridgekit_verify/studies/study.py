@@ -80,7 +80,7 @@ class LinkStudy:
 
 
 async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed: int = 0) -> LinkStudy:
-    """Probe link 1 to 9, break it, and measure delivery before and after its repair.
+    """Probe a link from 1 to 9, break the link, and measure delivery before and after its repair.
 
     There are `threads` users with one thread each, and `runs` runs per thread, of which `at_once` are active together.
     Link 3 is measured with agents that the registry binds, because the core binds its own agents (link 5).

@@ -25,7 +25,7 @@ WAYS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Breakage:
-    """A variant with one link broken in one way, and the links that may be named for it."""
+    """A variant with one link broken in one way, and the links that a measurement may name for this breakage."""
 
     link: int
     """1 to 10."""

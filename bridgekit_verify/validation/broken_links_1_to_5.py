@@ -164,7 +164,7 @@ class RegistryThatRaises(AgentRegistry):
 
 
 class RegistryThatBindsLate(AgentRegistry):
-    """Link 3, delayed: binds an agent only when the next one is created."""
+    """Link 3, delayed: binds an agent only when the next agent is created."""
 
     waiting: tuple[BaseAgent, RunContext] | None = None
 

@@ -123,7 +123,7 @@ class AdapterThatDropsEvents(WebSocketBridgeAdapter):
 
 
 class AdapterThatNamesTheRunAsThread(WebSocketBridgeAdapter):
-    """Link 8, passed wrong: holds the right thread, and puts another one on the event."""
+    """Link 8, passed wrong: holds the right thread, but puts another thread on the event."""
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
         own_thread, self.thread_id = self.thread_id, ThreadId(f"{self.run_id}")

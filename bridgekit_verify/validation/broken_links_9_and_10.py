@@ -80,7 +80,7 @@ class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
 class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
     """Link 9, delayed: sends the first of every two events of a run after the second.
 
-    The first is reported as sent immediately.
+    The first event is reported as sent immediately.
     """
 
     def __init__(self, *given: Any) -> None:
@@ -100,7 +100,7 @@ class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
 
 
 class HubWithoutThreadsForSockets(Hub):
-    """Link 10, not passed on: registers real sockets under no thread, so that no event finds them."""
+    """Link 10, not passed on: registers real sockets without a thread, so that no event reaches them."""
 
     def _thread_of(self, connection: Connection) -> ThreadId:
         return connection.thread_id if isinstance(connection, ProbeConnection) else ThreadId("")

@@ -169,7 +169,7 @@ class Localization:
         return cells
 
     def matrix(self) -> pd.DataFrame:
-        """Return the matrix as a table: broken links as rows, named links as columns; empty cells are empty texts."""
+        """Return the matrix as a table: broken links as rows, named links as columns, "" for empty cells."""
         cells = self.cells()
         rows = [[str(cells.get((broken, named), "")).replace("\n", ", ") for named in NAMES] for broken in NAMES]
         index = pd.Index([f"{number} {name}" for number, name in NAMES.items()], name="broken")

@@ -101,8 +101,8 @@ def delivery_mode_table() -> pd.DataFrame:
 class WorkerProcess:
     """A worker at a fixed port. Each restart runs in a new process.
 
-    The reports of a run go to the observer of its experiment: the request starts with the experiment's name and a
-    colon. A run whose process ends first is reported as ended.
+    The reports of a run go to the observer of its experiment. The request of the run starts with the experiment's name
+    and a colon. A run whose process ends first is reported as ended.
     """
 
     def __init__(self, process: ChildProcess, setup: WorkerSetup, tasks: TaskGroup) -> None:

@@ -293,7 +293,7 @@ class Soak:
 
     @property
     def silent_losses(self) -> Rate:
-        """Events lost silently in the delivery modes that keep a log."""
+        """Events lost silently in the delivery modes that have a log."""
         guaranteed = [counts for (_, delivery), counts in self.cells.items() if delivery != AT_MOST_ONCE.name]
         return Rate(sum(each["lost silent"] for each in guaranteed), sum(each["expected"] for each in guaranteed))
 

@@ -259,7 +259,7 @@ class StallStudy:
         )
 
     def title(self) -> str:
-        """State the longest emission of bridgekit and of the servers that wait for each socket."""
+        """State how long the slowest emission took with bridgekit and with the servers that wait for each socket."""
         ours = self.of(BRIDGEKIT.name)
         others = max((stall.longest_wait for stall in self.stalls if stall is not ours), default=0.0)
         return (
@@ -353,7 +353,7 @@ async def _stall(
                 await _sleep_until(clock, origin + first + duration)
             last = clock() - origin
         with anyio.move_on_after(SETTLE_SECONDS):
-            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled, with a timeout
+            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled with a timeout: reads have no event
                 await anyio.sleep(pace_seconds)
         tasks.cancel_scope.cancel()
     since = [(number, moment - origin) for number, moment in reads]

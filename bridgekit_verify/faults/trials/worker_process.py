@@ -89,7 +89,7 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
 RunReport = Attempted | Acknowledged | Ended
 
 SEND_BUFFER_BYTES: Final = 16_384
-"""Small, so that a client that stops reading causes backpressure within the window of a fault."""
+"""Send buffer of a socket: small, so that a client that stops reading causes backpressure during a fault."""
 
 
 class ReportingBridge(AgentWebSocketBridge):
