@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -53,8 +52,6 @@ class CapacityStudy:
 
     searches: Sequence[LoadSearch]
     sockets: int
-    load_average: float
-    """The one-minute load average at the end of the study."""
     paired: Mapping[str, Sequence[StepResult]] = field(default_factory=dict)
     """The rounds of each edge at a load that is the same for all edges."""
 
@@ -188,7 +185,7 @@ async def study_capacity(
             paired = await _paired_rounds(testbeds, searches, plan, rounds)
             for search in searches:
                 await _overload(testbeds[search.edge.name], search, plan)
-    return CapacityStudy(searches, sockets, os.getloadavg()[0], paired)
+    return CapacityStudy(searches, sockets, paired)
 
 
 async def _search_loads(

@@ -21,7 +21,7 @@ from bridgekit_verify.capacity.capacity import STYLES, CapacityStudy, LineStyle
 from bridgekit_verify.capacity.load_search import StepResult
 from bridgekit_verify.measure.plots import TEXT_COLOUR, new_figure
 
-__all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "utilisation_at", "waiting_seconds"]
+__all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "waiting_seconds"]
 
 ONE_SERVICE: Final = 2 / 3
 """Utilisation above which an event waits longer, on average, than its own service time."""
@@ -38,11 +38,6 @@ def waiting_seconds(utilisation: float, service_seconds: float, pauses_squared: 
     if not 0 <= utilisation < 1:
         raise ValueError(f"utilisation is {utilisation}, but must be at least 0 and below 1 for a steady state")
     return (utilisation * service_seconds + pauses_squared) / (2 * (1 - utilisation))
-
-
-def utilisation_at(waits: float) -> float:
-    """Return the utilisation at which the mean waiting time is `waits` times the service time (M/D/1)."""
-    return 2 * waits / (1 + 2 * waits)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-from bridgekit_verify.measure.drops import count_drops
-from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.statistics import Rate
 
 __all__ = [
-    "delivery_figure",
     "draw_rates",
     "frame_grid",
     "lines_of",
@@ -32,7 +29,6 @@ __all__ = [
 
 GREEN: Final = "#009E73"
 VERMILLION: Final = "#D55E00"
-SKY: Final = "#56B4E9"
 BLUE: Final = "#0072B2"
 LOST: Final = "#D9D9D9"
 TEXT_COLOUR: Final = "#222222"
@@ -116,46 +112,3 @@ def frame_grid(axis: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
     axis.set_yticks([row + 0.5 for row in range(len(rows))], rows, parse_math=False)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-
-
-def _interval(axis: Axes, row: float, rate: Rate) -> None:
-    low, high = (100 * end for end in rate.interval)
-    axis.errorbar(
-        100 * rate.fraction if rate.known else 50,
-        row,
-        xerr=[[100 * rate.fraction - low], [high - 100 * rate.fraction]] if rate.known else [[50], [50]],
-        fmt="none",
-        ecolor=TEXT_COLOUR,
-        elinewidth=1.3,
-        capsize=3,
-    )
-
-
-def delivery_figure(measurements: Sequence[Measurement], labels: Sequence[str], *, title: str) -> Figure:
-    """Draw the rates of delivered and misrouted events: one dot per measurement, with interval and count."""
-    with new_figure(title, 9.0, 1.75 + 0.5 * len(labels)) as figure:
-        left, right = figure.subplots(1, 2, sharey=True)
-        counts = [count_drops(measurement) for measurement in measurements]
-        delivered = [Rate(count.delivered, count.expected) for count in counts]
-        leaked = [Rate(count.dropped_and_leaked, count.expected) for count in counts]
-        _dots(left, "reached their user", delivered, GREEN, "o")
-        _dots(right, "reached another user", leaked, VERMILLION, "D")
-        left.set_yticks(range(len(labels)), labels)
-        left.set_ylim(len(labels) - 0.5, -0.5)
-        return figure
-
-
-def _dots(axis: Axes, heading: str, rates: Sequence[Rate], colour: str, marker: str) -> None:
-    for row, rate in enumerate(rates):
-        _interval(axis, row, rate)
-        if rate.known:
-            axis.plot(100 * rate.fraction, row, marker=marker, color=colour, markersize=9, clip_on=False)
-        axis.text(106, row, f"{rate.k:,} of {rate.n:,}" if rate.known else "unknown", va="center", fontsize=9)
-        axis.axhline(row, color="#EEEEEE", zorder=0)
-    axis.set_title(heading, fontsize=10.5, fontweight="normal")
-    axis.set_xlim(-3, 140)
-    axis.spines["bottom"].set_bounds(0, 100)
-    axis.spines["left"].set_visible(False)
-    axis.set_xticks([0, 25, 50, 75, 100])
-    axis.set_xlabel("events, % (bar: 95 % Wilson interval)")
-    axis.tick_params(axis="y", length=0)

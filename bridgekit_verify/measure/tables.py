@@ -11,7 +11,7 @@ from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.statistics import Rate
 
-__all__ = ["count_table", "family_table", "latency_table", "loss_table", "rate_table", "transcript"]
+__all__ = ["count_table", "family_table", "loss_table", "rate_table", "transcript"]
 
 EXAMPLE_CHARACTERS: Final = 48
 """How many characters of an example id are shown."""
@@ -96,22 +96,6 @@ def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
         for attribution in measurement.verdict.attributions
     ]
     return pd.DataFrame(rows, columns=["variant", "link", "reason", "dropped", "misrouted"])
-
-
-def latency_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """Return quantiles of the time from emission to the first read, in ms, by variant; missing without arrivals."""
-    rows = []
-    for measurement in measurements:
-        seconds = pd.Series(
-            [row.latency_seconds for row in measurement.ledger if row.latency_seconds is not None],
-            dtype=float,
-        )
-        quantiles = seconds.quantile([0.5, 0.9, 0.99]) * 1_000
-        rows.append(
-            {"variant": measurement.variant.name, "events": len(seconds)}
-            | {f"p{round(100 * level)} ms": value for level, value in quantiles.items()}  # type: ignore[operator]
-        )
-    return pd.DataFrame(rows)
 
 
 def transcript(measurement: Measurement, *, frames: int = 10, misrouted: bool = False) -> pd.DataFrame:

@@ -246,11 +246,6 @@ def smallest_sample(report: Report) -> Finding | None:
     return min(findings, key=lambda finding: (finding.sample, finding.id), default=None)
 
 
-def without_sample(report: Report) -> list[Finding]:
-    """Return the findings with a known verdict that do not state the size of their sample."""
-    return [f for f, _ in all_findings(report).values() if f.sample is None and f.verdict != "unknown"]
-
-
 def timed_findings(report: Report) -> list[Finding]:
     """Return the findings whose verdict rests on a time, and can differ on another machine."""
     return [f for f, _ in all_findings(report).values() if f.timing]

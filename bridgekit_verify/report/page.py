@@ -94,6 +94,8 @@ PART_TWO: Final = {
 _COUNTS = re.compile(r"([\d,]+) of ([\d,]+)")
 _CODE = re.compile(r"`([^`]+)`")
 _NEW_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_LONG_WORD = re.compile(r"\S{30,}")
+_AFTER_SEPARATOR = re.compile(r"(?<=[/_])")
 
 
 class ShownAnswer(NamedTuple):
@@ -123,7 +125,7 @@ def _templates() -> Templates:
         "basis": basis_text,
         "bounds": lambda rate: rate.bounds,
         "breakable": _breakable,
-        "cell": cell_text,
+        "cell": _cell_html,
         "code": code_html,
         "counts": lambda rate: rate.counts,
         "day": _day,
@@ -224,6 +226,12 @@ def _data_url(kind: str, text: str) -> str:
 def _breakable(name: str) -> Markup:
     """Return a class name with optional line breaks between its words, for narrow columns."""
     return Markup("<wbr>").join(_NEW_WORD.split(name))
+
+
+def _cell_html(value: object) -> Markup:
+    """Return a table's value as HTML. A long path may break after its separators, so that no column is cut off."""
+    words = _LONG_WORD.sub(lambda word: "\0".join(_AFTER_SEPARATOR.split(word[0])), cell_text(value))
+    return Markup(str(escape(words)).replace("\0", "<wbr>"))
 
 
 def _css_percent(share: float) -> str:

@@ -231,19 +231,6 @@ class LifecycleStudy:
         """Return `process_table`: which of three processes finds a run's thread."""
         return process_table(self.by_process)
 
-    def rerouting(self) -> pd.DataFrame:
-        """Return one row per chain: how many events of the rerouted run Alice's and Bob's sockets read."""
-        return pd.DataFrame(
-            {
-                "chain": row.variant,
-                "events of Alice's run": row.verdict.expected,
-                "at her socket": row.verdict.delivered,
-                "at Bob's socket": row.verdict.wrong_user,
-                "registered again": type(row.refused).__name__ if row.refused else "accepted",
-            }
-            for row in self.rerouted
-        )
-
     def table(self) -> pd.DataFrame:
         """Return all measurements in one table. Columns: what, fix 3 as written, sound."""
         return pd.DataFrame([*self._retained(), *self._late(), *self._by_process(), self._moved()])

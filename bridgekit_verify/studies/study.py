@@ -7,15 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from bridgekit.chain import LINKS, Link
 from bridgekit.chain.self_check import SOUND_CHECKS
 from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.families import FAMILIES, Families, Family, families_by_name, thread_ids
-from bridgekit_verify.measure.plots import delivery_figure
-from bridgekit_verify.measure.tables import count_table, loss_table, rate_table
+from bridgekit_verify.measure.tables import count_table
 from bridgekit_verify.measure.workload import Workload
 from bridgekit_verify.probes.audit_descriptions import Wording, check_wording
 from bridgekit_verify.probes.probes import Probe, probe
@@ -53,30 +51,9 @@ class LinkStudy:
     checked: Measurement
     """The measurement of the chain of `before` with every startup check, which may refuse to start."""
 
-    def rates(self) -> pd.DataFrame:
-        """Return counts and rates with the link broken and sound."""
-        return rate_table([self.before, self.after])
-
-    def losses(self) -> pd.DataFrame:
-        """Return where the broken chain lost or misrouted events, and why."""
-        return loss_table([self.before, self.after])
-
     def misroutes_of_shared_agent(self) -> int:
         """Return `Workload.misroutes_of_shared_agent` of the measured load."""
         return self.before.workload.misroutes_of_shared_agent()
-
-    def alt_text(self) -> str:
-        """Describe the figure in text."""
-        return "; ".join(
-            f"{measurement.variant.name}: {measurement.verdict.delivery} events reached their user,"
-            f" {measurement.verdict.misrouted:,} frames another"
-            for measurement in (self.before, self.after)
-        )
-
-    def figure(self, title: str) -> Figure:
-        """Draw the delivered and misrouted shares with the link broken and sound."""
-        labels = [f"{measurement.variant.name}" for measurement in (self.before, self.after)]
-        return delivery_figure([self.before, self.after], labels, title=title)
 
 
 async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed: int = 0) -> LinkStudy:

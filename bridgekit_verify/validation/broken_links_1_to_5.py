@@ -22,31 +22,6 @@ from bridgekit.ids import ThreadId
 from bridgekit.stores import Stores
 from bridgekit.transport.hub import Hub
 
-__all__ = [
-    "CoreThatBindsNobody",
-    "CoreThatRaises",
-    "CoreThatSaysNothing",
-    "CoreThatSaysTheStartLast",
-    "EngineThatForgetsRuns",
-    "EngineThatRaises",
-    "EngineThatWiresLate",
-    "EngineWithoutBridgeForTheCore",
-    "RegistryThatBindsLate",
-    "RegistryThatBindsNobody",
-    "RegistryThatBindsToTheLastRun",
-    "RegistryThatRaises",
-    "SupervisorThatForgetsRuns",
-    "SupervisorThatRaises",
-    "SupervisorThatWiresLate",
-    "SupervisorWithTheLastThread",
-    "SupervisorWithoutBridgeForTheEngine",
-    "another",
-    "start_that_raises",
-    "start_that_wires_late",
-    "start_with_two_bridges",
-    "start_without_the_registry",
-]
-
 
 def another(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
     """Return an equivalent bridge that has no sockets."""

@@ -11,21 +11,6 @@ from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = [
-    "AdapterThatDropsEvents",
-    "AdapterThatEmitsLate",
-    "AdapterThatKeepsLate",
-    "AdapterThatNamesTheRunAsThread",
-    "AdapterThatRaises",
-    "AdapterThatRefusesItsBridge",
-    "AdapterThatSwallowsItsMistake",
-    "AdapterThatTakesTheRunForTheThread",
-    "AgentThatRaises",
-    "AgentThatSwallowsItsMistake",
-    "AgentThatTakesTheRunForTheThread",
-    "AgentThatTellsLate",
-]
-
 logger = logging.getLogger(__name__)
 
 

@@ -50,6 +50,22 @@ PURE_MODULES = [
             "streams",
         )
     ),
+    *(
+        f"{VERIFY}.check.live.{name}"
+        for name in (
+            "answers",
+            "checking",
+            "delivery",
+            "evidence",
+            "ledger",
+            "markers",
+            "model_rules",
+            "observing",
+            "requests",
+            "scenarios",
+            "scripts",
+        )
+    ),
     *(f"{VERIFY}.measure.{name}" for name in ("checker", "history", "ledger", "numbering", "statistics")),
 ]
 LOWEST_LAYER = [module for module in SOURCES if layer_of(module) == 0]
@@ -112,6 +128,18 @@ def test_no_import_cycle() -> None:
 
 def test_pure_modules_import_nothing_that_does_io() -> None:
     assert forbidden_imports([*LOWEST_LAYER, *PURE_MODULES], IO_MODULES) == {}
+
+
+def test_judging_imports_nothing_that_drives_a_backend() -> None:
+    live = f"{VERIFY}.check.live"
+    reached, waiting = set[str](), [f"{VERIFY}.check.checking", f"{live}.checking"]
+    while waiting:
+        module = waiting.pop()
+        if module not in reached:
+            reached.add(module)
+            waiting += all_imports()[module]
+    assert f"{live}.delivery" in reached
+    assert reached & {f"{live}.{name}" for name in ("backends", "driving", "load", "model_server", "starting")} == set()
 
 
 # Both edges, ASGI and native, use these.

@@ -237,9 +237,10 @@ def test_joined_event_is_refused_when_its_first_number_is_invalid(first: int) ->
 # Over real sockets.
 
 TOKENS = 20_000
-"""Several times what an outbox takes without joining."""
-RETAINED = 12_000
-"""A long answer that a log retains whole."""
+"""Several times what an outbox and the system's buffers take without joining."""
+SMALL_OUTBOX = OutboxLimits(events=1_024)
+RETAINED = 1_500
+"""More than a small outbox takes, and a log retains it whole."""
 
 
 def text_with(tokens: int) -> str:
@@ -256,8 +257,8 @@ class Streaming(BaseAgent):
 
 
 @asynccontextmanager
-async def streaming() -> AsyncIterator[tuple[Application, str]]:
-    app = create_app(BridgeConfig(agents={"streaming": Streaming}, authorizer=OwnerAuthorizer))
+async def streaming(outbox: OutboxLimits) -> AsyncIterator[tuple[Application, str]]:
+    app = create_app(BridgeConfig(agents={"streaming": Streaming}, authorizer=OwnerAuthorizer, outbox=outbox))
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app, send_buffer_bytes=BUFFER_BYTES) as url:
             await app.state.bridgekit.open_thread(THREAD, ALICE)
@@ -280,7 +281,7 @@ def text_of(events: Sequence[RoutedEvent]) -> str:
 
 
 async def test_client_that_reads_nothing_during_the_stream_gets_the_whole_text() -> None:
-    async with streaming() as (application, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
+    async with streaming(OutboxLimits()) as (application, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
         await run(application, TOKENS)
         read = await read_run(client)
         assert application.counters.coalesced == 0
@@ -292,14 +293,14 @@ async def test_client_that_reads_nothing_during_the_stream_gets_the_whole_text()
 
 @pytest.mark.slow
 async def test_client_that_reconnects_in_the_middle_of_a_stream_gets_the_whole_text() -> None:
-    """It breaks its connection after every few hundred events, and resumes."""
+    """It breaks its connection after every hundred events, and resumes."""
     read, cursor = list[RoutedEvent](), None
-    async with streaming() as (application, url), anyio.create_task_group() as tasks:
+    async with streaming(SMALL_OUTBOX) as (application, url), anyio.create_task_group() as tasks:
         while not read or read[-1].type is not EventType.AGENT_COMPLETED:
             async with subscribe(url, thread_id=THREAD, user_id=ALICE, after=cursor) as client:
                 if cursor is None:
                     tasks.start_soon(run, application, RETAINED)
-                for _ in range(700):
+                for _ in range(100):
                     item = await anext(client)
                     assert isinstance(item, RoutedEvent)
                     read.append(item)
@@ -312,8 +313,8 @@ async def test_client_that_reconnects_in_the_middle_of_a_stream_gets_the_whole_t
 @pytest.mark.slow
 async def test_page_that_is_reloaded_in_the_middle_of_an_answer_gets_its_whole_text_again() -> None:
     """It keeps the position at which the run began."""
-    half = 8_000
-    async with streaming() as (application, url), anyio.create_task_group() as tasks:
+    half = 1_000
+    async with streaming(SMALL_OUTBOX) as (application, url), anyio.create_task_group() as tasks:
         async with connect(url, user_id=ALICE, thread_id=THREAD) as first:
             tasks.start_soon(run, application, RETAINED)
             before = [await first.receive() for _ in range(half)]

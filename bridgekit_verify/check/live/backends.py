@@ -21,14 +21,14 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.check.baseline import Baseline
 from bridgekit_verify.check.live.checking import LiveVerdict, Subject, check_run
 from bridgekit_verify.check.live.clients import BackendDriver
-from bridgekit_verify.check.live.config import Backend, fill_text, load_backend
+from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.driving import Requests, TomlDriver, http_client
 from bridgekit_verify.check.live.ledger import ModelLedger
 from bridgekit_verify.check.live.load import LoadSession
 from bridgekit_verify.check.live.model_server import ModelServer
 from bridgekit_verify.check.live.saved_run import LiveRun, write_run
 from bridgekit_verify.check.live.scenarios import LOADS, Load, default_scenarios
-from bridgekit_verify.check.live.starting import RunningBackend, running_backend, served_application
+from bridgekit_verify.check.live.starting import RunningBackend, environment, running_backend, served_application
 from bridgekit_verify.check.output import format_text
 from bridgekit_verify.errors import InvalidParameter, UnusableBackend, UnusableRecording
 
@@ -102,12 +102,20 @@ async def drive_backend(
         if name not in LOADS:
             raise InvalidParameter("scenario", name, f"one of {', '.join(LOADS)}")
     ledger = ModelLedger()
-    with unwrap_single_error(), ModelServer(ledger) as model:
+    with unwrap_single_error(), ModelServer(ledger, backend.start.model_port) as model:
         serving = running_backend(backend, model.address) if app is None else _in_process(backend, model.address, app)
         async with serving as running, http_client() as http:
             driver = _custom_driver(backend) if backend.driver else TomlDriver(backend, http, running.url)
             session = LoadSession(
-                backend, driver, Requests(backend, http), ledger, load, running.url, seed=seed, max_frames=max_frames
+                backend,
+                driver,
+                Requests(backend, http),
+                ledger,
+                load,
+                running.url,
+                model=model.address,
+                seed=seed,
+                max_frames=max_frames,
             )
             with anyio.move_on_after(max_seconds) as limit:
                 await _apply(session, names, running)
@@ -145,7 +153,7 @@ def check_app(backend: str | Path | Backend, app: Any = None, **options: Any) ->
 @asynccontextmanager
 async def _in_process(backend: Backend, model: str, app: Any) -> AsyncIterator[RunningBackend]:
     values = {"model": model, "python": sys.executable, "port": "0"}
-    with _environment({name: fill_text(value, values) for name, value in backend.start.env.items()}):
+    with _variables(environment(backend, values)):
         made = _import(backend, app, "app") if isinstance(app, str) else app
         if not inspect.signature(made).parameters:
             made = made()
@@ -154,7 +162,7 @@ async def _in_process(backend: Backend, model: str, app: Any) -> AsyncIterator[R
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def _variables(variables: Mapping[str, str]) -> Iterator[None]:
     """Set variables for the length of a block. An application reads the model's address when it is made."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

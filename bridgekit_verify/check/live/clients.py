@@ -13,8 +13,9 @@ __all__ = ["BackendDriver", "LiveClient", "ReceivedMessage", "RequestedRun"]
 class RequestedRun:
     """One run that a user requests."""
 
-    def __init__(self, run_id: str, canary: str, prompt: str, number: int) -> None:
+    def __init__(self, run_id: str, canary: str, prompt: str, number: int, thread_values: dict[str, str]) -> None:
         self.id, self.canary, self.prompt, self.number = run_id, canary, prompt, number
+        self._thread_values = thread_values
         self.ended = False
         """Whether a client received its end."""
         self.excused = False
@@ -26,8 +27,14 @@ class RequestedRun:
 
     @property
     def values(self) -> dict[str, str]:
-        """What the placeholders of a run stand for."""
-        return {"run": self.id, "canary": self.canary, "prompt": self.prompt, "n": str(self.number)}
+        """What the placeholders of a run stand for, with those of its thread."""
+        return {
+            **self._thread_values,
+            "run": self.id,
+            "canary": self.canary,
+            "prompt": self.prompt,
+            "n": str(self.number),
+        }
 
 
 ReceivedMessage = Callable[["LiveClient", str | bytes | object, str | None], None]
@@ -57,8 +64,9 @@ class LiveClient:
         return self.values["user"]
 
     @property
-    def thread(self) -> str:
-        return self.values["thread"]
+    def thread(self) -> str | None:
+        """Its thread. None: it receives all threads of its user."""
+        return self.values.get("thread")
 
     def opened(self) -> None:
         """State that the client is connected, so that runs may start."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_type_hints
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
 from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect, parse_table
+from bridgekit_verify.check.live.templates import Body, names_in
 from bridgekit_verify.errors import UnusableBackend
 
 __all__ = [
@@ -23,19 +23,11 @@ __all__ = [
     "Resuming",
     "RunTemplate",
     "Start",
-    "Values",
-    "fill_body",
-    "fill_text",
-    "fill_url",
     "load_backend",
     "parse_backend",
 ]
 
-Values = Mapping[str, str]
-"""What placeholders stand for, by name."""
-Body = str | dict[str, Any] | list[Any]
 
-PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_]\w*)\}")
 START_VALUES: Final = {"port", "model", "python"}
 CLIENT_VALUES: Final = {"model", "user", "thread", "tab", "scenario"}
 RUN_VALUES: Final = CLIENT_VALUES | {"run", "prompt", "canary", "n"}
@@ -60,6 +52,8 @@ class Start(Section, frozen=True):
     """The path that answers when the backend is ready."""
     seconds: float | None = None
     """How long it may take until it answers (default: 30, and 5 for a backend that runs already)."""
+    model_port: int = 0
+    """The port of the scripted model, for a backend that runs already. 0: the system chooses it."""
 
 
 class Prepare(Section, frozen=True):
@@ -150,11 +144,26 @@ class Backend(Section, frozen=True):
         """`response`, `sse`, `websocket`, or `class`."""
         return self.listen.kind if self.listen is not None else "class"
 
+    @property
+    def per_user(self) -> bool:
+        """Whether a socket receives all threads of its user: only the request for a run names the thread."""
+        if self.listen is None or self.listen.kind == "response":
+            return False
+        names = {"thread"} | {name for step in self.prepare if step.per == "thread" for name in step.values}
+        listen, run = self.listen, self.run
+        named = names_in((listen.url, listen.headers, listen.opening, listen.protocols))
+        return not names & named and bool(names & names_in((run.request, run.send, run.headers, run.body)))
+
     def with_env(self, **variables: str) -> Backend:
         """Return a copy whose process gets these variables as well."""
-        return msgspec.structs.replace(
-            self, start=msgspec.structs.replace(self.start, env={**self.start.env, **variables})
-        )
+        return self._with_start(env={**self.start.env, **variables})
+
+    def with_command(self, command: str | list[str]) -> Backend:
+        """Return a copy that another command starts."""
+        return self._with_start(command=command)
+
+    def _with_start(self, **changes: Any) -> Backend:
+        return msgspec.structs.replace(self, start=msgspec.structs.replace(self.start, **changes))
 
     def stream_dialect(self) -> StreamDialect | None:
         """Return the dialect that the file states. None: it is detected from the frames."""
@@ -224,6 +233,14 @@ def _sections() -> dict[str, type[msgspec.Struct]]:
 
 def _problems(backend: Backend) -> Iterator[str]:
     yield from _start_problems(backend.start)
+    requests = (backend.run, backend.prepare)
+    if (
+        backend.start.url
+        and not backend.start.command
+        and not backend.start.model_port
+        and not _asks_for_model(requests)
+    ):
+        yield "[start] url needs the line 'model_port', where the running backend finds the scripted model"
     if backend.driver is None:
         yield from _listen_problems(backend)
     elif backend.listen is not None or backend.run != RunTemplate():
@@ -240,6 +257,10 @@ def _problems(backend: Backend) -> Iterator[str]:
     yield from _placeholder_problems(backend, names)
 
 
+def _asks_for_model(requests: object) -> bool:
+    return "model" in names_in(msgspec.to_builtins(requests))
+
+
 def _start_problems(start: Start) -> Iterator[str]:
     if not start.command and not start.url:
         return  # an application that the caller serves
@@ -247,8 +268,10 @@ def _start_problems(start: Start) -> Iterator[str]:
         yield f"[start] url must be like http://127.0.0.1:8000, not {start.url!r}"
     if start.env and not start.command:
         yield "[start] env has no effect without a command: give the running backend the model's address yourself"
-    if start.command and not start.url and "port" not in _named((start.command, start.env)):
+    if start.command and not start.url and "port" not in names_in((start.command, start.env)):
         yield "[start] needs {port} in its command or env, or the line 'url' with the address at which it listens"
+    if not 0 <= start.model_port < 65_536:
+        yield f"[start] model_port must be a port, not {start.model_port}"
     if start.seconds is not None and not 0 < start.seconds < float("inf"):
         yield f"[start] seconds must be above 0, not {start.seconds:g}"
     if not start.ready.startswith("/"):
@@ -307,7 +330,7 @@ def _placeholder_problems(backend: Backend, names: set[str]) -> Iterator[str]:
     running = known | RUN_VALUES
     yield from _unknown("[run]", (run.request, run.send, run.headers, run.body), running)
     if backend.listen is not None and not any(
-        "prompt" in found for found in map(_named, (run.request, run.send, run.body))
+        "prompt" in found for found in map(names_in, (run.request, run.send, run.body))
     ):
         yield "[run] needs the placeholder {prompt} in its body, request or message"
     if backend.history is not None:
@@ -321,50 +344,5 @@ def _placeholder_problems(backend: Backend, names: set[str]) -> Iterator[str]:
 
 
 def _unknown(table: str, templates: object, known: set[str]) -> Iterator[str]:
-    for name in sorted(_named(templates) - known):
+    for name in sorted(names_in(templates) - known):
         yield f"{table} has the unknown placeholder {{{name}}}; known: {', '.join(sorted(known))}"
-
-
-def _named(template: object) -> set[str]:
-    """Return the names of the placeholders in a template."""
-    if isinstance(template, str):
-        return set(PLACEHOLDER.findall(template))
-    if isinstance(template, Mapping):
-        return {name for pair in template.items() for each in pair for name in _named(each)}
-    if isinstance(template, list | tuple):
-        return {name for each in template for name in _named(each)}
-    return set()
-
-
-# Filling
-
-
-def fill_text(template: str, values: Values) -> str:
-    """Replace the placeholders by their values. A name that has none stays."""
-    return PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
-
-
-def fill_url(template: str, values: Values) -> str:
-    """Replace the placeholders by their values, quoted for a URL."""
-    return PLACEHOLDER.sub(lambda found: quote(values.get(found[1], found[0]), safe=""), template)
-
-
-def fill_body(template: Body, values: Values) -> tuple[str, bool]:
-    """Return the body and whether it is JSON. In JSON, values are escaped."""
-    if not isinstance(template, str):
-        return json.dumps(_filled(template, values)), True
-    escaped = {name: json.dumps(value)[1:-1] for name, value in values.items()}
-    text = fill_text(template, escaped)
-    try:
-        json.loads(text)
-    except ValueError:
-        return fill_text(template, values), False
-    return text, True
-
-
-def _filled(template: Any, values: Values) -> Any:
-    if isinstance(template, str):
-        return fill_text(template, values)
-    if isinstance(template, dict):
-        return {fill_text(name, values): _filled(each, values) for name, each in template.items()}
-    return [_filled(each, values) for each in template] if isinstance(template, list) else template

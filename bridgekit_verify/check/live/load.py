@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import anyio
@@ -39,18 +39,19 @@ UNFINISHED_SECONDS: Final = 10.0
 """How long a run may be silent after tool calls and failed answers: the backend calls the model again."""
 NO_END_SECONDS: Final = 1.0
 """After the model's final text, how long a run may be silent whose dialect has no end."""
+PIECES_OFFLINE: Final = 3
+"""While a client is offline after a cut, the model sends at least so many pieces, unless it is done before."""
+MAX_OFFLINE_SECONDS: Final = 2.0
 POLL_SECONDS: Final = 0.05
 NOT_RESUMED: Final = "the check cut the connection, and the file has no [resume]"
 
 
 @dataclass
-class LiveThread:
-    """One thread of a user: its clients, and the runs that have not ended."""
+class ClientGroup:
+    """The clients that receive the same runs: those of one thread, or of all threads of a user."""
 
-    name: str
-    values: dict[str, str]
     inside: bool
-    """Whether its connection is cut inside a frame."""
+    """Whether a connection is cut inside a frame."""
     clients: list[LiveClient] = field(default_factory=list)
     open_runs: list[RequestedRun] = field(default_factory=list)
     active_at: float = 0.0
@@ -60,6 +61,14 @@ class LiveThread:
     def wake(self) -> None:
         self.changed.set()
         self.changed = anyio.Event()
+
+
+class LiveThread(NamedTuple):
+    """One thread of a user."""
+
+    name: str
+    values: dict[str, str]
+    group: ClientGroup
 
 
 @dataclass
@@ -82,7 +91,7 @@ class LoadSession:
 
     def __init__(
         self, backend: Backend, driver: BackendDriver, requests: Requests, ledger: ModelLedger, load: Load, url: str,
-        *, seed: int = 0, max_frames: int | None = None,
+        *, model: str = "", seed: int = 0, max_frames: int | None = None,
     ) -> None:  # fmt: skip
         self.recorder = LiveRecorder(backend.stream_dialect())
         self.problems: list[str] = []
@@ -90,13 +99,14 @@ class LoadSession:
         self.limit: str | None = None
         """What ended the load early."""
         self._backend, self._driver, self._requests, self._ledger, self._load = backend, driver, requests, ledger, load
+        self._model = model
         self._url, self._seed, self._random, self._max_frames = url, seed, Random(seed), max_frames
         dialect = backend.stream_dialect()
         has_end = dialect is None or not dialect.lacks("kinds.ended|kinds.error")
         self._quiet_seconds = load.quiet_seconds if has_end else min(load.quiet_seconds, NO_END_SECONDS)
         self._confirmation = backend.listen.confirmation if backend.listen is not None else ""
         self._users: list[dict[str, str]] = []
-        self._threads: dict[str, LiveThread] = {}
+        self._groups: dict[str, ClientGroup] = {}
         self._cuts: dict[str, PlannedCut] = {}
         self._scope = anyio.CancelScope()
 
@@ -117,28 +127,39 @@ class LoadSession:
             raise UnusableBackend(
                 self._backend.path, f"[[users]] names {len(given)}, but the load has {self._load.users} users"
             )
-        values = {"user": f"user{number}", **(given[number - 1] if given else {})}
+        values = {"model": self._model, "user": f"user{number}", **(given[number - 1] if given else {})}
         for step in self._backend.prepare:
             if step.per == "user":
                 values |= await self._requests.prepare(step, self._url, values)
         return values
 
-    async def _thread(self, scenario: str, kind: LoadKind, user: int, number: int) -> LiveThread:
-        name = f"{scenario} user{user + 1} thread{number}"
-        values = {**self._users[user], "thread": str(self._uuid()), "scenario": scenario, "tab": "1"}
-        for step in self._backend.prepare:
-            if step.per == "thread":
-                values |= await self._requests.prepare(step, self._url, values)
-        thread = LiveThread(name, values, inside=(user + number) % 2 == 0)
+    async def _user_threads(self, scenario: str, kind: LoadKind, user: int) -> list[LiveThread]:
+        threads = list[LiveThread]()
+        for number in range(1, self._load.threads + 1):
+            name = f"{scenario} user{user + 1} thread{number}"
+            values = {**self._users[user], "thread": str(self._uuid()), "scenario": scenario}
+            for step in self._backend.prepare:
+                if step.per == "thread":
+                    values |= await self._requests.prepare(step, self._url, values)
+            if self._backend.per_user:
+                owner, shared = f"{scenario} user{user + 1}", {**self._users[user], "scenario": scenario}
+                group = threads[0].group if threads else self._group(user % 2 == 1, owner, kind, shared)
+            else:
+                group = self._group((user + number) % 2 == 0, name, kind, values)
+            threads.append(LiveThread(name, values, group))
+        return threads
+
+    def _group(self, inside: bool, name: str, kind: LoadKind, values: dict[str, str]) -> ClientGroup:
+        group = ClientGroup(inside)
         if self._backend.kind != "response":
             for tab in range(1, max(kind.tabs, self._load.tabs) + 1):
-                self._add_client(thread, f"{name} tab{tab}", {**values, "tab": str(tab)})
-        return thread
+                self._add_client(group, f"{name} tab{tab}", {**values, "tab": str(tab)})
+        return group
 
-    def _add_client(self, thread: LiveThread, name: str, values: dict[str, str]) -> LiveClient:
+    def _add_client(self, group: ClientGroup, name: str, values: dict[str, str]) -> LiveClient:
         client = LiveClient(name, values, self._url, self._received)
-        thread.clients.append(client)
-        self._threads[name] = thread
+        group.clients.append(client)
+        self._groups[name] = group
         return client
 
     def _canary(self, name: str) -> str:
@@ -152,21 +173,18 @@ class LoadSession:
 
     async def _apply(self, name: str, kind: LoadKind) -> None:
         load = self._load
-        threads = [
-            await self._thread(name, kind, user, number)
-            for user in range(load.users)
-            for number in range(1, load.threads + 1)
-        ]
+        threads = [each for user in range(load.users) for each in await self._user_threads(name, kind, user)]
+        groups = list({id(thread.group): thread.group for thread in threads}.values())
         async with anyio.create_task_group() as listening:
-            for thread in threads:
-                for client in thread.clients:
-                    listening.start_soon(self._listen, thread, client, kind)
+            for group in groups:
+                for client in group.clients:
+                    listening.start_soon(self._listen, group, client, kind)
             async with anyio.create_task_group() as driving:
                 for thread in threads:
                     numbers = iter(range(1, load.runs + 1))
                     for _ in range(load.at_once):
                         driving.start_soon(self._drive, thread, kind, numbers)
-            await self._settle(threads)
+            await self._settle(groups)
             listening.cancel_scope.cancel()
         if self._backend.history is not None:
             for thread in threads:
@@ -175,25 +193,26 @@ class LoadSession:
 
     async def _drive(self, thread: LiveThread, kind: LoadKind, numbers: Iterator[int]) -> None:
         for number in numbers:
-            clients = thread.clients
+            group = thread.group
+            clients = group.clients
             if self._backend.kind == "response":
-                clients = [self._add_client(thread, f"{thread.name} run{number}", thread.values)]
+                clients = [self._add_client(group, f"{thread.name} run{number}", {**thread.values, "tab": "1"})]
             else:
-                await self._wait_connected(thread)
+                await self._wait_connected(group)
             run = self._request(thread, kind.script, number, clients)
             try:
                 if self._backend.kind == "response":
-                    await self._stream(thread, kind, run, clients[0])
+                    await self._stream(group, kind, run, clients[0])
                 else:
                     await self._start(clients[number % len(clients)], run)
-                    await self._wait_until_over(thread, run)
+                    await self._wait_until_over(group, run)
             except RunRefused as error:
                 run.problem = str(error)
                 if error.temporary or model_fails(kind.script):
                     self._excuse([run], clients, run.problem)
             if run.problem and not run.excused:
                 self.problems.append(f"{thread.name} run {number}: {run.problem}")
-            thread.open_runs.remove(run)
+            group.open_runs.remove(run)
             if run.problem and not self._ledger.calls:
                 return
 
@@ -213,53 +232,54 @@ class LoadSession:
             clients=[client.id for client in clients],
             scenario=script,
         )
-        run = RequestedRun(str(self._uuid()), prompt.canary, prompt.text, number)
+        run = RequestedRun(str(self._uuid()), prompt.canary, prompt.text, number, thread.values)
         self.recorder.add(run)
-        thread.open_runs.append(run)
-        thread.active_at = time.monotonic()
+        thread.group.open_runs.append(run)
+        thread.group.active_at = time.monotonic()
         return run
 
-    async def _stream(self, thread: LiveThread, kind: LoadKind, run: RequestedRun, client: LiveClient) -> None:
+    async def _stream(self, group: ClientGroup, kind: LoadKind, run: RequestedRun, client: LiveClient) -> None:
         """Request a run and read its response. If the check cut it, continue it as `[resume]` says."""
         client.values = {**client.values, **run.values}
         with anyio.move_on_after(self._load.run_seconds) as limit:
-            async with self._path(thread, client, kind if run.number == 1 else LoadKind(kind.script, slow=kind.slow)):
+            async with self._path(group, client, kind if run.number == 1 else LoadKind(kind.script, slow=kind.slow)):
                 await self._start(client, run)
                 while self._was_cut(client):
                     self._note_cut([run], client)
                     if run.excused:
                         return
-                    await self._reconnect(client)
+                    await self._reconnect(client, [run])
                     await self._driver.listen(client)
         if limit.cancelled_caught:
             run.problem = f"its response did not end within {self._load.run_seconds:g} s"
         elif client.closed_because:
             run.problem = client.closed_because
 
-    async def _wait_until_over(self, thread: LiveThread, run: RequestedRun) -> None:
+    async def _wait_until_over(self, group: ClientGroup, run: RequestedRun) -> None:
         """Wait for the run's end, or until neither the model nor the backend sends anything for it."""
         with anyio.move_on_after(self._load.run_seconds):
             while not run.ended and run.problem is None:
                 with anyio.move_on_after(POLL_SECONDS):
-                    await thread.changed.wait()
-                run.problem = self._given_up(thread, run)
+                    await group.changed.wait()
+                run.problem = self._given_up(group, run)
             return
         run.problem = f"no end arrived within {self._load.run_seconds:g} s"
 
-    def _given_up(self, thread: LiveThread, run: RequestedRun) -> str | None:
+    def _given_up(self, group: ClientGroup, run: RequestedRun) -> str | None:
         calls, now = self._ledger.calls_of(run.canary), time.monotonic()
-        if sum(len(call.pieces) + 2 for call in calls) != run.progress:
-            run.progress, thread.active_at = sum(len(call.pieces) + 2 for call in calls), now
-        if run.ended or any(call.outcome is CallOutcome.OPEN for call in calls):
+        progress = len(calls) + self._pieces([run.canary])
+        if progress != run.progress:
+            run.progress, group.active_at = progress, now
+        if run.ended or self._is_sending([run.canary]):
             return None
-        silent = now - thread.active_at
+        silent = now - group.active_at
         if not calls:
             return f"no call of the model within {FIRST_CALL_SECONDS:g} s" if silent > FIRST_CALL_SECONDS else None
         final = calls[-1].outcome is CallOutcome.COMPLETE and not calls[-1].calls
         limit = self._quiet_seconds if final else UNFINISHED_SECONDS
         return f"no end arrived, and nothing else for {limit:g} s" if silent > limit else None
 
-    async def _settle(self, threads: list[LiveThread]) -> None:
+    async def _settle(self, groups: list[ClientGroup]) -> None:
         """Wait until no more frames arrive."""
         if self._backend.kind == "response":
             return
@@ -267,17 +287,17 @@ class LoadSession:
             settled = 0
             while settled < 2:  # once more, because on a busy machine frames may wait to be read
                 await anyio.sleep(POLL_SECONDS)
-                settled = settled + 1 if self._is_settled(threads) else 0
+                settled = settled + 1 if self._is_settled(groups) else 0
 
-    def _is_settled(self, threads: list[LiveThread]) -> bool:
-        silent = time.monotonic() - max(each.active_at for each in threads)
-        connected = all(client.was_open for each in threads for client in each.clients)
+    def _is_settled(self, groups: list[ClientGroup]) -> bool:
+        silent = time.monotonic() - max(each.active_at for each in groups)
+        connected = all(client.was_open for each in groups for client in each.clients)
         return connected and silent > self._load.settle_seconds
 
     # Connections
 
-    async def _wait_connected(self, thread: LiveThread) -> None:
-        for client in thread.clients:
+    async def _wait_connected(self, group: ClientGroup) -> None:
+        for client in group.clients:
             with anyio.move_on_after(CONNECT_SECONDS):
                 await client.wait_opened()
                 continue
@@ -286,9 +306,9 @@ class LoadSession:
             text = f"client {client.id} did not {wanted} within {CONNECT_SECONDS:g} s{reason}"
             raise UnusableBackend(self._backend.path, text)
 
-    async def _listen(self, thread: LiveThread, client: LiveClient, kind: LoadKind) -> None:
+    async def _listen(self, group: ClientGroup, client: LiveClient, kind: LoadKind) -> None:
         """Listen as one client. It reconnects after a cut, and a few times after the backend closed the connection."""
-        async with self._path(thread, client, kind):
+        async with self._path(group, client, kind):
             failed = 0
             while failed < MAX_ATTEMPTS:
                 client.closed_because = ""
@@ -297,11 +317,11 @@ class LoadSession:
                 except (RunRefused, *CONNECTION_ERRORS) as error:
                     client.closed_because = reason_of(error)
                 if self._was_cut(client):
-                    self._note_cut(thread.open_runs, client)
-                elif thread.open_runs or not client.was_open:
+                    self._note_cut(group.open_runs, client)
+                elif group.open_runs or not client.was_open:
                     self.problems.append(f"client {client.id}: {client.closed_because or 'the connection ended'}")
                 failed = 0 if client.was_open else failed + 1
-                await self._reconnect(client)
+                await self._reconnect(client, group.open_runs)
             reason = client.closed_because or "the connection ended"
             raise UnusableBackend(self._backend.path, f"client {client.id} failed {failed} times to connect: {reason}")
 
@@ -320,9 +340,21 @@ class LoadSession:
             for client in clients:
                 self._ledger.excuse(run.canary, client.id, reason)
 
-    async def _reconnect(self, client: LiveClient) -> None:
+    async def _reconnect(self, client: LiveClient, runs: Iterable[RequestedRun]) -> None:
+        """Stay offline for a while, in which the model goes on with what it is sending for these runs."""
         client.reconnects()
+        canaries = [run.canary for run in runs]
+        wanted = self._pieces(canaries) + PIECES_OFFLINE
         await anyio.sleep(self._load.offline_seconds)
+        with anyio.move_on_after(MAX_OFFLINE_SECONDS):
+            while self._pieces(canaries) < wanted and self._is_sending(canaries):  # noqa: ASYNC110 - in another thread
+                await anyio.sleep(POLL_SECONDS)
+
+    def _pieces(self, canaries: Iterable[str]) -> int:
+        return sum(len(call.pieces) for canary in canaries for call in self._ledger.calls_of(canary))
+
+    def _is_sending(self, canaries: Iterable[str]) -> bool:
+        return any(call.outcome is CallOutcome.OPEN for canary in canaries for call in self._ledger.calls_of(canary))
 
     def _was_cut(self, client: LiveClient) -> bool:
         """Return whether the check cut the client's connection, and let the next one pass."""
@@ -334,7 +366,7 @@ class LoadSession:
         return True
 
     @asynccontextmanager
-    async def _path(self, thread: LiveThread, client: LiveClient, kind: LoadKind) -> AsyncIterator[None]:
+    async def _path(self, group: ClientGroup, client: LiveClient, kind: LoadKind) -> AsyncIterator[None]:
         """Lead the client through a fault proxy if the scenario needs one."""
         if not kind.cuts and not kind.slow:
             yield
@@ -346,22 +378,22 @@ class LoadSession:
             client.base_url = between.url("http") + parts.path
             if kind.slow:
                 between.slow_reader(SLOW_BYTES_PER_SECOND)
-            if kind.cuts and client is thread.clients[0]:
-                self._cuts[client.id] = PlannedCut(between, self._random.randint(*CUT_AFTER), thread.inside)
+            if kind.cuts and client is group.clients[0]:
+                self._cuts[client.id] = PlannedCut(between, self._random.randint(*CUT_AFTER), group.inside)
             yield
 
     def _received(self, client: LiveClient, message: Any, event: str | None) -> None:
         if self.limit is not None:
             return
-        thread = self._threads[client.id]
+        group = self._groups[client.id]
         if not self._confirmation or self._confirmation in str(message):
             client.opened()
-        thread.active_at = time.monotonic()
-        self.recorder.record(client, message, event, thread.open_runs)
+        group.active_at = time.monotonic()
+        self.recorder.record(client, message, event, group.open_runs)
         cut = self._cuts.get(client.id)
-        if cut is not None and thread.open_runs:
+        if cut is not None and group.open_runs:
             cut.count()
-        thread.wake()
+        group.wake()
         if self._max_frames is not None and len(self.recorder.messages) >= self._max_frames:
             self.limit = f"--max-frames {self._max_frames}"
             self._scope.cancel()

@@ -29,6 +29,8 @@ def judge_owners(evidence: LiveEvidence, findings: LedgerFindings) -> None:
         own = [evidence.prompts[each] for each in client.canaries if evidence.is_entitled(client, each)]
         users.update(prompt.user for prompt in own)
         threads.update(prompt.thread for prompt in own)
+        if client.thread is None and own:
+            findings.unknown(Property.THREAD, f"client {client.id} receives all threads of its user")
         for canary in client.canaries:
             prompt = evidence.prompts.get(canary)
             if prompt is not None and client.id not in prompt.clients:

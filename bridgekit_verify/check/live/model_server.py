@@ -57,14 +57,14 @@ METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class ModelServer:
-    """Serves the model on 127.0.0.1, on a port of the system's choice, in a thread of its own.
+    """Serves the model on 127.0.0.1, by default on a port of the system's choice, in a thread of its own.
 
     The thread has its own event loop, so that tests and notebooks of any kind can use it: `with ModelServer(ledger)`.
     """
 
-    def __init__(self, ledger: ModelLedger) -> None:
+    def __init__(self, ledger: ModelLedger, port: int = 0) -> None:
         self.ledger = ledger
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._socket = socket.create_server(("127.0.0.1", port), backlog=512)
         config = uvicorn.Config(
             model_application(ledger), http=_QuietProtocol, ws="none", lifespan="off", log_config=None,
             access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=1,

@@ -40,7 +40,8 @@ class LiveRecorder:
         )
         self.messages.append(message)
         for frame in self._frames(message):
-            if frame.position is not None and frame.thread in (None, client.thread):
+            own = None in (frame.thread, client.thread) or frame.thread == client.thread
+            if frame.position is not None and own:
                 client.position = str(frame.position)
             self._follow(frame, str(received), open_runs)
 

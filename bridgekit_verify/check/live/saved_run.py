@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect, parse_table
-from bridgekit_verify.check.frames import Message
+from bridgekit_verify.check.frames import Message, decode_json
 from bridgekit_verify.check.live.ledger import ModelLedger
 from bridgekit_verify.errors import UnusableRecording
 
@@ -20,6 +20,8 @@ __all__ = ["LiveRun", "RunHeader", "dialect_of", "is_header", "numbered", "read_
 class RunHeader(msgspec.Struct):
     """The first line."""
 
+    bridgekit_run: Literal[1]
+    """The version of this format."""
     ledger: ModelLedger
     dialect: str | dict[str, Any] | None = None
     """A built-in dialect, or a `[dialect]` table. None: it is detected."""
@@ -46,7 +48,7 @@ def numbered(messages: Sequence[Message]) -> list[Message]:
 
 def write_run(path: str | Path, run: LiveRun) -> None:
     """Write a run to a file, which `bridgekit check` judges again with the same result."""
-    header = msgspec.to_builtins(RunHeader(run.ledger, run.dialect, run.about, run.limit))
+    header = msgspec.to_builtins(RunHeader(1, run.ledger, run.dialect, run.about, run.limit))
     lines = [json.dumps(header), *(json.dumps(_envelope(message)) for message in run.messages)]
     Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
@@ -61,14 +63,14 @@ def _envelope(message: Message) -> dict[str, Any]:
 
 def is_header(line: bytes) -> bool:
     """Whether a line, or its start, begins as the first line of a live run does."""
-    return line.startswith(b'{"ledger": {')
+    return line.startswith(b'{"bridgekit_run": ')
 
 
 def read_header(path: str, line: bytes) -> RunHeader:
     """Read the first line of a live run. Raises UnusableRecording if it is damaged."""
     try:
-        return msgspec.json.decode(line, type=RunHeader)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        return msgspec.convert(decode_json(line), RunHeader)
+    except ValueError as error:
         raise UnusableRecording(path, f"line 1 is not the ledger of a live run: {error}") from error
 
 

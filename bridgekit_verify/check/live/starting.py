@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -17,11 +18,12 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
-from bridgekit_verify.check.live.config import Backend, fill_text
+from bridgekit_verify.check.live.config import Backend
+from bridgekit_verify.check.live.templates import Values, fill_text
 from bridgekit_verify.errors import UnusableBackend
 from bridgekit_verify.harness.processes import ChildProcess, ProcessTimeout, start_process
 
-__all__ = ["RunningBackend", "running_backend", "served_application"]
+__all__ = ["RunningBackend", "environment", "running_backend", "served_application"]
 
 START_SECONDS: Final = 30.0
 RUNNING_SECONDS: Final = 5.0
@@ -82,7 +84,7 @@ async def running_backend(backend: Backend, model: str) -> AsyncIterator[Running
     values = {"port": str(port), "model": model, "python": sys.executable}
     words = shlex.split(start.command) if isinstance(start.command, str) else start.command
     command = [fill_text(word, values) for word in words]
-    env = {**os.environ, **{name: fill_text(value, values) for name, value in start.env.items()}}
+    env = {**os.environ, **environment(backend, values)}
     url = fill_text(start.url, values).rstrip("/") or f"http://127.0.0.1:{port}"
     if not backend.folder.is_dir():
         raise UnusableBackend(backend.path, f"[start] folder {backend.folder} does not exist")
@@ -98,6 +100,16 @@ async def running_backend(backend: Backend, model: str) -> AsyncIterator[Running
                 tasks.cancel_scope.cancel()
     except OSError as error:
         raise UnusableBackend(backend.path, f"[start] command {command[0]!r} cannot be started: {error}") from error
+
+
+def environment(backend: Backend, values: Values) -> dict[str, str]:
+    """Return the variables that the backend gets beside those of this process."""
+    # Programs of this environment are found also where it is not activated, after all others.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    # The model is on this machine: a proxy for the network would not find it.
+    direct = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"]))
+    stated = {name: fill_text(value, values) for name, value in backend.start.env.items()}
+    return {"PATH": path, "NO_PROXY": direct, "no_proxy": direct, **stated}
 
 
 async def _wait_until_ready(backend: Backend, running: RunningBackend) -> None:

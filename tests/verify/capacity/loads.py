@@ -77,9 +77,7 @@ def capacity(
 ) -> CapacityStudy:
     """Return a study in which an event costs these µs at the paired load, on the ASGI and on the native edge."""
     rounds = {edge.name: [step(1_000, us=us)] for edge, us in zip((ASGI, NATIVE), paired, strict=True)}
-    return CapacityStudy(
-        [LoadSearch(ASGI, asgi), LoadSearch(NATIVE, native)], sockets=10, load_average=0.0, paired=rounds
-    )
+    return CapacityStudy([LoadSearch(ASGI, asgi), LoadSearch(NATIVE, native)], sockets=10, paired=rounds)
 
 
 def memory_scaling_of(

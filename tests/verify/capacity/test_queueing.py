@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from bridgekit_verify.capacity.queueing import ONE_SERVICE, study_waiting, utilisation_at, waiting_seconds
+from bridgekit_verify.capacity.queueing import ONE_SERVICE, study_waiting, waiting_seconds
 from tests.verify.capacity.loads import capacity, carried, failed
 
 
@@ -41,7 +41,6 @@ def test_pauses_count_as_rare_long_jobs() -> None:
 
 def test_mean_wait_equals_the_service_time_at_two_thirds_utilisation() -> None:
     assert waiting_seconds(ONE_SERVICE, 1.0) == pytest.approx(1.0)
-    assert utilisation_at(1.0) == pytest.approx(ONE_SERVICE)
 
 
 @pytest.mark.parametrize("utilisation", [-0.1, 1.0, 1.5])

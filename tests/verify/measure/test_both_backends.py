@@ -18,7 +18,7 @@ from bridgekit_verify.variants import BROKEN, SOUND, Variant, variant
 
 pytestmark = pytest.mark.slow
 
-TRIALS_ON_TRIO = 3
+TRIALS_ON_TRIO = 2
 
 WORKLOADS = {
     "several at once": Workload(threads=thread_ids("prefixes of one another", 6), steps=2, at_once=3, subscribers=2),

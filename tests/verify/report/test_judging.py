@@ -15,7 +15,6 @@ from bridgekit_verify.report.judging import (
     smallest_sample,
     startup_note,
     timed_findings,
-    without_sample,
 )
 from bridgekit_verify.report.structure import Report
 from tests.verify.report.drop_tables import drop_tables
@@ -166,6 +165,8 @@ def test_the_first_link_is_explained_if_no_repair_changes_it() -> None:
     assert "replace this check with one that can fail" in startup_note(links, tables)
     assert startup_note(link_statuses(report_with(link_finding(1, works="works"))), tables) == ""
     assert startup_note(links, read_drop_tables(report_of(executed("01_a")))) == ""
+    others = report_with(link_finding(1, works="works"), link_finding(3))
+    assert startup_note(link_statuses(others), tables) == ""
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,6 @@ def test_smallest_sample_is_that_of_the_finding_with_the_fewest_observations() -
     smallest = smallest_sample(report)
     assert smallest is not None
     assert (smallest.id, str(smallest.sample)) == ("link-3", "2 agents")
-    assert [each.id for each in without_sample(report)] == ["chain"]
 
 
 def test_findings_that_rest_on_a_time_are_listed() -> None:

@@ -6,22 +6,23 @@ from collections.abc import Callable
 
 import pytest
 
-from bridgekit_verify.report.chart import chart
+from bridgekit_verify.report.chart import chart, unchanged
 from bridgekit_verify.report.drop_rates import (
     AS_COMMITTED,
     AS_REPORTED,
     BEFORE,
+    FIXES,
     DropTables,
     MalformedTable,
     read_drop_tables,
 )
 from bridgekit_verify.report.findings import Table
 from bridgekit_verify.report.priorities import priority_findings
-from bridgekit_verify.report.summary import actions, answer, order_note, risks, routing_note, scope, size_text
+from bridgekit_verify.report.summary import actions, answer, number, order_note, risks, routing_note, scope, size_text
 from tests.verify.report import drop_tables as build
 from tests.verify.report.drop_tables import ALL, EACH, EVERY, NONE, STEPS, Counts
 from tests.verify.report.example import claim
-from tests.verify.report.notebooks import executed, report_of, tabulated
+from tests.verify.report.notebooks import code, executed, report_of, tabulated
 
 
 def read(*tables: Table) -> DropTables:
@@ -319,3 +320,84 @@ def test_counts_that_contradict_each_other_are_an_error(delivered: object) -> No
     broken = Table(name=subsets.name, caption="", columns=subsets.columns, records=(row,))
     with pytest.raises(MalformedTable, match="repair_subsets"):
         read(broken)
+
+
+ROWS = chart(EXAMPLE)["The audit's fixes"]
+AFTER_FIX_1 = (AS_COMMITTED, "fix 1")
+
+
+def test_one_bar_represents_the_code_as_committed_only_if_no_fix_changes_it() -> None:
+    one = unchanged(ROWS)
+    assert one is not None
+    assert (one.parts, one.text) == (ROWS[0].committed.parts, "100 % dropped without any fix, and after each fix")  # type: ignore[union-attr]
+    changed = chart(read(with_steps({AFTER_FIX_1: lambda kind: (1, 0, 0)})))["The audit's fixes"]
+    assert unchanged(changed) is None
+    assert unchanged(ROWS[:2]) is not None
+    assert unchanged(ROWS[:1]) is None
+    assert unchanged(chart(EXAMPLE)["The repairs, one after another"]) is None
+
+
+def test_kinds_that_differ_are_not_merged_into_one_bar() -> None:
+    split = {(AS_COMMITTED, name): (lambda kind: EVERY if kind == "uuid" else NONE) for name in (BEFORE, *FIXES)}
+    assert unchanged(chart(read(with_steps(split)))["The audit's fixes"]) is None
+
+
+@pytest.mark.parametrize("chain", [AS_COMMITTED, AS_REPORTED])
+def test_a_fix_that_was_measured_on_one_chain_has_a_row(chain: str) -> None:
+    steps = {key: counts for key, counts in STEPS.items() if key != (chain, "fix 1")}
+    rows = chart(read(build.drop_rates(steps)))["The audit's fixes"]
+    assert [row.label for row in rows] == [row.label for row in ROWS]
+    assert unchanged(rows) is None
+
+
+def test_the_repairs_are_added_one_after_another() -> None:
+    labels = [row.label for row in chart(EXAMPLE)["The repairs, one after another"]]
+    assert [label[:3] for label in labels] == ["1 A", "+ 2", "+ 3", "+ 4"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "events"),
+    [
+        ({"THREADS": 6, "RUNS": 2}, f"{ALL} events = 7 kinds × 6 users × 2 runs × 5 events."),
+        ({"THREADS": 4, "RUNS": 3}, f"{ALL} events = 7 kinds × 4 users × 3 runs × 5 events."),
+        ({"THREADS": 7, "RUNS": 2}, None),
+        ({"THREADS": 6}, None),
+        ({"RUNS": 2}, None),
+        ({"THREADS": 0, "RUNS": 2}, None),
+    ],
+)
+def test_scope_states_the_load_as_a_product(parameters: dict[str, int], events: str | None) -> None:
+    source = "\n".join(f"{name} = {value}" for name, value in parameters.items())
+    cell = code(source, tags=("parameters",))
+    notebook = executed("10_a", *map(tabulated, build.drop_tables()), cells=(cell,))
+    sentences = scope(read_drop_tables(report_of(notebook)))
+    assert [each for each in sentences if "×" in each] == ([] if events is None else [events])
+
+
+def test_of_fixes_that_deliver_equally_the_one_with_fewer_leaks_is_named() -> None:
+    steps = {AFTER_FIX_1: lambda kind: (30, 30, 0), (AS_COMMITTED, "fix 3"): lambda kind: (30, 0, 0)}
+    assert f"Fix 3 delivers most: {ALL // 2} of {ALL} events." in answer(read(with_steps(steps))).first
+
+
+def test_fixes_that_only_leak_deliver_no_more() -> None:
+    assert (
+        "none of the audit's three fixes delivers more."
+        in answer(read(with_steps({AFTER_FIX_1: lambda kind: (0, 30, 0)}))).first
+    )
+
+
+def test_the_combination_that_leaks_most_is_named() -> None:
+    leaks: dict[tuple[bool, ...], int] = {(False, True, True, True): 30, (False, False, True, True): 20}
+    subsets = build.repair_subsets(lambda made: (0, leaks.get(made, 0)))
+    leak = risks(read(build.drop_rates(), subsets))[0]
+    assert leak.sentences[0] == f"30 of {ALL} events reach another user after repairs 2, 3 and 4 without repair 1."
+
+
+def test_a_gain_counts_from_what_the_code_delivers_as_committed() -> None:
+    assert [action.gain for action in actions(read(build.repairs(delivered=(5, 5, 9, 20))))] == [5, 0, 4, 11]
+
+
+def test_a_count_above_ten_is_written_in_digits() -> None:
+    assert [number(count) for count in range(12)] == [
+        "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "11",
+    ]  # fmt: skip

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +29,7 @@ from bridgekit_verify.check.live.config import Backend, Start, load_backend
 from bridgekit_verify.check.live.ledger import ModelLedger
 from bridgekit_verify.check.live.saved_run import LiveRun
 from bridgekit_verify.check.live.scenarios import Load
+from bridgekit_verify.check.live.starting import running_backend
 from bridgekit_verify.check.output import format_json
 from bridgekit_verify.errors import InvalidParameter, UnusableBackend
 from tests.verify.check.live.tiny_backends import create_app
@@ -90,6 +93,7 @@ async def test_run_without_an_end_is_found_and_does_not_stop_the_load(tmp_path: 
 async def test_events_that_are_lost_while_a_client_is_offline_break_the_resume(tmp_path: Path, kind: str) -> None:
     result = await check(tiny_backend(tmp_path, kind, "offline"), SMALL, scenarios=("cut",))
     assert {Property.LOST, Property.RESUME} <= broken(result)
+    assert sum(each.lost for each in result.verdict.tallies) >= 2 * 3, "each client was offline for three pieces"
 
 
 @pytest.mark.parametrize("kind", SOCKETS)
@@ -202,6 +206,33 @@ async def test_process_ends_with_the_check(tmp_path: Path) -> None:
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+async def test_program_beside_this_interpreter_is_found_without_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.defpath)
+    command = "uvicorn --factory tiny_backends:create_app --port {port} --log-level warning"
+    backend = tiny_backend(tmp_path, "response").with_command(command)
+    assert (await check_backend(backend, SMALL, scenarios=("text",))).passed
+
+
+async def test_backend_reaches_the_model_in_spite_of_a_proxy_for_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("TRUST_ENV", "1")
+    assert (await check_backend(tiny_backend(tmp_path, "response"), SMALL, scenarios=("text",))).passed
+
+
+async def test_checks_leave_no_file_and_no_thread_open(tmp_path: Path) -> None:
+    seen = list[tuple[int, int]]()
+    for _ in range(3):
+        assert (await check_backend(tiny_backend(tmp_path, "websocket"), SMALL, scenarios=("cut",))).passed
+        gc.collect()
+        seen.append((len(os.listdir("/proc/self/fd")), threading.active_count()))  # noqa: PTH208
+    assert seen[1] == seen[2]
+
+
 async def test_process_that_writes_much_does_not_block(tmp_path: Path) -> None:
     backend = tiny_backend(tmp_path, "response").with_env(NOISE="1")
     assert (await check_backend(backend, SMALL, scenarios=("text",))).passed
@@ -247,6 +278,16 @@ async def test_backend_that_does_not_answer_gives_one_line(tmp_path: Path) -> No
         UnusableBackend, match=f"{url}/health was not ready within 0.3 s: All connection attempts failed"
     ):
         await check_backend(msgspec.structs.replace(backend, start=start), SMALL)
+
+
+async def test_backend_that_runs_already_finds_the_model_at_a_stated_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        model_port = free.getsockname()[1]
+    backend = tiny_backend(tmp_path, "websocket").with_env(OPENAI_BASE_URL=f"http://127.0.0.1:{model_port}/v1")
+    async with running_backend(backend, "") as running:
+        start = Start(url=running.url, ready="/health", model_port=model_port)
+        result = await check_backend(msgspec.structs.replace(backend, start=start), SMALL, scenarios=("text", "cut"))
+    assert result.passed, result.text
 
 
 # What a file can state
@@ -387,6 +428,22 @@ async def test_stream_that_the_answer_names_is_the_response_of_its_run(tmp_path:
     (tmp_path / "b.toml").write_text(text)
     result = await check_backend(load_backend(tmp_path / "b.toml"), SMALL, scenarios=("text",))
     assert result.passed, result.text
+
+
+@pytest.mark.parametrize(("defect", "properties"), [("", set()), ("drop", {Property.LOST}), ("leak", {Property.USER})])
+async def test_socket_that_receives_all_threads_of_its_user_is_one_client(
+    tmp_path: Path, defect: str, properties: set[Property]
+) -> None:
+    text = FILES["websocket"].replace("&thread={thread}", "").replace('{"run"', '{"thread": "{thread}", "run"')
+    (tmp_path / "b.toml").write_text(text.partition("[resume]")[0] + DIALECT)
+    backend = load_backend(tmp_path / "b.toml").with_env(DEFECT=defect)
+    result = await check(backend, Load(users=2, threads=3, runs=2), scenarios=("text",))
+    assert {each.client for each in result.run.messages} == {"text user1 tab1", "text user2 tab1"}
+    assert broken(result) & {Property.LOST, Property.USER, Property.THREAD, Property.DUPLICATED} == properties, (
+        result.text
+    )
+    assert states(result)[Property.THREAD] is State.UNKNOWN
+    assert len(result.run.ledger.prompts) == 12
 
 
 async def test_response_that_was_cut_is_continued_by_a_request(tmp_path: Path) -> None:

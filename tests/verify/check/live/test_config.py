@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bridgekit_verify.check.live.config import fill_body, fill_text, fill_url, load_backend, parse_backend
+from bridgekit_verify.check.live.config import load_backend, parse_backend
 from bridgekit_verify.check.live.scenarios import LOADS, default_scenarios
+from bridgekit_verify.check.live.templates import fill_body, fill_text, fill_url
 from bridgekit_verify.errors import UnusableBackend, UnusableRecording
 from tests.tree import ROOT
-from tests.verify.check.live.tiny_files import FILES
+from tests.verify.check.live.tiny_files import DIALECT, FILES, RESPONSE
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -33,6 +34,7 @@ MISTAKES = [
     ("websocket", "{port}", "8000", "[start] needs {port} in its command or env"),
     ("websocket", "command =", 'url = "localhost:8000"\nx =', "[start] has the unknown line 'x'"),
     ("websocket", "command =", 'url = "localhost:8000"\ncommand =', "[start] url must be like http://127.0.0.1:8000"),
+    ("websocket", "command =", 'url = "http://127.0.0.1:1"\nmodel_port = -1\ncommand =', "[start] model_port"),
     ("websocket", '"{model}/v1"', "1", "[start] env: expected a text in quotes, not a number"),
     ("websocket", '"{model}/v1"', '"{modell}/v1"', "[start] has the unknown placeholder {modell}; known: model, port"),
     ("websocket", "[listen]", "[lisen]", "the file has the unknown line 'lisen'; known: run, listen, start"),
@@ -78,6 +80,18 @@ def test_mistake_is_named_in_one_line(tmp_path: Path, kind: str, old: str, new: 
         load_backend(path)
     assert str(refused.value).startswith(f"{path}: {message}")
     assert "\n" not in str(refused.value)
+
+
+def test_running_backend_needs_a_way_to_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "b.toml"
+    for line, text in (("", "url"), ("model_port = 9100", ""), ("", '{"base": "{model}",')):
+        run = RESPONSE.replace("body = {", 'body = { base = "{model}",') if text.startswith("{") else RESPONSE
+        path.write_text(f'[start]\nurl = "http://127.0.0.1:1"\n{line}\n{run}{DIALECT}', encoding="utf-8")
+        if text == "url":
+            with pytest.raises(UnusableBackend, match="url needs the line 'model_port'"):
+                load_backend(path)
+        else:
+            assert load_backend(path).start.url
 
 
 @pytest.mark.parametrize("content", [b"a = ", b"\xff\xfe"])

@@ -14,8 +14,7 @@ from bridgekit_verify.check.live.saved_run import dialect_of
 from tests.verify.check.live.run_mutations import MUTATIONS
 from tests.verify.check.live.sound_backends import DIALECTS, sound
 
-A_FEW_SEEDS = range(4)
-ALL_SEEDS = range(40)
+SEEDS = [range(4), pytest.param(range(40), marks=pytest.mark.acceptance)]
 SCENARIOS = ("calls", "interleaved", "thinking")
 NO_ARGUMENTS = {("bridgekit", "merge calls")}
 """bridgekit shows no arguments."""
@@ -35,7 +34,7 @@ def test_sound_run_has_no_violation(dialect: str, scenario: str) -> None:
     assert sum(tally.delivered for tally in verdict.tallies) > 0
 
 
-@pytest.mark.parametrize("seeds", [A_FEW_SEEDS, pytest.param(ALL_SEEDS, marks=pytest.mark.slow)], ids=["few", "all"])
+@pytest.mark.parametrize("seeds", SEEDS, ids=["few", "all"])
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_damage_is_found_under_its_name(mutation: str, dialect: str, seeds: range) -> None:

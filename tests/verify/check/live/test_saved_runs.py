@@ -57,7 +57,7 @@ def test_frames_of_any_kind_are_read_as_they_were_received(tmp_path: Path) -> No
 def test_run_with_a_ledger_of_many_megabytes_is_read(tmp_path: Path) -> None:
     """The ledger is one line, longer than what is read at once."""
     run, path = sound("chat"), str(tmp_path / "run.jsonl")
-    run.ledger.add_history(user="ann", thread="t1", text="x" * 3_000_000)
+    run.ledger.add_history(user="ann", thread="t1", text="half of a pair: \ud83d" + "x" * 3_000_000)
     write_run(path, run)
     assert not check_recording(path).broken
 

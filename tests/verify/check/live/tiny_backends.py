@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 Event = dict[str, Any]
 Key = tuple[str, str]
 ATTEMPTS = 3
+ALL_THREADS = "*"
 TOKENS = {"secret-ann": "ann", "secret-bob": "bob"}
 
 
@@ -33,7 +34,7 @@ class TinyBackend:
         self.log: dict[Key, list[Event]] = defaultdict(list)
         self.readers: dict[Key, set[asyncio.Queue[Event]]] = defaultdict(set)
         self.tasks = set[asyncio.Task[None]]()
-        self.http = httpx.AsyncClient(trust_env=False, timeout=30)
+        self.http = httpx.AsyncClient(trust_env=bool(os.environ.get("TRUST_ENV")), timeout=30)
 
     async def events(self, thread: str, run: str, text: str) -> AsyncIterator[Event]:
         same = {"run": run, "thread": thread}
@@ -79,7 +80,7 @@ class TinyBackend:
             event["n"] = len(self.log[key]) + 1
             if self.defect != "offline" or self.readers[key]:
                 self.log[key].append(event)
-            keys = [key] if self.defect != "leak" else list(self.readers)
+            keys = [key, (key[0], ALL_THREADS)] if self.defect != "leak" else list(self.readers)
             for each in keys:
                 for queue in self.readers[each]:
                     queue.put_nowait(event)
@@ -148,12 +149,12 @@ class Endpoints:
 
     async def socket(self, websocket: WebSocket) -> None:
         await websocket.accept()
-        key = websocket.query_params["user"], websocket.query_params["thread"]
+        key = websocket.query_params["user"], websocket.query_params.get("thread", ALL_THREADS)
         sending = asyncio.create_task(self.send(websocket, key, int(websocket.query_params.get("after") or 0)))
         try:
             while True:
                 asked = json.loads(await websocket.receive_text())
-                self.backend.start(key, asked["run"], asked["text"])
+                self.backend.start((key[0], asked.get("thread", key[1])), asked["run"], asked["text"])
         except WebSocketDisconnect:
             sending.cancel()
 
