@@ -54,7 +54,7 @@ class RunningToxic:
 class Proxy:
     """A proxy in front of one server. A fault also affects open connections, from its start until `RunningToxic.stop`.
 
-    Several faults can be active together. While none is active, the proxy only reads and writes.
+    Several faults can be active together. Without an active fault, the proxy only reads and writes.
     """
 
     def __init__(self, address: ServerAddress, buffer_bytes: int) -> None:

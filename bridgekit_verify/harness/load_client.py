@@ -28,11 +28,11 @@ MAX_OPENING_SOCKETS: Final = 64
 """How many sockets are opened concurrently: fewer than the listen backlog of a server."""
 OPEN_TIMEOUT_SECONDS: Final = 20.0
 IDLE_SECONDS: Final = 0.02
-"""After this time without bytes, the client decodes what it has read."""
+"""If no bytes arrive for this time, the client decodes what it has read."""
 LAST_EVENT_SECONDS: Final = 3.0
 """After the last event was sent, the client waits this long without bytes before it counts missing events as lost."""
 PING_REPLY_SECONDS: Final = 5.0
-"""In a load that lasts longer, the client decodes while no bytes arrive, so that it answers the server's pings."""
+"""In a load that lasts longer than this, the client decodes in idle moments, so that it answers the server's pings."""
 
 
 class StopReading(msgspec.Struct, frozen=True, tag=True):
@@ -176,7 +176,7 @@ class LoadClient(Generic[S]):
         """Read until StopReading has arrived and either `expected` events were read or no more bytes arrive.
 
         Bytes are decoded only after StopReading and after `until` on the wall clock. In a load that lasts longer than
-        PING_REPLY_SECONDS, pings are decoded earlier. The shares in the report cover this time.
+        PING_REPLY_SECONDS, pings are decoded earlier. The shares in the report cover the time before decoding.
         """
         gc.disable()
         began = ProcessTimes.read()

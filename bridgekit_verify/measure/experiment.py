@@ -153,7 +153,7 @@ async def _read(
             history.gaps.setdefault(socket.number, []).append(SignalledGap(event.first, event.last, event.epoch))
             continue
         if isinstance(event, Subscribed):
-            raise MalformedFrame("the server confirmed a subscription a second time: it must confirm each once")
+            raise MalformedFrame("the server confirmed a subscription twice: it must confirm each subscription once")
         if on_event is not None:
             on_event(socket, event)
         history.arrivals.append(arrival_of(socket, event, read_at=time.time()))

@@ -17,7 +17,7 @@ CONFIDENCE: Final = 0.95
 
 
 def wilson(k: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return Wilson's score interval for k of n, as fractions of 1; (0.0, 1.0), unknown, for n = 0.
+    """Return Wilson's score interval for k of n, as fractions of 1. For n = 0, return (0.0, 1.0), which means unknown.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the American
     Statistical Association 22 (1927), 209-212. Raises ValueError unless 0 <= k <= n.

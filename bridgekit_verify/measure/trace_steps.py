@@ -1,6 +1,6 @@
 """The steps of a trace: what each link did with one event, from the observed calls.
 
-A step shows only observations: the arguments of a call, the calls that it made, and its end.
+A step shows only observations: the arguments of a call, the calls that it made, and its result or error.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def runs_to_collision(digits: int, source: HexSource, *, limit: int) -> int | No
 def collided(digits: int, *, trials: int, seed: int = 0) -> dict[int, Rate]:
     """Return the rate of trials with a collision, for each number of runs from `STEPS`.
 
-    All numbers of runs count the same trials, so the rates and their errors are correlated.
+    The rates for all numbers of runs come from the same trials, so the rates and their errors are correlated.
     """
     runs = [round(step * runs_until_collision(digits)) for step in STEPS]
     source = seeded(seed)

@@ -59,7 +59,8 @@ class DeliveryMode:
     store: str
     """"memory", "sqlite" or "redis"."""
     resumes: bool = True
-    """Whether clients send their cursor. Otherwise, clients miss the events that were sent while they were offline."""
+    """Whether clients send their cursor. Clients without a cursor miss the events that were sent while they were
+    offline."""
     keep_events: int = DEFAULT_RETENTION.events
     outbox_bytes: int = 262_144
     """Bound of a socket's outbox: small, so that large events overflow it within the window of a slow-reader fault."""
