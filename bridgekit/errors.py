@@ -30,6 +30,7 @@ __all__ = [
     "UnknownEventType",
     "UnknownName",
     "WorkerLost",
+    "WrongEventLoop",
     "unwrap_single_error",
 ]
 
@@ -168,6 +169,18 @@ class AsyncioRequired(BridgekitError):
             f"{feature} needs asyncio: run the application on asyncio, or choose the memory or SQLite store"
         )
         self.feature = feature
+
+
+class WrongEventLoop(BridgekitError):
+    """A method was called in another OS thread, or on another event loop, than the application runs on."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(
+            f"{call} was called outside the application's event loop: in a thread that anyio started, such as a tool's,"
+            " use anyio.from_thread.run; in any other thread, asyncio.run_coroutine_threadsafe with the application's"
+            " loop"
+        )
+        self.call = call
 
 
 class ShuttingDown(BridgekitError):

@@ -8,6 +8,7 @@ correct in the audited code, so that the effect of each link on delivery can be 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -154,6 +155,11 @@ class DictMapping(RunThreadMappingService):
 
     def __init__(self, store: MappingStore | None = None) -> None:
         super().__init__(_LastWins(), grace_seconds=0)
+
+    @property
+    def known(self) -> Mapping[RunId, ThreadId]:
+        """None: the bridge does not compare the thread of an event with the mapping."""
+        return {}
 
 
 class HubWithoutThreads(Hub):

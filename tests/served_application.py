@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.chain.collaborators import ThreadSession
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import BridgeConfig, lifespan
 from bridgekit.chain.link_6_agent import BaseAgent
@@ -57,11 +57,18 @@ async def _shutdown_started() -> None:
         await anyio.sleep(0.01)
 
 
-class AliceOwnsAll(MemoryThreadStore):
+class AliceOwnsAll:
     """A thread store in which Alice owns every thread. Real applications store owners in a shared database."""
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[ThreadSession]:
+        yield self
 
     async def owner_of(self, thread_id: ThreadId) -> UserId:
         return ALICE
+
+    async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
+        """Does nothing: bridgekit asks for the owner."""
 
 
 def config() -> BridgeConfig:

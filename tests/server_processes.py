@@ -118,7 +118,7 @@ class Server:
 
 async def new_ticket() -> str:
     """Return a ticket for Alice, issued outside the server with the shared key."""
-    return Tickets(AliceOwnsAll(), MemoryUsedTickets(), keys=(KEY,)).issue(ALICE, THREAD)
+    return Tickets(AliceOwnsAll(), MemoryUsedTickets(generation=""), keys=(KEY,)).issue(ALICE, THREAD)
 
 
 @asynccontextmanager

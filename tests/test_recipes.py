@@ -34,12 +34,12 @@ from bridgekit import (
     errors,
     serving,
 )
-from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import BridgeConfig, lifespan, publisher, start_application
 from bridgekit.errors import Disconnected, ServeError, SubscriptionRefused, ThreadNotOwned
 from bridgekit.ids import RunId, ThreadId, UserId, new_id
 from bridgekit.stores import in_memory, memory_stores, redis_stores
 from bridgekit.transport.authorization import OwnerAuthorizer
+from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from tests.chain.agents import Failing, Researcher
 from tests.factories import ALICE, BOB, THREAD, emitted
 from tests.tree import ROOT
@@ -285,7 +285,7 @@ async def test_task_in_another_process_reaches_the_user_with_only_a_run_id(
     config = BridgeConfig(
         agents={"delegating": Delegating},
         stores=redis_stores(store),
-        db_session_factory=MemoryThreadStore(),
+        db_session_factory=DeclaredOwners(),
         authorizer=OwnerAuthorizer,
     )
     app = Starlette(routes=bridgekit.routes(), lifespan=lifespan(config))
@@ -318,7 +318,7 @@ async def test_publisher_needs_stores_that_processes_share(edge: str) -> None:
 @pytest.mark.slow
 async def test_publisher_converts_values_by_its_hook_and_does_not_take_over_runs(redis_url: str) -> None:
     stores = redis_stores(f"{redis_url}?prefix=test-{new_id()}")
-    config = BridgeConfig(agents={}, stores=stores, db_session_factory=MemoryThreadStore(), authorizer=OwnerAuthorizer)
+    config = BridgeConfig(agents={}, stores=stores, db_session_factory=DeclaredOwners(), authorizer=OwnerAuthorizer)
     app = Starlette(routes=bridgekit.routes(), lifespan=lifespan(config))
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app) as url:

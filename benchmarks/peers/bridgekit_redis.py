@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from benchmarks.peers.bridgekit_agents import BridgekitStack
 from benchmarks.peers.context import StackContext
-from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app, start_application
 from bridgekit.serve.in_process import serving
 from bridgekit.stores import redis_stores
 from bridgekit.transport.authorization import OwnerAuthorizer
+from bridgekit_verify.harness.declared_owners import DeclaredOwners
 
 __all__ = ["serve", "serve_on"]
 
@@ -25,7 +25,7 @@ def serve(context: StackContext) -> AbstractAsyncContextManager[BridgekitStack]:
 async def serve_on(context: StackContext, edge: str) -> AsyncIterator[BridgekitStack]:
     """Run the stack with this edge for the sockets."""
     # A real application stores the owners of threads in a database. Here, each process creates the same threads.
-    threads = MemoryThreadStore()
+    threads = DeclaredOwners()
     config = BridgeConfig(
         agents={}, db_session_factory=threads, authorizer=OwnerAuthorizer, stores=redis_stores(context.broker)
     )

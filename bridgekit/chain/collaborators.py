@@ -26,7 +26,7 @@ __all__ = [
     "ScriptedModel",
     "ThreadSession",
     "ToolDispatcher",
-    "UnsharedThreadStore",
+    "claim_thread",
 ]
 
 
@@ -61,8 +61,18 @@ class ToolDispatcher(Protocol):
         """
 
 
+async def claim_thread(sessions: SessionFactory, thread_id: ThreadId, user_id: UserId) -> None:
+    """Claim the thread for the user. ThreadNotOwned if it belongs to another one, also if the store's `claim` does
+    not raise it."""
+    async with sessions() as session:
+        await session.claim(thread_id, user_id)
+        if await session.owner_of(thread_id) != user_id:
+            raise ThreadNotOwned(thread_id, user_id)
+
+
 class MemoryThreadStore:
-    """Stores thread owners in memory. An instance is a session factory: `db_session_factory=MemoryThreadStore()`."""
+    """Stores thread owners in memory, the default. An application with a durable or shared store refuses to start with
+    it."""
 
     def __init__(self) -> None:
         self._owners: dict[ThreadId, UserId] = {}
@@ -77,10 +87,6 @@ class MemoryThreadStore:
     async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
         if self._owners.setdefault(thread_id, user_id) != user_id:
             raise ThreadNotOwned(thread_id, user_id)
-
-
-class UnsharedThreadStore(MemoryThreadStore):
-    """The default thread store. An application with a durable or shared store refuses to start with it."""
 
 
 class ScriptedModel:

@@ -17,11 +17,12 @@ from starlette.applications import Starlette
 from bridgekit import ids
 from bridgekit.chain.collaborators import (
     LLMManager,
+    MemoryThreadStore,
     PythonTools,
     ScriptedModel,
     SessionFactory,
     ToolDispatcher,
-    UnsharedThreadStore,
+    claim_thread,
 )
 from bridgekit.chain.error_text import ErrorText, user_error_text
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
@@ -65,7 +66,8 @@ __all__ = [
 
 MISSING_THREAD_STORE: Final = (
     "the {store} store retains logs after this process has forgotten the owners of their threads, so that another user"
-    " could claim a thread; pass BridgeConfig a db_session_factory that opens sessions of your own database"
+    " could claim a thread; pass BridgeConfig a db_session_factory that opens sessions of your own database, not a"
+    " MemoryThreadStore"
 )
 RUNS_TIMEOUT_SECONDS: Final = 10.0
 """How long graceful shutdown waits for active runs to end."""
@@ -73,7 +75,7 @@ RUNS_TIMEOUT_SECONDS: Final = 10.0
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
     """Create the sound resolver: it uses the thread that the event carries, and otherwise looks up the run id."""
-    return Carried(otherwise=MappingLookup(mapping))
+    return Carried(otherwise=MappingLookup(mapping), known=mapping.known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ class BridgeConfig:
     """The configuration of an application. Every field except `agents` has a sound default."""
 
     agents: Mapping[str, type[BaseAgent]]
-    db_session_factory: SessionFactory = field(default_factory=UnsharedThreadStore)
+    db_session_factory: SessionFactory = field(default_factory=MemoryThreadStore)
     """Opens sessions of the database that records the owners of threads. The default fits only the memory store."""
     llm_manager: LLMManager = field(default_factory=ScriptedModel)
     tool_dispatcher: ToolDispatcher = field(default_factory=lambda: PythonTools({}))
@@ -136,8 +138,7 @@ class Application:
 
         Raises InvalidId if an id is not valid. Raises ThreadNotOwned if the thread belongs to another user.
         """
-        async with self.config.db_session_factory() as session:
-            await session.claim(ids.thread_id(thread_id), ids.user_id(user_id))
+        await claim_thread(self.config.db_session_factory, ids.thread_id(thread_id), ids.user_id(user_id))
 
     @cached_property
     def authorizer(self) -> Authorizer:
@@ -171,7 +172,7 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
         bridge = config.bridge(config.hub(stores.log), config.resolver(mapping), mapping, counters)
         bridge.runs, bridge.choose_error_text = stores.runs, config.error_text
         bridge.payload_hook = config.payload_hook
-    if stores.durable and isinstance(config.db_session_factory, UnsharedThreadStore):
+    if stores.durable and _forgets_owners(config.db_session_factory):
         raise DeterministicStartupError(2, MISSING_THREAD_STORE.format(store=stores.name))
     with DeterministicStartupError.at(2, "the supervisor"):
         supervisor = config.supervisor(
@@ -196,6 +197,10 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
     application = Application(config, stores, bridge, supervisor)
     _require_shared_ticket_key(application)
     return application
+
+
+def _forgets_owners(sessions: SessionFactory) -> bool:
+    return isinstance(getattr(sessions, "__self__", sessions), MemoryThreadStore)
 
 
 def _require_shared_ticket_key(application: Application) -> None:
@@ -252,6 +257,7 @@ def lifespan(
                 origins=config.origins,
                 outbox=config.outbox,
             )
+            application.bridge.bind_to_event_loop()
             app.state.bridgekit = application
             app.state.agent_websocket_bridge = application.bridge
             app.state.bridgekit_connections = edge

@@ -8,7 +8,7 @@ from typing import Final
 import anyio
 
 from bridgekit import ids
-from bridgekit.chain.collaborators import LLMManager, SessionFactory, ToolDispatcher
+from bridgekit.chain.collaborators import LLMManager, SessionFactory, ToolDispatcher, claim_thread
 from bridgekit.chain.context import RunContext, RunResult, enclosing_runs
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
@@ -81,6 +81,7 @@ class SupervisorAgent:
         InvalidId, ThreadNotOwned, MappingFull, StoreUnavailable and ShuttingDown: the request is refused. Otherwise the
         caller must call `close_run` when the run has ended.
         """
+        self.websocket_bridge.require_own_loop("a run")
         if self._closed and not any(id(run) in self._executing for run in enclosing_runs.get()):
             raise ShuttingDown
         thread, user = ids.thread_id(thread_id), ids.user_id(user_id)
@@ -88,8 +89,7 @@ class SupervisorAgent:
         # Count the run before the first await, so that a concurrent `close` waits for this run too.
         self._active_runs += 1
         try:
-            async with self.db_session_factory() as session:
-                await session.claim(thread, user)
+            await claim_thread(self.db_session_factory, thread, user)
             context = RunContext(
                 run_id=self._run_ids.new(thread),
                 thread_id=thread,

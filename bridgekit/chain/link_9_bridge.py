@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from bridgekit import ids
 from bridgekit.chain.error_text import ErrorText, bounded_error_text, user_error_text
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import FrameTooLarge, PayloadError, StoreUnavailable, UnknownEventType
+from bridgekit.errors import FrameTooLarge, PayloadError, StoreUnavailable, UnknownEventType, WrongEventLoop
 from bridgekit.events import POLICIES, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryRunRegistry, RunRegistry, RunThreadMappingService
@@ -44,6 +46,19 @@ class AgentWebSocketBridge:
         """Startup sets the application's choice."""
         self.payload_hook: PayloadHook | None = None
         """Converts the application's own types. Startup sets it."""
+        self._locate: Callable[[], object] = int
+        self._home: object = 0
+        """What `_locate` returns where events may be emitted. Before `bind_to_event_loop` that is everywhere."""
+
+    def bind_to_event_loop(self) -> None:
+        """Refuse events of other OS threads and event loops from now on: they would arrive late, or never."""
+        self._locate = threading.get_ident if _get_running_loop() is None else _get_running_loop
+        self._home = self._locate()
+
+    def require_own_loop(self, call: str) -> None:
+        """Raise WrongEventLoop if the caller is not on the event loop that the bridge is bound to."""
+        if self._locate() != self._home:
+            raise WrongEventLoop(call)
 
     def error_text(self, error: BaseException) -> str:
         """Return the text of an error for the user, as the application chooses it, in at most `ERROR_BYTES`."""
@@ -54,12 +69,13 @@ class AgentWebSocketBridge:
 
         The result is an awaitable if the route must be looked up or the store must answer first, and otherwise the
         Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event
-        loop write frames first. Raises UnknownEventType, PayloadError or FrameTooLarge if the caller made a mistake,
-        and StoreUnavailable if the store does not answer; all but the first are counted as lost.
+        loop write frames first. Raises UnknownEventType, PayloadError, FrameTooLarge or WrongEventLoop if the caller
+        made a mistake, and StoreUnavailable if the store does not answer; all but the first are counted as lost.
+        A thread that the event carries must be that of its run, if this worker knows the run.
         A missing route raises no error, so that the agent's run continues; the Receipt and the counters record it.
         """
-        if type(event.type) is not EventType or event.type not in POLICIES:
-            raise UnknownEventType("event type", event.type, tuple(POLICIES))
+        if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
+            self._reject(event)
         route = self.resolver.resolve(event)
         if not isinstance(route, str):
             if not isinstance(route, NoRoute):
@@ -83,10 +99,20 @@ class AgentWebSocketBridge:
 
     def notify_when_room(self, event: AgentEvent) -> Answer:
         """Wait until no outbox of the event's thread is crowded, but for those of slow clients; then `notify`."""
+        if self._locate() != self._home:
+            self._reject(event)
         route = self.resolver.resolve(event)
         if isinstance(route, str):
             return self._notify_after_waiting(event, route) if route in self.crowded else self.notify(event)
         return self.notify(event) if isinstance(route, NoRoute) else self._notify_when_resolved(event, route)
+
+    def _reject(self, event: AgentEvent) -> None:
+        """Raise the error for an event that must not be published from here."""
+        if type(event.type) is not EventType or event.type not in POLICIES:
+            raise UnknownEventType("event type", event.type, tuple(POLICIES))
+        error = WrongEventLoop(f"{event.type} of run {event.run_id!r}")
+        self.counters.count(event, _refused(error))
+        raise error
 
     async def _notify_after_waiting(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
         await self.hub.wait_for_room(thread_id)

@@ -28,7 +28,7 @@ class MemoryMappingStore:
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, routes: int = MAX_ROUTES) -> None:
         self._clock = clock
         self._limit = routes
-        self._routes: dict[RunId, ThreadId] = {}
+        self.known = self._routes = dict[RunId, ThreadId]()
         self._due: OrderedDict[RunId, float] = OrderedDict()
         """The times at which the routes of closed runs expire, by the store's clock."""
 

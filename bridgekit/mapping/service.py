@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 from bridgekit import ids
@@ -17,6 +18,10 @@ GRACE_SECONDS: Final = 30.0
 
 class MappingStore(Protocol):
     """Stores routes. Each method is atomic, and raises StoreUnavailable if the store does not answer in time."""
+
+    @property
+    def known(self) -> Mapping[RunId, ThreadId]:
+        """The routes that this worker knows without waiting. It changes with each route."""
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
         """Store the route if the run has none, and return the run's thread: the given one, or the one stored before.
@@ -37,6 +42,11 @@ class RunThreadMappingService:
     def __init__(self, store: MappingStore | None = None, *, grace_seconds: float = GRACE_SECONDS) -> None:
         self._store = MemoryMappingStore() if store is None else store
         self._grace_seconds = grace_seconds
+
+    @property
+    def known(self) -> Mapping[RunId, ThreadId]:
+        """The routes that this worker knows without waiting."""
+        return self._store.known
 
     async def register_mapping(self, run_id: RunId, thread_id: ThreadId) -> None:
         """Map a run to its thread. Repeating a call has no effect on a live run, and makes a closed run live again.

@@ -85,7 +85,7 @@ def sqlite_stores(
     `synchronous` chooses what a power loss may lose, "off", "normal" or "full": see
     `bridgekit.stores.sqlite.file.Synchronous`. UnknownName for any other value.
     """
-    from bridgekit.stores.sqlite import database, file, log, mapping, runs
+    from bridgekit.stores.sqlite import database, file, log, mapping
 
     setting = file.parse_synchronous(synchronous)
     location = Path(path).absolute()
@@ -97,8 +97,8 @@ def sqlite_stores(
                 name="sqlite",
                 routes=await mapping.SqliteMappingStore(opened_database, routes=routes).load(),
                 log=await log.SqliteEventLog(opened_database, retention).load(),
-                used_tickets=await mapping.SqliteUsedTickets(opened_database).load(),
-                runs=await runs.SqliteRunRegistry(opened_database).load(),
+                used_tickets=MemoryUsedTickets(),
+                runs=await mapping.SqliteRunRegistry(opened_database).load(),
             )
 
     return open_stores
@@ -126,14 +126,14 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
     async def open_stores() -> AsyncIterator[Stores]:
         async with (
             ClusterTopology(url, prefix=prefix) as topology,
+            RedisRunRegistry(topology, used_tickets := RedisUsedTickets(topology)) as runs,
             RedisEventLog(topology, retention) as log,
-            RedisRunRegistry(topology) as runs,
         ):
             yield Stores(
                 name="redis",
                 routes=RedisMappingStore(topology),
                 log=log,
-                used_tickets=RedisUsedTickets(topology),
+                used_tickets=used_tickets,
                 runs=runs,
                 shared=True,
             )

@@ -117,7 +117,10 @@ class ConnectionRegistry:
         """The status text and HTTP status code of `/healthz`: 200 if a new socket would be served now."""
         if self._closed:
             return "shutting down", 503
-        return ("ok", 200) if self.hub.healthy else ("the store is unavailable", 503)
+        problem = self.hub.problem
+        if self.hub.healthy:
+            return f"degraded: {problem}" if problem else "ok", 200
+        return f"the store is unavailable: {problem}", 503
 
     def check_origin_and_cursor(self, handshake: Handshake) -> Cursor | None:
         """Check what needs no authorization, and return the cursor from which the client resumes.

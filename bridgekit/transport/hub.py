@@ -59,6 +59,11 @@ class Hub:
         return self._log.healthy
 
     @property
+    def problem(self) -> str:
+        """What is wrong with the log; empty if nothing is. A healthy log may have a problem with some threads."""
+        return self._log.problem
+
+    @property
     def retention(self) -> Retention:
         """How much of each thread the log retains."""
         return self._log.retention

@@ -107,6 +107,10 @@ class EventLog(Protocol):
         """Whether an event published now would be delivered, as far as is known."""
 
     @property
+    def problem(self) -> str:
+        """What is wrong, for operators; empty if nothing is. A healthy log may have a problem with some threads."""
+
+    @property
     def retention(self) -> Retention:
         """The retention policy."""
 
@@ -251,6 +255,7 @@ class MemoryEventLog:
 
     def __init__(self, retention: Retention = DEFAULT_RETENTION, clock: Callable[[], float] = time.monotonic) -> None:
         self.retention = retention
+        self.problem = ""
         self._clock = clock
         self._sink: LocalSink = _NoSockets()
         self._frame_bytes = FRAME_BYTES

@@ -45,6 +45,8 @@ class _Claims(msgspec.Struct):
     jti: str
     sub: str
     thread: str
+    generation: str = ""
+    """The generation of the used tickets when this one was issued; empty if the issuer did not know it."""
 
 
 class Tickets:
@@ -86,6 +88,7 @@ class Tickets:
             "jti": secrets.token_hex(16),
             "sub": ids.user_id(user_id),
             "thread": ids.thread_id(thread_id),
+            "generation": self._used_tickets.generation,
         }
         return jwt.encode(claims, self._keys[0], algorithm=ALGORITHM)
 
@@ -107,6 +110,9 @@ class Tickets:
         # Mark the ticket as used last, so that a ticket refused for another reason stays usable.
         if not await self._used_tickets.mark_used(claims.jti, claims.exp - time.time()):
             raise SubscriptionRefused(CLOSE_TICKET_USED, "the ticket was used before; request a new one")
+        if claims.generation not in ("", self._used_tickets.generation):
+            problem = "used tickets were lost since the ticket was issued; request a new one"
+            raise SubscriptionRefused(CLOSE_TICKET_EXPIRED, problem)
         return subscription
 
     def _find_ticket(self, handshake: Handshake) -> str | None:

@@ -1,4 +1,8 @@
-"""The set of used tickets: each ticket opens one socket, whichever worker it is presented to."""
+"""The set of used tickets: each ticket opens one socket, whichever worker it is presented to.
+
+A set that is lost would let used tickets in again. So each ticket names the generation of the set, which is lost with
+it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
+from bridgekit.ids import new_id
+
 __all__ = ["MemoryUsedTickets", "UsedTickets"]
 
 
 class UsedTickets(Protocol):
     """Stores used tickets for as long as they would be valid."""
+
+    @property
+    def generation(self) -> str:
+        """A random text that changes when the set may have lost tickets. Each `mark_used` brings it up to date."""
 
     async def mark_used(self, ticket_id: str, seconds: float) -> bool:
         """Mark a ticket as used for `seconds`, and return whether this is its first use. Atomic. StoreUnavailable if
@@ -19,10 +29,14 @@ class UsedTickets(Protocol):
 
 
 class MemoryUsedTickets:
-    """Used tickets in this process's memory. O(1), amortised: each call removes expired tickets."""
+    """Used tickets in this process's memory. O(1), amortised: each call removes expired tickets.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    Another process that only issues tickets, with the same key, passes the generation "", which is not checked.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, generation: str | None = None) -> None:
         self._clock = clock
+        self.generation = new_id() if generation is None else generation
         self._until: OrderedDict[str, float] = OrderedDict()
         """Expiry times in order of use. With equal lifetimes this is the order of expiry; a shorter-lived ticket is
         kept slightly longer."""
@@ -31,18 +45,10 @@ class MemoryUsedTickets:
         return len(self._until)
 
     async def mark_used(self, ticket_id: str, seconds: float) -> bool:
-        return self.add(ticket_id, self._clock() + seconds)
-
-    def add(self, ticket_id: str, until: float) -> bool:
-        """Do what `mark_used` does, as a plain method. `until` is the expiry by this set's clock."""
         now = self._clock()
         while self._until and next(iter(self._until.values())) <= now:
             self._until.popitem(last=False)
         if ticket_id in self._until:
             return False
-        self._until[ticket_id] = until
+        self._until[ticket_id] = now + seconds
         return True
-
-    def remove(self, ticket_id: str) -> None:
-        """Forget a ticket, which may then be used again."""
-        self._until.pop(ticket_id, None)

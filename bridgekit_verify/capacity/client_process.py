@@ -135,7 +135,7 @@ class UserSocket(ClientSocket):
 
 
 def _open(request: Connect) -> Iterator[UserSocket]:
-    tickets = Tickets(MemoryThreadStore(), MemoryUsedTickets(), keys=(request.key,))
+    tickets = Tickets(MemoryThreadStore(), MemoryUsedTickets(generation=""), keys=(request.key,))
     for number in range(request.first, request.last):
         yield UserSocket(number, request.port, tickets)
 

@@ -15,7 +15,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools
+from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_6_agent import BaseAgent
@@ -32,6 +32,7 @@ from bridgekit_verify.capacity.protocol import (
     StartWaitingRuns,
 )
 from bridgekit_verify.capacity.schedule import EVENTS_A_STEP, LoadPlan, LoadWave, owner
+from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from bridgekit_verify.harness.messages import (
     Done,
     MemoryReply,
@@ -232,7 +233,7 @@ async def main() -> None:
     app = create_app(
         BridgeConfig(
             agents={AGENT: active.agents()},
-            db_session_factory=MemoryThreadStore(),
+            db_session_factory=DeclaredOwners(),
             tool_dispatcher=active.tools(),
             stores=stores_from(setup.store),
             authorizer=partial(Tickets, keys=(setup.key,)),

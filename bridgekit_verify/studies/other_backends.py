@@ -150,6 +150,10 @@ async def check_example(
     truth = read_truth(name)
     if defect != SOUND and defect not in truth:
         raise InvalidParameter("defect", defect, f"one of {', '.join([SOUND, *truth])}")
+    if defect != SOUND and min(load.users, load.threads) < 2:
+        raise InvalidParameter(
+            "load", f"{load.users} x {load.threads}", "2 users with 2 threads: some defects mix them up"
+        )
     known = truth.get(defect, TrueDefect(tuple(scenarios), frozenset()))
     result = await check_backend(example_backend(name, defect), load, scenarios=known.scenarios, seed=seed)
     return CheckedSubject(f"{name}, {defect}", known.broken, result.verdict)

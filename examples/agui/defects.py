@@ -135,13 +135,14 @@ class SharesResponse(ChangesEvents):
     async def events(self) -> AsyncIterator[Json]:
         SharesResponse.latest = self
         await anyio.sleep(0.1)
+        self.listener = SharesResponse.latest
         async with aclosing(super().events()) as events:
             async for event in events:
                 yield event
 
     def change(self, event: Json) -> list[Json]:
         if event["type"] == "REASONING_MESSAGE_CONTENT":
-            self.latest.thoughts.append(event)
+            self.listener.thoughts.append(event)
             event = {"type": "CUSTOM", "name": "thought", "value": {}}
         thoughts, self.thoughts = self.thoughts, []
         return [*thoughts, event] if event["type"] != "RUN_STARTED" else [event, *thoughts]

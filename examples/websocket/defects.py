@@ -100,10 +100,11 @@ class SharesAgent(ChatAgent):
     async def run(self, question: str) -> None:
         SharesAgent.latest = self
         await anyio.sleep(0.1)
+        self.listener = SharesAgent.latest
         await super().run(question)
 
     def think(self, thought: str) -> None:
-        ChatAgent.think(self.latest, thought)
+        ChatAgent.think(self.listener, thought)
 
 
 class MergesCalls(ChatAgent):

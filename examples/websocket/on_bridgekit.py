@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import httpx
@@ -16,7 +16,17 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from bridgekit import BaseAgent, BridgeConfig, MemoryThreadStore, PythonTools, RunContext, lifespan, routes, stores_from
+from bridgekit import (
+    BaseAgent,
+    BridgeConfig,
+    MemoryThreadStore,
+    PythonTools,
+    RunContext,
+    Tickets,
+    lifespan,
+    routes,
+    stores_from,
+)
 from bridgekit.ids import new_id
 
 model = cache(ChatModel)
@@ -76,6 +86,7 @@ config = BridgeConfig(
     agents={"chat": StreamingChat},
     tool_dispatcher=PythonTools(TOOLS),
     stores=stores_from(os.environ.get("STORE", "memory:")),
+    authorizer=partial(Tickets, keys=[os.environ.get("TICKET_KEY", "only for this example, not a secret").encode()]),
     db_session_factory=MemoryThreadStore(),  # a database, in an application that is not an example
 )
 app = Starlette(lifespan=lifespan(config), routes=routes())

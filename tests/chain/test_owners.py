@@ -1,27 +1,88 @@
-"""The owner of a thread must be stored for at least as long as the thread's log."""
+"""The owner of a thread must be stored for at least as long as the thread's log, and is checked at each run."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.chain.collaborators import MemoryThreadStore, ThreadSession
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
-from bridgekit.errors import DeterministicStartupError
+from bridgekit.errors import DeterministicStartupError, ThreadNotOwned
+from bridgekit.ids import ThreadId, UserId
 from bridgekit.stores import in_memory
+from bridgekit_verify.harness.declared_owners import DeclaredOwners
+from tests.chain.agents import Researcher
+from tests.factories import ALICE, BOB, THREAD
 
 
-async def test_startup_fails_when_a_durable_store_has_owners_in_memory_only() -> None:
+class OwnSubclass(MemoryThreadStore):
+    """A store of an application that still keeps owners in memory."""
+
+
+IN_MEMORY: dict[str, Callable[[], Any]] = {
+    "default": lambda: BridgeConfig(agents={}).db_session_factory,
+    "public": MemoryThreadStore,
+    "subclass": OwnSubclass,
+    "bound method": lambda: MemoryThreadStore().__call__,
+}
+
+
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
+@pytest.mark.parametrize("kind", IN_MEMORY)
+async def test_startup_fails_when_a_durable_store_has_owners_in_memory_only(kind: str, store: str) -> None:
     """Otherwise, after a restart, any user could claim a thread and read its retained events."""
-    durable = replace(in_memory(), name="sqlite")
-    with pytest.raises(DeterministicStartupError, match=r"^link 2: the sqlite store .* db_session_factory") as refused:
-        await start_application(BridgeConfig(agents={}), durable)
+    config = BridgeConfig(agents={}, db_session_factory=IN_MEMORY[kind]())
+    with pytest.raises(DeterministicStartupError, match=f"^link 2: the {store} store .* db_session_factory") as refused:
+        await start_application(config, replace(in_memory(), name=store))
     assert refused.value.link == 2
 
 
+@pytest.mark.parametrize("kind", IN_MEMORY)
+async def test_memory_store_accepts_owners_in_memory(kind: str) -> None:
+    await start_application(BridgeConfig(agents={}, db_session_factory=IN_MEMORY[kind]()), in_memory())
+
+
 async def test_startup_succeeds_when_the_thread_store_fits_the_store() -> None:
-    await start_application(
-        BridgeConfig(agents={}, db_session_factory=MemoryThreadStore()), replace(in_memory(), name="sqlite")
-    )
-    await start_application(BridgeConfig(agents={}), in_memory())
+    config = BridgeConfig(agents={}, db_session_factory=DeclaredOwners())
+    await start_application(config, replace(in_memory(), name="sqlite"))
+
+
+class FirstOwner:
+    """A thread store whose `claim` raises nothing, like an INSERT that ignores conflicts."""
+
+    def __init__(self) -> None:
+        self._owners: dict[ThreadId, UserId] = {}
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[ThreadSession]:
+        yield self
+
+    async def owner_of(self, thread_id: ThreadId) -> UserId | None:
+        return self._owners.get(thread_id)
+
+    async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
+        self._owners.setdefault(thread_id, user_id)
+
+
+class NoOwner(FirstOwner):
+    """A thread store that does not create threads."""
+
+    async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
+        """Does nothing."""
+
+
+@pytest.mark.parametrize(("threads", "user"), [(FirstOwner, BOB), (NoOwner, ALICE), (MemoryThreadStore, BOB)])
+async def test_owner_is_checked_whatever_the_thread_store_raises(threads: Callable[[], Any], user: UserId) -> None:
+    config = BridgeConfig(agents={"researcher": Researcher}, db_session_factory=threads())
+    application = await start_application(config, in_memory())
+    if user is BOB:
+        await application.open_thread(THREAD, ALICE)
+    with pytest.raises(ThreadNotOwned):
+        await application.supervisor.run(agent_name="researcher", thread_id=THREAD, user_id=user, request="")
+    with pytest.raises(ThreadNotOwned):
+        await application.open_thread(THREAD, user)
+    assert await application.bridge.hub.retained(THREAD) == ()

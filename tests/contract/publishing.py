@@ -33,7 +33,7 @@ async def register(stores: Stores, numbers: itertools.count[int]) -> None:
         await mapping.register_mapping(run, thread)
         print_line("route", run, thread)
         if await stores.used_tickets.mark_used(f"ticket {run}", 60.0):
-            print_line("ticket", f"ticket {run}")
+            print_line("ticket", stores.used_tickets.generation)
 
 
 def print_line(*words: object) -> None:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.events import POLICIES, EventType, Policy, Receipt, define_event_type
@@ -17,6 +16,7 @@ from bridgekit.stores import stores_from
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.client import connect
 from bridgekit.transport.outbox import OutboxLimits
+from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from tests.contract.stores import WAIT_SECONDS, StoreLocation
 from tests.factories import ALICE, RUN, THREAD
 
@@ -37,7 +37,7 @@ async def served(location: StoreLocation, edge: str) -> AsyncIterator[tuple[Appl
     config = BridgeConfig(
         agents={},
         stores=stores_from(location.url),
-        db_session_factory=MemoryThreadStore(),
+        db_session_factory=DeclaredOwners(),
         authorizer=OwnerAuthorizer,
         outbox=OUTBOX,
     )

@@ -5,13 +5,18 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from bridgekit.errors import RunAlreadyMapped
+from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.errors import RunAlreadyMapped, SubscriptionRefused
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.signals import Cursor
+from bridgekit.transport.authorization import Handshake
 from bridgekit.transport.log import Retention
+from bridgekit.transport.tickets import Tickets
 from tests.contract.stores import POLL_INTERVAL_SECONDS, WAIT_SECONDS, StoreLocation, numbers
-from tests.factories import OTHER, RUN, THREAD
+from tests.factories import ALICE, OTHER, RUN, THREAD
+
+KEY = b"a key that outlives the process, 32 B"
 
 
 async def test_reopened_log_continues_its_epoch_and_replays_every_cursor(surviving: StoreLocation) -> None:
@@ -72,9 +77,17 @@ async def test_routes_and_grace_periods_survive_reopening(surviving: StoreLocati
                 await anyio.sleep(POLL_INTERVAL_SECONDS)
 
 
-async def test_used_ticket_is_still_used_after_reopening(surviving: StoreLocation) -> None:
-    async with surviving.opened() as stores:
-        assert await stores.used_tickets.mark_used("ticket", 60.0)
-    async with surviving.opened() as stores:
-        assert not await stores.used_tickets.mark_used("ticket", 60.0)
-        assert await stores.used_tickets.mark_used("another", 60.0)
+async def test_used_ticket_is_still_refused_after_reopening(location: StoreLocation) -> None:
+    """A set of used tickets that is lost with its process has another generation, which refuses earlier tickets."""
+    threads = MemoryThreadStore()
+    await threads.claim(THREAD, ALICE)
+    async with location.opened() as stores:
+        tickets = Tickets(threads, stores.used_tickets, keys=[KEY])
+        ticket = tickets.issue(ALICE, THREAD)
+        await tickets.authorize(Handshake(query={}, ticket=ticket))
+    async with location.opened() as stores:
+        tickets = Tickets(threads, stores.used_tickets, keys=[KEY])
+        with pytest.raises(SubscriptionRefused) as refused:
+            await tickets.authorize(Handshake(query={}, ticket=ticket))
+        assert refused.value.code in {4502, 4505}
+        await tickets.authorize(Handshake(query={}, ticket=tickets.issue(ALICE, THREAD)))

@@ -35,6 +35,10 @@ ODD: dict[str, Any] = {
     "SOCKETS": 7,
     "SIZES": [7, 31, 50],
     "ROUNDS": 1,
+    "BACKEND_USERS": 3,
+    "BACKEND_RUNS": 1,
+    "SCENARIOS": ["thinking", "retry"],
+    "RECORDINGS": ["good"],
 }
 
 

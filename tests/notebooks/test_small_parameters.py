@@ -36,6 +36,9 @@ SMALL: dict[str, Any] = {
     "SOCKETS": 2,
     "SIZES": [10, 30],
     "ROUNDS": 1,
+    "BACKEND_RUNS": 1,
+    "SCENARIOS": ["text"],
+    "RECORDINGS": [],
 }
 
 

@@ -193,9 +193,8 @@ async def test_ticket_refused_for_another_reason_stays_usable(threads: MemoryThr
 
 
 async def test_key_can_be_rotated_while_tickets_are_in_use(threads: MemoryThreadStore) -> None:
-    before, during, after = (
-        Tickets(threads, MemoryUsedTickets(), keys=keys) for keys in ([OLD_KEY], [KEY, OLD_KEY], [KEY])
-    )
+    used_tickets = MemoryUsedTickets()
+    before, during, after = (Tickets(threads, used_tickets, keys=keys) for keys in ([OLD_KEY], [KEY, OLD_KEY], [KEY]))
     old = before.issue(ALICE, THREAD)
     assert (await during.authorize(offered(old))).user_id == ALICE
     assert (await refused(after, offered(old)))[0] == 4501
@@ -222,12 +221,34 @@ async def test_ticket_for_a_malformed_id_is_not_issued(tickets: Tickets, user: s
 
 async def test_ticket_is_refused_when_the_store_is_unavailable(threads: MemoryThreadStore) -> None:
     class Away:
+        generation = ""
+
         async def mark_used(self, ticket_id: str, seconds: float) -> bool:
             raise StoreUnavailable("redis", "no answer")
 
     tickets = Tickets(threads, Away(), keys=[KEY])
     with pytest.raises(StoreUnavailable):
         await tickets.authorize(offered(tickets.issue(ALICE, THREAD)))
+
+
+async def test_ticket_is_refused_when_the_used_tickets_were_lost(threads: MemoryThreadStore) -> None:
+    """A restart with the same key, for example: the ticket may have been used before."""
+    before, after = (Tickets(threads, MemoryUsedTickets(), keys=[KEY]) for _ in range(2))
+    for ticket in (used := before.issue(ALICE, THREAD), before.issue(ALICE, THREAD)):
+        if ticket == used:
+            await before.authorize(offered(ticket))
+        assert await refused(after, offered(ticket)) == (
+            4502, "used tickets were lost since the ticket was issued; request a new one"
+        )  # fmt: skip
+    assert (await after.authorize(offered(after.issue(ALICE, THREAD)))).user_id == ALICE
+
+
+async def test_ticket_of_an_issuer_that_has_only_the_key_is_accepted_once(threads: MemoryThreadStore) -> None:
+    issuer = Tickets(threads, MemoryUsedTickets(generation=""), keys=[KEY])
+    tickets = Tickets(threads, MemoryUsedTickets(), keys=[KEY])
+    ticket = issuer.issue(ALICE, THREAD)
+    assert (await tickets.authorize(offered(ticket))).user_id == ALICE
+    assert (await refused(tickets, offered(ticket)))[0] == 4505
 
 
 async def test_used_tickets_are_forgotten_when_they_have_expired() -> None:

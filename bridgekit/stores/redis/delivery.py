@@ -113,7 +113,7 @@ class ThreadDelivery:
 
     __slots__ = (
         "_buffer", "_buffered_bytes", "_delivered_bytes", "_epoch", "_overflowed", "_seq", "behind", "keys",
-        "must_read", "ready", "sockets", "thread_id",
+        "must_read", "problem", "ready", "sockets", "thread_id",
     )  # fmt: skip
 
     def __init__(self, thread_id: ThreadId, keys: ThreadKeys) -> None:
@@ -127,6 +127,8 @@ class ThreadDelivery:
         """Whether the log must be read before anything else is delivered."""
         self.ready = asyncio.Event()
         """Set when the position is known from which events are delivered."""
+        self.problem = ""
+        """Why the log cannot be read although its node answers."""
         self._epoch = ""
         self._seq = 0
         self._delivered_bytes = 0

@@ -258,9 +258,21 @@ redis.register_function('bridgekit_get_route_@VERSION@', function(keys, args)
   return route[1]
 end)
 
--- KEYS: active runs, workers. ARGV: worker, run, its thread and agent as JSON. The worker executes the run.
+-- Identifies what is stored in the slot of the active runs, which has the used tickets too. It changes when that is
+-- lost, and when this server may have lost its latest writes. ARGV of its callers: `synced` as above, and a new value.
+local function read_generation(key, synced, new)
+  redis.call('SET', key, new, 'NX')
+  local origin = read_origin(synced)
+  return redis.call('GET', key) .. (origin.may_lose_writes and origin.id or '')
+end
+
+-- KEYS: generation. ARGV: synced, a new value.
+redis.register_function('bridgekit_generation_@VERSION@', function(keys, args)
+  return read_generation(keys[1], args[1], args[2])
+end)
+
+-- KEYS: active runs. ARGV: worker, run, its thread and agent as JSON. The worker executes the run.
 redis.register_function('bridgekit_open_run_@VERSION@', function(keys, args)
-  redis.call('HSET', keys[2], args[1], text(now_ms(redis.call('TIME'))))
   redis.call('HSET', keys[1], args[2], args[1] .. args[3])
   return 1
 end)
@@ -274,11 +286,11 @@ redis.register_function('bridgekit_close_run_@VERSION@', function(keys, args)
   return 1
 end)
 
--- KEYS: active runs, workers. ARGV: worker, milliseconds, and '1' to list the worker's own runs as well. Renews the
--- worker's lease. With milliseconds above 0, the runs of all workers whose lease is older are this worker's from now on.
--- Returns each of them with its thread and agent.
+-- KEYS: active runs, workers, generation. ARGV: worker, milliseconds, '1' to list the worker's own runs as well, synced,
+-- and a new value. Renews the worker's lease. With milliseconds above 0, the runs of all workers whose lease is older
+-- are this worker's from now on. Returns the generation, and each of these runs with its thread and agent.
 redis.register_function('bridgekit_renew_lease_@VERSION@', function(keys, args)
-  local now, found, taken = now_ms(redis.call('TIME')), {}, {}
+  local now, found, taken = now_ms(redis.call('TIME')), {}, {read_generation(keys[3], args[4], args[5])}
   redis.call('HSET', keys[2], args[1], text(now))
   local workers = args[2] ~= '0' and redis.call('HGETALL', keys[2]) or {}
   for index = 1, #workers, 2 do

@@ -17,6 +17,7 @@ __all__ = [
     "APPEND",
     "CLOSE_ROUTE",
     "CLOSE_RUN",
+    "GENERATION",
     "GET_ROUTE",
     "OPEN_RUN",
     "READ",
@@ -42,6 +43,7 @@ READ: Final = f"bridgekit_read_{_VERSION}".encode()
 ADD_ROUTE: Final = f"bridgekit_add_route_{_VERSION}".encode()
 GET_ROUTE: Final = f"bridgekit_get_route_{_VERSION}".encode()
 CLOSE_ROUTE: Final = f"bridgekit_close_route_{_VERSION}".encode()
+GENERATION: Final = f"bridgekit_generation_{_VERSION}".encode()
 OPEN_RUN: Final = f"bridgekit_open_run_{_VERSION}".encode()
 CLOSE_RUN: Final = f"bridgekit_close_run_{_VERSION}".encode()
 RENEW_LEASE: Final = f"bridgekit_renew_lease_{_VERSION}".encode()
@@ -84,13 +86,13 @@ class KeyNames:
         """Return the key of a run's route."""
         return self._key("route", _hashed(run_id))
 
-    def runs(self) -> tuple[Key, Key]:
-        """The keys of the active runs and of the workers that execute them. They share a slot."""
-        return self._key("runs", "runs"), self._key("workers", "runs")
+    def runs(self) -> tuple[Key, Key, Key]:
+        """The keys of the active runs, of the workers that execute them, and of the generation of this data."""
+        return self._key("runs", "runs"), self._key("workers", "runs"), self._key("generation", "runs")
 
     def ticket(self, ticket_id: str) -> Key:
-        """Return the key of a used ticket."""
-        return self._key("used", _hashed(ticket_id))
+        """Return the key of a used ticket. It shares the slot of the generation, so that both are lost together."""
+        return self._key(f"used:{_hashed(ticket_id)}", "runs")
 
     def heartbeat(self, worker: str, number: int) -> Key:
         """Return a heartbeat channel of one worker. Different numbers give different slots."""

@@ -28,6 +28,7 @@ from bridgekit.stores.redis.publishing import (
     Entry,
     PublishQueue,
     encode_settings,
+    refused,
 )
 from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import NO_NODE, STORE, ClusterTopology, Node
@@ -48,8 +49,8 @@ JOIN_TIMEOUT_SECONDS: Final = 5.0
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
 """How long a stopping worker waits for unconfirmed events."""
 
-STORE_TIMEOUT: Final = "the store did not answer in time; the event is queued until it does"
-"""The reason in the receipt of a PENDING event."""
+STORE_TIMEOUT: Final = "the store did not answer in time"
+"""The reason in the receipt of a PENDING event, if no error is known."""
 SHUTTING_DOWN: Final = "this worker is shutting down"
 
 
@@ -78,6 +79,9 @@ class _NodePipeline:
 
     @property
     def problem(self) -> str:
+        """Why the node is not healthy; empty if it is."""
+        if self.healthy:
+            return ""
         if self.node.failing.is_set():
             return self.node.problem
         return self.sender.problem or self.reader.problem or "it replies too slowly"
@@ -140,6 +144,11 @@ class RedisEventLog(AsyncContextManagerMixin):
     def healthy(self) -> bool:
         return bool(self._pipelines) and all(pipeline.healthy for pipeline in self._pipelines.values())
 
+    @property
+    def problem(self) -> str:
+        problems = [pipeline.problem for pipeline in self._pipelines.values()] or [NO_NODE]
+        return "; ".join(filter(None, (*problems, str(self._topology.key_problem))))
+
     def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
         self._sink, self._frame_bytes = sink, frame_bytes
 
@@ -152,7 +161,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         thread_id = event.thread_id
         assert thread_id is not None
         if self._closed:
-            return _refused(thread_id, SHUTTING_DOWN)
+            return refused(thread_id, SHUTTING_DOWN)
         queue = self._backlog.queue(thread_id, self._topology.names.thread)
         entry = Entry(tail, time.monotonic(), asyncio.get_running_loop().create_future())
         added = self._backlog.add(queue, entry)
@@ -161,9 +170,9 @@ class RedisEventLog(AsyncContextManagerMixin):
             self._enqueue(queue, pipeline)
         unavailable = pipeline is None or pipeline.unavailable
         if not added:
-            return _refused(thread_id, f"{'the store is unavailable and ' if unavailable else ''}the backlog is full")
+            return refused(thread_id, f"{'the store is unavailable and ' if unavailable else ''}the backlog is full")
         if unavailable:
-            entry.resolve(_pending(thread_id))
+            entry.resolve(_pending(thread_id, pipeline))
             return entry.answer.result()
         return entry.answer
 
@@ -211,7 +220,7 @@ class RedisEventLog(AsyncContextManagerMixin):
             _logger.warning("%d events did not reach the store and are lost", len(self._backlog))
         for queue in self._backlog:
             for entry in queue.entries():
-                entry.resolve(_refused(queue.thread_id, SHUTTING_DOWN))
+                entry.resolve(refused(queue.thread_id, SHUTTING_DOWN))
 
     async def _wait_ready(self, thread: ThreadDelivery) -> None:
         deadline = time.monotonic() + JOIN_TIMEOUT_SECONDS
@@ -222,6 +231,8 @@ class RedisEventLog(AsyncContextManagerMixin):
             with anyio.move_on_after(min(remaining, ANSWER_TIMEOUT_SECONDS)):
                 await thread.ready.wait()
                 return
+            if thread.problem:
+                raise StoreUnavailable(STORE, thread.problem)
         raise StoreUnavailable(STORE, NO_NODE if pipeline is None else pipeline.problem)
 
     def _pipeline_for_slot(self, slot: int) -> _NodePipeline | None:
@@ -291,12 +302,10 @@ class RedisEventLog(AsyncContextManagerMixin):
                 pipeline.sender.unavailable = True
         for each in queues:
             for entry in each.entries():
-                entry.resolve(_pending(each.thread_id))
+                entry.resolve(_pending(each.thread_id, pipeline))
 
 
-def _pending(thread_id: ThreadId) -> Receipt:
-    return Receipt(outcome=Outcome.PENDING, thread_id=thread_id, link=LINK, reason=STORE_TIMEOUT)
-
-
-def _refused(thread_id: ThreadId, reason: str) -> Receipt:
-    return Receipt(outcome=Outcome.REFUSED, thread_id=thread_id, link=LINK, reason=reason)
+def _pending(thread_id: ThreadId, pipeline: _NodePipeline | None) -> Receipt:
+    problem = "" if pipeline is None else pipeline.sender.problem or pipeline.node.problem
+    reason = f"{problem or STORE_TIMEOUT}; the event is queued until the store takes it"
+    return Receipt(outcome=Outcome.PENDING, thread_id=thread_id, link=LINK, reason=reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bridgekit.ids import RunId, ThreadId, new_id
-from bridgekit.stores.redis.functions import ADD_ROUTE, CLOSE_ROUTE, GET_ROUTE
+from bridgekit.stores.redis.functions import ADD_ROUTE, CLOSE_ROUTE, GENERATION, GET_ROUTE
 from bridgekit.stores.redis.topology import ClusterTopology
 
 __all__ = ["RedisMappingStore", "RedisUsedTickets"]
@@ -14,17 +14,20 @@ __all__ = ["RedisMappingStore", "RedisUsedTickets"]
 class RedisMappingStore:
     """A `MappingStore` for any number of workers.
 
-    A live run's route is deleted a day after its last use, so that routes of killed workers do not accumulate. A server
-    that evicts keys when its memory is full may delete routes earlier; a warning in the log says so.
+    A live run's route is deleted a day after its last use, so that routes of killed workers do not accumulate.
     """
 
     def __init__(self, topology: ClusterTopology) -> None:
         self._topology = topology
+        self.known: dict[RunId, ThreadId] = {}
+        """The routes of the runs that this worker executes."""
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
         key, slot = self._topology.names.route(run_id)
         stored: bytes = await self._topology.call(slot, "FCALL", ADD_ROUTE, 1, key, thread_id.encode())
-        return ThreadId(stored.decode())
+        if (found := ThreadId(stored.decode())) == thread_id:
+            self.known[run_id] = found
+        return found
 
     async def get(self, run_id: RunId) -> ThreadId | None:
         key, slot = self._topology.names.route(run_id)
@@ -32,6 +35,7 @@ class RedisMappingStore:
         return None if stored is None else ThreadId(stored.decode())
 
     async def expire(self, run_id: RunId, seconds: float) -> None:
+        self.known.pop(run_id, None)
         key, slot = self._topology.names.route(run_id)
         await self._topology.call(slot, "FCALL", CLOSE_ROUTE, 1, key, round(1_000 * seconds))
 
@@ -41,8 +45,20 @@ class RedisUsedTickets:
 
     def __init__(self, topology: ClusterTopology) -> None:
         self._topology = topology
+        self.generation = ""
+
+    async def load(self) -> RedisUsedTickets:
+        """Read the generation. The registry of active runs reads it again whenever it renews its lease."""
+        key, slot = self._topology.names.runs()[2]
+        stored: bytes = await self._topology.call(
+            slot, "FCALL", GENERATION, 1, key, self._topology.synced(slot), new_id()
+        )
+        self.generation = stored.decode()
+        return self
 
     async def mark_used(self, ticket_id: str, seconds: float) -> bool:
+        # A server that does not answer this executes no command later, so that the ticket can be presented again.
+        await self.load()
         key, slot = self._topology.names.ticket(ticket_id)
         # A call that is repeated because its reply was lost recognizes its own mark.
         mark = new_id().encode()

@@ -6,6 +6,7 @@ A batch without a reply is sent again unchanged under the same number, so the se
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +24,23 @@ from bridgekit.stores.redis.topology import (
     Command,
     Node,
     RetryDelay,
+    concerns_key,
     error_message,
 )
 from bridgekit.transport.log import LINK, NO_SUBSCRIBER, Retention
 
-__all__ = ["BACKLOG_BYTES", "BACKLOG_EVENTS", "Backlog", "BatchSender", "Entry", "PublishQueue", "encode_settings"]
+__all__ = [
+    "BACKLOG_BYTES",
+    "BACKLOG_EVENTS",
+    "Backlog",
+    "BatchSender",
+    "Entry",
+    "PublishQueue",
+    "encode_settings",
+    "refused",
+]
+
+_log = logging.getLogger(__name__)
 
 BACKLOG_EVENTS: Final = 10_000
 """Limit on this worker's events that the server has not confirmed."""
@@ -257,7 +270,7 @@ class BatchSender:
         finally:
             for group, reply in zip(groups, replies, strict=True):
                 if isinstance(reply, BaseException):
-                    self.problem = error_message(reply)
+                    self._failed(self.node.problem if self.node.failing.is_set() else error_message(reply))
                     self._topology.refresh()
                     self._retry(group)
                 else:
@@ -266,17 +279,36 @@ class BatchSender:
     def _apply_reply(self, queues: list[PublishQueue], reply: list[Any]) -> None:
         failed = []
         for queue, epoch, last, receivers in zip(queues, reply[0::3], reply[1::3], reply[2::3], strict=True):
-            if receivers < 0:
-                self.problem = epoch.decode()
-                failed.append(queue)
-            else:
+            if receivers >= 0:
                 self._confirm(queue, epoch.decode(), int(last), receivers)
+            elif concerns_key(problem := epoch.decode()):
+                self._refuse(queue, self._topology.key_problem.report(problem, queue.keys.head))
+            else:
+                self._failed(problem)
+                failed.append(queue)
         if len(failed) < len(queues):
-            self.unavailable = False
+            self.unavailable, self.problem = False, ""
             self.confirmed_at = time.monotonic()
             self._backoff.reset()
         if failed:
             self._retry(failed)
+
+    def _failed(self, problem: str) -> None:
+        if problem not in (self.problem, self.node.problem):
+            _log.warning("%s refuses events, which wait: %s", self.node, problem)
+        self.problem = problem
+
+    def _refuse(self, queue: PublishQueue, problem: str) -> None:
+        """Refuse a batch because of its thread's keys. Other threads are not affected."""
+        for entry in queue.batch:
+            entry.resolve(refused(queue.thread_id, problem))
+        self._continue(queue)
+
+    def _continue(self, queue: PublishQueue) -> None:
+        """Send the next batch of the queue, if it has more events."""
+        queue.queued = False
+        if self._backlog.confirm(queue):
+            self._route(queue)
 
     def _confirm(self, queue: PublishQueue, epoch: str, last: int, receivers: int) -> None:
         thread_id, kept = queue.thread_id, self._retention.events > 0
@@ -288,15 +320,18 @@ class BatchSender:
                     link=link, reason=reason,
                 )  # fmt: skip
                 entry.answer.set_result(receipt)
-        queue.queued = False
-        if self._backlog.confirm(queue):
-            self._route(queue)
+        self._continue(queue)
 
     def _retry(self, queues: list[PublishQueue]) -> None:
         """Send these queues again after a pause. Other threads continue, because the problem may not concern them."""
         loop, pause = asyncio.get_running_loop(), self._backoff.next()
         for queue in queues:
             loop.call_later(pause, self._route, queue)
+
+
+def refused(thread_id: ThreadId, reason: str) -> Receipt:
+    """Return the receipt of an event that is not sent."""
+    return Receipt(outcome=Outcome.REFUSED, thread_id=thread_id, link=LINK, reason=reason)
 
 
 def encode_settings(retention: Retention, node: Node) -> bytes:

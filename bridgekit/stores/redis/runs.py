@@ -16,6 +16,7 @@ from bridgekit.errors import StoreUnavailable, unwrap_single_error
 from bridgekit.ids import RunId, new_id
 from bridgekit.mapping import ActiveRun
 from bridgekit.stores.redis.functions import CLOSE_RUN, OPEN_RUN, RENEW_LEASE
+from bridgekit.stores.redis.mapping import RedisUsedTickets
 from bridgekit.stores.redis.topology import ClusterTopology, RetryDelay
 
 __all__ = ["LEASE_SECONDS", "RedisRunRegistry"]
@@ -35,13 +36,15 @@ class RedisRunRegistry(AsyncContextManagerMixin):
     store was unavailable, every worker has a whole lease of time to renew its own before others take its runs over.
     """
 
-    def __init__(self, topology: ClusterTopology) -> None:
+    def __init__(self, topology: ClusterTopology, used_tickets: RedisUsedTickets) -> None:
         self._topology = topology
+        self._used_tickets = used_tickets
         self._worker = new_id()
         self._lease_seconds = LEASE_SECONDS
-        self._runs, self._workers = topology.names.runs()
-        self._open: set[RunId] = set()
-        """The worker's own runs, and those that it took over, until they are closed."""
+        self._runs, self._workers, self._generation = topology.names.runs()
+        self._open: dict[RunId, bytes] = {}
+        """The worker's own runs, and those that it took over, until they are closed, with thread and agent."""
+        self._known_generation = ""
         self._reply_may_be_lost = False
         """Whether a reply with runs that were taken over may have been lost. The next one then lists them again."""
         self._unclosed: set[RunId] = set()
@@ -51,38 +54,42 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         """Since when every renewal was answered."""
         self._lost: list[ActiveRun] = []
         self._found = asyncio.Event()
+        self._takes_over = False
+        """Whether someone waits for lost runs. A process that only publishes leaves them to others."""
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[RedisRunRegistry]:
         with unwrap_single_error():
             async with anyio.create_task_group() as tasks:
+                await self._renew_once(time.monotonic())
                 tasks.start_soon(self._renew_lease)
                 yield self
                 tasks.cancel_scope.cancel()
 
     async def open(self, run: ActiveRun) -> None:
-        rest = msgspec.json.encode((run.thread_id, run.agent_name))
-        self._open.add(run.run_id)
-        await self._call(OPEN_RUN, 2, self._runs.name, self._workers.name, self._worker, run.run_id, rest)
+        self._open[run.run_id] = rest = msgspec.json.encode((run.thread_id, run.agent_name))
+        await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run.run_id, rest)
 
     async def holds(self, run_id: RunId) -> bool:
         # While the lease is fresh, no worker can have taken the run over, and none can until its end event is sent.
         if run_id not in self._open or time.monotonic() - self._renewed_at < self._lease_seconds / 2:
             return True
         try:
+            await self._renew_once(time.monotonic())  # if the store has lost its data, this stores the run again
             stored: bytes | None = await self._topology.call(self._runs.slot, "HGET", self._runs.name, run_id)
         except StoreUnavailable:
             return True
         return stored is not None and stored.startswith(self._worker.encode())
 
     async def close(self, run_id: RunId) -> None:
-        self._open.discard(run_id)
+        self._open.pop(run_id, None)
         try:
             await self._call(CLOSE_RUN, 1, self._runs.name, self._worker, run_id)
         except StoreUnavailable:
             self._unclosed.add(run_id)
 
     async def take_lost(self) -> list[ActiveRun]:
+        self._takes_over = True
         await self._found.wait()
         self._found.clear()
         lost, self._lost = self._lost, []
@@ -90,27 +97,35 @@ class RedisRunRegistry(AsyncContextManagerMixin):
 
     async def _renew_lease(self) -> None:
         while True:
-            began = time.monotonic()
+            await asyncio.sleep(self._lease_seconds / RENEWALS)
             try:
-                await self._renew_once(began)
+                await self._renew_once(time.monotonic())
             except StoreUnavailable:
                 self._answering_since = None
-            await asyncio.sleep(self._lease_seconds / RENEWALS)
 
     async def _renew_once(self, began: float) -> None:
         since = self._answering_since
-        takes_over = since is not None and began - since >= self._lease_seconds
+        takes_over = self._takes_over and since is not None and began - since >= self._lease_seconds
         lease_ms = round(1_000 * self._lease_seconds) if takes_over else 0
         lists_own, self._reply_may_be_lost = self._reply_may_be_lost, True
-        keys = (self._runs.name, self._workers.name)
-        reply = await self._call(RENEW_LEASE, 2, *keys, self._worker, lease_ms, int(lists_own))
+        keys = (self._runs.name, self._workers.name, self._generation.name)
+        synced = self._topology.synced(self._runs.slot)
+        generation, *reply = await self._call(
+            RENEW_LEASE, 3, *keys, self._worker, lease_ms, int(lists_own), synced, new_id()
+        )
+        known, self._known_generation = self._known_generation, generation.decode()
+        self._used_tickets.generation = self._known_generation
+        if known != self._known_generation:
+            # The store has lost its data, or may have. So these runs were not taken over, and are unknown there.
+            for run_id, rest in list(self._open.items()):
+                await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run_id, rest)
         self._renewed_at, self._answering_since = began, since or began
         # A call that took longer may have been repeated.
         self._reply_may_be_lost = time.monotonic() - began >= FIRST_RETRY_SECONDS
         for name, rest in zip(reply[0::2], reply[1::2], strict=True):
             run_id = RunId(name.decode())
             if run_id not in self._open:
-                self._open.add(run_id)
+                self._open[run_id] = rest
                 self._lost.append(ActiveRun(run_id, *msgspec.json.decode(rest)))
                 self._found.set()
         for run_id in list(self._unclosed):

@@ -17,7 +17,14 @@ from bridgekit.errors import StoreUnavailable
 from bridgekit.signals import Cursor
 from bridgekit.stores.redis.delivery import ChannelMessage, LogEntries, ThreadDelivery
 from bridgekit.stores.redis.functions import ThreadKeys
-from bridgekit.stores.redis.topology import CONNECTION_ERRORS, ClusterTopology, Node, RetryDelay, error_message
+from bridgekit.stores.redis.topology import (
+    CONNECTION_ERRORS,
+    ClusterTopology,
+    Node,
+    RetryDelay,
+    concerns_key,
+    error_message,
+)
 from bridgekit.transport.log import LocalSink
 
 __all__ = ["PubSubReader"]
@@ -66,8 +73,8 @@ class PubSubReader:
 
     @property
     def complete(self) -> bool:
-        """Whether no thread is behind."""
-        return not any(thread.behind for thread in self._threads.values())
+        """Whether no thread is behind, except those whose own keys cannot be read."""
+        return not any(thread.behind and not thread.problem for thread in self._threads.values())
 
     def is_subscribed(self, thread: ThreadDelivery) -> bool:
         """Whether this connection, or the next one, subscribes to the thread's channel."""
@@ -224,8 +231,10 @@ class PubSubReader:
                 try:
                     async with self._readers:
                         log = await self._read(thread.keys, thread.position)
+                    thread.problem = ""
                     thread.on_read(log, self._sink())
-                except StoreUnavailable:
+                except StoreUnavailable as error:
+                    thread.problem = error.problem if concerns_key(error.problem) else ""
                     await asyncio.sleep(backoff.next())
         finally:
             self._catching_up.discard(thread)

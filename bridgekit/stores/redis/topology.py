@@ -29,10 +29,18 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from bridgekit.errors import AsyncioRequired, InvalidId, StoreUnavailable, unwrap_single_error
 from bridgekit.stores.redis.functions import SOURCE, KeyNames
+from bridgekit.stores.redis.server_errors import (
+    CONNECTION_ERRORS,
+    KeyProblem,
+    RetryDelay,
+    concerns_key,
+    error_message,
+    key_of,
+)
 
 __all__ = [
-    "CONNECTION_ERRORS", "NO_NODE", "STORE", "ClusterTopology", "Command", "Node", "RetryDelay", "error_message",
-    "parse_url",
+    "CONNECTION_ERRORS", "NO_NODE", "STORE", "ClusterTopology", "Command", "Node", "RetryDelay", "concerns_key",
+    "error_message", "parse_url",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -55,32 +63,12 @@ REQUEST_CONNECTIONS: Final = 4
 REQUEST_COMMANDS: Final = 32
 """Limit on requests in one write."""
 
-CONNECTION_ERRORS: Final = (RedisError, OSError, TimeoutError)
-"""Raised if a command is refused or its connection is lost. In the second case it may have been executed."""
-
 NO_NODE: Final = "no node of the Cluster serves the slot"
 CLOSED: Final = "the connections to the node are closed"
 
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 Command = Sequence[bytes | str | int]
-
-
-class RetryDelay:
-    """Pauses between attempts. Each is twice as long, up to a second, and random, so that workers retry out of step."""
-
-    FIRST_SECONDS: Final = 0.05
-    LONGEST_SECONDS: Final = 1.0
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self._seconds = self.FIRST_SECONDS
-
-    def next(self) -> float:
-        seconds, self._seconds = self._seconds, min(2 * self._seconds, self.LONGEST_SECONDS)
-        return seconds * random.uniform(0.5, 1.0)
 
 
 class Node:
@@ -99,7 +87,8 @@ class Node:
         self.problem = "not connected yet"
         """Why the last command failed."""
         self.scope = anyio.CancelScope()
-        self._warned = False
+        self._was_answering = False
+        """Whether the server has answered at all, so that a failure is not one of the startup."""
         self._on_failure = on_failure
         endpoint = {"path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
         self.client = Redis.from_pool(ConnectionPool(**settings, **endpoint, redis_connect_func=self._on_connect))
@@ -150,6 +139,9 @@ class Node:
         except CONNECTION_ERRORS as error:
             self._failed(error_message(error), started)
             raise
+        if self._was_answering and self.failing.is_set():
+            _log.warning("%s answers again", self)
+        self._was_answering = True
         self.answering.set()
         self.failing.clear()
         if any(isinstance(reply, ResponseError) and _needs_new_connection(reply) for reply in replies):
@@ -157,6 +149,8 @@ class Node:
         return replies
 
     def _failed(self, problem: str, since: float) -> None:
+        if self._was_answering and (self.answering.is_set() or problem != self.problem):
+            _log.warning("%s is unavailable: %s", self, problem)
         self.problem = problem
         if self.answering.is_set():
             self._failing_since = since
@@ -212,11 +206,13 @@ class Node:
         if int(version.partition(".")[0]) < OLDEST_VERSION:
             raise RedisConnectionError(f"its version is {version}; use Redis {OLDEST_VERSION} or newer, or Valkey")
         if info.get("role") != "master":
-            raise RedisConnectionError("it is a replica, which accepts no writes; use the URL of the primary")
-        evicts = info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy") != "noeviction"
-        if evicts and not self._warned:
-            self._warned = True
-            _log.warning("%s may evict routes of live runs when its memory is full: set the policy noeviction", self)
+            problem = "READONLY it is a replica, which accepts no writes; use the URL of the primary"
+            raise RedisConnectionError(problem)
+        if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":
+            problem = f"its maxmemory-policy {policy} may delete logs, routes and used tickets; set it to noeviction"
+            if not self._was_answering:
+                raise RedisConnectionError(problem)
+            _log.warning("%s: %s", self, problem)
         self.is_cluster = info.get("cluster_enabled") == "1"
         settings: Any = None
         # Not every user may read the configuration. If this one may not, assume that writes are not synced.
@@ -245,6 +241,7 @@ class ClusterTopology(AsyncContextManagerMixin):
         self._stale = asyncio.Event()
         self._known = asyncio.Event()
         self._on_change: list[Callable[[], None]] = []
+        self.key_problem = KeyProblem()
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[ClusterTopology]:
@@ -266,6 +263,11 @@ class ClusterTopology(AsyncContextManagerMixin):
         """Return the node that serves the slot in the last known layout, or None."""
         return self._node_by_slot[slot]
 
+    def synced(self, slot: int) -> int:
+        """Return 1 if the node of the slot syncs each write to disk before it replies, and otherwise 0."""
+        node = self.node_for_slot(slot)
+        return int(node is not None and node.syncs_each_write)
+
     def on_change(self, call: Callable[[], None]) -> None:
         """Register a function to call whenever slots have moved or nodes have joined or left."""
         self._on_change.append(call)
@@ -285,6 +287,8 @@ class ClusterTopology(AsyncContextManagerMixin):
                     return await node.request(*command)
                 except CONNECTION_ERRORS as error:
                     problem = error_message(error)
+                    if concerns_key(problem):
+                        raise StoreUnavailable(STORE, self.key_problem.report(problem, key_of(command))) from error
                     self.refresh()
                 await asyncio.sleep(backoff.next())
             raise StoreUnavailable(STORE, NO_NODE)
@@ -374,13 +378,6 @@ def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
         # The message omits the URL, which may contain a password.
         raise InvalidId("url", "must be redis://, rediss:// or unix://, with a host and a port") from None
     return address, settings | prefix
-
-
-def error_message(error: BaseException) -> str:
-    """Return the text of an error, or of the first in a group. It contains no URL, which may contain a password."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error) or type(error).__name__
 
 
 def _resolve(future: asyncio.Future[Any], reply: Any) -> None:

@@ -22,9 +22,9 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from bridgekit.errors import StoreUnavailable, unwrap_single_error
-from bridgekit.stores.sqlite.file import STORE, Synchronous, close_file, fetch, open_file
+from bridgekit.stores.sqlite.file import STORE, StoreFile, Synchronous, error_code
 
-__all__ = ["LOAD_TIMEOUT_SECONDS", "Database", "Pending", "PendingRows", "encode_rows", "open_database"]
+__all__ = ["LOAD_TIMEOUT_SECONDS", "Database", "Pending", "PendingRows", "RowsDamaged", "encode_rows", "open_database"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,12 +33,17 @@ ANSWER_TIMEOUT_SECONDS: Final = 2.0
 LOAD_TIMEOUT_SECONDS: Final = 60.0
 """How long a read during application startup waits for the file."""
 RETRY_SECONDS: Final = 1.0
-"""Time between attempts to write a file that could not be written, if nothing is published meanwhile."""
+"""Time between checks of the file, and attempts to write one that could not be written, if nothing is published."""
 BACKLOG_ROWS: Final = 10_000
 """How many rows of one table may wait for a commit."""
 _PROBE: Final = "UPDATE store SET synchronous = synchronous"
+_CHECK: Final = "SELECT 1"
 
 ResultT = TypeVar("ResultT")
+
+
+class RowsDamaged(StoreUnavailable):
+    """SQLite cannot read some rows, because the file is damaged."""
 
 
 class Pending(Generic[ResultT]):
@@ -93,10 +98,9 @@ class WriteSource(Protocol):
 class Database:
     """An open file. A writer is a WriteSource that calls `notify`; readers call `read`."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, clock: Callable[[], float], answer_timeout_seconds: float
-    ) -> None:
-        self._connection = connection
+    def __init__(self, file: StoreFile, clock: Callable[[], float], answer_timeout_seconds: float) -> None:
+        self.path = file.path
+        self._file = file
         self._thread = anyio.CapacityLimiter(1)
         """A dedicated thread, so that the application's other worker threads do not delay a commit."""
         self._answer_timeout_seconds = answer_timeout_seconds
@@ -109,6 +113,8 @@ class Database:
         """Queries with their parameters. The result is the rows, or an error."""
         self._work = anyio.Event()
         self._busy_since: float | None = None
+        self._now = 0.0
+        """The time of the last transaction. It never decreases, so that the latest commit can be identified."""
         self._problem = ""
         """The error of the last transaction, or empty."""
         self._ended = anyio.Event()
@@ -116,9 +122,9 @@ class Database:
         """Whether new requests are refused. Accepted ones are still written."""
 
     @property
-    def healthy(self) -> bool:
-        """Whether the last transaction was committed and no statement is overdue."""
-        return not (self._problem or self._is_late)
+    def problem(self) -> str:
+        """Why the last transaction was not committed, or a statement is overdue; empty if neither is the case."""
+        return self._problem or ("the disk does not answer in time" if self._is_late else "")
 
     @property
     def _is_late(self) -> bool:
@@ -187,34 +193,36 @@ class Database:
         return await self._answer_read() or wrote
 
     async def _wait_for_work(self) -> None:
-        with anyio.move_on_after(RETRY_SECONDS if self._problem else None):
+        with anyio.move_on_after(RETRY_SECONDS):
             await self._work.wait()
         if not self._work.is_set():
             # An unhealthy server receives no events, so only this probe shows that the file can be written again.
-            await self._commit(_PROBE, ())
+            await self._commit(_PROBE if self._problem else _CHECK, ())
 
     async def _write(self) -> bool:
         """Commit the waiting rows as one transaction. Return False if there are none."""
         batches = [(source, batch) for source in self.sources if (batch := source.next_batch())]
         if not batches:
             return False
-        columns: dict[str, object] = {"now": self.clock()}
+        self._now = max(self._now, self.clock())
+        columns: dict[str, object] = {"now": self._now}
         for _, batch in batches:
             columns.update(batch)
         problem = await self._commit(
             f"INSERT INTO inbox ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
             tuple(columns.values()),
+            self._now if "heads" in columns else 0.0,
         )
         for source, _ in batches:
             source.complete(problem)
         return True
 
-    async def _commit(self, sql: str, parameters: tuple[object, ...]) -> str:
+    async def _commit(self, sql: str, parameters: tuple[object, ...], position: float = 0.0) -> str:
         """Execute a writing statement, and return its error message, or an empty string."""
         problem = ""
         try:
-            await self._execute(sql, parameters)
-        except sqlite3.Error as error:
+            await self._execute(self._file.commit, sql, parameters, position)
+        except (sqlite3.Error, OSError) as error:
             problem = str(error)
         if problem and not self._problem:
             _log.warning("the %s store cannot be written: %s", STORE, problem)
@@ -229,16 +237,17 @@ class Database:
             return False
         request, query = self._reads.popitem(last=False)
         try:
-            request.resolve(await self._execute(*query))
+            request.resolve(await self._execute(self._file.fetch, *query))
         except sqlite3.Error as error:
-            request.resolve(StoreUnavailable(STORE, str(error)))
+            is_damaged = error_code(error) == sqlite3.SQLITE_CORRUPT
+            request.resolve((RowsDamaged if is_damaged else StoreUnavailable)(STORE, str(error)))
         return True
 
-    async def _execute(self, sql: str, parameters: tuple[object, ...]) -> list[Any]:
+    async def _execute(self, execute: Callable[..., list[Any]], *arguments: object) -> list[Any]:
         """Execute a statement as its own transaction."""
         self._busy_since = time.monotonic()
         try:
-            return await to_thread.run_sync(fetch, self._connection, sql, parameters, limiter=self._thread)
+            return await to_thread.run_sync(execute, *arguments, limiter=self._thread)
         finally:
             self._busy_since = None
 
@@ -299,9 +308,9 @@ async def open_database(
 
     Raises StoreInUse or StoreUnusable if that is not possible. At the end of the block, waiting rows are still written.
     """
-    connection = await to_thread.run_sync(open_file, path, synchronous, clock())
+    file = await to_thread.run_sync(StoreFile, path, synchronous, clock())
     try:
-        database = Database(connection, clock, answer_timeout_seconds)
+        database = Database(file, clock, answer_timeout_seconds)
         with unwrap_single_error():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(database.run)
@@ -312,4 +321,4 @@ async def open_database(
                     database.close()
     finally:
         with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(close_file, connection)
+            await to_thread.run_sync(file.close)

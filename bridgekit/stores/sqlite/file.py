@@ -1,21 +1,37 @@
 """The file of a SQLite store: one process opens, locks, checks and closes it.
 
-These functions block, so they run in a worker thread.
+These functions block, so they run in a worker thread. Beside the file is a state file. It shows whether the file is the
+one that was written last, or an older one, such as a restored backup.
 """
 
 from __future__ import annotations
 
 import enum
+import mmap
 import os
 import sqlite3
+import time
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
+
+import msgspec
 
 from bridgekit.errors import StoreInUse, StoreUnusable, UnknownName
 
-__all__ = ["STALE_ROUTE_SECONDS", "STORE", "Synchronous", "close_file", "fetch", "open_file", "parse_synchronous"]
+__all__ = [
+    "STALE_ROUTE_SECONDS",
+    "STORE",
+    "StoreFile",
+    "Synchronous",
+    "checksum",
+    "damaged",
+    "error_code",
+    "identity",
+    "parse_synchronous",
+]
 
 STORE: Final = "SQLite"
 STALE_ROUTE_SECONDS: Final = 86_400.0
@@ -26,9 +42,19 @@ CACHE_KB: Final = 32_768
 _SCHEMA: Final = files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")
 _APPLICATION_ID: Final = 0x62726467
 """Identifies our files by their header. It encodes the letters "brdg"."""
-_VERSION: Final = 3
-_PRIMARY_CODE: Final = 0xFF
-"""The lowest byte of an extended error code of SQLite is the primary error code."""
+_VERSION: Final = 4
+_STATE_BYTES: Final = 64
+CHECK_SECONDS: Final = 1.0
+"""Shortest time between two checks that the file still exists."""
+_ADVICE: Final = {
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: move it away, so that a new one is created, or restore a backup",
+    sqlite3.SQLITE_NOTADB: "it is not a SQLite database, or its header is damaged: move it away or restore a backup",
+    sqlite3.SQLITE_CANTOPEN: "the process needs to write to its folder",
+    sqlite3.SQLITE_READONLY: "the process needs to write to it and to its folder",
+    sqlite3.SQLITE_FULL: "free some space",
+    sqlite3.SQLITE_IOERR: "the disk failed or is full, or the process may not write to the file",
+}
+"""What to do about an error, by its primary code."""
 
 
 class Synchronous(enum.StrEnum):
@@ -54,30 +80,153 @@ def parse_synchronous(value: str) -> Synchronous:
         raise UnknownName("synchronous setting", value, tuple(Synchronous)) from None
 
 
-def fetch(connection: sqlite3.Connection, sql: str, parameters: tuple[object, ...] = ()) -> list[Any]:
-    """Execute a statement and return all of its rows."""
-    return connection.execute(sql, parameters).fetchall()
+def checksum(*values: object) -> int:
+    """Return the checksum of a row that is read at startup. SQLite itself detects no changed value."""
+    return crc32(msgspec.json.encode(values))
 
 
-def open_file(path: Path, synchronous: Synchronous, now: float) -> sqlite3.Connection:
-    """Open the file for this process alone. Raises StoreInUse or StoreUnusable if that is not possible."""
-    try:
-        _create_private(path)
-        # No timeout: a second worker is refused immediately. No isolation level: every statement is a transaction.
-        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+def damaged(path: Path, what: str) -> StoreUnusable:
+    """Return the error for a file that SQLite can read, but whose content has changed."""
+    return StoreUnusable(STORE, str(path), f"{what}; {_ADVICE[sqlite3.SQLITE_CORRUPT]}")
+
+
+class StoreFile:
+    """The file, opened for this process alone, and the state file beside it."""
+
+    def __init__(self, path: Path, synchronous: Synchronous, now: float) -> None:
+        """Raises StoreInUse or StoreUnusable if the file cannot be opened. A file that is not ours is not changed."""
+        self.path = path
         try:
-            _acquire_lock(connection, path)
-            _begin_session(connection, synchronous, now)
-        except BaseException:
-            connection.close()
-            raise
-    except OSError as error:
-        raise StoreUnusable(STORE, str(path), error.strerror or str(error)) from error
-    except sqlite3.Error as error:
-        if error.sqlite_errorcode & _PRIMARY_CODE == sqlite3.SQLITE_BUSY:
-            raise StoreInUse(STORE, f"another has {path} open") from error
-        raise StoreUnusable(STORE, str(path), str(error)) from error
-    return connection
+            _create_private(path)
+            self._identity = identity(path)
+            # No timeout: a second worker is refused immediately. No isolation level: a statement is a transaction.
+            self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            try:
+                self._acquire_lock()
+                self._begin_session(synchronous, now)
+            except BaseException:
+                self._connection.close()
+                raise
+        except OSError as error:
+            raise StoreUnusable(STORE, str(path), error.strerror or str(error)) from error
+        except sqlite3.Error as error:
+            code = error_code(error)
+            if code == sqlite3.SQLITE_BUSY:
+                raise StoreInUse(STORE, f"another has {path} open") from error
+            raise StoreUnusable(STORE, str(path), "; ".join(filter(None, (str(error), _ADVICE.get(code))))) from error
+        self._inodes = self._read_inodes()
+        self._checked_at = 0.0
+
+    def fetch(self, sql: str, parameters: tuple[object, ...] = ()) -> list[Any]:
+        """Execute a statement and return all of its rows."""
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except UnicodeError as error:
+            # Python's module reports damaged text in this way.
+            corrupt = sqlite3.DatabaseError(str(error))
+            corrupt.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise corrupt from error
+
+    def commit(self, sql: str, parameters: tuple[object, ...], position: float) -> list[Any]:
+        """Execute a writing statement. `position` is the time that it writes to threads, or 0."""
+        if (now := time.monotonic()) - self._checked_at >= CHECK_SECONDS:
+            if self._read_inodes() != self._inodes:
+                # What is written to a deleted file is lost when the process ends.
+                raise sqlite3.OperationalError(f"{self.path}* was deleted, moved or replaced; restart the application")
+            self._checked_at = now
+        rows = self.fetch(sql, parameters)
+        if position:
+            self._write_state(f"open {position!r}")
+        return rows
+
+    def close(self) -> None:
+        """Close the file, so that a later power loss loses nothing of it."""
+        with suppress(sqlite3.Error):
+            self.fetch("PRAGMA synchronous=FULL")
+            self.fetch("UPDATE store SET boot = NULL")
+            self.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
+        # Closing copies the write-ahead log into the file. On a full disk the data stays in the log.
+        with suppress(sqlite3.Error):
+            self._connection.close()
+        with suppress(OSError):
+            self._write_state(f"closed {identity(self.path)}")
+            self._state.flush()
+        self._state.close()
+
+    def _read_inodes(self) -> list[int | None]:
+        return [_inode(f"{self.path}{suffix}") for suffix in ("", "-wal", "-state")]
+
+    def _open_state(self) -> mmap.mmap:
+        """Map the state file to memory: a call to write it would release the interpreter's lock in each commit."""
+        descriptor = os.open(f"{self.path}-state", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, b" " * _STATE_BYTES)  # reserve the space: writing to memory reports no full disk
+            return mmap.mmap(descriptor, _STATE_BYTES)
+        finally:
+            os.close(descriptor)
+
+    def _write_state(self, text: str) -> None:
+        self._state[:] = text.ljust(_STATE_BYTES).encode()
+
+    def _acquire_lock(self) -> None:
+        """Lock the file against every other connection, check that it is ours and not damaged, and create the tables
+        if it is new."""
+        # Set before the first read, so that the index of the write-ahead log stays in memory and the lock is kept.
+        self.fetch("PRAGMA locking_mode=EXCLUSIVE")
+        application_id, version = self._value("PRAGMA application_id"), self._value("PRAGMA user_version")
+        is_new = (application_id, version, self._value("SELECT count(*) FROM sqlite_master")) == (0, 0, 0)
+        if not is_new and application_id != _APPLICATION_ID:
+            self._refuse("the file is not a store of bridgekit; choose another path")
+        if not is_new and version != _VERSION:
+            self._refuse(f"it is of version {version}, but this release needs version {_VERSION}; choose another path")
+        journal_mode = self._value("PRAGMA journal_mode=WAL")
+        if journal_mode != "wal":
+            self._refuse(f"it cannot have a write-ahead log ({journal_mode=}); choose a local disk")
+        self.fetch("PRAGMA synchronous=FULL")
+        if is_new:
+            self._connection.executescript(_SCHEMA)
+        elif (problem := self._value("PRAGMA quick_check(1)")) != "ok":
+            raise damaged(self.path, " ".join(problem.split()))
+
+    def _begin_session(self, synchronous: Synchronous, now: float) -> None:
+        """Record which boot has the file open, after all earlier writes are safe on the disk."""
+        boot = _boot_id()
+        ((last_boot, last_synchronous),) = self.fetch("SELECT boot, synchronous FROM store")
+        lost_power = last_boot is not None and last_synchronous != Synchronous.FULL and (last_boot != boot or not boot)
+        if lost_power or not self._is_latest():
+            # The latest events may be missing. A client that received them must not mistake new events with the same
+            # numbers for them. The runs in the file may have ended.
+            self._connection.executescript("BEGIN; DELETE FROM events; DELETE FROM threads; DELETE FROM runs; COMMIT")
+        self._state = self._open_state()
+        self._write_state(f"open {self._newest() or 0.0!r}")
+        self.fetch("UPDATE routes SET due = ? WHERE due IS NULL", (now + STALE_ROUTE_SECONDS,))
+        self.fetch("UPDATE store SET boot = ?, synchronous = ?", (boot, synchronous))
+        self.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.fetch(f"PRAGMA synchronous={synchronous}")
+        self.fetch(f"PRAGMA cache_size=-{CACHE_KB}")
+
+    def _is_latest(self) -> bool:
+        """Return whether the file has every commit of which a client may know, according to the state file."""
+        newest = self._newest()
+        with suppress(OSError, ValueError):
+            match Path(f"{self.path}-state").read_text(encoding="ascii").split():
+                case ["closed", *identity]:
+                    return " ".join(identity) == self._identity
+                case ["open", position]:
+                    return (newest or 0.0) >= float(position)
+        return newest is None
+
+    def _newest(self) -> float | None:
+        """Return the time of the last commit that wrote to a thread."""
+        newest: float | None = self._value("SELECT max(used_at) FROM threads")
+        return newest
+
+    def _refuse(self, problem: str) -> None:
+        raise StoreUnusable(STORE, str(self.path), problem)
+
+    def _value(self, sql: str) -> Any:
+        ((value,),) = self.fetch(sql)
+        return value
 
 
 def _create_private(path: Path) -> None:
@@ -86,52 +235,24 @@ def _create_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
-def _acquire_lock(connection: sqlite3.Connection, path: Path) -> None:
-    """Lock the file against every other connection, check that it is ours, and create the tables if it is new."""
-    # Set before the first read, so that the index of the write-ahead log stays in memory and the first lock is kept.
-    fetch(connection, "PRAGMA locking_mode=EXCLUSIVE")
-    application_id = _value(connection, "PRAGMA application_id")
-    version = _value(connection, "PRAGMA user_version")
-    is_new = (application_id, version, _value(connection, "SELECT count(*) FROM sqlite_master")) == (0, 0, 0)
-    if not is_new and application_id != _APPLICATION_ID:
-        raise StoreUnusable(STORE, str(path), "the file is not a store of bridgekit; choose another path")
-    if not is_new and version != _VERSION:
-        problem = f"the file is of version {version}, but this release needs version {_VERSION}; choose another path"
-        raise StoreUnusable(STORE, str(path), problem)
-    journal_mode = _value(connection, "PRAGMA journal_mode=WAL")
-    if journal_mode != "wal":
-        raise StoreUnusable(
-            STORE, str(path), f"it cannot have a write-ahead log ({journal_mode=}); choose a local disk"
-        )
-    fetch(connection, "PRAGMA synchronous=FULL")
-    if is_new:
-        connection.executescript(_SCHEMA)
+def error_code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary error code: the lowest byte of the extended one. 0 for an error of Python's module."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
 
 
-def _begin_session(connection: sqlite3.Connection, synchronous: Synchronous, now: float) -> None:
-    """Record which boot has the file open, after all earlier writes are safe on the disk."""
-    boot = _boot_id()
-    ((last_boot, last_synchronous),) = fetch(connection, "SELECT boot, synchronous FROM store")
-    if last_boot is not None and last_synchronous != Synchronous.FULL and (last_boot != boot or not boot):
-        # The file was not closed, and the machine has rebooted since, so the latest events may be missing. A client
-        # that received them must not mistake new events with the same numbers for them.
-        connection.executescript("BEGIN; DELETE FROM events; DELETE FROM threads; COMMIT")
-    fetch(connection, "UPDATE routes SET due = ? WHERE due IS NULL", (now + STALE_ROUTE_SECONDS,))
-    fetch(connection, "UPDATE store SET boot = ?, synchronous = ?", (boot, synchronous))
-    fetch(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
-    fetch(connection, f"PRAGMA synchronous={synchronous}")
-    fetch(connection, f"PRAGMA cache_size=-{CACHE_KB}")
+def identity(path: Path) -> str:
+    """Return what changes whenever a file is written, restored or moved. Unlike its other times, no program can set
+    ctime back."""
+    status = path.stat()
+    return f"{status.st_ino} {status.st_ctime_ns}"
 
 
-def close_file(connection: sqlite3.Connection) -> None:
-    """Close the file, so that it can be moved and a later power loss loses nothing of it."""
-    with suppress(sqlite3.Error):
-        fetch(connection, "PRAGMA synchronous=FULL")
-        fetch(connection, "UPDATE store SET boot = NULL")
-        fetch(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
-    # Closing copies the write-ahead log into the file. On a full disk the data stays in the log.
-    with suppress(sqlite3.Error):
-        connection.close()
+def _inode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino  # noqa: PTH116  # called at each commit
+    except OSError:
+        return None
 
 
 def _boot_id() -> str:
@@ -139,8 +260,3 @@ def _boot_id() -> str:
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return ""
-
-
-def _value(connection: sqlite3.Connection, sql: str) -> Any:
-    ((value,),) = fetch(connection, sql)
-    return value

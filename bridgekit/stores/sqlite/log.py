@@ -6,16 +6,18 @@ the position of every known thread is kept. Frames are only in the file.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Mapping
 from itertools import chain
 from typing import Any, Final
+from zlib import crc32
 
-from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, decode_frame, encode
+from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
-from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, Pending, encode_rows
-from bridgekit.stores.sqlite.file import STORE
+from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, Pending, RowsDamaged, encode_rows
+from bridgekit.stores.sqlite.file import STORE, checksum, damaged
 from bridgekit.stores.sqlite.thread_log import ThreadLog, count_retained
 from bridgekit.transport.log import (
     DEFAULT_RETENTION,
@@ -31,6 +33,8 @@ from bridgekit.transport.lru_with_pins import PinnedLru, new_epoch
 
 __all__ = ["BATCH_EVENTS", "SqliteEventLog"]
 
+_logger = logging.getLogger(__name__)
+
 BACKLOG_EVENTS: Final = 10_000
 BACKLOG_BYTES: Final = 33_554_432
 """Most events, and bytes of their frames, that are accepted and not yet delivered."""
@@ -43,7 +47,7 @@ EXPIRED_LOGS: Final = 256
 """Most logs that are checked for expiry after one transaction."""
 
 _THREADS: Final = """
-  SELECT number, thread_id, epoch, seq, last, used_at,
+  SELECT number, thread_id, epoch, seq, last, sum, used_at,
     (SELECT first FROM events WHERE thread = number ORDER BY seq LIMIT 1)
   FROM threads ORDER BY used_at, number
 """
@@ -60,11 +64,10 @@ _ORPHANS: Final = """
 """
 """Events of forgotten threads, left if the process ended before it had deleted them."""
 _FRAMES: Final = """
-  SELECT first, min(seq), CAST(group_concat(data, char(10)) AS BLOB)
-  FROM (SELECT first, seq, data FROM events WHERE thread = ? AND seq > ? AND at >= ? ORDER BY seq)
+  SELECT first, min(seq), CAST(group_concat(data, '') AS BLOB), group_concat(sum || ' ' || length(data))
+  FROM (SELECT first, seq, data, sum FROM events WHERE thread = ? AND seq > ? AND at >= ? ORDER BY seq)
 """
-"""All frames in one row: the reading thread would otherwise wait for the interpreter's lock once per row. Frames
-contain no line break."""
+"""All frames in one row: the reading thread would otherwise wait for the interpreter's lock once per row."""
 
 
 class _PendingEvent(Pending[Receipt]):
@@ -131,7 +134,10 @@ class SqliteEventLog:
             self._numbers = max(self._numbers, number)
             self._delete(number, first, last)
         for row in await self._database.read(_THREADS, timeout_seconds=LOAD_TIMEOUT_SECONDS):
-            number, thread_id, epoch, seq, last, used_at, first = row
+            *head, total, used_at, first = row
+            if checksum(*head) != total:
+                raise damaged(self._database.path, f"the position of thread {head[1]!r} was changed")
+            number, thread_id, epoch, seq, last = head
             self._numbers = max(self._numbers, number)
             log = ThreadLog(thread_id, number, epoch, seq, last)
             if first is not None:
@@ -146,7 +152,11 @@ class SqliteEventLog:
 
     @property
     def healthy(self) -> bool:
-        return self._database.healthy
+        return not self._database.problem
+
+    @property
+    def problem(self) -> str:
+        return self._database.problem
 
     def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
         self._sink = sink
@@ -200,16 +210,20 @@ class SqliteEventLog:
     async def _read(self, log: ThreadLog, after: int) -> tuple[int, list[Frame]]:
         """Return the retained frames after a `seq`, and the `seq` from which only lost events are missing."""
         before = self._database.clock() - self.retention.seconds
-        ((first, _, data),) = await self._database.read(_FRAMES, log.number, after, before)
+        try:
+            ((first, _, data, sums),) = await self._database.read(_FRAMES, log.number, after, before)
+        except RowsDamaged as error:
+            _logger.warning("events of thread %s are lost: %s", log.thread_id, error)
+            return after + 1, []
         if data is None:
             return log.last + 1, []
-        frames = [decode_frame(row) for row in data.split(b"\n")]
+        frames = log.decode_frames(data, sums)
         # The file is trimmed slightly later than the log.
         excess = len(frames) - count_retained(frames, self.retention)
         return (frames[excess - 1].seq + 1 if excess else first), frames[excess:]
 
     def next_batch(self) -> Mapping[str, str | bytes]:
-        if not (self._waiting or self._database.healthy):
+        if not self._waiting and self._database.problem:
             return {}
         self._batch, size_bytes = [], 0
         while self._waiting and len(self._batch) < BATCH_EVENTS and size_bytes < BATCH_BYTES:
@@ -220,7 +234,7 @@ class SqliteEventLog:
         for pending in self._batch:
             log, frame = pending.log, pending.frame
             _, last = heads.get(log, (0, log.last))
-            events.append((log.number, frame.seq, last + 1, offset, len(frame.data)))
+            events.append((log.number, frame.seq, last + 1, offset, len(frame.data), crc32(frame.data, log.salt)))
             offset += len(frame.data)
             heads[log] = (frame.seq, frame.seq)
         if not self.retention.events:
@@ -232,10 +246,10 @@ class SqliteEventLog:
             return {}
         return {
             "forgotten": encode_rows(self._forgotten),
-            "heads": encode_rows([(log.number, log.thread_id, log.epoch, *head) for log, head in heads.items()]),
             "events": encode_rows(events),
             "data": b"".join([pending.frame.data for pending in self._batch]),
             "deletions": encode_rows(deletions),
+            **({"heads": encode_rows([_head_row(log, *head) for log, head in heads.items()])} if heads else {}),
         }
 
     def complete(self, problem: str) -> None:
@@ -360,6 +374,11 @@ class SqliteEventLog:
                 break
             deletions.append((number, first, last))
         return deletions
+
+
+def _head_row(log: ThreadLog, seq: int, last: int) -> tuple[object, ...]:
+    head = (log.number, log.thread_id, log.epoch, seq, last)
+    return *head, checksum(*head)
 
 
 def _failed(log: ThreadLog, seq: int, outcome: Outcome, problem: str) -> Receipt:

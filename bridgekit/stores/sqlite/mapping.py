@@ -1,22 +1,32 @@
-"""Routes and used tickets in a SQLite file: after a restart, runs are still known and used tickets are refused."""
+"""Routes and active runs in a SQLite file: after a restart, runs are still known, and those of a killed process end."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
 from bridgekit.errors import StoreUnavailable
 from bridgekit.ids import RunId, ThreadId
+from bridgekit.mapping import ActiveRun
 from bridgekit.mapping.memory import MAX_ROUTES, MemoryMappingStore
 from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, PendingRows
-from bridgekit.transport.used_tickets import MemoryUsedTickets
+from bridgekit.stores.sqlite.file import checksum, damaged
 
-__all__ = ["SqliteMappingStore", "SqliteUsedTickets"]
+__all__ = ["SqliteMappingStore", "SqliteRunRegistry"]
 
-_ROUTES: Final = "SELECT run_id, thread_id, due, closed FROM routes WHERE due > ? ORDER BY due"
-_TICKETS: Final = "SELECT ticket_id, until FROM used_tickets WHERE until > ? ORDER BY until"
+_ROUTES: Final = "SELECT run_id, thread_id, sum, due, closed FROM routes WHERE due > ? ORDER BY due"
+_RUNS: Final = "SELECT run_id, thread_id, agent_name, sum FROM runs"
+
+
+async def _load(database: Database, sql: str, *parameters: object, values: int) -> list[Any]:
+    """Return rows whose first `values` columns have their checksum in the next one."""
+    rows = await database.read(sql, *parameters, timeout_seconds=LOAD_TIMEOUT_SECONDS)
+    for row in rows:
+        if checksum(*row[:values]) != row[values]:
+            raise damaged(database.path, f"the entry of run {row[0]!r} was changed")
+    return rows
 
 
 class SqliteMappingStore:
@@ -29,6 +39,7 @@ class SqliteMappingStore:
         self._database = database
         self._rows = PendingRows(database, "routes")
         self._memory = MemoryMappingStore(database.clock, routes=routes)
+        self.known = self._memory.known
         self._stale: set[RunId] = set()
         """Runs that were live when the file was closed. They expire unless they are registered again."""
         self._adding: dict[RunId, anyio.Event] = {}
@@ -36,8 +47,7 @@ class SqliteMappingStore:
 
     async def load(self) -> SqliteMappingStore:
         """Read the routes in the file. Called before any other method."""
-        rows = await self._database.read(_ROUTES, self._database.clock(), timeout_seconds=LOAD_TIMEOUT_SECONDS)
-        for run_id, thread_id, due, closed in rows:
+        for run_id, thread_id, _, due, closed in await _load(self._database, _ROUTES, self._database.clock(), values=2):
             self._memory.restore(run_id, thread_id, due)
             if not closed:
                 self._stale.add(run_id)
@@ -55,7 +65,7 @@ class SqliteMappingStore:
             return holds
         added = self._adding[run_id] = anyio.Event()
         try:
-            await self._rows.put((run_id, thread_id, None))
+            await self._put(run_id, thread_id, None)
         except BaseException:
             self._memory.restore(run_id, before, due)
             raise
@@ -78,36 +88,45 @@ class SqliteMappingStore:
             # In memory the route expires in any case. If this row is not written, the route is live in the file, and
             # expires like that of a stale run.
             with suppress(StoreUnavailable):
-                await self._rows.put((run_id, thread_id, due))
+                await self._put(run_id, thread_id, due)
+
+    async def _put(self, run_id: RunId, thread_id: ThreadId | None, due: float | None) -> None:
+        await self._rows.put((run_id, thread_id, due, checksum(run_id, thread_id)))
 
 
-class SqliteUsedTickets:
-    """Used tickets in memory, for lookups, and in the file. A ticket is in the file before its first use is
-    confirmed."""
+class SqliteRunRegistry:
+    """Only one process can have the file open. So the runs in it are those of processes that ended before."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._rows = PendingRows(database, "used_tickets")
-        self._memory = MemoryUsedTickets(database.clock)
+        self._rows = PendingRows(database, "runs")
+        self._lost: list[ActiveRun] = []
+        self._unclosed: set[RunId] = set()
+        """Runs that have ended, and are still in the file, because it could not be written."""
 
-    async def load(self) -> SqliteUsedTickets:
-        """Read the tickets in the file. Called before any other method."""
-        rows = await self._database.read(_TICKETS, self._database.clock(), timeout_seconds=LOAD_TIMEOUT_SECONDS)
-        for ticket_id, until in rows:
-            self._memory.add(ticket_id, until)
+    async def load(self) -> SqliteRunRegistry:
+        """Read the runs in the file. Called before any other method."""
+        self._lost = [ActiveRun(*row[:3]) for row in await _load(self._database, _RUNS, values=3)]
         return self
 
-    def __len__(self) -> int:
-        return len(self._memory)
+    async def open(self, run: ActiveRun) -> None:
+        await self._rows.put((*run, checksum(*run)))
 
-    async def mark_used(self, ticket_id: str, seconds: float) -> bool:
-        until = self._database.clock() + seconds
-        if not self._memory.add(ticket_id, until):
-            return False
-        try:
-            await self._rows.put((ticket_id, until))
-        except StoreUnavailable:
-            # No socket was opened with the ticket, so it may be presented again.
-            self._memory.remove(ticket_id)
-            raise
+    async def holds(self, run_id: RunId) -> bool:
         return True
+
+    async def close(self, run_id: RunId) -> None:
+        waiting, self._unclosed = {run_id, *self._unclosed}, set()
+        try:
+            for each in sorted(waiting):
+                with suppress(StoreUnavailable):
+                    await self._rows.put((each, None, None, 0))
+                    waiting.discard(each)
+        finally:
+            self._unclosed |= waiting
+
+    async def take_lost(self) -> list[ActiveRun]:
+        if not self._lost:
+            await anyio.sleep_forever()
+        lost, self._lost = self._lost, []
+        return lost

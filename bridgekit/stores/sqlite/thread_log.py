@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
+from zlib import crc32
 
-from bridgekit.events import Frame
+from bridgekit.events import Frame, decode_frame
 from bridgekit.ids import ThreadId
+from bridgekit.stores.sqlite.file import checksum
 from bridgekit.transport.log import Retention
 from bridgekit.transport.lru_with_pins import ThreadSequence
 
 __all__ = ["Segment", "ThreadLog", "count_retained"]
+
+_logger = logging.getLogger(__name__)
 
 SEGMENTS: Final = 8
 """Approximate number of segments in a full log. Trimming row by row would need as many deletions as insertions."""
@@ -32,13 +37,15 @@ class Segment:
 class ThreadLog(ThreadSequence):
     """One thread's log: which events are numbered, which are committed or lost, and which are in the file."""
 
-    __slots__ = ("last", "number", "rows", "segments", "settled", "size_bytes", "thread_id", "waiting")
+    __slots__ = ("last", "number", "rows", "salt", "segments", "settled", "size_bytes", "thread_id", "waiting")
 
     def __init__(self, thread_id: ThreadId, number: int, epoch: str, seq: int = 0, last: int = 0) -> None:
         super().__init__(epoch, seq)
         self.thread_id = thread_id
         self.number = number
         """Identifies the thread in the file."""
+        self.salt = checksum(number, thread_id)
+        """Start value of the checksums of its frames, so that no frame is taken for one of another thread."""
         self.waiting = 0
         """Number of events that wait for their commit."""
         self.settled = seq
@@ -53,6 +60,20 @@ class ThreadLog(ThreadSequence):
         """Count the rows that are already in the file. Their size is unknown and counted as 0."""
         self.rows = last - first + 1
         self.segments.append(Segment(first, last, self.rows, 0, at, at))
+
+    def decode_frames(self, data: bytes, sums: str) -> list[Frame]:
+        """Split joined frames, of which `sums` has the checksums and sizes. A client sees from the numbers that a
+        damaged one is missing."""
+        frames, start = [], 0
+        for each in sums.split(","):
+            total, size = map(int, each.split(" "))
+            frame = data[start : start + size]
+            start += size
+            if crc32(frame, self.salt) == total:
+                frames.append(decode_frame(frame))
+            else:
+                _logger.warning("an event of thread %s is lost: its row in the file is damaged", self.thread_id)
+        return frames
 
     def append(self, seq: int, size_bytes: int, now: float, retention: Retention) -> None:
         """Count a committed row."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import anyio
 
-__all__ = ["BackendDriver", "LiveClient", "ReceivedMessage", "RequestedRun"]
+__all__ = ["BackendDriver", "ClientGroup", "LiveClient", "LiveThread", "ReceivedMessage", "RequestedRun"]
 
 
 class RequestedRun:
@@ -89,6 +90,31 @@ class LiveClient:
         if event_id:
             self.last_event_id = event_id
         self._on_message(self, message, event)
+
+
+@dataclass
+class ClientGroup:
+    """The clients that receive the same runs: those of one thread, or of all threads of a user."""
+
+    inside: bool
+    """Whether a connection is cut inside a frame."""
+    clients: list[LiveClient] = field(default_factory=list)
+    open_runs: list[RequestedRun] = field(default_factory=list)
+    active_at: float = 0.0
+    """When the latest message arrived, or the model sent something for it."""
+    changed: anyio.Event = field(default_factory=anyio.Event)
+
+    def wake(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
+
+
+class LiveThread(NamedTuple):
+    """One thread of a user."""
+
+    name: str
+    values: dict[str, str]
+    group: ClientGroup
 
 
 class BackendDriver(Protocol):

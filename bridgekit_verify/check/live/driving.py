@@ -46,7 +46,8 @@ class RunRefused(Exception):
 @asynccontextmanager
 async def http_client() -> AsyncIterator[httpx.AsyncClient]:
     """Give a client without limits: hundreds of responses may be open, and a stream may be silent for long."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    # Connections are not kept: the backend may close one at the moment in which the next request is sent on it.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     timeout = httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None, write=ANSWER_TIMEOUT_SECONDS)
     # Cookies are not kept: all users share this client. A file passes them on as values of `@cookie`.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))

@@ -7,14 +7,20 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio
 
-from bridgekit_verify.check.live.clients import BackendDriver, LiveClient, RequestedRun
+from bridgekit_verify.check.live.clients import (
+    BackendDriver,
+    ClientGroup,
+    LiveClient,
+    LiveThread,
+    RequestedRun,
+)
 from bridgekit_verify.check.live.config import Backend
 from bridgekit_verify.check.live.driving import CONNECTION_ERRORS, Requests, RunRefused, reason_of
 from bridgekit_verify.check.live.ledger import CallOutcome, ModelLedger
@@ -42,33 +48,10 @@ NO_END_SECONDS: Final = 1.0
 PIECES_OFFLINE: Final = 3
 """While a client is offline after a cut, the model sends at least so many pieces, unless it is done before."""
 MAX_OFFLINE_SECONDS: Final = 2.0
+SLOW_SECONDS: Final = 2.0
+"""Afterwards it reads as fast as it can: a run of large frames would otherwise not end in time."""
 POLL_SECONDS: Final = 0.05
 NOT_RESUMED: Final = "the check cut the connection, and the file has no [resume]"
-
-
-@dataclass
-class ClientGroup:
-    """The clients that receive the same runs: those of one thread, or of all threads of a user."""
-
-    inside: bool
-    """Whether a connection is cut inside a frame."""
-    clients: list[LiveClient] = field(default_factory=list)
-    open_runs: list[RequestedRun] = field(default_factory=list)
-    active_at: float = 0.0
-    """When the latest message arrived, or the model sent something for it."""
-    changed: anyio.Event = field(default_factory=anyio.Event)
-
-    def wake(self) -> None:
-        self.changed.set()
-        self.changed = anyio.Event()
-
-
-class LiveThread(NamedTuple):
-    """One thread of a user."""
-
-    name: str
-    values: dict[str, str]
-    group: ClientGroup
 
 
 @dataclass
@@ -108,6 +91,8 @@ class LoadSession:
         self._users: list[dict[str, str]] = []
         self._groups: dict[str, ClientGroup] = {}
         self._cuts: dict[str, PlannedCut] = {}
+        self._slow: dict[str, tuple[RunningToxic, float]] = {}
+        """The slow readers, and until when each is slow."""
         self._scope = anyio.CancelScope()
 
     async def run(self, scenarios: tuple[str, ...]) -> None:
@@ -377,7 +362,8 @@ class LoadSession:
         async with proxy(parts.hostname or "127.0.0.1", parts.port or 80) as between:
             client.base_url = between.url("http") + parts.path
             if kind.slow:
-                between.slow_reader(SLOW_BYTES_PER_SECOND)
+                until = time.monotonic() + SLOW_SECONDS
+                self._slow[client.id] = between.slow_reader(SLOW_BYTES_PER_SECOND), until
             if kind.cuts and client is group.clients[0]:
                 self._cuts[client.id] = PlannedCut(between, self._random.randint(*CUT_AFTER), group.inside)
             yield
@@ -393,6 +379,9 @@ class LoadSession:
         cut = self._cuts.get(client.id)
         if cut is not None and group.open_runs:
             cut.count()
+        toxic, until = self._slow.get(client.id, (None, 0.0))
+        if toxic is not None and time.monotonic() > until:
+            toxic.stop()
         group.wake()
         if self._max_frames is not None and len(self.recorder.messages) >= self._max_frames:
             self.limit = f"--max-frames {self._max_frames}"

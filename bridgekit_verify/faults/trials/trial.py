@@ -188,7 +188,7 @@ async def _tickets(deployment: Deployment, owned: Sequence[OwnedThread]) -> Tick
     threads = MemoryThreadStore()
     for each in owned:
         await threads.claim(each.thread_id, each.user_id)
-    return Tickets(threads, MemoryUsedTickets(), keys=(deployment.key,))
+    return Tickets(threads, MemoryUsedTickets(generation=""), keys=(deployment.key,))
 
 
 async def _ticket(tickets: Tickets, owned: OwnedThread) -> str:

@@ -16,7 +16,7 @@ import msgspec
 from anyio.abc import TaskStatus
 from starlette.applications import Starlette
 
-from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools
+from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app, shut_down
 from bridgekit.chain.link_6_agent import BaseAgent
@@ -28,6 +28,7 @@ from bridgekit.stores import stores_from
 from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits
 from bridgekit.transport.tickets import Tickets
+from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from bridgekit_verify.harness.messages import Ready, read_stdin_lines, send
 from bridgekit_verify.measure.history import EventKey, key_of
 from bridgekit_verify.measure.workload import AGENT
@@ -152,9 +153,9 @@ async def main() -> None:
     lines = read_stdin_lines()
     setup = msgspec.json.decode(await anext(lines), type=WorkerSetup)
     requests: dict[str, RunRequest] = {}
-    threads = MemoryThreadStore()
+    threads = DeclaredOwners()
     for thread_id, user_id in setup.owned:
-        await threads.claim(thread_id, user_id)
+        await threads.owners.claim(thread_id, user_id)
     app = create_app(
         BridgeConfig(
             agents={AGENT: paced_agent(requests)},

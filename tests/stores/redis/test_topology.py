@@ -17,7 +17,7 @@ from anyio import CancelScope
 from anyio.streams.tls import TLSListener
 
 from bridgekit.errors import AsyncioRequired, InvalidId, StoreUnavailable
-from bridgekit.ids import new_id
+from bridgekit.ids import RunId, new_id
 from bridgekit.stores import REDIS_REQUIREMENT, redis_stores
 from bridgekit.stores.redis import topology
 from bridgekit.stores.redis.functions import GET_ROUTE
@@ -180,7 +180,7 @@ async def test_databases_of_one_server_share_no_channel() -> None:
         for path in ("/1", "/2", ""):
             async with ClusterTopology(f"{server.url}{path}") as redis:
                 assert await ping(redis)
-                names.add(redis.names.ticket("x"))
+                names.add(redis.names.route(RunId("x")))
     assert len(names) == 3
 
 
@@ -242,7 +242,7 @@ async def test_cancelled_caller_affects_no_connection_and_no_other_caller() -> N
 async def test_functions_that_were_flushed_are_loaded_again() -> None:
     async with redis_server() as server, ClusterTopology(server.url) as redis:
         await server.ask("FUNCTION", "FLUSH")
-        key, slot = redis.names.ticket("x")
+        key, slot = redis.names.route(RunId("x"))
         assert await redis.call(slot, "FCALL", GET_ROUTE, 1, key) is None
 
 
@@ -252,11 +252,27 @@ async def test_replica_is_refused() -> None:
         assert "replica" in str(await refusal(second.url))
 
 
+EVICTING = [f"{keys}-{order}" for keys in ("allkeys", "volatile") for order in ("lru", "lfu", "random")]
+
+
+@pytest.mark.parametrize("policy", [*EVICTING, "volatile-ttl"])
+async def test_server_that_may_evict_keys_is_refused_at_startup(policy: str) -> None:
+    async with redis_server(settings=(f"maxmemory-policy {policy}",)) as server:
+        error = await refusal(server.url)
+        assert f"its maxmemory-policy {policy} may delete logs, routes and used tickets" in str(error)
+        await server.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        async with ClusterTopology(server.url) as redis:
+            assert await ping(redis)
+
+
 @ANSWERING
-async def test_warning_is_logged_when_the_server_may_evict_keys(caplog: pytest.LogCaptureFixture) -> None:
-    settings = ("maxmemory 100mb", "maxmemory-policy allkeys-lru")
-    async with redis_server(settings=settings) as server, ClusterTopology(server.url):
-        assert caplog.text.count("noeviction") == 1
+async def test_warning_is_logged_when_a_server_may_evict_keys_from_now_on(caplog: pytest.LogCaptureFixture) -> None:
+    async with redis_server() as server, ClusterTopology(server.url) as redis:
+        assert await ping(redis)
+        await server.ask("CONFIG", "SET", "maxmemory-policy", "volatile-ttl")
+        await server.ask("CLIENT", "KILL", "TYPE", "normal")
+        assert await ping(redis)
+        assert "maxmemory-policy volatile-ttl may delete" in caplog.text
 
 
 @ANSWERING
@@ -265,7 +281,7 @@ async def test_cluster_is_found_from_one_of_its_nodes_and_each_key_at_its_node(r
         assert redis.is_cluster
         assert len(list(redis)) == 3
         for number in range(30):
-            key, slot = redis.names.ticket(str(number))
+            key, slot = redis.names.route(RunId(str(number)))
             assert await redis.call(slot, "SET", key, "x") == b"OK"
         await moved(redis_cluster.servers, redis)
 
@@ -275,7 +291,7 @@ async def moved(servers: tuple[RedisServer, ...], redis: ClusterTopology) -> Non
     there = (await servers[1].ask("CLUSTER", "MYID")).strip()
     owner = next(node for node in redis if str(servers[0].port) in repr(node))
     while True:
-        key, slot = redis.names.ticket(new_id())
+        key, slot = redis.names.route(RunId(new_id()))
         if slot in owner.slots and await servers[0].ask("CLUSTER", "COUNTKEYSINSLOT", str(slot)) == "0":
             break
     changed = anyio.Event()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from bridgekit.events import Outcome, Receipt
+from bridgekit.events import Outcome
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.stores.redis.log import ANSWER_TIMEOUT_SECONDS
@@ -17,7 +17,6 @@ from tests.stores.redis.workers import (
     publish,
     publish_and_wait,
     redis_worker,
-    until_server_replies,
 )
 
 pytestmark = pytest.mark.slow
@@ -122,25 +121,6 @@ async def test_events_wait_until_the_server_has_memory_again() -> None:
         await worker.sink.until_delivered(2)
         await worker.until_healthy()
         assert worker.sink.texts() == ["a", "b"]
-
-
-async def test_error_of_one_thread_delays_no_event_of_another() -> None:
-    async with redis_server() as server, redis_worker(server.url) as worker:
-        await server.ask("SADD", worker.topology.names.thread(OTHER).head.decode(), "foreign")
-        stuck: list[Receipt] = []
-
-        async def publish_what_is_not_taken() -> None:
-            stuck.extend(await publish_and_wait(worker, "stuck", thread_id=OTHER))
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(publish_what_is_not_taken)
-            await anyio.wait_all_tasks_blocked()
-            receipts = await publish(worker, *range(20))
-        receipts += await publish(worker, "afterwards")
-        assert [receipt.outcome for receipt in stuck] == [Outcome.PENDING]
-        assert {receipt.outcome for receipt in receipts} == {Outcome.NO_SUBSCRIBER}
-        await server.ask("DEL", worker.topology.names.thread(OTHER).head.decode())
-        await until_server_replies(server, ("XLEN", worker.topology.names.thread(OTHER).log.decode()), "1")
 
 
 async def test_stopping_worker_waits_a_limited_time_for_an_unavailable_server(

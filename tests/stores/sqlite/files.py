@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from bridgekit.stores.sqlite.file import identity
+
 
 class Clock:
     """Seconds since 1970; a test advances `now`."""
@@ -25,14 +27,22 @@ def query(path: Path, sql: str) -> list[Any]:
 
 
 def run_script(path: Path, script: str) -> None:
-    """Change the file from another connection."""
+    """Change the file from another connection, unnoticed: otherwise, the store takes it for a restored backup."""
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)
+    hide_change(path)
+
+
+def hide_change(path: Path) -> None:
+    """Let the state file describe the file as it is now."""
+    state = Path(f"{path}-state")
+    if state.exists() and state.read_text().startswith("closed"):
+        state.write_text(f"closed {identity(path)}")
 
 
 def snapshot(path: Path) -> Path:
     """Copy an open file with its write-ahead log, as it would remain if its process were killed now."""
     copy = path.with_name("image.db")
-    for suffix in ("", "-wal"):
+    for suffix in ("", "-wal", "-state"):
         shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
     return copy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import stat
 import sys
 import time
@@ -66,7 +65,7 @@ async def test_second_connection_is_refused_at_once_and_the_first_is_not_disturb
             assert str(path) in str(refused.value)
             took.append(time.monotonic() - began)
         assert min(took) < 3, "by itself SQLite would wait for 5 s"
-        assert await stores.used_tickets.mark_used("ticket", 60)
+        assert await stores.routes.add(RUN, THREAD) == THREAD
     async with sqlite_stores(path)():
         pass
 
@@ -119,7 +118,7 @@ async def test_file_of_another_version_is_refused_and_left_unchanged(path: Path)
         await first.publish(THREAD)
     run_script(path, "PRAGMA user_version = 9")
     before = contents(path.parent)
-    with pytest.raises(StoreUnusable, match="version 9, but this release needs version 3"):
+    with pytest.raises(StoreUnusable, match="version 9, but this release needs version 4"):
         async with sqlite_stores(path)():
             pass
     assert contents(path.parent) == before
@@ -150,11 +149,11 @@ async def test_url_names_the_file_and_its_setting(path: Path, monkeypatch: pytes
     assert query(path.with_name("a store.db"), "SELECT synchronous FROM store") == [("full",)]
 
 
-async def test_file_is_private_and_has_no_companion_files_when_closed(path: Path) -> None:
+async def test_files_are_private_and_the_write_ahead_log_is_removed_when_closed(path: Path) -> None:
     async with worker(path) as open_:
         await open_.publish(THREAD)
-        assert modes(path.parent) == {"store.db": 0o600, "store.db-wal": 0o600}
-    assert modes(path.parent) == {"store.db": 0o600}
+        assert modes(path.parent) == {"store.db": 0o600, "store.db-state": 0o600, "store.db-wal": 0o600}
+    assert modes(path.parent) == {"store.db": 0o600, "store.db-state": 0o600}
     assert query(path, "SELECT boot FROM store") == [(None,)]
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
 
@@ -192,11 +191,13 @@ async def test_new_epoch_begins_when_a_power_loss_may_have_lost_events(
 
 
 @pytest.mark.parametrize("synchronous", ["off", "normal", "full"])
-async def test_closed_file_is_complete_after_a_reboot(path: Path, synchronous: str) -> None:
+async def test_closed_file_is_complete_after_a_reboot(
+    path: Path, synchronous: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with worker(path, synchronous) as first:
         before = await first.publish(THREAD)
-    shutil.copy(path, moved := path.with_name("moved.db"))
-    async with worker(moved, synchronous) as second:
+    monkeypatch.setattr("bridgekit.stores.sqlite.file._boot_id", lambda: "another")
+    async with worker(path, synchronous) as second:
         after = await second.publish(THREAD)
         assert (after.seq, after.epoch) == (2, before.epoch)
 

@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit.errors import MappingFull, StoreUnavailable
 from bridgekit.ids import RunId
-from bridgekit.mapping import RunThreadMappingService
+from bridgekit.mapping import ActiveRun, RunThreadMappingService
 from bridgekit.stores import sqlite_stores
 from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import STALE_ROUTE_SECONDS, Synchronous
@@ -125,4 +125,4 @@ async def test_closed_store_raises_store_unavailable(path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="closed"):
         await stores.routes.add(RUN, THREAD)
     with pytest.raises(StoreUnavailable, match="closed"):
-        await stores.used_tickets.mark_used("ticket", 60)
+        await stores.runs.open(ActiveRun(RUN, THREAD, "researcher"))

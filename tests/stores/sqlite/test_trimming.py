@@ -9,6 +9,7 @@ import pytest
 from bridgekit.events import Outcome
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Cursor, GapReason
+from bridgekit.stores.sqlite.file import checksum
 from bridgekit.transport.log import Retention
 from tests.contract.stores import numbers
 from tests.factories import OTHER, THREAD
@@ -123,8 +124,10 @@ async def test_next_process_trims_what_a_killed_process_had_not(path: Path) -> N
 async def test_long_log_is_trimmed_in_small_steps_and_completely(path: Path) -> None:
     async with worker(path) as busy:
         await busy.publish(OTHER)
-    rows = f"INSERT INTO events SELECT 1, n + 1, n + 1, 0, x'7b7d' FROM ({WORK.format(steps=5_000)})"
-    run_script(path, f"{rows}; UPDATE threads SET seq = 5001, last = 5001")
+    rows = f"INSERT INTO events SELECT 1, n + 1, n + 1, 0, x'7b7d', 0 FROM ({WORK.format(steps=5_000)})"
+    ((*head, _, _),) = query(path, "SELECT number, thread_id, epoch, seq, last FROM threads")
+    position = f"UPDATE threads SET seq = 5001, last = 5001, sum = {checksum(*head, 5_001, 5_001)}"
+    run_script(path, f"{rows}; {position}")
     async with worker(path, Retention(threads=1), Ticking()) as back:
         await back.publish(THREAD)
         assert query(snapshot(path), "SELECT count(*) > 1 FROM events") == [(1,)]

@@ -113,6 +113,15 @@ async def test_cut_ends_connections_between_and_inside_frames_and_clients_resume
     assert broken(result) == set(), result.text
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_slow_reader_receives_large_frames_in_time(tmp_path: Path, kind: str) -> None:
+    backend = tiny_backend(tmp_path, kind).with_env(PADDING="20000")
+    result = await check(backend, Load(users=1, threads=1, runs=1), scenarios=("slow_reader",))
+    assert result.passed, result.text
+    times = [each.read_at for each in result.run.messages if each.read_at is not None]
+    assert max(times) - min(times) > 1.0, "it was not slow"
+
+
 @pytest.mark.parametrize("kind", SOCKETS)
 async def test_both_tabs_receive_every_run(tmp_path: Path, kind: str) -> None:
     result = await check(tiny_backend(tmp_path, kind), Load(users=1, threads=1, runs=2), scenarios=("tabs",))

@@ -17,6 +17,7 @@ from bridgekit.__main__ import main
 from bridgekit_verify.harness.processes import start_process
 from tests.tree import ROOT
 from tests.verify.check.live.tiny_files import KINDS, write_backend
+from tests.verify.check.samples import RECORDINGS
 
 pytestmark = pytest.mark.slow
 FEW = ("--users", "1", "--threads", "1", "--runs", "1", "--scenario", "text")
@@ -112,7 +113,7 @@ def test_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_missing_package_is_one_line_and_recordings_need_none(package: str) -> None:
     code = (
         f"import sys; sys.modules[{package!r}] = None; from bridgekit.__main__ import main; "
-        "print(main(['check', 'tests/verify/check/recordings/good.jsonl']), main(['check', '--backend', 'b.toml']))"
+        f"print(main(['check', {str(RECORDINGS / 'good.jsonl')!r}]), main(['check', '--backend', 'b.toml']))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.splitlines()[-1] == "0 2"

@@ -37,7 +37,7 @@ class TinyBackend:
         self.http = httpx.AsyncClient(trust_env=bool(os.environ.get("TRUST_ENV")), timeout=30)
 
     async def events(self, thread: str, run: str, text: str) -> AsyncIterator[Event]:
-        same = {"run": run, "thread": thread}
+        same = {"run": run, "thread": thread, "padding": "x" * int(os.environ.get("PADDING", "0"))}
         if self.defect != "silent":
             yield {"type": "go", **same}
         if self.defect == "exit":

@@ -1,0 +1,78 @@
+"""Errors of a Redis server: their text, whether they concern the server or a key, and the pauses between attempts."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from redis.exceptions import RedisError
+
+__all__ = ["CONNECTION_ERRORS", "KeyProblem", "RetryDelay", "concerns_key", "error_message", "key_of"]
+
+_log = logging.getLogger(__name__)
+
+CONNECTION_ERRORS: Final = (RedisError, OSError, TimeoutError)
+"""Raised if a command is refused or its connection is lost. In the second case it may have been executed."""
+ANOTHER_FORMAT: Final = "the head of the thread has another format"
+"""The functions' own error for a value that another program has written."""
+REPORT_SECONDS: Final = 60.0
+"""How long `/healthz` shows an error that concerns single keys."""
+
+
+class RetryDelay:
+    """Pauses between attempts. Each is twice as long, up to a second, and random, so that workers retry out of step."""
+
+    FIRST_SECONDS: Final = 0.05
+    LONGEST_SECONDS: Final = 1.0
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._seconds = self.FIRST_SECONDS
+
+    def next(self) -> float:
+        seconds, self._seconds = self._seconds, min(2 * self._seconds, self.LONGEST_SECONDS)
+        return seconds * random.uniform(0.5, 1.0)
+
+
+class KeyProblem:
+    """The error of single keys that was reported last. It is shown for a minute, and logged once as long as it
+    continues."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._reported_at = 0.0
+
+    def __str__(self) -> str:
+        return self._text if time.monotonic() - self._reported_at < REPORT_SECONDS else ""
+
+    def report(self, problem: str, key: bytes | str | int) -> str:
+        """Return the error with its key."""
+        text = f"{problem} ({key.decode() if isinstance(key, bytes) else key})"
+        if text != str(self):
+            _log.warning("%s", text)
+        self._text, self._reported_at = text, time.monotonic()
+        return text
+
+
+def error_message(error: BaseException) -> str:
+    """Return the text of an error, or of the first in a group, with the server's code. It contains no URL, which may
+    contain a password."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    code = getattr(error, "status_code", None)
+    return " ".join(filter(None, (code if code != "ERR" else None, str(error) or type(error).__name__)))
+
+
+def concerns_key(problem: str) -> bool:
+    """Whether an error concerns a key, and not the server: another program's value is stored under it."""
+    return problem.startswith("WRONGTYPE") or ANOTHER_FORMAT in problem
+
+
+def key_of(command: Sequence[bytes | str | int]) -> bytes | str | int:
+    """Return a command's first key. For FCALL, the keys follow the function's name and their number."""
+    return command[3 if command[0] == "FCALL" else 1]

@@ -1,0 +1,21 @@
+"""A thread store for processes that are all told the owners of the threads, so that nothing is lost with one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from bridgekit.chain.collaborators import MemoryThreadStore, ThreadSession
+
+__all__ = ["DeclaredOwners"]
+
+
+class DeclaredOwners:
+    """A session factory over owners in memory. Unlike MemoryThreadStore, it may be used with a durable store."""
+
+    def __init__(self) -> None:
+        self.owners = MemoryThreadStore()
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[ThreadSession]:
+        yield self.owners

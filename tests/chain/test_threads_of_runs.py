@@ -1,0 +1,70 @@
+"""A caller outside the chain cannot publish an event of a known run in another thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, start_application
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.events import Outcome, Receipt
+from bridgekit.stores import in_memory
+from tests.factories import OTHER, RUN, THREAD, emitted
+
+
+def by_an_adapter(bridge: AgentWebSocketBridge) -> Any:
+    adapter = WebSocketBridgeAdapter()
+    adapter.set_websocket_bridge(bridge, RUN, "researcher", thread_id=OTHER)
+    return adapter.emit_thinking("hm")
+
+
+WAYS: dict[str, Callable[[AgentWebSocketBridge], Any]] = {
+    "event": lambda bridge: bridge.notify(emitted(run_id=RUN, thread_id=OTHER)),
+    "event, when room": lambda bridge: bridge.notify_when_room(emitted(run_id=RUN, thread_id=OTHER)),
+    "started": lambda bridge: bridge.notify_agent_started(RUN, "a", thread_id=OTHER),
+    "thinking": lambda bridge: bridge.notify_agent_thinking(RUN, "a", "hm", thread_id=OTHER),
+    "tool": lambda bridge: bridge.notify_tool_executing(RUN, "a", "tool", tool_call_id="1", thread_id=OTHER),
+    "completed": lambda bridge: bridge.notify_agent_completed(RUN, "a", thread_id=OTHER),
+    "error": lambda bridge: bridge.notify_agent_error(RUN, "a", "no", thread_id=OTHER),
+    "progress": lambda bridge: bridge.notify_progress_update(RUN, "a", {}, thread_id=OTHER),
+    "text": lambda bridge: bridge.notify_text_delta(RUN, "a", "x", message_id="m", thread_id=OTHER),
+    "adapter": by_an_adapter,
+}
+
+
+async def started() -> Application:
+    application = await start_application(BridgeConfig(agents={}), in_memory())
+    await application.bridge.mapping.register_mapping(RUN, THREAD)
+    return application
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["live run", "closed run"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_event_of_a_known_run_reaches_no_other_thread(way: str, closed: bool) -> None:
+    application = await started()
+    if closed:
+        await application.bridge.mapping.cleanup_mapping(RUN)
+    receipt: Receipt = await WAYS[way](application.bridge)
+    assert (receipt.outcome, receipt.link) == (Outcome.UNROUTABLE, 9)
+    assert receipt.reason == "the event carries another thread than its run's"
+    assert await application.bridge.hub.retained(OTHER) == ()
+    assert application.counters.lost[9, receipt.reason] == 1
+
+
+async def test_event_of_a_known_run_reaches_its_own_thread() -> None:
+    application = await started()
+    for receipt in (
+        await application.bridge.notify(emitted(run_id=RUN)),
+        await application.bridge.notify(emitted(run_id=RUN, thread_id=None)),
+    ):
+        assert (receipt.thread_id, receipt.kept) == (THREAD, True)
+
+
+async def test_event_of_an_unknown_run_is_published_in_the_thread_that_it_names() -> None:
+    """Another process may execute the run; this one has only the event."""
+    application = await start_application(BridgeConfig(agents={}), in_memory())
+    receipt = await application.bridge.notify(emitted(run_id=RUN, thread_id=OTHER))
+    assert (receipt.thread_id, receipt.kept) == (OTHER, True)
