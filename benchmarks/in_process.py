@@ -17,6 +17,7 @@ from benchmarks.peers.bridgekit_agents import USER, BridgekitStack
 from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
 from benchmarks.workload import AGENT, EVENTS, AgentRun, Wave
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
+from bridgekit.counters import DeliveryCounters
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, encode
 from bridgekit.ids import RunId, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
@@ -40,8 +41,9 @@ MAPPED_THREADS: Final = 1_000
 class IdleScheduler:
     """A write scheduler that never writes, so that frames stay in the outbox."""
 
-    def __init__(self, crowded: CrowdedOutboxes) -> None:
+    def __init__(self, counters: DeliveryCounters, crowded: CrowdedOutboxes) -> None:
         self.limits = OUTBOX_LIMITS
+        self.counters = counters
         self.crowded = crowded
         self.enqueued = 0
         self.quiet = False
@@ -58,9 +60,9 @@ async def start_bridgekit() -> BridgekitStack:
 def attach_subscriber(stack: BridgekitStack, thread_id: str) -> Subscriber:
     """Attach a subscriber that has an outbox but no socket."""
     subscription = Subscription(UserId(USER), ThreadId(thread_id))
-    hub = stack.application.bridge.hub
-    subscriber = Subscriber(subscription, IdleScheduler(hub.crowded))
-    hub.attach(subscriber)
+    bridge = stack.application.bridge
+    subscriber = Subscriber(subscription, IdleScheduler(bridge.counters, bridge.hub.crowded))
+    bridge.hub.attach(subscriber)
     subscriber.start(Replay(Cursor("", 0)))
     return subscriber
 
