@@ -21,7 +21,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bridgekit.chain import LINKS
     from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools, ScriptedModel, ThreadSession
     from bridgekit.chain.context import RunContext, RunResult, current_run
     from bridgekit.chain.link_1_startup import (
@@ -61,7 +60,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
-    "LINKS", "AgentEvent", "AgentWebSocketBridge", "Application", "Authorizer", "BaseAgent", "BridgeConfig",
+    "AgentEvent", "AgentWebSocketBridge", "Application", "Authorizer", "BaseAgent", "BridgeConfig",
     "BridgekitError", "Cursor", "EventClient", "EventType", "Gap", "GapReason", "Handshake", "MemoryThreadStore",
     "OutboxLimits", "Outcome", "OwnerAuthorizer", "Policy", "PythonTools", "Receipt", "ResumingClient", "Retention",
     "RoutedEvent", "RunContext", "RunId", "RunResult", "RunThreadMappingService", "ScriptedModel", "StoreUnavailable",
@@ -76,7 +75,6 @@ __all__ = [
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY_EXPORTS = {
-    "bridgekit.chain": ("LINKS",),
     "bridgekit.chain.collaborators": ("MemoryThreadStore", "PythonTools", "ScriptedModel", "ThreadSession"),
     "bridgekit.chain.context": ("RunContext", "RunResult", "current_run"),
     "bridgekit.chain.link_1_startup": (
@@ -105,7 +103,7 @@ _LAZY_EXPORTS = {
 }  # fmt: skip
 """The module that defines each public name."""
 
-_MOVED = {"VARIANTS": "bridgekit_verify.variants"}
+_MOVED = {"LINKS": "bridgekit_verify.links", "VARIANTS": "bridgekit_verify.variants"}
 """Names that were moved out of this package, and the modules that define them now."""
 
 if not TYPE_CHECKING:  # a type checker reads the imports above; with `__getattr__` it would accept any name

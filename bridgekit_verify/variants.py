@@ -19,18 +19,22 @@ from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.self_check import SOUND_CHECKS, WITHOUT_HANDOVER, WITHOUT_ROUTING, SelfCheck
+from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck, check_delivery, check_handover, check_routing
 from bridgekit.errors import UnknownName
-from bridgekit.ids import EmbeddedRunIds, HexSource, OpaqueRunIds, RunIdScheme, SignedRunIds
+from bridgekit.ids import HexSource, RunIdScheme, SignedRunIds
 from bridgekit.mapping import MappingStore, RunThreadMappingService
-from bridgekit.resolution import FirstOf, MappingLookup, ReportParser, Resolver
+from bridgekit.resolution import MappingLookup, Resolver
 from bridgekit.stores import MEMORY, StoreFactory
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog
 from bridgekit_verify import as_committed
+from bridgekit_verify.audited_routing import EmbeddedRunIds, FirstOf, OpaqueRunIds, ReportParser
 
-__all__ = ["BROKEN", "FIXES", "SOUND", "VARIANTS", "Fix", "Variant", "variant"]
+__all__ = ["BROKEN", "FIXES", "SOUND", "VARIANTS", "WITHOUT_HANDOVER", "WITHOUT_ROUTING", "Fix", "Variant", "variant"]
+
+WITHOUT_ROUTING: Final[tuple[SelfCheck, ...]] = (check_handover, check_delivery)
+WITHOUT_HANDOVER: Final[tuple[SelfCheck, ...]] = (check_delivery, check_routing)
 
 
 def _signed_run_ids(hex_source: HexSource) -> RunIdScheme:

@@ -13,6 +13,7 @@ from http import HTTPStatus
 
 import anyio
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -123,6 +124,25 @@ async def _failing(app: Starlette) -> AsyncIterator[None]:
 
 
 failing = Starlette(lifespan=_failing)
+
+
+async def http_only(scope: Scope, receive: Receive, send: Send) -> None:
+    """A plain ASGI application that supports no lifespan."""
+    assert scope["type"] == "http"
+
+
+async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+    """A plain ASGI application that ignores the lifespan."""
+
+
+async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+    """A plain ASGI application with a lifespan of its own."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+
+
+wrapped_bare = CORSMiddleware(bare)
 
 
 async def refusing(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""bridgekit's native edge, with the defaults: the events of one event-loop iteration are batched in one write."""
+"""bridgekit's native edge with the defaults: the events of an event-loop iteration are batched into one write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bridgekit with logs in Redis Streams: agents in one process, and sockets on the native edge in another."""
+"""bridgekit with logs in Redis Streams: agents in one process, sockets on the native edge in another process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def serve(context: StackContext) -> AbstractAsyncContextManager[BridgekitStack]:
 @asynccontextmanager
 async def serve_on(context: StackContext, edge: str) -> AsyncIterator[BridgekitStack]:
     """Run the stack with this edge for the sockets."""
-    # An application's database knows the owners of threads. Here each process creates the same threads.
+    # A real application stores the owners of threads in a database. Here, each process creates the same threads.
     threads = DeclaredOwners()
     config = BridgeConfig(
         agents={}, db_session_factory=threads, authorizer=OwnerAuthorizer, stores=redis_stores(context.broker)

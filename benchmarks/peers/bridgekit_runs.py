@@ -20,7 +20,7 @@ __all__ = ["serve"]
 
 
 class _ScriptedAgent(BaseAgent):
-    """Emits the events of the run's script between start and end, which the core emits."""
+    """Emits the events of the run's script. The core emits the start before them and the end after them."""
 
     scripts: dict[str, tuple[Sequence[EventBody], bool]] = {}  # noqa: RUF012  # the registry creates the agents
 

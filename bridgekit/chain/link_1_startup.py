@@ -47,6 +47,7 @@ from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS, ConnectionReg
 from bridgekit.transport.graceful_shutdown import drain_on_shutdown
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog
+from bridgekit.transport.metrics import counters_shared
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
 from bridgekit.transport.single_worker_lock import single_worker_lock
 from bridgekit.transport.tickets import Tickets
@@ -262,7 +263,12 @@ def lifespan(
             app.state.agent_websocket_bridge = application.bridge
             app.state.bridgekit_connections = edge
             shutting_down = partial(shut_down, application, edge)
-            async with edge, lost_runs_ended(application.bridge), drain_on_shutdown(shutting_down):
+            async with (
+                edge,
+                counters_shared(application.counters, edge.hub),
+                lost_runs_ended(application.bridge),
+                drain_on_shutdown(shutting_down),
+            ):
                 yield
 
     return running
@@ -288,7 +294,7 @@ async def shut_down(application: Application, edge: ConnectionRegistry) -> None:
     """
     edge.stop_accepting()
     await application.supervisor.close(seconds=application.config.runs_seconds)
-    await edge.close(seconds=application.config.drain_seconds)
+    await edge.drain(seconds=application.config.drain_seconds)
 
 
 def create_app(config: BridgeConfig, *, start: ApplicationFactory = start_application) -> Starlette:

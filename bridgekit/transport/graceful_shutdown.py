@@ -42,8 +42,6 @@ Handler = Callable[[int, FrameType | None], Any]
 
 _installed: Final[dict[int, Handler]] = {}
 """The signal handlers that are installed in this process, by signal number."""
-
-
 _blocked: Final = threading.local()
 """The signal mask of a thread that forks, from before the fork."""
 

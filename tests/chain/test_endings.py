@@ -16,8 +16,8 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.error_text import ERROR_BYTES
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_6_agent import BaseAgent
-from bridgekit.chain.link_7_8_adapter import RUN_ENDED
 from bridgekit.chain.self_check import ProbeConnection
+from bridgekit.counters import RUN_ENDED
 from bridgekit.errors import AgentExited, BridgekitError, FrameTooLarge, PayloadError
 from bridgekit.events import END_EVENTS, AgentEvent, EventType, Outcome, Receipt
 from bridgekit.ids import ThreadId

@@ -67,7 +67,8 @@ class RestartableServer:
     async def stop(self, *, drain: bool = True) -> None:
         """Stop the server, with or without draining its sockets."""
         if drain:
-            await self.app.state.bridgekit_connections.close()
+            self.app.state.bridgekit_connections.stop_accepting()
+            await self.app.state.bridgekit_connections.drain()
         self._stop.set()
         await self._stopped.wait()
 

@@ -43,13 +43,14 @@ async def test_coalesced_thoughts_are_sent_as_gaps_and_other_events_are_delivere
         for _ in range(2):
             assert [(await site.publish(type=each))[0].sockets for each in (TOOL, THOUGHT, PROGRESS)] == [1, 1, 1]
         assert [receipt.sockets for receipt in await site.publish(3, type=THOUGHT)] == [1, 1, 1]
+        assert (site.counters.coalesced, site.counters.gaps) == (5, {})
         browser.resume_reading()
         await anyio.wait_all_tasks_blocked()
+        assert site.counters.gaps == {"coalesced": 3}
     assert browser.gaps == [(3, 4, "coalesced"), (6, 6, "coalesced"), (8, 9, "coalesced")]
     assert [frame.get("seq", "gap") for frame in browser.frames] == [1, 2, "gap", 5, "gap", 7, "gap", 10]
     assert browser.close is None
-    assert site.counters.coalesced == 5
-    assert site.counters.gaps == {"coalesced": 3}
+    assert (site.counters.coalesced, site.counters.gaps) == (5, {"coalesced": 3})
     assert site.counters.unwritten == {}
 
 
