@@ -75,6 +75,8 @@ class Replay(NamedTuple):
     that the log retains of it."""
     expired: Gap | None = None
     """A gap at the start of a new epoch, for events that the log no longer retains."""
+    last: int = 0
+    """The last `seq` that the replay covers, if a store may have lost events: those after the frames are lost."""
 
     @property
     def gaps(self) -> list[Gap]:
@@ -174,8 +176,8 @@ def replay_after_restart(thread_id: ThreadId, head: Cursor, retained: Sequence[F
     start = Cursor(head.epoch, retained[0].seq - 1 if retained else head.seq)
     expired = _gap(thread_id, Cursor(head.epoch, 0), start.seq, GapReason.EXPIRED) if start.seq else None
     if after == START:
-        return Replay(start, tuple(retained), expired)
-    return Replay(start, tuple(retained), _gap(thread_id, after, None, GapReason.RESTARTED), expired)
+        return Replay(start, tuple(retained), expired, last=head.seq)
+    return Replay(start, tuple(retained), _gap(thread_id, after, None, GapReason.RESTARTED), expired, head.seq)
 
 
 def _gap(thread_id: ThreadId, after: Cursor, last: int | None, reason: GapReason) -> Gap:

@@ -205,6 +205,9 @@ class Subscriber:
         self._epoch, self._last_sent_seq = replay.cursor
         first = [encode_signal(Subscribed(self.thread_id, *replay.cursor)), *map(encode_signal, replay.gaps)]
         first += self._with_gaps(replay.frames, self._queue)
+        if replay.last > self._last_sent_seq:
+            first += self._gaps(self._last_sent_seq + 1, replay.last, self._queue)
+            self._last_sent_seq = replay.last
         waiting = self._waiting if self._queue is None else self._queue
         self._take_frames(sum([frame.seq <= self._last_sent_seq for frame in waiting]))
         self._last_seq = max(self._last_seq, self._last_sent_seq)

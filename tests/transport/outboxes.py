@@ -45,8 +45,10 @@ class Box(Subscriber):
     def put_all(self, *frames: Frame) -> list[bool]:
         return [self.put(each) for each in frames]
 
-    def started(self, seq: int = 0, *frames: Frame, gap: Gap | None = None, expired: Gap | None = None) -> list[str]:
-        return received(self.start(Replay(Cursor(EPOCH, seq), frames, gap, expired)))
+    def started(
+        self, seq: int = 0, *frames: Frame, gap: Gap | None = None, expired: Gap | None = None, last: int = 0
+    ) -> list[str]:
+        return received(self.start(Replay(Cursor(EPOCH, seq), frames, gap, expired, last)))
 
     def taken(self, limit: int = 1_000_000) -> list[str]:
         """Return the next messages in short form."""

@@ -264,6 +264,14 @@ def test_skipped_number_is_sent_as_a_gap_before_the_next_event() -> None:
     assert box.counters.gaps == {GapReason.LOST: 2}
 
 
+def test_lost_end_of_a_replay_is_sent_as_a_gap_at_once() -> None:
+    """No later event may follow: the lost one may be the last of its run."""
+    box = Box()
+    box.put_all(tool(4), tool(5))
+    assert box.started(0, tool(1), tool(2), last=4) == ["subscribed 0", "1", "2", "3-4 lost"]
+    assert box.taken() == ["5"]
+
+
 def test_coalesced_and_lost_numbers_are_sent_as_separate_gaps() -> None:
     box = Box(events=3)
     box.started()

@@ -103,7 +103,7 @@ class LogEntries(NamedTuple):
         if not same_epoch(head, after):
             return replay_after_restart(thread_id, head, self.frames, after)
         if self.frames and self.oldest <= first:
-            return Replay(after, self.frames)
+            return Replay(after, self.frames, last=head.seq)
         reason = GapReason.EXPIRED if self.oldest > first else GapReason.LOST
         return Replay(head, gap=Gap(thread_id=thread_id, epoch=head.epoch, first=first, last=head.seq, reason=reason))
 

@@ -109,6 +109,8 @@ class StoreFile:
                 raise
         except OSError as error:
             raise StoreUnusable(STORE, str(path), error.strerror or str(error)) from error
+        except ValueError as error:  # a table has no row, or several
+            raise damaged(path, str(error)) from error
         except sqlite3.Error as error:
             code = error_code(error)
             if code == sqlite3.SQLITE_BUSY:

@@ -64,8 +64,11 @@ _ORPHANS: Final = """
 """
 """Events of forgotten threads, left if the process ended before it had deleted them."""
 _FRAMES: Final = """
-  SELECT first, min(seq), CAST(group_concat(data, '') AS BLOB), group_concat(sum || ' ' || length(data))
-  FROM (SELECT first, seq, data, sum FROM events WHERE thread = ? AND seq > ? AND at >= ? ORDER BY seq)
+  SELECT first, min(seq), CAST(group_concat(data, '') AS BLOB), group_concat(sum || ' ' || size)
+  FROM (
+    SELECT first, seq, data, CAST(sum AS INTEGER) AS sum, length(CAST(data AS BLOB)) AS size
+    FROM events WHERE thread = ? AND seq > ? AND at >= ? ORDER BY seq
+  )
 """
 """All frames in one row: the reading thread would otherwise wait for the interpreter's lock once per row."""
 
@@ -201,8 +204,8 @@ class SqliteEventLog:
             return replay_after_restart(thread_id, head, frames, after)
         first, frames = await self._read(log, after.seq)
         if frames and first <= after.seq + 1:
-            # If events between the frames were lost, the client detects that from their numbers.
-            return Replay(after, tuple(frames))
+            # If events between or after the frames were lost, the client gets gaps for them.
+            return Replay(after, tuple(frames), last=head.seq)
         reason = GapReason.LOST if first <= after.seq + 1 else GapReason.EXPIRED
         gap = Gap(thread_id=thread_id, epoch=log.epoch, first=after.seq + 1, last=head.seq, reason=reason)
         return Replay(head, gap=gap)

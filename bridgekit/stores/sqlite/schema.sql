@@ -1,5 +1,5 @@
 -- One application's thread logs, routes and active runs. Times are in seconds since 1970. A `sum` is a checksum of the
--- row's other values, without its times.
+-- row's other values, without its times. The checks of types are repeated when the file is opened.
 
 BEGIN IMMEDIATE;
 
@@ -17,15 +17,15 @@ CREATE TABLE threads (
   epoch TEXT NOT NULL,
   seq INTEGER NOT NULL,         -- the last number that was assigned
   last INTEGER NOT NULL,        -- the last event that was stored; the events after it were lost
-  used_at REAL NOT NULL,
+  used_at REAL NOT NULL CHECK (typeof(used_at) = 'real'),
   sum INTEGER NOT NULL
 );
 
 CREATE TABLE events (
-  thread INTEGER NOT NULL,
-  seq INTEGER NOT NULL,
-  first INTEGER NOT NULL,       -- events `first` to `seq - 1` were lost; `seq` if there are none
-  at REAL NOT NULL,
+  thread INTEGER NOT NULL CHECK (typeof(thread) = 'integer'),
+  seq INTEGER NOT NULL CHECK (typeof(seq) = 'integer'),
+  first INTEGER NOT NULL CHECK (typeof(first) = 'integer'), -- events `first` to `seq - 1` were lost; `seq` if there are none
+  at REAL NOT NULL CHECK (typeof(at) = 'real'),
   data BLOB NOT NULL,           -- the frame
   sum INTEGER NOT NULL,
   PRIMARY KEY (thread, seq)
@@ -34,7 +34,7 @@ CREATE TABLE events (
 CREATE TABLE routes (
   run_id TEXT PRIMARY KEY,
   thread_id TEXT NOT NULL,
-  due REAL,                     -- when the route is deleted; NULL for a live run
+  due REAL CHECK (typeof(due) IN ('real', 'null')), -- when the route is deleted; NULL for a live run
   closed INTEGER NOT NULL,      -- whether the run has ended
   sum INTEGER NOT NULL
 ) WITHOUT ROWID;

@@ -282,6 +282,7 @@ def test_replay_depends_on_the_retained_entries(
     assert [each.seq for each in replay.frames] == numbers
     if gap is None:
         assert (replay.cursor, replay.gap) == (Cursor(EPOCH, after), None)
+        assert not entries or replay.last == head.seq, "what is lost at the end is a gap"
     else:
         first, to, reason = gap
         assert replay == Replay(head, gap=Gap(thread_id=THREAD, epoch=EPOCH, first=first, last=to, reason=reason))

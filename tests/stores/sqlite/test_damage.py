@@ -169,6 +169,59 @@ async def test_damaged_event_is_a_gap_and_later_events_arrive(path: Path, caplog
     assert "its row in the file is damaged" in caplog.text
 
 
+RUINED = {
+    "checksum of another type": "UPDATE events SET sum = 'x' WHERE seq = 3",
+    "checksum that is no integer": "UPDATE events SET sum = 1.5 WHERE seq = 3",
+    "checksum with a separator": "UPDATE events SET sum = '1,2 3' WHERE seq = 3",
+    "empty": "UPDATE events SET data = x'' WHERE seq = 3",
+    "text": "UPDATE events SET data = CAST(data AS TEXT) || 'é' WHERE seq = 3",
+    "number": "UPDATE events SET data = 5 WHERE seq = 3",
+    "deleted": "DELETE FROM events WHERE seq = 3",
+}
+
+
+@pytest.mark.parametrize("ruin", RUINED)
+async def test_row_that_is_no_event_is_a_gap_also_at_the_end(path: Path, ruin: str) -> None:
+    async with worker(path) as busy:
+        begun = await busy.join(THREAD)
+        for number in range(5):
+            await busy.publish(THREAD, number)
+    run_script(path, RUINED[ruin])
+    hide_change(path)
+    async with worker(path) as back:
+        replay = await back.join(THREAD, begun.cursor)
+        assert (numbers(replay.frames), replay.last) == ([1, 2, 4, 5], 5)
+    run_script(path, RUINED[ruin].replace("3", "5"))
+    hide_change(path)
+    async with worker(path) as back:
+        replay = await back.join(THREAD, begun.cursor)
+        assert (numbers(replay.frames), replay.last) == ([1, 2, 4], 5), "the client gets a gap for the last event"
+
+
+WRONG_TYPES = {
+    "thread of an event": "UPDATE events SET thread = 'x'",
+    "number of an event": "UPDATE events SET seq = 'x'",
+    "first of an event": "UPDATE events SET first = 'x'",
+    "time of an event": "UPDATE events SET at = 'x'",
+    "time of a thread": "UPDATE threads SET used_at = 'x'",
+    "time of a route": "UPDATE routes SET due = 'x'",
+    "no session": "DELETE FROM store",
+    "two sessions": "INSERT INTO store SELECT * FROM store",
+}
+
+
+@pytest.mark.parametrize("change", WRONG_TYPES)
+async def test_value_of_a_wrong_type_is_refused_at_startup(path: Path, change: str) -> None:
+    async with sqlite_stores(path)() as stores:
+        await Worker(stores.log).publish(THREAD)
+        await stores.routes.add(RunId("run_1"), THREAD)
+    run_script(path, f"PRAGMA ignore_check_constraints = 1; {WRONG_TYPES[change]}")
+    hide_change(path)
+    with pytest.raises(StoreUnusable, match="the file is damaged: move it away"):
+        async with worker(path):
+            pass
+
+
 CHANGES = {
     "seq of a thread": "UPDATE threads SET seq = seq - 1, last = last - 1",
     "epoch of a thread": "UPDATE threads SET epoch = 'f' || substr(epoch, 2) || 'f'",
