@@ -232,7 +232,7 @@ AGENTS_OF_SLOW_CLIENT = 128
 async def test_agents_that_emit_at_once_wait_for_a_client_that_reads_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Emitting one event in each iteration of the event loop is not enough: agents must wait until there is room.
 
-    With so small a receive buffer, TCP may probe a closed window only after more than the ticks that make a client slow.
+    With so small a receive buffer, TCP may probe a closed window later than the ticks that make a client slow.
     """
     monkeypatch.setattr(outbox, "SLOW_AFTER_TICKS", 500)
     async with crowded() as (application, url), raw_peer(url) as slow, anyio.create_task_group() as tasks:
