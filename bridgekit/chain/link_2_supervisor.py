@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,11 +17,13 @@ from bridgekit.chain.link_5_core import AgentExecutionCore
 from bridgekit.chain.link_6_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.errors import DeterministicStartupError, ShuttingDown
+from bridgekit.errors import DeterministicStartupError, ShuttingDown, StoreUnavailable
 from bridgekit.ids import RunIdScheme, SignedRunIds
 from bridgekit.mapping import ActiveRun
 
 __all__ = ["SupervisorAgent"]
+
+logger = logging.getLogger(__name__)
 
 CLOSE_RUN_TIMEOUT_SECONDS: Final = 5.0
 """How long a cancelled run may be delayed while its route is closed."""
@@ -121,7 +124,11 @@ class SupervisorAgent:
     async def _close_records(self, context: RunContext) -> None:
         for close in (self.websocket_bridge.runs.close, self.websocket_bridge.mapping.cleanup_mapping):
             with anyio.move_on_after(CLOSE_RUN_TIMEOUT_SECONDS, shield=True):
-                await close(context.run_id)
+                try:
+                    await close(context.run_id)
+                except StoreUnavailable as error:
+                    # The run has ended, and its caller gets its result. Without this, the route expires later.
+                    logger.warning("the end of run %s could not be stored: %s", context.run_id, error)
 
     def _run_finished(self) -> None:
         self._active_runs -= 1

@@ -11,10 +11,10 @@ from typing import Final
 
 import anyio
 
-from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import create_app
 from bridgekit.errors import unwrap_single_error
 from bridgekit.serve.in_process import serving
+from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from bridgekit_verify.measure.workload import OwnedThread, seeded
 from bridgekit_verify.probes.recording import RecordedCall, Recording, recorded
 from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text
@@ -80,7 +80,7 @@ async def observe(
     recording, plans, tools = Recording(), dict[str, RunPlan](), ToolCalls()
     agents = {name: recording.subclass("agent", scenario_agent(variant.agent, plans)) for name in AGENTS}
     config = recorded(variant, recording).config(agents, hex_source=seeded(seed), tools=tools.dispatcher(), seed=seed)
-    app = create_app(replace(config, db_session_factory=MemoryThreadStore()), start=variant.start)
+    app = create_app(replace(config, db_session_factory=DeclaredOwners()), start=variant.start)
     with quiet(), unwrap_single_error():
         async with serving(app, edge=edge) as url:
             seen = Observation(app, url, recording, threads, plans, tools)

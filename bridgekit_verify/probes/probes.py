@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.transport import hub
 from bridgekit_verify.as_committed import HubThatAlwaysSaysSent, HubWithoutThreads
+from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from bridgekit_verify.links import LINKS, Link
 from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.statistics import Sample
@@ -282,6 +282,6 @@ async def _started(variant: Variant) -> Application | DeterministicStartupError:
     try:
         with quiet(), DeterministicStartupError.at(1, "the application"):
             async with config.stores() as stores:
-                return await variant.start(replace(config, db_session_factory=MemoryThreadStore()), stores)
+                return await variant.start(replace(config, db_session_factory=DeclaredOwners()), stores)
     except DeterministicStartupError as refused:
         return refused

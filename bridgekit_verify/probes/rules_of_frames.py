@@ -47,6 +47,11 @@ class _Published:
     def receipt(self) -> Receipt | None:
         return self.call.result if isinstance(self.call.result, Receipt) else None
 
+    def may_follow(self, position: int) -> bool:
+        """Whether the store may have taken the event after this position, although it was published before."""
+        pending = self.receipt is not None and self.receipt.outcome is Outcome.PENDING
+        return pending or self.call.left is None or self.call.left > position
+
 
 @dataclass
 class _Threads:
@@ -142,15 +147,21 @@ def _judge_client(link: Judgement, seen: Observation, client: Client, threads: _
     left: dict[str, deque[_Published]] = defaultdict(deque)
     for each in wanted:
         left[each.event.event_id].append(each)
+    unexpected = {id(each) for each in own} - {id(each) for each in wanted}
+    allowed = Counter(each.event.event_id for each in own if id(each) in unexpected and each.may_follow(client.opened))
     highest = -1
     position = {id(each): place for place, each in enumerate(wanted)}
     missing = len(wanted)
     last_seq = client.start.seq
     skipped = False
     for frame in client.frames:
-        found = _matching(link, client, frame, left, wanted, threads)
         skipped = skipped or frame.get("seq") != last_seq + 1
         last_seq = frame.get("seq", last_seq)
+        event_id = str(frame.get("event_id"))
+        if not left.get(event_id) and allowed[event_id]:
+            allowed[event_id] -= 1
+            continue
+        found = _matching(link, client, frame, left, wanted, threads)
         if found is None:
             continue
         missing -= 1

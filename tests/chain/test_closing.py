@@ -18,7 +18,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, create_app, shut_down, start_application
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.chain.link_6_agent import BaseAgent
-from bridgekit.errors import DeterministicStartupError, ShuttingDown, ThreadNotOwned
+from bridgekit.errors import DeterministicStartupError, ShuttingDown, StoreUnavailable, ThreadNotOwned
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import MemoryMappingStore
 from bridgekit.stores import in_memory
@@ -67,6 +67,24 @@ class SlowRoutes(MemoryMappingStore):
     async def expire(self, run_id: RunId, seconds: float) -> None:
         await self._gate.passed()
         await super().expire(run_id, seconds)
+
+
+class FailingRoutes(MemoryMappingStore):
+    """A mapping store that is unavailable when the run has ended."""
+
+    available = True
+
+    async def expire(self, run_id: RunId, seconds: float) -> None:
+        if not self.available:
+            raise StoreUnavailable("test", "no answer")
+
+
+async def test_caller_gets_the_result_of_a_run_whose_end_cannot_be_stored(caplog: pytest.LogCaptureFixture) -> None:
+    routes = FailingRoutes()
+    application = await start_application(config(), replace(in_memory(), routes=routes))
+    routes.available = False
+    assert (await application.supervisor.run(**RUN)).context.thread_id == THREAD
+    assert "could not be stored" in caplog.text
 
 
 class Closing:

@@ -16,8 +16,14 @@ _log = logging.getLogger(__name__)
 
 CONNECTION_ERRORS: Final = (RedisError, OSError, TimeoutError)
 """Raised if a command is refused or its connection is lost. In the second case it may have been executed."""
-ANOTHER_FORMAT: Final = "the head of the thread has another format"
-"""The functions' own error for a value that another program has written."""
+FOREIGN_VALUES: Final = (
+    "WRONGTYPE",
+    "the head of the thread has another format",
+    "The ID specified in XADD",
+    "attempt to ",
+    "bad argument ",
+)
+"""Parts of the errors for a value that another program has written. The last two are Lua's."""
 REPORT_SECONDS: Final = 60.0
 """How long `/healthz` shows an error that concerns single keys."""
 
@@ -70,7 +76,7 @@ def error_message(error: BaseException) -> str:
 
 def concerns_key(problem: str) -> bool:
     """Whether an error concerns a key, and not the server: another program's value is stored under it."""
-    return problem.startswith("WRONGTYPE") or ANOTHER_FORMAT in problem
+    return any(text in problem for text in FOREIGN_VALUES)
 
 
 def key_of(command: Sequence[bytes | str | int]) -> bytes | str | int:

@@ -10,8 +10,12 @@ import pytest
 
 from bridgekit.chain.link_2_supervisor import SupervisorAgent
 from bridgekit.errors import DeterministicStartupError
+from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
+from bridgekit.ids import ThreadId
+from bridgekit.signals import Cursor
 from bridgekit.stores import redis_stores, sqlite_stores
-from bridgekit.transport.hub import Hub
+from bridgekit.transport.hub import LINK, Connection, Hub
+from bridgekit.transport.log import EventLog, Replay
 from bridgekit_verify.measure.families import FAMILIES
 from bridgekit_verify.probes.observing import judge_all, observe
 from bridgekit_verify.probes.probes import Observations, Probe, ProbeAnswer, probe, probe_all, probe_ten
@@ -130,6 +134,36 @@ async def test_sound_chain_holds_on_sqlite_twice_on_the_same_file(tmp_path: Path
 
 async def test_sound_chain_holds_on_redis(redis_url: str) -> None:
     chain = replace(SOUND, stores=redis_stores(redis_url, prefix="probes"))
+    assert [each.evidence for each in await probe_ten(chain) if each.answer is not ProbeAnswer.HOLDS] == []
+
+
+class LateHub(Hub):
+    """Stores events of the audit's thread after a client has joined, as a store that does not answer in time."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__(log)
+        self.waiting: list[tuple[AgentEvent, ThreadId]] = []
+        self.released = False
+
+    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
+        if self.released or thread_id != audited_threads()[0].thread_id:
+            return super().publish(event, thread_id)
+        if event.type is not EventType.TOOL_EXECUTING and not self.waiting:
+            return super().publish(event, thread_id)
+        self.waiting.append((event, thread_id))
+        return Receipt(outcome=Outcome.PENDING, thread_id=thread_id, link=LINK, reason="no answer in time")
+
+    async def join(self, connection: Connection, after: Cursor | None = None) -> Replay:
+        replay = await super().join(connection, after)
+        for event, thread_id in self.waiting:
+            super().publish(event, thread_id)
+        self.released = self.released or bool(self.waiting)
+        self.waiting = []
+        return replay
+
+
+async def test_event_that_is_stored_after_a_client_joined_is_no_duplicate() -> None:
+    chain = replace(SOUND, hub=LateHub)
     assert [each.evidence for each in await probe_ten(chain) if each.answer is not ProbeAnswer.HOLDS] == []
 
 
