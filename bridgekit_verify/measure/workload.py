@@ -12,9 +12,9 @@ from typing import Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.events import EventType
 from bridgekit.ids import HexSource
 from bridgekit_verify.errors import InvalidParameter

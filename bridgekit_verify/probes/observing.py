@@ -11,8 +11,8 @@ from typing import Final
 
 import anyio
 
-from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import create_app
+from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
 from bridgekit.errors import unwrap_single_error
 from bridgekit.serve.in_process import serving
 from bridgekit_verify.measure.workload import OwnedThread, seeded
