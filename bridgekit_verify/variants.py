@@ -1,7 +1,7 @@
 """The chains that are compared: each variant names the parts that it is built from, and otherwise equals *sound*.
 
-The variants follow the audit's order. The first block is the audit's own before and after: links 1 to 8 are sound, and
-link 9 is as reported, then with each fix alone and with several together. `FIXES` applies to any other chain as well.
+The variants follow the audit's order. The first block is the audit's comparison: links 1 to 8 are sound, and link 9 is
+as reported, then repaired with one fix or with several. `FIXES` applies to any other chain as well.
 """
 
 from __future__ import annotations

@@ -255,6 +255,6 @@ def scripted_agent(
                 await barrier.step()
                 await self.use_tool("look_up", request=request, step=step)
             await barrier.step()
-            return {"request": request, "answer": f"{steps} sources agree"}
+            return {"request": request, "answer": f"sources found: {steps}"}
 
     return ScriptedAgent
