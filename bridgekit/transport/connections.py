@@ -127,8 +127,8 @@ class ConnectionRegistry:
     def check_origin_and_cursor(self, handshake: Handshake) -> Cursor | None:
         """Check what needs no authorization, and return the cursor from which the client resumes.
 
-        Raises SubscriptionRefused if the page's origin is not allowed or the cursor is malformed. Raises Disconnected if
-        the server shuts down.
+        Raises SubscriptionRefused if the page's origin is not allowed or the cursor is malformed. Raises Disconnected
+        if the server shuts down.
         """
         self._check_open()
         check_origin(handshake, self._origins)
