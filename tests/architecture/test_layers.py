@@ -34,7 +34,7 @@ def all_imports() -> dict[str, set[str]]:
 
 
 PURE_MODULES = [
-    *(f"{PACKAGE}.invariants.{name}" for name in ("recorded", "reports", "rules")),
+    *(f"{PACKAGE}.invariants.{name}" for name in ("frame_parsing", "reports", "rules")),
     *(
         f"{VERIFY}.check.{name}"
         for name in (
