@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.peers.bridgekit_agents import USER, BridgekitStack
+from benchmarks.peers.bridgekit_helper import USER, BridgekitStack
 from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
 from benchmarks.workload import AGENT, EVENTS, AgentRun, Wave
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application

@@ -21,7 +21,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools, ScriptedModel, ThreadSession
     from bridgekit.chain.context import RunContext, RunResult, current_run
     from bridgekit.chain.link_1_startup import (
         Application,
@@ -31,9 +30,10 @@ if TYPE_CHECKING:
         publisher,
         start_application,
     )
-    from bridgekit.chain.link_2_supervisor import SupervisorAgent
-    from bridgekit.chain.link_6_agent import BaseAgent
+    from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
+    from bridgekit.chain.link_6_base_agent import BaseAgent
     from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+    from bridgekit.chain.supervisor_collaborators import MemoryThreadStore, PythonTools, ScriptedModel, ThreadSession
     from bridgekit.errors import BridgekitError, StoreUnavailable, SubscriptionRefused, ThreadNotOwned
     from bridgekit.event_types import EventType, Policy, define_event_type
     from bridgekit.events import AgentEvent, Outcome, Receipt, RoutedEvent
@@ -75,13 +75,13 @@ __all__ = [
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY_EXPORTS = {
-    "bridgekit.chain.collaborators": ("MemoryThreadStore", "PythonTools", "ScriptedModel", "ThreadSession"),
+    "bridgekit.chain.supervisor_collaborators": ("MemoryThreadStore", "PythonTools", "ScriptedModel", "ThreadSession"),
     "bridgekit.chain.context": ("RunContext", "RunResult", "current_run"),
     "bridgekit.chain.link_1_startup": (
         "Application", "BridgeConfig", "create_app", "lifespan", "publisher", "start_application"
     ),
-    "bridgekit.chain.link_2_supervisor": ("SupervisorAgent",),
-    "bridgekit.chain.link_6_agent": ("BaseAgent",),
+    "bridgekit.chain.link_2_supervisor_agent": ("SupervisorAgent",),
+    "bridgekit.chain.link_6_base_agent": ("BaseAgent",),
     "bridgekit.chain.link_9_bridge": ("AgentWebSocketBridge",),
     "bridgekit.errors": ("BridgekitError", "StoreUnavailable", "SubscriptionRefused", "ThreadNotOwned"),
     "bridgekit.event_types": ("EventType", "Policy", "define_event_type"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bridgekit.chain.link_1_startup import BridgeConfig
     from bridgekit.events import EventType
     from bridgekit.ids import RunId
-    from bridgekit.invariants.recorded import Recorded
+    from bridgekit.invariants.frame_parsing import Recorded
     from bridgekit.invariants.reports import RunReport
     from bridgekit.invariants.rules import Signalled
     from bridgekit.testing import CollectingClient, ServedApplication

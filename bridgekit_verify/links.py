@@ -8,11 +8,11 @@ from types import ModuleType
 from typing import Final
 
 from bridgekit.chain.link_1_startup import start_application
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import AgentExecutionCore
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 

@@ -19,10 +19,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from bridgekit.chain.collaborators import ThreadSession
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import BridgeConfig, lifespan
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.supervisor_collaborators import ThreadSession
 from bridgekit.errors import ShuttingDown
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.stores import stores_from

@@ -70,7 +70,7 @@ PARTS: Final = (
             Step(
                 "agent",
                 "awaits an emit_* method in its execute method",
-                "bridgekit/chain/link_6_agent.py",
+                "bridgekit/chain/link_6_base_agent.py",
                 ("BaseAgent.emit",),
             ),
             Step(

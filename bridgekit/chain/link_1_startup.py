@@ -15,7 +15,17 @@ from typing import Final
 from starlette.applications import Starlette
 
 from bridgekit import ids
-from bridgekit.chain.collaborators import (
+from bridgekit.chain.error_text import ErrorText, user_error_text
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
+from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.link_4_engine import ExecutionEngine
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge, Observer
+from bridgekit.chain.lost_runs import lost_runs_ended
+from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
+from bridgekit.chain.supervisor_collaborators import (
     LLMManager,
     MemoryThreadStore,
     PythonTools,
@@ -24,16 +34,6 @@ from bridgekit.chain.collaborators import (
     ToolDispatcher,
     claim_thread,
 )
-from bridgekit.chain.error_text import ErrorText, user_error_text
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
-from bridgekit.chain.link_3_registry import AgentRegistry
-from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import AgentExecutionCore
-from bridgekit.chain.link_6_agent import BaseAgent
-from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.link_9_bridge import AgentWebSocketBridge, Observer
-from bridgekit.chain.lost_runs import lost_runs_ended
-from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import BridgekitError, DeterministicStartupError, ServeError, UnknownName
 from bridgekit.ids import RunIdScheme, SignedRunIds, ThreadId, UserId

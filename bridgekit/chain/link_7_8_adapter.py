@@ -148,7 +148,7 @@ class WebSocketBridgeAdapter(Emitter):
         self.guarded = False
 
     def begin_run(self) -> None:
-        """Let the run have only one end event."""
+        """Refuse every end event of the run after the first."""
         self.guarded = True
 
     def end_run(self, run_id: RunId) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 
 import anyio
 
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.events import AgentEvent, EventType, Frame

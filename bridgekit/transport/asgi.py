@@ -50,7 +50,8 @@ SERVER_LOGGERS: Final = (
     "uvicorn.error",
     "websockets.server",
 )
-"""Loggers of the ASGI servers. They record addresses, tracebacks and, at level DEBUG, headers and messages."""
+"""Loggers of the ASGI servers. Tickets are redacted in their records, which hold addresses, tracebacks and, at level
+DEBUG, headers and messages."""
 DISCONNECT_ERRORS: Final = (WebSocketDisconnect, OSError, RuntimeError)
 """Errors that `send` raises after the client has left, or after the server has closed the socket itself because the
 peer is dead or a frame is too large. Each server raises another type, and middleware converts some of them to

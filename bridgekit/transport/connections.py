@@ -13,7 +13,6 @@ import anyio
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import Disconnected, InvalidId, StoreUnavailable, SubscriptionRefused
 from bridgekit.signals import Cursor
-from bridgekit.transport import origins as sites
 from bridgekit.transport.authorization import (
     CLOSE_ACCESS_ENDED,
     CLOSE_BAD_REQUEST,
@@ -32,6 +31,8 @@ from bridgekit.transport.authorization import (
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Replay
 from bridgekit.transport.metrics import DISCONNECT_REASONS
+from bridgekit.transport.origins import check_origin
+from bridgekit.transport.origins import origins as allowed_origins
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits, Subscriber
 from bridgekit.transport.writer import WriteScheduler
 
@@ -90,7 +91,7 @@ class ConnectionRegistry:
         self.hub = hub
         self.authorizer = authorizer
         self.counters = counters
-        self._origins = sites.origins(origins)
+        self._origins = allowed_origins(origins)
         self.scheduler = WriteScheduler(counters, hub.crowded, outbox.within(hub.retention))
         self._open_sockets = set[Subscriber]()
         """Sockets that are subscribing or subscribed."""
@@ -126,11 +127,11 @@ class ConnectionRegistry:
     def check_origin_and_cursor(self, handshake: Handshake) -> Cursor | None:
         """Check what needs no authorization, and return the cursor from which the client resumes.
 
-        Raises SubscriptionRefused if the page is of another site or the cursor is malformed. Raises Disconnected if
-        the server shuts down.
+        Raises SubscriptionRefused if the page's origin is not allowed or the cursor is malformed. Raises Disconnected
+        if the server shuts down.
         """
         self._check_open()
-        sites.check_origin(handshake, self._origins)
+        check_origin(handshake, self._origins)
         try:
             return handshake.after
         except InvalidId as error:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final, assert_never
 
-from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
 from bridgekit.signals import Gap, Subscribed, decode_any
 from bridgekit.transport.authorization import PROTOCOL, TICKET_PROTOCOL
 from bridgekit.transport.tickets import Tickets

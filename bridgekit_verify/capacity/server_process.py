@@ -15,10 +15,10 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.errors import BridgekitError
 from bridgekit.serve.in_process import serving
 from bridgekit.stores import stores_from

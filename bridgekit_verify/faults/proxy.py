@@ -141,7 +141,7 @@ class Proxy:
             self.stop(number)
 
     async def serve(self, tasks: TaskGroup) -> None:
-        """Accept connections, each in a task of the group, until cancelled; then close the port."""
+        """Accept connections until cancelled, and serve each in a task of the group; then close the port."""
         try:
             while True:
                 while any(toxic.blocks or toxic.refuses for toxic in self._running.values()):

@@ -12,9 +12,9 @@ from typing import Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.events import EventType
 from bridgekit.ids import HexSource
 from bridgekit_verify.errors import InvalidParameter
@@ -255,6 +255,6 @@ def scripted_agent(
                 await barrier.step()
                 await self.use_tool("look_up", request=request, step=step)
             await barrier.step()
-            return {"request": request, "answer": f"{steps} sources agree"}
+            return {"request": request, "answer": f"sources found: {steps}"}
 
     return ScriptedAgent

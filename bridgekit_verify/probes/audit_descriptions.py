@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, carried_or_mapped, create_app
 from bridgekit.chain.link_3_registry import AgentRegistry
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import unwrap_single_error

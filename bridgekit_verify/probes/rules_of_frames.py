@@ -147,21 +147,18 @@ def _judge_client(link: Judgement, seen: Observation, client: Client, threads: _
     left: dict[str, deque[_Published]] = defaultdict(deque)
     for each in wanted:
         left[each.event.event_id].append(each)
-    unexpected = {id(each) for each in own} - {id(each) for each in wanted}
-    allowed = Counter(each.event.event_id for each in own if id(each) in unexpected and each.may_follow(client.opened))
-    highest = -1
     position = {id(each): place for place, each in enumerate(wanted)}
+    allowed = Counter(
+        each.event.event_id for each in own if id(each) not in position and each.may_follow(client.opened)
+    )
+    highest = -1
     missing = len(wanted)
     last_seq = client.start.seq
     skipped = False
     for frame in client.frames:
         skipped = skipped or frame.get("seq") != last_seq + 1
         last_seq = frame.get("seq", last_seq)
-        event_id = str(frame.get("event_id"))
-        if not left.get(event_id) and allowed[event_id]:
-            allowed[event_id] -= 1
-            continue
-        found = _matching(link, client, frame, left, wanted, threads)
+        found = _matching(link, client, frame, left, wanted, threads, allowed)
         if found is None:
             continue
         missing -= 1
@@ -212,11 +209,15 @@ def _matching(
     left: dict[str, deque[_Published]],
     wanted: list[_Published],
     threads: _Threads,
+    allowed: Counter[str],
 ) -> _Published | None:
     """Return the event that the frame carries; record a violation if this socket must not read the event."""
     event_id, thread = frame.get("event_id"), client.owned.thread_id
     if left.get(str(event_id)):
         return left[str(event_id)].popleft()
+    if allowed[str(event_id)]:
+        allowed[str(event_id)] -= 1
+        return None
     known = threads.by_event.get(str(event_id), [])
     if any(each.thread == thread for each in known):
         link.expect(False, ViolationKind.DUPLICATED, f"a socket reads {frame.get('type')} twice")

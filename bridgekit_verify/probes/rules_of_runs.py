@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit_verify.probes.recording import RecordedCall
 from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text, is_within, label, same_outcome
 from bridgekit_verify.probes.scenario import Observation

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import FrameTooLarge, PayloadError, ThreadNotOwned
 from bridgekit.events import AgentEvent, EventType, Receipt

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import anyio
 
-from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import FRAME_BYTES
 from bridgekit.ids import ThreadId, UserId

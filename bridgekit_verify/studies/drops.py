@@ -159,7 +159,7 @@ class FixDrops:
         return total(self.counts[chain][step].values())
 
     def affected(self, chain: str, step: str) -> list[str]:
-        """Return the kinds of thread id that lose or leak an event."""
+        """Return the kinds of thread id for which an event is lost or leaked."""
         return [kind for kind, count in self.counts[chain][step].items() if not count.complete]
 
     def complete(self, chain: str) -> list[str]:

@@ -11,11 +11,11 @@ from typing import Any, cast
 
 from bridgekit.chain.context import RunContext, RunResult
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, start_application
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import AgentExecutionCore, AgentSource
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore, AgentSource
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import ThreadId

@@ -11,9 +11,9 @@ from starlette.applications import Starlette
 from bridgekit.chain import self_check
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import create_app, lifespan
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import SOUND_CHECKS
 from bridgekit.counters import RUN_ENDED

@@ -88,7 +88,7 @@ async def test_warnings_and_errors_of_bridgekit_are_printed() -> None:
     async with started(*SERVE, "tests.serve.stubborn:app", "--port", "0") as server:
         await server.read_until("is served at ws://")
         assert (await server.post("/runs/nonexistent")).status_code == 500
-        await server.read_until("^ERROR:  bridgekit.chain.link_5_core: run .* of agent stubborn failed")
+        await server.read_until("^ERROR:  bridgekit.chain.link_5_execution_core: run .* of agent stubborn failed")
         await server.read_until("UnknownName: no tool is called 'nonexistent'")
 
 

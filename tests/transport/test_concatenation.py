@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.errors import MalformedFrame
 from bridgekit.events import FRAME_BYTES, EventType, Frame, Policy, RoutedEvent, decode, define_event_type, encode
 from bridgekit.ids import RunId

@@ -69,7 +69,7 @@ class FaultMatrix:
         return [trial for (_, name), trial in self.cells.items() if name == delivery]
 
     def named(self, *faults: str, delivery: str) -> list[Trial]:
-        """Return the trials of the named faults in one delivery mode, in the given order, where they exist."""
+        """Return the trials of these faults in one delivery mode, in this order. Untried faults are left out."""
         return [self.cells[fault, delivery] for fault in faults if (fault, delivery) in self.cells]
 
     @staticmethod

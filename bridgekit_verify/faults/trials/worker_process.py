@@ -16,11 +16,11 @@ import msgspec
 from anyio.abc import TaskStatus
 from starlette.applications import Starlette
 
-from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app, shut_down
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.serve.in_process import serving

@@ -12,7 +12,7 @@ import pytest
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.errors import StoreUnavailable
 from bridgekit.events import END_EVENTS, Receipt
 from bridgekit.serve.in_process import serving

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 import bridgekit_verify
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.stores import in_memory

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
 from bridgekit.ids import ThreadId
