@@ -6,10 +6,11 @@ from itertools import chain, islice
 
 from bridgekit_verify.check.concluding import RecordingVerdict, conclude
 from bridgekit_verify.check.containers import Limits, open_recording
-from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, StreamDialect, detect
+from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, detect
 from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.check.live.checking import judge_live
 from bridgekit_verify.check.live.saved_run import dialect_of
+from bridgekit_verify.check.protocols import StreamDialect
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["check_recording"]

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from bridgekit_verify.check.answers import Findings, Property
-from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.owners import Owners
 from bridgekit_verify.check.positions import Numbering, PositionStep
+from bridgekit_verify.check.protocols import StreamDialect
 from bridgekit_verify.check.rules import Rules
 from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from bridgekit_verify.check.answers import Property, PropertyAnswer, RecordedViolation, State
 from bridgekit_verify.check.concluding import RecordingVerdict, conclude
-from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, StreamDialect, detect
+from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, detect
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.check.live.delivery import ClientTally, judge_delivery
@@ -19,6 +19,7 @@ from bridgekit_verify.check.live.ledger import CallOutcome, ModelLedger
 from bridgekit_verify.check.live.model_rules import judge_calls, judge_ends, judge_owners, judge_requests
 from bridgekit_verify.check.live.observing import observe
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered
+from bridgekit_verify.check.protocols import StreamDialect
 
 __all__ = ["LiveVerdict", "Subject", "check_run", "judge_live"]
 

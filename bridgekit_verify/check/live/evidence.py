@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from bridgekit_verify.check.answers import Evidence, Property, RecordedViolation
-from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger, UserPrompt
 from bridgekit_verify.check.live.markers import Marker, markers_in
 from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
+from bridgekit_verify.check.protocols import StreamDialect
 
 __all__ = ["LEDGER", "ExpectedText", "LedgerFindings", "LiveEvidence", "channel_name", "lacking"]
 

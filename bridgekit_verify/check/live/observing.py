@@ -10,9 +10,9 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from bridgekit_verify.check.answers import Evidence, excerpt
-from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.live.markers import MARKER, PROMPT, Marker, canaries_in, markers_in
+from bridgekit_verify.check.protocols import StreamDialect
 
 __all__ = ["ObservedClient", "Occurrence", "TextRun", "observe", "raw_text"]
 
