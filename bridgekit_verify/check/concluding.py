@@ -91,7 +91,7 @@ def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | 
     streams = [stream for client in clients for key, stream in client.streams.items() if key[0] != "thinking"]
     for client in clients:
         for run in client.open_runs.values():
-            judge.rules.settle(client, run, None)
+            judge.rules.settle(run, None)
     judge.owners.conclude(judge.findings, judge.clients)
     _judge_runs(judge, runs, limit)
     _judge_numberings(judge, clients)

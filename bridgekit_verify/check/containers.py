@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from bridgekit_verify.check.frames import Message, decode_json, decode_text
-from bridgekit_verify.check.live.saved_run import RunHeader, is_header, read_header
+from bridgekit_verify.check.live.saved_run import LiveRun, is_header, read_header
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["Limits", "OpenRecording", "open_recording"]
@@ -70,8 +70,8 @@ class OpenRecording:
     container: str
     messages: Iterator[Message]
     limits: Limits
-    header: RunHeader | None = None
-    """The model's side, if the file is a live run."""
+    header: LiveRun | None = None
+    """The file's first line, if it is a live run."""
 
 
 @contextmanager
@@ -141,7 +141,7 @@ class _Lines:
         return UnusableRecording(self.path, f"line {self.number + ahead} {problem}")
 
 
-def _read(lines: _Lines, text_prefix: str) -> tuple[str, Iterator[Message], RunHeader | None]:
+def _read(lines: _Lines, text_prefix: str) -> tuple[str, Iterator[Message], LiveRun | None]:
     head = lines.head()
     if not head.strip():
         raise UnusableRecording(lines.path, "is empty: record at least one frame")

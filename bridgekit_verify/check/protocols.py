@@ -36,6 +36,17 @@ class StreamDialect:
     known_types: frozenset[str] = frozenset()
     type_prefixes: tuple[str, ...] = ()
 
+    def numbering_of(self, frame: ObservedFrame, run: str | None) -> str | None:
+        """Return the key of a frame's numbering among those of its client. None: the client has only one."""
+        match self.position_per:
+            case "thread":
+                return frame.thread
+            case "run":
+                return run
+            case "connection":
+                return str(frame.origin.connection)
+        return None
+
     def lacks(self, names: str) -> bool:
         """Whether it has none of these fields and kinds, such as `args|whole` and `kinds.ended`."""
         return not any(

@@ -71,6 +71,9 @@ class RunState:
         self.open: set[StreamState] = set()
         """Texts and calls that have begun and not ended."""
 
+    def __str__(self) -> str:
+        return f"run {self.id}"
+
 
 class StreamState:
     """One message or one call: what its deltas add up to, and the whole values that it was compared with."""
@@ -98,6 +101,9 @@ class StreamState:
         self._digest: bytes | None = None
         self._fingerprint: bytes | None = None
         self._pieces: list[str] | None = []
+
+    def __str__(self) -> str:
+        return f"{'call' if self.is_call else 'message'} {self.id}"
 
     def append(self, text: str) -> None:
         self.characters += _length(text)

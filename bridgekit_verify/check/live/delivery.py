@@ -17,8 +17,6 @@ from bridgekit_verify.errors import LedgerImbalance
 
 __all__ = ["ClientTally", "judge_delivery"]
 
-MAX_SHOWN: Final = 3
-
 
 class ClientTally(msgspec.Struct):
     """The markers of one client. sent = delivered + lost + unknown, and received is the sum of the other six."""

@@ -19,6 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from bridgekit_verify.check.live.config import Backend
+from bridgekit_verify.check.live.driving import reason_of
 from bridgekit_verify.check.live.templates import Values, fill_text
 from bridgekit_verify.errors import UnusableBackend
 from bridgekit_verify.harness.processes import ChildProcess, ProcessTimeout, start_process
@@ -122,7 +123,7 @@ async def _wait_until_ready(backend: Backend, running: RunningBackend) -> None:
                 try:
                     response = await http.get(running.url + start.ready)
                 except httpx.TransportError as error:
-                    seen = " ".join(str(error).split()) or type(error).__name__
+                    seen = reason_of(error)
                 else:
                     if response.status_code < 500:
                         return
