@@ -167,7 +167,7 @@ def _excuse(judge: Judge, run: RunState, others: Sequence[RunState], limit: str 
     client = judge.clients[run.client]
     if limit is not None:
         return f"{limit} stopped the reading before the end of run {run.id}"
-    if not run.last_known:
+    if run.last_kind == "other":
         return f"the last frame of run {run.id} is of a kind that the dialect does not name"
     if client.unattributed_ends:
         return f"{client.unattributed_ends} ends at client {client.id} do not name their run"
@@ -251,10 +251,10 @@ def _reasons_of_streams(judge: Judge, streams: list[StreamState]) -> Iterator[tu
             yield from (
                 (which, f"{count} {reason}") for which in (Property.TEXT, Property.ARGUMENTS, Property.SNAPSHOT)
             )
-    yield from _reasons_of_calls(judge, [each for each in streams if each.is_call])
+    yield from _reasons_of_calls([each for each in streams if each.is_call])
 
 
-def _reasons_of_calls(judge: Judge, calls: list[StreamState]) -> Iterator[tuple[Property, str]]:
+def _reasons_of_calls(calls: list[StreamState]) -> Iterator[tuple[Property, str]]:
     if not calls:
         yield Property.CALLS, "the recording has no call"
     for each in calls:

@@ -95,13 +95,11 @@ class Rules:
 
     def _note_run(self, client: ClientState, run: RunState, frame: ObservedFrame) -> None:
         kind = frame.kind
-        if run.thread is None:
-            run.thread = frame.thread
         if run.ended and kind not in ("started", "ended", "error", "other"):
             self._after_end(run, frame)
         elif run.ended and kind == "other":
             client.unmapped_after_end = frame.origin.index
-        run.last_kind, run.last_known = kind, kind != "other"
+        run.last_kind = kind
 
     def _after_end(self, run: RunState, frame: ObservedFrame) -> None:
         if frame.kind in CONTENT and self.knows_runs and not run.reported_after_end:

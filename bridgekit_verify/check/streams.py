@@ -54,20 +54,18 @@ class RunState:
     """What one client received of one run."""
 
     __slots__ = (
-        "client", "ended", "ended_at", "failed", "first", "id", "last_kind", "last_known", "open", "reported_after_end",
-        "started", "thread",
+        "client", "ended", "ended_at", "failed", "first", "id", "last_kind", "open", "reported_after_end",
+        "started",
     )  # fmt: skip
 
     def __init__(self, run_id: str, client: str, first: int) -> None:
         self.id, self.client, self.first = run_id, client, first
-        self.thread: str | None = None
         self.started = False
         self.ended = 0
         self.ended_at = 0
         self.failed = False
         self.reported_after_end = False
         self.last_kind = ""
-        self.last_known = True
         self.open: set[StreamState] = set()
         """Texts and calls that have begun and not ended."""
 

@@ -236,7 +236,7 @@ def _judge_text(evidence: LiveEvidence, findings: LedgerFindings, text: Expected
         if text.call.outcome is not CallOutcome.ENDED_EARLY and not sent.startswith(received[0]):
             findings.unknown(Property.TEXT, f"{text} is not complete, and {text.excuse}")
         return
-    if _is_received_twice(evidence, text):
+    if _is_received_twice(text):
         findings.unknown(Property.TEXT, f"{text} was received again after a reconnect, without positions")
         return
     findings.broken(
@@ -246,7 +246,7 @@ def _judge_text(evidence: LiveEvidence, findings: LedgerFindings, text: Expected
     )  # fmt: skip
 
 
-def _is_received_twice(evidence: LiveEvidence, text: ExpectedText) -> bool:
+def _is_received_twice(text: ExpectedText) -> bool:
     """Whether pieces came again on a later connection, where no position shows that they are copies."""
     for marker in text.markers:
         copies = [each for each in text.client.occurrences.get(marker, ()) if each.how == "delta"]

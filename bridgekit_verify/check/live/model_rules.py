@@ -34,14 +34,14 @@ def judge_owners(evidence: LiveEvidence, findings: LedgerFindings) -> None:
         for canary in client.canaries:
             prompt = evidence.prompts.get(canary)
             if prompt is not None and client.id not in prompt.clients:
-                _misrouted(evidence, findings, client, prompt)
+                _misrouted(findings, client, prompt)
     _judge_histories(evidence, findings)
     for which, seen, word in ((Property.USER, users, "user"), (Property.THREAD, threads, "thread")):
         if len(seen) > 1:
             findings.holds[which] = f"the frames of {len(seen)} {word}s with a canary reached their {word} only"
 
 
-def _misrouted(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient, prompt: UserPrompt) -> None:
+def _misrouted(findings: LedgerFindings, client: ObservedClient, prompt: UserPrompt) -> None:
     owner = f"user {prompt.user}, thread {prompt.thread}"
     reader = f"client {client.id} (user {client.user}, thread {client.thread})"
     frames = client.canaries[prompt.canary]

@@ -135,7 +135,7 @@ class _Model:
             except (BadModelRequest, ValueError, RecursionError) as error:
                 problem = str(error) if isinstance(error, BadModelRequest) else "the body is not JSON"
                 return self._reject(request, 400, problem)
-            return self._answer(request, asked)
+            return self._answer(asked)
 
         return answer
 
@@ -150,7 +150,7 @@ class _Model:
         self._ledger.rejected.append(RejectedCall(request.url.path, status, problem))
         return _error(status, problem)
 
-    def _answer(self, request: Request, asked: ModelRequest) -> Response:
+    def _answer(self, asked: ModelRequest) -> Response:
         found = self._attribute(asked)
         if found is None or isinstance(found, str):
             self._ledger.neutral.append(NeutralCall(asked.api, asked.raw[:EXCERPT_CHARACTERS], asked.held(), found))
