@@ -113,14 +113,12 @@ def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | 
 
 def _answer(judge: Judge, which: Property) -> PropertyAnswer:
     """Return the answer. Fields that the dialect lacks are the first reason why a property is unknown."""
-    needed = [name for name in NEEDS.get(which, ()) if judge.dialect.lacks(name)]
-    answer = judge.findings.answer(which, SOURCES.get(which, ""), lacking=bool(needed))
+    dialect, needed = judge.dialect, NEEDS.get(which, ())
+    answer = judge.findings.answer(which, SOURCES.get(which, ""), lacking=any(map(dialect.lacks, needed)))
     if answer.state is not State.UNKNOWN:
         return answer
-    helpful = [name for name in HELPS.get(which, ()) if judge.dialect.lacks(name)]
-    names = dict.fromkeys(each.replace("|", " or ") for each in (*needed, *helpful))
-    lacking = [f"the dialect {judge.dialect.name} has no {' and no '.join(names)}"] if names else []
-    return msgspec.structs.replace(answer, reason="; ".join([*lacking, *filter(None, [answer.reason])]))
+    reasons = (dialect.describe_lack(*needed, *HELPS.get(which, ())), answer.reason)
+    return msgspec.structs.replace(answer, reason="; ".join(filter(None, reasons)))
 
 
 def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:

@@ -55,6 +55,11 @@ class StreamDialect:
             for name in names.split("|")
         )
 
+    def describe_lack(self, *names: str) -> str:
+        """Return which of these fields and kinds it lacks, as a reason; empty if it has them."""
+        lacking = dict.fromkeys(name.replace("|", " or ") for name in names if self.lacks(name))
+        return f"the dialect {self.name} has no {' and no '.join(lacking)}" if lacking else ""
+
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
