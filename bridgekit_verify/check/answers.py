@@ -88,7 +88,7 @@ class Findings:
 
     violations: dict[Property, list[RecordedViolation]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[Property] = field(default_factory=Counter)
-    reasons: dict[Property, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    reasons: dict[Property, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     _keys: dict[Property, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def broken(
@@ -106,9 +106,8 @@ class Findings:
 
     def unknown(self, which: Property, reason: str) -> None:
         """Record why a property cannot hold. The first reason is shown, with the number of further ones."""
-        reasons = self.reasons[which]
-        if reason in reasons or len(reasons) < MAX_REASONS:
-            reasons[reason] = reasons.get(reason, 0) + 1
+        if len(self.reasons[which]) < MAX_REASONS:
+            self.reasons[which][reason] = None
 
     def answer(self, which: Property, source: str, *, lacking: bool = False) -> PropertyAnswer:
         """Return the answer. `lacking`: it cannot hold, even without a reason."""

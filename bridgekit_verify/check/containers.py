@@ -66,7 +66,6 @@ class Limits:
 class OpenRecording:
     """The messages of one file, to be iterated once."""
 
-    path: str
     container: str
     messages: Iterator[Message]
     limits: Limits
@@ -87,7 +86,7 @@ def open_recording(path: str, *, text_prefix: str = "", limits: Limits | None = 
     try:
         lines = _Lines(path, file, limits)
         container, messages, header = _read(lines, text_prefix)
-        yield OpenRecording(path, container, limits.apply(messages), limits, header)
+        yield OpenRecording(container, limits.apply(messages), limits, header)
     finally:
         if path != "-":
             os.close(file)

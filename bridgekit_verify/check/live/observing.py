@@ -103,7 +103,6 @@ class _Reader:
         self.client, self._dialect = client, dialect
         self._streams: dict[tuple[str, str | None, str | None], TextRun] = {}
         self._positions: dict[tuple[str | None, int], int] = {}
-        self._run: str | None = None
 
     def take(self, message: Message) -> None:
         client = self.client
