@@ -25,7 +25,6 @@ from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.saved_run import LiveRun, numbered
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.faults.redis_servers import redis_url
-from bridgekit_verify.studies.other_backends import with_command
 
 EXAMPLES: Final = Path("examples")
 ENVIRONMENTS: Final = Path(".subjects")
@@ -119,7 +118,7 @@ def subject(package: str, folder: str, notes: dict[str, str], scenarios: tuple[s
     environment = installed(folder, where / "requirements.txt")
     backend = load_backend(where / "backend.toml")
     command = str(backend.start.command).replace("{python}", f"{environment.resolve()}/bin/python")
-    return Subject(package, with_command(backend, command), package, environment, scenarios, notes)
+    return Subject(package, backend.with_command(command), package, environment, scenarios, notes)
 
 
 def installed(name: str, requirements: Path) -> Path:
@@ -144,8 +143,8 @@ async def bridgekit_subjects(folder: Path) -> AsyncIterator[Subject]:
         for edge in ("native", "asgi"):
             for store in ("memory:", f"sqlite:///{folder / edge}.sqlite", redis):
                 name = f"bridgekit, {edge} edge, {store.partition(':')[0]} store"
-                served = with_command(
-                    backend, f"{{python}} -m bridgekit serve on_bridgekit:app --port {{port}} --edge {edge}"
+                served = backend.with_command(
+                    f"{{python}} -m bridgekit serve on_bridgekit:app --port {{port}} --edge {edge}"
                 )
                 yield Subject(name, served.with_env(STORE=store), "bridgekit", Path(sys.prefix))
 

@@ -29,7 +29,6 @@ __all__ = [
     "Retention",
     "published",
     "replay_after",
-    "replay_after_restart",
     "same_epoch",
 ]
 
@@ -152,22 +151,28 @@ def same_epoch(head: Cursor, after: Cursor) -> bool:
     return after.epoch == head.epoch and after.seq <= head.seq
 
 
-def replay_after(thread_id: ThreadId, head: Cursor, retained: Sequence[Frame], after: Cursor | None) -> Replay:
+def replay_after(
+    thread_id: ThreadId, head: Cursor, retained: Sequence[Frame], after: Cursor | None, oldest: int | None = None
+) -> Replay:
     """Return the replay after a cursor. `retained` is everything that the log, which ends at `head`, retains after it.
 
-    Replay is all or nothing: the client gets every event after the cursor, or a gap and only later events. For a cursor
-    of another epoch, `retained` must be everything that the log retains: see `replay_after_restart`.
+    Replay is all or nothing: the client gets every event after the cursor, or a gap and only later events. From
+    `oldest` on (default: the first frame's `seq`), the log lacks only events that are lost; a client detects them from
+    the numbers of later frames. For a cursor of another epoch, `retained` must be everything that the log retains.
     """
     if after is None or after == head:
         return Replay(head)
     if not same_epoch(head, after):
-        return replay_after_restart(thread_id, head, retained, after)
-    if not retained or retained[0].seq != after.seq + 1:
-        return Replay(head, gap=_gap(thread_id, after, head.seq, GapReason.EXPIRED))
-    return Replay(after, tuple(retained))
+        return _replay_after_restart(thread_id, head, retained, after)
+    if oldest is None:
+        oldest = retained[0].seq if retained else head.seq + 1
+    if retained and oldest <= after.seq + 1:
+        return Replay(after, tuple(retained), last=head.seq)
+    reason = GapReason.EXPIRED if oldest > after.seq + 1 else GapReason.LOST
+    return Replay(head, gap=_gap(thread_id, after, head.seq, reason))
 
 
-def replay_after_restart(thread_id: ThreadId, head: Cursor, retained: Sequence[Frame], after: Cursor) -> Replay:
+def _replay_after_restart(thread_id: ThreadId, head: Cursor, retained: Sequence[Frame], after: Cursor) -> Replay:
     """Return the replay for a cursor of a lost epoch: a gap for it, and everything that is retained of the new epoch.
 
     How much of the old epoch the client misses is unknown. A second gap covers what the log no longer retains of the

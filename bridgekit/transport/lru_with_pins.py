@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from bridgekit.ids import ThreadId
@@ -53,9 +53,6 @@ class PinnedLru(Generic[SequenceT]):
 
     def __len__(self) -> int:
         return len(self._all)
-
-    def __iter__(self) -> Iterator[SequenceT]:
-        return iter(self._all.values())
 
     def get_or_create(self, thread_id: ThreadId) -> SequenceT:
         """Return the thread's entry, which is created if necessary and becomes the most recently used one."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
-from bridgekit_verify.check.frames import Message
+from bridgekit_verify.check.frames import Message, encode_json
 
 __all__ = ["Evidence", "Findings", "Property", "PropertyAnswer", "RecordedViolation", "State"]
 
@@ -87,9 +88,7 @@ class Findings:
 
     violations: dict[Property, list[RecordedViolation]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[Property] = field(default_factory=Counter)
-    reasons: dict[Property, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
-    evidence: Counter[Property] = field(default_factory=Counter)
-    """How often each property was confirmed."""
+    reasons: dict[Property, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     _keys: dict[Property, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def broken(
@@ -107,9 +106,8 @@ class Findings:
 
     def unknown(self, which: Property, reason: str) -> None:
         """Record why a property cannot hold. The first reason is shown, with the number of further ones."""
-        reasons = self.reasons[which]
-        if reason in reasons or len(reasons) < MAX_REASONS:
-            reasons[reason] = reasons.get(reason, 0) + 1
+        if len(self.reasons[which]) < MAX_REASONS:
+            self.reasons[which][reason] = None
 
     def answer(self, which: Property, source: str, *, lacking: bool = False) -> PropertyAnswer:
         """Return the answer. `lacking`: it cannot hold, even without a reason."""
@@ -117,19 +115,18 @@ class Findings:
             return PropertyAnswer(
                 which, State.BROKEN, count=self.counts[which], violations=tuple(self.violations[which])
             )
-        reasons = list(self.reasons[which])
-        if lacking and not reasons:
-            return PropertyAnswer(which, State.UNKNOWN)
-        if reasons:
-            more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-            return PropertyAnswer(which, State.UNKNOWN, reason=reasons[0] + more)
+        if lacking or self.reasons[which]:
+            return unknown_answer(which, list(self.reasons[which]))
         return PropertyAnswer(which, State.HOLDS, source=source)
 
 
+def unknown_answer(which: Property, reasons: Sequence[str]) -> PropertyAnswer:
+    """Return the answer with the first reason, and the number of further ones."""
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    return PropertyAnswer(which, State.UNKNOWN, reason=f"{reasons[0]}{more}" if reasons else "")
+
+
 def excerpt(message: Message) -> Evidence:
-    try:
-        text = msgspec.json.encode(message.value).decode()
-    except (UnicodeEncodeError, msgspec.MsgspecError, RecursionError):
-        text = repr(message.value)
+    text = encode_json(message.value)
     text = text if len(text) <= EXCERPT_CHARACTERS else f"{text[: EXCERPT_CHARACTERS - 1]}…"
     return Evidence(message.index, message.client, text)

@@ -33,13 +33,7 @@ class Baseline:
 
     def stale(self, verdicts: Iterable[RecordingVerdict]) -> list[str]:
         """Return the entries that no violation matches any more."""
-        found = {
-            baseline_key(verdict, each)
-            for verdict in verdicts
-            for answer in verdict.answers
-            for each in answer.violations
-        }
-        return sorted(self.keys - found)
+        return sorted(self.keys - _keys_of(verdicts))
 
     def fails(self, verdict: RecordingVerdict) -> bool:
         """Whether the recording has a broken property that is not accepted."""
@@ -55,7 +49,11 @@ def read_baseline(path: str) -> Baseline:
 
 
 def format_baseline(verdicts: Iterable[RecordingVerdict]) -> str:
-    keys = {
+    lines = "".join(f"{key}\n" for key in sorted(_keys_of(verdicts)))
+    return "# violations that `bridgekit check --baseline` accepts\n" + lines
+
+
+def _keys_of(verdicts: Iterable[RecordingVerdict]) -> set[str]:
+    return {
         baseline_key(verdict, each) for verdict in verdicts for answer in verdict.answers for each in answer.violations
     }
-    return "# violations that `bridgekit check --baseline` accepts\n" + "".join(f"{key}\n" for key in sorted(keys))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import chain, islice
 
+import msgspec
+
 from bridgekit_verify.check.concluding import RecordingVerdict, conclude
 from bridgekit_verify.check.containers import Limits, open_recording
-from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, StreamDialect, detect
+from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, detect
 from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.check.live.checking import judge_live
-from bridgekit_verify.check.live.saved_run import dialect_of
+from bridgekit_verify.check.protocols import StreamDialect
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["check_recording"]
@@ -25,9 +27,9 @@ def check_recording(
     prefix = dialect.prefix if dialect is not None else ""
     with open_recording(path, text_prefix=prefix, limits=limits) as recording:
         if recording.header is not None:
-            header, messages = recording.header, list(recording.messages)
-            named = dialect or dialect_of(header.dialect, path)
-            return judge_live(header.ledger, messages, named, path=path, limit=recording.limits.reached or header.limit)
+            run = msgspec.structs.replace(recording.header, messages=list(recording.messages))
+            run.limit = recording.limits.reached or run.limit
+            return judge_live(run, path=path, dialect=dialect)
         head = list(islice(recording.messages, SAMPLE_MESSAGES))
         if not head:
             limit = recording.limits.reached

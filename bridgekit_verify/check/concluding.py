@@ -91,7 +91,7 @@ def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | 
     streams = [stream for client in clients for key, stream in client.streams.items() if key[0] != "thinking"]
     for client in clients:
         for run in client.open_runs.values():
-            judge.rules.settle(client, run, None)
+            judge.rules.settle(run, None)
     judge.owners.conclude(judge.findings, judge.clients)
     _judge_runs(judge, runs, limit)
     _judge_numberings(judge, clients)
@@ -113,14 +113,12 @@ def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | 
 
 def _answer(judge: Judge, which: Property) -> PropertyAnswer:
     """Return the answer. Fields that the dialect lacks are the first reason why a property is unknown."""
-    needed = [name for name in NEEDS.get(which, ()) if judge.dialect.lacks(name)]
-    answer = judge.findings.answer(which, SOURCES.get(which, ""), lacking=bool(needed))
+    dialect, needed = judge.dialect, NEEDS.get(which, ())
+    answer = judge.findings.answer(which, SOURCES.get(which, ""), lacking=any(map(dialect.lacks, needed)))
     if answer.state is not State.UNKNOWN:
         return answer
-    helpful = [name for name in HELPS.get(which, ()) if judge.dialect.lacks(name)]
-    names = dict.fromkeys(each.replace("|", " or ") for each in (*needed, *helpful))
-    lacking = [f"the dialect {judge.dialect.name} has no {' and no '.join(names)}"] if names else []
-    return msgspec.structs.replace(answer, reason="; ".join([*lacking, *filter(None, [answer.reason])]))
+    reasons = (dialect.describe_lack(*needed, *HELPS.get(which, ())), answer.reason)
+    return msgspec.structs.replace(answer, reason="; ".join(filter(None, reasons)))
 
 
 def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
@@ -167,7 +165,7 @@ def _excuse(judge: Judge, run: RunState, others: Sequence[RunState], limit: str 
     client = judge.clients[run.client]
     if limit is not None:
         return f"{limit} stopped the reading before the end of run {run.id}"
-    if not run.last_known:
+    if run.last_kind == "other":
         return f"the last frame of run {run.id} is of a kind that the dialect does not name"
     if client.unattributed_ends:
         return f"{client.unattributed_ends} ends at client {client.id} do not name their run"
@@ -251,10 +249,10 @@ def _reasons_of_streams(judge: Judge, streams: list[StreamState]) -> Iterator[tu
             yield from (
                 (which, f"{count} {reason}") for which in (Property.TEXT, Property.ARGUMENTS, Property.SNAPSHOT)
             )
-    yield from _reasons_of_calls(judge, [each for each in streams if each.is_call])
+    yield from _reasons_of_calls([each for each in streams if each.is_call])
 
 
-def _reasons_of_calls(judge: Judge, calls: list[StreamState]) -> Iterator[tuple[Property, str]]:
+def _reasons_of_calls(calls: list[StreamState]) -> Iterator[tuple[Property, str]]:
     if not calls:
         yield Property.CALLS, "the recording has no call"
     for each in calls:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from bridgekit_verify.check.frames import Message, decode_json, decode_text
-from bridgekit_verify.check.live.saved_run import RunHeader, is_header, read_header
+from bridgekit_verify.check.live.saved_run import LiveRun, is_header, read_header
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["Limits", "OpenRecording", "open_recording"]
@@ -66,12 +66,11 @@ class Limits:
 class OpenRecording:
     """The messages of one file, to be iterated once."""
 
-    path: str
     container: str
     messages: Iterator[Message]
     limits: Limits
-    header: RunHeader | None = None
-    """The model's side, if the file is a live run."""
+    header: LiveRun | None = None
+    """The file's first line, if it is a live run."""
 
 
 @contextmanager
@@ -87,7 +86,7 @@ def open_recording(path: str, *, text_prefix: str = "", limits: Limits | None = 
     try:
         lines = _Lines(path, file, limits)
         container, messages, header = _read(lines, text_prefix)
-        yield OpenRecording(path, container, limits.apply(messages), limits, header)
+        yield OpenRecording(container, limits.apply(messages), limits, header)
     finally:
         if path != "-":
             os.close(file)
@@ -141,7 +140,7 @@ class _Lines:
         return UnusableRecording(self.path, f"line {self.number + ahead} {problem}")
 
 
-def _read(lines: _Lines, text_prefix: str) -> tuple[str, Iterator[Message], RunHeader | None]:
+def _read(lines: _Lines, text_prefix: str) -> tuple[str, Iterator[Message], LiveRun | None]:
     head = lines.head()
     if not head.strip():
         raise UnusableRecording(lines.path, "is empty: record at least one frame")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from bridgekit_verify.check.frames import FIELDS, KINDS, Message, ObservedFrame, decode_text
-from bridgekit_verify.check.protocols import PROTOCOLS
+from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect
 from bridgekit_verify.errors import UnusableRecording
 
-__all__ = ["StreamDialect", "detect", "load_table", "locate", "parse_table", "steps_of"]
+__all__ = ["detect", "load_table", "locate", "parse_table", "steps_of"]
 
 PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
@@ -22,62 +21,16 @@ SAMPLE_MESSAGES: Final = 100
 ENOUGH: Final = 0.5
 
 
-@dataclass(frozen=True)
-class StreamDialect:
-    """A protocol: its frames, and which facts its frames can state at all."""
-
-    name: str
-    frames: Callable[[Message], Iterable[ObservedFrame]]
-    fields: frozenset[str]
-    """The fields of FIELDS that its frames have."""
-    kinds: frozenset[str]
-    position_per: str = "client"
-    """What has a numbering of its own: one of PER."""
-    first_position: int | None = None
-    """The first number of a numbering. None: it may begin anywhere."""
-    run_is_connection: bool = False
-    """Whether each response, or connection, is one run, so that frames name no run."""
-    json_arguments: bool = True
-    """Whether the arguments of a call are always JSON."""
-    source: str = "built in"
-    prefix: str = ""
-    """What stands before the JSON of a text message."""
-
-    def lacks(self, names: str) -> bool:
-        """Whether it has none of these fields and kinds, such as `args|whole` and `kinds.ended`."""
-        return not any(
-            name.removeprefix("kinds.") in (self.kinds if name.startswith("kinds.") else self.fields)
-            or (name == "run" and self.run_is_connection)
-            for name in names.split("|")
-        )
-
-
-def _built_in() -> dict[str, StreamDialect]:
-    return {
-        each.name: StreamDialect(
-            each.name,
-            each.frames,
-            frozenset(each.fields),
-            frozenset(each.kinds),
-            position_per=each.position_per,
-            first_position=each.first_position,
-            run_is_connection=each.run_is_connection,
-        )
-        for each in PROTOCOLS
-    }
-
-
-BUILT_IN: Final[Mapping[str, StreamDialect]] = _built_in()
-
-
 def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
     """Return the built-in dialect that knows at least half of these messages. UnusableRecording if there is none."""
     types = Counter(_type(each.value) for each in messages if isinstance(each.value, dict))
     total = sum(types.values())
     shares = {
-        each.name: sum(count for name, count in types.items() if name in each.types or name.startswith(each.prefixes))
-        for each in PROTOCOLS
-        if any(name in each.distinctive or name.startswith(each.prefixes) for name in types)
+        each.name: sum(
+            count for name, count in types.items() if name in each.known_types or name.startswith(each.type_prefixes)
+        )
+        for each in BUILT_IN.values()
+        if any(name in each.recognized_by or name.startswith(each.type_prefixes) for name in types)
     }
     best = max(shares, key=lambda name: shares[name], default=None)
     if best is None or shares[best] < ENOUGH * total:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["FIELDS", "KINDS", "Message", "ObservedFrame", "decode_json", "decode_text"]
+__all__ = ["FIELDS", "KINDS", "Message", "ObservedFrame", "decode_json", "decode_text", "encode_json"]
 
 KINDS: Final = (
     "started",  # of a run
@@ -89,6 +89,14 @@ def decode_json(data: str | bytes) -> Any:
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"has the number {constant}, which JSON does not have")
+
+
+def encode_json(value: object) -> str:
+    """Encode a decoded value. What JSON does not have, such as half of a surrogate pair, is written as in Python."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except (UnicodeEncodeError, msgspec.MsgspecError, RecursionError):
+        return repr(value)
 
 
 def decode_text(text: str) -> Any:

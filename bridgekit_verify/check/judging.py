@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from bridgekit_verify.check.answers import Findings, Property
-from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.owners import Owners
 from bridgekit_verify.check.positions import Numbering, PositionStep
+from bridgekit_verify.check.protocols import StreamDialect
 from bridgekit_verify.check.rules import Rules
 from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState
 
@@ -33,9 +33,6 @@ class Judge:
         self.owners = Owners()
         self.rules = Rules(dialect, self.findings, self.owners)
         self.messages = self.frames = self.undecoded = 0
-        self.signalled = 0
-        """Gaps that the server announced."""
-        self._handlers = self.rules.handlers
 
     def feed(self, messages: Iterable[Message]) -> None:
         """Judge every message of a recording."""
@@ -66,11 +63,7 @@ class Judge:
             return
         if frame.position is not None and self._is_replayed(client, run, frame):
             return
-        if run is not None:
-            self.rules.note_run(client, run, frame)
-        handler = self._handlers.get(kind)
-        if handler is not None:
-            handler(client, run, stream, frame)
+        self.rules.judge(client, run, stream, frame)
 
     # Attribution
 
@@ -144,14 +137,13 @@ class Judge:
         if frame.kind == "gap":
             if numbering is not None and frame.first_position is not None:
                 numbering.announce(frame.first_position, frame.position)
-                self._signalled(client, frame)
+                self._signalled(frame)
         elif frame.position is not None:
             if numbering is None or client.epochs.get(key) != frame.name:
                 client.numberings[key] = Numbering(frame.position + 1, frame.origin.connection)
             client.epochs[key] = frame.name
 
-    def _signalled(self, client: ClientState, frame: ObservedFrame) -> None:
-        self.signalled += 1
+    def _signalled(self, frame: ObservedFrame) -> None:
         if frame.name != "coalesced":
             text = f"the server announced that {frame.first_position} to {frame.position or 'the end'} will not arrive"
             self.findings.broken(
@@ -159,27 +151,22 @@ class Judge:
                 "a gap signal", frame.origin,
             )  # fmt: skip
 
-    def _new_numbering(self, first: int, connection: int) -> Numbering:
-        """Return a numbering that begins at its first position, or in the middle if the recording does."""
-        expected = self.dialect.first_position
-        return Numbering(expected if expected is not None and first <= expected else None, connection)
-
     def _is_replayed(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
         """Follow the numbering. Return whether a reconnect repeats a frame that was already judged."""
         last = frame.position
         assert last is not None
-        per, connection = self.dialect.position_per, frame.origin.connection
-        if per == "run" and run is None:
+        connection = frame.origin.connection
+        if self.dialect.position_per == "run" and run is None:
             for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.RESUME):
                 self.findings.unknown(which, "positions count within a run, and some frames do not name theirs")
             return False
-        key = frame.thread if per == "thread" else str(connection) if per == "connection" else None
-        if per == "run" and run is not None:
-            key = run.id
-        numbering = client.numberings.get(key)
-        if numbering is None:
-            numbering = client.numberings[key] = self._new_numbering(frame.first_position or last, connection)
+        key = self.dialect.numbering_of(frame, None if run is None else run.id)
         first = frame.first_position if frame.first_position is not None else last
+        numbering = client.numberings.get(key)
+        if numbering is None:  # it begins at its first position, or in the middle if the recording does
+            expected = self.dialect.first_position
+            known = expected is not None and first <= expected
+            numbering = client.numberings[key] = Numbering(expected if known else None, connection)
         step = numbering.add(first, last, connection, frame.origin.index)
         if step is PositionStep.NEXT or step is PositionStep.SKIPS:
             return False

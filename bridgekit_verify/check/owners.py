@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from bridgekit_verify.check.answers import Evidence, Findings, Property, excerpt
@@ -88,7 +89,8 @@ class Owners:
         seen: Mapping[str, tuple[bool, int]],
     ) -> None:
         owners = [clients[name] for name, (begun, _) in seen.items() if begun]
-        for which, word, side in ((Property.USER, "user", _user), (Property.THREAD, "thread", _thread)):
+        for which, word in ((Property.USER, "user"), (Property.THREAD, "thread")):
+            side = attrgetter(word)
             values = {side(clients[name]) for name in seen}
             if len(values) < 2:
                 continue
@@ -105,11 +107,3 @@ class Owners:
                         f"client {name} of {word} {side(clients[name])} received a frame of {subject}, "
                         f"which began at {word} {next(iter(owning))}", FOREIGN, Evidence(index, name),
                     )  # fmt: skip
-
-
-def _user(client: ClientState) -> str | None:
-    return client.user
-
-
-def _thread(client: ClientState) -> str | None:
-    return client.thread

@@ -28,14 +28,13 @@ class PositionStep(enum.Enum):
 class Numbering:
     """One numbering as one client receives it."""
 
-    __slots__ = ("_before_cut", "_connection", "_previous", "first", "first_is_known", "last", "missing", "resumed")
+    __slots__ = ("_before_cut", "_connection", "_previous", "first", "first_is_known", "last", "missing")
 
     def __init__(self, expected: int | None, connection: int) -> None:
         self.first_is_known = expected is not None
         self.first = self.last = -1 if expected is None else expected - 1
         self.missing: list[tuple[int, int, int, bool]] = []
         """First and last missing position, the index of the message that skipped them, and whether a reconnect did."""
-        self.resumed = False
         self._connection = connection
         self._before_cut: int | None = None
         self._previous = self.last
@@ -53,7 +52,6 @@ class Numbering:
         cut = connection != self._connection
         if cut:
             self._connection, self._before_cut, self._previous = connection, self.last, first - 1
-            self.resumed = True
         if not self.first_is_known and self.last < 0:
             self.first, self.last = first, last
             return PositionStep.NEXT

@@ -1,34 +1,64 @@
-"""The protocols that need no table: bridgekit, AG-UI, the OpenAI Responses stream, and Vercel's UI stream."""
+"""What a dialect is, and those without a table: bridgekit, AG-UI, OpenAI Responses, and Vercel's UI stream."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from bridgekit_verify.check.frames import Message, ObservedFrame
 
-__all__ = ["PROTOCOLS", "Protocol"]
+__all__ = ["BUILT_IN", "StreamDialect", "built_in"]
 
 
-class Protocol(NamedTuple):
-    """One protocol, and by which types it is recognized."""
+@dataclass(frozen=True)
+class StreamDialect:
+    """A protocol: its frames, and which facts its frames can state at all."""
 
     name: str
     frames: Callable[[Message], Iterable[ObservedFrame]]
-    types: Mapping[str, str]
-    """Our kind by the protocol's type."""
-    distinctive: frozenset[str]
-    """The types that no other protocol has: one of them must occur."""
-    fields: tuple[str, ...]
+    fields: frozenset[str]
+    """The fields of FIELDS that its frames have."""
+    kinds: frozenset[str]
     position_per: str = "client"
+    """What has a numbering of its own: one of PER."""
     first_position: int | None = None
+    """The first number of a numbering. None: it may begin anywhere."""
     run_is_connection: bool = False
-    prefixes: tuple[str, ...] = ()
-    """How further types begin."""
+    """Whether each response, or connection, is one run, so that frames name no run."""
+    json_arguments: bool = True
+    """Whether the arguments of a call are always JSON."""
+    source: str = "built in"
+    prefix: str = ""
+    """What stands before the JSON of a text message."""
+    recognized_by: frozenset[str] = frozenset()
+    """The types that no other protocol has: one of them must occur, or begin with one of `type_prefixes`."""
+    known_types: frozenset[str] = frozenset()
+    type_prefixes: tuple[str, ...] = ()
 
-    @property
-    def kinds(self) -> set[str]:
-        return set(self.types.values())
+    def numbering_of(self, frame: ObservedFrame, run: str | None) -> str | None:
+        """Return the key of a frame's numbering among those of its client. None: the client has only one."""
+        match self.position_per:
+            case "thread":
+                return frame.thread
+            case "run":
+                return run
+            case "connection":
+                return str(frame.origin.connection)
+        return None
+
+    def lacks(self, names: str) -> bool:
+        """Whether it has none of these fields and kinds, such as `args|whole` and `kinds.ended`."""
+        return not any(
+            name.removeprefix("kinds.") in (self.kinds if name.startswith("kinds.") else self.fields)
+            or (name == "run" and self.run_is_connection)
+            for name in names.split("|")
+        )
+
+    def describe_lack(self, *names: str) -> str:
+        """Return which of these fields and kinds it lacks, as a reason; empty if it has them."""
+        lacking = dict.fromkeys(name.replace("|", " or ") for name in names if self.lacks(name))
+        return f"the dialect {self.name} has no {' and no '.join(lacking)}" if lacking else ""
 
 
 def _text(value: object) -> str | None:
@@ -41,6 +71,13 @@ def _number(value: object) -> int | None:
 
 def _list(value: object) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _value_and_type(message: Message) -> tuple[dict[str, Any], str]:
+    """Return the message's object and its type. What is no object, or has no type, is of no known type."""
+    value = message.value if isinstance(message.value, dict) else {}
+    type_ = value.get("type")
+    return value, type_ if isinstance(type_, str) else ""
 
 
 BRIDGEKIT: Final = {
@@ -58,12 +95,8 @@ BRIDGEKIT: Final = {
 
 
 def read_bridgekit(message: Message) -> Iterator[ObservedFrame]:
-    value = message.value
-    if not isinstance(value, dict):
-        yield ObservedFrame(message, "other")
-        return
-    type_ = value.get("type")
-    kind = BRIDGEKIT.get(type_, "other") if isinstance(type_, str) else "other"
+    value, type_ = _value_and_type(message)
+    kind = BRIDGEKIT.get(type_, "other")
     payload = value.get("payload")
     payload = payload if isinstance(payload, dict) else {}
     frame = ObservedFrame(message, kind, _text(value.get("run_id")), _text(value.get("thread_id")))
@@ -108,12 +141,8 @@ _AG_UI_CHUNKS: Final = {"TEXT_MESSAGE_CHUNK", "REASONING_MESSAGE_CHUNK", "TOOL_C
 
 
 def read_ag_ui(message: Message) -> Iterator[ObservedFrame]:
-    value = message.value
-    if not isinstance(value, dict):
-        yield ObservedFrame(message, "other")
-        return
-    type_ = value.get("type", "")
-    kind = AG_UI.get(type_, "other") if isinstance(type_, str) else "other"
+    value, type_ = _value_and_type(message)
+    kind = AG_UI.get(type_, "other")
     get = value.get
     frame = ObservedFrame(message, kind, _text(get("runId")), _text(get("threadId")), _text(get("messageId")))
     if kind in ("text", "thinking"):
@@ -163,12 +192,7 @@ _REPLIES: Final = {"output_text": "text", "refusal": "refusal"}
 
 
 def read_openai(message: Message) -> Iterator[ObservedFrame]:  # noqa: C901  # one branch for each shape of event
-    value = message.value
-    if not isinstance(value, dict):
-        yield ObservedFrame(message, "other")
-        return
-    type_ = value.get("type")
-    type_ = type_ if isinstance(type_, str) else ""
+    value, type_ = _value_and_type(message)
     kind = OPENAI.get(type_, "event" if type_.startswith("response.") else "other")
     item, response, part = value.get("item"), value.get("response"), value.get("part")
     if kind == "tool_begin" and not _is_call(item):
@@ -239,12 +263,7 @@ VERCEL: Final = {
 
 
 def read_vercel(message: Message) -> Iterator[ObservedFrame]:
-    value = message.value
-    if not isinstance(value, dict):
-        yield ObservedFrame(message, "other")
-        return
-    type_ = value.get("type")
-    type_ = type_ if isinstance(type_, str) else ""
+    value, type_ = _value_and_type(message)
     kind = VERCEL.get(type_, "event" if type_.startswith("data-") else "other")
     frame = ObservedFrame(message, kind)
     if kind in ("text_begin", "text", "text_end", "thinking"):
@@ -257,40 +276,44 @@ def read_vercel(message: Message) -> Iterator[ObservedFrame]:
     yield frame
 
 
-PROTOCOLS: Final = (
-    Protocol(
-        "bridgekit",
-        read_bridgekit,
-        BRIDGEKIT,
-        frozenset(BRIDGEKIT) - {"gap", "error"},
-        ("kind", "run", "thread", "message", "call", "name", "text", "position"),
-        position_per="thread",
-        first_position=1,
-    ),
-    Protocol(
-        "AG-UI",
-        read_ag_ui,
-        AG_UI,
-        frozenset(AG_UI) - {"RAW", "CUSTOM", "META"},
-        ("kind", "run", "thread", "message", "call", "name", "text", "whole", "args"),
-    ),
-    Protocol(
-        "OpenAI Responses",
-        read_openai,
-        OPENAI,
-        frozenset(OPENAI) - {"error"},
-        ("kind", "run", "message", "call", "name", "text", "whole", "args", "position"),
-        position_per="run",
-        first_position=0,
-        prefixes=("response.",),
-    ),
-    Protocol(
-        "Vercel UI stream",
-        read_vercel,
-        VERCEL,
-        frozenset(VERCEL) - {"start", "finish", "error", "abort", "file", "custom"},
-        ("kind", "message", "call", "name", "text", "args"),
-        run_is_connection=True,
-        prefixes=("data-",),
-    ),
-)
+def _dialect(
+    name: str, read: Callable[[Message], Iterator[ObservedFrame]], types: Mapping[str, str], shared: set[str],
+    fields: set[str], **options: Any,
+) -> StreamDialect:  # fmt: skip
+    """Return a built-in dialect. Other protocols have the `shared` types as well."""
+    known = frozenset(types)
+    return StreamDialect(
+        name, read, frozenset(fields), frozenset(types.values()), known_types=known, recognized_by=known - shared,
+        **options,
+    )  # fmt: skip
+
+
+BUILT_IN: Final[Mapping[str, StreamDialect]] = {
+    each.name: each
+    for each in (
+        _dialect(
+            "bridgekit", read_bridgekit, BRIDGEKIT, {"gap", "error"},
+            {"kind", "run", "thread", "message", "call", "name", "text", "position"},
+            position_per="thread", first_position=1,
+        ),
+        _dialect(
+            "AG-UI", read_ag_ui, AG_UI, {"RAW", "CUSTOM", "META"},
+            {"kind", "run", "thread", "message", "call", "name", "text", "whole", "args"},
+        ),
+        _dialect(
+            "OpenAI Responses", read_openai, OPENAI, {"error"},
+            {"kind", "run", "message", "call", "name", "text", "whole", "args", "position"},
+            position_per="run", first_position=0, type_prefixes=("response.",),
+        ),
+        _dialect(
+            "Vercel UI stream", read_vercel, VERCEL, {"start", "finish", "error", "abort", "file", "custom"},
+            {"kind", "message", "call", "name", "text", "args"},
+            run_is_connection=True, type_prefixes=("data-",),
+        ),
+    )
+}  # fmt: skip
+
+
+def built_in(name: str) -> StreamDialect | None:
+    """Return a built-in dialect by its name in any case."""
+    return next((each for each in BUILT_IN.values() if each.name.lower() == name.lower()), None)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bridgekit_verify.check.answers import Evidence, Findings, Property
-from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.owners import Owners
+from bridgekit_verify.check.protocols import StreamDialect
 from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState, fingerprint, is_json
 
 __all__ = ["Rules"]
@@ -27,7 +27,7 @@ CONTENT: Final = frozenset(
 )  # fmt: skip
 """The kinds of frames that may not follow the end of their run."""
 
-Handler = Callable[[ClientState, RunState | None, StreamState | None, ObservedFrame], None]
+Handler = Callable[[ClientState, RunState | None, StreamState, ObservedFrame], None]
 
 
 class Rules:
@@ -50,78 +50,88 @@ class Rules:
         self._forgot_open = False
         """Whether a message or call that had not ended was forgotten: its later deltas are then not all."""
         self._past_runs: deque[tuple[ClientState, RunState]] = deque()
-        self.handlers: dict[str, Handler] = {
-            "started": self.start_run,
-            "ended": self.end_run,
-            "error": self.end_run,
-            "text_begin": self.begin,
-            "text": self.delta,
-            "text_end": self.end,
-            "thinking": self.delta,
-            "tool_begin": self.begin,
-            "tool_args": self.delta,
-            "tool_end": self.end,
-            "tool": self.whole_call,
-            "tool_result": self.result,
-            "snapshot": self.snapshot,
+        self._handlers: dict[str, Handler] = {
+            "text_begin": self._begin,
+            "text": self._delta,
+            "text_end": self._end,
+            "thinking": self._delta,
+            "tool_begin": self._begin,
+            "tool_args": self._delta,
+            "tool_end": self._end,
+            "tool": self._whole_call,
+            "tool_result": self._result,
+            "snapshot": self._snapshot,
         }
+        """By kind, the rule for a frame of a text or call."""
+
+    def judge(
+        self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
+    ) -> None:
+        """Judge a frame that was attributed to a run, and to a text or call."""
+        if run is not None:
+            self._note_run(client, run, frame)
+        kind = frame.kind
+        if stream is not None and (handler := self._handlers.get(kind)) is not None:
+            handler(client, run, stream, frame)
+        elif kind in ("text", "thinking", "tool_args"):
+            self.unattributed += 1
+        elif kind == "snapshot" and frame.whole is not None:
+            reason = "a snapshot holds messages or calls that were not streamed in this recording"
+            self.findings.unknown(Property.SNAPSHOT, reason)
+        elif kind in ("ended", "error"):
+            self._end_run(client, run, frame)
+        elif kind == "started" and run is not None and self.knows_runs:
+            self._start_run(client, run, frame)
+
+    def _contradicts(
+        self, which: Property, rule: str, subject: RunState | StreamState, text: str, message: Message,
+        earlier: int | None = None,
+    ) -> None:  # fmt: skip
+        """Report that a message contradicts what its client received before, such as the message `earlier`."""
+        before = () if earlier is None else (Evidence(earlier, subject.client),)
+        self.findings.broken(which, rule, str(subject), text, CONTRADICTION, *before, message)
 
     # Runs
 
-    def note_run(self, client: ClientState, run: RunState, frame: ObservedFrame) -> None:
+    def _note_run(self, client: ClientState, run: RunState, frame: ObservedFrame) -> None:
         kind = frame.kind
-        if run.thread is None:
-            run.thread = frame.thread
         if run.ended and kind not in ("started", "ended", "error", "other"):
-            self._after_end(client, run, frame)
+            self._after_end(run, frame)
         elif run.ended and kind == "other":
             client.unmapped_after_end = frame.origin.index
-        run.last_kind, run.last_known = kind, kind != "other"
+        run.last_kind = kind
 
-    def _after_end(self, client: ClientState, run: RunState, frame: ObservedFrame) -> None:
+    def _after_end(self, run: RunState, frame: ObservedFrame) -> None:
         if frame.kind in CONTENT and self.knows_runs and not run.reported_after_end:
             run.reported_after_end = True
-            self.findings.broken(
-                Property.END_LAST, "after the end", f"run {run.id}",
-                f"a frame of run {run.id} follows its end",
-                CONTRADICTION, Evidence(run.ended_at, client.id), frame.origin,
-            )  # fmt: skip
+            text = f"a frame of {run} follows its end"
+            self._contradicts(Property.END_LAST, "after the end", run, text, frame.origin, run.ended_at)
 
-    def start_run(self, client: ClientState, run: RunState | None, _: StreamState | None, frame: ObservedFrame) -> None:
-        if run is None or not self.knows_runs:
-            return
-        subject = f"run {run.id}"
+    def _start_run(self, client: ClientState, run: RunState, frame: ObservedFrame) -> None:
         if run.started and not run.ended:
-            self.findings.broken(
-                Property.DUPLICATED, "started twice", subject, f"{subject} starts again before it ended",
-                CONTRADICTION, Evidence(run.first, client.id), frame.origin,
-            )  # fmt: skip
+            text = f"{run} starts again before it ended"
+            self._contradicts(Property.DUPLICATED, "started twice", run, text, frame.origin, run.first)
         elif not run.started and run.first != frame.origin.index:
-            self.findings.broken(
-                Property.ORDER, "starts late", subject, f"a frame of {subject} arrives before its start",
-                CONTRADICTION, Evidence(run.first, client.id), frame.origin,
-            )  # fmt: skip
+            text = f"a frame of {run} arrives before its start"
+            self._contradicts(Property.ORDER, "starts late", run, text, frame.origin, run.first)
         elif run.ended:
             run.ended, run.failed, run.reported_after_end = 0, False, False
             client.open_runs[run.id] = run
         run.started = True
         self.owners.began(("run", run.id), client.id)
 
-    def end_run(self, client: ClientState, run: RunState | None, _: StreamState | None, frame: ObservedFrame) -> None:
+    def _end_run(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> None:
         if run is None or not self.knows_runs:
             client.unattributed_ends += 1
             return
         run.ended += 1
-        subject = f"run {run.id}"
         if run.ended > 1:
-            self.findings.broken(
-                Property.ENDED, "ended twice", subject, f"{subject} ends {run.ended} times",
-                CONTRADICTION, Evidence(run.ended_at, client.id), frame.origin,
-            )  # fmt: skip
+            text = f"{run} ends {run.ended} times"
+            self._contradicts(Property.ENDED, "ended twice", run, text, frame.origin, run.ended_at)
             return
         run.ended_at, run.failed = frame.origin.index, frame.kind == "error"
         client.open_runs.pop(run.id, None)
-        self.settle(client, run, frame.origin)
+        self.settle(run, frame.origin)
         self._past_runs.append((client, run))
         if len(self._past_runs) > KEPT_RUNS:
             owner, old = self._past_runs.popleft()
@@ -132,101 +142,76 @@ class Rules:
                 if self.dialect.position_per == "run" and numbering and numbering.complete:
                     del owner.numberings[old.id]
 
-    def settle(self, client: ClientState, run: RunState, message: Message | None) -> None:
+    def settle(self, run: RunState, message: Message | None) -> None:
         """Judge the texts and calls that are open when their run ends."""
         for stream in sorted(run.open, key=lambda each: each.first):
             if message is not None and not run.failed and not stream.ended:
-                self._left_open(client, stream, message)
+                self._left_open(stream, message)
             stream.ended = True
             self._compare_pending(stream)
             stream.release()
         run.open.clear()
 
-    def _left_open(self, client: ClientState, stream: StreamState, message: Message) -> None:
-        if stream.implicit:
-            return
-        if stream.is_call and stream.begun and self._knows_calls and "tool_end" in self.dialect.kinds:
-            which, subject = Property.CALLS, f"call {stream.id}"
-        elif not stream.is_call and stream.begun and self._texts_end:
-            which, subject = Property.LOST, f"message {stream.id}"
-        else:
-            return
-        self.findings.broken(
-            which, "not ended", subject, f"{subject} has begun and has no end, although its run ended",
-            CONTRADICTION, Evidence(stream.first, client.id), message,
-        )  # fmt: skip
+    def _left_open(self, stream: StreamState, message: Message) -> None:
+        ends = self._knows_calls and "tool_end" in self.dialect.kinds if stream.is_call else self._texts_end
+        if stream.begun and ends and not stream.implicit:
+            which = Property.CALLS if stream.is_call else Property.LOST
+            text = f"{stream} has begun and has no end, although its run ended"
+            self._contradicts(which, "not ended", stream, text, message, stream.first)
+
+    def _knows_begin(self, stream: StreamState) -> bool:
+        return self._knows_calls if stream.is_call else self._knows_texts
+
+    def _knows_end(self, stream: StreamState) -> bool:
+        return self._knows_calls if stream.is_call else self._texts_end
 
     # Texts and calls
 
-    def begin(
-        self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
-    ) -> None:
-        if stream is None:
+    def _begin(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
+        if not self._knows_begin(stream):
             return
-        known = self._knows_calls if stream.is_call else self._knows_texts
-        if not known:
-            return
-        subject = f"{'call' if stream.is_call else 'message'} {stream.id}"
         if stream.begun and (stream.is_call or not stream.ended):
-            self.findings.broken(
-                Property.DUPLICATED, "begun twice", subject, f"{subject} begins again",
-                CONTRADICTION, Evidence(stream.first, client.id), frame.origin,
-            )  # fmt: skip
+            text = f"{stream} begins again"
+            self._contradicts(Property.DUPLICATED, "begun twice", stream, text, frame.origin, stream.first)
             return
         if stream.ended:  # its id is used again, for another text
             stream = StreamState(stream.id, stream.is_call, client.id, run, frame.origin.index)
             client.streams["text", stream.id] = stream
             self.remember(client, ("text", stream.id), stream)
         elif not stream.begun and stream.first != frame.origin.index:
-            self.findings.broken(
-                Property.ORDER, "begins late", subject, f"a frame of {subject} arrives before its beginning",
-                CONTRADICTION, Evidence(stream.first, client.id), frame.origin,
-            )  # fmt: skip
+            text = f"a frame of {stream} arrives before its beginning"
+            self._contradicts(Property.ORDER, "begins late", stream, text, frame.origin, stream.first)
         stream.begun, stream.run = True, run
         self.owners.began(("call" if stream.is_call else "text", stream.id), client.id)
         if run is not None:
             run.open.add(stream)
 
-    def delta(
-        self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
-    ) -> None:
-        if stream is None:
-            self.unattributed += 1
-            return
+    def _delta(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         if not stream.begun:
-            self._begin_by_delta(client, run, stream, frame)
-        elif stream.ended and (self._knows_calls if stream.is_call else self._texts_end):
-            subject = f"{'call' if stream.is_call else 'message'} {stream.id}"
-            self.findings.broken(
-                Property.ARGUMENTS if stream.is_call else Property.ORDER,
-                "after its end", subject, f"a delta of {subject} follows its end",
-                CONTRADICTION, frame.origin,
-            )  # fmt: skip
+            self._begin_by_delta(run, stream, frame)
+        elif stream.ended and self._knows_end(stream):
+            which = Property.ARGUMENTS if stream.is_call else Property.ORDER
+            self._contradicts(which, "after its end", stream, f"a delta of {stream} follows its end", frame.origin)
         if isinstance(frame.text, str):
             stream.append(frame.text)
             if frame.position is None:
                 client.unnumbered = True
 
-    def _begin_by_delta(
-        self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame
-    ) -> None:
+    def _begin_by_delta(self, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         if run is not None:
             run.open.add(stream)
-        known = self._knows_calls if stream.is_call else self._knows_texts
         if self._forgot_open:
             stream.uncertain = "its first deltas may be forgotten: too many messages and calls had no end"
         if frame.implicit:
             stream.begun = stream.implicit = True
-        elif known and stream.first == frame.origin.index and frame.kind != "thinking":
+        elif self._knows_begin(stream) and stream.first == frame.origin.index and frame.kind != "thinking":
             stream.uncertain = "its beginning is not in the recording"
 
-    def end(self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame) -> None:
-        if stream is None:
-            return
-        if stream.ended and stream.begun and not frame.implicit:
-            self._ended_again(stream, frame)
-        elif not stream.begun:
-            self._ended_unbegun(client, stream, frame)
+    def _end(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
+        if not stream.begun:
+            self._ended_unbegun(stream, frame)
+        elif stream.ended and not frame.implicit and self._knows_end(stream):
+            self._contradicts(Property.DUPLICATED, "ended twice", stream, f"{stream} ends again", frame.origin)
         stream.ended = True
         if frame.whole is not None:
             self._compare(stream, frame.whole, frame.origin)
@@ -237,74 +222,40 @@ class Rules:
             run.open.discard(stream)
         stream.release()
 
-    def _ended_again(self, stream: StreamState, frame: ObservedFrame) -> None:
-        if self._knows_calls if stream.is_call else self._texts_end:
-            subject = f"{'call' if stream.is_call else 'message'} {stream.id}"
-            self.findings.broken(
-                Property.DUPLICATED, "ended twice", subject, f"{subject} ends again", CONTRADICTION, frame.origin
-            )
-
-    def _ended_unbegun(self, client: ClientState, stream: StreamState, frame: ObservedFrame) -> None:
-        if stream.is_call:
-            if self._knows_calls and not frame.implicit:
-                self._unbegun(client, stream, frame, Property.CALLS)
-        elif self._knows_texts:
-            self._unbegun(client, stream, frame, Property.LOST)
-
-    def _unbegun(self, client: ClientState, stream: StreamState, frame: ObservedFrame, which: Property) -> None:
-        """A part of a message or call whose beginning did not arrive, although the start of its run did."""
-        subject = f"{'call' if stream.is_call else 'message'} {stream.id}"
-        if stream.run is not None and stream.run.started:
-            self.findings.broken(
-                which, "no beginning", subject, f"{subject} ends, but it did not begin here",
-                CONTRADICTION, Evidence(stream.first, client.id), frame.origin,
-            )  # fmt: skip
-        else:
-            self.findings.unknown(which, f"{subject} may have begun before the recording")
-
-    def whole_call(
-        self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
-    ) -> None:
-        """A call in one frame: its beginning, its arguments and its end."""
-        if stream is None:
+    def _ended_unbegun(self, stream: StreamState, frame: ObservedFrame) -> None:
+        """The beginning of a message or call did not arrive, although the start of its run may have."""
+        if not self._knows_begin(stream) or (stream.is_call and frame.implicit):
             return
+        which = Property.CALLS if stream.is_call else Property.LOST
+        if stream.run is not None and stream.run.started:
+            text = f"{stream} ends, but it did not begin here"
+            self._contradicts(which, "no beginning", stream, text, frame.origin, stream.first)
+        else:
+            self.findings.unknown(which, f"{stream} may have begun before the recording")
+
+    def _whole_call(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
+        """A call in one frame: its beginning, its arguments and its end."""
         if stream.begun and not stream.ended:  # it was announced, and now arrives as a whole
-            self.end(client, run, stream, frame)
+            self._end(client, run, stream, frame)
             return
         if stream.begun:
-            self.findings.broken(
-                Property.DUPLICATED, "begun twice", f"call {stream.id}", f"call {stream.id} arrives again",
-                CONTRADICTION, Evidence(stream.first, client.id), frame.origin,
-            )  # fmt: skip
+            text = f"{stream} arrives again"
+            self._contradicts(Property.DUPLICATED, "begun twice", stream, text, frame.origin, stream.first)
             return
         stream.begun = stream.ended = True
         if frame.whole is not None:
             stream.whole = fingerprint(frame.whole)
         stream.release()
 
-    def result(
-        self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
-    ) -> None:
-        if stream is None:
-            return
+    def _result(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         if stream.resulted:
-            self.findings.broken(
-                Property.DUPLICATED, "result twice", f"call {stream.id}", f"call {stream.id} has a second result",
-                CONTRADICTION, frame.origin,
-            )  # fmt: skip
+            text = f"{stream} has a second result"
+            self._contradicts(Property.DUPLICATED, "result twice", stream, text, frame.origin)
         if not stream.begun:  # the result of a call of an earlier run, which the user has confirmed
-            self.findings.unknown(Property.CALLS, f"call {stream.id} may have begun before the recording")
+            self.findings.unknown(Property.CALLS, f"{stream} may have begun before the recording")
         stream.resulted = True
 
-    def snapshot(
-        self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
-    ) -> None:
-        if stream is None:
-            if frame.whole is not None:
-                self.findings.unknown(
-                    Property.SNAPSHOT, "a snapshot holds messages or calls that were not streamed in this recording"
-                )
-            return
+    def _snapshot(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         if frame.whole is None:
             return
         if stream.ended:
@@ -323,24 +274,19 @@ class Rules:
 
     def _compare(self, stream: StreamState, whole: Any, message: Message) -> None:
         """Compare a complete value with the deltas, or with the complete value that came before."""
-        which = Property.ARGUMENTS if stream.is_call else Property.TEXT
         equal = self._equals(stream, whole)
         if equal is None:
             return
         if equal:
             stream.status = stream.status or "equal"
-            self.findings.evidence[which] += 1
             return
         stream.status = "different"
-        subject = f"{'call' if stream.is_call else 'message'} {stream.id}"
         length = len(whole) if isinstance(whole, str) else "other"
-        text = f"the deltas of {subject} have {stream.characters} characters, the complete value has {length}"
+        text = f"the deltas of {stream} have {stream.characters} characters, the complete value has {length}"
         if length == stream.characters:
-            text = f"the deltas of {subject} differ from the complete value"
-        for each in (which, Property.SNAPSHOT):
-            self.findings.broken(
-                each, "differs", subject, text, CONTRADICTION, Evidence(stream.first, stream.client), message
-            )
+            text = f"the deltas of {stream} differ from the complete value"
+        for which in (Property.ARGUMENTS if stream.is_call else Property.TEXT, Property.SNAPSHOT):
+            self._contradicts(which, "differs", stream, text, message, stream.first)
 
     def _equals(self, stream: StreamState, whole: Any) -> bool | None:
         """Return None if the dialect, or the recording, does not allow the comparison."""
@@ -355,11 +301,8 @@ class Rules:
         promised = self.dialect.json_arguments or (text or "").startswith(("{", "["))
         if text and text.strip() and promised and stream.uncertain is None and not is_json(text):
             stream.status = "different"
-            self.findings.broken(
-                Property.ARGUMENTS, "not JSON", f"call {stream.id}",
-                f"the arguments of call {stream.id} are not JSON: {text[:60]!r}",
-                CONTRADICTION, Evidence(stream.first, stream.client), message,
-            )  # fmt: skip
+            problem = f"the arguments of {stream} are not JSON: {text[:60]!r}"
+            self._contradicts(Property.ARGUMENTS, "not JSON", stream, problem, message, stream.first)
 
     def remember(self, client: ClientState, key: StreamKey, stream: StreamState) -> None:
         """Keep a message or call. If there are too many, forget the oldest that ended, or the oldest of very many."""

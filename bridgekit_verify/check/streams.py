@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
 from bridgekit_verify.check.frames import Message
@@ -50,26 +51,24 @@ class ClientState:
         """Whether a delta had no position, so that a repeated one is not recognized."""
 
 
+@dataclass(slots=True, eq=False)
 class RunState:
     """What one client received of one run."""
 
-    __slots__ = (
-        "client", "ended", "ended_at", "failed", "first", "id", "last_kind", "last_known", "open", "reported_after_end",
-        "started", "thread",
-    )  # fmt: skip
+    id: str
+    client: str
+    first: int
+    started: bool = False
+    ended: int = 0
+    ended_at: int = 0
+    failed: bool = False
+    reported_after_end: bool = False
+    last_kind: str = ""
+    open: set[StreamState] = field(default_factory=set)
+    """Texts and calls that have begun and not ended."""
 
-    def __init__(self, run_id: str, client: str, first: int) -> None:
-        self.id, self.client, self.first = run_id, client, first
-        self.thread: str | None = None
-        self.started = False
-        self.ended = 0
-        self.ended_at = 0
-        self.failed = False
-        self.reported_after_end = False
-        self.last_kind = ""
-        self.last_known = True
-        self.open: set[StreamState] = set()
-        """Texts and calls that have begun and not ended."""
+    def __str__(self) -> str:
+        return f"run {self.id}"
 
 
 class StreamState:
@@ -98,6 +97,9 @@ class StreamState:
         self._digest: bytes | None = None
         self._fingerprint: bytes | None = None
         self._pieces: list[str] | None = []
+
+    def __str__(self) -> str:
+        return f"{'call' if self.is_call else 'message'} {self.id}"
 
     def append(self, text: str) -> None:
         self.characters += _length(text)

@@ -17,9 +17,10 @@ from bridgekit_verify.check.baseline import Baseline, format_baseline, read_base
 from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.concluding import RecordingVerdict
 from bridgekit_verify.check.containers import Limits
-from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect, load_table
+from bridgekit_verify.check.dialects import load_table
 from bridgekit_verify.check.live.checking import LiveVerdict, Subject
 from bridgekit_verify.check.output import format_json, format_junit, format_text
+from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect, built_in
 from bridgekit_verify.commands.options import add_json, at_least_1, whole
 from bridgekit_verify.errors import UnusableRecording
 
@@ -166,9 +167,8 @@ def _write(
 def _dialect(name: str | None) -> StreamDialect | None:
     if name is None:
         return None
-    known = {each.lower(): dialect for each, dialect in BUILT_IN.items()}
-    if name.lower() in known:
-        return known[name.lower()]
+    if (known := built_in(name)) is not None:
+        return known
     if not Path(name).is_file():
         raise UnusableRecording(name, f"is neither a file nor a dialect; known: {', '.join(BUILT_IN)}")
     return load_table(name)

@@ -34,7 +34,6 @@ __all__ = [
     "read_truth",
     "study_backends",
     "verdict_of_frames",
-    "with_command",
 ]
 
 EXAMPLES: Final = Path(__file__).resolve().parents[2] / "examples"
@@ -127,12 +126,7 @@ def read_truth(name: str) -> dict[str, TrueDefect]:
 def example_backend(name: str, defect: str = SOUND) -> Backend:
     """Return an example backend without defects, or with the named defect."""
     backend = load_backend(str(EXAMPLES / name / "backend.toml"))
-    return backend if defect == SOUND else with_command(backend, RUNS_DEFECTS).with_env(DEFECT=defect)
-
-
-def with_command(backend: Backend, command: str) -> Backend:
-    """Return a copy of the backend that is started with another command."""
-    return msgspec.structs.replace(backend, start=msgspec.structs.replace(backend.start, command=command))
+    return backend if defect == SOUND else backend.with_command(RUNS_DEFECTS).with_env(DEFECT=defect)
 
 
 def verdict_of_frames(run: LiveRun) -> RecordingVerdict:

@@ -15,9 +15,9 @@ import msgspec
 
 from bridgekit.events import Frame, decode_frame
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor, Gap, GapReason
+from bridgekit.signals import Cursor
 from bridgekit.stores.redis.functions import ThreadKeys
-from bridgekit.transport.log import LocalSink, Replay, replay_after_restart, same_epoch
+from bridgekit.transport.log import LocalSink, Replay, replay_after
 
 __all__ = ["ChannelMessage", "LogEntries", "ThreadDelivery"]
 
@@ -95,17 +95,9 @@ class LogEntries(NamedTuple):
             oldest = frames[0].seq
         return cls(Cursor(epoch.decode(), int(seq)), oldest, frames)
 
-    def replay(self, thread_id: ThreadId, after: Cursor) -> Replay:
-        """Return what a client with this cursor receives. It detects skipped seqs from those of later frames."""
-        head, first = self.head, after.seq + 1
-        if after == head:
-            return Replay(head)
-        if not same_epoch(head, after):
-            return replay_after_restart(thread_id, head, self.frames, after)
-        if self.frames and self.oldest <= first:
-            return Replay(after, self.frames, last=head.seq)
-        reason = GapReason.EXPIRED if self.oldest > first else GapReason.LOST
-        return Replay(head, gap=Gap(thread_id=thread_id, epoch=head.epoch, first=first, last=head.seq, reason=reason))
+    def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
+        """Return what a client with this cursor receives."""
+        return replay_after(thread_id, self.head, self.frames, after, self.oldest)
 
 
 class ThreadDelivery:

@@ -199,7 +199,7 @@ class RedisEventLog(AsyncContextManagerMixin):
 
     async def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
         log = await self._read(self._topology.names.thread(thread_id), after)
-        return Replay(log.head) if after is None else log.replay(thread_id, after)
+        return log.replay(thread_id, after)
 
     async def _read(self, keys: ThreadKeys, after: Cursor | None) -> LogEntries:
         """Return the log's entries after the cursor. Raises StoreUnavailable if no reply arrives in time."""

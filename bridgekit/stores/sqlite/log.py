@@ -15,7 +15,7 @@ from zlib import crc32
 
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor, Gap, GapReason
+from bridgekit.signals import Cursor
 from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, Pending, RowsDamaged, encode_rows
 from bridgekit.stores.sqlite.file import STORE, checksum, damaged
 from bridgekit.stores.sqlite.thread_log import ThreadLog, count_retained
@@ -26,7 +26,7 @@ from bridgekit.transport.log import (
     Replay,
     Retention,
     published,
-    replay_after_restart,
+    replay_after,
     same_epoch,
 )
 from bridgekit.transport.lru_with_pins import PinnedLru, new_epoch
@@ -199,16 +199,8 @@ class SqliteEventLog:
         head = Cursor(log.epoch, log.settled)
         if after is None or after == head:
             return Replay(head)
-        if not same_epoch(head, after):
-            _, frames = await self._read(log, 0)
-            return replay_after_restart(thread_id, head, frames, after)
-        first, frames = await self._read(log, after.seq)
-        if frames and first <= after.seq + 1:
-            # If events between or after the frames were lost, the client gets gaps for them.
-            return Replay(after, tuple(frames), last=head.seq)
-        reason = GapReason.LOST if first <= after.seq + 1 else GapReason.EXPIRED
-        gap = Gap(thread_id=thread_id, epoch=log.epoch, first=after.seq + 1, last=head.seq, reason=reason)
-        return Replay(head, gap=gap)
+        oldest, frames = await self._read(log, after.seq if same_epoch(head, after) else 0)
+        return replay_after(thread_id, head, frames, after, oldest)
 
     async def _read(self, log: ThreadLog, after: int) -> tuple[int, list[Frame]]:
         """Return the retained frames after a `seq`, and the `seq` from which only lost events are missing."""

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
-from bridgekit_verify.check.answers import Property, PropertyAnswer, RecordedViolation, State
+import msgspec
+
+from bridgekit_verify.check.answers import Property, PropertyAnswer, RecordedViolation, State, unknown_answer
 from bridgekit_verify.check.concluding import RecordingVerdict, conclude
-from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, StreamDialect, detect
+from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, detect
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.check.live.delivery import ClientTally, judge_delivery
 from bridgekit_verify.check.live.evidence import LEDGER, LedgerFindings, LiveEvidence, channel_name
-from bridgekit_verify.check.live.ledger import CallOutcome, ModelLedger
+from bridgekit_verify.check.live.ledger import CallOutcome
 from bridgekit_verify.check.live.model_rules import judge_calls, judge_ends, judge_owners, judge_requests
 from bridgekit_verify.check.live.observing import observe
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered
+from bridgekit_verify.check.protocols import StreamDialect
 
 __all__ = ["LiveVerdict", "Subject", "check_run", "judge_live"]
 
@@ -69,18 +71,16 @@ ADVICE: Final = {
 
 def check_run(run: LiveRun, *, path: str = "") -> LiveVerdict:
     """Judge a run that is at hand, as `check_recording` judges it from the file of `write_run`."""
-    messages = numbered(run.messages)
-    return judge_live(run.ledger, messages, dialect_of(run.dialect, path), path=path, limit=run.limit)
+    return judge_live(msgspec.structs.replace(run, messages=numbered(run.messages)), path=path)
 
 
-def judge_live(
-    ledger: ModelLedger, messages: Sequence[Message], dialect: StreamDialect | None, *, path: str,
-    limit: str | None = None,
-) -> LiveVerdict:  # fmt: skip
-    """Judge a ledger and the messages that clients received. `limit` names what stopped the reading early."""
+def judge_live(run: LiveRun, *, path: str, dialect: StreamDialect | None = None) -> LiveVerdict:
+    """Judge a run whose messages have the numbers of their lines. `dialect` replaces the one that the run states."""
+    messages, limit = run.messages, run.limit
+    dialect = dialect or dialect_of(run.dialect, path)
     if dialect is None:
         dialect = detect(path, islice(messages, SAMPLE_MESSAGES)) if messages else NO_DIALECT
-    evidence, findings = LiveEvidence(ledger, observe(messages, dialect), dialect, limit), LedgerFindings()
+    evidence, findings = LiveEvidence(run.ledger, observe(messages, dialect), dialect, limit), LedgerFindings()
     judge = Judge(dialect)
     for message in messages:
         if message.index in evidence.foreign:
@@ -150,15 +150,10 @@ def _merge(
     if subject is not Subject.JUDGED:
         return PropertyAnswer(which, State.UNKNOWN, reason=f"the backend {subject}")
     if findings.reasons.get(which):
-        return _unknown(which, reasons)
+        return unknown_answer(which, reasons)
     if which in findings.holds:
         return PropertyAnswer(which, State.HOLDS, source=f"{LEDGER}: {findings.holds[which]}")
-    return _unknown(which, reasons) if removed else recorded
-
-
-def _unknown(which: Property, reasons: Sequence[str]) -> PropertyAnswer:
-    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-    return PropertyAnswer(which, State.UNKNOWN, reason=reasons[0] + more)
+    return unknown_answer(which, reasons) if removed else recorded
 
 
 def _excuse(evidence: LiveEvidence, which: Property, violation: RecordedViolation) -> str | None:

@@ -11,31 +11,29 @@ import anyio
 __all__ = ["BackendDriver", "ClientGroup", "LiveClient", "LiveThread", "ReceivedMessage", "RequestedRun"]
 
 
+@dataclass(eq=False)
 class RequestedRun:
     """One run that a user requests."""
 
-    def __init__(self, run_id: str, canary: str, prompt: str, number: int, thread_values: dict[str, str]) -> None:
-        self.id, self.canary, self.prompt, self.number = run_id, canary, prompt, number
-        self._thread_values = thread_values
-        self.ended = False
-        """Whether a client received its end."""
-        self.excused = False
-        """Whether the check cut its connection, and nothing continues it."""
-        self.problem: str | None = None
-        """Why its request failed, or why it was given up."""
-        self.progress = 0
-        """Counts what the model has sent for it."""
+    id: str
+    canary: str
+    prompt: str
+    number: int
+    thread_values: dict[str, str]
+    ended: bool = False
+    """Whether a client received its end."""
+    excused: bool = False
+    """Whether the check cut its connection, and nothing continues it."""
+    problem: str | None = None
+    """Why its request failed, or why it was given up."""
+    progress: int = 0
+    """Counts what the model has sent for it."""
 
     @property
     def values(self) -> dict[str, str]:
         """What the placeholders of a run stand for, with those of its thread."""
-        return {
-            **self._thread_values,
-            "run": self.id,
-            "canary": self.canary,
-            "prompt": self.prompt,
-            "n": str(self.number),
-        }
+        own = {"run": self.id, "canary": self.canary, "prompt": self.prompt, "n": str(self.number)}
+        return {**self.thread_values, **own}
 
 
 ReceivedMessage = Callable[["LiveClient", str | bytes | object, str | None], None]

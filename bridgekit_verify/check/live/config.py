@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect, parse_table
+from bridgekit_verify.check.dialects import parse_table
 from bridgekit_verify.check.live.templates import Body, names_in
+from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect, built_in
 from bridgekit_verify.errors import UnusableBackend
 
 __all__ = [
@@ -169,8 +170,7 @@ class Backend(Section, frozen=True):
         """Return the dialect that the file states. None: it is detected from the frames."""
         if self.dialect is not None:
             return parse_table(self.dialect, self.path)
-        name = self.listen.dialect if self.listen is not None else ""
-        return {each.lower(): dialect for each, dialect in BUILT_IN.items()}[name.lower()] if name else None
+        return built_in(self.listen.dialect) if self.listen is not None else None
 
 
 def load_backend(path: str | Path) -> Backend:
@@ -283,7 +283,7 @@ def _listen_problems(backend: Backend) -> Iterator[str]:
     if listen is None:
         yield "needs a table [listen] with kind = 'response', 'sse' or 'websocket'"
         return
-    if listen.dialect and listen.dialect.lower() not in map(str.lower, BUILT_IN):
+    if listen.dialect and built_in(listen.dialect) is None:
         yield f"[listen] dialect is {listen.dialect!r}; known: {', '.join(BUILT_IN)}; for others add a [dialect] table"
     if bool(run.request) == (run.send is not None):
         yield "[run] needs either the line 'request', as in 'POST /chat', or 'send', a message on the WebSocket"

@@ -9,15 +9,13 @@ from typing import Final
 import msgspec
 
 from bridgekit_verify.check.answers import Evidence, Property, excerpt
-from bridgekit_verify.check.live.evidence import ExpectedText, LedgerFindings, LiveEvidence, channel_name, lacking
+from bridgekit_verify.check.live.evidence import ExpectedText, LedgerFindings, LiveEvidence, channel_name
 from bridgekit_verify.check.live.ledger import CallOutcome
 from bridgekit_verify.check.live.markers import Marker
 from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
 from bridgekit_verify.errors import LedgerImbalance
 
 __all__ = ["ClientTally", "judge_delivery"]
-
-MAX_SHOWN: Final = 3
 
 
 class ClientTally(msgspec.Struct):
@@ -226,7 +224,7 @@ def _judge_text(evidence: LiveEvidence, findings: LedgerFindings, text: Expected
     if ways == {"raw"}:
         if text.channel == "r":
             return
-        reason = lacking(evidence.dialect, "kind", "text", "kinds.text")
+        reason = evidence.dialect.describe_lack("kind", "text", "kinds.text")
         findings.unknown(Property.TEXT, reason or f"no frame of a known kind holds {text}")
         return
     key, client = (text.prompt.canary, text.call.number, text.channel), text.client
@@ -238,7 +236,7 @@ def _judge_text(evidence: LiveEvidence, findings: LedgerFindings, text: Expected
         if text.call.outcome is not CallOutcome.ENDED_EARLY and not sent.startswith(received[0]):
             findings.unknown(Property.TEXT, f"{text} is not complete, and {text.excuse}")
         return
-    if _is_received_twice(evidence, text):
+    if _is_received_twice(text):
         findings.unknown(Property.TEXT, f"{text} was received again after a reconnect, without positions")
         return
     findings.broken(
@@ -248,7 +246,7 @@ def _judge_text(evidence: LiveEvidence, findings: LedgerFindings, text: Expected
     )  # fmt: skip
 
 
-def _is_received_twice(evidence: LiveEvidence, text: ExpectedText) -> bool:
+def _is_received_twice(text: ExpectedText) -> bool:
     """Whether pieces came again on a later connection, where no position shows that they are copies."""
     for marker in text.markers:
         copies = [each for each in text.client.occurrences.get(marker, ()) if each.how == "delta"]
@@ -313,7 +311,7 @@ def _conclude(evidence: LiveEvidence, findings: LedgerFindings, expected: Sequen
     findings.holds[Property.LOST] = f"all {counts['all']} pieces arrived"
     if not counts["delta"]:
         for which in (Property.DUPLICATED, Property.ORDER):
-            reason = lacking(evidence.dialect, "kind", "text", "kinds.text|kinds.thinking|kinds.tool_args")
+            reason = evidence.dialect.describe_lack("kind", "text", "kinds.text|kinds.thinking|kinds.tool_args")
             findings.unknown(which, reason or "no piece of a text arrives as a delta")
         return
     findings.holds[Property.DUPLICATED] = f"each of {counts['delta']} pieces arrived once"

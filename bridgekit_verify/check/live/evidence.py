@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from bridgekit_verify.check.answers import Evidence, Property, RecordedViolation
-from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger, UserPrompt
 from bridgekit_verify.check.live.markers import Marker, markers_in
 from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
+from bridgekit_verify.check.protocols import StreamDialect
 
-__all__ = ["LEDGER", "ExpectedText", "LedgerFindings", "LiveEvidence", "channel_name", "lacking"]
+__all__ = ["LEDGER", "ExpectedText", "LedgerFindings", "LiveEvidence", "channel_name"]
 
 LEDGER: Final = "the model's ledger"
 CHANNELS: Final = {"r": "thinking", "p": "text before calls", "t": "final text", "a": "arguments"}
@@ -40,12 +40,6 @@ class LedgerFindings:
 
     def unknown(self, which: Property, reason: str) -> None:
         self.reasons[which][reason] = None
-
-
-def lacking(dialect: StreamDialect, *names: str) -> str:
-    """Return which of these fields and kinds the dialect lacks, as a reason; empty if it has them."""
-    found = [name.replace("|", " or ") for name in names if dialect.lacks(name)]
-    return f"the dialect {dialect.name} has no {' and no '.join(found)}" if found else ""
 
 
 class ExpectedText(NamedTuple):

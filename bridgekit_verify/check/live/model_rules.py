@@ -9,7 +9,7 @@ from typing import Any
 
 from bridgekit_verify.check.answers import Property, excerpt
 from bridgekit_verify.check.frames import Message
-from bridgekit_verify.check.live.evidence import LedgerFindings, LiveEvidence, lacking
+from bridgekit_verify.check.live.evidence import LedgerFindings, LiveEvidence
 from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, UserPrompt
 from bridgekit_verify.check.live.markers import canaries_in, markers_in
 from bridgekit_verify.check.live.observing import ObservedClient, raw_text
@@ -34,14 +34,14 @@ def judge_owners(evidence: LiveEvidence, findings: LedgerFindings) -> None:
         for canary in client.canaries:
             prompt = evidence.prompts.get(canary)
             if prompt is not None and client.id not in prompt.clients:
-                _misrouted(evidence, findings, client, prompt)
+                _misrouted(findings, client, prompt)
     _judge_histories(evidence, findings)
     for which, seen, word in ((Property.USER, users, "user"), (Property.THREAD, threads, "thread")):
         if len(seen) > 1:
             findings.holds[which] = f"the frames of {len(seen)} {word}s with a canary reached their {word} only"
 
 
-def _misrouted(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient, prompt: UserPrompt) -> None:
+def _misrouted(findings: LedgerFindings, client: ObservedClient, prompt: UserPrompt) -> None:
     owner = f"user {prompt.user}, thread {prompt.thread}"
     reader = f"client {client.id} (user {client.user}, thread {client.thread})"
     frames = client.canaries[prompt.canary]
@@ -78,7 +78,7 @@ def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
     ids = {call.id for made in evidence.ledger.calls for call in made.calls}
     ids_are_kept = any(not ids.isdisjoint(client.call_kinds) for client in evidence.clients.values())
     counts = Counter[str]()
-    lacks_calls = lacking(evidence.dialect, "call")
+    lacks_calls = evidence.dialect.describe_lack("call")
     for client, prompt, call in () if lacks_calls else _expected_calls(evidence):
         values, kinds = _received(client, call, ids)
         if values or (kinds and evidence.carries_arguments) or evidence.how.get("a"):
@@ -94,7 +94,7 @@ def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
     if lacks_calls:
         findings.unknown(Property.ARGUMENTS, lacks_calls)
     elif counts["hidden"]:
-        reasons = (lacking(evidence.dialect, "kind", "text|args", "kinds.tool_args|args"),
+        reasons = (evidence.dialect.describe_lack("kind", "text|args", "kinds.tool_args|args"),
                    f"the arguments of {counts['hidden']} calls are shown to no client")  # fmt: skip
         findings.unknown(Property.ARGUMENTS, "; ".join(filter(None, reasons)))
     elif counts["shown"]:

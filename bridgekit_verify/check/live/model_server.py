@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, Final
 
 import anyio
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -25,6 +21,7 @@ from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedg
 from bridgekit_verify.check.live.markers import prompt_text
 from bridgekit_verify.check.live.requests import BadModelRequest, ModelRequest, RequestEntry, read_chat, read_responses
 from bridgekit_verify.check.live.scripts import SCENARIOS, SentPiece, Turn, plan_turn
+from bridgekit_verify.check.live.thread_server import ThreadServer
 
 __all__ = ["ModelServer", "model_application"]
 
@@ -56,42 +53,20 @@ def model_application(ledger: ModelLedger) -> Starlette:
 METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-class ModelServer:
-    """Serves the model on 127.0.0.1, by default on a port of the system's choice, in a thread of its own.
-
-    The thread has its own event loop, so that tests and notebooks of any kind can use it: `with ModelServer(ledger)`.
-    """
+class ModelServer(ThreadServer):
+    """Serves the model for tests and notebooks of any kind: `with ModelServer(ledger)`."""
 
     def __init__(self, ledger: ModelLedger, port: int = 0) -> None:
-        self.ledger = ledger
-        self._socket = socket.create_server(("127.0.0.1", port), backlog=512)
-        config = uvicorn.Config(
-            model_application(ledger), http=_QuietProtocol, ws="none", lifespan="off", log_config=None,
-            access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=1,
+        super().__init__(
+            model_application(ledger), "scripted model", port,
+            http=_QuietProtocol, ws="none", lifespan="off", timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )  # fmt: skip
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="scripted model")
-
-    @property
-    def address(self) -> str:
-        """The address without `/v1`."""
-        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.ledger = ledger
 
     @property
     def url(self) -> str:
-        """What OPENAI_BASE_URL must be."""
+        """What OPENAI_BASE_URL must be. `address` is without `/v1`."""
         return f"{self.address}/v1"
-
-    def __enter__(self) -> ModelServer:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-        self._socket.close()
 
 
 class _QuietProtocol(H11Protocol):
@@ -135,7 +110,7 @@ class _Model:
             except (BadModelRequest, ValueError, RecursionError) as error:
                 problem = str(error) if isinstance(error, BadModelRequest) else "the body is not JSON"
                 return self._reject(request, 400, problem)
-            return self._answer(request, asked)
+            return self._answer(asked)
 
         return answer
 
@@ -150,7 +125,7 @@ class _Model:
         self._ledger.rejected.append(RejectedCall(request.url.path, status, problem))
         return _error(status, problem)
 
-    def _answer(self, request: Request, asked: ModelRequest) -> Response:
+    def _answer(self, asked: ModelRequest) -> Response:
         found = self._attribute(asked)
         if found is None or isinstance(found, str):
             self._ledger.neutral.append(NeutralCall(asked.api, asked.raw[:EXCERPT_CHARACTERS], asked.held(), found))

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-import msgspec
-
 from bridgekit_verify.check.answers import Evidence, excerpt
-from bridgekit_verify.check.dialects import StreamDialect
-from bridgekit_verify.check.frames import Message, ObservedFrame
+from bridgekit_verify.check.frames import Message, ObservedFrame, encode_json
 from bridgekit_verify.check.live.markers import MARKER, PROMPT, Marker, canaries_in, markers_in
+from bridgekit_verify.check.protocols import StreamDialect
 
 __all__ = ["ObservedClient", "Occurrence", "TextRun", "observe", "raw_text"]
 
@@ -105,7 +103,6 @@ class _Reader:
         self.client, self._dialect = client, dialect
         self._streams: dict[tuple[str, str | None, str | None], TextRun] = {}
         self._positions: dict[tuple[str | None, int], int] = {}
-        self._run: str | None = None
 
     def take(self, message: Message) -> None:
         client = self.client
@@ -177,11 +174,7 @@ class _Reader:
         """Whether a reconnect repeats a frame under the position that the client already has."""
         if frame.position is None:
             return False
-        per = self._dialect.position_per
-        key = frame.thread if per == "thread" else frame.run if per == "run" else None
-        connection = frame.origin.connection
-        if per == "connection":
-            key = str(connection)
+        connection, key = frame.origin.connection, self._dialect.numbering_of(frame, frame.run)
         first = self._positions.setdefault((key, frame.position), connection)
         return first != connection
 
@@ -235,9 +228,4 @@ def segments_of(text: str) -> list[tuple[Marker, str, int]]:
 
 def raw_text(value: Any) -> str:
     """Return a value as text in which markers are found."""
-    if isinstance(value, str):
-        return value
-    try:
-        return msgspec.json.encode(value).decode()
-    except (UnicodeEncodeError, msgspec.MsgspecError, RecursionError):
-        return repr(value)
+    return value if isinstance(value, str) else encode_json(value)

@@ -9,20 +9,20 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect, parse_table
+from bridgekit_verify.check.dialects import parse_table
 from bridgekit_verify.check.frames import Message, decode_json
 from bridgekit_verify.check.live.ledger import ModelLedger
+from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect
 from bridgekit_verify.errors import UnusableRecording
 
-__all__ = ["LiveRun", "RunHeader", "dialect_of", "is_header", "numbered", "read_header", "write_run"]
+__all__ = ["LiveRun", "dialect_of", "is_header", "numbered", "read_header", "write_run"]
 
 
-class RunHeader(msgspec.Struct):
-    """The first line."""
+class LiveRun(msgspec.Struct):
+    """Everything that is known of a live run, and all that judging needs."""
 
-    bridgekit_run: Literal[1]
-    """The version of this format."""
     ledger: ModelLedger
+    messages: Sequence[Message] = ()
     dialect: str | dict[str, Any] | None = None
     """A built-in dialect, or a `[dialect]` table. None: it is detected."""
     about: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -31,14 +31,11 @@ class RunHeader(msgspec.Struct):
     """What ended the load early: what was open then is unknown."""
 
 
-class LiveRun(msgspec.Struct):
-    """Everything that is known of a live run, and all that judging needs."""
+class _FirstLine(LiveRun, kw_only=True):
+    """A run without its messages."""
 
-    ledger: ModelLedger
-    messages: Sequence[Message]
-    dialect: str | dict[str, Any] | None = None
-    about: dict[str, Any] = msgspec.field(default_factory=dict)
-    limit: str | None = None
+    bridgekit_run: Literal[1]
+    """The version of this format."""
 
 
 def numbered(messages: Sequence[Message]) -> list[Message]:
@@ -48,8 +45,9 @@ def numbered(messages: Sequence[Message]) -> list[Message]:
 
 def write_run(path: str | Path, run: LiveRun) -> None:
     """Write a run to a file, which `bridgekit check` judges again with the same result."""
-    header = msgspec.to_builtins(RunHeader(1, run.ledger, run.dialect, run.about, run.limit))
-    lines = [json.dumps(header), *(json.dumps(_envelope(message)) for message in run.messages)]
+    header = msgspec.to_builtins(msgspec.structs.replace(run, messages=()))
+    del header["messages"]
+    lines = [json.dumps({"bridgekit_run": 1, **header}), *(json.dumps(_envelope(message)) for message in run.messages)]
     Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
@@ -66,10 +64,10 @@ def is_header(line: bytes) -> bool:
     return line.startswith(b'{"bridgekit_run": ')
 
 
-def read_header(path: str, line: bytes) -> RunHeader:
+def read_header(path: str, line: bytes) -> LiveRun:
     """Read the first line of a live run. Raises UnusableRecording if it is damaged."""
     try:
-        return msgspec.convert(decode_json(line), RunHeader)
+        return msgspec.convert(decode_json(line), _FirstLine)
     except ValueError as error:
         raise UnusableRecording(path, f"line 1 is not the ledger of a live run: {error}") from error
 

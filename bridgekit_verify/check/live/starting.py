@@ -8,18 +8,19 @@ import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import anyio
 import httpx
-import uvicorn
 from starlette.types import ASGIApp
 
 from bridgekit_verify.check.live.config import Backend
+from bridgekit_verify.check.live.driving import reason_of
 from bridgekit_verify.check.live.templates import Values, fill_text
+from bridgekit_verify.check.live.thread_server import ThreadServer
 from bridgekit_verify.errors import UnusableBackend
 from bridgekit_verify.harness.processes import ChildProcess, ProcessTimeout, start_process
 
@@ -122,7 +123,7 @@ async def _wait_until_ready(backend: Backend, running: RunningBackend) -> None:
                 try:
                     response = await http.get(running.url + start.ready)
                 except httpx.TransportError as error:
-                    seen = " ".join(str(error).split()) or type(error).__name__
+                    seen = reason_of(error)
                 else:
                     if response.status_code < 500:
                         return
@@ -140,29 +141,8 @@ def _free_port() -> int:
 
 @asynccontextmanager
 async def served_application(backend: Backend, app: ASGIApp) -> AsyncIterator[RunningBackend]:
-    """Serve an application on a real port, in a thread with an event loop of its own, for the length of a block.
-
-    Whatever blocks in the application does not delay the clients.
-    """
-    with _serving_thread(app) as running:
+    """Serve an application on a real port, in a thread, for the length of a block."""
+    with ThreadServer(app, "backend under check", ws="websockets-sansio") as server:
+        running = RunningBackend(server.address, thread=server.thread)
         await _wait_until_ready(backend, running)
         yield running
-
-
-@contextmanager
-def _serving_thread(app: ASGIApp) -> Iterator[RunningBackend]:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-    config = uvicorn.Config(app, ws="websockets-sansio", log_config=None, access_log=False, timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-
-    def serve() -> None:
-        with suppress(SystemExit), listener:  # the application's lifespan may fail: then nothing can connect
-            server.run([listener])
-
-    thread = threading.Thread(target=serve, name="backend under check")
-    thread.start()
-    try:
-        yield RunningBackend(f"http://127.0.0.1:{listener.getsockname()[1]}", thread=thread)
-    finally:
-        server.should_exit = True
-        thread.join()

@@ -8,7 +8,7 @@ from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.live.backends import check_backend
 from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.scenarios import Load
-from bridgekit_verify.studies.other_backends import EXAMPLES, broken_properties, example_backend, with_command
+from bridgekit_verify.studies.other_backends import EXAMPLES, broken_properties, example_backend
 
 SCENARIOS = ("text", "thinking", "calls", "burst", "slow", "cut", "retry", "dies")
 LOAD = Load(users=2, threads=2, runs=2)
@@ -17,7 +17,7 @@ REPEATS = range(3)
 
 def on_bridgekit(edge: str) -> Backend:
     backend = load_backend(str(EXAMPLES / "websocket" / "on_bridgekit.toml"))
-    return with_command(backend, f"{{python}} -m bridgekit serve on_bridgekit:app --port {{port}} --edge {edge}")
+    return backend.with_command(f"{{python}} -m bridgekit serve on_bridgekit:app --port {{port}} --edge {edge}")
 
 
 SUBJECTS = {
