@@ -1,4 +1,4 @@
-"""Benchmarks: the speed of an event from an agent to a socket, in bridgekit and in the stacks that a user could choose.
+"""Benchmarks: the speed of an event from an agent to a socket, in bridgekit and in alternative stacks.
 
     workload                     the exact events that are emitted, so that the received ones can be verified
     peers/                       one small file for each stack, all with the same interface

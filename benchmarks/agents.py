@@ -1,4 +1,4 @@
-"""The agents of a benchmark, in the server process: how many run, how they alternate, and when they emit."""
+"""The agents of a benchmark in the server process: their number, their order, and the times of their events."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class RunsAgents(Protocol):
     """A stack that calls the agents itself, one run at a time."""
 
     async def run(self, run: AgentRun, bodies: Sequence[EventBody], yield_after: int) -> None:
-        """Execute one whole run; `yield_after` is as in KINDS."""
+        """Execute one whole run; `yield_after` is a value of KINDS."""
 
 
 async def emit_load(stack: Stack, wave: Wave, kind: str) -> EmitReport:
-    """Emit the runs of all threads concurrently, in sequence per thread. Events are created before the clock starts."""
+    """Emit the runs of all threads concurrently, one run after another in each thread. Creating events is not timed."""
     yield_after = KINDS[kind]
     scripts = [[(run, run.bodies()) for run in wave.of(thread)] for thread in range(wave.threads)]
     emit = _runs if isinstance(stack, RunsAgents) else _emit
-    # Collect now, so that earlier garbage does not add to the cost of this wave.
+    # Collect garbage now, so that earlier garbage does not add to the cost of this wave.
     gc.collect()
     cpu, begun = cpu_ns(), time.monotonic_ns()
     async with asyncio.TaskGroup() as group:
@@ -61,8 +61,8 @@ async def _runs(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[EventBod
 async def emit_paced(stack: Stack, wave: Wave, per_second: float, within: float) -> list[tuple[int, int, int]]:
     """Emit a wave from one emitter at a fixed rate; return each event's thread, start time and duration (ns).
 
-    An emitter that the stack delays catches up afterwards, so that the average rate holds. After `within` seconds it
-    stops.
+    An emitter that the stack delays catches up afterwards, so that the average rate is constant. The emitter stops
+    after `within` seconds.
     """
     emissions: list[tuple[int, int, int]] = []
     with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""The client protocol of each kind of server: what the client sends first, and which bytes are events."""
+"""The client protocols of the servers: what the client sends first, and which received bytes are events."""
 
 from __future__ import annotations
 
@@ -114,4 +114,4 @@ DIALECTS: Final[Mapping[str, Callable[[str], Dialect]]] = {
     "socket.io": SocketIo,
     "server-sent events": ServerSentEvents,
 }
-"""By name: a factory that takes a thread id."""
+"""The dialects by name, each as a factory that takes a thread id."""

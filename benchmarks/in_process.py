@@ -1,4 +1,4 @@
-"""Measures the cost of the bridge itself, in its own process and without a socket."""
+"""Measure the cost of the bridge alone, in a separate process and without a socket."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.peers.bridgekit_agents import USER, BridgekitStack
+from benchmarks.peers.bridgekit_helper import USER, BridgekitStack
 from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
 from benchmarks.workload import AGENT, EVENTS, AgentRun, Wave
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
+from bridgekit.counters import DeliveryCounters
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, encode
 from bridgekit.ids import RunId, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
@@ -38,10 +39,11 @@ MAPPED_THREADS: Final = 1_000
 
 
 class IdleScheduler:
-    """A write scheduler that writes nothing, so that frames stay in the outbox."""
+    """A write scheduler that never writes, so that frames stay in the outbox."""
 
-    def __init__(self, crowded: CrowdedOutboxes) -> None:
+    def __init__(self, counters: DeliveryCounters, crowded: CrowdedOutboxes) -> None:
         self.limits = OUTBOX_LIMITS
+        self.counters = counters
         self.crowded = crowded
         self.enqueued = 0
         self.quiet = False
@@ -58,15 +60,15 @@ async def start_bridgekit() -> BridgekitStack:
 def attach_subscriber(stack: BridgekitStack, thread_id: str) -> Subscriber:
     """Attach a subscriber that has an outbox but no socket."""
     subscription = Subscription(UserId(USER), ThreadId(thread_id))
-    hub = stack.application.bridge.hub
-    subscriber = Subscriber(subscription, IdleScheduler(hub.crowded))
-    hub.attach(subscriber)
+    bridge = stack.application.bridge
+    subscriber = Subscriber(subscription, IdleScheduler(bridge.counters, bridge.hub.crowded))
+    bridge.hub.attach(subscriber)
     subscriber.start(Replay(Cursor("", 0)))
     return subscriber
 
 
 async def own_cost(runs: int) -> dict[str, float]:
-    """Measure CPU times per event in µs: emission to outbox, resolving the thread, encoding, and checking."""
+    """Measure the CPU times per event in µs of emitting to an outbox, resolving, encoding and checking."""
     stack = await start_bridgekit()
     sockets = [attach_subscriber(stack, AgentRun(thread, 0).thread_id) for thread in range(THREADS)]
     wave = Wave(THREADS, runs)
@@ -95,7 +97,7 @@ async def own_cost(runs: int) -> dict[str, float]:
 
 
 def event_of(run: AgentRun, position: int = 2) -> AgentEvent:
-    """Return one event of a run; the default is the third, which has a typical size."""
+    """Return one event of a run; the default is the third event, which has a typical size."""
     body = run.bodies()[position]
     return AgentEvent(
         type=EventType(body.type),
@@ -124,7 +126,7 @@ def _encoded(events: list[AgentEvent]) -> float:
 
 
 def _checked() -> dict[str, float]:
-    """Measure CPU time of the checker per event, and for comparison of `json.loads` for the event's frame, in µs."""
+    """Measure the CPU time per event of the checker and, for comparison, of `json.loads` for a frame, in µs."""
     history = sound_history(CHECKED_EVENTS)
     begun = time.process_time_ns()
     check(history)
@@ -152,7 +154,7 @@ def sound_history(events: int) -> History:
 
 
 async def encodings(subscribers: int) -> dict[str, float]:
-    """Count how often an event is encoded for this number of subscribers of its thread."""
+    """Count how often an event is encoded if its thread has this number of subscribers."""
     stack = await start_bridgekit()
     run = AgentRun(0, 0)
     sockets = [attach_subscriber(stack, run.thread_id) for _ in range(subscribers)]
@@ -175,7 +177,7 @@ async def encodings(subscribers: int) -> dict[str, float]:
 
 
 async def mapping_bytes(mappings: int) -> dict[str, float]:
-    """Measure the allocated bytes of one live run in the mapping, including its id and its share of the tables."""
+    """Measure the bytes that one live run allocates in the mapping, including its id and its share of the tables."""
     service, ids = RunThreadMappingService(), SignedRunIds()
     threads = [ThreadId(AgentRun(number, 0).thread_id) for number in range(MAPPED_THREADS)]
     gc.collect()

@@ -31,7 +31,7 @@ class Series:
         self._values.setdefault(key, []).extend(values)
 
     def __getitem__(self, key: SeriesKey) -> Sequence[float]:
-        """Return the values; an empty sequence if there are none."""
+        """Return the values of a key; an empty sequence if there are none."""
         return self._values.get(key, ())
 
     def __iter__(self) -> Iterator[SeriesKey]:
@@ -42,7 +42,7 @@ class Series:
         return median(self[key]) if self[key] else None
 
     def ratio(self, of: SeriesKey, over: SeriesKey) -> float | None:
-        """Return the median of ratios within rounds, so that a slow phase affects both; None without values."""
+        """Return the median of the ratios per round, so that a slow phase affects both values; None without values."""
         ratios = [
             above / below
             for above, below in zip_longest(self[of], self[over])
@@ -52,6 +52,6 @@ class Series:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value that this share of the values does not exceed (nearest rank)."""
+    """Return the quantile for this share of the values (nearest rank)."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]

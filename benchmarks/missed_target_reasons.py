@@ -1,4 +1,4 @@
-"""Why targets are missed: the reason, a profile, and what was tried, from `missed_target_reasons.toml`."""
+"""Read from `missed_target_reasons.toml` why targets are missed: the reason, a profile, and the tried changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TABLE: Final = Path(__file__).with_name("missed_target_reasons.toml")
 
 
 class Try(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A change of the code that was measured against the code without it, interleaved in the same run."""
+    """A code change, measured in the same run as the unchanged code, in alternating rounds."""
 
     change: str
     measured: str
@@ -22,7 +22,7 @@ class Try(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why targets are hard to meet. Shown for those of them that the last results miss."""
+    """Why some targets are hard to meet. The page shows an explanation if the last results miss one of its targets."""
 
     targets: tuple[str, ...]
     """Each target as `TargetResult.measured` names it."""

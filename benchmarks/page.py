@@ -216,7 +216,7 @@ def _targets_table(found: Results) -> str:
 
 
 def _missed_section(targets: Sequence[TargetResult], explained: Sequence[Explanation]) -> str:
-    """Return the reasons for the missed targets, without those for targets that are met."""
+    """Return the section with the reasons for the missed targets."""
     missed = {each.measured: each for each in targets if each.met == Met.NO}
     parts = [
         _explained([each for name, each in missed.items() if name in explanation.targets], explanation)

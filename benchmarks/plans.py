@@ -1,4 +1,4 @@
-"""The quick plan (about a minute) and the full plan: which stacks are measured, and for how long."""
+"""The quick plan (about a minute) and the full plan: the measured stacks, and the length of each measurement."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Plan:
     """Runs of each thread in each wave."""
     kinds: tuple[str, ...]
     bridgekit_kinds: tuple[str, ...]
-    """Kinds of agents that bridgekit's stacks are measured with."""
+    """Kinds of agents with which bridgekit's stacks are measured."""
     fresh: bool
     """Whether each round starts new processes."""
     latency_rounds: int

@@ -35,7 +35,7 @@ __all__ = [
 
 
 class PrepareThreads(msgspec.Struct, frozen=True, tag=True):
-    """Creates the threads from `first` up to, but not including, `last`, if the stack needs it. Reply: Done."""
+    """Creates the threads from `first` up to, but not including, `last`, if the stack needs them. Reply: Done."""
 
     first: int
     last: int
@@ -56,7 +56,7 @@ class Emit(msgspec.Struct, frozen=True, tag=True):
 
 
 class EmitReport(msgspec.Struct, frozen=True, tag=True):
-    """When a wave started, and the CPU time of this process at that time."""
+    """The start time of a wave, and the CPU time of this process at the start."""
 
     begun_ns: int
     cpu_ns: int
@@ -72,7 +72,7 @@ class EmitPaced(msgspec.Struct, frozen=True, tag=True):
 
 class PacedReport(msgspec.Struct, frozen=True, tag=True):
     emissions: list[tuple[int, int, int]]
-    """For each event: its thread, when it was emitted, and how long the emitter waited, in nanoseconds."""
+    """Thread, emission time and waiting time of the emitter for each event; times in nanoseconds."""
 
 
 class OpenSubscribers(msgspec.Struct, frozen=True, tag=True):
@@ -95,7 +95,7 @@ class ReadLoad(msgspec.Struct, frozen=True, tag=True):
 class Received(msgspec.Struct, frozen=True, tag=True):
     complete: bool
     done_ns: int
-    """When the last socket read its last event."""
+    """The time at which the last socket read its last event."""
     busy: float
     """CPU time of the client divided by elapsed time: near 1, the client was the bottleneck."""
     events: int
@@ -103,7 +103,7 @@ class Received(msgspec.Struct, frozen=True, tag=True):
 
 
 class VerdictRequest(msgspec.Struct, frozen=True, tag=True):
-    """Verifies the events of this wave that were read. Reply: LoadVerdictReply."""
+    """Verifies the events of this wave that the sockets read. Reply: LoadVerdictReply."""
 
     wave: Wave
 
@@ -118,7 +118,7 @@ class ReadTimesRequest(msgspec.Struct, frozen=True, tag=True):
 
 class ReadTimes(msgspec.Struct, frozen=True, tag=True):
     sockets: list[tuple[int, list[int]]]
-    """For each reading socket: its thread, and when each of its events was read, in nanoseconds."""
+    """For each reading socket: its thread, and the read time of each of its events, in nanoseconds."""
 
 
 class StallOne(msgspec.Struct, frozen=True, tag=True):

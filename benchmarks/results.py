@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 CLIENT_BUSY: Final = 0.9
-"""A client that was busy for a larger share of the time may have been the bottleneck."""
+"""A client that was busy for more than this share of the time may have been the bottleneck."""
 
 
 class MeasuredSeries(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ class Results(msgspec.Struct, frozen=True):
     machine: dict[str, str]
     versions: dict[str, str]
     missing: dict[str, str]
-    """Stacks that could not be measured: the missing packages, or the error."""
+    """Stacks that could not be measured, with the missing packages or the error."""
     measured: list[MeasuredSeries]
     targets: list[TargetResult]
 
@@ -97,7 +97,7 @@ def _processor() -> str:
 def results(
     plan: str, series: Series, peers: Iterable[Peer], *, missing: dict[str, str], minutes: float, where: dict[str, str]
 ) -> Results:
-    """Build the results of a run and compare them with the targets."""
+    """Build the results of a run, including the comparison with the targets."""
     versions = {name: found for peer in peers for name, found in peer.versions.items() if found}
     return Results(
         plan=plan,
@@ -127,7 +127,7 @@ def _target(each: JudgedTarget) -> TargetResult:
 
 
 def found_ratio(each: TargetResult) -> str:
-    """Return the ratio with 3 digits, or with more if the rounded number would be on the other side of the bound."""
+    """Return the ratio with 3 digits, or with more if the rounded ratio would be on the other side of the bound."""
     if each.ratio is None:
         return "–"
     sign, _, bound = each.bound.partition(" ")
@@ -150,7 +150,7 @@ def read(path: Path) -> Results:
 
 
 def target_table(found: Results) -> str:
-    """Return a table of all targets with the measured ratios, and a list of those that are not met."""
+    """Return a table of all targets with the measured ratios, and a list of the missed targets."""
     rows = [
         (
             each.what,
@@ -169,7 +169,7 @@ def target_table(found: Results) -> str:
 
 
 def throughput_table(found: Results) -> str:
-    """Return one row for each stack: events per second and CPU time per event by kind of agent, median and range."""
+    """Return one row per stack: median and range of events/s and of CPU time per event, by kind of agent."""
     series = found.series
     kinds = list(dict.fromkeys(key.kind for key in series if key.measure == "events/s"))
     stacks = list(dict.fromkeys(key.stack for key in series if key.measure == "events/s"))
@@ -179,7 +179,7 @@ def throughput_table(found: Results) -> str:
 
 
 def client_bound(series: Series, stack: str, kind: str) -> bool:
-    """Return whether the client was busy nearly all the time and so was the bottleneck."""
+    """Return whether the client was busy nearly all the time and may have been the bottleneck."""
     busy = series.median(SeriesKey("client busy", stack, kind))
     return busy is not None and busy > CLIENT_BUSY
 

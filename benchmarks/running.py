@@ -1,4 +1,4 @@
-"""Runs a plan: one measurement after the other, with the stacks interleaved in each."""
+"""Run a plan: one measurement after another, each with interleaved stacks."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class _Run:
 
 
 async def run_plan(plan: Plan) -> Results:
-    """Measure everything in the plan. A missing or failed stack is listed in the results, and the others continue."""
+    """Run all measurements of the plan. The results list missing and failed stacks; the other stacks continue."""
     where, run = machine(), _Run(plan)
     async with interleaving(run.failed) as interleaved:
         await run.throughput(interleaved)

@@ -34,7 +34,7 @@ __all__ = ["LoadReport", "Session", "session", "start_load_client"]
 
 LOAD_TIMEOUT_SECONDS: Final = 60.0
 REPORT_SECONDS: Final = 5.0
-"""Added to the timeout of a load for sending its report."""
+"""Time for sending a load's report, added to the timeout of the load."""
 WARM_UP_RUNS: Final = 2
 
 Report = TypeVar("Report", EmitReport, PacedReport)
@@ -45,10 +45,10 @@ class LoadReport:
     """The measurements of one wave, from its first emission until the last socket has read all events."""
 
     events: int
-    """Deliveries: emitted events times the sockets of each thread."""
+    """Number of deliveries: emitted events times the sockets of each thread."""
     seconds: float
     cpu_seconds: float
-    """CPU time of the stack's processes, without broker and clients."""
+    """CPU time of the stack's processes, without the broker and the clients."""
     client_busy: float
     """CPU time of the client divided by elapsed time: near 1, the client was the bottleneck."""
     event_bytes: float
@@ -72,7 +72,7 @@ class Session:
         self.peer = peer
         self.sockets = sockets
         self.agents = agents
-        """The process with the agents; the same as `sockets` unless a broker connects the two."""
+        """The process with the agents. Equals `sockets` unless a broker connects two processes."""
         self.load = load
         self.threads = threads
         self.subscribers = 1
@@ -84,7 +84,7 @@ class Session:
         return [self.sockets] if self.agents is self.sockets else [self.sockets, self.agents]
 
     async def prepare(self, first: int, last: int) -> None:
-        """Create these threads, if the stack needs it."""
+        """Create these threads, if the stack needs them."""
         for each in self.processes:
             await each.request(PrepareThreads(first, last), Done)
 
@@ -97,7 +97,7 @@ class Session:
         subscribers: int = 1,
         receive_buffer_bytes: int = 0,
     ) -> None:
-        """Open sockets in these threads, in `load` or in the session's own load client."""
+        """Open sockets in these threads: in the client `load` if given, otherwise in the session's own load client."""
         await self.prepare(first, last)
         opened = OpenSubscribers(self.peer.dialect, self._port, first, last, subscribers, receive_buffer_bytes)
         await (load or self.load).request(opened, Done)
@@ -117,7 +117,7 @@ class Session:
         before = await self._cpu_ns()
         emitted, received = await self._emit(wave, Emit(wave, kind), EmitReport, LOAD_TIMEOUT_SECONDS)
         after = await self._cpu_ns()
-        # The agents' process created the events before the wave, which is not a cost of the stack.
+        # The agents' process creates the events before the wave. This CPU time is not a cost of the stack.
         cpu_ns = sum(after.values()) - sum({**before, self.agents.pid: emitted.cpu_ns}.values())
         verdict = await self.verdict(wave)
         if not (verdict.sound and received.complete):
@@ -131,7 +131,7 @@ class Session:
         )
 
     async def run_paced_load(self, wave: Wave, per_second: float, within: float) -> tuple[PacedReport, Received]:
-        """Emit a wave from one emitter at a fixed rate. The caller verifies it with `verdict`."""
+        """Emit a wave from one emitter at a fixed rate. The caller must verify the wave with `verdict`."""
         return await self._emit(wave, EmitPaced(wave, per_second, within), PacedReport, within)
 
     async def _emit(
@@ -147,7 +147,7 @@ class Session:
         return (await self.load.request(VerdictRequest(wave), LoadVerdictReply)).verdict
 
     async def read_times(self) -> list[tuple[int, list[int]]]:
-        """Return for each reading socket its thread, and when each of its events was read, in nanoseconds."""
+        """Return each reading socket's thread and the read times of its events, in nanoseconds."""
         return (await self.load.request(ReadTimesRequest(), ReadTimes)).sockets
 
     async def memory_kib(self) -> int:

@@ -1,4 +1,4 @@
-"""The performance targets as one table, and their comparison with the measured values."""
+"""The performance targets as a table, and their comparison with the measured values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BROADCAST: Final = "websockets broadcast"
 SOCKETIO_REDIS: Final = "python-socketio, Redis"
 CHANNELS_REDIS: Final = "Channels, Redis"
 RATE: Final = "500/s"
-"""Rate in events per second at which latency is compared."""
+"""The rate at which latency is compared, in events per second."""
 CPU: Final = "CPU µs/event"
 OWN: Final = "own CPU µs"
 
@@ -41,18 +41,18 @@ class Target:
     """A bound on one measured value or on the ratio of two."""
 
     what: str
-    """What the target is about, as shown in the table."""
+    """The subject of the target, as shown in the table."""
     of: SeriesKey
     over: SeriesKey | None = None
-    """Divisor, applied within each round; None if the target is on the value itself."""
+    """The series to divide by, within each round; None if the target applies to the value itself."""
     at_least: float | None = None
     at_most: float | None = None
     how_to_measure: str = ""
-    """Command that measures the value, if no benchmark does."""
+    """The command that measures the value, if no benchmark measures it."""
 
     @property
     def bound(self) -> float:
-        """The bound: a maximum or a minimum, see `sign`."""
+        """The bound; `sign` states whether it is a maximum or a minimum."""
         bound = self.at_most if self.at_least is None else self.at_least
         assert bound is not None
         return bound
@@ -67,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class JudgedTarget:
-    """A target and its measured value; None if it was not measured."""
+    """A target and its measured value; the value is None if it was not measured."""
 
     target: Target
     value: float | None

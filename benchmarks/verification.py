@@ -1,4 +1,4 @@
-"""Verifies that the received events are exactly the emitted ones; otherwise a stack gets no result."""
+"""Verify that the received events are exactly the emitted ones; otherwise a stack gets no result."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from benchmarks.workload import AGENT, AgentRun
 __all__ = ["LoadVerdict", "WrongAnswer", "judge"]
 
 MEASURED_FIELD: Final = "execution_time_ms"
-"""Field of the last event that bridgekit measures itself, so that its value is not known in advance."""
+"""A field of the last event. bridgekit measures its value, so the value is not known in advance."""
 
 
 class WrongAnswer(Exception):
-    """A stack delivered wrong events, so its speed is not reported."""
+    """Raised if a stack delivered wrong events, so that its speed is not reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class LoadVerdict:
     corrupted: int = 0
     """Events whose text or envelope differs from the emitted event."""
     misrouted: int = 0
-    """Events of another thread."""
+    """Events of another thread that the socket received."""
 
     @property
     def sound(self) -> bool:
@@ -47,7 +47,7 @@ class LoadVerdict:
 
     @classmethod
     def of(cls, counts: dict[str, int]) -> LoadVerdict:
-        """Return a verdict from its field values."""
+        """Build a verdict from its field values."""
         return cls(**{each.name: counts[each.name] for each in fields(cls)})
 
 
@@ -70,13 +70,13 @@ _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 @dataclass(slots=True)
 class _SocketJudge:
-    """Judges the events of one socket one after the other."""
+    """Judges the events of one socket, one event after another."""
 
     positions: dict[bytes, int]
     """The position of each expected event, by its content."""
     copies: list[int]
     first_seq: int | None = None
-    """The `seq` of the first expected event, inferred from the first received one."""
+    """The `seq` of the first expected event, inferred from the first received event."""
     latest: int = -1
     reordered: int = 0
     corrupted: int = 0

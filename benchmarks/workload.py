@@ -24,13 +24,13 @@ __all__ = [
 
 AGENT: Final = "researcher"
 EVENTS: Final = 5
-"""Events of a run: the five critical events of the audit."""
+"""Number of events of a run: the five critical events of the audit."""
 
 YIELDING: Final = "yielding"
 RUN: Final = "run"
 BURST: Final = "burst"
 KINDS: Final[Mapping[str, int]] = {YIELDING: 1, RUN: EVENTS, BURST: 0}
-"""Kinds of agents, and after how many events each yields to the event loop; 0 means never."""
+"""Kinds of agents, each with the number of events after which it yields to the event loop; 0 means never."""
 
 _FILLER: Final = "the sources agree in all that matters here"
 
@@ -57,12 +57,12 @@ class AgentRun:
 
     @property
     def run_id(self) -> str:
-        """Run id, as long as a run id of the audited backend."""
+        """The run id; it is as long as a run id of the audited backend."""
         return f"run_{self.thread:06x}{self.number:06x}"
 
     @property
     def request(self) -> str:
-        """The user's request, unique to this run."""
+        """The user's request, which is unique to this run."""
         return f"question {self.number} of {self.thread}"
 
     def bodies(self) -> tuple[EventBody, ...]:
@@ -95,13 +95,13 @@ class AgentRun:
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """Several runs in each of several threads. The waves of a session number their runs consecutively."""
+    """Several runs in each of several threads. Run numbers continue from one wave of a session to the next."""
 
     threads: int
     runs: int
     first: int = 0
     padding_bytes: int = 0
-    """Added to the texts, for measurements with larger events."""
+    """Number of bytes added to the texts, for measurements with larger events."""
 
     @property
     def events(self) -> int:
@@ -113,7 +113,7 @@ class Wave:
         return [AgentRun(thread, number, padding) for number in range(self.first, self.first + self.runs)]
 
     def in_turn(self) -> Iterator[tuple[AgentRun, EventBody]]:
-        """Yield every event of the wave, with the threads interleaved event by event, for a single emitter."""
+        """Yield every event of the wave for a single emitter; the threads take turns event by event."""
         for position in range(self.runs):
             runs = [self.of(thread)[position] for thread in range(self.threads)]
             for bodies in zip(*(run.bodies() for run in runs), strict=True):
@@ -130,7 +130,7 @@ def thread_id(number: int) -> str:
 
 
 class EnvelopeFactory:
-    """Creates the envelope for hand-written stacks: bridgekit's fields, each computed in the cheapest way."""
+    """Creates envelopes for hand-written stacks: bridgekit's fields, each computed as cheaply as possible."""
 
     def __init__(self) -> None:
         self._seq: Counter[str] = Counter()

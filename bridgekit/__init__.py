@@ -21,8 +21,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bridgekit.chain import LINKS
-    from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools, ScriptedModel, ThreadSession
     from bridgekit.chain.context import RunContext, RunResult, current_run
     from bridgekit.chain.link_1_startup import (
         Application,
@@ -32,9 +30,10 @@ if TYPE_CHECKING:
         publisher,
         start_application,
     )
-    from bridgekit.chain.link_2_supervisor import SupervisorAgent
-    from bridgekit.chain.link_6_agent import BaseAgent
+    from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
+    from bridgekit.chain.link_6_base_agent import BaseAgent
     from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+    from bridgekit.chain.supervisor_collaborators import MemoryThreadStore, PythonTools, ScriptedModel, ThreadSession
     from bridgekit.errors import BridgekitError, StoreUnavailable, SubscriptionRefused, ThreadNotOwned
     from bridgekit.event_types import EventType, Policy, define_event_type
     from bridgekit.events import AgentEvent, Outcome, Receipt, RoutedEvent
@@ -61,7 +60,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
-    "LINKS", "AgentEvent", "AgentWebSocketBridge", "Application", "Authorizer", "BaseAgent", "BridgeConfig",
+    "AgentEvent", "AgentWebSocketBridge", "Application", "Authorizer", "BaseAgent", "BridgeConfig",
     "BridgekitError", "Cursor", "EventClient", "EventType", "Gap", "GapReason", "Handshake", "MemoryThreadStore",
     "OutboxLimits", "Outcome", "OwnerAuthorizer", "Policy", "PythonTools", "Receipt", "ResumingClient", "Retention",
     "RoutedEvent", "RunContext", "RunId", "RunResult", "RunThreadMappingService", "ScriptedModel", "StoreUnavailable",
@@ -76,14 +75,13 @@ __all__ = [
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY_EXPORTS = {
-    "bridgekit.chain": ("LINKS",),
-    "bridgekit.chain.collaborators": ("MemoryThreadStore", "PythonTools", "ScriptedModel", "ThreadSession"),
+    "bridgekit.chain.supervisor_collaborators": ("MemoryThreadStore", "PythonTools", "ScriptedModel", "ThreadSession"),
     "bridgekit.chain.context": ("RunContext", "RunResult", "current_run"),
     "bridgekit.chain.link_1_startup": (
         "Application", "BridgeConfig", "create_app", "lifespan", "publisher", "start_application"
     ),
-    "bridgekit.chain.link_2_supervisor": ("SupervisorAgent",),
-    "bridgekit.chain.link_6_agent": ("BaseAgent",),
+    "bridgekit.chain.link_2_supervisor_agent": ("SupervisorAgent",),
+    "bridgekit.chain.link_6_base_agent": ("BaseAgent",),
     "bridgekit.chain.link_9_bridge": ("AgentWebSocketBridge",),
     "bridgekit.errors": ("BridgekitError", "StoreUnavailable", "SubscriptionRefused", "ThreadNotOwned"),
     "bridgekit.event_types": ("EventType", "Policy", "define_event_type"),
@@ -105,7 +103,7 @@ _LAZY_EXPORTS = {
 }  # fmt: skip
 """The module that defines each public name."""
 
-_MOVED = {"VARIANTS": "bridgekit_verify.variants"}
+_MOVED = {"LINKS": "bridgekit_verify.links", "VARIANTS": "bridgekit_verify.variants"}
 """Names that were moved out of this package, and the modules that define them now."""
 
 if not TYPE_CHECKING:  # a type checker reads the imports above; with `__getattr__` it would accept any name

@@ -7,16 +7,25 @@ Only the chosen command is imported, so `serve` works without the suite. Each co
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Final, NamedTuple
 
 from bridgekit import __version__
-from bridgekit.errors import BridgekitError, SuiteNotInstalled
+from bridgekit.errors import BridgekitError, SuiteNotInstalled, unwrap_single_error
 
 EXIT_ERROR: Final = 2
 EXIT_INTERRUPTED: Final = 130
+EXIT_OUTPUT_CLOSED: Final = 141
+"""The exit code that shells report for a program ended by SIGPIPE."""
+
+
+ESCAPE: Final = "bridgekit.escape"
+"""The name of the error handler for characters that a terminal's encoding lacks."""
 
 
 class Command(NamedTuple):
@@ -47,11 +56,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     0: every check passed. 1: a check failed. 2: the command could not run; one line on stderr says why.
-    130: the user interrupted it.
+    130: the user interrupted it. 141: the reader of its output, such as `head`, has ended.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=ESCAPE)
     try:
-        options = _parse_arguments(sys.argv[1:] if arguments is None else arguments)
-        code: int = options.run(options)
+        try:
+            options = _parse_arguments(sys.argv[1:] if arguments is None else arguments)
+            with unwrap_single_error():
+                code: int = options.run(options)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Otherwise, the interpreter writes the rest at its exit, and prints the error that this raises.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OUTPUT_CLOSED
     except (BridgekitError, OSError, ModuleNotFoundError) as error:
         print(f"bridgekit: {_format_error(error)}", file=sys.stderr)
         return EXIT_ERROR
@@ -59,6 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("bridgekit: stopped", file=sys.stderr)
         return EXIT_INTERRUPTED
     return code
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """Return the escapes of characters that the output's encoding lacks. JSON has the same escapes."""
+    assert isinstance(error, UnicodeEncodeError)
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[index : index + 2].hex()}" for index in range(0, len(units), 2)), error.end
+
+
+codecs.register_error(ESCAPE, _escape)
 
 
 def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:

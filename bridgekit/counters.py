@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
 from bridgekit.signals import Gap, GapReason
 
-__all__ = ["DeliveryCounters"]
+__all__ = ["RUN_ENDED", "DeliveryCounters"]
+
+RUN_ENDED: Final = "the run has ended"
+"""The reason in the receipt of a second end event."""
 
 _SENT: Final = Outcome.SENT
 
@@ -30,10 +33,12 @@ class DeliveryCounters:
         """Frames in a socket's outbox that were not written when it closed, by reason. Their events count as sent."""
         self.coalesced = 0
         """Frames that a slow socket's outbox replaced by later frames of the same run and type."""
+        self.concatenated = 0
+        """Frames whose text a slow socket's outbox joined to that of the frame before."""
         self.subscriptions: Counter[str] = Counter()
         """Accepted subscriptions: "new", "resumed" without a gap, or "gap" if the client was sent a gap signal."""
         self.gaps: Counter[GapReason] = Counter()
-        """Gap signals sent, by reason. Gaps sent between events are counted when the socket closes."""
+        """Gap signals sent, by reason."""
         self.refused: Counter[int] = Counter()
         """Refused subscriptions, by close code."""
 
@@ -53,18 +58,9 @@ class DeliveryCounters:
         self.gaps.update(gap.reason for gap in gaps)
         self.subscriptions["gap" if gaps else "resumed" if resuming else "new"] += 1
 
-    def count_end(self, reason: str, *, unwritten: int, coalesced: int, gaps: Mapping[GapReason, int]) -> None:
-        """Count a closed socket's unwritten and coalesced frames, and the gaps sent to it between events."""
-        if unwritten:
-            self.unwritten[reason] += unwritten
-        self.coalesced += coalesced
-        self.gaps.update(gaps)
-
     def clear(self) -> None:
         """Reset every counter. Startup calls this after its self-checks, so that their events are not counted."""
-        counters: tuple[Counter[Any], ...] = (
-            self.sent, self.kept, self.pending, self.lost, self.unwritten, self.subscriptions, self.gaps, self.refused
-        )  # fmt: skip
-        for counter in counters:
-            counter.clear()
-        self.coalesced = 0
+        for counter in vars(self).values():
+            if isinstance(counter, Counter):
+                counter.clear()
+        self.coalesced = self.concatenated = 0

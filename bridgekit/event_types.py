@@ -61,7 +61,8 @@ POLICIES: Final[dict[EventType, Policy]] = dict.fromkeys(EventType, Policy.MUST_
     EventType.PROGRESS_UPDATE: Policy.COALESCE,
     EventType.TEXT_DELTA: Policy.CONCATENATE,
 }
-"""The policy of each type that this process may emit. Any other type that it receives must be delivered."""
+"""The policy of each type that this process may emit. A type that only another process defines has the policy
+MUST_DELIVER."""
 CRITICAL: Final = tuple(EventType)[:5]
 END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
 """The types of which a run has exactly one event, its last."""

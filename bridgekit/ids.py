@@ -23,9 +23,7 @@ __all__ = [
     "ID_BYTES",
     "REQUEST_BYTES",
     "RUN_ID_BYTES",
-    "EmbeddedRunIds",
     "HexSource",
-    "OpaqueRunIds",
     "RunId",
     "RunIdScheme",
     "SignedRunIds",
@@ -142,30 +140,6 @@ class RunIdScheme(Protocol):
 
     def new(self, thread_id: ThreadId) -> RunId:
         """Create an id for a new run of the thread."""
-
-
-class OpaqueRunIds:
-    """`run_` and 12 hexadecimal digits, as committed. The id contains nothing about the thread."""
-
-    def __init__(self, hex_source: HexSource = _secret_hexadecimal) -> None:
-        self._hexadecimal = hex_source
-
-    def new(self, thread_id: ThreadId) -> RunId:
-        return RunId(f"run_{self._hexadecimal(12)}")
-
-
-class EmbeddedRunIds:
-    """`run_{thread_id}_` and 8 hexadecimal digits: the audit's Fix 1.
-
-    A parser can recover the thread id only if it knows where the thread id ends. The 32 random bits collide with a
-    probability of 0.5 after about 77,000 runs of one thread (birthday bound).
-    """
-
-    def __init__(self, hex_source: HexSource = _secret_hexadecimal) -> None:
-        self._hexadecimal = hex_source
-
-    def new(self, thread_id: ThreadId) -> RunId:
-        return RunId(f"run_{thread_id}_{self._hexadecimal(8)}")
 
 
 class SignedRunIds:

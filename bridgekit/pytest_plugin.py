@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bridgekit.chain.link_1_startup import BridgeConfig
     from bridgekit.events import EventType
     from bridgekit.ids import RunId
-    from bridgekit.invariants.recorded import Recorded
+    from bridgekit.invariants.frame_parsing import Recorded
     from bridgekit.invariants.reports import RunReport
     from bridgekit.invariants.rules import Signalled
     from bridgekit.testing import CollectingClient, ServedApplication
@@ -56,6 +56,11 @@ bridgekit's test client needs asyncio, but this test runs on {backend}. Define t
     @pytest.fixture
     def anyio_backend():
         return "asyncio"
+"""
+
+TWO_PLUGINS = """\
+bridgekit's fixtures run on anyio's pytest plugin, and pytest-asyncio in its auto mode runs them in another event loop.
+Set asyncio_mode = "strict" in pytest's settings, and mark your tests for pytest-asyncio with pytest.mark.asyncio.
 """
 
 
@@ -108,6 +113,12 @@ async def bridgekit_app(
 
     from bridgekit.testing import end_of_tasks, serve
 
+    config = request.config
+    if config.pluginmanager.hasplugin("asyncio") and "auto" in (
+        config.getoption("asyncio_mode"),
+        config.getini("asyncio_mode"),
+    ):
+        pytest.fail(TWO_PLUGINS, pytrace=False)
     if anyio_backend_name != "asyncio":
         pytest.fail(NOT_ASYNCIO.format(backend=anyio_backend_name), pytrace=False)
     before = asyncio.all_tasks()

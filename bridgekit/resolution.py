@@ -10,7 +10,7 @@ import msgspec
 from bridgekit.events import AgentEvent
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = ["Carried", "FirstOf", "MappingLookup", "NoRoute", "ReportParser", "Resolver", "Route", "route_of"]
+__all__ = ["Carried", "MappingLookup", "NoRoute", "Resolver", "Route", "route_of"]
 
 
 class NoRoute(msgspec.Struct, frozen=True):
@@ -78,33 +78,3 @@ class MappingLookup:
 
     async def resolve(self, event: AgentEvent) -> Route:
         return await self._mapping.get_thread_id(event.run_id) or _NOT_MAPPED
-
-
-class ReportParser:
-    """Parses the thread out of the run id, as the bridge does as committed, and as Fix 2 does again.
-
-    The parser splits the run id at underscores and keeps only the segment after the first `thread`. It therefore
-    resolves `run_thread_alice_smith_1f2e3d4c` to `thread_alice`, which may belong to another user.
-    """
-
-    def resolve(self, event: AgentEvent) -> Route:
-        segments = event.run_id.split("_")
-        if "thread" not in segments[:-1]:
-            return NoRoute("the run id names no thread")
-        return ThreadId(f"thread_{segments[segments.index('thread') + 1]}")
-
-
-class FirstOf:
-    """Tries several resolvers in order and returns the first thread found, or NoRoute with all reasons."""
-
-    def __init__(self, *resolvers: Resolver) -> None:
-        self._resolvers = resolvers
-
-    async def resolve(self, event: AgentEvent) -> Route:
-        reasons = []
-        for resolver in self._resolvers:
-            found = await route_of(resolver, event)
-            if not isinstance(found, NoRoute):
-                return found
-            reasons.append(found.reason)
-        return NoRoute("; ".join(reasons))

@@ -13,15 +13,15 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from bridgekit.chain.collaborators import LLMManager, SessionFactory, ToolDispatcher
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import AgentExecutionCore, AgentSource
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore, AgentSource
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.chain.supervisor_collaborators import LLMManager, SessionFactory, ToolDispatcher
 from bridgekit.events import CRITICAL, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MappingStore, MemoryMappingStore, RunThreadMappingService

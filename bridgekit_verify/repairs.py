@@ -15,7 +15,7 @@ from itertools import combinations
 from typing import Any, Final, NamedTuple
 
 from bridgekit.chain.link_3_registry import AgentRegistry
-from bridgekit.chain.link_5_core import AgentExecutionCore
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried, Resolver

@@ -1,7 +1,7 @@
 """The chains that are compared: each variant names the parts that it is built from, and otherwise equals *sound*.
 
-The variants follow the audit's order. The first block is the audit's own before and after: links 1 to 8 are sound, and
-link 9 is as reported, then with each fix alone and with several together. `FIXES` applies to any other chain as well.
+The variants follow the audit's order. The first block is the audit's comparison: links 1 to 8 are sound, and link 9 is
+as reported, then repaired with one fix or with several. `FIXES` applies to any other chain as well.
 """
 
 from __future__ import annotations
@@ -10,27 +10,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from bridgekit.chain.collaborators import PythonTools, ScriptedModel, ToolDispatcher
 from bridgekit.chain.link_1_startup import ApplicationFactory, BridgeConfig, carried_or_mapped, start_application
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import AgentExecutionCore
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.self_check import SOUND_CHECKS, WITHOUT_HANDOVER, WITHOUT_ROUTING, SelfCheck
+from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck, check_delivery, check_handover, check_routing
+from bridgekit.chain.supervisor_collaborators import PythonTools, ScriptedModel, ToolDispatcher
 from bridgekit.errors import UnknownName
-from bridgekit.ids import EmbeddedRunIds, HexSource, OpaqueRunIds, RunIdScheme, SignedRunIds
+from bridgekit.ids import HexSource, RunIdScheme, SignedRunIds
 from bridgekit.mapping import MappingStore, RunThreadMappingService
-from bridgekit.resolution import FirstOf, MappingLookup, ReportParser, Resolver
+from bridgekit.resolution import MappingLookup, Resolver
 from bridgekit.stores import MEMORY, StoreFactory
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog
 from bridgekit_verify import as_committed
+from bridgekit_verify.audited_routing import EmbeddedRunIds, FirstOf, OpaqueRunIds, ReportParser
 
-__all__ = ["BROKEN", "FIXES", "SOUND", "VARIANTS", "Fix", "Variant", "variant"]
+__all__ = ["BROKEN", "FIXES", "SOUND", "VARIANTS", "WITHOUT_HANDOVER", "WITHOUT_ROUTING", "Fix", "Variant", "variant"]
+
+WITHOUT_ROUTING: Final[tuple[SelfCheck, ...]] = (check_handover, check_delivery)
+WITHOUT_HANDOVER: Final[tuple[SelfCheck, ...]] = (check_delivery, check_routing)
 
 
 def _signed_run_ids(hex_source: HexSource) -> RunIdScheme:

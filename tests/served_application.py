@@ -13,15 +13,16 @@ from http import HTTPStatus
 
 import anyio
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from bridgekit.chain.collaborators import ThreadSession
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import BridgeConfig, lifespan
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.supervisor_collaborators import ThreadSession
 from bridgekit.errors import ShuttingDown
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.stores import stores_from
@@ -123,6 +124,25 @@ async def _failing(app: Starlette) -> AsyncIterator[None]:
 
 
 failing = Starlette(lifespan=_failing)
+
+
+async def http_only(scope: Scope, receive: Receive, send: Send) -> None:
+    """A plain ASGI application that supports no lifespan."""
+    assert scope["type"] == "http"
+
+
+async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+    """A plain ASGI application that ignores the lifespan."""
+
+
+async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+    """A plain ASGI application with a lifespan of its own."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+
+
+wrapped_bare = CORSMiddleware(bare)
 
 
 async def refusing(scope: Scope, receive: Receive, send: Send) -> None:

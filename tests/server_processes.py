@@ -122,9 +122,13 @@ async def new_ticket() -> str:
 
 
 @asynccontextmanager
-async def started(*words: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Server]:
-    """Run a Python module with its arguments as a child process; its standard error is part of the output."""
-    command = ["sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, "-u", "-m", *words]
+async def started(*words: str, env: Mapping[str, str] | None = None, files: int | None = None) -> AsyncIterator[Server]:
+    """Run a Python module with its arguments as a child process; its standard error is part of the output.
+
+    `files` limits its file descriptors.
+    """
+    limit = "" if files is None else f"ulimit -n {files} && "
+    command = ["sh", "-c", f'{limit}exec "$@" 2>&1', "sh", sys.executable, "-u", "-m", *words]
     async with start_process(command, env={**os.environ, **(env or {})}) as process:
         yield Server(process)
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from bridgekit import ids
 from bridgekit.errors import BridgekitError, InvalidId
-from bridgekit.ids import EmbeddedRunIds, OpaqueRunIds, RunId, SignedRunIds, ThreadId, new_id
+from bridgekit.ids import RunId, SignedRunIds, ThreadId, new_id
+from bridgekit_verify.audited_routing import EmbeddedRunIds, OpaqueRunIds
 
 CHECKS: dict[str, Callable[[object], str]] = {
     "thread_id": ids.thread_id,

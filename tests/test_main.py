@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from bridgekit.__main__ import main
 from bridgekit.events import CRITICAL, decode
+from bridgekit_verify.harness.processes import command_output
 
 
 def test_audit_exits_with_0_when_the_chain_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,3 +87,46 @@ def test_help_shows_the_usage_of_a_command(arguments: list[str], capsys: pytest.
         main(arguments)
     assert left.value.code == 0
     assert "usage: bridgekit" in capsys.readouterr().out
+
+
+PRINTING = {
+    "demo": ["demo"],
+    "demo as JSON": ["demo", "--json"],
+    "audit": ["audit", "--threads", "1"],
+    "audit as JSON": ["audit", "--threads", "1", "--json"],
+    "help": ["--help"],
+    "help of a command": ["serve", "--help"],
+    "version": ["--version"],
+    "serve": ["serve", "tests.served_application:app", "--port", "0"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("-u",)], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", PRINTING.values(), ids=PRINTING)
+def test_reader_that_has_ended_causes_no_traceback(
+    arguments: list[str], options: tuple[str, ...], tmp_path: Path
+) -> None:
+    errors, code = tmp_path / "errors", tmp_path / "code"
+    script = f'( "$@" 2>{errors}; echo $? >{code} ) | true'
+    command_output("sh", "-c", script, "sh", sys.executable, *options, "-m", "bridgekit", *arguments)
+    assert errors.read_text() == ""
+    # argparse ignores errors of unbuffered output.
+    by_argparse = arguments[-1].startswith("--") and arguments[-1] != "--json"
+    assert code.read_text().strip() in (("0", "141") if by_argparse else ("141",))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("arguments", [["demo"], ["demo", "--json"], ["audit", "--threads", "1"]], ids=" ".join)
+def test_command_prints_in_the_encoding_of_the_terminal(arguments: list[str], encoding: str) -> None:
+    script = 'PYTHONIOENCODING=$0 "$@" >/dev/null && echo printed'
+    assert command_output("sh", "-c", script, encoding, sys.executable, "-m", "bridgekit", *arguments) == "printed\n"
+
+
+@pytest.mark.slow
+def test_json_stays_valid_in_an_encoding_that_lacks_its_characters() -> None:
+    words = ("demo", "--json", "--thread-id", "Zürich-线程-𝄞")
+    script = 'PYTHONUTF8=1 PYTHONIOENCODING=ascii exec "$@"'
+    lines = command_output("sh", "-c", script, "sh", sys.executable, "-m", "bridgekit", *words).splitlines()
+    assert {json.loads(line)["thread_id"] for line in lines} == {"Zürich-线程-𝄞"}

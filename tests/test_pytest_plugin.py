@@ -32,7 +32,7 @@ def users(pytester: pytest.Pytester) -> pytest.Pytester:
 
 def run(users: pytest.Pytester, source: str, *words: str) -> pytest.RunResult:
     users.makepyfile(source)
-    return users.runpytest_subprocess("-p", "no:nbmake", "-p", "no:cacheprovider", *words)
+    return users.runpytest_subprocess("-p", "no:nbmake", "-p", "no:cacheprovider", *(words or ("-p", "no:asyncio")))
 
 
 def test_plugin_is_registered_as_a_pytest_entry_point() -> None:
@@ -379,3 +379,32 @@ async def test_nested(bridgekit_app):
     assert_delivered(observed.events, required=())
 """,
     ).assert_outcomes(passed=1)
+
+
+SCOPE = ("-o", "asyncio_default_fixture_loop_scope=function")
+MODES = {
+    "strict": (("-o", "asyncio_mode=strict", *SCOPE), {"passed": 2}),
+    "auto": (("-o", "asyncio_mode=auto", *SCOPE), {"errors": 2}),
+    "auto by option": (("--asyncio-mode=auto", *SCOPE), {"errors": 2}),
+}
+
+
+@pytest.mark.parametrize(("words", "outcomes"), MODES.values(), ids=MODES)
+def test_documented_example_beside_pytest_asyncio(
+    users: pytest.Pytester, words: tuple[str, ...], outcomes: dict[str, int]
+) -> None:
+    """In its auto mode, pytest-asyncio takes over fixtures that are anyio's, and a message says so."""
+    pytest.importorskip("pytest_asyncio")
+    result = run(users, EXAMPLE, *words)
+    result.assert_outcomes(**outcomes)
+    if "errors" in outcomes:
+        result.stdout.fnmatch_lines(["*pytest-asyncio in its auto mode runs them in another event loop.", "*strict*"])
+
+
+def test_user_test_of_pytest_asyncio_runs_beside_the_example(users: pytest.Pytester) -> None:
+    pytest.importorskip("pytest_asyncio")
+    theirs = "\n\n@pytest.mark.asyncio\nasync def test_theirs(): ...\n"
+    example = EXAMPLE.replace("pytestmark = pytest.mark.anyio\n", "").replace(
+        "async def test_", "@pytest.mark.anyio\nasync def test_"
+    )
+    run(users, example + theirs, "-o", "asyncio_mode=strict", *SCOPE).assert_outcomes(passed=3)

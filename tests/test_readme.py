@@ -69,7 +69,7 @@ async def test_headline_states_the_number_of_links_that_do_not_hold() -> None:
     wrong = [
         probe for probe in await probe_all(AS_COMMITTED) if probe.link.reported == "working" and probe.answer != "holds"
     ]
-    assert f"calls working, {len(wrong)} do not hold when they are run" in SENTENCES
+    assert f"calls working, {len(wrong)} fail when they are run" in SENTENCES
 
 
 def counts(study: FixStudy, variant: str) -> str:

@@ -6,9 +6,10 @@ import pytest
 
 from bridgekit.errors import BridgekitError
 from bridgekit.events import AgentEvent
-from bridgekit.ids import EmbeddedRunIds, RunId, ThreadId
+from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import Carried, FirstOf, MappingLookup, NoRoute, ReportParser, route_of
+from bridgekit.resolution import Carried, MappingLookup, NoRoute, route_of
+from bridgekit_verify.audited_routing import EmbeddedRunIds, FirstOf, ReportParser
 from tests.factories import RUN, THREAD, emitted
 
 NAMES_NO_THREAD = NoRoute("the run id names no thread")

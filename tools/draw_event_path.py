@@ -1,4 +1,4 @@
-"""Draws the path of one event from an agent to its client: `docs/event_path.png`, which docs/architecture.md shows."""
+"""Draw the path of an event from agent to client, for docs/architecture.md, as `docs/event_path.png`."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Step:
     module: str
     """The module's path from the checkout's root."""
     calls: tuple[str, ...]
-    """The methods or classes of that module which the event passes."""
+    """The methods or classes of the module that the event passes."""
     stops: tuple[str, ...] = ()
     """The ways in which an event can stop at this step, in at most two lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Consecutive steps that one colour and one label mark."""
+    """Consecutive steps that share a colour and a label."""
 
     label: str
     fill: str
@@ -70,7 +70,7 @@ PARTS: Final = (
             Step(
                 "agent",
                 "awaits an emit_* method in its execute method",
-                "bridgekit/chain/link_6_agent.py",
+                "bridgekit/chain/link_6_base_agent.py",
                 ("BaseAgent.emit",),
             ),
             Step(
@@ -126,14 +126,14 @@ PARTS: Final = (
                 "writer",
                 "joins the frames of one event-loop iteration",
                 "bridgekit/transport/writer.py",
-                ("WriteScheduler", "NativeSubscriber.flush"),
+                ("WriteScheduler", "WriteScheduler.schedule"),
                 ("client reads too slowly:", "frames wait in the outbox"),
             ),
             Step(
                 "socket",
                 "writes to the transport, or calls ASGI send",
                 "bridgekit/transport/native.py",
-                ("serve_native", "adopt_connection"),
+                ("serve_native", "NativeSubscriber.flush"),
                 ("connection lost: frames count as", "unwritten, the log retains them"),
             ),
         ),
@@ -157,7 +157,7 @@ STEPS: Final = tuple(step for part in PARTS for step in part.steps)
 
 
 def draw() -> Figure:
-    """Return the picture: one row per step, with what happens in it, where its code is, and how an event can stop."""
+    """Draw one row per step: what the step does, where its code is, and how an event can stop there."""
     figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), facecolor="white")
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_xlim(-0.1, RIGHT + 0.1)

@@ -1,4 +1,4 @@
-"""Generates all mutants of a module's source, each with one small change. No I/O; `tools.mutate` tests them."""
+"""Generate all mutants of a module's source, each with one small change. No I/O; `tools.mutate` tests the mutants."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ARITHMETIC: Final[dict[type[ast.operator], type[ast.operator]]] = {
 NAMES: Final = {"min": "max", "max": "min", "any": "all", "all": "any", "ceil": "floor", "sorted": "list"}
 
 MAX_LINE_CHARACTERS: Final = 120
-"""Characters of a line that are shown for an edit."""
+"""How many characters of a line are shown for an edit."""
 
 # Fields for readers or the type checker, in which a mutation has no effect at run time.
 IGNORED_FIELDS: Final = {"annotation", "returns", "decorator_list", "bases", "type_params", "format_spec"}
@@ -53,12 +53,12 @@ class Mutant:
 
     @property
     def edit(self) -> str:
-        """Identifies the edit independently of line numbers."""
+        """Text that identifies the edit independently of line numbers."""
         return f"{self.function}: {self.before} -> {self.after}"
 
 
 def mutants(source: str) -> Iterator[Mutant]:
-    """Yield every mutant of a module in source order. Edits that give the same source are yielded once."""
+    """Yield every mutant of a module in source order. If several edits give the same source, only one is yielded."""
     tree, seen = ast.parse(source), {ast.unparse(ast.parse(source))}
     for site in _sites(tree, "module", tree):
         before = _head(site.statement)

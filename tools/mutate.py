@@ -1,10 +1,10 @@
-"""Mutation testing: checks that the fast tests detect small mistakes in the modules that decide what is reported.
+"""Mutation testing: check that the fast tests detect small mistakes in the modules that decide what is reported.
 
-These are the pure measuring modules, the modules that compute the report's verdicts, and the links of the chain.
+The modules are the pure measuring modules, the modules that compute the report's verdicts, and the links of the chain.
 
-Each mutant is written to a copy of the package, and the fast tests of its module run. A survivor shows a gap in the
-tests, or has no observable effect; the latter are explained in `tools/mutants_explained.toml`. The exit code is 1 if a
-survivor has no explanation, or an explanation has no survivor.
+Each mutant is written to a copy of the package, and the fast tests of its module run. A mutant that survives shows a
+gap in the tests, or has no observable effect; `tools/mutants_explained.toml` explains the latter. The exit code is 1 if
+a survivor has no explanation, or an explanation has no survivor.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ RESULT: Final = ROOT / "docs" / "results" / "mutation.md"
 COPIED: Final = ("bridgekit", "bridgekit_verify", "tests", "pyproject.toml")
 
 TRIAL_SECONDS: Final = 60.0
-"""A longer trial counts as an infinite loop, so its mutant is detected."""
+"""A trial that takes longer counts as an infinite loop, so its mutant counts as detected."""
 
 PLUGINS: Final = [
     argument
@@ -59,7 +59,7 @@ PLUGINS: Final = [
         "anyio.pytest_plugin",
         "_hypothesis_pytestplugin",
         "no:cacheprovider",
-        "no:unraisableexception",  # its garbage collection takes longer than most trials
+        "no:unraisableexception",  # this plugin's garbage collection takes longer than most trials
     )
     for argument in ("-p", name)
 ]
@@ -114,20 +114,20 @@ TARGETS: Final[Mapping[str, Target]] = {
     "claims": _reporting("claims", "test_claims"),
     "promised_effects": _reporting("promised_effects", "test_promised_effects"),
     "link_1": _link("link_1_startup", "test_link_1_startup", "test_owners", "test_closing"),
-    "link_2": _link("link_2_supervisor", "test_link_2_supervisor", "test_owners", "test_closing"),
-    "link_3": _link("link_3_registry", "test_links_3_to_6", "test_links"),
-    "link_4": _link("link_4_engine", "test_links_3_to_6", "test_links"),
-    "link_5": _link("link_5_core", "test_links_3_to_6", "test_links"),
-    "link_6": _link("link_6_agent", "test_links_3_to_6", "test_links"),
+    "link_2": _link("link_2_supervisor_agent", "test_link_2_supervisor_agent", "test_owners", "test_closing"),
+    "link_3": _link("link_3_registry", "test_links_3_to_6"),
+    "link_4": _link("link_4_engine", "test_links_3_to_6"),
+    "link_5": _link("link_5_execution_core", "test_links_3_to_6"),
+    "link_6": _link("link_6_base_agent", "test_links_3_to_6"),
     "links_7_and_8": _link("link_7_8_adapter", "test_links_7_to_9", "test_links_3_to_6"),
-    "link_9": _link("link_9_bridge", "test_links_7_to_9", "test_links"),
+    "link_9": _link("link_9_bridge", "test_links_7_to_9"),
 }
 """The modules by short name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A mutant of a module; None to check that the tests pass without a mutant."""
+    """A mutant of a module; the mutant is None to check that the tests pass without one."""
 
     module: str
     mutant: Mutant | None
@@ -135,7 +135,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class MutationCounts:
-    """The number of mutants of a module, and those that survived."""
+    """The number of mutants of a module, and the mutants that survived."""
 
     total: int
     survivors: tuple[Mutant, ...]

@@ -1,4 +1,4 @@
-"""Extracts the README's figure from the executed notebook, so that README and report show the same run."""
+"""Extract the README's figure from the executed notebook, so that README and report show the same run."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Records the HAR file of the tests with a real browser: one run over a WebSocket, and one in a streamed response.
+"""Record the tests' HAR file with a real browser: one run over a WebSocket, and one in a streamed response.
 
-`bash tests/interop/install` installs what it needs.
+`bash tests/interop/install` installs the browser and the packages.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ async def stream_run(request: Request) -> StreamingResponse:
 
 
 async def record() -> None:
-    """Record, and replace the address, which differs each time."""
+    """Record both runs, and replace the server's address, which differs each time."""
     node, browser = shutil.which("node"), found()
     if not node or not browser:
         sys.exit("Node or Chromium is missing: run tests/interop/install")

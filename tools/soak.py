@@ -1,4 +1,4 @@
-"""Runs the fault matrix for a given time and writes the result as a page: `make soak SOAK_MINUTES=60`."""
+"""Run the fault matrix for a given time and write the result as a page: `make soak SOAK_MINUTES=60`."""
 
 from __future__ import annotations
 

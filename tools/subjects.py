@@ -1,4 +1,4 @@
-"""Checks published frameworks, and bridgekit itself, and writes the result as a page: `make subjects`."""
+"""Check published frameworks and bridgekit itself, and write the result as a page: `make subjects`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SEED: Final = 7
 SHOWN_VIOLATIONS: Final = 2
 SHOWN_CHARACTERS: Final = 200
 FORMS: Final = ("text", "thinking", "calls", "beside", "whole", "interleaved", "retry", "dies", "cut")
-"""The scenarios: the last but three vary how a model streams, the others what fails."""
+"""The scenarios: the last three vary what fails, the others how a model streams."""
 
 PAGE: Final = """\
 # Published frameworks, and bridgekit, checked from outside
@@ -76,11 +76,11 @@ class Subject:
     name: str
     backend: Backend
     package: str
-    """The distribution whose version is shown."""
+    """The distribution package whose version is shown."""
     environment: Path
     scenarios: tuple[str, ...] = FORMS
     notes: dict[str, str] = field(default_factory=dict)
-    """By scenario: where the finding is known, or what explains it."""
+    """Where a finding is already known, or its explanation, by scenario."""
 
 
 AG_UI: Final = "https://github.com/ag-ui-protocol/ag-ui/issues"
@@ -96,7 +96,7 @@ AT_MOST_ONCE: Final = (
 
 
 def subjects() -> list[Subject]:
-    """Return the applications on published packages, and install what they need."""
+    """Return the applications that use published packages, and install their requirements."""
     known = {"beside": ATOMIC, "whole": ATOMIC, "interleaved": PARALLEL}
     langgraph = subject("ag-ui-langgraph", "ag_ui_langgraph", known)
     shared = msgspec.structs.replace(
@@ -232,7 +232,7 @@ def violations(answer: PropertyAnswer, run: LiveRun) -> list[str]:
 
 
 def text_of(run: LiveRun, index: int) -> str:
-    """Return the start of a frame, without what it repeats of the framework's own events."""
+    """Return the start of a frame, without its copies of the framework's own events."""
     value = next(message.value for message in numbered(run.messages) if message.index == index)
     if isinstance(value, dict):
         value = {name: each for name, each in value.items() if name != "rawEvent"}

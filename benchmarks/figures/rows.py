@@ -1,4 +1,4 @@
-"""Shared parts of the figures: one row for each stack (bridgekit in blue and bold), and dots with ranges."""
+"""Parts that the figures share: one row for each stack (bridgekit in blue and bold), and dots with ranges."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def stacks_of(series: Series, measure: str, kind: str | None = None) -> list[str
 
 
 def rows(axis: Axes, stacks: Sequence[str], *, line_until: float = 1.0) -> None:
-    """Label the rows from the top; their lines end at the share `line_until` of the width."""
+    """Label the rows from the top; the row lines end at the share `line_until` of the width."""
     axis.set_yticks(range(len(stacks)), stacks)
     axis.set_ylim(len(stacks) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)

@@ -93,7 +93,7 @@ def latency_figure(series: Series) -> Figure | None:
 
 
 def stall_figure(series: Series) -> Figure | None:
-    """Draw the effect of a subscriber that stops reading on the others; None without data."""
+    """Draw how a subscriber that stops reading affects the other subscribers; None without data."""
     measure = "stall: neighbours' events, %"
     stacks = stacks_of(series, measure)
     if not stacks:

@@ -1,4 +1,4 @@
-"""CPU time per event under background load (threads, mapped runs, idle sockets), and memory over many events."""
+"""Measure CPU time per event under background load (threads, runs, idle sockets), and memory over many events."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ __all__ = ["FULL_BACKGROUND", "NO_BACKGROUND", "BackgroundLoad", "flatness", "gr
 THREADS: Final = 10
 """Number of measured threads, with one socket each."""
 SPARE_FILES: Final = 200
-"""Upper bound on the open files of a process that are not sockets."""
+"""Upper bound on the number of open files of a process that are not sockets."""
 FILL_SECONDS: Final = 120.0
 QUIET_SECONDS: Final = 3_600.0
 POINTS: Final = 100
 """Number of memory values for the figure. The verdict uses the memory after every wave."""
 SETTLED_RUNS: Final = 5 * DEFAULT_RETENTION.events // EVENTS
-"""Runs of each thread before the baseline: five times as many as fill its log. While logs fill, and just afterwards,
-memory still grows by a twentieth. Then it stays the same."""
+"""Runs of each thread before the baseline: five times as many as fill the thread's log. Memory grows by about 5 % while
+the logs fill and shortly afterwards, and then remains constant."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackgroundLoad:
-    """The background load, in addition to the measured threads."""
+    """The threads, mapped runs and idle sockets in addition to the measured threads."""
 
     threads: int = 0
     mappings: int = 0
@@ -55,9 +55,9 @@ def steps(sizes: Mapping[str, Sequence[int]]) -> list[BackgroundLoad]:
 
 @asynccontextmanager
 async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncIterator[Session]:
-    """Run a session with this background load. A second client has the idle sockets, so the first one is unaffected."""
+    """Run a session with this background load. A second client opens the idle sockets, so the first is not affected."""
     async with AsyncExitStack() as stack:
-        # Pings cost CPU per time, not per event, and `idle_work` measures them separately.
+        # The cost of pings depends on time and not on events; `idle_work` measures it separately.
         opened = await stack.enter_async_context(session(peer, threads=THREADS, keepalive_seconds=QUIET_SECONDS))
         if background.threads or background.mappings:
             await opened.sockets.request(FillStack(background.threads, background.mappings), Done, within=FILL_SECONDS)
@@ -71,7 +71,7 @@ async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncItera
 async def growth(
     series: Series, peer: Peer, background_loads: Sequence[BackgroundLoad], *, rounds: int, runs: int
 ) -> None:
-    """Measure CPU time per event without and with each background load, in turns; all sessions run at the same time."""
+    """Measure CPU time per event without and with each background load, in turns. All sessions stay open."""
     async with AsyncExitStack() as stack:
         backgrounds = (NO_BACKGROUND, *background_loads)
         opened = [await stack.enter_async_context(_with_background(peer, background)) for background in backgrounds]
@@ -83,7 +83,7 @@ async def growth(
 
 
 async def flatness(series: Series, peer: Peer, *, events: int) -> None:
-    """Measure memory over many events, as a multiple of the memory when the logs were full."""
+    """Measure memory over many events, as a multiple of the memory at the baseline with full logs."""
     runs = 200
     async with session(peer, threads=THREADS) as opened:
         for _ in range(-(-SETTLED_RUNS // runs)):

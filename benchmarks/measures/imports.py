@@ -1,4 +1,4 @@
-"""Import time of bridgekit, and the heavy modules that the import loads."""
+"""Measure the import time of bridgekit, and count the large modules that the import loads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print((time.perf_counter() - begun) * 1000, len({heavy!r} & sys.modules.keys()))
 
 
 def imports(series: Series, *, rounds: int) -> None:
-    """Measure the imports in a new interpreter each time, without the interpreter's own start."""
+    """Measure each import in a new interpreter; the start of the interpreter is not included."""
     for _ in range(rounds):
         for case, code in CASES.items():
             ms, heavy = _imported(CODE.format(code=code, heavy=set(HEAVY)))

@@ -1,4 +1,4 @@
-"""Latency of single events at a fixed rate, from emission to the client's read, by the same monotonic clock."""
+"""Measure the latency of single events at a fixed rate, from emission to the client's read, on one monotonic clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OVERTIME_SECONDS: Final = 30.0
 
 
 async def latency(series: Series, opened: Session, *, per_second: float, seconds: float) -> None:
-    """Measure one round of one stack, with one emitter and the threads in turn. Raises WrongAnswer."""
+    """Measure one round of one stack: one emitter sends to the threads in turn. Raises WrongAnswer for wrong events."""
     wave = opened.next_wave(max(1, round(per_second * seconds / EVENTS / opened.threads)))
     emitted, received = await opened.run_paced_load(wave, per_second, within=seconds + OVERTIME_SECONDS)
     verdict = await opened.verdict(wave)

@@ -1,6 +1,6 @@
-"""Memory of idle connections in the stack's processes, and the CPU time to keep them alive.
+"""Measure the memory of idle connections in the stack's processes, and the CPU time to keep them alive.
 
-Kernel buffers are not included.
+The memory of kernel buffers is not included.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from benchmarks.session import session
 __all__ = ["idle_connections", "idle_work"]
 
 WARM_UP: Final = 50
-"""Connections that are opened before the measured ones: the first ones load shared code and buffers."""
+"""How many connections are opened before the measured ones: the first connections load shared code and buffers."""
 
 
 async def idle_connections(series: Series, peer: Peer, *, connections: int) -> None:
-    """Measure one round of one stack: resident memory without and with idle sockets, one socket in each thread."""
+    """Measure one round of one stack: resident memory without and with idle sockets, one in each thread."""
     async with session(peer, threads=WARM_UP) as opened:
         await opened.prepare(WARM_UP, WARM_UP + connections)
         before = await opened.memory_kib()
@@ -33,7 +33,7 @@ async def idle_connections(series: Series, peer: Peer, *, connections: int) -> N
 
 
 async def idle_work(series: Series, peers: Sequence[Peer], *, connections: int, seconds: float) -> None:
-    """Measure CPU time per connection (µs per second) for longer than a ping interval, for all stacks concurrently."""
+    """Measure CPU time per connection (µs per second) of all stacks concurrently, for longer than a ping interval."""
     async with AsyncExitStack() as stack:
         sessions = [await stack.enter_async_context(session(peer, threads=connections)) for peer in peers]
         before = [await each.cpu_seconds() for each in sessions]

@@ -1,4 +1,4 @@
-"""Cost of the bridge without a socket: CPU time per event, encodings per event, and memory of a live run."""
+"""Measure the bridge without a socket: CPU time per event, encodings per event, and memory of a live run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAN_OUT: Final = 100
 
 
 async def own_cost(series: Series, *, rounds: int, runs: int, mappings: int) -> None:
-    """Measure each round in a new process."""
+    """Measure each round in a new process, and add the values to `series`."""
     for _ in range(rounds):
         async with start_module("benchmarks.in_process", name="the bridge alone") as process:
             await process.receive(Ready, wanted="start")

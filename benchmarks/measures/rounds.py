@@ -1,4 +1,4 @@
-"""Interleaves the stacks (A B C, A B C, …), so that other activity of the machine affects all of them equally."""
+"""Interleave the stacks (A B C, A B C, …), so that other activity of the machine affects all stacks equally."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Interleaving", "interleaving", "log_progress"]
 
 
 class Interleaving:
-    """Measures stacks in turn. A stack that fails is excluded from then on, with the reason; the others continue."""
+    """Measures stacks in turn. A stack that fails is excluded from later rounds; the other stacks continue."""
 
     def __init__(self, sessions: AsyncExitStack, failed: dict[str, str]) -> None:
         self.failed = failed
@@ -31,7 +31,7 @@ class Interleaving:
         rounds: int,
         fresh: bool,
     ) -> None:
-        """Measure every stack in every round, in new processes (`fresh`) or in processes that stay up."""
+        """Measure every stack in every round, in new processes (`fresh`) or in processes that keep running."""
         for _ in range(rounds):
             for peer in peers:
                 if fresh:

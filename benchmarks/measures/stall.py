@@ -1,4 +1,4 @@
-"""Effect of a subscriber that stops reading on the emitter, on the other subscribers, and on memory."""
+"""Measure how a subscriber that stops reading affects the emitter, the other subscribers, and memory."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["stall"]
 
 THREADS: Final = 2
 SUBSCRIBERS: Final = 5
-"""Subscribers of each thread. One of the first thread stops reading."""
+"""Number of subscribers of each thread. One subscriber of the first thread stops reading."""
 BUFFER_BYTES: Final = 16_384
-"""Small, so that a client that stops reading causes backpressure immediately and not after megabytes."""
+"""Small, so that a client that stops reading causes backpressure immediately, and not only after megabytes."""
 PADDING_BYTES: Final = 8_192
 GRACE_SECONDS: Final = 2.0
 
 
 async def stall(series: Series, peer: Peer, *, per_second: float, seconds: float) -> None:
-    """Measure one stack with two threads of five sockets each: first all sockets read, then one of them stops."""
+    """Measure one stack with two threads of five sockets each: first all sockets read, then one socket stops."""
     async with session(peer, threads=THREADS, subscribers=SUBSCRIBERS, buffer_bytes=BUFFER_BYTES) as opened:
         await _measure_wave(opened, per_second, seconds)
         await opened.load.request(StallOne(), Done)
@@ -39,7 +39,7 @@ async def stall(series: Series, peer: Peer, *, per_second: float, seconds: float
 
 
 async def _measure_wave(opened: Session, per_second: float, seconds: float) -> dict[str, float]:
-    """Measure one wave. Events may be missing, but those that arrived must be correct. Raises WrongAnswer."""
+    """Measure one wave. Raises WrongAnswer if an event that arrived is wrong; events may be missing."""
     wave = opened.next_wave(max(1, round(per_second * seconds / EVENTS / THREADS)), padding_bytes=PADDING_BYTES)
     before, within = await opened.memory_kib(), seconds + GRACE_SECONDS
     emitted, received = await opened.run_paced_load(wave, per_second, within)

@@ -1,4 +1,4 @@
-"""Events per second and CPU time per event, for agents that never yield, yield between runs, or between events."""
+"""Measure events/s and CPU time per event, for agents that never yield, yield after runs, or yield after events."""
 
 from __future__ import annotations
 

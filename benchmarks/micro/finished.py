@@ -1,4 +1,4 @@
-"""Runs coroutines that never wait without an event loop, whose cost is measured elsewhere."""
+"""Run coroutines that never wait, without an event loop, whose cost other benchmarks measure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checker with up to a million events."""
+"""Microbenchmarks of the checker with up to a million events."""
 
 from __future__ import annotations
 

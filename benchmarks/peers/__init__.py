@@ -1,7 +1,7 @@
-"""The compared stacks: each is a row of PEERS and a small module of this package.
+"""The compared stacks: each stack is a row of PEERS and a small module of this package.
 
-A module has a function `serve(context)`, which runs a Stack for the length of a block, and it alone imports the stack's
-libraries. Stacks other than bridgekit run in a separate environment, because they pin incompatible versions.
+A module has a function `serve(context)`, which runs a Stack for the length of a block. Only this module imports the
+stack's libraries. Stacks other than bridgekit run in a separate environment, because they pin incompatible versions.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ PEERS_ENVIRONMENT: Final = Path(__file__).parents[2] / ".venv-peers"
 """Environment that `make bench` installs from the requirements.txt next to this file."""
 
 EmitFunction = Callable[[EventBody], Awaitable[object]]
-"""Emits one event of a run, and returns when the stack returns control to the agent."""
+"""Emits one event of a run; the awaitable is done when the stack returns control to the agent."""
 
 
 class Stack(Protocol):
     """A stack that runs in this process."""
 
     port: int
-    """Port of its sockets; 0 if this process has none."""
+    """Port of the stack's sockets; 0 if this process has no sockets."""
 
     def agent(self, run: AgentRun) -> EmitFunction:
         """Return the emit function of an agent for this run."""
@@ -43,7 +43,7 @@ class Peer:
 
     name: str
     file: str
-    """Name of its module in this package."""
+    """Name of the stack's module in this package."""
     description: str
     """The call that sends an agent's event."""
     dialect: str = "websocket"
@@ -52,7 +52,7 @@ class Peer:
     broker: bool = False
     """Whether agents and sockets are in two processes connected by a Redis-protocol server."""
     share: float = 1.0
-    """Share of the workload that the stack gets, so that a slow stack does not prolong the run."""
+    """Share of the workload that the stack gets: less than 1 for a slow stack, so that the run does not take longer."""
     whole_runs: bool = False
     """Whether the stack calls the agents itself, run by run."""
 
@@ -63,7 +63,7 @@ class Peer:
 
     @property
     def environment(self) -> Path:
-        """The environment in which its packages are installed."""
+        """The environment in which the stack's packages are installed."""
         return Path(sys.prefix) if self.is_bridgekit else PEERS_ENVIRONMENT
 
     @property
@@ -78,7 +78,7 @@ class Peer:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of its packages; empty text for one that is not installed."""
+        """The versions of the stack's packages; an empty text for a package that is not installed."""
         places = [str(place) for place in self.environment.glob("lib/python*/site-packages")]
         found = {name: list(distributions(name=name, path=places)) for name in self.packages}
         return {name: each[0].version if each else "" for name, each in found.items()}
@@ -215,7 +215,7 @@ BRIDGEKIT: Final = tuple(each for each in PEERS if each.is_bridgekit)
 
 
 def peer(name: str) -> Peer:
-    """Return the stack with this name. Raises LookupError, which lists the known names."""
+    """Return the stack with this name. Raises LookupError with the known names if there is no such stack."""
     found = next((each for each in PEERS if each.name == name), None)
     if found is None:
         raise LookupError(f"there is no stack {name!r}; known stacks are: {', '.join(each.name for each in PEERS)}")

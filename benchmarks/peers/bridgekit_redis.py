@@ -1,4 +1,4 @@
-"""bridgekit with logs in Redis Streams: agents in one process, and sockets on the native edge in another."""
+"""bridgekit with logs in Redis Streams: agents in one process, sockets on the native edge in another process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
 
-from benchmarks.peers.bridgekit_agents import BridgekitStack
+from benchmarks.peers.bridgekit_helper import BridgekitStack
 from benchmarks.peers.context import StackContext
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app, start_application
 from bridgekit.serve.in_process import serving
@@ -24,7 +24,7 @@ def serve(context: StackContext) -> AbstractAsyncContextManager[BridgekitStack]:
 @asynccontextmanager
 async def serve_on(context: StackContext, edge: str) -> AsyncIterator[BridgekitStack]:
     """Run the stack with this edge for the sockets."""
-    # An application's database knows the owners of threads. Here each process creates the same threads.
+    # A real application stores the owners of threads in a database. Here, each process creates the same threads.
     threads = DeclaredOwners()
     config = BridgeConfig(
         agents={}, db_session_factory=threads, authorizer=OwnerAuthorizer, stores=redis_stores(context.broker)

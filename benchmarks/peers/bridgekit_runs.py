@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from benchmarks.peers.bridgekit_agents import USER, BridgekitStack, emit
+from benchmarks.peers.bridgekit_helper import USER, BridgekitStack, emit
 from benchmarks.peers.context import StackContext
 from benchmarks.workload import AGENT, EVENTS, AgentRun, EventBody
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.authorization import OwnerAuthorizer
 
@@ -20,7 +20,7 @@ __all__ = ["serve"]
 
 
 class _ScriptedAgent(BaseAgent):
-    """Emits the events of the run's script between start and end, which the core emits."""
+    """Emits the events of the run's script. The core emits the start before them and the end after them."""
 
     scripts: dict[str, tuple[Sequence[EventBody], bool]] = {}  # noqa: RUF012  # the registry creates the agents
 

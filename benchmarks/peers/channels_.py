@@ -20,7 +20,7 @@ from benchmarks.workload import EnvelopeFactory, EventBody
 __all__ = ["serve"]
 
 CAPACITY: Final = 100_000
-"""Capacity of a channel. The default of the in-memory layer, 100 messages, drops further messages silently."""
+"""Capacity of a channel. The in-memory layer's default is 100 messages; the layer drops further messages silently."""
 
 
 class _Consumer(AsyncJsonWebsocketConsumer):

@@ -1,4 +1,4 @@
-"""The context that every stack gets, and parts that several stacks share."""
+"""The context that every stack receives, and code that several stacks share."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ TICK_SECONDS: Final = 0.01
 
 @dataclass(frozen=True, slots=True)
 class StackContext:
-    """Which parts of a stack run in this process, and with which options."""
+    """The parts of a stack that run in this process, and their options."""
 
     sockets: bool = True
     agents: bool = True
     broker: str = ""
-    """URL of the Redis-protocol server between the parts; empty without one."""
+    """URL of the Redis-protocol server that connects the parts; empty if there is none."""
     send_buffer_bytes: int = 0
     """Size of each socket's send buffer; 0 keeps the system's default."""
     keepalive_seconds: float = KEEPALIVE_SECONDS
@@ -48,7 +48,7 @@ class StackContext:
         """Return a listening socket on a free port."""
         listener = socket.create_server(("127.0.0.1", 0), backlog=1_024)
         if self.send_buffer_bytes:
-            # Accepted sockets inherit the size from the listening socket.
+            # Accepted sockets inherit the buffer size from the listening socket.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer_bytes)
         listener.setblocking(False)
         return listener
@@ -61,7 +61,7 @@ class EmitCallable(Protocol):
 
 
 class HandRolled:
-    """A hand-written stack: one call sends an event, and nothing is retained."""
+    """A hand-written stack: one call sends an event, and no event is retained."""
 
     def __init__(self, port: int, emit_event: EmitCallable) -> None:
         self.port = port
@@ -72,7 +72,7 @@ class HandRolled:
 
 
 class SocketGroups(Generic[T]):
-    """Sockets grouped by thread, as most hand-written servers have them."""
+    """Sockets grouped by thread, as in most hand-written servers."""
 
     def __init__(self) -> None:
         self._members: dict[str, list[T]] = {}

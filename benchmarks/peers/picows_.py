@@ -1,4 +1,4 @@
-"""picows: WebSockets in Cython on a C transport, without backpressure and without bounds."""
+"""picows: WebSockets in Cython on a C transport, without backpressure and without bounded buffers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw TCP with one `transport.write` per event and no protection: the cost of the system call."""
+"""Raw TCP with one `transport.write` per event and no backpressure: shows the cost of the system call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python-socketio with its Redis manager: a write-only process with the agents, and one with the sockets."""
+"""python-socketio with its Redis manager: a write-only process with the agents, and a process with the sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""sse-starlette, used as in its documentation: a memory stream for each subscriber; the agent awaits each send."""
+"""sse-starlette, used as in its documentation: one memory stream per subscriber, and the agent awaits each send."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.workload import EnvelopeFactory, EventBody
 __all__ = ["serve"]
 
 STREAM_EVENTS = 10
-"""Buffer size of a stream, as in the documentation."""
+"""Buffer size of a stream in events, as in the documentation."""
 
 
 @asynccontextmanager

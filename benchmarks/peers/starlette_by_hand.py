@@ -1,4 +1,4 @@
-"""A typical hand-written server: a Starlette endpoint that stores its sockets, and a loop that sends to each."""
+"""A typical hand-written server: a Starlette endpoint stores its sockets, and a loop sends to each socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`websockets.broadcast`: does not wait for subscribers, and buffers without a bound for a slow socket."""
+"""websockets with `broadcast`, which does not wait for subscribers and buffers without a bound for a slow socket."""
 
 from __future__ import annotations
 

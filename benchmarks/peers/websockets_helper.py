@@ -1,4 +1,4 @@
-"""The server of the websockets library with its connections grouped by thread, shared by two stacks."""
+"""The websockets library's server, which two stacks use, with its connections grouped by thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""websockets with `await connection.send` for one subscriber after the other."""
+"""websockets with `await connection.send` for one subscriber after another."""
 
 from __future__ import annotations
 

@@ -15,7 +15,17 @@ from typing import Final
 from starlette.applications import Starlette
 
 from bridgekit import ids
-from bridgekit.chain.collaborators import (
+from bridgekit.chain.error_text import ErrorText, user_error_text
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
+from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.link_4_engine import ExecutionEngine
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge, Observer
+from bridgekit.chain.lost_runs import lost_runs_ended
+from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
+from bridgekit.chain.supervisor_collaborators import (
     LLMManager,
     MemoryThreadStore,
     PythonTools,
@@ -24,16 +34,6 @@ from bridgekit.chain.collaborators import (
     ToolDispatcher,
     claim_thread,
 )
-from bridgekit.chain.error_text import ErrorText, user_error_text
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
-from bridgekit.chain.link_3_registry import AgentRegistry
-from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import AgentExecutionCore
-from bridgekit.chain.link_6_agent import BaseAgent
-from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.link_9_bridge import AgentWebSocketBridge, Observer
-from bridgekit.chain.lost_runs import lost_runs_ended
-from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import BridgekitError, DeterministicStartupError, ServeError, UnknownName
 from bridgekit.ids import RunIdScheme, SignedRunIds, ThreadId, UserId
@@ -47,6 +47,7 @@ from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS, ConnectionReg
 from bridgekit.transport.graceful_shutdown import drain_on_shutdown
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog
+from bridgekit.transport.metrics import counters_shared
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
 from bridgekit.transport.single_worker_lock import single_worker_lock
 from bridgekit.transport.tickets import Tickets
@@ -262,7 +263,12 @@ def lifespan(
             app.state.agent_websocket_bridge = application.bridge
             app.state.bridgekit_connections = edge
             shutting_down = partial(shut_down, application, edge)
-            async with edge, lost_runs_ended(application.bridge), drain_on_shutdown(shutting_down):
+            async with (
+                edge,
+                counters_shared(application.counters, edge.hub),
+                lost_runs_ended(application.bridge),
+                drain_on_shutdown(shutting_down),
+            ):
                 yield
 
     return running
@@ -288,7 +294,7 @@ async def shut_down(application: Application, edge: ConnectionRegistry) -> None:
     """
     edge.stop_accepting()
     await application.supervisor.close(seconds=application.config.runs_seconds)
-    await edge.close(seconds=application.config.drain_seconds)
+    await edge.drain(seconds=application.config.drain_seconds)
 
 
 def create_app(config: BridgeConfig, *, start: ApplicationFactory = start_application) -> Starlette:

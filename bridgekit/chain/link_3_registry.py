@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bridgekit import ids
-from bridgekit.chain.collaborators import LLMManager, ToolDispatcher
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.chain.supervisor_collaborators import LLMManager, ToolDispatcher
 from bridgekit.errors import UnknownAgent, UnknownName
 
 __all__ = ["AgentRegistry"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_5_core import AgentExecutionCore, AgentSource
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore, AgentSource
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import DeterministicStartupError
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from bridgekit.chain.error_text import user_error_text
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.counters import RUN_ENDED
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 
@@ -25,9 +26,6 @@ _AGENT_COMPLETED: Final = EventType.AGENT_COMPLETED
 _AGENT_ERROR: Final = EventType.AGENT_ERROR
 _PROGRESS_UPDATE: Final = EventType.PROGRESS_UPDATE
 _TEXT_DELTA: Final = EventType.TEXT_DELTA
-
-RUN_ENDED: Final = "the run has ended"
-"""The reason in the receipt of a second end event."""
 
 
 class Emitter(abc.ABC):
@@ -150,7 +148,7 @@ class WebSocketBridgeAdapter(Emitter):
         self.guarded = False
 
     def begin_run(self) -> None:
-        """Let the run have only one end event."""
+        """Refuse every end event of the run after the first."""
         self.guarded = True
 
     def end_run(self, run_id: RunId) -> bool:

@@ -7,13 +7,13 @@ from typing import Final
 
 import anyio
 
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.events import AgentEvent, EventType, Frame
 from bridgekit.ids import RunId, ThreadId, UserId, new_id
 
-__all__ = ["SOUND_CHECKS", "WITHOUT_HANDOVER", "WITHOUT_ROUTING", "ProbeConnection", "SelfCheck"]
+__all__ = ["SOUND_CHECKS", "ProbeConnection", "SelfCheck"]
 
 ARRIVAL_TIMEOUT_SECONDS: Final = 5.0
 """How long a check waits for an event that it published."""
@@ -100,6 +100,4 @@ def _probe_event(thread_id: ThreadId) -> AgentEvent:
     )
 
 
-WITHOUT_ROUTING: Final[tuple[SelfCheck, ...]] = (check_handover, check_delivery)
-WITHOUT_HANDOVER: Final[tuple[SelfCheck, ...]] = (check_delivery, check_routing)
 SOUND_CHECKS: Final[tuple[SelfCheck, ...]] = (check_handover, check_delivery, check_routing)

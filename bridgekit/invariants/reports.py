@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from bridgekit.events import CRITICAL, EventType
 from bridgekit.ids import RunId
-from bridgekit.invariants.recorded import ParsedFrame, Recorded, read
+from bridgekit.invariants.frame_parsing import ParsedFrame, Recorded, read
 from bridgekit.invariants.rules import Invariant, Signalled, Violation, run_violations, stream_violations, violation_at
 
 __all__ = ["Invariant", "LatencyQuantiles", "RunReport", "Violation", "check_run", "check_stream", "format_report"]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from bridgekit.events import END_EVENTS, EventType
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.invariants.recorded import ParsedFrame
+from bridgekit.invariants.frame_parsing import ParsedFrame
 
 __all__ = ["Invariant", "SeqRange", "Signalled", "Violation", "run_violations", "stream_violations", "violation_at"]
 

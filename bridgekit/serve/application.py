@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -41,7 +41,7 @@ class AppSpec:
     store: str | None = None
     """The URL of a store; None for the application's own store."""
     key_file: Path | None = None
-    origins: tuple[str, ...] = ()
+    origins: Sequence[str] = ()
     runs_seconds: float | None = None
     drain_seconds: float | None = None
 
@@ -75,7 +75,7 @@ class AppSpec:
             "--runs-seconds": self.runs_seconds,
             "--drain-seconds": self.drain_seconds,
         }
-        return [option for option, value in values.items() if value not in (None, ())]
+        return [option for option, value in values.items() if value]
 
     def _with_options(self, config: BridgeConfig) -> BridgeConfig:
         keys = read_ticket_keys(self.key_file, os.environ)

@@ -7,7 +7,9 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,12 +19,13 @@ from bridgekit.errors import ServeError
 from bridgekit.serve.application import EXPECTED, KEY_VARIABLE, STORE_VARIABLE, AppSpec
 from bridgekit.serve.in_process import KEEPALIVE_SECONDS, url
 from bridgekit.serve.native_handoff import EDGES
-from bridgekit.serve.server import ServerOptions, serve
+from bridgekit.serve.server import ServedAt, ServerOptions, serve
 from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS, INCOMING_BYTES
 from bridgekit.transport.origins import origins
 
 __all__ = ["add_arguments", "run"]
 
+T = TypeVar("T")
 LEVELS = ("critical", "error", "warning", "info", "debug")
 """Levels of uvicorn's log on standard error."""
 
@@ -41,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=8_000,
         help="port to listen on; 0 lets the system pick one (default 8000)",
     )
+    parser.add_argument(
+        "--monitoring-port",
+        type=_whole_number(0, 65_535),
+        metavar="PORT",
+        help="serve /metrics and /healthz on this port, and not on the public one; 0 lets the system pick one",
+    )
     parser.add_argument("--workers", type=_whole_number(1), default=1, help="processes behind the port (default 1)")
     parser.add_argument(
         "--edge",
@@ -56,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ticket-key-file",
+        dest="key_file",
         type=Path,
         metavar="FILE",
         help="file with ticket keys, one per line; the first one signs. Or set the environment variable"
@@ -63,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--origin",
+        dest="origins",
         action="append",
         default=[],
         help="origin of another site whose pages may open sockets; can be given more than once",
@@ -74,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keepalive",
+        dest="keepalive_seconds",
         type=_seconds,
         default=KEEPALIVE_SECONDS,
         metavar="SECONDS",
@@ -125,6 +137,11 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _filled(kind: type[T], options: argparse.Namespace) -> T:
+    """Create a dataclass whose fields have the names of options."""
+    return kind(**{field.name: getattr(options, field.name) for field in fields(kind)})  # type: ignore[arg-type]  # a dataclass
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve the application that the arguments name, and return the exit code.
 
@@ -137,44 +154,23 @@ def run(options: argparse.Namespace) -> int:
             "--store",
             f"other users can read the password on the command line; give the URL in {STORE_VARIABLE} instead",
         )
-    spec = AppSpec(
-        target=options.target,
-        store=options.store or os.environ.get(STORE_VARIABLE),
-        key_file=options.ticket_key_file,
-        origins=tuple(options.origin),
-        runs_seconds=options.runs_seconds,
-        drain_seconds=options.drain_seconds,
-    )
-    server = ServerOptions(
-        host=options.host,
-        port=options.port,
-        workers=options.workers,
-        edge=options.edge,
-        keepalive_seconds=options.keepalive,
-        incoming_bytes=options.incoming_bytes,
-        log_level=options.log_level,
-    )
+    options.store = options.store or os.environ.get(STORE_VARIABLE)
+    spec, server = _filled(AppSpec, options), _filled(ServerOptions, options)
     origins(spec.origins)
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)  # as `python -m` does
 
-    def print_address(host: str, port: int, edge: str) -> None:
-        print(_format_address(options, host, port, edge), flush=True)
+    def print_address(served: ServedAt) -> None:
+        print(_format_address(options, served), flush=True)
 
-    return serve(spec, server, print_address)
+    return serve(spec, server, print_address, ends_process=True)
 
 
-def _format_address(options: argparse.Namespace, host: str, port: int, edge: str) -> str:
-    address = url(host, port)
+def _format_address(options: argparse.Namespace, served: ServedAt) -> str:
+    address = url(served.host, served.port)
     if not options.json:
-        return f"{options.target} is served at {address}"
-    return msgspec.json.encode(
-        {
-            "address": address,
-            "host": host,
-            "port": port,
-            "pid": os.getpid(),
-            "workers": options.workers,
-            "edge": edge,
-        }
-    ).decode()
+        at = served.monitoring_port
+        monitored = "" if at is None else f", /metrics and /healthz at {url(served.host, at).replace('ws', 'http', 1)}"
+        return f"{options.target} is served at {address}{monitored}"
+    process = {"address": address, "pid": os.getpid(), "workers": options.workers}
+    return msgspec.json.encode(asdict(served) | process).decode()

@@ -1,60 +1,155 @@
 """What a connection may do to uvicorn before it is a request or a socket of the application, and outside of both.
 
-uvicorn itself sets no time limit for a request's head, and answers the pings of a client that does not read.
+uvicorn itself sets no time limit for a request's head and body, answers the pings of a client that does not read, and
+accepts connections until the process has no file descriptor left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
+import sys
+import time
 from http import HTTPStatus
 from typing import Any, Final
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.frames import CloseCode
 
-__all__ = ["HEAD_TIMEOUT_SECONDS", "LimitedHttpProtocol", "LimitedWebSocketProtocol", "rejection"]
+if sys.platform != "win32":
+    import resource
+
+__all__ = ["LimitedHttpProtocol", "LimitedWebSocketProtocol", "few_files_left", "limit_accept_errors", "rejection"]
 
 HEAD_TIMEOUT_SECONDS: Final = 10.0
 """How long a client may take to send the head of a request, however often it sends a part of it."""
+HEAD_BYTES: Final = 65_536
+"""The most bytes that are read before the head of a request is complete."""
+REPLACED_AFTER_SECONDS: Final = 1.0
+"""How long a connection without a request is not replaced by a new one: its request may wait to be read."""
+BODY_TIMEOUT_SECONDS: Final = 30.0
+BODY_BYTES: Final = 16_384
+"""The least that a client must send of an incomplete body in each BODY_TIMEOUT_SECONDS, if the application reads it."""
+RESERVED_FILES: Final = 128
+"""File descriptors, at most a quarter of all, for stores, for agents, and for single requests such as `/healthz`."""
 
 LINE_BYTES: Final = 8_190
 """The longest line in the head of an upgrade request. The `websockets` library reads no longer one."""
 MAX_HEADERS: Final = 128
 """The most headers of an upgrade request, for the same reason."""
+MAX_FRAGMENTS: Final = 4_096
+"""The most frames of one message, which may be empty. The native edge has a limit of the `websockets` library."""
+
+ACCEPT_ERRORS: Final = ("socket.accept() out of system resource", "Exception in callback BaseSelectorEventLoop._start_")
+"""How asyncio's log records begin when no file descriptor is left. It logs thousands of them a second, and the second
+one if the server then stops."""
+ACCEPT_ERROR_INTERVAL_SECONDS: Final = 10.0
 
 # uvicorn chooses the class by the parser that is installed, so its type is not known here.
 _HttpProtocol: Any = AutoHTTPProtocol
+_without_request: Final[dict[LimitedHttpProtocol, float]] = {}
+"""The connections of this process that have not sent the head of a request, and since when, oldest first."""
 
 
 class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
-    """uvicorn's HTTP protocol, with a time limit for the head of each request."""
+    """uvicorn's HTTP protocol, with limits for the head and the body of each request.
 
-    _deadline: asyncio.TimerHandle | None = None
+    If few file descriptors are left, a new connection replaces the oldest one without a request. It serves one request.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    _unread_bytes = 0
+    """Bytes that were received since the timer was started."""
+    _serves_one_request = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self._start_deadline()
+        if few_files_left(self.server_state):
+            self._serves_one_request = True
+            oldest, since = next(iter(_without_request.items()), (self, math.inf))
+            if self.loop.time() - since >= REPLACED_AFTER_SECONDS:
+                del _without_request[oldest]
+                oldest.transport.abort()
+        self._start_timer()
+        _without_request[self] = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
         request = self.cycle
+        self._unread_bytes += len(data)
         super().data_received(data)
-        upgraded = self.transport.get_protocol() is not self
-        if upgraded or self.cycle is not request:
-            self._stop_deadline()
-        elif self._deadline is None and request is not None and request.response_complete:
-            self._start_deadline()  # the first part of the next request on a persistent connection
+        if self.cycle is not request or not (self._lacks_head or self._lacks_body):
+            self._stop_timer()
+        if self._timer is None and (self._lacks_head or self._lacks_body):
+            self._start_timer()
+        elif self._lacks_head and self._unread_bytes > HEAD_BYTES:
+            self.transport.abort()
+
+    @property
+    def _lacks_head(self) -> bool:
+        """Whether a part of the next request's head is missing, or all of it."""
+        idle = self.cycle is None or self.cycle.response_complete
+        return idle and not self._lacks_body and self.transport.get_protocol() is self
+
+    @property
+    def _lacks_body(self) -> bool:
+        return self.cycle is not None and self.cycle.more_body
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._serves_one_request:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_deadline()
+        self._stop_timer()
         super().connection_lost(exc)
 
-    def _start_deadline(self) -> None:
-        self._deadline = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self.transport.abort)
+    def _start_timer(self) -> None:
+        self._unread_bytes = 0
+        seconds = BODY_TIMEOUT_SECONDS if self._lacks_body else HEAD_TIMEOUT_SECONDS
+        self._timer = self.loop.call_later(seconds, self._on_timeout)
 
-    def _stop_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _stop_timer(self) -> None:
+        _without_request.pop(self, None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_timeout(self) -> None:
+        if self._lacks_body and (self._unread_bytes >= BODY_BYTES or self.flow.read_paused):
+            self._start_timer()
+        else:
+            self.transport.abort()
+
+
+def few_files_left(state: ServerState) -> bool:
+    """Return whether this server's connections use more of the process's file descriptors than they should."""
+    if sys.platform == "win32":
+        return False
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limit != resource.RLIM_INFINITY and len(state.connections) > limit - min(RESERVED_FILES, limit // 4)
+
+
+def limit_accept_errors() -> None:
+    """Log at most one line in ACCEPT_ERROR_INTERVAL_SECONDS when asyncio cannot accept connections."""
+    logging.getLogger("asyncio").addFilter(_once_per_interval)
+
+
+_accept_error_at = -ACCEPT_ERROR_INTERVAL_SECONDS
+
+
+def _once_per_interval(record: logging.LogRecord) -> bool:
+    global _accept_error_at  # a filter that is a function is added only once
+    if not str(record.msg).startswith(ACCEPT_ERRORS):
+        return True
+    now = time.monotonic()
+    if now - _accept_error_at < ACCEPT_ERROR_INTERVAL_SECONDS:
+        return False
+    _accept_error_at = now
+    record.msg, record.args, record.exc_info = "no file descriptor is left for a new connection", (), None
+    return True
 
 
 def rejection(head: bytes) -> HTTPStatus | None:
@@ -70,7 +165,8 @@ def rejection(head: bytes) -> HTTPStatus | None:
 
 
 class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol. It stops reading from a client that does not read the answers to its pings."""
+    """uvicorn's WebSocket protocol. It stops reading from a client that does not read the answers to its pings, and
+    limits the frames of a message."""
 
     _answers_unread = False
 
@@ -80,6 +176,13 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.writable.is_set() and self.transport.get_write_buffer_size() > unsent:
             self._answers_unread = True
             self.transport.pause_reading()
+
+    def handle_cont(self, event: Any) -> None:
+        if len(self.frames) < MAX_FRAGMENTS:
+            super().handle_cont(event)
+        elif not self.close_sent:
+            self.conn.fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
+            self.handle_parser_exception()
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -17,18 +17,22 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from bridgekit.errors import NotInstalled, ServeError, UnknownName, unwrap_single_error
-from bridgekit.serve.connection_limits import LimitedHttpProtocol
+from bridgekit.serve.connection_limits import LimitedHttpProtocol, limit_accept_errors
 from bridgekit.serve.native_handoff import EDGES, UpgradeProtocol, check_lifespans, native_handoff
 from bridgekit.transport.client import on_trio
 from bridgekit.transport.connections import INCOMING_BYTES
 
-__all__ = ["KEEPALIVE_SECONDS", "open_listener", "serving", "url", "uvicorn_config"]
+__all__ = ["KEEPALIVE_SECONDS", "QUEUED_CONNECTIONS", "open_listener", "serving", "url", "uvicorn_config"]
 
 KEEPALIVE_SECONDS: Final = 20.0
 """Time between pings, and how long a client may take to answer one before its connection counts as broken."""
 SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long open connections may take to end when the server stops."""
 POLL_INTERVAL_SECONDS: Final = 0.005
+ACCEPT_BATCH: Final = 8
+"""Most connections that are accepted in one iteration of the event loop, so that limits apply before more are."""
+QUEUED_CONNECTIONS: Final = 2_048
+"""Connections that may wait to be accepted. Set again after each start: asyncio sets ACCEPT_BATCH for this, too."""
 DATE_HEADER_SECONDS: Final = 1.0
 """How often uvicorn updates its Date header."""
 TRIO_SERVER: Final = "hypercorn>=0.18,<1"
@@ -95,8 +99,10 @@ def uvicorn_config(
     app: ASGIApp | Callable[[], ASGIApp], *, keepalive_seconds: float, incoming_bytes: int, **options: Any
 ) -> uvicorn.Config:
     """Return the configuration that all uvicorn servers of the bridge share, with the caller's `options`."""
+    limit_accept_errors()
     return uvicorn.Config(
         app,
+        backlog=ACCEPT_BATCH,
         http=LimitedHttpProtocol,
         ws=UpgradeProtocol,
         ws_per_message_deflate=False,
@@ -124,6 +130,7 @@ async def _uvicorn(
     # If this were cancelled halfway, uvicorn would leave sockets and tasks open.
     with anyio.CancelScope(shield=True):
         await server.startup([listener])
+    listener.listen(QUEUED_CONNECTIONS)
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_update_date_header, server)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final, cast
 
 from starlette.applications import Starlette
@@ -24,7 +25,7 @@ from websockets.asyncio.server import Server
 from websockets.protocol import State
 
 from bridgekit.errors import ServeError
-from bridgekit.serve.connection_limits import LimitedWebSocketProtocol, rejection
+from bridgekit.serve.connection_limits import LimitedWebSocketProtocol, few_files_left, rejection
 from bridgekit.transport.asgi import NO_LIFESPAN, routes
 from bridgekit.transport.native import NativeConnection, adopt_connection, serve_native
 
@@ -173,7 +174,8 @@ class UpgradeProtocol(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        if (status := rejection(data)) is not None:
+        status = HTTPStatus.SERVICE_UNAVAILABLE if few_files_left(self._server_state) else rejection(data)
+        if status is not None:
             line = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
             self._transport.write(f"{line}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
             self._transport.close()

@@ -11,9 +11,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, Final
 
@@ -25,7 +27,7 @@ from uvicorn.supervisors import Multiprocess
 
 from bridgekit.errors import BridgekitError, ServeError, unwrap_single_error
 from bridgekit.serve.application import AppSpec
-from bridgekit.serve.in_process import open_listener, uvicorn_config
+from bridgekit.serve.in_process import QUEUED_CONNECTIONS, open_listener, uvicorn_config
 from bridgekit.serve.native_handoff import (
     bridge_paths,
     check_lifespans,
@@ -33,9 +35,12 @@ from bridgekit.serve.native_handoff import (
     native_handoff,
     serves_bridge,
 )
+from bridgekit.transport.asgi import MONITORING_PORT
+from bridgekit.transport.connections import ConnectionRegistry
 from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
+from bridgekit.transport.metrics import FOLDER_VARIABLE
 
-__all__ = ["OnReady", "ServerOptions", "StartupReporter", "serve"]
+__all__ = ["ServedAt", "ServerOptions", "serve"]
 
 EXIT_STARTUP_FAILED: Final = 2
 EXIT_SIGNALLED: Final = 128
@@ -48,6 +53,8 @@ WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
 """The same time limit until all workers have started, because the first answer waits for Python's imports."""
+NO_ROUTES: Final = "it has no bridgekit routes; add routes=[*routes(), …] and lifespan=lifespan(config)"
+NO_BRIDGE: Final = "it does not start the bridge; create it with lifespan=lifespan(config)"
 
 _LOG: Final = logging.getLogger("uvicorn.error")
 
@@ -59,6 +66,8 @@ class ServerOptions:
     host: str
     port: int
     """0 lets the system pick a port."""
+    monitoring_port: int | None
+    """The only port for `/metrics` and `/healthz`; None serves them on `port`."""
     workers: int
     edge: str | None
     """The edge, "asgi" or "native"; None chooses by the application, see `choose_edge`."""
@@ -67,32 +76,50 @@ class ServerOptions:
     log_level: str
 
 
-OnReady = Callable[[str, int, str], None]
-"""Called with host, port and edge when clients can connect."""
+@dataclass(frozen=True)
+class ServedAt:
+    """Where clients can connect, and which edge serves them."""
+
+    edge: str
+    host: str
+    port: int
+    monitoring_port: int | None = None
 
 
-def serve(spec: AppSpec, options: ServerOptions, on_ready: OnReady) -> int:
+def serve(
+    spec: AppSpec, options: ServerOptions, on_ready: Callable[[ServedAt], None], *, ends_process: bool = False
+) -> int:
     """Serve until a signal arrives, and return the exit code: 0 if everything was drained, 128 + n if a second signal n
     interrupted that.
 
+    `on_ready` is called when clients can connect. With `ends_process`, the process ends EXIT_TIMEOUT_SECONDS after the
+    server, whatever still runs in it.
     Raises ServeError if the application or the address cannot be served. If the application does not start, the reason
     is printed and the exit code is 2.
     """
     app = spec.load(options.workers)
     edge = choose_edge(spec.target, app, options.edge)
-    native = edge == "native"
+    with ExitStack() as stack:
+        ports = [port for port in (options.port, options.monitoring_port) if port is not None]
+        listeners = [stack.enter_context(_listen(options, port)) for port in ports]
+        names = [listener.getsockname() for listener in listeners]
+        served = ServedAt(edge, names[0][0], *(name[1] for name in names))
+        ready = partial(on_ready, served)
+        if options.workers > 1:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="bridgekit-")))
+            load = partial(StartupReporter, spec.load, served, end_process, folder)
+            return _run_workers(_config(load, options), listeners, ready, folder)
+        end = end_process if ends_process else lambda code: None
+        return _run_single(_config(StartupReporter(lambda: app, served, end), options), listeners, ready, end)
+
+
+def _listen(options: ServerOptions, port: int) -> socket.socket:
     try:
-        listener = open_listener(options.host, options.port, keepalive_seconds=options.keepalive_seconds)
+        return open_listener(options.host, port, keepalive_seconds=options.keepalive_seconds)
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (while")[0]
         problem = f"cannot listen there: {reason}; choose another address or port"
-        raise ServeError(f"{options.host}:{options.port}", problem) from error
-    with listener:
-        host, port = listener.getsockname()[:2]
-        ready = partial(on_ready, host, port, edge)
-        if options.workers > 1:
-            return _run_workers(_config(partial(_load_in_worker, spec, native), options), listener, ready)
-        return _run_single(_config(StartupReporter(app, native=native), options), listener, ready)
+        raise ServeError(f"{options.host}:{port}", problem) from error
 
 
 def _config(app: ASGIApp | Callable[[], ASGIApp], options: ServerOptions) -> uvicorn.Config:
@@ -100,7 +127,7 @@ def _config(app: ASGIApp | Callable[[], ASGIApp], options: ServerOptions) -> uvi
         app,
         keepalive_seconds=options.keepalive_seconds,
         incoming_bytes=options.incoming_bytes,
-        factory=not isinstance(app, StartupReporter),
+        factory=isinstance(app, partial),
         workers=options.workers,
         lifespan="on",
         log_level=options.log_level,
@@ -109,99 +136,135 @@ def _config(app: ASGIApp | Callable[[], ASGIApp], options: ServerOptions) -> uvi
     )
 
 
-def _load_in_worker(spec: AppSpec, native: bool) -> StartupReporter:
-    return StartupReporter(spec.load(), native=native)
-
-
 class StartupReporter:
-    """The application, with the native hand-off while it runs. Prints why it did not start, for bridgekit's errors in
-    one line.
+    """The application in its server process, with the native hand-off while it runs. Prints why it did not start, for
+    bridgekit's errors in one line.
 
     uvicorn would log the traceback of every error.
     """
 
-    def __init__(self, app: ASGIApp, *, native: bool) -> None:
-        self._app = app
-        self._native = native
+    _app: ASGIApp | None = None
+
+    def __init__(
+        self, load: Callable[[], ASGIApp], served: ServedAt, on_end: Callable[[int], None], folder: Path | None = None
+    ) -> None:
+        """`folder` is shared by all workers of the server. `on_end` is called at the end of the shutdown, with 0."""
+        self._load = load
+        self._served = served
+        self._on_end = on_end
+        self._folder = folder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
+            _show_warnings()
+            if self._folder is not None:
+                os.environ.setdefault(FOLDER_VARIABLE, str(self._folder))
             await self._run_lifespan(scope, receive, send)
         else:
+            assert self._app is not None
             await self._app(scope, receive, send)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         handoff = AsyncExitStack()
-        withheld: list[Message] = []
-        started = False
+        started, failure = False, ""
 
         async def forward(message: Message) -> None:
-            nonlocal started
+            nonlocal started, failure
             if message["type"] == "lifespan.startup.failed":
-                withheld.append(message)  # Starlette sends the traceback here, and then raises the error
+                failure = message.get("message", "")  # Starlette sends the traceback here, and then raises the error
                 return
             if message["type"] == "lifespan.startup.complete":
+                scope["state"][MONITORING_PORT] = self._served.monitoring_port
                 scope["state"].update(await handoff.enter_async_context(self._handoff()))
                 started = True
             if message["type"] == "lifespan.shutdown.complete":
                 await handoff.aclose()  # before the message, because the server then cancels all remaining tasks
-                _exit_at_deadline(0)
+                self._on_end(0)
             await send(message)
 
         try:
             with unwrap_single_error():
                 async with handoff:
+                    self._app = self._load()
                     await self._app(scope, receive, forward)
+            if not started:
+                raise ServeError("the application", failure or NO_ROUTES)
         except Exception as error:
             if not started:
-                _print_startup_error(error)
+                lacks_lifespan = self._app is not None and not failure and not isinstance(error, BridgekitError)
+                self._print_startup_error(ServeError("the application", NO_ROUTES) if lacks_lifespan else error)
             raise
-        for message in withheld:
-            await send(message)
 
     def _handoff(self) -> AbstractAsyncContextManager[Mapping[str, Any]]:
-        if not isinstance(self._app, Starlette):
+        app = self._app
+        if not isinstance(app, Starlette):
+            if not ConnectionRegistry.running:
+                raise ServeError("the application", NO_ROUTES)
             return nullcontext({})
-        check_lifespans(self._app)
-        served = serves_bridge(self._app.routes)
-        if "bridgekit" not in self._app.state and (bridge_paths(self._app) or not served):
-            raise ServeError(
-                "the application", "it does not start the bridge; create it with lifespan=lifespan(config)"
-            )
+        check_lifespans(app)
+        served = serves_bridge(app.routes)
+        if "bridgekit" not in app.state and (bridge_paths(app) or not served):
+            raise ServeError("the application", NO_BRIDGE)
         if not served:
-            raise ServeError("the application", "it has no bridgekit routes; add routes=[*routes(), …]")
-        return native_handoff(self._app) if self._native else nullcontext({})
+            raise ServeError("the application", NO_ROUTES)
+        return native_handoff(app) if self._served.edge == "native" else nullcontext({})
+
+    def _print_startup_error(self, error: Exception) -> None:
+        _LOG.setLevel(logging.CRITICAL)  # otherwise uvicorn also logs the error, and that it exits
+        if self._folder is not None:
+            try:
+                _printed(self._folder).touch(exist_ok=False)
+            except FileExistsError:  # another worker printed it
+                return
+        if isinstance(error, BridgekitError):
+            sys.stderr.write(f"bridgekit: {' '.join(str(error).split())}\n")
+        else:
+            traceback.print_exception(error)
 
 
-def _print_startup_error(error: Exception) -> None:
-    _LOG.setLevel(logging.CRITICAL)  # otherwise uvicorn also logs the error, and that it exits
-    if isinstance(error, BridgekitError):
-        sys.stderr.write(f"bridgekit: {' '.join(str(error).split())}\n")
-    else:
-        traceback.print_exception(error)
+def _printed(folder: Path) -> Path:
+    """Return the file that exists when a worker has printed why it did not start."""
+    return folder / "startup-error"
+
+
+def _show_warnings() -> None:
+    """Print bridgekit's warnings and errors on standard error, unless the application configures logging."""
+    ours = logging.getLogger("bridgekit")
+    for handler in ours.handlers[:]:
+        if isinstance(handler, logging.NullHandler):
+            ours.removeHandler(handler)
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(logging.Formatter("%(levelname)s:  %(name)s: %(message)s"))
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], on_end: Callable[[int], None]) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._on_end = on_end
         self.second_signal: int | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._on_ready()
+        for listener in sockets or ():
+            listener.listen(QUEUED_CONNECTIONS)
+        try:
+            self._on_ready()
+        except OSError:
+            _LOG.setLevel(logging.CRITICAL)  # nobody reads the address, and uvicorn would log a traceback
+            raise
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Replaces uvicorn's handler, which raises the signal again at the end and lets only SIGINT force the exit.
         if self.should_exit:
             self.second_signal = sig
             self.force_exit = True
-            _exit_at_deadline(EXIT_SIGNALLED + sig)
+            self._on_end(EXIT_SIGNALLED + sig)
             _LOG.setLevel(logging.CRITICAL)  # all tasks are cancelled, and uvicorn would log an error for each
         self.should_exit = True
 
 
-def _exit_at_deadline(code: int) -> None:
+def end_process(code: int) -> None:
     """End this process after EXIT_TIMEOUT_SECONDS if it has not ended. Python would wait for threads without limit."""
 
     def leave() -> None:
@@ -214,10 +277,15 @@ def _exit_at_deadline(code: int) -> None:
     timer.start()
 
 
-def _run_single(config: uvicorn.Config, listener: socket.socket, on_ready: Callable[[], None]) -> int:
-    server = _Server(config, on_ready)
+def _run_single(
+    config: uvicorn.Config,
+    listeners: list[socket.socket],
+    on_ready: Callable[[], None],
+    on_end: Callable[[int], None],
+) -> int:
+    server = _Server(config, on_ready, on_end)
     try:
-        server.run([listener])
+        server.run(listeners)
     except SystemExit:
         if server.started:
             raise
@@ -230,13 +298,15 @@ def _exit_code(second_signal: int | None) -> int:
 
 
 class _Workers(Multiprocess):
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-        super().__init__(config, sockets=[listener])
+    def __init__(self, config: uvicorn.Config, listeners: list[socket.socket], on_ready: Callable[[], None]) -> None:
+        super().__init__(config, sockets=listeners)
         self._on_ready: Callable[[], None] | None = on_ready
         self.second_signal: int | None = None
 
     def keep_subprocess_alive(self) -> None:
         super().keep_subprocess_alive()
+        for listener in self.sockets:
+            listener.listen(QUEUED_CONNECTIONS)
         if self._on_ready is not None and all(process.is_ready() for process in self.processes):
             self._on_ready()
             self._on_ready = None
@@ -257,9 +327,13 @@ class _Workers(Multiprocess):
         super().join_all()
 
 
-def _run_workers(config: uvicorn.Config, listener: socket.socket, on_ready: Callable[[], None]) -> int:
-    listener.set_inheritable(True)
-    workers = _Workers(config, listener, on_ready)
+def _run_workers(
+    config: uvicorn.Config, listeners: list[socket.socket], on_ready: Callable[[], None], folder: Path
+) -> int:
+    for listener in listeners:
+        listener.set_inheritable(True)
+    _LOG.addFilter(lambda record: not _printed(folder).exists())  # uvicorn would log the same again in its words
+    workers = _Workers(config, listeners, on_ready)
     workers.run()
     if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
         return EXIT_STARTUP_FAILED

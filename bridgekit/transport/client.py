@@ -124,10 +124,9 @@ async def connect(
     does not require tickets accepts `user_id` instead, or `headers` such as a cookie. Proxies from the environment are
     not used.
 
-    Raises SubscriptionRefused if the server refuses the subscription. Raises Disconnected if it closes the socket
-    before it has
-    confirmed the subscription. OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. On
-    trio, NotInstalled if `websockets` is too old.
+    Raises SubscriptionRefused if the server refuses the subscription, Disconnected if it closes the socket before it
+    confirms. OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. On trio,
+    NotInstalled if `websockets` is too old.
     """
     query = {"thread_id": thread_id}
     if user_id is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -10,8 +9,9 @@ from typing import Final
 
 from bridgekit.events import POLICIES, EventType, Frame, Policy, TextDelta, concatenate, text_delta
 from bridgekit.ids import RunId
+from bridgekit.signals import GapReason
 
-__all__ = ["CONCATENATED_BYTES", "CoalescingQueue", "IntervalSet"]
+__all__ = ["CONCATENATED_BYTES", "CoalescingQueue"]
 
 CONCATENATED_BYTES: Final = 32_768
 """Most bytes of frames and of text that are joined to one frame."""
@@ -53,8 +53,11 @@ class CoalescingQueue:
     operation is O(1) per frame.
     """
 
-    def __init__(self, frames: Iterable[Frame], *, concatenate: bool) -> None:
-        """With `concatenate`, deltas among the frames are joined, as by `concatenate`."""
+    def __init__(self, frames: Iterable[Frame], last_seq: int, *, concatenate: bool) -> None:
+        """`last_seq` is the number before the frames. With `concatenate`, deltas among them are joined."""
+        self._last_seq = last_seq
+        self._skipped: list[tuple[int, int]] = []
+        """Ranges of numbers that no frame had, in ascending order."""
         self.size_bytes = 0
         self._frames: dict[int, Frame] = {}
         self._concatenations: dict[int, _Concatenation] = {}
@@ -67,6 +70,7 @@ class CoalescingQueue:
         """The `seq` of superseded frames, in the order in which their successors arrived. The first entry always waits
         in the queue; later entries may have been taken from it."""
         for frame in frames:
+            self.note(frame.seq)
             if not (concatenate and self.concatenate(frame)):
                 self.mark_superseded(frame)
                 self.append(frame)
@@ -106,11 +110,10 @@ class CoalescingQueue:
         self.size_bytes += size or 0
         return size is not None
 
-    def evict_superseded(self) -> Frame:
-        """Remove and return the frame that was superseded first. Call it only when `can_make_room` is true."""
-        frame = self._remove(self._superseded.popleft())
+    def evict_superseded(self) -> None:
+        """Remove the frame that was superseded first. Call it only when `can_make_room` is true."""
+        self._remove(self._superseded.popleft())
         self._discard_taken()
-        return frame
 
     def take(self, limit: int | None) -> list[Frame]:
         """Remove and return the first `limit` frames; all of them if `limit` is None."""
@@ -136,37 +139,21 @@ class CoalescingQueue:
             self._tail = None
         return concatenate(seq, joined.last, "".join(joined.deltas)) if len(joined.deltas) > 1 else frame
 
+    def note(self, seq: int) -> None:
+        """Record which numbers no frame had before this one."""
+        if seq > self._last_seq + 1:
+            self._skipped.append((self._last_seq + 1, seq - 1))
+        self._last_seq = seq
 
-class IntervalSet:
-    """A set of mostly adjacent integers, stored as disjoint intervals in ascending order. Both ends are inclusive."""
-
-    def __init__(self) -> None:
-        self._firsts: list[int] = []
-        self._lasts: list[int] = []
-
-    def __len__(self) -> int:
-        """Return the number of intervals, not of integers."""
-        return len(self._firsts)
-
-    def add(self, number: int) -> None:
-        """Add an integer that is not in the set."""
-        index = bisect_right(self._firsts, number)
-        extends_left = index > 0 and self._lasts[index - 1] == number - 1
-        extends_right = index < len(self._firsts) and self._firsts[index] == number + 1
-        if extends_left and extends_right:
-            self._lasts[index - 1] = self._lasts.pop(index)
-            del self._firsts[index]
-        elif extends_left:
-            self._lasts[index - 1] = number
-        elif extends_right:
-            self._firsts[index] = number
-        else:
-            self._firsts.insert(index, number)
-            self._lasts.insert(index, number)
-
-    def pop_below(self, number: int) -> list[tuple[int, int]]:
-        """Remove and return the intervals below `number`, which must not be in the set."""
-        index = bisect_right(self._firsts, number)
-        taken = list(zip(self._firsts[:index], self._lasts[:index], strict=True))
-        del self._firsts[:index], self._lasts[:index]
-        return taken
+    def missing(self, first: int, last: int) -> Iterator[tuple[int, int, GapReason]]:
+        """Yield the missing numbers in this range with the reason: LOST if no frame had them, otherwise COALESCED."""
+        for start, end in self._skipped:
+            start, end = max(start, first), min(end, last)  # limited to this range
+            if start <= end:
+                if first < start:
+                    yield first, start - 1, GapReason.COALESCED
+                yield start, end, GapReason.LOST
+                first = end + 1
+        if first <= last:
+            yield first, last, GapReason.COALESCED
+        self._skipped = [skipped for skipped in self._skipped if skipped[1] > last]

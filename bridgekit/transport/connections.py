@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
@@ -13,7 +13,6 @@ import anyio
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import Disconnected, InvalidId, StoreUnavailable, SubscriptionRefused
 from bridgekit.signals import Cursor
-from bridgekit.transport import origins as sites
 from bridgekit.transport.authorization import (
     CLOSE_ACCESS_ENDED,
     CLOSE_BAD_REQUEST,
@@ -31,6 +30,9 @@ from bridgekit.transport.authorization import (
 )
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Replay
+from bridgekit.transport.metrics import DISCONNECT_REASONS
+from bridgekit.transport.origins import check_origin
+from bridgekit.transport.origins import origins as allowed_origins
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits, Subscriber
 from bridgekit.transport.writer import WriteScheduler
 
@@ -66,13 +68,6 @@ CLOSE_REASONS: Final = {
     CLOSE_STORE_UNAVAILABLE: "the store is unavailable: connect again",
     CLOSE_TOO_SLOW: "too slow: connect again",
 }
-DISCONNECT_REASONS: Final[dict[int | None, str]] = {
-    CLOSE_ACCESS_ENDED: "access ended",
-    CLOSE_DRAINED: "drained",
-    CLOSE_RESTARTED: "restarted",
-    CLOSE_TOO_SLOW: "too slow",
-}
-"""Why frames of a closed socket were not written, by close code. Without an entry, the client closed the socket."""
 
 
 class ConnectionRegistry:
@@ -80,6 +75,9 @@ class ConnectionRegistry:
 
     Use it as an async context manager. The block owns the task that writes to the sockets.
     """
+
+    running = 0
+    """The number of registries of this process whose block is entered."""
 
     def __init__(
         self,
@@ -93,10 +91,12 @@ class ConnectionRegistry:
         self.hub = hub
         self.authorizer = authorizer
         self.counters = counters
-        self._origins = sites.origins(origins)
-        self.scheduler = WriteScheduler(hub.crowded, outbox.within(hub.retention))
-        self._open_sockets = _OpenSockets()
+        self._origins = allowed_origins(origins)
+        self.scheduler = WriteScheduler(counters, hub.crowded, outbox.within(hub.retention))
+        self._open_sockets = set[Subscriber]()
         """Sockets that are subscribing or subscribed."""
+        self._drains: list[tuple[set[Subscriber], anyio.Event]] = []
+        """The sockets that each drain in progress waits for, and what it waits on."""
         self._unauthenticated: dict[anyio.CancelScope, None] = {}
         """Cancel scopes of the sockets that wait for their first message, oldest first."""
         self._closed = False
@@ -105,11 +105,13 @@ class ConnectionRegistry:
 
     async def __aenter__(self) -> Self:
         await self.scheduler.__aenter__()
+        ConnectionRegistry.running += 1
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        ConnectionRegistry.running -= 1
         return await self.scheduler.__aexit__(kind, error, traceback)
 
     @property
@@ -125,11 +127,11 @@ class ConnectionRegistry:
     def check_origin_and_cursor(self, handshake: Handshake) -> Cursor | None:
         """Check what needs no authorization, and return the cursor from which the client resumes.
 
-        Raises SubscriptionRefused if the page is of another site or the cursor is malformed. Raises Disconnected if
-        the server shuts down.
+        Raises SubscriptionRefused if the page's origin is not allowed or the cursor is malformed. Raises Disconnected
+        if the server shuts down.
         """
         self._check_open()
-        sites.check_origin(handshake, self._origins)
+        check_origin(handshake, self._origins)
         try:
             return handshake.after
         except InvalidId as error:
@@ -139,8 +141,7 @@ class ConnectionRegistry:
         """Wait for the client's first message by calling `message`, and return the ticket in it.
 
         Raises SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Raises Disconnected if
-        the server shuts down or too many sockets wait, so that the client reconnects. The socket
-        that has waited longest is closed.
+        the server shuts down, or if too many sockets wait and this one has waited longest.
         """
         with anyio.move_on_after(FIRST_MESSAGE_TIMEOUT_SECONDS) as timeout:
             self._unauthenticated[timeout] = None
@@ -187,7 +188,7 @@ class ConnectionRegistry:
             raise TypeError("end_access needs user_id, thread_id or ticket_key")
         self._ends += 1
         ended = 0
-        for socket in self._open_sockets:
+        for socket in list(self._open_sockets):
             of = socket.subscription
             if (
                 user_id in (None, of.user_id)
@@ -203,18 +204,14 @@ class ConnectionRegistry:
     def reject(self, refusal: SubscriptionRefused | Disconnected) -> tuple[int, str]:
         """Count a rejected socket, and return the close code and reason to send."""
         self.counters.refused[refusal.code] += 1
-        return refusal.code, _truncate_reason(refusal.reason)
+        return refusal.code, refusal.reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
 
-    def subscribed(self, socket: Subscriber, after: Cursor | None) -> AbstractAsyncContextManager[Replay]:
-        """Subscribe a socket for the length of a block, and count how it ended.
+    async def join(self, socket: Subscriber, after: Cursor | None) -> Replay:
+        """Subscribe a socket until `leave`, and return what to send first.
 
         Raises Disconnected if the store is unavailable, or if the socket was closed before it was subscribed. In both
         cases the client has received nothing, and can reconnect with the same cursor.
         """
-        return _SubscriptionBlock(self, socket, after)
-
-    async def join(self, socket: Subscriber, after: Cursor | None) -> Replay:
-        """Subscribe a socket until `leave`: the start of a `subscribed` block."""
         self._check_open()
         if socket.subscription.ends not in (None, self._ends):
             raise Disconnected(CLOSE_OVERLOADED, "access was ended meanwhile: connect again")
@@ -232,26 +229,38 @@ class ConnectionRegistry:
         return replay
 
     def leave(self, socket: Subscriber) -> None:
-        """Unsubscribe a socket and count how it ended: the end of a `subscribed` block."""
+        """Unsubscribe a socket and count how it ended."""
         self.hub.leave(socket)
         self._unsubscribed(socket)
 
     def _unsubscribed(self, socket: Subscriber) -> None:
-        socket.unsubscribed()
-        self.counters.count_end(
-            DISCONNECT_REASONS.get(socket.code, "socket left"),
-            unwritten=socket.unwritten,
-            coalesced=socket.coalesced,
-            gaps=socket.gaps,
-        )
+        socket.clear_crowded()
+        if socket.unwritten:
+            self.counters.unwritten[DISCONNECT_REASONS[socket.code]] += socket.unwritten
         self._open_sockets.remove(socket)
+        for remaining, done in self._drains:
+            remaining.discard(socket)
+            if not remaining:
+                done.set()
 
     async def drain(self, *, seconds: float = DRAIN_TIMEOUT_SECONDS) -> None:
         """Close every socket after its outbox is written, and wait until all are closed.
 
-        After `seconds`, sockets whose clients do not read are aborted. Every client can resume.
+        After `seconds`, sockets whose clients do not read are aborted. Every client can resume. A client that
+        reconnects meanwhile is not waited for.
         """
-        await self._open_sockets.drain(seconds)
+        remaining, done = drain = set(self._open_sockets), anyio.Event()
+        self._drains.append(drain)
+        try:
+            for socket in list(remaining):
+                socket.drain()
+            with anyio.move_on_after(seconds):
+                if remaining:
+                    await done.wait()
+            for stuck in list(remaining):
+                stuck.disconnect_slow()
+        finally:
+            self._drains.remove(drain)
 
     def stop_accepting(self) -> None:
         """Accept no new sockets. Open sockets stay open; those that wait for a first message are closed."""
@@ -262,90 +271,6 @@ class ConnectionRegistry:
     def _check_open(self) -> None:
         if self._closed:
             raise _close_with(CLOSE_DRAINED)
-
-    async def close(self, *, seconds: float = DRAIN_TIMEOUT_SECONDS) -> None:
-        """Accept no new sockets, and drain the open ones."""
-        self.stop_accepting()
-        await self.drain(seconds=seconds)
-
-
-class _OpenSockets:
-    """The sockets that are subscribing or subscribed."""
-
-    def __init__(self) -> None:
-        self._sockets: set[Subscriber] = set()
-        self._drains: list[_Drain] = []
-        """Drains in progress."""
-
-    def add(self, socket: Subscriber) -> None:
-        self._sockets.add(socket)
-
-    def __iter__(self) -> Iterator[Subscriber]:
-        return iter(list(self._sockets))
-
-    def remove(self, socket: Subscriber) -> None:
-        self._sockets.remove(socket)
-        for drain in self._drains:
-            drain.removed(socket)
-
-    async def drain(self, seconds: float) -> None:
-        """Close each socket after its outbox is written. After `seconds`, abort those that are still open."""
-        # The drain covers only the sockets that are open now. A client that reconnects to this server during the drain
-        # is not waited for.
-        drain = _Drain(self._sockets)
-        self._drains.append(drain)
-        try:
-            with anyio.move_on_after(seconds):
-                await drain.wait()
-            for stuck in drain.remaining:
-                stuck.disconnect_slow()
-        finally:
-            self._drains.remove(drain)
-
-
-class _Drain:
-    """One drain and its remaining sockets. They share one event, because an event for each socket would use memory for
-    as long as the socket lives."""
-
-    def __init__(self, sockets: Iterable[Subscriber]) -> None:
-        self.remaining = set(sockets)
-        self._done = anyio.Event()
-        for socket in list(self.remaining):
-            socket.drain()
-
-    def removed(self, socket: Subscriber) -> None:
-        self.remaining.discard(socket)
-        if not self.remaining:
-            self._done.set()
-
-    async def wait(self) -> None:
-        if self.remaining:
-            await self._done.wait()
-
-
-class _SubscriptionBlock:
-    """The context manager of `ConnectionRegistry.subscribed`. A generator would use more memory for as long as the
-    socket lives."""
-
-    __slots__ = ("_after", "_connections", "_socket")
-
-    def __init__(self, connections: ConnectionRegistry, socket: Subscriber, after: Cursor | None) -> None:
-        self._connections = connections
-        self._socket = socket
-        self._after = after
-
-    async def __aenter__(self) -> Replay:
-        return await self._connections.join(self._socket, self._after)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._connections.leave(self._socket)
-
-
-def _truncate_reason(reason: str) -> str:
-    """Return the reason, truncated to what fits in a close frame."""
-    return reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
 def _close_with(code: int) -> Disconnected:

@@ -42,8 +42,6 @@ Handler = Callable[[int, FrameType | None], Any]
 
 _installed: Final[dict[int, Handler]] = {}
 """The signal handlers that are installed in this process, by signal number."""
-
-
 _blocked: Final = threading.local()
 """The signal mask of a thread that forks, from before the fork."""
 
@@ -76,9 +74,10 @@ if os.name == "posix":
 async def drain_on_shutdown(drain: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """Call `drain` once before the block ends: on a signal, when the server stops listening, or at the block's end.
 
-    A second signal cancels the draining. Both signals are then passed to the server's handler. This happens only in a
-    server process: one that has installed signal handlers, or one that inherited listening sockets. Signal handlers can
-    be replaced on the main thread only. In a notebook or a test runner nothing changes, and `drain` is not called.
+    A second signal cancels the draining. Both signals are then passed to the server's handler. All of this happens only
+    in a server process: one that has installed signal handlers, or one that inherited listening sockets. Signal
+    handlers can be replaced on the main thread only. In a notebook or a test runner nothing changes, and `drain` is not
+    called.
     """
     handlers, listeners = _server_handlers(), inherited_listeners()
     if not handlers and not listeners:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
 from msgspec.structs import asdict, replace
@@ -19,8 +19,6 @@ __all__ = ["LINK", "NO_ROOM", "Connection", "Hub"]
 NO_ROOM: Final = "an outbox of the thread is full: await each answer, so that the event loop can write to the sockets"
 """The reason in the receipt of a refused event. It was not retained: delivering it would have disconnected a client
 that reads."""
-
-
 NO_EPOCH: Final = Cursor("-", 0)
 """A cursor of no thread's epoch."""
 
@@ -90,15 +88,6 @@ class Hub:
         """Return the thread to which the connection is attached."""
         return connection.thread_id
 
-    @contextmanager
-    def attached(self, connection: Connection) -> Iterator[None]:
-        """Attach the connection for the length of a block."""
-        self.attach(connection)
-        try:
-            yield
-        finally:
-            self.detach(connection)
-
     async def join(self, connection: Connection, after: Cursor | None = None) -> Replay:
         """Subscribe the connection to its thread until `leave`, and return the replay to send first.
 
@@ -130,10 +119,9 @@ class Hub:
     def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
         """Assign the event its `seq`, encode it once, and put it in the outbox of each of the thread's sockets.
 
-        Raises PayloadError or FrameTooLarge if the event cannot be encoded; then it has no `seq` and reaches no
-        socket. While
-        an outbox is crowded, awaiting the answer lets the event loop write. If an outbox is full although its client
-        reads, the event is REFUSED with `NO_ROOM`, and is not retained.
+        Raises PayloadError or FrameTooLarge if the event cannot be encoded; then it has no `seq` and reaches no socket.
+        While an outbox is crowded, awaiting the answer lets the event loop write. If an outbox is full although its
+        client reads, the event is REFUSED with `NO_ROOM`, and is not retained.
         """
         if event.thread_id != thread_id:
             event = replace(event, thread_id=thread_id)

@@ -232,19 +232,6 @@ class _ThreadLog(ThreadSequence):
         self.retained: _RetainedFrames | None = None
 
 
-class _NoSockets:
-    """A sink without sockets, used until `bind` is called."""
-
-    def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
-        return 0
-
-    def force_reconnect(self, thread_id: ThreadId) -> None:
-        """Does nothing."""
-
-    async def wait_for_room(self, thread_id: ThreadId) -> None:
-        """Does nothing."""
-
-
 class MemoryEventLog:
     """Logs in this process's memory, the default. They are lost when the process ends, and other workers do not see
     them.
@@ -257,7 +244,7 @@ class MemoryEventLog:
         self.retention = retention
         self.problem = ""
         self._clock = clock
-        self._sink: LocalSink = _NoSockets()
+        self._sink: LocalSink
         self._frame_bytes = FRAME_BYTES
         self._now = -_NEVER
         self._threads: PinnedLru[_ThreadLog] = PinnedLru(retention.threads, lambda _: _ThreadLog(), self._discard)

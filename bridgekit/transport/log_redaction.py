@@ -30,7 +30,11 @@ def redact_tickets(*loggers: str) -> None:
 def _redact(record: logging.LogRecord) -> bool:
     text = record.getMessage()
     if (redacted := _hide(text)) != text:
-        record.msg, record.args = redacted, ()
+        # The arguments are kept if possible, because the formatter of uvicorn's access log needs them.
+        if isinstance(record.args, tuple):
+            record.args = tuple(_hide(each) if isinstance(each, str) else each for each in record.args)
+        if (text := record.getMessage()) != _hide(text):
+            record.msg, record.args = redacted, ()
     if record.exc_info:
         trace = "".join(format_exception(*record.exc_info)).rstrip()
         if (redacted := _hide(trace)) != trace:

@@ -1,72 +1,165 @@
-"""The delivery counters as Prometheus metrics. They are converted when they are scraped, so counting is cheap."""
+"""The delivery counters as Prometheus metrics. They are converted when they are scraped, so counting is cheap.
+
+Each sample names its worker, by process id. The workers of one server write their counters to a common folder, so that
+whichever worker is scraped answers for all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
-from typing import Any
+import os
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sized
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
+import anyio
+import anyio.to_thread
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from bridgekit.counters import DeliveryCounters
+from bridgekit.counters import RUN_ENDED, DeliveryCounters
+from bridgekit.errors import FrameTooLarge, PayloadError, unwrap_single_error
+from bridgekit.event_types import POLICIES
+from bridgekit.signals import GapReason
+from bridgekit.transport import authorization
+from bridgekit.transport.hub import NO_ROOM
+from bridgekit.transport.log import NO_SUBSCRIBER
 
-__all__ = ["CONTENT_TYPE", "exposition", "health"]
+__all__ = ["CONTENT_TYPE", "FOLDER_VARIABLE", "counters_shared", "exposition", "health"]
+
+FOLDER_VARIABLE: Final = "BRIDGEKIT_WORKERS_FOLDER"
+"""The environment variable with the folder that the workers of one server share. `bridgekit serve` sets it."""
+WRITE_INTERVAL_SECONDS: Final = 1.0
+DEAD_AFTER_SECONDS: Final = 15.0
+"""A worker that has not written its counters for this long has no connections. Its counts remain."""
+
+CONNECTIONS: Final = "connections"
+LOSSES: Final = (
+    (8, RUN_ENDED),
+    (8, PayloadError.__name__),
+    (8, FrameTooLarge.__name__),
+    (9, "the event carries no thread; the run is not in the mapping"),
+    (10, NO_ROOM),
+    (10, NO_SUBSCRIBER),
+)
+"""What links 8 to 10 can lose, by link and reason. Stores and an application's own resolver have further reasons."""
+DISCONNECT_REASONS: Final[dict[int | None, str]] = {
+    authorization.CLOSE_ACCESS_ENDED: "access ended",
+    authorization.CLOSE_DRAINED: "drained",
+    authorization.CLOSE_RESTARTED: "restarted",
+    authorization.CLOSE_TOO_SLOW: "too slow",
+    None: "socket left",
+}
+"""Why frames of a closed socket were not written, by the server's close code."""
+BEGINNINGS: Final = ("new", "resumed", "gap")
+CLOSE_CODES: Final = tuple(code for name, code in vars(authorization).items() if name.startswith("CLOSE_"))
+
+Samples = list[tuple[tuple[str, ...], float]]
+"""The labels and the value of each sample of one metric."""
+
+
+class _Metric(NamedTuple):
+    name: str
+    field: str
+    """The field of DeliveryCounters; empty for the one metric that is no counter."""
+    description: str
+    labels: tuple[str, ...] = ()
+    known: Iterable[Any] = ()
+    """Labels that exist from the start, with the value 0: an increase is visible only if there was a value before."""
+
+    def samples(self, counters: DeliveryCounters) -> Samples:
+        value = getattr(counters, self.field)
+        counts: Mapping[Any, int] = {(): value} if isinstance(value, int) else dict.fromkeys(self.known, 0) | value
+        return [(tuple(map(str, key if isinstance(key, tuple) else (key,))), count) for key, count in counts.items()]
+
+
+_METRICS: Final = (
+    _Metric("events_sent", "sent", "Events that at least one socket accepted.", ("type",), POLICIES),
+    _Metric("events_kept", "kept", "Events that only the log accepted, for clients that resume.", ("type",), POLICIES),
+    _Metric("events_pending", "pending", "Events whose store did not answer in time.", ("type",), POLICIES),
+    _Metric("events_lost", "lost", "Events that reached no client, by link.", ("link", "reason"), LOSSES),
+    _Metric("frames_unwritten", "unwritten", "Frames that were not written.", ("reason",), DISCONNECT_REASONS.values()),
+    _Metric("frames_coalesced", "coalesced", "Frames that later ones replaced in the outbox of a slow socket."),
+    _Metric("frames_concatenated", "concatenated", "Frames that were joined to the one before in such an outbox."),
+    _Metric("subscriptions", "subscriptions", "Subscriptions, by how they began.", ("began",), BEGINNINGS),
+    _Metric("gaps", "gaps", "Gaps that were sent to sockets.", ("reason",), tuple(GapReason)),
+    _Metric("refused", "refused", "Sockets that were refused, by close code.", ("code",), CLOSE_CODES),
+    _Metric(CONNECTIONS, "", "Sockets that are attached now."),
+)
 
 
 def exposition(counters: DeliveryCounters, connections: Sized) -> bytes:
-    """Return the metrics in Prometheus's text format."""
+    """Return the metrics of this worker, and of those that share its folder, in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_CountersCollector(counters, connections))
+    registry.register(_WorkersCollector(_other_workers() | {str(os.getpid()): _samples(counters, connections)}))
     return generate_latest(registry)
 
 
-def health(status: str, connections: int) -> bytes:
-    """Return the body of `/healthz`, as JSON."""
-    return msgspec.json.encode({"status": status, "connections": connections})
-
-
-class _CountersCollector(Collector):
-    def __init__(self, counters: DeliveryCounters, connections: Sized) -> None:
-        self._counters = counters
-        self._connections = connections
+class _WorkersCollector(Collector):
+    def __init__(self, samples: Mapping[str, Mapping[str, Samples]]) -> None:
+        self._samples = samples
+        """By worker and metric."""
 
     def collect(self) -> Iterator[Metric]:
-        counters = self._counters
-        yield _counter("events_sent", "Events that at least one socket accepted.", counters.sent, "type")
-        yield _counter(
-            "events_kept", "Events that no socket accepted, retained for clients that resume.", counters.kept, "type"
-        )
-        yield _counter("events_pending", "Events whose store did not answer in time.", counters.pending, "type")
-        lost = CounterMetricFamily(
-            "bridgekit_events_lost",
-            "Events that reached no client, by the link where they were lost.",
-            labels=["link", "reason"],
-        )
-        for (link, reason), count in counters.lost.items():
-            lost.add_metric([str(link), reason], count)
-        yield lost
-        yield _counter(
-            "frames_unwritten",
-            "Frames that a socket accepted but did not write before it closed.",
-            counters.unwritten,
-            "reason",
-        )
-        yield CounterMetricFamily(
-            "bridgekit_frames_coalesced",
-            "Frames that were replaced by later ones in the outbox of a slow socket.",
-            counters.coalesced,
-        )
-        yield _counter("subscriptions", "Subscriptions, by how they began.", counters.subscriptions, "began")
-        yield _counter("gaps", "Gaps that were sent to sockets.", counters.gaps, "reason")
-        yield _counter("refused", "Sockets that were refused, by close code.", counters.refused, "code")
-        yield GaugeMetricFamily("bridgekit_connections", "Sockets that are attached now.", value=len(self._connections))
+        for each in _METRICS:
+            metric = Metric(f"bridgekit_{each.name}", each.description, "counter" if each.field else "gauge")
+            name = metric.name + ("_total" if each.field else "")
+            for worker, samples in self._samples.items():
+                for labels, value in samples.get(each.name, ()):
+                    pairs = zip((*each.labels, "worker"), (*labels, worker), strict=True)
+                    metric.add_sample(name, dict(pairs), value)
+            yield metric
 
 
-def _counter(name: str, description: str, counts: Mapping[Any, int], label: str) -> Metric:
-    family = CounterMetricFamily(f"bridgekit_{name}", description, labels=[label])
-    for value, count in counts.items():
-        family.add_metric([str(value)], count)
-    return family
+def health(status: str, connections: int) -> bytes:
+    """Return the body of `/healthz`, as JSON. The worker is the one that answers."""
+    return msgspec.json.encode({"status": status, "connections": connections, "worker": os.getpid()})
+
+
+@asynccontextmanager
+async def counters_shared(counters: DeliveryCounters, connections: Sized) -> AsyncIterator[None]:
+    """Write this worker's counters to the folder that the workers share, if there is one, for the length of a block."""
+    if (folder := os.environ.get(FOLDER_VARIABLE)) is None:
+        yield
+        return
+    file = Path(folder, str(os.getpid()))
+
+    async def write_repeatedly() -> None:
+        while True:
+            await anyio.to_thread.run_sync(_write, file, msgspec.json.encode(_samples(counters, connections)))
+            await anyio.sleep(WRITE_INTERVAL_SECONDS)
+
+    with unwrap_single_error():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write_repeatedly)
+            yield
+            tasks.cancel_scope.cancel()
+    _write(file, msgspec.json.encode(_samples(counters, connections)))
+
+
+def _write(file: Path, data: bytes) -> None:
+    with suppress(OSError):  # the folder is gone, or its disk is full: the other workers show this one's last counts
+        unfinished = file.with_suffix(".new")
+        unfinished.write_bytes(data)
+        unfinished.replace(file)
+
+
+def _samples(counters: DeliveryCounters, connections: Sized) -> dict[str, Samples]:
+    counted = {each.name: each.samples(counters) for each in _METRICS if each.field}
+    return counted | {CONNECTIONS: [((), len(connections))]}
+
+
+def _other_workers() -> dict[str, dict[str, Samples]]:
+    """Return the samples that the other workers wrote last, by worker."""
+    found = {}
+    for file in Path(os.environ[FOLDER_VARIABLE]).glob("*") if FOLDER_VARIABLE in os.environ else ():
+        if file.name.isdecimal():
+            with suppress(OSError):
+                found[file.name] = msgspec.json.decode(file.read_bytes(), type=dict[str, Samples])
+                if time.time() - file.stat().st_mtime > DEAD_AFTER_SECONDS:
+                    del found[file.name][CONNECTIONS]
+    return found

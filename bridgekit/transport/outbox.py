@@ -7,18 +7,18 @@ Emitters then yield to the event loop, so that it can write.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import anyio
 
+from bridgekit.counters import DeliveryCounters
 from bridgekit.events import ConcatenatedFrame, Frame
 from bridgekit.ids import ThreadId
 from bridgekit.signals import Gap, GapReason, Subscribed, encode_signal
 from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_RESTARTED, CLOSE_TOO_SLOW, Subscription
-from bridgekit.transport.coalescing import CoalescingQueue, IntervalSet
+from bridgekit.transport.coalescing import CoalescingQueue
 from bridgekit.transport.log import Replay, Retention
 
 __all__ = ["OUTBOX_LIMITS", "SLOW_AFTER_TICKS", "TICK_SECONDS", "CrowdedOutboxes", "OutboxLimits", "Subscriber"]
@@ -31,8 +31,6 @@ TICK_SECONDS: Final = 0.02
 SLOW_AFTER_TICKS: Final = 5
 """After this many ticks without progress while its outbox is crowded, a client is slow, and emitters no longer wait for
 it. Ticks of the event loop are counted instead of time, so that a busy event loop does not make clients slow."""
-NO_GAPS: Final = Counter[GapReason]()
-"""Shared by all subscribers that were sent no gap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +60,8 @@ class Scheduler(Protocol):
     """Number of frames put in any outbox. The outboxes increment it."""
     limits: OutboxLimits
     """The limits of every outbox."""
+    counters: DeliveryCounters
+    """Where outboxes count the frames that they coalesce or concatenate, and their gaps."""
     crowded: CrowdedOutboxes
     """Registry where outboxes report that they are crowded."""
     quiet: bool
@@ -79,9 +79,9 @@ class Subscriber:
 
     # fmt: off
     __slots__ = (
-        "_coalesced", "_crowded", "_crowded_bytes", "_crowded_events", "_epoch", "_idle_ticks", "_last_sent_seq",
-        "_last_seq", "_limits", "_queue", "_room", "_scheduled", "_scheduler", "_waiting", "_waiting_bytes",
-        "coalesced", "code", "gaps", "in_flight", "subscription", "thread_id", "user_id",
+        "_crowded", "_crowded_bytes", "_crowded_events", "_epoch", "_idle_ticks", "_last_sent_seq", "_last_seq",
+        "_limits", "_queue", "_room", "_scheduled", "_scheduler", "_waiting", "_waiting_bytes", "code", "in_flight",
+        "subscription", "thread_id", "user_id",
     )
     # fmt: on
 
@@ -110,13 +110,6 @@ class Subscriber:
         """Empty until the replay is known. Before, a part of the waiting frames may be in it, so none are joined."""
         self._last_sent_seq = 0
         """Every `seq` up to this one was sent, or is in a gap that was sent."""
-        self._coalesced: IntervalSet | None = None
-        """The `seq` of each coalesced frame, until a gap with it is sent. There is at most one interval more than
-        waiting frames."""
-        self.coalesced = 0
-        """Number of frames that were coalesced."""
-        self.gaps = NO_GAPS
-        """Gaps that were sent between events, by reason."""
         self.in_flight = 0
         """Number of frames taken from the outbox and not written yet. The edge decrements it."""
         self.code: int | None = None
@@ -203,10 +196,6 @@ class Subscriber:
             self.code = CLOSE_TOO_SLOW
         self.abort()
 
-    def unsubscribed(self) -> None:
-        """Record that the socket is unsubscribed, so that emitters no longer wait for it."""
-        self._clear_crowded()
-
     def start(self, replay: Replay) -> list[bytes]:
         """Return what is sent first: the confirmation, the replay's gaps, and its frames.
 
@@ -215,7 +204,7 @@ class Subscriber:
         """
         self._epoch, self._last_sent_seq = replay.cursor
         first = [encode_signal(Subscribed(self.thread_id, *replay.cursor)), *map(encode_signal, replay.gaps)]
-        first += self._with_gaps(replay.frames)
+        first += self._with_gaps(replay.frames, self._queue)
         waiting = self._waiting if self._queue is None else self._queue
         self._take_frames(sum([frame.seq <= self._last_sent_seq for frame in waiting]))
         self._last_seq = max(self._last_seq, self._last_sent_seq)
@@ -223,14 +212,14 @@ class Subscriber:
 
     def next_frames(self, limit: int = BATCH_FRAMES) -> list[bytes]:
         """Remove and return the next messages to send, in order, with a gap where events are missing."""
-        frames = self._take_frames(limit)
+        queue, frames = self._queue, self._take_frames(limit)
         count, sent = len(frames), self._last_sent_seq
         # Each `seq` is higher than the one before. So none is missing if first and last have the expected values.
         if count and frames[-1].seq == sent + count and frames[0].seq == sent + 1:
             self._last_sent_seq = sent + count
             self.in_flight += count
             return [frame.data for frame in frames]
-        taken = self._with_gaps(frames)
+        taken = self._with_gaps(frames, queue)
         self.in_flight += len(taken)
         return taken
 
@@ -249,7 +238,7 @@ class Subscriber:
             self._waiting_bytes -= sum([len(frame.data) for frame in taken])
         if self._room is not None:
             if not self._is_crowded():
-                self._clear_crowded()
+                self.clear_crowded()
             elif taken:
                 if self.is_slow():
                     self._room = anyio.Event()
@@ -259,16 +248,17 @@ class Subscriber:
     def _put_over_limits(self, frame: Frame) -> bool:
         """Join a frame to the last one, or evict superseded frames until it fits. Return False if it never does."""
         queue = self._coalescing_queue()
-        if not (self._epoch and queue.size_bytes < self._limits.size_bytes and queue.concatenate(frame)):
+        queue.note(frame.seq)
+        if self._epoch and queue.size_bytes < self._limits.size_bytes and queue.concatenate(frame):
+            self._scheduler.counters.concatenated += 1
+        else:
             queue.mark_superseded(frame)
             while self._limit_reached(queue):
                 if not queue.can_make_room:
                     return False
-                evicted = queue.evict_superseded()
-                self._coalesced = IntervalSet() if self._coalesced is None else self._coalesced
-                self._coalesced.add(evicted.seq)
+                queue.evict_superseded()
                 self._waiting_bytes = queue.size_bytes
-                self.coalesced += 1
+                self._scheduler.counters.coalesced += 1
             queue.append(frame)
         self._waiting_bytes = queue.size_bytes
         return True
@@ -279,7 +269,8 @@ class Subscriber:
     def _coalescing_queue(self) -> CoalescingQueue:
         """Return the waiting frames in a CoalescingQueue, into which they are moved if they are not yet."""
         if self._queue is None:
-            self._queue = CoalescingQueue(self._waiting, concatenate=bool(self._epoch))
+            self._queue = CoalescingQueue(self._waiting, self._last_sent_seq, concatenate=bool(self._epoch))
+            self._scheduler.counters.concatenated += len(self._waiting) - len(self._queue)
             self._waiting, self._waiting_bytes = [], self._queue.size_bytes
         return self._queue
 
@@ -307,7 +298,8 @@ class Subscriber:
         while self._room is not None and not self.is_slow():
             await self._room.wait()
 
-    def _clear_crowded(self) -> None:
+    def clear_crowded(self) -> None:
+        """Make emitters no longer wait for this outbox."""
         if self._room is not None:
             self._room.set()
             self._room = None
@@ -320,30 +312,22 @@ class Subscriber:
                 self._scheduled = True
                 self._scheduler.schedule(self)
 
-    def _with_gaps(self, frames: Iterable[Frame]) -> list[bytes]:
+    def _with_gaps(self, frames: Iterable[Frame], queue: CoalescingQueue | None) -> list[bytes]:
         sent: list[bytes] = []
         for frame in frames:
             first = frame.first_seq if isinstance(frame, ConcatenatedFrame) else frame.seq
             if first != self._last_sent_seq + 1:
-                sent += self._gaps(self._last_sent_seq + 1, first - 1)
+                sent += self._gaps(self._last_sent_seq + 1, first - 1, queue)
             self._last_sent_seq = frame.seq
             sent.append(frame.data)
         return sent
 
-    def _gaps(self, first: int, last: int) -> Iterator[bytes]:
-        """Yield gap frames for the missing events, with the reason COALESCED or LOST."""
-        for start, end in () if self._coalesced is None else self._coalesced.pop_below(last + 1):
-            if first < start:
-                yield self._gap(first, start - 1, GapReason.LOST)
-            if first <= end:
-                yield self._gap(max(first, start), end, GapReason.COALESCED)
-            first = max(first, end + 1)
-        if first <= last:
-            yield self._gap(first, last, GapReason.LOST)
-
-    def _gap(self, first: int, last: int, reason: GapReason) -> bytes:
-        self.gaps = self.gaps + Counter((reason,))
-        return encode_signal(Gap(thread_id=self.thread_id, epoch=self._epoch, first=first, last=last, reason=reason))
+    def _gaps(self, first: int, last: int, queue: CoalescingQueue | None) -> Iterator[bytes]:
+        """Yield gap frames for missing events. Without a queue, none was coalesced."""
+        for start, end, reason in [(first, last, GapReason.LOST)] if queue is None else queue.missing(first, last):
+            self._scheduler.counters.gaps[reason] += 1
+            gap = Gap(thread_id=self.thread_id, epoch=self._epoch, first=start, last=end, reason=reason)
+            yield encode_signal(gap)
 
 
 class CrowdedOutboxes:

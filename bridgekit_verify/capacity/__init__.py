@@ -1,4 +1,4 @@
-"""Measures the load that one process carries, with real sockets and an open load that does not wait for the server.
+"""Measure the load that one process carries, with real sockets and an open load that does not wait for the server.
 
 schedule         the load: when each run starts, and when each of its events is due
 protocol         the messages between an experiment and its two processes

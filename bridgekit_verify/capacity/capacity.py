@@ -1,4 +1,4 @@
-"""Finds the highest load that each edge carries: the load is doubled until it fails, then bisected."""
+"""Find the highest load that each edge carries: double the load until it fails, then bisect."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from bridgekit_verify.measure.plots import BLUE, TEXT_COLOUR, VERMILLION, new_fi
 __all__ = ["STYLES", "CapacityStudy", "LineStyle", "study_capacity"]
 
 OVERLOAD_FACTOR: Final = 2.0
-"""The last load is this multiple of the highest measured throughput, to show the behaviour under overload."""
+"""The overload, as a multiple of the highest measured throughput."""
 OVERLOAD_SECONDS: Final = 1.3
-"""Least duration of the overload: at twice the capacity, events get late by about half the elapsed time or more."""
+"""Minimum duration of the overload: at twice the capacity, events are late by at least about half the elapsed time."""
 MAX_OVERLOAD_EVENTS: Final = 150_000
-"""Bound on the overload's events, so that they fit into the client's memory."""
+"""Maximum number of events in an overload, so that they fit into the client's memory."""
 PAIRED_SHARE: Final = 0.4
-"""That load, as a share of the lowest one that an edge carries."""
+"""The load of the paired rounds, as a share of the lowest load that any edge carries."""
 MAX_OVERLOAD_TRIES: Final = 2
-"""Overloads to try: if other programs stop using the CPUs, the process can carry more than was measured before."""
+"""How many overloads are tried: if other programs release the CPUs, the process can carry more than measured before."""
 STUDY_SECONDS: Final = 600.0
 
 
@@ -53,7 +53,7 @@ class CapacityStudy:
     searches: Sequence[LoadSearch]
     sockets: int
     paired: Mapping[str, Sequence[StepResult]] = field(default_factory=dict)
-    """By edge: rounds of one load that is the same for all edges."""
+    """The rounds of each edge at a load that is the same for all edges."""
 
     def of(self, edge: Edge) -> LoadSearch:
         return next(search for search in self.searches if search.edge.name == edge.name)
@@ -78,7 +78,7 @@ class CapacityStudy:
         return pd.DataFrame([_summary(search) for search in self.searches])
 
     def figure(self) -> Figure:
-        """Draw the share within one second and the 99th percentile over load, with the carried load marked."""
+        """Draw the share of events within one second and the 99th percentile over load; mark the carried load."""
         carried = [
             f"{'at least ' if each.underestimate_reason else ''}{each.carries:,.0f} ({each.edge.name})"
             for each in self.searches
@@ -169,11 +169,11 @@ async def study_capacity(
     rounds: int = 4,
     edges: Sequence[Edge] = EDGES,
 ) -> CapacityStudy:
-    """Find the highest load that each edge carries. The edges take turns; no new load starts after `seconds`.
+    """Find the highest load that each edge carries; alternate between the edges. No new load starts after `seconds`.
 
     Each thread has one socket and gets an equal share of the runs. Loads are in events per second, up to `max_load`.
     Then all edges get the same load in turns, `rounds` times, because CPU times are comparable only at the same load.
-    Raises TimeoutError.
+    Raises TimeoutError if the study takes too long.
     """
     plan = plan or LoadPlan()
     with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS + 10 * seconds):
@@ -191,7 +191,7 @@ async def study_capacity(
 async def _search_loads(
     testbeds: Mapping[str, Testbed], plan: LoadPlan, until: float, max_load: float
 ) -> list[LoadSearch]:
-    """Search all edges in turns, until every search is complete or the time is over."""
+    """Alternate between the searches of all edges until every search is complete or the time is over."""
     min_load = MIN_EVENTS / plan.seconds
     searches = [LoadSearch(each.edge, [await _apply_load(each, min_load, plan)]) for each in testbeds.values()]
     while anyio.current_time() < until:
@@ -207,7 +207,7 @@ async def _search_loads(
 async def _paired_rounds(
     testbeds: Mapping[str, Testbed], searches: Sequence[LoadSearch], plan: LoadPlan, rounds: int
 ) -> dict[str, list[StepResult]]:
-    """Give all edges the same load in turns, well below what each of them carries; nothing if one carries no load."""
+    """Apply a load well below the carried loads to all edges in turns. Do nothing if an edge carries no load."""
     carried = [search.carries for search in searches if search.carries is not None]
     found: dict[str, list[StepResult]] = {name: [] for name in testbeds}
     if len(carried) < len(searches):
@@ -221,7 +221,7 @@ async def _paired_rounds(
 
 
 async def _overload(each: Testbed, search: LoadSearch, plan: LoadPlan) -> None:
-    """Apply OVERLOAD_FACTOR times the measured throughput, long enough that events get late by more than a second."""
+    """Apply OVERLOAD_FACTOR times the measured throughput until events are late by more than a second."""
     longer = msgspec.structs.replace(plan, seconds=max(plan.seconds, OVERLOAD_SECONDS))
     for _ in range(MAX_OVERLOAD_TRIES):
         done = max(step.wave.events / step.server.seconds for step in search.steps)
@@ -239,7 +239,7 @@ async def _apply_load(each: Testbed, load: float, plan: LoadPlan) -> StepResult:
 LineStyle = tuple[str, str, str]
 
 STYLES: Final[tuple[LineStyle, ...]] = ((VERMILLION, "s", "-"), (BLUE, "o", "--"))
-"""Colour, marker and line of each edge, which also differ without colour."""
+"""Colour, marker and line of each edge; markers and lines distinguish the edges without colour."""
 
 
 def _draw_on_time(axis: Axes, name: str, steps: Sequence[StepResult], style: LineStyle) -> None:
@@ -276,7 +276,7 @@ def _dots(axis: Axes, points: Sequence[tuple[float, float, StepResult]], style: 
 
 
 def _mark(above: Axes, below: Axes, carries: float | None, style: LineStyle, row: int) -> None:
-    """Mark the carried load with a line in both panels and its value at the bottom of the upper one."""
+    """Mark the carried load with a line in both panels, and write its value at the bottom of the upper panel."""
     if carries is None:
         return
     for axis in (above, below):

@@ -1,6 +1,6 @@
 """The client process of a measurement: opens the users' sockets, reads a wave, and judges what was read.
 
-It uses the suite's checker for delivery, and the due times of the events for lateness.
+The suite's checker judges delivery; lateness is computed from the events' due times.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final, assert_never
 
-from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
 from bridgekit.signals import Gap, Subscribed, decode_any
 from bridgekit.transport.authorization import PROTOCOL, TICKET_PROTOCOL
 from bridgekit.transport.tickets import Tickets
@@ -37,12 +37,12 @@ def judge_step(
     shares: tuple[float, float] = (0.0, 0.0),
     closed: int = 0,
 ) -> ClientReport:
-    """Check the history of a wave and compute its lateness. Raises LedgerImbalance if the counts do not add up.
+    """Check the history of a wave and compute the lateness of its events. Raises LedgerImbalance for wrong counts.
 
     `expected` is computed from the wave's parameters. Events of threads whose sockets another process opened count as
     events without a socket.
 
-    This history has no acknowledgements, so a loss is counted but not attributed to a link.
+    The history has no acknowledgements, so a loss is counted but not attributed to a link.
     """
     verdict = check(history, expected)
     late, emitted = _lateness(wave, history)
@@ -74,7 +74,7 @@ def judge_step(
 
 
 def _lateness(wave: LoadWave, history: History) -> tuple[dict[EventKey, float], list[float]]:
-    """Return how late each event was first read, and how late each was emitted, in seconds after its due time."""
+    """Return how late each event was first read, and how late each event was emitted, in seconds after its due time."""
     read, emitted = dict[EventKey, float](), list[float]()
     for arrival in history.arrivals:
         if arrival.key is not None and arrival.key not in read:
@@ -85,10 +85,10 @@ def _lateness(wave: LoadWave, history: History) -> tuple[dict[EventKey, float], 
 
 
 def _drift(by_due: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Return the lateness of the fastest quarter in the first and last third, and the time between these thirds.
+    """Return the lower quartile of lateness in the first and last third of events, and the time between these thirds.
 
-    The fastest events are compared, because a pause makes only some events late, while a process that falls behind
-    makes all of them late.
+    The lower quartile is compared because a pause makes only some events late, while a process that falls behind makes
+    all events late.
     """
     size = max(len(by_due) // 3, 1)
     first, last = by_due[:size], by_due[-size:]
@@ -118,7 +118,7 @@ class UserSocket(ClientSocket):
         super().__init__(port, self.websocket)
 
     def add_to(self, history: History) -> None:
-        """Decode the frames that were read and add them to the history."""
+        """Decode the frames that this socket has read and add them to the history."""
         subscribed = decode_any(self.websocket.confirmation)
         assert isinstance(subscribed, Subscribed)
         gaps: list[SignalledGap] = []

@@ -1,4 +1,4 @@
-"""The results of the loads of an edge, and the choice of the next load: doubling, then bisection. No I/O."""
+"""Store the results of an edge's loads, and choose the next load: first by doubling, then by bisection. No I/O."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ __all__ = [
 ON_TIME_SHARE: Final = 0.99
 WITHIN_SECONDS: Final = 1.0
 PEAK_SECONDS: Final = 30.0
-"""Assumed length of a load peak. A step lasts only seconds, so a growing lateness is extrapolated to this length."""
+"""Assumed length of a load peak. A load step lasts only seconds, so growing lateness is extrapolated to this length."""
 SATURATED_SHARE: Final = 0.85
-"""A process that uses at least this share of a core counts as the bottleneck."""
+"""A process that uses at least this share of a core is considered the bottleneck."""
 WAITED_FOR_CPU_SHARE: Final = 0.15
-"""A process that waits for a CPU for at least this share of the time competes with other programs."""
+"""A process that waits for a CPU for at least this share of the time is considered disturbed by other programs."""
 SECOND_LOAD_SHARE: Final = 0.8
-"""Share of a core that the second load would use at the cost per event of the first; events get cheaper under load."""
+"""Share of a core that the second load would use at the first load's cost per event; the cost falls with load."""
 MIN_EVENTS: Final = 400
-"""If all events are on time, at least 381 are needed for a lower bound of 99 %; 400 leaves a margin."""
+"""Minimum number of events of a load: if all are on time, 381 events are enough for a lower bound of 99 %."""
 MIN_LOAD_RATIO: Final = 1.25
-"""The search ends when lowest failed and highest carried load are within this ratio, about the measurement noise."""
+"""The search ends when the lowest failed load is at most this multiple of the highest carried load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """An edge: one way to serve sockets."""
+    """An edge, which is a way to serve sockets."""
 
     name: str
     """Display name."""
     key: str
-    """Value for `serving` and `bridgekit serve --edge`."""
+    """The value of the edge for `serving` and `bridgekit serve --edge`."""
     available_with: str
-    """The servers and event loops that the edge runs on."""
+    """The servers and event loops on which the edge runs."""
 
 
 ASGI: Final = Edge("ASGI", "asgi", "any ASGI server, on asyncio or trio, behind any middleware")
@@ -63,7 +63,7 @@ EDGES: Final = (ASGI, NATIVE)
 
 @dataclass(frozen=True)
 class StepResult:
-    """One load and what the server and client processes measured."""
+    """One load, and the measurements of the server and client processes."""
 
     wave: LoadWave
     server: ServerReport
@@ -71,7 +71,7 @@ class StepResult:
 
     @property
     def events_per_second(self) -> float:
-        """The load: events that were due per second."""
+        """The load: the number of events that were due per second."""
         return self.wave.runs_per_second * self.wave.plan.events
 
     @property
@@ -92,7 +92,7 @@ class StepResult:
 
     @property
     def carried(self) -> bool:
-        """Whether at least 99 % are within one second (lower end of the interval), also over a peak of PEAK_SECONDS."""
+        """Whether at least 99 % of events (lower end of the interval) are within a second, even after PEAK_SECONDS."""
         lasting = self.falls_behind * PEAK_SECONDS <= WITHIN_SECONDS
         return self.on_time.known and self.on_time.interval[0] >= ON_TIME_SHARE and lasting
 
@@ -115,12 +115,12 @@ class StepResult:
 
     @property
     def utilisation(self) -> float:
-        """Share of a core that the measured process used or waited for: its utilisation, also on a busy machine."""
+        """Share of a core that the measured process used or waited for: its utilisation, even on a busy machine."""
         return self.server.share + self.server.run_queue_wait
 
     @property
     def service_us(self) -> float:
-        """Service time of an event in µs: more than its CPU time if the process has to wait for a CPU."""
+        """Service time of an event in µs; longer than its CPU time if the process has to wait for a CPU."""
         return self.cpu_us * self.utilisation / self.server.share if self.server.share else self.cpu_us
 
     @property
@@ -137,8 +137,8 @@ class StepResult:
 def next_load(steps: Sequence[StepResult], *, min_load: float, max_load: float) -> float | None:
     """Return the next load to try, in events per second; None if the search is complete.
 
-    The first load is light and shows the approximate cost of an event. A load that failed while other programs used the
-    CPUs is tried once more, because such interference is usually temporary.
+    The first load is low and shows the approximate cost of an event. A load that failed while other programs used the
+    CPUs is tried once more, because this interference is usually temporary.
     """
     last = steps[-1]
     tries = sum(step.events_per_second == last.events_per_second for step in steps)
@@ -154,7 +154,7 @@ def next_load(steps: Sequence[StepResult], *, min_load: float, max_load: float) 
 
 
 def carried_load(steps: Sequence[StepResult]) -> float | None:
-    """Return the highest carried load below the lowest failed one; None if there is none."""
+    """Return the highest carried load below the lowest failed load; None if there is none."""
     beyond = failed_load(steps) or math.inf
     return max((s.events_per_second for s in steps if s.carried and s.events_per_second < beyond), default=None)
 
@@ -173,7 +173,7 @@ def round_load(load: float) -> float:
 
 @dataclass
 class LoadSearch:
-    """The loads that one edge was given, in the order of the tries; the last ones are deliberate overloads."""
+    """The loads that were applied to one edge, in order; the last ones are deliberate overloads."""
 
     edge: Edge
     steps: list[StepResult]
@@ -199,7 +199,7 @@ class LoadSearch:
 
     @property
     def underestimate_reason(self) -> str:
-        """Why the edge may carry more than was found; empty if a higher load really failed."""
+        """Why the edge may carry more than the search found; empty if a higher load failed without interference."""
         if (beyond := failed_load(self.steps)) is None:
             return "no load was tried that it does not carry"
         failing = [step for step in self.steps if step.events_per_second == beyond]
@@ -211,7 +211,7 @@ class LoadSearch:
 
     @property
     def tried(self) -> list[StepResult]:
-        """One step for each load (a carried one if there is one), lowest load first."""
+        """One step for each load, preferably a carried step, lowest load first."""
         best: dict[float, StepResult] = {}
         for step in self.steps:
             before = best.get(step.events_per_second)

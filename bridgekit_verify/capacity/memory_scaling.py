@@ -1,4 +1,4 @@
-"""Measures the memory of idle sockets, of threads with a history and of waiting runs, and their effect on CPU time."""
+"""Measure the memory of idle sockets, of threads with a history and of waiting runs, and their effect on CPU time."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ __all__ = [
 
 KIB_PER_GIB: Final = 1_048_576
 WARM_UP: Final = 50
-"""Sockets that are opened before the measured ones: the first sockets load shared code and buffers."""
+"""How many sockets are opened before the measured ones: the first sockets load shared code and buffers."""
 UNCOUNTED: Final = 2_000
-"""Threads with a run in their log that use up free memory before the measurement."""
+"""How many threads with a run in their log use up free memory before the measurement."""
 SPARE_FILES: Final = 100
 """Upper bound on the open files of a process that are not sockets."""
 BURST_SECONDS: Final = 0.25
 BURST_EVENTS: Final = 4_000.0
-"""Load of a burst in events per second, as runs without pauses."""
+"""Load of a burst in events per second; the runs of a burst have no pauses."""
 STUDY_SECONDS: Final = 600.0
 
 SOCKETS: Final = "idle sockets"
@@ -53,7 +53,7 @@ RUNS: Final = "waiting runs"
 
 
 class TooManySockets(BridgekitError):
-    """The system's limit of open files is too low for the wanted sockets."""
+    """Raised if the system's limit of open files is too low for the requested sockets."""
 
     def __init__(self, wanted: int, limit: int) -> None:
         super().__init__(
@@ -84,7 +84,7 @@ class LinearFit:
 
     @property
     def first_kib(self) -> float:
-        """Intercept of the fit in KiB; below zero if the first items used memory that was already free."""
+        """Intercept of the fit in KiB; negative if the first items used memory that was already free."""
         return self._line[1]
 
     @property
@@ -117,7 +117,7 @@ class MemoryScaling:
     without_load: Sequence[StepResult]
     """Bursts in a process without the items."""
     with_load: Sequence[StepResult]
-    """The same bursts in a process with all items."""
+    """The bursts of `without_load`, in a process with all items."""
 
     def of(self, what: str) -> LinearFit:
         return next(fit for fit in self.fits if fit.of == what)
@@ -200,7 +200,7 @@ async def study_memory(
 ) -> MemoryStudy:
     """Measure the process's memory with each of these numbers of sockets, threads and runs.
 
-    Raises TooManySockets, and ValueError for fewer than two different sizes.
+    Raises TooManySockets if the file limit is too low, and ValueError for fewer than two different sizes.
     """
     if len(set(sizes)) < 2 or min(sizes) < 1:
         raise ValueError(f"sizes are {list(sizes)}: give at least two different numbers from 1, to fit a line")
@@ -211,7 +211,7 @@ async def study_memory(
     async def one(edge: Edge) -> None:
         found[edge.name] = await _measure_edge(edge, sizes, rounds, seed)
 
-    # The edges run concurrently, because memory and CPU time depend little on what else runs.
+    # The edges run concurrently, because memory and CPU time depend little on other processes.
     with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS):
         async with anyio.create_task_group() as tasks:
             for edge in edges:
@@ -228,9 +228,9 @@ async def _measure_edge(edge: Edge, sizes: Sequence[int], rounds: int, seed: int
             await each.connect(WARM_UP)
             await _burst(each, plan)
         base = await full.resident_kib()
-        # A process retains memory that it has freed. Measured items would use it first and appear to need none.
+        # A process retains freed memory. Measured items would use this memory first and appear to need none.
         await full.fill_logs(UNCOUNTED)
-        # Sockets come last, because opening them needs temporary memory that is then free.
+        # Sockets are measured last, because opening sockets needs temporary memory, which is free afterwards.
         threads = await _measure_growth(full, THREADS, sizes, full.fill_logs)
         runs = await _measure_growth(full, RUNS, sizes, full.start_waiting_runs)
         sockets = await _measure_growth(full, SOCKETS, sizes, full.connect)

@@ -21,7 +21,7 @@ __all__ = [
 
 
 class ServerSetup(msgspec.Struct, frozen=True, kw_only=True):
-    """First message: configuration of the server process."""
+    """First message to the server process: its configuration."""
 
     edge: str
     """"asgi" or "native"."""
@@ -52,7 +52,7 @@ class FillLogs(msgspec.Struct, frozen=True, tag=True):
 
 
 class StartWaitingRuns(msgspec.Struct, frozen=True, tag=True):
-    """Starts one run in each of these threads that waits indefinitely, as for a slow model. Reply: Done."""
+    """Starts in each of these threads a run that waits indefinitely, as for a slow model. Reply: Done."""
 
     first: int
     last: int
@@ -87,7 +87,7 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     failed: int
     """Runs that ended with an error."""
     taken: int
-    """Events that a socket or the log accepted or that are pending, by the bridge's counters."""
+    """Events that, by the bridge's counters, a socket or the log accepted, or that are pending."""
     refused: int
     """Events that the bridge counted as lost."""
     at_once: int
@@ -95,17 +95,17 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     seconds: float
     """Duration from the start of the wave to the end of its last run."""
     cpu_seconds: float
-    """CPU time of the process in this time."""
+    """CPU time of the process during `seconds`."""
     share: float
-    """CPU time divided by elapsed time while the load was complete: 1 is a full core."""
+    """CPU time divided by elapsed time, between the first runs' end and the last start; 1 is a full core."""
     run_queue_wait: float
-    """Share of that time in which the process was ready but waited for a CPU; 0 if unknown."""
+    """Share of the same interval in which the process was ready but waited for a CPU; 0 if unknown."""
     pauses: int
     """Number of garbage collections."""
     longest_pause: float
     """The longest garbage collection, in seconds."""
     pauses_squared: float
-    """Sum of the squared durations of the collections, in s² per second of the wave."""
+    """Sum of the squared durations of the garbage collections, in s² per second of the wave."""
 
 
 class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -131,13 +131,13 @@ class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     late_first: float
     """Lower quartile of lateness in the first third of the events, by due time."""
     late_last: float
-    """Lower quartile of lateness in the last third."""
+    """Lower quartile of lateness in the last third of the events."""
     apart_seconds: float
-    """Seconds between the median due times of these thirds."""
+    """Seconds between the median due times of the first and the last third."""
     emitted_p50: float
-    """Median time from due to emission, by the events' timestamps: the part of lateness before the emission."""
+    """Median time from an event's due time to its emission: the part of lateness before the emission."""
     emitted_p99: float
     share: float
     """CPU time of the client process divided by elapsed time: near 1, the client cannot keep up."""
     run_queue_wait: float
-    """Share of that time in which the client was ready to read but waited for a CPU."""
+    """Share of the elapsed time in which the client was ready to read but waited for a CPU."""

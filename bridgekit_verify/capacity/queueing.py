@@ -1,6 +1,6 @@
-"""Waiting times of events in a busy process: predicted by queueing theory and compared with the measured ones.
+"""Predict the waiting times of events in a busy process by queueing theory, and compare them with measured ones.
 
-One process serves the events one after the other, and they become due at random times: an M/G/1 queue. The
+One process serves the events one after the other, and events become due at random times: an M/G/1 queue. The
 Pollaczek-Khinchine formula gives its mean waiting time (F. Pollaczek 1930, A. Khinchine 1932; L. Kleinrock, Queueing
 Systems I, 1975, section 5.6).
 """
@@ -26,11 +26,11 @@ __all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "waiting_sec
 ONE_SERVICE: Final = 2 / 3
 """Utilisation above which an event waits longer, on average, than its own service time."""
 SETTLES_SHARE: Final = 0.95
-"""At higher utilisation, a wave ends long before its queue reaches the steady state, so the formula does not apply."""
+"""Above this utilisation, a wave ends before its queue reaches the steady state, so the formula does not apply."""
 
 
 def waiting_seconds(utilisation: float, service_seconds: float, pauses_squared: float = 0.0) -> float:
-    """Return the mean waiting time of an event in seconds, with equal service times (M/D/1) apart from pauses.
+    """Return the mean waiting time of an event in seconds. Service times are equal (M/D/1), except for pauses.
 
     `pauses_squared` is the sum of the squared durations of pauses (such as garbage collections) in s² per second.
     Pauses count as rare, long jobs and are part of the utilisation. Raises ValueError unless 0 <= utilisation < 1.
@@ -50,7 +50,7 @@ class Point:
 
     @property
     def utilisation(self) -> float:
-        """Share of a core that the process used or waited for."""
+        """The share of a core that the process used or waited for."""
         return self.step.utilisation
 
     @property
@@ -68,12 +68,12 @@ class Point:
 
     @property
     def predicted(self) -> float:
-        """Predicted mean lateness in seconds, including the measured collector pauses; NaN from 95 % utilisation on."""
+        """Predicted mean lateness in seconds, including the measured garbage collections; NaN from 95 % utilisation."""
         return self._predicted(self.step.server.pauses_squared)
 
     @property
     def predicted_steady(self) -> float:
-        """Predicted mean lateness in seconds without pauses; NaN from 95 % utilisation on."""
+        """Predicted mean lateness in seconds without garbage collections; NaN from 95 % utilisation."""
         return self._predicted(0.0)
 
     def _predicted(self, pauses_squared: float) -> float:
@@ -89,7 +89,7 @@ class WaitingStudy:
     points: Mapping[str, Sequence[Point]]
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each carried load, times in ms; predictions are missing without a steady state."""
+        """Return one row for each carried load, with times in ms; predictions are missing without a steady state."""
         return pd.DataFrame(
             {
                 "edge": name,
@@ -107,7 +107,7 @@ class WaitingStudy:
         )
 
     def title(self) -> str:
-        """State the largest mean delay up to two thirds of a core."""
+        """State the largest mean lateness at a utilisation of at most two thirds of a core."""
         light = [
             point.measured for points in self.points.values() for point in points if point.utilisation <= ONE_SERVICE
         ]
@@ -144,7 +144,7 @@ class WaitingStudy:
 
 
 def _curve(points: Sequence[Point]) -> list[tuple[float, float]]:
-    """Return the prediction without pauses, for the median service time of these loads."""
+    """Return points of the prediction without pauses, computed with the median service time of these loads."""
     if not points:
         return []
     service = sorted(point.service_seconds for point in points)[len(points) // 2]

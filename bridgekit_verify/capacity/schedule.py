@@ -1,9 +1,8 @@
-"""The load: when each run starts, and when each of its events is due. No I/O; both processes compute it themselves.
+"""Compute when each run starts and when each of its events is due. No I/O; both processes compute the schedule.
 
-The load is open: a run starts at its time, even if earlier runs have not ended, and lateness counts from the time when
-an event was due, not from its emission by a busy process. A load that waits for the server would send less exactly when
-the server is slow, and would leave out the late events ("coordinated omission", G. Tene, "How not to measure latency",
-2013).
+The load is open: a run starts at its time, even if earlier runs have not ended. Lateness counts from the due time of an
+event, not from its emission by a busy process. A load that waits for the server would send fewer events while the
+server is slow, and would omit late events ("coordinated omission", G. Tene, "How not to measure latency", 2013).
 """
 
 from __future__ import annotations
@@ -67,15 +66,15 @@ class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def starts(self) -> list[float]:
-        """When each run starts, in seconds after the start of the wave."""
+        """The start time of each run, in seconds after the start of the wave."""
         source = random.Random(f"{self.plan.seed}:{self.name}")
-        # Given their number, the arrivals of a Poisson process are uniform, so the load is exactly the stated one.
+        # For a given number of arrivals, those of a Poisson process are uniform, so the load is exactly as requested.
         count = round(self.runs_per_second * self.plan.seconds)
         return sorted(source.uniform(0, self.plan.seconds) for _ in range(count))
 
     @property
     def ends_at(self) -> float:
-        """Upper bound of the time when the last event is due."""
+        """Upper bound of the due time of the last event."""
         return self.starts_at + self.plan.seconds + self.plan.run_seconds
 
     @property
@@ -83,7 +82,7 @@ class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return len(self.starts) * self.plan.events
 
     def request(self, run: int) -> str:
-        """Return the request of this run, which identifies it in each of its events."""
+        """Return the request of this run, which identifies the run in each of its events."""
         return f"{self.name} {run}"
 
     def run_of(self, request: str) -> int:

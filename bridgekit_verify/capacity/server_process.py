@@ -1,6 +1,6 @@
 """The measured server process: agents, bridge, hub and sockets, as in a deployment.
 
-The worker of the fault experiments is not used, because its reports of each event cost more than the event.
+The worker of the fault experiments cannot be used, because its report of each event costs more than the event.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.errors import BridgekitError
 from bridgekit.serve.in_process import serving
 from bridgekit.stores import stores_from
@@ -49,7 +49,7 @@ from bridgekit_verify.measure.workload import AGENT
 __all__ = ["GcPauses"]
 
 KEEPALIVE_SECONDS: Final = 120.0
-"""Longer than a wave: the client does not answer pings while it only stores bytes."""
+"""The keepalive interval: longer than a wave, because the client does not answer pings while it only stores bytes."""
 WAITING_RUN_SECONDS: Final = 86_400.0
 """Pause of a waiting run: longer than any measurement."""
 TEXT: Final = "what a model may say in one thought, or a tool may find, in a sentence of usual length"
@@ -58,7 +58,7 @@ Request = OpenThreads | FillLogs | StartWaitingRuns | RunWave | MemoryRequest
 
 
 class ActiveRuns:
-    """The active runs by request: the wave of each, and when it was due to start on the event loop's clock."""
+    """The active runs by request: the wave of each run, and the run's scheduled start on the event loop's clock."""
 
     def __init__(self) -> None:
         self.started: dict[str, tuple[LoadWave, float]] = {}
@@ -86,7 +86,7 @@ class ActiveRuns:
         return PacedAgent
 
     def tools(self) -> PythonTools:
-        """Return a tool that takes one pause."""
+        """Return a dispatcher with one tool, which takes one pause."""
 
         async def look_up(request: str, step: int) -> dict[str, object]:
             wave, start = self.started[request]
@@ -146,7 +146,7 @@ async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave
 
     async with anyio.create_task_group() as runs:
         gc.callbacks.append(pauses.on_phase)
-        # From the end of the first runs until the last start: before and after that, fewer runs are active.
+        # Measure from the end of the first runs until the last start, because fewer runs are active before and after.
         runs.start_soon(read_times, min(wave.plan.run_seconds, wave.plan.seconds / 2))
         runs.start_soon(read_times, wave.plan.seconds)
         for number, moment in enumerate(wave.starts):

@@ -1,4 +1,4 @@
-"""Computes workers and memory from an application's load, and measures the extra cost of a shared store per event."""
+"""Compute workers and memory from an application's load, and measure the extra cost per event of a shared store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STUDY_SECONDS: Final = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """The load of an application, as its users cause it."""
+    """The load that the users of an application cause."""
 
     users_online: int
     """Concurrent users, each with one socket and one thread."""
@@ -39,9 +39,9 @@ class Demand:
     run_seconds: float
     """Duration of a run, which determines the number of concurrent runs."""
     peak_factor: float = 1.0
-    """Load of the heaviest minute as a multiple of the usual load."""
+    """The load of the busiest minute as a multiple of the usual load."""
     workers_lost: int = 0
-    """Number of workers that may be down, for a deployment or a fault, without an effect on users."""
+    """Number of workers that may be down, because of a deployment or a fault, without an effect on users."""
 
     @property
     def runs_per_second(self) -> float:
@@ -58,7 +58,7 @@ class Demand:
 
     @property
     def runs_in_logs(self) -> float:
-        """Runs in a thread's log: those within the retention time, and at least one."""
+        """Number of runs in a thread's log: the runs within the retention time, but at least one."""
         return max(self.runs_per_user_hour * self.peak_factor * DEFAULT_RETENTION.seconds / HOUR_SECONDS, 1.0)
 
 
@@ -85,7 +85,7 @@ class Sizing:
 
     edge: str
     shared: bool
-    """Whether the workers share a broker; more than one worker must."""
+    """Whether the workers share a broker, which is required for more than one worker."""
     workers: int
     core_share: float
     """Share of a core that each worker uses when all workers are up."""
@@ -96,7 +96,7 @@ class Sizing:
 
     @property
     def fits(self) -> bool:
-        """Whether each worker stays at or below two thirds of a core, also with workers lost."""
+        """Whether each worker uses at most two thirds of a core, even with `workers_lost` workers down."""
         return self.core_share_lost <= ONE_SERVICE
 
 
@@ -121,7 +121,7 @@ def costs_of(capacity: CapacityStudy, memory: MemoryStudy, shared: SharedStudy) 
 def size(demand: Demand, costs: Costs, *, max_utilisation: float = ONE_SERVICE) -> Sizing:
     """Return the fewest workers that each use at most `max_utilisation` of a core when `workers_lost` are down.
 
-    A single worker keeps everything in its memory. Two or more share a broker, and each event then costs more.
+    A single worker keeps all logs in memory. Two or more workers share a broker, which adds cost to each event.
     """
     unshared = demand.events_per_second * costs.event_us / 1e6
     if unshared <= max_utilisation and not demand.workers_lost:
@@ -146,7 +146,7 @@ def _sizing(demand: Demand, costs: Costs, *, workers: int, cores: float, shared:
 
 
 def sizing_table(demand: Demand, costs: Sequence[Costs]) -> pd.DataFrame:
-    """Return the sizing of each edge, one row for each."""
+    """Return one row with the sizing of each edge."""
     return pd.DataFrame(
         {
             "edge": sizing.edge,
@@ -164,7 +164,7 @@ def sizing_table(demand: Demand, costs: Sequence[Costs]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class SharedStudy:
-    """The same load on a worker with the memory store, and on a worker with a broker as its store."""
+    """Measurements of the same load on a worker with the memory store, and on a worker with a broker as its store."""
 
     edge: Edge
     unshared: Sequence[StepResult]
@@ -172,7 +172,7 @@ class SharedStudy:
 
     @property
     def extra_us(self) -> float:
-        """Extra CPU time per event with a broker, in µs: the difference of the lowest rounds, at least 0."""
+        """Extra CPU time per event with a broker, in µs: the difference between the lowest rounds, but at least 0."""
         return max(min(step.cpu_us for step in self.shared) - min(step.cpu_us for step in self.unshared), 0.0)
 
     @property
@@ -197,7 +197,7 @@ class SharedStudy:
 async def study_shared(
     plan: LoadPlan | None = None, *, events_per_second: float = 2_000.0, rounds: int = 1, edge: Edge = NATIVE
 ) -> SharedStudy:
-    """Measure this load with both stores in turns. Raises TimeoutError."""
+    """Measure this load with both stores in turns. Raises TimeoutError if the study takes too long."""
     plan = plan or LoadPlan(seconds=0.5, pause_seconds=0.05)
     unshared, shared = list[StepResult](), list[StepResult]()
     with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS):

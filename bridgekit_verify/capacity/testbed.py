@@ -1,4 +1,4 @@
-"""Controls the two processes of a measurement: a server with agents, and a client with the users' sockets."""
+"""Control the two processes of a measurement: a server with agents, and a client with the users' sockets."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from bridgekit_verify.harness.processes import (
 __all__ = ["Testbed", "start_testbed"]
 
 SECONDS_PER_ITEM: Final = 0.02
-"""Added to a timeout for each requested socket, thread or run."""
+"""Time added to a timeout for each requested socket, thread or run."""
 WAVE_TIMEOUT_SECONDS: Final = 120.0
-"""How long a wave may take beyond its nominal duration on a busy machine."""
+"""How much longer than its nominal duration a wave may take on a busy machine."""
 START_DELAY_SECONDS: Final = 0.1
 """Delay between the request and the start of a wave, so that both processes have read the request."""
 

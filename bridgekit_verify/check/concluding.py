@@ -196,7 +196,7 @@ def _judge_numberings(judge: Judge, clients: list[ClientState]) -> None:
 def _reasons(
     judge: Judge, clients: list[ClientState], runs: list[RunState], streams: list[StreamState], limit: str | None
 ) -> Iterator[tuple[Property, str]]:
-    """Yield why properties cannot hold."""
+    """Yield each property that cannot be found to hold, with the reason."""
     if not judge.frames:
         yield from ((which, "the recording has no frame") for which in Property)
     if not judge.dialect.lacks("position") and not any(client.numberings for client in clients):

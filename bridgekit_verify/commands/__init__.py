@@ -1,1 +1,1 @@
-"""The commands of the suite, one module each, listed in the command table of `bridgekit.__main__`."""
+"""The commands of the suite, one module each. The command table of `bridgekit.__main__` lists them."""

@@ -18,7 +18,7 @@ __all__ = ["add_arguments", "run"]
 
 DOES_NOT_HOLD = 1
 EVIDENCE_CHARACTERS: Final = 270
-"""Three lines for each link, so that all of them fit on one screen. JSON has the whole evidence."""
+"""Maximum length of printed evidence: three lines per link fit on one screen. JSON contains the whole evidence."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -28,9 +28,9 @@ __all__ = ["add_arguments", "run"]
 BROKEN: Final = 1
 UNUSABLE: Final = 2
 MAX_PROBLEMS: Final = 10
-"""How many problems of a load are printed. The saved run has all of them."""
+"""How many problems of a load are printed. The saved run contains all problems."""
 SUBJECTS: Final = {Subject.NEVER_CALLED: 3, Subject.RETURNED_NOTHING: 4, Subject.ECHOED: 5}
-"""The exit code of a live run that could not be judged."""
+"""The exit codes of live runs that could not be judged."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +118,7 @@ def _exit_code(verdicts: list[RecordingVerdict], baseline: Baseline) -> int:
 
 
 def _check_backend(options: argparse.Namespace) -> RecordingVerdict:
-    """Check a backend, save the run, and print what went wrong on the way."""
+    """Check a backend, save the run, and print the problems of the load."""
     live = _import_live()
     backend = live.load_backend(options.backend)
     load = live.Load(

@@ -1,1 +1,1 @@
-"""Injected failures of the environment of a running bridge: networks, processes and servers."""
+"""Inject failures into the environment of a running bridge: networks, processes and servers."""

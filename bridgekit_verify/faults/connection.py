@@ -1,4 +1,4 @@
-"""One connection through the proxy (two sockets, a pump for each direction), and the proxy's port."""
+"""Implement one connection through the proxy (two sockets, a pump for each direction), and the proxy's port."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["BUFFER_BYTES", "ProxiedConnection", "ProxyListener", "RateLimiter", 
 
 CHUNK_BYTES: Final = 65_536
 TICK_SECONDS: Final = 0.02
-"""A rate-limited connection reads at most the bytes of this time at once, so that bytes arrive evenly."""
+"""One read of a rate-limited connection takes at most the bytes of this time, so that bytes arrive evenly."""
 
 
 class RateLimiter:
-    """Decides when a rate-limited pump may read, and how much. Unused budget is kept for at most TICK_SECONDS."""
+    """Decides when a rate-limited pump may read, and how much. Unused budget expires after TICK_SECONDS."""
 
     def __init__(self) -> None:
         self._free_at = -math.inf
@@ -37,7 +37,7 @@ class RateLimiter:
         return max(0.0, self._free_at - now) if rate > 0 else math.inf
 
     def max_bytes(self, rate: float) -> int:
-        """Return the most bytes that one read may take at this rate."""
+        """Return the maximum number of bytes that one read may take at this rate."""
         return CHUNK_BYTES if rate == math.inf else min(CHUNK_BYTES, max(1, int(rate * TICK_SECONDS)))
 
     def consumed(self, size: int, now: float, rate: float) -> None:
@@ -47,7 +47,7 @@ class RateLimiter:
 
 @dataclass
 class ActiveToxic:
-    """One pump's state of a running toxic: its random numbers and the bytes that it has let through."""
+    """A pump's state for one running toxic: the random generator and the number of forwarded bytes."""
 
     toxic: Toxic
     rng: Random
@@ -57,8 +57,8 @@ class ActiveToxic:
 class Pump:
     """Reads from one socket, applies the running toxics, and writes to the other socket.
 
-    It buffers at most one chunk and `buffer_bytes` of delayed pieces: a larger buffer would hide a slow reader from the
-    server. A latency toxic therefore passes `buffer_bytes` per delay, as a TCP window of that size would.
+    A pump buffers at most one chunk and `buffer_bytes` of delayed pieces: a larger buffer would hide a slow reader from
+    the server. A latency toxic therefore forwards `buffer_bytes` per delay, like a TCP window of that size.
     """
 
     def __init__(self, direction: Direction, number: int, buffer_bytes: int, cut: Callable[[Toxic], None]) -> None:
@@ -78,7 +78,7 @@ class Pump:
         self._waited = False
 
     def set_toxics(self, running: Mapping[int, Toxic]) -> None:
-        """Apply these toxics from now on, by the number under which each was started. Does not wait."""
+        """Apply these toxics, keyed by their start numbers, from now on. Does not wait."""
         own = {number: toxic for number, toxic in running.items() if self._direction in toxic.directions}
         self._active = {number: self._active.get(number) or self._activate(toxic) for number, toxic in own.items()}
         self._rate = min((toxic.rate() for toxic in own.values()), default=math.inf)
@@ -98,7 +98,7 @@ class Pump:
             try:
                 data = await self._read(source)
             except OSError:
-                # A toxic that blocks or drops bytes also hides the failure of a socket from the other side.
+                # A toxic that blocks or drops bytes also hides a socket's failure from the other side.
                 await self._wait_until_unblocked()
                 raise
             if self._active or self._delayed:
@@ -108,7 +108,7 @@ class Pump:
             if not data:
                 return
             if not self._waited:
-                # Without this, two fast peers would keep all other tasks from running.
+                # Without a checkpoint here, two fast peers would prevent all other tasks from running.
                 await checkpoint()
 
     def _activate(self, toxic: Toxic) -> ActiveToxic:
@@ -157,7 +157,7 @@ class Pump:
             tasks.start_soon(self._deliver, target)
 
     def _due(self, now: float) -> float:
-        """Return when to write the next piece: after its delay, and at least one pause after the previous piece."""
+        """Return the time to write the next piece: after its delay, and at least one pause after the previous piece."""
         active = self._active.values()
         delay = sum(one.toxic.delay(one.rng) for one in active)
         pause = sum(one.toxic.pause() for one in active)
@@ -189,7 +189,7 @@ class Pump:
             rest = rest[await self._send(rest, target) :]
 
     async def _send(self, rest: memoryview, target: socket.socket) -> int:
-        """Return the number of bytes sent; 0 after waiting for the socket, because toxics may have changed."""
+        """Send bytes and return their number; return 0 after a wait for the socket, because toxics may have changed."""
         try:
             sent = target.send(rest[: self._bytes_left()])
         except BlockingIOError:
@@ -271,7 +271,7 @@ class ProxiedConnection:
                 pump.set_toxics(running)
 
     def cut(self, *, reset: bool) -> None:
-        """Close both sockets in the next event-loop iteration; no more bytes are forwarded. `reset` sends an RST."""
+        """Close both sockets in the next event-loop iteration and forward no more bytes. `reset` sends an RST."""
         self.is_cut = True
         self._reset_on_close = self._reset_on_close or reset
         self._to_client.freeze()
@@ -287,7 +287,7 @@ class ProxiedConnection:
                     tasks.start_soon(self._to_server.run, self._client, self._server, tasks)
                     tasks.start_soon(self._to_client.run, self._server, self._client, tasks)
         except* OSError:
-            # The server is unreachable or a socket failed: the other end gets an RST, as without the proxy.
+            # If the server is unreachable or a socket fails, the other end gets an RST, as without the proxy.
             self._reset_on_close = True
         finally:
             for end in (self._client, self._server):
@@ -367,7 +367,7 @@ class ProxyListener:
     def _bind(self, port: int) -> socket.socket:
         bound = socket.socket()
         prepare(bound, self._buffer_bytes)
-        # SO_REUSEADDR is needed for the bind, because earlier connections may still use the port. It is switched off
+        # The bind needs SO_REUSEADDR, because earlier connections may still use the port. The option is cleared
         # afterwards: a bound socket that does not listen refuses connections, and no other program gets the port.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""An in-process TCP proxy that injects network faults, which start and stop while bytes flow."""
+"""An in-process TCP proxy that injects network faults. Faults can start and stop while bytes flow."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RunningToxic:
 class Proxy:
     """A proxy in front of one server. A fault also affects open connections, from its start until `RunningToxic.stop`.
 
-    Several faults can be active together. While none is active, the proxy only reads and writes.
+    Several faults can be active together. Without an active fault, the proxy only reads and writes.
     """
 
     def __init__(self, address: ServerAddress, buffer_bytes: int) -> None:
@@ -89,7 +89,7 @@ class Proxy:
         return RunningToxic(self, number)
 
     def stop(self, number: int) -> None:
-        """End the toxic with this number, as `RunningToxic.stop` does; do nothing if it has ended."""
+        """End the toxic with this number, as `RunningToxic.stop` does; do nothing if the toxic has ended."""
         toxic = self._running.pop(number, None)
         if toxic is None:
             return
@@ -108,11 +108,11 @@ class Proxy:
         return self.start(Bandwidth(bytes_per_second, directions=directions))
 
     def slow_reader(self, bytes_per_second: float = 0.0) -> RunningToxic:
-        """Read from the server at this rate; the default of 0 reads nothing."""
+        """Read from the server at this rate; at the default of 0, do not read."""
         return self.start(SlowReader(bytes_per_second))
 
     def timeout(self) -> RunningToxic:
-        """Drop all bytes. When the toxic stops, every connection that is open then is cut."""
+        """Drop all bytes. When the toxic stops, every open connection is cut."""
         return self.start(Timeout())
 
     def partition(self) -> RunningToxic:
@@ -120,11 +120,11 @@ class Proxy:
         return self.start(Partition())
 
     def reset_peer(self, after_bytes: int = 0) -> RunningToxic:
-        """Reset both ends (RST) immediately or after `after_bytes` from the server; this includes new connections."""
+        """Reset both ends (RST) immediately or after `after_bytes` from the server; also affects new connections."""
         return self.start(ResetPeer(after_bytes))
 
     def limit_data(self, after_bytes: int) -> RunningToxic:
-        """Close each connection after `after_bytes` from the server, counted from now or from its start."""
+        """Close each connection after `after_bytes` more from the server; new connections count from their start."""
         return self.start(LimitData(after_bytes))
 
     def slicer(self, piece_bytes: int, variation: int = 0, seconds: float = 0.0, *, seed: int = 0) -> RunningToxic:
@@ -141,7 +141,7 @@ class Proxy:
             self.stop(number)
 
     async def serve(self, tasks: TaskGroup) -> None:
-        """Accept connections until cancelled, each as a task of the group; then close the port."""
+        """Accept connections until cancelled, and serve each in a task of the group; then close the port."""
         try:
             while True:
                 while any(toxic.blocks or toxic.refuses for toxic in self._running.values()):
@@ -188,9 +188,9 @@ class Proxy:
 async def proxy(host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> AsyncIterator[Proxy]:
     """Run a proxy in front of the server at this address for the length of a block; then close all connections.
 
-    `buffer_bytes` is the size of each socket's kernel buffer (which the kernel doubles) and of the delayed bytes of
-    each direction. It is small, because a proxy that buffers everything hides a slow reader from the server. With the
-    default, a server can write 150 to 300 kB more than without the proxy before its writes block.
+    `buffer_bytes` limits each socket's kernel buffer (the kernel doubles the value) and the delayed bytes of each
+    direction. The default is small, because a proxy that buffers everything hides a slow reader from the server. With
+    the default, a server can write 150 to 300 kB more than without the proxy before its writes block.
     """
     families = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     with unwrap_single_error():

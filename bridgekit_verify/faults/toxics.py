@@ -42,7 +42,7 @@ BOTH_DIRECTIONS: Final = (Direction.TO_CLIENT, Direction.TO_SERVER)
 
 @dataclass(frozen=True, kw_only=True)
 class Toxic:
-    """Base class of all toxics: it has no effect, and each subclass overrides what it changes.
+    """Base class of all toxics. It has no effect; each subclass overrides the properties that it changes.
 
     Active toxics combine: delays are summed, and the lowest rate and the shortest piece apply.
     """
@@ -50,10 +50,10 @@ class Toxic:
     directions: tuple[Direction, ...] = BOTH_DIRECTIONS
     """The directions that the toxic affects."""
     seed: int = 0
-    """Seed of the random numbers; each connection and direction has its own generator.
+    """Seed of the random numbers. Each connection and direction has its own generator.
 
-    The sequence of random numbers is reproducible. Which bytes share one read, and so one random number, is up to the
-    kernel.
+    The sequence of random numbers is reproducible. The kernel decides which bytes share one read, and so one random
+    number.
     """
 
     blocks: ClassVar[bool] = False
@@ -72,11 +72,11 @@ class Toxic:
         return 0.0
 
     def rate(self) -> float:
-        """Return the read limit in bytes per second; infinity for none."""
+        """Return the read limit in bytes per second; infinity for no limit."""
         return math.inf
 
     def piece(self, rng: Random) -> int | None:
-        """Return the size of the next piece in bytes; None does not split the bytes."""
+        """Return the size of the next piece in bytes; None means that the bytes are not split."""
         return None
 
     def pause(self) -> float:
@@ -84,7 +84,7 @@ class Toxic:
         return 0.0
 
     def limit(self) -> int | None:
-        """Return how many bytes pass, from now or from the connection's start, before it is cut; None for no limit."""
+        """Return after how many forwarded bytes a connection is cut; None for no limit."""
         return None
 
 
@@ -112,7 +112,7 @@ class Bandwidth(Toxic):
 
 @dataclass(frozen=True)
 class SlowReader(Toxic):
-    """Reads from the server at this rate, by default 0: the TCP window closes, and the connection stays open."""
+    """Reads from the server at this rate. At the default of 0, the TCP window closes, but the connection stays open."""
 
     bytes_per_second: float = 0.0
     directions: tuple[Direction, ...] = field(default=(Direction.TO_CLIENT,), kw_only=True)
@@ -138,7 +138,7 @@ class Partition(Toxic):
 
 @dataclass(frozen=True)
 class ResetPeer(Toxic):
-    """Sends an RST to both ends, immediately or after `after_bytes` from the server; this includes new connections."""
+    """Sends an RST to both ends, immediately or after `after_bytes` from the server, also on new connections."""
 
     after_bytes: int = 0
     directions: tuple[Direction, ...] = field(default=(Direction.TO_CLIENT,), kw_only=True)
@@ -184,7 +184,7 @@ class Slicer(Toxic):
 
 @dataclass(frozen=True)
 class NetworkFault:
-    """A row of the table of network faults: a toxic with default parameters and what it models."""
+    """A row of the table of network faults: a toxic with default parameters, and the event that the toxic models."""
 
     name: str
     default: Toxic

@@ -1,8 +1,8 @@
-"""Many plain sockets in one process: reads are timestamped immediately and decoded after the measured time.
+"""Read many plain sockets in one process: timestamp each read immediately, and decode after the measured time.
 
-The client must not limit the measurement. It therefore decodes nothing while a load runs, and no event loop adds time
-between a socket and its timestamp. A program adds its own messages to a LoadClient: which sockets to open, and how to
-judge what they read.
+The client must not be the bottleneck. While a load runs, the client therefore does not decode, and it uses no event
+loop, which would delay timestamps. A program that uses LoadClient defines its own messages: which sockets to open, and
+how to judge the read events.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["Clear", "ClientSocket", "LoadClient", "NotSubscribed", "ReadReport",
 
 READ_BYTES: Final = 262_144
 MAX_OPENING_SOCKETS: Final = 64
-"""Sockets that are opened concurrently: fewer than the listen backlog of a server."""
+"""How many sockets are opened concurrently: fewer than the listen backlog of a server."""
 OPEN_TIMEOUT_SECONDS: Final = 20.0
 IDLE_SECONDS: Final = 0.02
-"""After this time without bytes, the client decodes what it has read."""
+"""If no bytes arrive for this time, the client decodes what it has read."""
 LAST_EVENT_SECONDS: Final = 3.0
 """After the last event was sent, the client waits this long without bytes before it counts missing events as lost."""
 PING_REPLY_SECONDS: Final = 5.0
-"""In a load that lasts longer, the client decodes while no bytes arrive, so that it answers the server's pings."""
+"""In a load that lasts longer than this, the client decodes in idle moments, so that it answers the server's pings."""
 
 
 class StopReading(msgspec.Struct, frozen=True, tag=True):
@@ -61,7 +61,7 @@ class ReadReport(NamedTuple):
     cpu_share: float
     """CPU time of this process divided by elapsed time during the load: near 1, the client cannot keep up."""
     run_queue_wait: float
-    """Share of that time in which this process was ready to run, but other processes used the CPUs."""
+    """Share of the load's time in which this process was ready to run, but other processes used the CPUs."""
 
 
 class ClientSocket:
@@ -72,9 +72,9 @@ class ClientSocket:
         self.disconnected = False
         """Whether the server has closed the connection."""
         self.paused = False
-        """Whether this socket is not read."""
+        """Whether the client currently does not read this socket."""
         self.read_ns: list[int] = []
-        """For each event of the dialect: when its last byte was read, in nanoseconds of the monotonic clock."""
+        """The time at which the last byte of each event was read, in nanoseconds of the monotonic clock."""
         self._chunks: list[tuple[int, bytes]] = []
         self.raw = socket.socket()
         if receive_buffer_bytes:
@@ -135,7 +135,7 @@ class LoadClient(Generic[S]):
         return [each for each in self.sockets if not each.paused]
 
     def requests(self, kind: Any) -> Iterator[Any]:
-        """Yield messages of these types until standard input closes. While it waits, it answers the server's pings."""
+        """Yield messages of these types until standard input closes; while waiting, answer the server's pings."""
         decoder = msgspec.json.Decoder(kind)
         while True:
             while self._lines:
@@ -146,7 +146,7 @@ class LoadClient(Generic[S]):
             self._decode()
 
     def connect(self, sockets: Iterable[S]) -> None:
-        """Open the sockets in batches by iterating, and wait until all are subscribed. Raises NotSubscribed."""
+        """Open the sockets in batches and wait until all are subscribed. Raises NotSubscribed on a timeout."""
         opening = list[S]()
         for opened in sockets:
             self._selector.register(opened.raw, selectors.EVENT_READ, opened)
@@ -166,7 +166,7 @@ class LoadClient(Generic[S]):
             self._decode()
 
     def clear(self) -> None:
-        """Discard what was read so far, and collect garbage: during a load, it would look like a slow server."""
+        """Discard what was read so far, and collect garbage, because a collection during a load would delay reads."""
         self._decode()
         for each in self.sockets:
             each.clear()
@@ -175,8 +175,8 @@ class LoadClient(Generic[S]):
     def read(self, expected: int, *, until: float | None = None) -> ReadReport:
         """Read until StopReading has arrived and either `expected` events were read or no more bytes arrive.
 
-        Nothing is decoded before StopReading, or before `until` on the wall clock, apart from pings in a load that
-        lasts longer than PING_REPLY_SECONDS. The shares in the report cover this time.
+        Bytes are decoded only after StopReading and after `until` on the wall clock. In a load that lasts longer than
+        PING_REPLY_SECONDS, pings are decoded earlier. The shares in the report cover the time before decoding.
         """
         gc.disable()
         began = ProcessTimes.read()

@@ -37,14 +37,14 @@ _SCHEDULER: Final = Path("/proc/self/schedstat")
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """First message of a process: it is ready, and serves at this port."""
+    """First message of a process: the process is ready and serves at this port."""
 
     port: int = 0
     """0 if the process has no port."""
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
-    """Reply to a request that is done and returns no data."""
+    """Reply to a completed request that returns no data."""
 
 
 class MemoryRequest(msgspec.Struct, frozen=True, tag=True):
@@ -87,7 +87,7 @@ async def read_requests(kind: Any) -> AsyncIterator[Any]:
 
 
 def send(message: msgspec.Struct) -> None:
-    """Write a message directly to the file descriptor: it is sent even if the process is killed afterwards."""
+    """Write a message directly to the file descriptor, so that a later kill of the process cannot lose the message."""
     line = msgspec.json.encode(message) + b"\n"
     while line:
         line = line[os.write(STDOUT, line) :]

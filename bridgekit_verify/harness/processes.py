@@ -1,7 +1,8 @@
 """Starts, signals, restarts and queries child processes over JSON lines. No other module starts a process.
 
-Waits for a start, a reply, an exit or a command have a timeout. A process is killed by its own pid, and never outlives
-the block that started it. The error for a failed process ends with what the process wrote to its standard error.
+Every wait (for a start, a reply, an exit or a command) has a timeout. A process is killed by its own pid, and never
+outlives the block that started it. The error for a failed process ends with what the process wrote to its standard
+error.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ __all__ = [
 ]
 
 DISCARD: Final = subprocess.DEVNULL
-"""For a process that another library starts: discard what it writes to a stream."""
+"""Value for processes that another library starts: discards the output of a stream."""
 START_TIMEOUT_SECONDS: Final = 60.0
 """Timeout for the first message of a process, which may import many modules on a busy machine."""
 REPLY_TIMEOUT_SECONDS: Final = 60.0
 EXIT_TIMEOUT_SECONDS: Final = 10.0
 COMMAND_TIMEOUT_SECONDS: Final = 60.0
 LINE_BYTES: Final = 67_108_864
-"""The longest line that is read: arrival times of a million events fit. A longer line raises `DelimiterNotFound`."""
+"""The maximum length of a line: arrival times of a million events fit. A longer line raises `DelimiterNotFound`."""
 ERROR_OUTPUT_BYTES: Final = 2_000
 """How many bytes from the end of a process's standard error an error message shows."""
 
@@ -63,7 +64,7 @@ class ProcessFailed(BridgekitError):
 
 
 class ProcessExited(ProcessFailed):
-    """The process has ended. `exit_code` is negative for a signal, and None while it is unknown."""
+    """Raised if the process has ended. `exit_code` is negative for a signal, and None while it is unknown."""
 
     def __init__(self, name: str, pid: int, exit_code: int | None, error_output: str = "") -> None:
         code = "" if exit_code is None else f" with exit code {exit_code}"
@@ -73,7 +74,7 @@ class ProcessExited(ProcessFailed):
 
 
 class ProcessTimeout(ProcessFailed, TimeoutError):
-    """The process did not reply or exit within its timeout."""
+    """Raised if the process did not reply or exit within its timeout."""
 
     def __init__(self, name: str, wanted: str, seconds: float, error_output: str = "") -> None:
         super().__init__(f"{name} did not {wanted} within {seconds:g} s", error_output)
@@ -109,7 +110,7 @@ class ChildProcess:
 
     @property
     def error_output(self) -> str:
-        """The last ERROR_OUTPUT_BYTES of its standard error, including output before restarts."""
+        """The last ERROR_OUTPUT_BYTES of the process's standard error, including output before restarts."""
         if self._errors is None:
             return ""
         size = os.fstat(self._errors.fileno()).st_size
@@ -145,62 +146,62 @@ class ChildProcess:
         await self.start()
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process and its children. Raises ProcessExited."""
+        """Send a signal to the process and its children. Raises ProcessExited if the process has ended."""
         if self.exit_code is not None:
             raise ProcessExited(self.name, self.pid, self.exit_code, self.error_output)
         self._signal_session(number)
 
     async def pause(self) -> None:
-        """Send SIGSTOP and wait until the process is stopped: its sockets stay open, unread. Raises ProcessExited."""
+        """Send SIGSTOP and wait until the process is stopped. Its sockets stay open. Raises ProcessExited."""
         self.send_signal(signal.SIGSTOP)
         # The process may still run briefly on another core and read data that is sent after the signal.
         with anyio.fail_after(EXIT_TIMEOUT_SECONDS):
             await anyio.to_thread.run_sync(_wait_until_stopped, self.pid, abandon_on_cancel=True)
 
     def resume(self) -> None:
-        """Send SIGCONT. Raises ProcessExited."""
+        """Send SIGCONT, so that the process continues. Raises ProcessExited if it has ended."""
         self.send_signal(signal.SIGCONT)
 
     async def kill(self) -> int:
-        """Send SIGKILL to the process and its children, paused or not; return the exit code."""
+        """Send SIGKILL to the process and its children, even if they are paused; return the exit code."""
         self._signal_session(signal.SIGKILL)
         return await self.wait()
 
     async def terminate(self, *, within: float = EXIT_TIMEOUT_SECONDS) -> int:
-        """Send SIGTERM and return the exit code. Raises ProcessTimeout; a paused process does not exit."""
+        """Send SIGTERM and return the exit code. Raises ProcessTimeout if the process does not exit in time."""
         if self.exit_code is None:
             self._started.terminate()
         return await self.wait(within=within)
 
     async def wait(self, *, within: float = EXIT_TIMEOUT_SECONDS) -> int:
-        """Wait until the process has ended and return the exit code. Raises ProcessTimeout."""
+        """Wait until the process has ended and return the exit code. Raises ProcessTimeout after `within` seconds."""
         with anyio.move_on_after(within):
             return await self._started.wait()
         raise ProcessTimeout(self.name, "exit", within, self.error_output)
 
     async def send_line(self, line: str) -> None:
-        """Write a line to its standard input. Raises ProcessExited if the pipe is closed."""
+        """Write a line to the process's standard input. Raises ProcessExited if the pipe is closed."""
         await self._write(line.encode())
 
     async def line(self) -> str:
-        """Return the next line of its standard output. Raises ProcessExited after the last line.
+        """Return the next line of the process's standard output. Raises ProcessExited after the last line.
 
         Lines are read on demand, so a process whose pipe is full blocks. An incomplete last line is dropped.
         """
         return (await self._read_line()).decode(errors="replace").removesuffix("\r")
 
     async def lines(self) -> AsyncIterator[str]:
-        """Yield the lines of its standard output until the process ends."""
+        """Yield the lines of the process's standard output until the process ends."""
         with suppress(ProcessExited):
             while True:
                 yield await self.line()
 
     async def send(self, message: msgspec.Struct) -> None:
-        """Send a message as a line of JSON. Raises ProcessExited."""
+        """Send a message as a line of JSON. Raises ProcessExited if the pipe is closed."""
         await self._write(msgspec.json.encode(message))
 
     async def receive(self, kind: type[T], *, within: float = REPLY_TIMEOUT_SECONDS, wanted: str = "") -> T:
-        """Return the next message as `kind`. Raises ProcessExited, ProcessTimeout, and ProcessFailed (other kind)."""
+        """Return the next message as `kind`. Raises ProcessExited, ProcessTimeout, or ProcessFailed (wrong kind)."""
         line = b""
         with anyio.move_on_after(within) as waiting:
             line = await self._read_line()
@@ -218,14 +219,14 @@ class ChildProcess:
             return await self.receive(kind, within=within, wanted=f"answer {type(message).__name__}")
 
     async def messages(self, kind: Any) -> AsyncIterator[Any]:
-        """Yield its messages, of a type or a union of types, until the process ends."""
+        """Yield the process's messages, of a type or a union of types, until the process ends."""
         decoder = msgspec.json.Decoder(kind)
         with suppress(ProcessExited):
             while True:
                 yield decoder.decode(await self._read_line())
 
     async def close(self) -> None:
-        """Kill the process if it runs, and close its pipes, even if the caller is being cancelled."""
+        """Kill the process if it still runs, and close its pipes, even if the caller is being cancelled."""
         await self._end()
         if self._errors is not None:
             self._errors.close()
@@ -259,7 +260,7 @@ class ChildProcess:
         return ProcessExited(self.name, self.pid, self.exit_code, self.error_output)
 
     def _signal_session(self, number: signal.Signals) -> None:
-        # After the exit code was read, the system may give the pid to another process.
+        # After the exit code was read, the system may assign the pid to another process.
         if self.exit_code is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
@@ -269,7 +270,7 @@ class ChildProcess:
 async def start_process(
     command: Sequence[str], *, name: str = "", env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> AsyncIterator[ChildProcess]:
-    """Run a command for the length of a block; then kill what still runs. Raises OSError if it cannot start.
+    """Run a command for the length of a block; then kill the process. Raises OSError if the command cannot start.
 
     `env` is the complete environment of the process; None passes on the environment of this process.
     """

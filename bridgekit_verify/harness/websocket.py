@@ -33,19 +33,19 @@ class Dialect(Protocol):
     events: list[bytes]
     """Complete events, as the bytes of their JSON texts, in order."""
     ready: bool
-    """Whether the server has confirmed the subscription. Messages before that are not events."""
+    """Whether the server has confirmed the subscription. Messages before the confirmation are not events."""
     closed: bool
     """Whether the server has closed the session at the protocol level."""
 
     def opening(self) -> bytes:
-        """Return what the client sends first."""
+        """Return the bytes that the client sends first."""
 
     def feed(self, data: bytes) -> bytes | None:
         """Decode bytes from the server; return the bytes to send back, or None."""
 
 
 class InvalidFrame(Exception):
-    """The server sent a frame that the protocol forbids, or this client was asked for a frame that it cannot send."""
+    """Raised for a frame from the server that the protocol forbids, and for a frame that this client cannot send."""
 
 
 class FrameDecoder:
@@ -57,11 +57,11 @@ class FrameDecoder:
         self.replies = bytearray()
         """Bytes to send back: pongs, and the reply to a close frame."""
         self.close_code: int | None = None
-        """None until the server sends a close frame; 1005 if that frame has no code."""
+        """The server's close code: None before a close frame arrives, 1005 for a close frame without a code."""
         self._rest = b""
         self._fragments: list[bytes] = []
 
-    def feed(self, data: bytes) -> None:  # noqa: C901  # a call for each frame would show in what is measured
+    def feed(self, data: bytes) -> None:  # noqa: C901  # a call for each frame would distort the measurement
         """Decode bytes from the server. Raises InvalidFrame."""
         if self._rest:
             data = self._rest + data
@@ -94,7 +94,7 @@ class FrameDecoder:
         return replies or None
 
     def _control_or_fragment(self, first: int, payload: bytes) -> None:
-        """Handle a control frame, which may come between the fragments of a message, or a fragment."""
+        """Handle a fragment, or a control frame, which may arrive between fragments."""
         if first & _RESERVED:
             raise InvalidFrame("the server sent a compressed frame, but this client did not offer compression")
         opcode = first & _OPCODE
@@ -143,7 +143,7 @@ class HttpDialect:
 
 
 class WebSocketDialect(HttpDialect):
-    """One text frame for each event; the first frame confirms the subscription."""
+    """Decodes one text frame for each event; the first frame confirms the subscription."""
 
     def __init__(self, path: str, *protocols: str) -> None:
         super().__init__()

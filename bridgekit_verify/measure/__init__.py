@@ -1,4 +1,4 @@
-"""What was delivered, to which user, and which link lost the rest.
+"""Measure which events reach their user, and which link lost the other events.
 
 From observation to verdict: history, ledger (attribution, lateness), checker, statistics. Running a measurement:
 families, workload, experiment (calls, instrumentation, error_origin, observer). One event through the chain: tracing

@@ -1,4 +1,4 @@
-"""Which link did not pass on what it received, by the evidence recorded between the links."""
+"""Find the link that did not pass on what it received, from the records of the calls between links."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bridgekit_verify.measure.history import BridgeBinding, Emission, EventKey, 
 __all__ = ["EMITTED_BY_CORE", "Attribution", "misrouted_upstream", "missing_handover", "undelivered_emission"]
 
 EMITTED_BY_CORE: Final = frozenset({EventType.AGENT_STARTED, EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
-"""The events that the core sends to the bridge itself; all others pass through the agent and its adapter."""
+"""The events that the core itself sends to the bridge; all other events pass through the agent and its adapter."""
 
 HANDOVERS: Final = ((2, 3, "supervisor"), (2, 4, "supervisor"), (4, 5, "engine"))
 """Calling link, called link, and the name of the caller, for each handover of a run."""
@@ -27,7 +27,7 @@ class Attribution:
 
 
 def missing_handover(history: History, request: str) -> Attribution | None:
-    """Return the link that received a run and did not pass it on; None if every handover took place."""
+    """Return the link that received a run and did not pass the run on; None if every link passed it on."""
     received_by = history.received_by.get(request)
     if received_by is None or history.bound_by_registry:
         return None
@@ -37,7 +37,7 @@ def missing_handover(history: History, request: str) -> Attribution | None:
 
 
 def undelivered_emission(history: History, key: EventKey, emission: Emission) -> Attribution:
-    """Return the first link that kept an agent's event from the bridge."""
+    """Return the first link because of which an agent's event did not reach the bridge."""
     if emission.agent_given is None:
         return Attribution(_binding_link(history), "the agent was given no bridge")
     if history.bridge not in (None, emission.agent_given.bridge):
@@ -56,9 +56,9 @@ def undelivered_emission(history: History, key: EventKey, emission: Emission) ->
 
 
 def misrouted_upstream(history: History, expectation: Expectation) -> Attribution | None:
-    """Return the first link before the bridge that named another run or thread than the event's own.
+    """Return the first link before the bridge that named a run or thread other than the event's own.
 
-    None if all of them named the right ones.
+    Return None if every link before the bridge named the event's own run and thread.
     """
     key, thread = expectation.key, expectation.thread_id
     received_by = history.received_by.get(key.request, {})

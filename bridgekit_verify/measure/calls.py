@@ -1,8 +1,8 @@
-"""Observes calls between objects from outside: what a call was given, how it ended, what it logged and caught.
+"""Observe calls between objects from outside: their arguments, results, log lines and caught exceptions.
 
-An observed class is a subclass that passes every call on unchanged. An exception counts as caught by a call if an
-observed call inside it raised the exception, or if the call logged something while it handled the exception, and the
-call itself did not raise it. An exception that is caught in silence, and that no observed call raised, is not seen.
+An observed class is a subclass that passes every call on unchanged. A call counts as catching an exception that it does
+not raise itself in two cases: an inner observed call raised the exception, or the call logged a line while it handled
+the exception. No other caught exception is recorded.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LogLine:
-    """A log record, and the exception that was being handled where it was logged."""
+    """A log record, and the exception that the code was handling when it logged the record."""
 
     record: logging.LogRecord
     error: BaseException | None
@@ -43,7 +43,7 @@ class LogLine:
     def __str__(self) -> str:
         try:
             message = self.record.getMessage()
-        except (TypeError, ValueError, KeyError):  # the arguments do not fit the format, as `logging` would report
+        except (TypeError, ValueError, KeyError):  # the arguments do not fit the format
             message = str(self.record.msg)
         return f"{self.record.levelname} {message}"
 
@@ -65,17 +65,17 @@ class LinkCall:
     result: Any = None
     error: BaseException | None = None
     entered: bool = True
-    """False if the arguments did not fit, so that the method did not begin."""
+    """False if the arguments did not match the parameters, so that the method did not start."""
     logged: list[LogLine] = field(default_factory=list)
     key: EventKey | None = None
-    """The event that the call carries. This and the following fields are set by listeners."""
+    """The event that the call carries. Listeners set this field and the following ones."""
     request: str | None = None
     """The request of the run that the call belongs to."""
     held: BridgeBinding | None = None
-    """What an adapter held when it was asked to emit the event."""
+    """The binding of the adapter when the agent asked it to emit the event."""
 
     def caught(self, key: EventKey | None = None) -> list[BaseException]:
-        """Return the exceptions that this call caught; with `key`, without those that concern another event."""
+        """Return the exceptions that this call caught; with `key`, leave out exceptions about another event."""
         inside = [call.error for call in self.calls if key is None or call.key in (None, key)]
         raised = _chain(self.error)
         candidates = {id(error): error for error in (*inside, *(line.error for line in self.logged)) if error}
@@ -89,7 +89,7 @@ _current: ContextVar[LinkCall | None] = ContextVar("current_call", default=None)
 
 
 def _chain(error: BaseException | None) -> set[int]:
-    """Return the identities of an exception and of those that it was raised from or while handling."""
+    """Return the identities of an exception and of its causes and contexts."""
     found: set[int] = set()
     pending = [error]
     while pending:
@@ -100,9 +100,9 @@ def _chain(error: BaseException | None) -> set[int]:
 
 
 def observed(base: Any, sound: type, methods: Mapping[str, int], listen: Listener) -> Any:
-    """Return a subclass of a part that reports the calls of its `methods`, which map a name to a link.
+    """Return a subclass of `base` that reports the calls of its `methods`, a mapping from method name to link.
 
-    `sound` names the parameters. The subclass has the name and the module of the part, so that messages name the part.
+    `sound` names the parameters. The subclass keeps the name and the module of `base`, so that messages name `base`.
     """
     wrapped = {
         name: _passing_on(getattr(base, name), link, name, _parameters(getattr(sound, name)), listen)
@@ -113,7 +113,7 @@ def observed(base: Any, sound: type, methods: Mapping[str, int], listen: Listene
 
 
 def observe_instance(part: object, sound: type, methods: Mapping[str, int], listen: Listener) -> None:
-    """Report the calls of an object's `methods` from now on; an object that is observed already is left alone."""
+    """Report the calls of an object's `methods` from now on; do nothing if the object is already observed."""
     for name, link in methods.items():
         if name not in vars(part):
             method = getattr(type(part), name)
@@ -122,7 +122,7 @@ def observe_instance(part: object, sound: type, methods: Mapping[str, int], list
 
 
 def watched(function: Callable[..., Any], sound: Callable[..., Any], link: int, listen: Listener) -> Callable[..., Any]:
-    """Return a function that reports its calls, under the name and with the parameters of `sound`."""
+    """Return a wrapper of `function` that reports its calls, with the name and the parameters of `sound`."""
     parameters = tuple(inspect.signature(sound).parameters)
     return partial(_passing_on(_without_part(function), link, sound.__name__, parameters, listen), None)
 
@@ -158,7 +158,7 @@ def _passing_on(
         call.result = result
         return result
 
-    PASSING_ON.add(pass_on.__code__)  # type: ignore[attr-defined]  # it is a function
+    PASSING_ON.add(pass_on.__code__)  # type: ignore[attr-defined]  # `pass_on` is a function
     return pass_on
 
 
@@ -175,11 +175,11 @@ async def _await_within(call: LinkCall, awaitable: Awaitable[Any]) -> Any:
 
 
 PASSING_ON: Final = {_await_within.__code__}
-"""The code of the functions that pass calls on. In a traceback they belong neither to a link nor to the harness."""
+"""The code of the functions that pass calls on. Their traceback frames belong neither to a link nor to the harness."""
 
 
 class _CallLog(logging.Handler):
-    """Adds each record of a logger to the call in progress, and gives its handlers those that were enabled before."""
+    """Adds each record of a logger to the call in progress; passes to other handlers only records enabled before."""
 
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__(logging.DEBUG)
@@ -210,13 +210,13 @@ class _CallLog(logging.Handler):
             if record.levelno >= handler.level:
                 handler.handle(record)
         parent = self._logger.parent
-        # A record that no handler takes goes to the handler of last resort, which must not see what ours took before.
+        # Without handlers, the parent would pass the record to the last-resort handler, which would print it again.
         if propagate and parent is not None and (parent.hasHandlers() or not handlers):
             parent.callHandlers(record)
 
 
 def _handled_within_call(error: BaseException) -> bool:
-    """Return whether the frame that handles the error is part of the call in progress, and not of a call around it."""
+    """Return whether the call in progress handles the error, and not one of its callers."""
     handler = None if error.__traceback__ is None else error.__traceback__.tb_frame
     frame = inspect.currentframe()
     while frame is not None and frame.f_code not in PASSING_ON:
@@ -228,9 +228,9 @@ def _handled_within_call(error: BaseException) -> bool:
 
 @contextmanager
 def log_lines_recorded(packages: Iterable[str]) -> Iterator[None]:
-    """Record the log lines of these packages, at every level, in the calls that log them, for the length of a block.
+    """Context manager: records the log lines of these packages, at every level, in the calls that log them.
 
-    What reaches the handlers of an application does not change.
+    The application's own handlers still receive the same records.
     """
     logs = []
     for name in sorted(set(packages)):

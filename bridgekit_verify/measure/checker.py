@@ -1,8 +1,8 @@
-"""From a history to a verdict: a pure function, modelled on Jepsen's total-queue checker, extended by owners.
+"""Compute a verdict from a history: a pure function, like Jepsen's total-queue checker, extended by thread owners.
 
-Only what was observed is counted. Three identities are checked for every history. If one does not hold, the counts are
-wrong, and `check` raises LedgerImbalance instead of returning a verdict. What a workload expects is computed from its
-parameters, so that neither a forgotten run nor a missing row of the ledger can pass.
+The checker counts only what was observed. It checks three identities for every history. If one does not hold, the
+counts are wrong, and `check` raises LedgerImbalance instead of returning a verdict. The workload's parameters determine
+the number of expected events, so the check fails if a run or a row of the ledger is missing.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Verdict:
     """Counts of events and frames. An event with two entitled sockets counts twice, once for each."""
 
     expected: int
-    """Must arrive at a socket entitled to it."""
+    """Events that must arrive at a socket entitled to them."""
     no_socket: int
-    """Events that no socket is entitled to, because their user has none. They are not part of `expected`."""
+    """Events that no socket is entitled to, because their user has none. `expected` does not include them."""
     delivered: int
-    """Arrived at least once at a socket entitled to it."""
+    """Events that arrived at least once at a socket entitled to them."""
     lost_signalled: int
-    """Never arrived, and the client received a gap that covers the event."""
+    """Events that never arrived, and whose client received a gap that covers them."""
     lost_silent: int
-    """Never arrived, and the client received no gap that covers the event."""
+    """Events that never arrived, and whose client received no gap that covers them."""
     frames: int
     """Frames that sockets read."""
     extra_copies: int
@@ -52,21 +52,21 @@ class Verdict:
     reordered: int
     """Frames read after a frame with a higher `seq` (RFC 4737, type-P-reordered)."""
     reordering_extent: int
-    """By how many frames the latest of them was late (RFC 4737, section 4.2.2); 0 without reordering."""
+    """The largest delay of a reordered frame, in frames (RFC 4737, section 4.2.2); 0 if no frame is reordered."""
     reordered_in_run: int
-    """Frames with a higher `seq` than an event that their run emitted later: numbered late, whenever they were read."""
+    """Frames with a higher `seq` than an event that their run emitted later. The order of reading does not matter."""
     false_gaps: int
-    """Gaps that a client was sent, or can see in the numbers, although no event of them is lost."""
+    """Gaps that a client received, or can infer from `seq`, although no event in the gap is lost."""
     false_success: int
-    """Events with a receipt that reports sent, which no entitled socket read."""
+    """Events whose receipt reports sent, and which no entitled socket read."""
     false_failure: int
-    """Events with a receipt that reports not sent, which some socket read."""
+    """Events whose receipt reports not sent, and which a socket read."""
     acknowledged: int
     """Events for which the bridge returned a receipt."""
     losses: dict[Attribution, int]
     """All losses, counted by attributed link and reason."""
     misroutes: dict[Attribution, int]
-    """All misrouted frames, counted the same way."""
+    """All misrouted frames, counted by attributed link and reason."""
 
     @property
     def misrouted(self) -> int:
@@ -74,17 +74,17 @@ class Verdict:
 
     @property
     def lost(self) -> int:
-        """Dropped: not delivered, whether or not a socket without a right to the event read it."""
+        """Events that no entitled socket read, even if another socket read them."""
         return self.lost_signalled + self.lost_silent
 
     @property
     def all_delivered(self) -> bool:
-        """Whether something was expected, all of it reached its user, and no frame another thread or user."""
+        """Whether events were expected, all of them reached their user, and no frame was misrouted."""
         return self.delivered == self.expected > 0 == self.misrouted
 
     @property
     def attributions(self) -> list[Attribution]:
-        """Every link and reason that lost or misrouted something, in the order of the chain."""
+        """Every link and reason that caused a loss or a misroute, in the order of the chain."""
         return sorted({*self.losses, *self.misroutes}, key=lambda attribution: (attribution.link, attribution.reason))
 
     @property
@@ -97,7 +97,7 @@ class Verdict:
 
     @property
     def misrouting(self) -> Rate:
-        """Misrouted frames, as a part of all frames read."""
+        """The rate of misrouted frames among all frames read."""
         return Rate(self.misrouted, self.frames)
 
     @property
@@ -125,8 +125,8 @@ def _collection_paused() -> Iterator[None]:
 def check(history: History, expected: ExpectedEvents | None = None) -> Verdict:
     """Return the verdict on a history. Raises LedgerImbalance if its counts contradict each other.
 
-    `expected` is what the workload's parameters imply. Without it, the checker counts the history's own events and
-    sockets, which detects a mistake of the ledger, but not an event that was never recorded.
+    `expected` is what the workload's parameters imply. By default, the checker counts the history's own events and
+    sockets. The count detects an error of the ledger, but not an event that was never recorded.
     """
     rows = ledger(history)
     planned = _count_expected(history) if expected is None else expected
@@ -202,9 +202,9 @@ def _destination(owners: Mapping[EventKey, Expectation], arrival: Arrival) -> De
 
 
 def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
-    """Return how many frames followed a frame with a higher `seq` on the same socket, and the largest delay in frames.
+    """Return how many frames a socket read after a frame with a higher `seq`, and the largest delay in frames.
 
-    Only the first copy of an event and only entitled frames count: each thread and each epoch has its own numbering.
+    Only the first copy of an event counts, and only at an entitled socket. Threads and epochs are counted separately.
     """
     highest: dict[tuple[int, str | None], list[int]] = defaultdict(list)
     seen: set[tuple[int, EventKey | None]] = set()
@@ -216,7 +216,7 @@ def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
         so_far = highest[arrival.socket.number, arrival.epoch]
         if so_far and arrival.seq < so_far[-1]:
             reordered += 1
-            # The running maximum of `seq` never falls, so bisection finds the first frame that overtook this one.
+            # The running maximum of `seq` never falls, so bisection finds the first frame that overtook the arrival.
             extent = max(extent, len(so_far) - bisect_right(so_far, arrival.seq))
         so_far.append(max(arrival.seq, so_far[-1] if so_far else 0))
     return reordered, extent

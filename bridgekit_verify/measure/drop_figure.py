@@ -1,7 +1,7 @@
-"""The figure of drop rates: one bar per chain, or one small bar per kind of thread id where the kinds differ.
+"""Draw drop rates: one bar per chain, or one small bar per kind of thread id where the kinds differ.
 
-Lost is dark, leaked is hatched and delivered is pale, so that the figure is readable in greyscale. It is laid out in
-inches for a screen of 400 pixels, from top to bottom.
+Lost is dark, leaked is hatched and delivered is pale, so that the figure is readable in greyscale. The layout is in
+inches, from top to bottom, for a screen of 400 pixels.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PARTS: Final[Mapping[str, dict[str, Any]]] = {
 WIDTH: Final = 5.4
 LEFT: Final = 0.05
 BARS: Final = 1.72
-"""Where the bars begin; the labels end just before."""
+"""The left edge of the bars; the labels end just before it."""
 BARS_WIDTH: Final = 2.72
 COUNTS: Final = BARS + BARS_WIDTH + 0.09
 BAR: Final = 0.2
@@ -47,7 +47,7 @@ SMALL_BAR: Final = 0.178
 SMALL_BAR_HEIGHT: Final = 0.3
 SMALL_ROW: Final = 0.44
 GROUP_COUNT: Final = 0.56
-"""The room for the count beside a group of small bars."""
+"""The width of the count beside a group of small bars."""
 TITLE_CHARACTERS: Final = 52
 LEGEND_CHARACTERS: Final = 78
 LABEL_CHARACTERS: Final = 21
@@ -55,15 +55,15 @@ LABEL_CHARACTERS: Final = 21
 
 @dataclass(frozen=True)
 class DropPanel:
-    """Some chains under one heading, one row each."""
+    """A group of chains under one heading, with one row for each chain."""
 
     heading: str
     rows: Mapping[str, Mapping[str, DropCount]]
-    """By the label of the row, then by the kind of thread id; each row has the same kinds."""
+    """The counts by label of the row, then by kind of thread id; each row has the same kinds."""
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The kinds of thread id, in groups that are drawn apart. Needed where the kinds of a row differ."""
+    """The kinds of thread id in groups, drawn with space between the groups. Needed where the kinds of a row differ."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """A remark below the bar, by the label of the row."""
+    """The remark below a bar, by label of the row."""
 
     @property
     def has_one_bar_per_row(self) -> bool:
@@ -90,7 +90,7 @@ def drop_figure(panels: Sequence[DropPanel], *, title: str) -> Figure:
 
 
 def drop_alt_text(panels: Sequence[DropPanel]) -> str:
-    """Describe the figure of the same panels in text, with the numbers that it shows."""
+    """Return the numbers of the panels' figure as text."""
     return " ".join(
         f"{' · '.join(filter(None, (panel.heading, _counted(panel))))}: {_rows(panel)}." for panel in panels
     )
@@ -143,7 +143,7 @@ def _label(axis: Axes, y: float, label: str) -> None:
 
 
 def _row(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, DropCount], y: float) -> float:
-    """Draw one horizontal bar, which represents every kind."""
+    """Draw one horizontal bar for all kinds."""
     height = max(ROW, 0.18 * len(lines_of(label, LABEL_CHARACTERS)))
     y += height / 2
     _label(axis, y, label)
@@ -155,7 +155,7 @@ def _row(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, DropCoun
 
 
 def _bar_texts(counts: Mapping[str, DropCount]) -> tuple[str, str]:
-    """Return what is dropped and what is leaked of each kind: counts, or percent if the kinds differ in size."""
+    """Return the texts for dropped and for leaked events: counts, or percent if the kinds differ in size."""
     count = next(iter(counts.values()))
     if count.shares is None:
         return "unknown", ""
@@ -172,7 +172,7 @@ def _affected(counts: Mapping[str, DropCount], kinds: Sequence[str]) -> str:
 
 
 def _unit(panel: DropPanel) -> str:
-    """Return what the counts beside the bars count."""
+    """Return what is counted beside the bars, such as "events"."""
     counted = _counted(panel)
     return counted if panel.has_one_bar_per_row else f"Each bar: one kind of thread id. Beside it: {counted.lower()}"
 
@@ -193,7 +193,7 @@ def _group_headings(axis: Axes, groups: Mapping[str, Sequence[str]], y: float) -
 
 
 def _small_bars(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, DropCount], y: float) -> float:
-    """Draw one vertical bar per kind, and per group the number of kinds that lose or leak events."""
+    """Draw one vertical bar per kind, and write for each group how many kinds lose or leak events."""
     y += SMALL_ROW / 2
     _label(axis, y, label)
     x = BARS
@@ -207,7 +207,7 @@ def _small_bars(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, D
 
 
 def _key_to_kinds(axis: Axes, panel: DropPanel, y: float) -> float:
-    """Put a letter below each column, and write out what the letters stand for."""
+    """Draw a letter below each column, and a legend that explains the letters."""
     letters, x = iter(ascii_lowercase), BARS
     entries = []
     for group, kinds in panel.groups.items():

@@ -1,4 +1,4 @@
-"""How many events of a measurement were dropped, and which of those another user read."""
+"""Count the dropped events of a measurement, and those that another user read."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ __all__ = ["NOTHING", "DropCount", "count_drops", "have_equal_shares", "total"]
 
 @dataclass(frozen=True, slots=True)
 class DropCount:
-    """What became of the expected events. An event with two entitled sockets counts twice, once for each."""
+    """Outcomes of the expected events. An event with two entitled sockets counts twice, once for each."""
 
     expected: int
     delivered: int
-    """Read by their own user."""
+    """Events that their own user read."""
     lost: int
-    """Read by no user."""
+    """Events that no user read."""
     leaked: int
-    """Read by another user."""
+    """Events that another user read."""
     false_success: int
-    """Reported as sent, and not delivered."""
+    """Events that a receipt reports as sent and that were not delivered."""
     dropped_at: Mapping[int, int]
     """Dropped events, by the link that stopped or misrouted them."""
     arriving: frozenset[EventType]
-    """The types of event of which every one was delivered."""
+    """The event types whose events were all delivered."""
 
     @property
     def dropped(self) -> int:
-        """Not delivered: lost, or read by another user only."""
+        """Events that were lost, or that only another user read."""
         return self.expected - self.delivered
 
     @property
     def dropped_and_leaked(self) -> int:
-        """Read by another user and not by their own."""
+        """Events that another user read and their own user did not."""
         return self.dropped - self.lost
 
     @property
     def complete(self) -> bool:
-        """Whether every event was delivered and none was leaked. False if no event was expected: nothing was tried."""
+        """Whether every event was delivered and none was leaked. False if no event was expected."""
         return 0 < self.expected == self.delivered and not self.leaked
 
     @property
@@ -56,11 +56,11 @@ class DropCount:
 
 
 NOTHING: Final = DropCount(0, 0, 0, 0, 0, {}, frozenset())
-"""The count of no measurement at all."""
+"""The sum over no measurements."""
 
 
 def count_drops(measurement: Measurement) -> DropCount:
-    """Count one measurement. A chain that refused to start has nothing expected."""
+    """Count the drops of one measurement. A chain that refused to start has no expected events."""
     history, verdict = measurement.history, measurement.verdict
     owners = {expectation.key: expectation.user_id for expectation in history.expected}
     leaked = {
@@ -82,7 +82,7 @@ def count_drops(measurement: Measurement) -> DropCount:
 
 
 def total(counts: Iterable[DropCount]) -> DropCount:
-    """Add up counts. A type of event arrives only if it arrives in each of them."""
+    """Add counts. An event type is in `arriving` only if it is in `arriving` of every count."""
     counts = tuple(counts)
     at = sorted({link for count in counts for link in count.dropped_at})
     return DropCount(
@@ -97,5 +97,5 @@ def total(counts: Iterable[DropCount]) -> DropCount:
 
 
 def have_equal_shares(counts: Iterable[DropCount]) -> bool:
-    """Return whether one bar represents all these counts, because each has the same shares."""
+    """Return whether all counts have the same shares, so that one bar can represent them."""
     return len({count.shares for count in counts}) <= 1

@@ -1,7 +1,7 @@
-"""Which link raised an error, decided by the object whose method raised it and not by the module of that method.
+"""Find the link that raised an error, from the object whose method raised it, not from the method's module.
 
-A broken link is a subclass that may be defined in any module, so its module is no evidence; its base class is. The
-suite's own subclasses of links, which only record, are distinguished from broken ones by their module.
+A broken link is a subclass that any module may define. Its base class identifies the link; its module does not. The
+suite's own subclasses, which only record calls, are recognized by their module.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from types import CodeType, FrameType
 from typing import Final
 
 from bridgekit.chain.link_1_startup import start_application
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import AgentExecutionCore
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.transport.hub import Hub
@@ -43,19 +43,19 @@ DEFECTS: Final = frozenset(
         "bridgekit_verify.validation.broken_links_9_and_10",
     }
 )
-"""The suite's modules whose classes stand for broken links.
+"""The suite's modules that define broken links.
 
-All other frames of the suite belong to the harness, even if a link is the base class.
+Traceback frames in the suite's other modules belong to the harness, even if the class is derived from a link.
 """
 
 
 def link_of_error(error: BaseException) -> int | None:
-    """Return the innermost link in the traceback of the error; None if there is none."""
+    """Return the innermost link in the traceback of the error; None if the traceback contains no link."""
     return next((link for frame in _innermost_first(error) if (link := _link_at(frame)) is not None), None)
 
 
 def raised_by_harness(error: BaseException) -> bool:
-    """Return whether the harness itself raised the error, and no link."""
+    """Return whether the harness raised the error, and not a link."""
     for frame in _innermost_first(error):
         if _link_at(frame) is not None:
             return False

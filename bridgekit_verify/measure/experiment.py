@@ -1,4 +1,4 @@
-"""Run a workload through a variant over real sockets, and check what arrived."""
+"""Run a workload through a variant over real sockets, and check which events arrived."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Measurement:
     history: History
     verdict: Verdict
     refused: DeterministicStartupError | None = None
-    """Set if the application refused to start: nothing was emitted, and delivery is unknown."""
+    """The error if the application refused to start. Then no event was emitted, and delivery is unknown."""
 
     @property
     def ledger(self) -> list[Row]:
@@ -70,9 +70,9 @@ async def measure(
     """Run the workload through the variant over real sockets on 127.0.0.1, and return its history and verdict.
 
     The same variant, workload and seed give the same counts. LedgerImbalance and errors of the harness propagate;
-    errors that the agents' runs raise are part of the result. `on_event` is called with each event as a socket reads
-    it. Frames that an `observer` reads with its own sockets are not counted. `calls` receives every call between the
-    links, from startup to the hub, for a trace.
+    errors that the agents' runs raise are part of the result. `measure` calls `on_event` with each event that a socket
+    reads. Frames that an `observer` reads with its own sockets are not counted. `calls` receives every call between the
+    links from startup to the hub, for a trace.
     """
     history = History(bound_by_registry=workload.outside_core)
     barriers: dict[str, RunBarrier] = {}
@@ -116,19 +116,19 @@ async def _run_workload(
 async def _connected_clients(
     app: Starlette, url: str, history: History, on_event: OnEvent | None, observer: SocketObserver
 ) -> AsyncIterator[None]:
-    """Open every socket and read it until the block ends and all sent frames have been read."""
+    """Open every socket, and read until the block ends and no sent frame is unread."""
     async with AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(connect(url, user_id=socket.user_id, thread_id=socket.thread_id))
             for socket in history.sockets
         ]
-        # Open the readers after all sockets: on trio each socket has a task group of its own, and groups must nest.
+        # Start the readers after all sockets: on trio each socket has a task group, and task groups must nest.
         readers = await stack.enter_async_context(anyio.create_task_group())
         for socket, client in zip(history.sockets, clients, strict=True):
             readers.start_soon(_read, history, socket, client, on_event, observer)
         async with observer.watch(url, history.sockets):
             yield
-            # The server closes each socket after its last pending frame, so the readers miss none.
+            # The server closes each socket after its last pending frame, so the readers receive every frame.
             await app.state.bridgekit_connections.drain()
 
 
@@ -153,14 +153,14 @@ async def _read(
             history.gaps.setdefault(socket.number, []).append(SignalledGap(event.first, event.last, event.epoch))
             continue
         if isinstance(event, Subscribed):
-            raise MalformedFrame("the server confirmed a subscription a second time: it must do so once")
+            raise MalformedFrame("the server confirmed a subscription twice: it must confirm each subscription once")
         if on_event is not None:
             on_event(socket, event)
         history.arrivals.append(arrival_of(socket, event, read_at=time.time()))
 
 
 def arrival_of(socket: Socket, event: RoutedEvent, *, read_at: float, epoch: str | None = None) -> Arrival:
-    """Return the history's record of an event that a socket read.
+    """Build the history's record of an event that a socket read.
 
     `read_at` is in seconds since 1970; `epoch` identifies the numbering of `seq`.
     """
@@ -188,8 +188,8 @@ async def _run_together(
         barriers[run.request] = barrier
     async with anyio.create_task_group() as runs:
         for index, run in enumerate(group):
-            # The runs overlap but start in a fixed order: a shared agent emits for the run that started last, and the
-            # scheduler must not decide which one that is.
+            # The runs overlap but start in a fixed order: a shared agent emits for the run that started last, so the
+            # scheduler must not decide the order.
             await barrier.arrived(index)
             runs.start_soon(_run, application, workload, history, barrier, run)
     for run in group:
@@ -230,6 +230,6 @@ def _record_receipt(history: History, event: AgentEvent, receipt: Receipt) -> No
 async def measure_each(
     variants: Iterable[Variant], workloads: Iterable[Workload], *, seed: int = 0
 ) -> list[Measurement]:
-    """Measure every workload on every variant, one after the other; all workloads of a variant first."""
+    """Measure every workload on the first variant, then every workload on the next variant, and so on."""
     workloads = tuple(workloads)
     return [await measure(variant, workload, seed=seed) for variant in variants for workload in workloads]

@@ -1,4 +1,4 @@
-"""Kinds of thread ids, called families: six that are documented, seven that are stress, and a reader's own.
+"""Kinds of thread ids, called families: six documented families, seven stress families, and a reader's own.
 
 The families are chosen, not sampled, and each result is deterministic. Report how many events each family delivers and
 how many families are affected, and never the sum over families.
@@ -41,12 +41,12 @@ class OwnedThread:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """The place in a public repository where a family's shape was found."""
+    """The place in a public repository where thread ids of a family were found."""
 
     file: str
     commit: str
     shape: str
-    """What the file contains, in our words."""
+    """A paraphrase of what the file contains."""
     repository: str = "netra-systems/zen"
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class Citation:
 
 
 IdGenerator = Callable[[int, random.Random], str]
-"""Creates the thread id with that number, counted from 0."""
+"""Creates the thread id with a given number, counted from 0."""
 
 _USERS: Final = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
 _NAMES: Final = ("smith", "jones", "support_case", "holiday_plans")
@@ -67,18 +67,18 @@ class Family:
     name: str
     generate: IdGenerator
     source: Citation | None = None
-    """Where ids of this kind occur; None for stress and for a reader's own ids."""
+    """Where ids of this kind occur; None for stress families and for a reader's own ids."""
     own: int | None = None
-    """How many ids a reader's own family has. Other families generate any number."""
+    """How many ids a reader's own family has. Other families generate as many as requested."""
 
     @property
     def group(self) -> Literal["documented", "stress", "your own"]:
-        """Where the ids come from: the audit or the public history ("documented"), this suite, or the reader."""
+        """The origin of the ids: audit or public history ("documented"), this suite ("stress"), or the reader."""
         return "your own" if self.own is not None else "documented" if self.source else "stress"
 
     @property
     def documented(self) -> bool | None:
-        """Whether such ids occur in the audit or the public history; None for a reader's own ids."""
+        """Whether ids of this kind occur in the audit or the public history; None for a reader's own ids."""
         return None if self.own is not None else self.source is not None
 
     def threads(self, count: int, *, seed: int = 0) -> tuple[OwnedThread, ...]:
@@ -169,13 +169,13 @@ FAMILIES: Final[Mapping[str, Family]] = {
         Family("1 kB", lambda number, source: f"thread_{number}".ljust(1_024, "x")),
     )
 }
-"""The families by name: first those that are documented, then stress."""
+"""The families by name: first the documented families, then the stress families."""
 
 
 def families_by_name(chosen: Families) -> dict[str, Family]:
     """Return the chosen families by name, such as `{**FAMILIES, "mine": ["support-42", "support-43"]}`.
 
-    UnknownFamily lists the known names. InvalidParameter and InvalidId name the value and what is allowed.
+    Raises UnknownFamily if a name is unknown, and InvalidParameter or InvalidId if a value is not allowed.
     """
     if isinstance(chosen, str):
         chosen = (chosen,)
@@ -191,7 +191,7 @@ def families_by_name(chosen: Families) -> dict[str, Family]:
 def threads_by_family(
     families: Mapping[str, Family], threads: int, *, seed: int = 0
 ) -> dict[str, tuple[OwnedThread, ...]]:
-    """Return `threads` threads of each family, to be used together: an id of an earlier family is left out."""
+    """Return `threads` threads of each family for use together: each family skips the ids of earlier families."""
     taken: set[ThreadId] = set()
     found = {}
     for name, family in families.items():
@@ -201,12 +201,12 @@ def threads_by_family(
 
 
 def thread_ids(name: str, threads: int, *, seed: int = 0) -> tuple[OwnedThread, ...]:
-    """Return `threads` threads of the named family, each with its own user. UnknownFamily lists the families."""
+    """Return `threads` threads of a family, each with its own user. Raises UnknownFamily for another name."""
     return _known(name).threads(threads, seed=seed)
 
 
 def own_threads(thread_ids: Iterable[str]) -> tuple[OwnedThread, ...]:
-    """Return a reader's own threads, each with its own user: for a `Workload`. InvalidId names what is allowed."""
+    """Return a reader's own threads for a `Workload`, each with its own user. Raises InvalidId for a bad id."""
     return _own_family("thread_ids", "own", thread_ids).threads(0)
 
 

@@ -1,7 +1,7 @@
-"""The record of one run of the chain, written while it happens and before it is judged.
+"""The record of what happened in one measurement, written before the checker judges it.
 
-Every event of a workload carries its own identity in its payload: the request of its run, its type and its step. A
-frame therefore identifies its event by content, whatever happened to the ids around it.
+Every event of a workload carries its own identity in its payload: the request of its run, its type and its step. The
+content of a frame therefore identifies its event, even if a link changed the ids.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class EventKey(NamedTuple):
-    """The identity of one expected event; unique within a workload."""
+    """Request, type and step identify an expected event within a workload."""
 
     request: str
     type: EventType
@@ -47,10 +47,10 @@ class Expectation:
 
 
 class ExpectedEvents(NamedTuple):
-    """How many events must arrive, known without looking at what arrived."""
+    """How many events must arrive, computed independently of the events that arrived."""
 
     at_sockets: int
-    """Events at the sockets entitled to them. An event with two entitled sockets counts twice."""
+    """Expected arrivals at entitled sockets. An event with two entitled sockets counts twice."""
     without_socket: int
     """Events that no socket is entitled to, because their user has none."""
 
@@ -70,7 +70,7 @@ class Arrival:
 
     socket: Socket
     key: EventKey | None
-    """None if the content of the frame does not identify an event."""
+    """The event in the frame; None if the content of the frame identifies no event."""
     run_id: RunId
     seq: int
     emitted_at: float
@@ -81,11 +81,11 @@ class Arrival:
 
 
 class SignalledGap(NamedTuple):
-    """A range of a thread's seqs that the client will not receive, as the server signalled."""
+    """A range of a thread's `seq` values that, according to the server, the client will not receive."""
 
     first: int
     last: int | None
-    """None: the range extends to the end of its epoch, whose last seq is unknown."""
+    """The last seq of the range; None if the range extends to the end of its epoch, whose last seq is unknown."""
     epoch: str | None = None
     """The epoch of the range; None if there was only one."""
 
@@ -98,7 +98,7 @@ class SignalledGap(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """What one run's agent held when it started: evidence for links 5 to 7."""
+    """The bridge and run that an agent and its adapter held when the run started: evidence for links 5 to 7."""
 
     run_id: RunId
     """The run that the agent was started for."""
@@ -122,22 +122,22 @@ class BridgeBinding:
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """The bindings of agent and adapter at the moment of an emission: evidence for links 3 and 5 to 7.
+    """The bindings of agent and adapter when the agent emits an event: evidence for links 3 and 5 to 7.
 
-    None means not bound.
+    A binding is None if the agent or the adapter is not bound.
     """
 
     agent_given: BridgeBinding | None
-    """What the agent was given."""
+    """The binding that the agent was given."""
     adapter_given: BridgeBinding | None
-    """What the agent passed to its adapter."""
+    """The binding that the agent passed to its adapter."""
     adapter_held: BridgeBinding | None
-    """What the adapter holds."""
+    """The binding that the adapter holds."""
 
 
 @dataclass(slots=True)
 class History:
-    """Everything that was observed, in order."""
+    """Everything that one measurement observed, in order."""
 
     sockets: list[Socket] = field(default_factory=list)
     expected: list[Expectation] = field(default_factory=list)
@@ -147,31 +147,31 @@ class History:
     handovers: dict[str, Handover] = field(default_factory=dict)
     """By request."""
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Runs that raised an error: by request, the link and the error."""
+    """The link and the error of each run that raised an error, by request."""
     gaps: dict[int, list[SignalledGap]] = field(default_factory=dict)
     """Gaps that the server signalled, by socket number."""
     wrong_bridge: tuple[int, str] | None = None
-    """The first of links 1 to 5 that holds or passes on another bridge than the application's; None if none does."""
+    """The first of links 1 to 5 that holds or passes on a bridge other than the application's; None if no link does."""
     bound_by_registry: bool = False
     """Whether agents got their bridge from the registry (link 3) and not from the core (link 5)."""
     bridge: int | None = None
-    """The identity of the application's bridge. This and the following fields are empty without instrumentation."""
+    """The identity of the application's bridge. Only instrumentation sets this field and the following ones."""
     bridge_given: dict[int, int] = field(default_factory=dict)
     """The identity of the bridge that each of links 2 to 5 was given."""
     received_by: dict[str, dict[int, ThreadId]] = field(default_factory=dict)
-    """By request: the links from 2 on that received the run, with the thread they received it for."""
+    """By request: each link from 2 on that received the run, with the thread that the link received."""
     emissions: dict[EventKey, Emission] = field(default_factory=dict)
-    """What agents emitted, in order."""
+    """The bindings at each agent's emission, in the order of emission."""
     emitted: set[EventKey] = field(default_factory=set)
-    """The events that adapters were asked to emit."""
+    """The events that agents asked their adapters to emit."""
     thread_on_event: dict[EventKey, ThreadId | None] = field(default_factory=dict)
     """The thread that each event named when the bridge returned its receipt."""
 
     all_types: bool = True
-    """Whether events of every type are included. Otherwise numbers are missing although nothing was lost."""
+    """Whether events of every type are included. If False, missing numbers do not indicate a loss."""
 
     def of(self, types: Collection[EventType]) -> History:
-        """Return the part of the history that concerns some event types, with everything else unchanged."""
+        """Return the history with only the events of some types."""
         return replace(
             self,
             expected=[expectation for expectation in self.expected if expectation.key.type in types],
@@ -182,7 +182,7 @@ class History:
 
 
 def key_of(event_type: EventType, payload: Mapping[str, object]) -> EventKey | None:
-    """Return the event that a payload belongs to, by its content; None if it identifies none."""
+    """Return the event that a payload identifies by its content; None if the payload identifies no event."""
     match payload:
         case {"context": {"request": str(request)}} if event_type is EventType.AGENT_STARTED:
             return EventKey(request, event_type, 0)

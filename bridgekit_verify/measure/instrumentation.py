@@ -1,7 +1,7 @@
 """Record what each link of a variant receives, without changing what the link does.
 
-Each part that the variant chose, sound or broken, is observed where other links call it. The history takes from these
-calls what the ledger needs. A trace keeps the calls themselves, and observes the bridge and the hub as well.
+Each part that the variant chose, sound or broken, is observed where other links call it. The history records from these
+calls what the ledger needs. A trace also keeps the calls, and observes the bridge and the hub.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, start_application
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import AgentExecutionCore
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import AgentEvent, EventType
@@ -39,9 +39,9 @@ HUB: Final = {"publish": 10, "deliver": 10}
 
 
 def instrument(variant: Variant, listen: Listener, *, to_the_hub: bool = False) -> Variant:
-    """Return the variant with links 2 to 5 and the adapter reporting their calls; agents need `instrumented_agent`.
+    """Return the variant; links 2 to 5 and the adapter report their calls. Agents need `instrumented_agent`.
 
-    `to_the_hub` adds startup, the bridge and its hub, for listeners that `recording_calls` returns.
+    `to_the_hub` also observes startup, the bridge and its hub, for listeners that `recording_calls` returns.
     """
     row = replace(
         variant,
@@ -103,14 +103,14 @@ def _held(adapter: WebSocketBridgeAdapter) -> BridgeBinding | None:
 
 
 def recording_calls(calls: list[LinkCall], history: History) -> Listener:
-    """Return a listener that also appends every call, with its event, its request and what the adapter held."""
+    """Return a listener that also stores each call, with its event, its request and the adapter's binding."""
     record = recording(history)
 
     def keep(call: LinkCall) -> None:
         record(call)
         calls.append(call)
         if call.method == "__init__" and isinstance(hub := call.given.get("hub"), Hub):
-            # Other links may make bridges with hubs of their own, so each hub is observed when its bridge is made.
+            # Other links may create bridges with their own hubs, so observe each hub when its bridge is created.
             observe_instance(hub, Hub, HUB, keep)
         call.key = _key(call.given) or (None if call.caller is None else call.caller.key)
         call.request = _request(call)
@@ -141,7 +141,7 @@ def _request(call: LinkCall) -> str | None:
 
 
 def wrong_bridge(application: Application, history: History) -> tuple[int, str] | None:
-    """Return the first link that holds or passed on another bridge than it received; None if there is none."""
+    """Return the first link that holds or passed on a bridge other than the one it received; None if no link does."""
     supervisor, right = application.supervisor, id(application.bridge)
     holders: tuple[tuple[int, str, int | None, int | None], ...] = (
         (1, "startup gave the supervisor another bridge", history.bridge_given.get(2), right),

@@ -1,8 +1,8 @@
-"""Delayed events, measured in events instead of time: how many later events of the run were read first.
+"""Measure the delay of an event in events instead of time: how many later events of its run were read first.
 
-`seq` cannot show this. The hub numbers events in the order in which it receives them. An event that a link delays
-before the hub gets a late number, is read late, and is not reordered in the sense of RFC 4737. Therefore the order of
-reading is compared with the order in which the run's user expects the events.
+`seq` cannot show this. The hub numbers events in the order in which it receives them. If a link before the hub delays
+an event, the event gets a late number and is read late, but it is not reordered as defined by RFC 4737. Therefore this
+module compares the order of reading with the order in which the run's user expects the events.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class DelayedEvent:
     key: EventKey
     socket: Socket
     events: int
-    """How many later events of the run were read before it."""
+    """How many later events of the run the socket read before this event."""
     attribution: Attribution
 
 
 def delayed_events(history: History) -> list[DelayedEvent]:
-    """Return every delayed event at an entitled socket, first copies only, in the order of reading."""
+    """Return the delayed events at entitled sockets in the order of reading; only first copies count."""
     positions = {expectation.key: position for position, expectation in enumerate(history.expected)}
     answered = {key: position for position, key in enumerate(history.acknowledged)}
     return [event for read in _first_copies(history).values() for event in _delayed(read, positions, answered)]
@@ -41,7 +41,7 @@ def attribute_delays(history: History) -> dict[Attribution, int]:
 
 
 def _first_copies(history: History) -> dict[tuple[int, str], list[Arrival]]:
-    """Return the first copies that entitled sockets read, by socket and request."""
+    """Return the first copy of each event that an entitled socket read, by socket and request."""
     owners = {expectation.key: (expectation.thread_id, expectation.user_id) for expectation in history.expected}
     seen: set[tuple[int, EventKey]] = set()
     read: dict[tuple[int, str], list[Arrival]] = defaultdict(list)
@@ -68,7 +68,7 @@ def _delayed(
 
 
 def _attribute(late: Arrival, earlier: Arrival, answered: Mapping[EventKey, int]) -> Attribution:
-    """Return the link that delayed the event: the one after the last link where both events were still in order."""
+    """Return the link that delayed the event: the next link after the last one where both events were in order."""
     if late.key is None or earlier.key is None or late.seq < earlier.seq:
         return Attribution(10, "numbered in order, but read late")
     if answered.get(late.key, len(answered)) < answered.get(earlier.key, -1):

@@ -1,4 +1,4 @@
-"""One row per event and entitled socket: what became of the event, and which link a loss is attributed to."""
+"""Build the ledger: one row per event and entitled socket, with the outcome and the link that lost the event."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Row(NamedTuple):
     expectation: Expectation
     socket: Socket
     copies: int
-    """How often the socket read it; 0 is a loss."""
+    """How often the socket read the event; 0 is a loss."""
     latency_seconds: float | None
-    """From emission to the first read, on one clock; None for a loss."""
+    """Time from emission to the first read, on one clock; None for a loss."""
     signalled: bool
-    """Lost, but the server sent the client a gap that covers it."""
+    """Whether the event is lost and the server sent the client a gap that covers the event."""
     attribution: Attribution | None
-    """Set only for a loss."""
+    """The link that lost the event; None if the event is not lost."""
 
 
 def ledger(history: History) -> list[Row]:
@@ -67,14 +67,14 @@ def _signalled(history: History, key: EventKey, socket: Socket) -> bool:
 
 
 def attribute_loss(history: History, expectation: Expectation) -> Attribution:
-    """Return the first link that a lost event did not pass correctly, by the evidence of the history."""
+    """Return the first link that did not pass a lost event on correctly, from the records in the history."""
     if (known := history.acknowledged.get(expectation.key)) is None:
         return _before_the_bridge(history, expectation.key)
     receipt = known[1]
     if receipt.outcome is not Outcome.SENT:
         stopped = Attribution(receipt.link or 9, receipt.reason)
     elif receipt.seq is None:
-        # The hub numbers every event that it receives, so it did not receive this one.
+        # The hub numbers every event that it receives, so it did not receive an event without a number.
         stopped = Attribution(9, "reported as sent, but never passed to the hub")
     else:
         stopped = Attribution(10, "reported as sent, but no socket read it")
@@ -110,7 +110,7 @@ def _before_the_bridge(history: History, key: EventKey) -> Attribution:
 
 
 def _unreported_emission(history: History, handover: Handover) -> Attribution:
-    """Attribute the loss by what the agent held when its run started, without a record of each emission."""
+    """Attribute the loss from what the agent held when its run started, where no emission is recorded."""
     if not handover.given:
         return Attribution(3 if history.bound_by_registry else 5, "the agent was given no bridge")
     if not handover.passed_on:

@@ -1,4 +1,4 @@
-"""Faults of numbering: events numbered against the order of their emission, and gaps in which nothing was lost."""
+"""Find numbering errors: events whose `seq` contradicts the order of emission, and gaps without a lost event."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ END: Final = 1 << 63
 
 
 def irregular_sockets(positions: Mapping[EventKey, int], arrivals: Iterable[Arrival]) -> set[int]:
-    """Return the sockets whose frames do not rise by one number each, or not in the order of emission.
+    """Return the sockets whose frames are not numbered one by one in the order of emission.
 
-    Usually there are none. No other socket can have a fault of numbering in what it read. `positions` has the place of
-    each event in the order of emission.
+    Frames of all other sockets have no numbering error. `positions` maps each event to its position in the order of
+    emission.
     """
     last: dict[int, tuple[int, int]] = {}
     irregular: set[int] = set()
@@ -37,8 +37,8 @@ def irregular_sockets(positions: Mapping[EventKey, int], arrivals: Iterable[Arri
 def reordered_in_run(positions: Mapping[EventKey, int], arrivals: Iterable[Arrival], irregular: set[int]) -> int:
     """Return how many frames have a higher `seq` than an event that their run emitted later.
 
-    `arrivals` are frames at entitled sockets. Each socket and epoch counts by itself, and only the first copy of an
-    event. The order of reading does not matter.
+    `arrivals` are frames at entitled sockets. Each socket and epoch is counted separately, and only the first copy of
+    an event counts. The order of reading does not matter.
     """
     numbered: dict[tuple[int, str | None, str], list[tuple[int, int]]] = defaultdict(list)
     for arrival in arrivals if irregular else ():
@@ -59,10 +59,11 @@ def _behind(numbered: list[tuple[int, int]]) -> int:
 
 
 def false_gaps(history: History, rows: Iterable[Row], arrivals: Iterable[Arrival], irregular: set[int]) -> int:
-    """Return how many gaps a client was sent, or can see in the numbers, although no event of them is lost.
+    """Return how many gaps a client received, or can infer from `seq`, although no event in the gap is lost.
 
-    `arrivals` are the frames of each socket's own thread. A socket that lost an event whose number is unknown has no
-    false gap, because any gap may be that event. A gap without an end states no number of events, and is never false.
+    `arrivals` are the frames of each socket's own thread. If a socket lost an event whose number is unknown, none of
+    its gaps counts as false, because any gap may be the lost event. A gap without an end is never false, because it
+    states no number of events.
     """
     if not history.all_types:
         return 0
@@ -91,9 +92,9 @@ def false_gaps(history: History, rows: Iterable[Row], arrivals: Iterable[Arrival
 def _unread_numbers(
     history: History, arrivals: Iterable[Arrival], suspects: set[int]
 ) -> dict[int, set[tuple[str | None, int]]]:
-    """Return by socket the epochs and numbers of the events that its thread was sent and that it did not read.
+    """Return, by socket, the epochs and numbers of the events that were sent to its thread and that it did not read.
 
-    They include another thread's events that were sent to this one by mistake: they have a number here, too.
+    Events of another thread that were sent to this thread by mistake are included, because they have a number here.
     """
     read: dict[int, set[EventKey | None]] = defaultdict(set)
     for arrival in arrivals:
@@ -116,7 +117,7 @@ def _unread_numbers(
 
 
 def _skipped(known: set[int], signalled: list[tuple[int, int]]) -> int:
-    """Return how many ranges are missing between the known numbers and not entirely signalled."""
+    """Return how many ranges are missing between the known numbers without being fully signalled."""
     numbers = sorted(known)
     starts = [first for first, _ in signalled]
     count = 0
@@ -128,7 +129,7 @@ def _skipped(known: set[int], signalled: list[tuple[int, int]]) -> int:
 
 
 def _signalled(history: History, socket: int, epoch: str | None) -> list[tuple[int, int]]:
-    """Return the signalled ranges of an epoch, in order and joined where they meet."""
+    """Return the signalled ranges of an epoch in ascending order; adjacent ranges are merged."""
     gaps = [gap for gap in history.gaps.get(socket, ()) if None in (gap.epoch, epoch) or gap.epoch == epoch]
     joined: list[tuple[int, int]] = []
     for first, last in sorted((gap.first, END if gap.last is None else gap.last) for gap in gaps):

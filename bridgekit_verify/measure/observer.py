@@ -17,15 +17,16 @@ class SocketObserver(Protocol):
     def watch(self, url: str, sockets: Sequence[Socket]) -> AbstractAsyncContextManager[None]:
         """Return a context manager that is active while the measurement's sockets are open.
 
-        It is entered after they have subscribed and before the first run; it is left after the server has closed every
-        socket. Where users go offline and reconnect, it is entered once for each time that they are online.
+        The measurement enters it after the sockets have subscribed and before the first run, and leaves it after the
+        server has closed every socket. If users go offline and reconnect, the measurement enters the context once for
+        each online period.
         """
 
     def on_frame(self, socket: Socket, frame: str | bytes) -> None:
-        """A socket of the measurement read a frame; the first confirms the subscription, each later one is an event."""
+        """Called when a socket of the measurement reads a frame: first the confirmation, then one frame per event."""
 
     def on_close(self, socket: Socket, code: int) -> None:
-        """A socket of the measurement was closed with this close code."""
+        """Called when a socket of the measurement is closed with this close code."""
 
 
 class _NoObserver:
@@ -40,4 +41,4 @@ class _NoObserver:
 
 
 NO_OBSERVER: Final[SocketObserver] = _NoObserver()
-"""The observer of a run without a second observer: it does nothing."""
+"""An observer that does nothing, for runs without a second observer."""

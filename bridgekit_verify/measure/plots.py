@@ -1,4 +1,4 @@
-"""The figures: each shows one finding, stated in its title, with k of n; rates from samples have 95 % Wilson intervals.
+"""Draw figures: each title states one finding with k of n; rates from samples have 95 % Wilson intervals.
 
 The colours are those of Okabe and Ito, which remain distinguishable with any colour vision; hatching and labels carry
 the same information without colour.
@@ -53,9 +53,9 @@ STYLE: Final[dict[Any, Any]] = {
 
 @contextmanager
 def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
-    """A context manager: yields a figure of that size in inches, to be drawn within the block in the suite's style.
+    """Context manager: yields a figure of that size in inches, which the block draws in the suite's style.
 
-    A figure of at most 6.5 inches can be read on a screen of 400 pixels. A long title is wrapped.
+    A figure that is at most 6.5 inches wide is readable on a screen of 400 pixels. A long title is wrapped.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -76,9 +76,9 @@ def lines_of(text: str, limit: int) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Return the text with each character that the font lacks as its escape, such as \\u6771.
+    """Return the text; each character that the font lacks is replaced by its escape, such as \\u6771.
 
-    matplotlib would draw a box in its place and print a warning.
+    matplotlib would draw a box for the character and print a warning.
     """
     known = get_font(findfont("DejaVu Sans")).get_charmap()
     return "".join(
@@ -88,7 +88,7 @@ def printable(text: str) -> str:
 
 
 def percents(rates: Sequence[Rate]) -> tuple[list[float], list[list[float]]]:
-    """Return rates in percent, and the distance of their interval ends below and above, in the form of `errorbar`."""
+    """Return rates in percent, and the distances to the ends of their intervals, as `errorbar` expects."""
     values = [100 * rate.fraction for rate in rates]
     below = [value - 100 * rate.interval[0] for value, rate in zip(values, rates, strict=True)]
     above = [100 * rate.interval[1] - value for value, rate in zip(values, rates, strict=True)]
@@ -104,11 +104,11 @@ def draw_rates(axis: Axes, xs: Sequence[float], rates: Sequence[Rate], colour: s
 
 
 def frame_grid(axis: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
-    """Label a grid of cells of size 1, the first row at the top, without lines."""
+    """Label the rows and columns of a grid with cells of size 1, without lines; the first row is at the top."""
     axis.set_xlim(0, len(columns))
     axis.set_ylim(len(rows), 0)
     axis.set_xticks([column + 0.5 for column in range(len(columns))], columns)
-    # Names are shown as they are: a reader's own may contain `$`, which matplotlib would take for a formula.
+    # Names are not parsed: a reader's own name may contain `$`, which matplotlib would interpret as a formula.
     axis.set_yticks([row + 0.5 for row in range(len(rows))], rows, parse_math=False)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)

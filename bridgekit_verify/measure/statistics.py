@@ -1,7 +1,7 @@
-"""Intervals, and closed forms to compare measured rates with. Pure functions.
+"""Compute intervals, and closed forms to compare with measured rates. All functions are pure.
 
-An interval belongs to a rate that was sampled. For cases that were chosen, and whose result is deterministic, show
-`Rate.counts` for each case.
+An interval belongs to a rate that was sampled. For chosen cases with a deterministic result, show `Rate.counts` for
+each case.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ CONFIDENCE: Final = 0.95
 
 
 def wilson(k: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return Wilson's score interval for k of n, as fractions of 1; (0.0, 1.0), unknown, for n = 0.
+    """Return Wilson's score interval for k of n, as fractions of 1. For n = 0, return (0.0, 1.0), which means unknown.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the American
-    Statistical Association 22 (1927), 209-212. ValueError unless 0 <= k <= n.
+    Statistical Association 22 (1927), 209-212. Raises ValueError unless 0 <= k <= n.
     """
     if not 0 <= k <= n:
         raise ValueError(f"k of n must have 0 <= k <= n, not {k} of {n}")
@@ -30,12 +30,12 @@ def wilson(k: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, fl
     p = k / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # At the ends the formula gives 0 and 1, apart from rounding errors.
+    # For k = 0 and k = n the bound is exactly 0 or 1; the formula adds a rounding error.
     return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
 
 
 class Rate(NamedTuple):
-    """k of n, with its interval. For n = 0 the rate is unknown: neither 0 % nor 100 %."""
+    """A rate, k of n, with its interval. For n = 0 the rate is unknown: neither 0 % nor 100 %."""
 
     k: int
     n: int
@@ -55,7 +55,7 @@ class Rate(NamedTuple):
 
     @classmethod
     def of(cls, counts: tuple[int, int] | None) -> Rate:
-        """Build a rate from stored counts. None, which means not counted, becomes 0 of 0: unknown."""
+        """Build a rate from stored counts. None means not counted, and becomes 0 of 0, an unknown rate."""
         return cls(*counts) if counts is not None else cls(0, 0)
 
     @property
@@ -78,11 +78,11 @@ class Rate(NamedTuple):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Sample:
-    """How many observations a verdict rests on, and of what: `Sample(2, "agents")`. The smallest one sorts first."""
+    """The number and kind of observations behind a verdict, such as `Sample(2, "agents")`. The smallest sorts first."""
 
     count: int
     unit: str
-    """What was counted, such as "events" or "calls per chain": the first word is a plural that ends in "s"."""
+    """What was counted, such as "events" or "calls per chain". The first word must be a plural that ends in "s"."""
 
     def __str__(self) -> str:
         unit, space, rest = self.unit.partition(" ")
@@ -90,9 +90,9 @@ class Sample:
 
 
 def percent(share: float) -> str:
-    """Return a share in percent, without the sign. Only exactly 0 and 1 become "0" and "100".
+    """Return a share in percent, without the % sign. Only exactly 0 and 1 become "0" and "100".
 
-    The number of digits grows near either end: 99.96 % must not be rounded to 100 %, because events are missing.
+    Shares near 0 and 1 get more digits: 99.96 % must not be rounded to 100 %, because events are missing.
     """
     value = 100 * share
     distance = min(value, 100 - value)
@@ -107,12 +107,12 @@ def percent(share: float) -> str:
 def collision_probability(runs: int, digits: int) -> float:
     """Return the probability that two of `runs` random ids of `digits` hexadecimal digits are equal.
 
-    Uses the usual approximation of the birthday bound, 1 - exp(-n (n - 1) / 2d), which is accurate while n is far below
-    d = 16**digits.
+    Uses the approximation 1 - exp(-n (n - 1) / 2d) of the birthday bound. It is accurate while n is far below d =
+    16**digits.
     """
     return -math.expm1(-runs * (runs - 1) / (2 * 16**digits))
 
 
 def runs_until_collision(digits: int, probability: float = 0.5) -> int:
-    """Return the number of ids at which two are equal with that probability, by the same approximation."""
+    """Return how many random ids make two equal ones likely with that probability, by the birthday bound."""
     return math.ceil(0.5 + math.sqrt(0.25 - 2 * 16**digits * math.log1p(-probability)))

@@ -14,13 +14,13 @@ from bridgekit_verify.measure.statistics import Rate
 __all__ = ["count_table", "family_table", "loss_table", "rate_table", "transcript"]
 
 EXAMPLE_CHARACTERS: Final = 48
-"""Characters of an example id that are shown."""
+"""How many characters of an example id are shown."""
 
 
 def count_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
-    """Return one row per measurement: what was expected, and what became of it, as counts.
+    """Return one row per measurement, with counts of expected events and of their outcomes.
 
-    For grids that are chosen and not sampled, where an interval would mean nothing. Columns: variant, runs at once,
+    For cases that are chosen and not sampled, and therefore have no interval. Columns: variant, runs at once,
     events expected, delivered, dropped, misrouted, with no entitled socket, false success. `labels` are further
     columns, placed first, with one value per measurement.
     """
@@ -66,7 +66,7 @@ def _delivery(rate: Rate) -> dict[str, object]:
 
 
 def family_table(families: Families = FAMILIES) -> pd.DataFrame:
-    """Return one row per family of thread ids: an example, whether such ids are documented, and where."""
+    """Return one row per family of thread ids: an example, whether ids of this kind are documented, and where."""
     return pd.DataFrame(
         {
             "thread ids": name,
@@ -83,7 +83,7 @@ def _shortened(thread_id: str) -> str:
 
 
 def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """Return one row per variant, link and reason that dropped or misrouted events, with both counts."""
+    """Return one row per variant, link and reason, with the counts of dropped and of misrouted events."""
     rows = [
         {
             "variant": measurement.variant.name,
@@ -99,7 +99,7 @@ def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
 
 def transcript(measurement: Measurement, *, frames: int = 10, misrouted: bool = False) -> pd.DataFrame:
-    """Return the first frames that sockets read, in order: the socket's user and the event's user.
+    """Return the first frames that sockets read, in order, with the socket's user and the event's user.
 
     `misrouted` keeps only misrouted frames.
     """

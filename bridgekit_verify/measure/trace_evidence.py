@@ -1,6 +1,6 @@
-"""The observed calls that concern one event, and what the links did wrong with it.
+"""Select the observed calls that concern one event, and find the links' errors in these calls.
 
-Objects are numbered in the order in which they were first seen, so that two bridges have two names.
+Objects are numbered in the order of their first appearance, so that two bridges have two names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["EventCalls", "Names", "Problem", "cause", "error_text", "problems", 
 
 ID_CHARACTERS: Final = 20
 RUN_ID_CHARACTERS: Final = 40
-"""A longer id is shortened in the middle; a run id, where it is shown, must show the thread that it may contain."""
+"""Longer run ids are shortened in the middle. The limit leaves room for the thread id that a run id may contain."""
 
 
 class Names:
@@ -34,7 +34,7 @@ class Names:
         self._numbers: dict[str, dict[int, int]] = {}
 
     def number(self, kind: str, identity: int | None) -> str:
-        """Return the kind of an object and its number among those of the kind; "no bridge" for None."""
+        """Return the kind of an object and its number, such as "bridge 2"; "no bridge" for None."""
         if identity is None:
             return f"no {kind}"
         numbers = self._numbers.setdefault(kind, {})
@@ -45,12 +45,12 @@ class Names:
         return self._runs.get(run_id, short(run_id))
 
     def run_with_id(self, run_id: RunId) -> str:
-        """Return the number of the run and its id."""
+        """Return the text "run", its number and its id."""
         text = short(run_id, RUN_ID_CHARACTERS)
         return f"{self._runs[run_id]} ({text})" if run_id in self._runs else text
 
     def binding(self, binding: BridgeBinding) -> str:
-        """Return bridge, run and thread."""
+        """Return the names of bridge, run and thread as one text."""
         parts = [self.number("bridge", binding.bridge), self.run(binding.run_id)]
         return ", ".join(parts if binding.thread_id is None else [*parts, short(binding.thread_id)])
 
@@ -66,13 +66,13 @@ def error_text(error: BaseException) -> str:
 
 
 def identity(thing: object) -> int | None:
-    """Return the identity of an object; None for None."""
+    """Return the identity (`id`) of an object, or None for None."""
     return None if thing is None else id(thing)
 
 
 @dataclass(frozen=True)
 class EventCalls:
-    """The calls that concern one event, and the bridge, run and thread that they should name."""
+    """The calls that concern one event, and the bridge, run and thread that these calls should name."""
 
     key: EventKey
     calls: list[LinkCall]
@@ -90,11 +90,11 @@ class EventCalls:
     """The self-checks of the startup."""
 
     def of(self, link: int, *methods: str) -> list[LinkCall]:
-        """Return the calls of a link by method, or by any method."""
+        """Return the calls of a link, of the given methods or of all methods."""
         return [call for call in self.calls if call.link == link and (not methods or call.method in methods)]
 
     def of_run(self, link: int, *methods: str) -> list[LinkCall]:
-        """Return the calls of a link for the event's run, without those for its other events."""
+        """Return the calls of a link for the event's run, without the calls for other events of the run."""
         return [
             call
             for call in self.of(link, *methods)
@@ -113,17 +113,17 @@ class EventCalls:
 
     @property
     def by_core(self) -> bool:
-        """Whether the core emits the event itself, so that agent and adapter have no part in it."""
+        """Whether the core emits the event itself, without agent and adapter."""
         return self.key.type in EMITTED_BY_CORE
 
     @cached_property
     def emission(self) -> LinkCall | None:
-        """The agent's call."""
+        """The call of the agent that emitted the event."""
         return self.with_event(6, "emit")
 
     @cached_property
     def adapter_call(self) -> LinkCall | None:
-        """The call of the agent's adapter."""
+        """The call of the agent's adapter with the event."""
         return self.with_event(8, "emit")
 
     @cached_property
@@ -150,18 +150,18 @@ class EventCalls:
 
     @property
     def agent(self) -> Any:
-        """The agent that executed the run; None if none did."""
+        """The agent that executed the run; None if no agent did."""
         executed = self.first_of_run(6, "execute")
         return None if executed is None else executed.part
 
     @cached_property
     def bindings(self) -> list[LinkCall]:
-        """The calls that gave the agent a bridge and a run before it emitted the event, for whichever run."""
+        """The calls that gave the agent a bridge and any run, before the agent emitted the event."""
         return self._bindings(6, self.agent)
 
     @cached_property
     def adapter_bindings(self) -> list[LinkCall]:
-        """The same for the agent's adapter."""
+        """The calls that gave the agent's adapter a bridge and any run, before the agent emitted the event."""
         return self._bindings(7, None if self.agent is None else self.agent._websocket_adapter)
 
     def _bindings(self, link: int, part: object) -> list[LinkCall]:
@@ -181,13 +181,13 @@ class EventCalls:
 
     @property
     def own_arrivals(self) -> list[Arrival]:
-        """The frames that were read by sockets that are entitled to the event."""
+        """The frames of the event that entitled sockets read."""
         own = self.thread_id, self.user_id
         return [arrival for arrival in self.arrivals if (arrival.socket.thread_id, arrival.socket.user_id) == own]
 
     @property
     def last_link(self) -> int:
-        """The last link that received the event; if none did, the last one that received its run."""
+        """The last link that received the event; if no link received the event, the last link that received its run."""
         for link in (10, 9, 8, 6):
             if self.with_event(link) is not None:
                 return link
@@ -197,13 +197,13 @@ class EventCalls:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that a link did wrong with an event."""
+    """An error that a link made with an event."""
 
     link: int
     text: str
     """What the link did, as a predicate: "gave the engine bridge 2 instead of bridge 1"."""
     misroutes: bool = False
-    """It named another run or thread, so that it matters only for an event that reaches the bridge."""
+    """Whether the link named another run or thread, which matters only for an event that reaches the bridge."""
 
     @property
     def attribution(self) -> Attribution:
@@ -211,10 +211,10 @@ class Problem:
 
 
 def cause(event: EventCalls) -> Problem | None:
-    """Return the first problem that explains why the event's user did not get it.
+    """Return the first problem that explains why the event did not reach its user.
 
-    None if the user got it, or if no link is known to have done anything wrong. A wrong run or thread explains nothing
-    about an event that did not reach the bridge, and a missing call before the bridge nothing about one that did.
+    None if the event reached its user, or if no link has a known problem. A wrong run or thread cannot explain the loss
+    of an event that did not reach the bridge. A missing call before the bridge cannot explain the loss of one that did.
     """
     if event.own_arrivals:
         return None
@@ -224,7 +224,7 @@ def cause(event: EventCalls) -> Problem | None:
 
 
 def problems(event: EventCalls) -> list[Problem]:
-    """Return everything that links did wrong with this event, in the order of the chain."""
+    """Return the errors of all links with this event, in the order of the chain."""
     emitted = _of_the_core(event) if event.by_core else _of_the_agent(event)
     found = [*_of_startup(event), *_of_the_run(event), *emitted, *_of_the_bridge(event)]
     return sorted(found, key=lambda each: each.link)
@@ -326,7 +326,7 @@ def _of_the_bridge(event: EventCalls) -> Iterator[Problem]:
 
 
 def binding_of(call: LinkCall) -> BridgeBinding:
-    """Return what a call of `set_websocket_bridge` gave."""
+    """Return the bridge, run and thread in the arguments of a call of `set_websocket_bridge`."""
     return BridgeBinding(id(call.given["bridge"]), call.given["run_id"], call.given.get("thread_id"))
 
 
@@ -342,7 +342,7 @@ def _binding(event: EventCalls, link: int, verb: str, found: BridgeBinding, righ
 
 
 def _address(event: EventCalls, link: int, verb: str, found: Any) -> Iterator[Problem]:
-    """Compare the run and the thread of a run context or an event with the right ones."""
+    """Yield a problem if a run context or an event does not name the event's own run and thread."""
     if found.run_id != event.run_id:
         wrong, expected = (event.names.run(run_id) for run_id in (found.run_id, event.run_id))
         yield Problem(link, f"{verb} {wrong} instead of {expected}", misroutes=True)

@@ -1,7 +1,7 @@
-"""Draws traces side by side: one row per link, one column per chain, and where the event ended.
+"""Draw traces side by side: one row per link, one column per chain, and a mark where the event ended.
 
-A border, a mark and a word carry what the colours show. The text is large relative to the width, so that the figure
-can be read on a narrow screen.
+Borders, marks and words carry the information of the colours. The text is large relative to the width, so that the
+figure can be read on a narrow screen.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LABEL_FONT: Final = 8.0
 TITLE_FONT: Final = 11.5
 
 HINTING: Final = 0.97
-"""Drawn text may be wider than measured by this factor, because glyphs are aligned to pixels."""
+"""Text may use this share of the width: drawn glyphs are aligned to pixels, so text is wider than measured."""
 ENDED_BORDER_POINTS: Final = 2.4
 
 GREY: Final = "#666666"
@@ -61,7 +61,7 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """How a step is drawn."""
+    """The colours, border and mark of a drawn step."""
 
     face: str
     edge: str
@@ -79,7 +79,7 @@ _BOXES: Final = {
 
 
 def trace_alt_text(traces: Sequence[Trace], request: str | Sequence[str], event: str, step: int = 1) -> str:
-    """Return the figure as text: the sentence of each trace."""
+    """Return the text equivalent of the figure: one sentence for each trace."""
     return " ".join(
         trace.sentence(each, event, step) for trace, each in zip(traces, _requests(traces, request), strict=True)
     )
@@ -90,7 +90,8 @@ def trace_figure(
 ) -> Figure:
     """Draw the path of one event through each traced chain, side by side.
 
-    `request` is a run's request, or one for each trace. The default title states where the event ended in each chain.
+    `request` is the request of a run: one for all traces, or a sequence with one for each trace. The default title
+    states where the event ended in each chain.
     """
     requests = _requests(traces, request)
     columns = [
@@ -98,7 +99,7 @@ def trace_figure(
         for trace, each in zip(traces, requests, strict=True)
     ]
     title = title or f"{event} " + " and ".join(f"{column.outcome} ({column.trace.name})" for column in columns)
-    # Without mathematical text, because a thread id may contain dollar signs.
+    # Do not parse mathematical text, because a thread id may contain dollar signs.
     with mpl.rc_context({**STYLE, "text.parse_math": False}):
         return _drawn(columns, printable(title))
 
@@ -180,7 +181,7 @@ def _without_repetition(step: LinkStep) -> str:
 
 
 def _wrap(text: str, room: float, size: float = FONT, *, bold: bool = False) -> list[str]:
-    """Return lines that fit into `room` points. A long name breaks after its punctuation, and if need be anywhere."""
+    """Return lines that fit into `room` points. Long names are broken after punctuation, or anywhere if necessary."""
     room *= HINTING
     font = _font(size, bold=bold)
     lines = [""]

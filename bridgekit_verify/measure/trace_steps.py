@@ -1,6 +1,6 @@
 """The steps of a trace: what each link did with one event, from the observed calls.
 
-Nothing is inferred: a step shows what a call was given, which calls it made, and how it ended.
+A step shows only observations: the arguments of a call, the calls that it made, and its result or error.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from bridgekit.chain import LINKS
 from bridgekit.events import Receipt
 from bridgekit.ids import RunId
+from bridgekit_verify.links import LINKS
 from bridgekit_verify.measure.calls import LinkCall
 from bridgekit_verify.measure.trace_evidence import (
     EventCalls,
@@ -49,10 +49,10 @@ class LinkStep:
     """Exceptions that the link caught and did not raise again."""
     logged: str = ""
     returned: str = ""
-    """The Receipt, or the exception that the link raised."""
+    """The receipt that the link returned, or the exception that it raised."""
     state: str = REACHED
     problem: str = ""
-    """What the link did wrong with this event; empty if nothing is known."""
+    """The link's error with this event; empty if no error is known."""
 
     @property
     def name(self) -> str:
@@ -85,7 +85,7 @@ def _step(event: EventCalls, link: int, problem: str) -> LinkStep:
 
 
 def _calls_of(event: EventCalls, link: int) -> list[LinkCall]:
-    """Return the calls that a step shows. A link that acts for each run is reached when it was called for this one."""
+    """Return the calls that a step shows. Links that act once per run show their calls for the event's run."""
     if link == 1:
         return event.of(1)
     if link >= 8:
@@ -119,7 +119,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-# What each link received and passed on, as two texts.
+# Each function below returns two texts: what its link received, and what it passed on.
 
 
 def _bridge_given(event: EventCalls, link: int) -> str:
@@ -137,7 +137,7 @@ def _run_given(event: EventCalls, link: int) -> str:
 
 
 def _handover(event: EventCalls, link: int) -> str:
-    """Return what the engine (4) or the core (5) was given: the bridge at startup, the run when it was executed."""
+    """Return what the engine (4) or the core (5) received: the bridge at startup, and the run at its execution."""
     run = _run_given(event, link)
     return run if run == NOTHING else f"{_bridge_given(event, link)}, {run}"
 
@@ -201,7 +201,7 @@ def _agent(event: EventCalls) -> tuple[str, str]:
 
 
 def _own_binding(event: EventCalls, bindings: list[LinkCall]) -> str:
-    """Return the binding for the event's own run; if there is none, the latest one."""
+    """Return the binding for the event's own run, or the latest binding if there is none for this run."""
     own = [call for call in bindings if call.request == event.key.request] or bindings
     return event.names.binding(binding_of(own[-1])) if own else NOTHING
 
@@ -219,7 +219,7 @@ def _emission(event: EventCalls) -> tuple[str, str]:
 
 
 def _notified(event: EventCalls, name: Callable[[RunId], str] | None = None) -> str:
-    """Return the event as the bridge received it; `name` is how its run is named."""
+    """Return the event as the bridge received it; `name` formats its run id."""
     if event.notified is None:
         return NOTHING
     run, thread = (name or event.names.run)(event.notified.run_id), event.notified.thread_id

@@ -1,7 +1,7 @@
 """Follow one event through the chain: what each link received, passed on, caught, logged and returned.
 
-A trace is made from a real run over a real socket. It shows only what was observed from outside. An exception that a
-link caught is seen where the link logs it, or where it crosses from one link to another.
+A trace records a real run over a real socket, observed from outside. A caught exception is recorded if the link logs it
+or if it passes from one link to another.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Trace:
 
     measurement: Measurement
     calls: list[LinkCall]
-    """The calls between links, in the order in which they began. Each holds the objects that took part."""
+    """The calls between links, in the order in which they began. Each call holds the objects that took part in it."""
 
     @property
     def name(self) -> str:
@@ -50,7 +50,7 @@ class Trace:
         return {run.request: run.owned for run in self._workload_runs}
 
     def events(self, request: str) -> list[EventKey]:
-        """Return the events of a run: those that its user should get, then others that were observed."""
+        """Return the events of a run: first the events that its user should get, then other observed events."""
         self._owner(request)
         workload = self.measurement.workload
         expected = [each.key for run in self._workload_runs for each in workload.expectations(run)]
@@ -68,25 +68,26 @@ class Trace:
     def ended_at(self, request: str, event: str, step: int = 1) -> int | None:
         """Return the last link that received the event; None if its own user's socket read it.
 
-        10 for an event that only other sockets read. Before its emission, the last link that received its run.
+        Return 10 if only sockets of other users read the event. If the event was not emitted, return the last link that
+        received its run.
         """
         found = self._event(request, event, step)
         return None if found.own_arrivals else found.last_link
 
     def cause(self, request: str, event: str, step: int = 1) -> Attribution | None:
-        """Return the first link that did something wrong that explains why its user did not get the event.
+        """Return the first link whose error explains why the event did not reach its user.
 
-        It may precede the link where the event ended. None if the user got the event.
+        The link may precede the link where the event ended. Return None if the event reached its user.
         """
         found = cause(self._event(request, event, step))
         return None if found is None else found.attribution
 
     def read_by(self, request: str, event: str, step: int = 1) -> list[UserId]:
-        """Return the users whose sockets read the event, each once."""
+        """Return the users whose sockets read the event, without repetition."""
         return _readers(self._event(request, event, step))
 
     def disagreement(self, request: str, event: str, step: int = 1) -> str:
-        """Return why the trace and the ledger of the run differ about this event; empty if they agree."""
+        """Return how the trace and the ledger of the run differ about this event; empty if they agree."""
         found = self._event(request, event, step)
         row = next((row for row in self.measurement.ledger if row.expectation.key == found.key), None)
         if row is None:
@@ -111,7 +112,7 @@ class Trace:
         return f"{self.name}: {found.key.type} of {request} {_ending(found)}"
 
     def table(self, request: str, event: str, step: int = 1) -> pd.DataFrame:
-        """Return the path with one row per link: what it received, passed on, caught, logged and returned."""
+        """Return the path as a table: what each link received, passed on, caught, logged and returned."""
         return pd.DataFrame([_row(each) for each in self.path(request, event, step)])
 
     def _owner(self, request: str) -> OwnedThread:
@@ -220,10 +221,10 @@ def _spans(numbers: Sequence[int]) -> str:
 async def trace_run(
     chain: Variant | str, threads: str | Iterable[str] = "thread_123", *, steps: int = 1, seed: int = 0
 ) -> Trace:
-    """Trace one run in each of the threads, all at once, over real sockets. Their requests are "question 1" and so on.
+    """Trace one run in each thread, all at once, over real sockets. The requests are "question 1" and so on.
 
-    `chain` is a variant or its name; each thread belongs to a user of its own. UnknownName lists the known variants.
-    InvalidId and InvalidParameter say which thread ids are allowed.
+    `chain` is a variant or its name; each thread belongs to a different user. Raises UnknownName if no variant has this
+    name, and InvalidId or InvalidParameter if a thread id is not allowed.
     """
     owned = own_threads([threads] if isinstance(threads, str) else threads)
     workload = Workload(threads=owned, at_once=len(owned), steps=steps)
@@ -245,6 +246,6 @@ async def trace_workload(
 
 
 def _packages(chosen: Variant) -> set[str]:
-    """Return the top-level packages of the variant's parts, in which they create their loggers."""
+    """Return the top-level packages of the variant's parts, whose loggers the parts use."""
     parts = [part for field in fields(chosen) if callable(part := getattr(chosen, field.name))]
     return {"bridgekit", *(part.__module__.partition(".")[0] for part in parts)}

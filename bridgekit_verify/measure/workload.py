@@ -1,4 +1,4 @@
-"""The load of a measurement: users, threads, runs, and agents whose every event is identifiable."""
+"""The load of a measurement: users, threads, runs, and agents whose events are all identifiable."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.events import EventType
 from bridgekit.ids import HexSource
 from bridgekit_verify.errors import InvalidParameter
@@ -42,14 +42,14 @@ AGENT: Final = "researcher"
 
 
 def seeded(seed: int) -> HexSource:
-    """Return a source of hexadecimal digits that depends on the seed alone."""
+    """Return a source of hexadecimal digits that depends only on the seed."""
     source = random.Random(seed)
     return lambda digits: f"{source.getrandbits(4 * digits):0{digits}x}"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run that is going to be requested."""
+    """One run that the workload requests."""
 
     request: str
     owned: OwnedThread
@@ -75,7 +75,7 @@ ALWAYS_ONLINE: Final = OfflinePattern(0, of=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The size of a load. InvalidParameter names a value that is not allowed.
+    """The size of a load. Raises InvalidParameter if a value is not allowed.
 
     A run of `steps` steps has 2 + 3 * `steps` events; a run of one step has the five critical events.
     """
@@ -84,15 +84,15 @@ class Workload:
     runs_per_thread: int = 1
     steps: int = 1
     at_once: int = 1
-    """How many runs are active together. They advance step by step, so that shared state takes effect."""
+    """How many runs are active together. The runs advance step by step, so that shared state has an effect."""
     subscribers: int = 1
     """Sockets per thread."""
     users_without_socket: int = 0
-    """How many threads, from the first, have a user without a socket: they have runs all the same."""
+    """The number of threads, from the first, whose users have no socket. These threads have runs as well."""
     outside_core: bool = False
-    """Let the registry bind the agents, without engine and core: two events fewer per run."""
+    """Whether the registry binds the agents, without engine and core: each run then has two events fewer."""
     offline: OfflinePattern = ALWAYS_ONLINE
-    """When the users who have a socket disconnect; afterwards they connect again."""
+    """When the users who have a socket disconnect and reconnect."""
 
     def __post_init__(self) -> None:
         for name, start in (
@@ -108,14 +108,14 @@ class Workload:
 
     @property
     def events_per_run(self) -> int:
-        """How many events a run has: three for each step, and two of the core around them."""
+        """How many events a run has: three for each step, and the core's first and last event."""
         return 3 * self.steps + (0 if self.outside_core else 2)
 
     @property
     def expected_events(self) -> ExpectedEvents:
         """How many events must arrive, computed from the parameters alone.
 
-        An independent number for the checker: it depends neither on the recorded events nor on the ledger. Closed
+        The number is independent of the recorded events and of the ledger, so the checker can compare them. Closed
         sockets of offline users still count, because their events must arrive after the users have returned.
         """
         without_socket = min(self.users_without_socket, len(self.threads)) if self.subscribers else len(self.threads)
@@ -126,7 +126,7 @@ class Workload:
         )
 
     def groups(self) -> Iterator[tuple[Run, ...]]:
-        """Yield the runs in the order of their requests, in groups of the runs that are active together."""
+        """Yield groups of runs that are active together, in the order of their requests."""
         runs = [
             Run(f"question {number * len(self.threads) + index + 1}", owned)
             for number in range(self.runs_per_thread)
@@ -136,16 +136,17 @@ class Workload:
             yield tuple(runs[first : first + self.at_once])
 
     def online_periods(self) -> Iterator[tuple[bool, list[tuple[Run, ...]]]]:
-        """Yield the groups of runs between two changes of presence: whether the users are online, and the groups."""
+        """Yield each period in which users stay online or offline: whether they are online, and its groups of runs."""
         for offline, indexed in groupby(enumerate(self.groups()), key=lambda each: self.offline.is_offline(each[0])):
             yield not offline, [group for _, group in indexed]
 
     def misroutes_of_shared_agent(self) -> int:
-        """Return how many agents' events reach another user if the runs of a group share one agent object.
+        """Return how many events of agents reach another user if the runs of a group share one agent object.
 
-        The agent emits for the run that bound it last, so of each group only the events of that run's owner arrive. If
-        n runs of n users run c at a time, they form ⌈n / c⌉ groups, and the share is (n - ⌈n / c⌉) / n. That is
-        (c - 1) / c only where c divides n. `users_without_socket` must be 0: a user without a socket reads nothing.
+        The agent emits for the run that bound it last, so in each group only the events of that run reach their owner.
+        n runs of n users, c at a time, form ⌈n / c⌉ groups. The share is (n - ⌈n / c⌉) / n. This equals
+        (c - 1) / c only if c divides n. `users_without_socket` must be 0, because a user without a socket reads no
+        events.
         """
         per_run = 3 * self.steps
         return sum(per_run for group in self.groups() for run in group if run.owned.user_id != group[-1].owned.user_id)
@@ -167,7 +168,7 @@ class Workload:
 
 
 class RunBarrier:
-    """Makes a group of runs take each step together, so that a measurement does not depend on the scheduler.
+    """Synchronizes the steps of a group of runs, so that a measurement does not depend on the scheduler.
 
     Unlike `asyncio.Barrier`, it runs on both async backends, and a party may leave early.
     """
@@ -199,7 +200,7 @@ class RunBarrier:
             raise
 
     def leave(self) -> None:
-        """Withdraw one party: the others no longer wait for it."""
+        """Withdraw one party, so that the other parties no longer wait for it."""
         self._parties -= 1
         self._record_arrival()
         self._open_if_complete()
@@ -217,7 +218,7 @@ class RunBarrier:
 
 
 def tools() -> PythonTools:
-    """Return the one tool that the workload's agents use."""
+    """Return a dispatcher with the only tool that the workload's agents use."""
 
     async def look_up(request: str, step: int) -> dict[str, object]:
         await checkpoint()
@@ -229,7 +230,7 @@ def tools() -> PythonTools:
 def scripted_agent(
     base: type[BaseAgent], steps: int, history: History, barriers: dict[str, RunBarrier]
 ) -> type[BaseAgent]:
-    """Return an agent class that thinks and calls a tool, `steps` times, and records its handover in `history`.
+    """Return an agent class that thinks and calls a tool `steps` times, and records its handover in `history`.
 
     `barriers` maps each active request to the barrier of its group.
     """
@@ -254,6 +255,6 @@ def scripted_agent(
                 await barrier.step()
                 await self.use_tool("look_up", request=request, step=step)
             await barrier.step()
-            return {"request": request, "answer": f"{steps} sources agree"}
+            return {"request": request, "answer": f"sources found: {steps}"}
 
     return ScriptedAgent

@@ -1,4 +1,4 @@
-"""Tests what the audit says about each link word for word, apart from whether the link works.
+"""Test the audit's description of each link, independently of whether the link works.
 
 The audit describes what a link's code does, and concludes that the link works. A description can be true while the
 link fails: a bridge that is created and stored may still reach no user. The probes test the conclusion, and this
@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, carried_or_mapped, create_app
 from bridgekit.chain.link_3_registry import AgentRegistry
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import unwrap_single_error
@@ -38,15 +38,15 @@ __all__ = ["Wording", "check_wording"]
 
 WORDING_TIMEOUT_SECONDS: Final = 20.0
 AUDITED_THREAD: Final = ThreadId("thread_123")
-"""The audit's own example."""
+"""The thread id of the audit's own example."""
 
 
 @dataclass(frozen=True)
 class Wording:
-    """What the audit says about a link's code, and whether the code does that."""
+    """The audit's description of a link's code, and whether the code matches it."""
 
     statement: str
-    """The audit's description of the link, paraphrased as one clause."""
+    """A one-clause paraphrase of the audit's description."""
     holds: bool
 
 
@@ -57,12 +57,12 @@ RUN: Final = RunContext(
     agent_name=AGENT,
     request="wording",
 )
-"""A run that the supervisor did not open."""
+"""A run id that the supervisor did not create."""
 
 
 @dataclass(frozen=True)
 class WordingFixture:
-    """A started application of the variant, and a sound bridge to test its links with."""
+    """A started application of the variant, and a sound bridge for the tests of its links."""
 
     variant: Variant
     app: Starlette
@@ -74,7 +74,7 @@ class WordingFixture:
 
     @cached_property
     def sound_bridge(self) -> AgentWebSocketBridge:
-        """The bridge for links 3 to 8. A broken bridge of the variant would make these links appear broken."""
+        """The sound bridge for links 3 to 8: a broken bridge of the variant would make these links appear broken."""
         mapping = RunThreadMappingService()
         return AgentWebSocketBridge(Hub(), carried_or_mapped(mapping), mapping)
 
@@ -85,7 +85,7 @@ class WordingFixture:
 
 
 class BoundAdapter(WebSocketBridgeAdapter):
-    """An adapter that records the arguments that it was bound with."""
+    """An adapter that records the arguments of its binding."""
 
     given: tuple[object, ...] = ()
 
@@ -98,7 +98,7 @@ class BoundAdapter(WebSocketBridgeAdapter):
 
 @contextmanager
 def record_notifications(bridge: AgentWebSocketBridge) -> Iterator[list[AgentEvent]]:
-    """Record every event that reaches the bridge within the block."""
+    """Context manager: records every event that reaches the bridge."""
     notifications = list[AgentEvent]()
 
     def on_event(event: AgentEvent, receipt: Receipt) -> None:
@@ -114,7 +114,7 @@ def record_notifications(bridge: AgentWebSocketBridge) -> Iterator[list[AgentEve
 async def check_wording(link: int, variant: Variant, *, seed: int = 0) -> Wording:
     """Test the audit's description of link 1 to 9 on a started application of the variant.
 
-    A description does not hold if a link raises an error in the test; an error of the test itself propagates.
+    If a link raises an error in the test, the description does not hold. An error of the test itself propagates.
     """
     statement, test = _DESCRIPTIONS[link]
     config = variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(seed), tools=tools(), seed=seed)
@@ -184,7 +184,7 @@ async def _emission_calls_bridge(fixture: WordingFixture) -> bool:
 
 async def _run_id_hides_thread(fixture: WordingFixture) -> bool:
     run_id = fixture.application.config.run_ids.new(AUDITED_THREAD)
-    # The supervisor registers each run, so the thread could be found if link 9 looked it up.
+    # The supervisor registers each run, so link 9 could look up the thread.
     await fixture.application.bridge.mapping.register_mapping(run_id, AUDITED_THREAD)
     event = AgentEvent(type=EventType.AGENT_STARTED, run_id=run_id, agent_name=AGENT, payload={})
     resolved = await route_of(fixture.application.bridge.resolver, event)

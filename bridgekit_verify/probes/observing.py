@@ -1,4 +1,4 @@
-"""Start a variant with every call recorded, run the scenario, and judge each link by its calls."""
+"""Start a variant that records every call, run the scenario, and judge each link by its calls."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Final
 
 import anyio
 
-from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import create_app
+from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
 from bridgekit.errors import unwrap_single_error
 from bridgekit.serve.in_process import serving
 from bridgekit_verify.measure.workload import OwnedThread, seeded
@@ -41,7 +41,7 @@ from bridgekit_verify.variants import Variant
 __all__ = ["JUDGES", "SCENARIO_TIMEOUT_SECONDS", "judge", "judge_all", "observe", "quiet"]
 
 SCENARIO_TIMEOUT_SECONDS: Final = 20.0
-"""A scenario that takes longer is judged by what was recorded until then."""
+"""A longer scenario is cancelled and judged by the calls recorded so far."""
 LINK_OF_PART: Final = {
     "supervisor": 2, "registry": 3, "engine": 4, "core": 5, "agent": 6, "adapter": 8, "bridge": 9, "mapping": 9,
     "run_ids": 9, "hub": 10,
@@ -72,9 +72,9 @@ async def observe(
     and_then: Step | None = None,
     timeout_seconds: float = SCENARIO_TIMEOUT_SECONDS,
 ) -> Observation:
-    """Serve the variant on 127.0.0.1, run the scenario in these threads, and return what was recorded.
+    """Serve the variant on 127.0.0.1, run the scenario in these threads, and return the recorded calls and frames.
 
-    `and_then` is run after the scenario, on the same application. Raises DeterministicStartupError if the application
+    `and_then` runs after the scenario, on the same application. Raises DeterministicStartupError if the application
     does not start. Errors of the harness propagate; errors that a link raises are part of the observation.
     """
     recording, plans, tools = Recording(), dict[str, RunPlan](), ToolCalls()
@@ -94,7 +94,7 @@ async def observe(
 
 
 def _close(recording: Recording) -> None:
-    """Set aside the calls that have not returned, so that they are judged as such only."""
+    """Move the calls that have not returned to `unfinished`, so that they are judged only as unfinished."""
     recording.unfinished = [call for call in recording.calls if call.left is None]
     recording.calls = [call for call in recording.calls if call.left is not None]
 
@@ -105,7 +105,7 @@ def judge_all(seen: Observation) -> dict[int, Judgement]:
 
 
 def judge(number: int, seen: Observation) -> Judgement:
-    """Return the judgement of one link, including the errors that it raised and the calls that it did not end."""
+    """Return the judgement of one link, including the errors that it raised and the calls that did not return."""
     found = JUDGES[number](seen)
     raised = [error for link, error in seen.errors if _origin(seen, link, error) == number]
     if raised and not found.violations and not any(JUDGES[n](seen).violations for n in JUDGES if n > number):
@@ -118,7 +118,7 @@ def judge(number: int, seen: Observation) -> Judgement:
 
 
 def _origin(seen: Observation, link: int, error: Exception) -> int | None:
-    """Return the link of the innermost recorded call that raised the error; without one, the link of its traceback."""
+    """Return the link of the innermost recorded call that raised the error, or else the link in its traceback."""
     calls = [call for call in seen.recording.calls if call.raised is error]
     return _link_of(calls[-1]) if calls else link
 
@@ -135,7 +135,7 @@ def _link_of(call: RecordedCall) -> int | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the log while faults are provoked on purpose: the answers contain the evidence."""
+    """Disable logging while faults are provoked on purpose: the answers already contain the evidence."""
     loggers = [logging.getLogger(name) for name in ("bridgekit", "bridgekit_verify", "uvicorn", "websockets")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

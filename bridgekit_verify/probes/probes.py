@@ -1,7 +1,7 @@
-"""One probe per link and one for the hub: run the scenario through a chain in which only that link is the variant's.
+"""Probe each link and the hub: run the scenario through a chain in which only the probed link is the variant's.
 
-A probe judges only its own link, by what the link received and passed on, so that it names a broken link and not its
-neighbours. If nothing reached a link, its answer is *unknown*.
+A probe judges only its own link, by what the link received and passed on. It therefore does not blame the neighbours of
+a broken link. If nothing reached a link, the answer is *unknown*.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from bridgekit.chain import LINKS, Link
-from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.transport import hub
 from bridgekit_verify.as_committed import HubThatAlwaysSaysSent, HubWithoutThreads
+from bridgekit_verify.links import LINKS, Link
 from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.measure.workload import AGENT, seeded
@@ -45,7 +45,7 @@ THREADS_PER_FAMILY: Final = 3
 HUB: Final = Link(
     hub.LINK, "Hub and sockets", hub.Hub.publish, "a frame, to each of the thread's sockets", "not in its list"
 )
-"""The link after the nine."""
+"""The link after the audit's nine links: the hub."""
 PARTS: Final[Mapping[int, tuple[str, ...]]] = {
     1: ("start",),
     2: ("supervisor",),
@@ -65,7 +65,7 @@ REFUSED_HUBS: Final[Mapping[type[hub.Hub], str]] = {
     HubWithoutThreads: "a bridge that cannot reach any user",
     HubThatAlwaysSaysSent: "a bridge that reports every event as sent",
 }
-"""Hubs that startup must refuse, and what they make of the bridge."""
+"""Hubs that startup must refuse, and the effect of each on the bridge."""
 
 
 class ProbeAnswer(enum.StrEnum):
@@ -78,14 +78,14 @@ class ProbeAnswer(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Probe:
-    """One tested link."""
+    """The answer and the evidence for one tested link."""
 
     link: Link
     answer: ProbeAnswer
     evidence: str
     """What the probe observed, in one sentence."""
     sample: Sample | None = None
-    """What the answer rests on; None if nothing was tried."""
+    """The number of observations behind the answer; None if nothing was tested."""
 
 
 async def probe(
@@ -97,7 +97,7 @@ async def probe(
     families: Families = FAMILIES,
     edge: str = "asgi",
 ) -> Probe:
-    """Test one link of a variant."""
+    """Test one link of a variant in an otherwise sound chain."""
     return (await _run_probes(variant, (LINKS[link - 1],), Observations(seed, threads, edge, families)))[0]
 
 
@@ -113,8 +113,8 @@ async def probe_all(
     """Test the nine links of a variant over a real server; the answers are in the order of the chain.
 
     Link 9 is also tested with `threads` threads of every family of thread ids. For thread ids of your own, pass
-    `families={"mine": ["support-42", "support-43"]}`: then link 9 is judged by these alone. With `shared`, observations
-    of earlier calls are used again.
+    `families={"mine": ["support-42", "support-43"]}`: then only these ids decide about link 9. With `shared`,
+    observations of earlier calls are reused.
     """
     return await _run_probes(variant, LINKS, shared or Observations(seed, threads, edge, families))
 
@@ -132,18 +132,18 @@ async def probe_ten(
     edge: str = "asgi",
     shared: Observations | None = None,
 ) -> list[Probe]:
-    """Test the nine links and the hub. With `shared`, observations of earlier calls are used again."""
+    """Test the nine links and the hub. With `shared`, observations of earlier calls are reused."""
     return await _run_probes(variant, (*LINKS, HUB), shared or Observations(seed, threads, edge))
 
 
 async def probe_each(variants: Iterable[Variant], *, seed: int = 0) -> dict[str, list[Probe]]:
-    """Return the nine probes of each variant, by its name."""
+    """Return the nine probes of each variant, by the variant's name."""
     shared = Observations(seed)
     return {row.name: await _run_probes(row, LINKS, shared) for row in variants}
 
 
 class Observations:
-    """The observations that probes share: chains that are equal are run once."""
+    """The observations that probes share: equal chains run only once."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class Observations:
     ) -> None:
         self._families = families_by_name(families)
         self.chosen_families = self._families != dict(FAMILIES)
-        """Whether a reader chose the families, so that link 9 is judged by them alone."""
+        """Whether a reader chose the families, so that only these families decide about link 9."""
         self._seed = seed
         self._threads = threads
         self._edge = edge
@@ -163,20 +163,20 @@ class Observations:
         self._judged: dict[tuple[int, Variant], Judgement] = {}
 
     def judge(self, number: int, chain: Variant, seen: Observation) -> Judgement:
-        """Return the judgement of a link on the observation of a chain. The caller may change it."""
+        """Judge a link on the observation of a chain. The caller may modify the returned judgement."""
         if (number, chain) not in self._judged:
             self._judged[number, chain] = judge(number, seen)
         found = self._judged[number, chain]
         return replace(found, violations=list(found.violations))
 
     async def of(self, chain: Variant) -> Observation | DeterministicStartupError:
-        """Return what was recorded in the chain, or why it did not start."""
+        """Return the observation of the chain, or the error if the chain did not start."""
         if chain not in self._known:
             self._known[chain] = await self._observe(chain)
         return self._known[chain]
 
     async def routes(self, chain: Variant) -> list[FamilyRoute]:
-        """Return how the chain routes every family of thread ids. Call it before `of`, so that one run shows both."""
+        """Return how the chain routes every family of thread ids. Call it before `of`, so that one run serves both."""
         if chain not in self._routes:
             self._routes[chain] = []
             self._known[chain] = await self._observe(chain, families=True)
@@ -223,7 +223,7 @@ async def _answer(link: Link, variant: Variant, observed: Observations) -> Probe
         found = families if observed.chosen_families else _with(families, found)
     if number == 1 and not found.violations:
         await _judge_checks(variant, found)
-    sample = Sample(max(found.tried, 1), "calls")  # a violation is an observation, too
+    sample = Sample(max(found.tried, 1), "calls")  # a violation without a tried call also counts as one observation
     if found.violations:
         return Probe(link, ProbeAnswer.DOES_NOT_HOLD, found.evidence, sample)
     if not found.tried:
@@ -240,7 +240,7 @@ def _with(first: Judgement, second: Judgement) -> Judgement:
 
 
 def isolated(variant: Variant, link: int) -> Variant:
-    """Return the sound chain with one link of the variant, without startup checks: a refusal would test nothing."""
+    """Return the sound chain with one link of the variant, without startup checks, which could refuse to start."""
     chain = replace(SOUND, self_checks=(), **{name: getattr(variant, name) for name in PARTS[link]})
     if link == 8 and chain.adapter.set_websocket_bridge is not WebSocketBridgeAdapter.set_websocket_bridge:
         return replace(chain, adapter=_with_sound_binding(chain.adapter))
@@ -248,7 +248,7 @@ def isolated(variant: Variant, link: int) -> Variant:
 
 
 def _with_sound_binding(adapter: Any) -> Any:
-    """Return the adapter with a sound link 7, so that its link 8 can be tested."""
+    """Return the adapter class with a sound link 7, so that its link 8 can be tested."""
 
     def set_websocket_bridge(
         self: Any, bridge: object, run_id: object, agent_name: str, *, thread_id: object = None
@@ -259,7 +259,7 @@ def _with_sound_binding(adapter: Any) -> Any:
 
 
 async def _judge_checks(variant: Variant, found: Judgement) -> None:
-    """Check that startup refuses a useless bridge, and counts no event of its own. All other links are sound here."""
+    """Check that startup refuses a bridge that cannot deliver, and leaves the counters at zero."""
     chain = replace(SOUND, start=variant.start, self_checks=variant.self_checks)
     started = await _started(chain)
     if isinstance(started, Application):
@@ -277,7 +277,7 @@ async def _judge_checks(variant: Variant, found: Judgement) -> None:
 
 
 async def _started(variant: Variant) -> Application | DeterministicStartupError:
-    """Start an application without a server; return it, or its refusal."""
+    """Start an application without a server; return the application, or the error if it refuses to start."""
     config = variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(0))
     try:
         with quiet(), DeterministicStartupError.at(1, "the application"):

@@ -1,7 +1,7 @@
 """Record the calls between the links of a variant: what each link received, passed on and returned.
 
-A link is judged by its own calls only: what it passed on is compared with what it received. A fault in one link is
-therefore visible at that link, also if every other part of the chain has the same fault, or none.
+A link is judged only by its own calls: what it passed on is compared with what it received. A defect of a link is
+therefore visible at that link, whether or not other links have the same defect.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "hub": {"publish": ("event", "thread_id")},
     "run_ids": {"new": ("thread_id",)},
 }
-"""By part, the recorded methods, with the names of their positional parameters: a replaced method may have others."""
+"""The recorded methods of each part, with parameter names: a variant's own method may name them differently."""
 
 
 class EmittedEvent(NamedTuple):
@@ -108,7 +108,7 @@ class EmittedEvent(NamedTuple):
 
 
 class Binding(NamedTuple):
-    """What an adapter holds."""
+    """The bridge, run, agent name and thread that an adapter holds."""
 
     bridge: object
     run_id: object
@@ -128,23 +128,23 @@ class RecordedCall:
     name: str
     owner: Any
     given: dict[str, Any]
-    """Arguments by name, as copies where a callee could change them."""
+    """Arguments by name; values that a callee could change are copied."""
     within: RecordedCall | None
-    """The recorded call that made this one."""
+    """The recorded call that made this call; None for an outermost call."""
     entered: int
-    """Position in the order of all entries and exits."""
+    """Position of the call's start in the order of all starts and ends of calls."""
     entered_at: datetime
     left: int | None = None
     left_at: datetime | None = None
     result: Any = ABSENT
     raised: BaseException | None = None
     held: Binding | None = None
-    """What the adapter held when the call began, for calls of an adapter."""
+    """For calls of an adapter: what the adapter held when the call began."""
     held_after: Binding | None = None
 
     @property
     def has_event(self) -> bool:
-        """Whether it was given an event, for calls of the bridge and the hub."""
+        """Whether the call has an event as argument, for calls of the bridge and the hub."""
         return isinstance(self.given.get("event"), EmittedEvent)
 
     @property
@@ -162,27 +162,27 @@ class Recording:
     unfinished: list[RecordedCall] = field(default_factory=list)
     """Calls that had not returned when the recording ended."""
     limit: anyio.CancelScope | None = None
-    """Ends the scenario when it takes too long."""
+    """The cancel scope that ends a scenario that takes too long."""
     judged_from: int = 0
     """Calls before this position belong to startup."""
     _current: ContextVar[RecordedCall | None] = field(default_factory=lambda: ContextVar("current call", default=None))
     _indexed: list[RecordedCall] | None = None
-    """The list of calls that the index covers, and how many of them. New calls are only appended to it."""
+    """The list that the index covers, and how many of its calls. New calls are only appended to this list."""
     _indexed_count: int = 0
     _by_part: dict[tuple[str, int | None], list[RecordedCall]] = field(default_factory=dict)
-    """The calls of each part, and of each part within each call: judges look up thousands of them."""
+    """An index of calls by part, and by part and caller: judges look up thousands of calls."""
 
     def of(self, part: str, *names: str, startup: bool = False) -> list[RecordedCall]:
-        """Return the calls of a part's methods, without those of startup."""
+        """Return the calls of a part's methods; calls during startup only with `startup`."""
         first = 0 if startup else self.judged_from
         return [call for call in self._of_part(part, None) if call.entered >= first and call.name in names]
 
     def within(self, call: RecordedCall, part: str, *names: str) -> list[RecordedCall]:
-        """Return the calls that this call made directly."""
+        """Return the calls of a part's methods that this call made directly."""
         return [made for made in self._of_part(part, call.entered) if made.within is call and made.name in names]
 
     def _of_part(self, part: str, within: int | None) -> list[RecordedCall]:
-        """Return the calls of a part, or only those within the call that was entered at this position."""
+        """Return the calls of a part; with `within`, only those made by the call that was entered at this position."""
         if self._indexed is not self.calls:
             self._indexed, self._indexed_count, self._by_part = self.calls, 0, {}
         for call in islice(self.calls, self._indexed_count, None):
@@ -213,7 +213,7 @@ class Recording:
 
     def leave(self, call: RecordedCall, result: object = ABSENT, raised: BaseException | None = None) -> None:
         if self._stopped:
-            return  # the call did not end by itself
+            return  # cancelled: the call did not end by itself
         call.result, call.raised = result, raised
         call.left, call.left_at = self._next(), datetime.now(UTC)
         if call.part == "adapter":
@@ -229,7 +229,7 @@ class Recording:
 
     @contextmanager
     def making(self, call: RecordedCall) -> Iterator[None]:
-        """Attribute the calls made in the block to this call, and record an error that ends it."""
+        """Attribute the calls made in the block to this call, and record an error that ends this call."""
         token = self._current.set(call)
         try:
             yield
@@ -240,7 +240,7 @@ class Recording:
             self._current.reset(token)
 
     def invoke(self, call: RecordedCall, method: Callable[[], Any]) -> Any:
-        """RecordedCall the method, and record its result: at once, or when the returned awaitable has been awaited."""
+        """Call the method and record its result: immediately, or when the returned awaitable is done."""
         with self.making(call):
             answer = method()
         if isinstance(answer, Awaitable) and not isinstance(answer, Receipt):
@@ -255,7 +255,7 @@ class Recording:
         return result
 
     def subclass(self, part: str, base: Any) -> Any:
-        """Return a subclass of a part that records its calls and does what the part does."""
+        """Return a subclass of a part that records its calls and otherwise behaves as the part."""
         methods = {name: self._method(part, name, base) for name in PARAMETERS[part]}
         return type(f"Recorded{base.__name__}", (base,), methods)
 
@@ -281,7 +281,7 @@ class Recording:
 
 
 def recorded(variant: Variant, recording: Recording) -> Variant:
-    """Return the variant with every part recording its calls, except its agents."""
+    """Return the variant; every part except the agents records its calls."""
     return replace(
         variant,
         run_ids=lambda source: recording.instance("run_ids", variant.run_ids(source)),
@@ -306,11 +306,11 @@ def _copied(value: Any) -> Any:
     try:
         return _copy(value)
     except (AttributeError, RecursionError, TypeError, ValueError, copy.Error):
-        return value  # a payload may hold anything; what cannot be copied is compared by identity
+        return value  # values that cannot be copied are compared by identity
 
 
 def _copy(value: Any) -> Any:
-    """Return a deep copy. JSON values are copied here, because `copy.deepcopy` takes several times as long."""
+    """Return a deep copy. JSON values are copied by hand, because `copy.deepcopy` takes several times as long."""
     kind = type(value)
     if kind is dict:
         return {key: _copy(each) for key, each in value.items()}

@@ -1,4 +1,4 @@
-"""Judgements of links: the violations that a recording shows, and the comparison of what goes in and comes out."""
+"""Judge links: find violations in a recording, and compare what each link received with what it passed on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EMITTING: Final = ("agent", "adapter", "bridge")
 
 
 class ViolationKind(enum.StrEnum):
-    """What a user or an operator notices."""
+    """The kind of a violation, named by what a user or an operator notices."""
 
     LOST = "lost"
     MISROUTED = "misrouted"
@@ -42,20 +42,20 @@ class ViolationKind(enum.StrEnum):
     FALSE_RECEIPT = "false receipt"
     MISCOUNTED = "miscounted"
     HANDOVER = "handover"
-    """A link holds, or passes on, another object than it was given."""
+    """A link holds or passes on an object other than the one that it was given."""
 
 
 @dataclass
 class Judgement:
-    """What a link did with everything that it was given."""
+    """The violations of one link, and the number of its judged calls."""
 
     link: int
     tried: int = 0
-    """How many calls of the link were judged. Without any, its answer is unknown."""
+    """How many calls of the link were judged. If there are none, the probe's answer is unknown."""
     violations: list[tuple[ViolationKind, str]] = field(default_factory=list)
-    """ViolationKind and evidence, in the order in which they were found."""
+    """The kind and the evidence of each violation, in the order in which the violations were found."""
     summary: str = ""
-    """What holds, in one clause."""
+    """What holds if there is no violation, in one clause."""
 
     def expect(self, condition: bool, kind: ViolationKind, evidence: str | Callable[[], str]) -> bool:
         """Record a violation if the condition is false, and return the condition."""
@@ -64,13 +64,13 @@ class Judgement:
         return condition
 
     def equal(self, given: object, found: object, what: str, kind: ViolationKind = ViolationKind.CHANGED) -> bool:
-        """Record a violation if the two values differ, with the place where they differ first."""
+        """Record a violation if the two values differ, with the path to the first difference."""
         different = difference(given, found, what)
         return self.expect(different is None, kind, different or "")
 
     @property
     def evidence(self) -> str:
-        """The first violation of each kind and the number of others, one sentence each, without the last full stop."""
+        """One sentence per kind of violation: the first one, and the number of others. No final full stop."""
         by_kind: dict[ViolationKind, list[str]] = defaultdict(list)
         for kind, text in self.violations:
             by_kind[kind].append(text)
@@ -93,13 +93,13 @@ def label(request: str) -> str:
 
 
 def difference(given: object, found: object, path: str) -> str | None:
-    """Return where two values differ first, or None. Types, the order of keys and the last digit of a float count."""
-    # Most values are equal, and naming the places within them would take several times as long.
+    """Return the first difference of two values, or None. Compares types, key order and all digits as well."""
+    # Most values are equal, and tracking the path within them would take several times as long.
     return None if _identical(given, found) else _first_difference(given, found, path)
 
 
 def _identical(given: object, found: object) -> bool:
-    """Return whether two values have no difference. False also for equal values of different types."""
+    """Return whether two values have no difference. Equal values of different types are different."""
     if type(given) is not type(found):
         return False
     if isinstance(given, dict) and isinstance(found, dict):
@@ -130,8 +130,8 @@ def _first_difference(given: object, found: object, path: str) -> str | None:
 
 
 def canonical(value: object) -> Hashable:
-    """Return a hashable form of a value that is equal exactly if `difference` finds none."""
-    if isinstance(value, str):  # the most frequent type, and the check for a mapping is slow
+    """Return a hashable form of a value: two forms are equal exactly if `difference` finds no difference."""
+    if isinstance(value, str):  # checked first: it is the most frequent type, and the check for a mapping is slow
         return str(value)
     if isinstance(value, (list, tuple)):
         return ("array", *map(canonical, value))
@@ -144,16 +144,16 @@ def canonical(value: object) -> Hashable:
 
 @dataclass(frozen=True)
 class Match:
-    """What a link made of its calls."""
+    """The calls of a link, matched with the calls that the link made."""
 
     pairs: list[tuple[RecordedCall, RecordedCall]]
-    """Each call with the one that passed it on."""
+    """Each call of the link, with the call that passed it on."""
     lost: list[RecordedCall]
     extra: list[RecordedCall]
-    """Calls to the next link that belong to no call, or repeat one."""
+    """Calls to the next link that belong to no call of this link, or repeat one."""
 
     def overtaken(self, group: Callable[[RecordedCall], Hashable]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
-        """Yield each call that was passed on after a later call of its group, with that call."""
+        """Yield each call that was passed on after a later call of its group, together with the later call."""
         latest: dict[Hashable, tuple[RecordedCall, RecordedCall]] = {}
         for call, made in sorted(self.pairs, key=lambda pair: pair[1].entered):
             before = latest.get(group(call))
@@ -169,7 +169,7 @@ def match(
     key_of_call: Callable[[RecordedCall], Hashable],
     key_of_made: Callable[[RecordedCall], Hashable],
 ) -> Match:
-    """Match a link's calls with the calls that it made: by caller and content, then by content, then by caller."""
+    """Match a link's calls with the calls that the link made: by caller and content, then content, then caller."""
     left = list(made)
     pairs: dict[int, RecordedCall] = {}
     keys = {id(each): key_of_made(each) for each in left}
@@ -195,7 +195,7 @@ def match(
 
 
 def is_within(made: RecordedCall, call: RecordedCall) -> bool:
-    """Return whether a call was made by another, directly or through further calls."""
+    """Return whether `call` led to `made`, directly or through other calls."""
     outer = made.within
     while outer is not None:
         if outer is call:
@@ -205,20 +205,20 @@ def is_within(made: RecordedCall, call: RecordedCall) -> bool:
 
 
 def same_outcome(call: RecordedCall, made: RecordedCall) -> bool:
-    """Return whether a call returned or raised what the call that it made did.
+    """Return whether a call has the same outcome (result or error) as the call that it made.
 
-    Where an event is emitted and a later link returns something else than a receipt, only that link is at fault.
+    If a later link returns something other than a receipt for an emitted event, only the later link is at fault.
     """
     if made.raised is None and call.part in EMITTING and not isinstance(made.result, Receipt):
         return True
     if made.raised is not None or call.raised is not None:
         return call.raised is made.raised
     if isinstance(call.result, Receipt) and isinstance(made.result, Receipt):
-        # The receipt of a crowded thread has a class of its own, and becomes a plain one when it is awaited.
+        # A crowded thread's receipt has its own class, and becomes a plain receipt when it is awaited.
         return all(getattr(call.result, name) == getattr(made.result, name) for name in Receipt.__struct_fields__)
     return call.result is made.result or bool(call.result == made.result)
 
 
 def error_text(error: BaseException) -> str:
-    """Return what a link raised, for an evidence."""
+    """Return the text of an error that a link raised, for use in evidence."""
     return f"raised {type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Links 6 to 8: what agent and adapter do with the bridge that they receive, and with each event."""
+"""Judge links 6 to 8: what agent and adapter do with the bridge that they receive, and with each event."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ PAYLOADS: Final[Mapping[EventType, Callable[[Given], dict[str, Any]]]] = {
     },
     EventType.PROGRESS_UPDATE: lambda given: dict(given["progress"]),
 }
-"""The wire format's payload of each type, by the arguments of the method that emits it."""
+"""For each event type, builds the payload on the wire from the arguments of the method that emits the event."""
 TYPE_OF_METHOD: Final = {
     "emit_thinking": EventType.AGENT_THINKING,
     "emit_error": EventType.AGENT_ERROR,
@@ -67,7 +67,7 @@ EMITTERS: Final = tuple(name for name in PARAMETERS["agent"] if name.startswith(
 
 
 def payload_of(call: RecordedCall) -> tuple[EventType, dict[str, Any]]:
-    """Return the event that a call of an `emit_*` or `notify_*` method must become."""
+    """Return the type and payload of the event that a call of an `emit_*` or `notify_*` method must produce."""
     kind = TYPE_OF_METHOD[call.name]
     return kind, PAYLOADS[kind](call.given)
 
@@ -75,7 +75,7 @@ def payload_of(call: RecordedCall) -> tuple[EventType, dict[str, Any]]:
 def expect_in_order(
     link: Judgement, found: Match, group: Callable[[RecordedCall], Any], what: Callable[[RecordedCall], str]
 ) -> None:
-    """Record each event that was passed on after a later event of its run."""
+    """Record a violation for each event that was passed on after a later event of its run."""
     for late, earlier in found.overtaken(group):
         link.expect(
             False, ViolationKind.REORDERED, f"{what(late)} is passed on after {what(earlier)}, which was emitted later"
@@ -117,7 +117,7 @@ def judge_agent(seen: Observation) -> Judgement:
 
 
 def _judge_composition(link: Judgement, seen: Observation, *, own: bool) -> None:
-    """Check that each `emit_*` method emits the event of its arguments. `own`: methods that link 6 replaces."""
+    """Check that `emit_*` methods emit the event of their arguments: with `own`, the methods that link 6 replaces."""
     for call in seen.recording.of("agent", *EMITTERS):
         if replaced_by_agent(call) is not own:
             continue
@@ -135,13 +135,13 @@ def _judge_composition(link: Judgement, seen: Observation, *, own: bool) -> None
 
 
 def replaced_by_agent(call: RecordedCall) -> bool:
-    """Return whether the method is the agent's own. Otherwise it is the one that agents and adapters share: link 8."""
+    """Return whether the agent class replaces the method, so that the method belongs to link 6 and not to link 8."""
     defined = next(kind for kind in type(call.owner).__mro__[1:] if call.name in vars(kind))
     return defined is not Emitter
 
 
 def _judge_tools(link: Judgement, seen: Observation) -> None:
-    """Each tool call shows its start and its end, with the parameters and the result of the tool."""
+    """Check that each tool call emits its start and its end, with the parameters and the result of the tool."""
     results = [result for _, _, result in seen.tools.received]
     for call in seen.recording.of("agent", "use_tool"):
         if call.left is None or call.raised is not None:
@@ -172,7 +172,7 @@ def _judge_tools(link: Judgement, seen: Observation) -> None:
 
 
 def judge_adapter_binding(seen: Observation) -> Judgement:
-    """Link 7: the adapter holds what it received, until it receives something else."""
+    """Link 7: the adapter holds the binding that it received, until it receives another one."""
     link = Judgement(7)
     last: dict[int, Binding] = {}
     bindings = 0
@@ -185,7 +185,7 @@ def judge_adapter_binding(seen: Observation) -> Judgement:
                 f"the adapter no longer holds the {_differing(given, call.held)}",
             )
             if call.held_after is not None:
-                # Whatever the call itself changed is a mistake of link 8.
+                # A change that the call itself made is an error of link 8.
                 last[id(call.owner)] = call.held_after
             continue
         if "run_id" not in call.given:

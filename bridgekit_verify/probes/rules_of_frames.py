@@ -1,4 +1,4 @@
-"""Link 10: every socket of a thread reads exactly the thread's events, unchanged and numbered without a gap."""
+"""Judge link 10: every socket of a thread reads exactly the thread's events, unchanged and numbered without a gap."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seve
 
 FIELDS: Final = ["seq", "type", "thread_id", "run_id", "agent_name", "event_id", "timestamp", "payload"]
 FRAME_OVERHEAD_BYTES: Final = 8_192
-"""More than all other fields of a frame take: ids may have 1 and 2 kB."""
+"""More than all fields besides the payload need: ids may have 1 and 2 kB."""
 
 
 @dataclass
 class _Published:
-    """An event that the hub accepted, and who read it."""
+    """An event that the hub accepted, and the clients that read it."""
 
     call: RecordedCall
     thread: str
     direct: int = 0
-    """How many sockets read it that were open when it was published."""
+    """How many of the sockets that were open at publication read the event."""
     replayed: int = 0
 
     @property
@@ -40,7 +40,7 @@ class _Published:
 
     @property
     def seq(self) -> int:
-        """The number that the receipt reports; 0 if it reports none."""
+        """The `seq` in the receipt; 0 if the receipt has no `seq`."""
         return 0 if self.receipt is None or self.receipt.seq is None else self.receipt.seq
 
     @property
@@ -50,7 +50,7 @@ class _Published:
 
 @dataclass
 class _Threads:
-    """What was published to each thread, in order."""
+    """The events published to each thread, in order."""
 
     by_thread: dict[str, list[_Published]] = field(default_factory=lambda: defaultdict(list))
     by_event: dict[str, list[_Published]] = field(default_factory=lambda: defaultdict(list))
@@ -61,7 +61,7 @@ class _Threads:
 
 
 def judge_hub(seen: Observation) -> Judgement:
-    """Compare what was published with the frames that the sockets read, field by field."""
+    """Compare the published events with the frames that the sockets read, field by field."""
     link, threads = Judgement(10), _Threads()
     calls = [call for call in seen.recording.of("hub", "publish") if call.has_event]
     for call in calls:
@@ -85,7 +85,7 @@ def judge_hub(seen: Observation) -> Judgement:
 
 
 def _accepted(link: Judgement, call: RecordedCall) -> bool:
-    """Return whether the event must reach sockets, and judge a refusal."""
+    """Return whether the hub accepted the event; record a violation if the decision was wrong."""
     sendable = _sendable(call.event)
     if call.raised is None:
         link.expect(sendable is not False, ViolationKind.CHANGED, "a value that JSON cannot carry is accepted")
@@ -99,7 +99,7 @@ def _accepted(link: Judgement, call: RecordedCall) -> bool:
 
 
 def _sendable(event: EmittedEvent) -> bool | None:
-    """Return whether the event must be accepted; None if its size is close to the limit."""
+    """Return whether the hub must accept the event; None if its size is close to the limit."""
     try:
         size = len(json.dumps(event.payload, allow_nan=False, ensure_ascii=False).encode())
     except ValueError:
@@ -110,7 +110,7 @@ def _sendable(event: EmittedEvent) -> bool | None:
 
 
 def _judge_numbers(link: Judgement, seen: Observation, thread: str, published: list[_Published]) -> None:
-    """Numbers must rise by one for each event, from 1 in a new thread."""
+    """Check that `seq` rises by one for each event, from 1 in a new thread."""
     starts = [client.start.seq for client in seen.clients if client.owned.thread_id == thread and client.start]
     last = 0
     if seen.application.stores.durable:  # an earlier process may have numbered events of the same thread
@@ -202,7 +202,7 @@ def _matching(
     wanted: list[_Published],
     threads: _Threads,
 ) -> _Published | None:
-    """Return the event that the frame carries; record a violation if this socket must not read it now."""
+    """Return the event that the frame carries; record a violation if this socket must not read the event."""
     event_id, thread = frame.get("event_id"), client.owned.thread_id
     if left.get(str(event_id)):
         return left[str(event_id)].popleft()
@@ -253,11 +253,11 @@ def _sockets(count: int) -> str:
 
 
 def _judge_receipt(link: Judgement, seen: Observation, published: _Published) -> None:
-    """A receipt must report as many sockets as read the event; a client that has just left may count."""
+    """Check that the receipt reports the number of sockets that read the event; clients that left may be included."""
     receipt, call = published.receipt, published.call
     if receipt is None:
         return
-    # What was written to a client that has just left may never be read.
+    # A client that has just left may not read what was written to its socket.
     leaving = sum(
         client.closed_by_client is not None and client.opened < call.entered
         for client in seen.clients

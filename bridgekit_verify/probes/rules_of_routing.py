@@ -1,4 +1,4 @@
-"""Link 9: the bridge finds each event's thread, passes the event to the hub unchanged, and counts what became of it."""
+"""Judge link 9: the bridge finds each event's thread, passes the event to the hub unchanged, and counts its outcome."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOTIFIERS: Final = tuple(name for name in PARAMETERS["bridge"] if name not in ("
 
 @dataclass(frozen=True)
 class FamilyRoute:
-    """One event of a thread of a family: the thread that it must reach, and where the bridge sent it."""
+    """One event of a family's thread: the thread that it must reach, and the thread that the bridge sent it to."""
 
     family: str
     owned: OwnedThread
@@ -37,7 +37,7 @@ class FamilyRoute:
 async def route_families(
     seen: Observation, families: Mapping[str, Family], threads: int, seed: int
 ) -> list[FamilyRoute]:
-    """Emit two events for each of `threads` threads of every family of ids: by run id alone, and with the thread."""
+    """Emit two events for each of `threads` threads of every family: one by run id alone, and one with the thread."""
     bridge, recording, routes = seen.application.bridge, seen.recording, list[FamilyRoute]()
     for family, all_of in threads_by_family(families, threads, seed=seed).items():
         for owned in all_of:
@@ -60,7 +60,7 @@ async def route_families(
 
 
 def judge_families(routes: list[FamilyRoute]) -> Judgement:
-    """Return what became of the events of every family of thread ids."""
+    """Return the judgement of link 9 on the events of every family of thread ids."""
     link, families = Judgement(9), list(dict.fromkeys(route.family for route in routes))
     owners = {route.owned.thread_id: route.owned.user_id for route in routes}
     elsewhere = [
@@ -167,7 +167,7 @@ def _judge_published(link: Judgement, call: RecordedCall, made: RecordedCall, th
 
 
 def _judge_notifiers(link: Judgement, seen: Observation) -> None:
-    """Each `notify_*` method emits the event of its arguments, with a new id and the time of the call."""
+    """Check that each `notify_*` method emits the event of its arguments, with a new id and the time of the call."""
     made_by = [
         (call, seen.recording.within(call, "bridge", "notify")) for call in seen.recording.of("bridge", *NOTIFIERS)
     ]
@@ -225,7 +225,7 @@ def _expect_unroutable(link: Judgement, call: RecordedCall) -> None:
 
 
 def _judge_counters(link: Judgement, seen: Observation, calls: list[RecordedCall]) -> None:
-    """Each event is counted once, by what became of it."""
+    """Check that each event is counted exactly once, under its outcome."""
     wanted, counted = DeliveryCounters(), seen.application.counters
     for call in calls:
         if isinstance(call.raised, (PayloadError, FrameTooLarge)):

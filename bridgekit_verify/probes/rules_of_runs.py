@@ -1,4 +1,4 @@
-"""Links 1 to 5: what each of them does with the bridge and with a run, compared with what it received."""
+"""Judge links 1 to 5: compare what each link does with the bridge and with a run with what the link received."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit_verify.probes.recording import RecordedCall
 from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text, is_within, label, same_outcome
 from bridgekit_verify.probes.scenario import Observation
@@ -18,7 +18,7 @@ NOTIFIERS = ("notify_agent_started", "notify_agent_completed", "notify_agent_err
 
 
 def judge_startup(seen: Observation) -> Judgement:
-    """Link 1: one bridge for all, made of the configured parts, and counters that begin at zero."""
+    """Link 1: all parts share one bridge, built from the configured parts, and its counters begin at zero."""
     link, application = Judgement(1), seen.application
     bridge, supervisor, config = application.bridge, application.supervisor, application.config
     link.expect(
@@ -117,7 +117,7 @@ def _judge_opened(link: Judgement, seen: Observation, opened: RecordedCall) -> N
 
 
 def _judge_closing(link: Judgement, seen: Observation) -> None:
-    """Each route must be closed once, when its own run has ended, and not before."""
+    """Check that each route is closed exactly once, after its own run has ended."""
     recording = seen.recording
     left = recording.of("mapping", "cleanup_mapping")
     for call in recording.of("supervisor", "run", "close_run"):
@@ -147,7 +147,7 @@ def _expect_run(link: Judgement, request: dict[str, Any], context: Any) -> None:
 
 
 def judge_registry(seen: Observation) -> Judgement:
-    """Link 3: a new agent of the right class with its own adapter for each request, and bound if there is no core."""
+    """Link 3: each request gets a new agent of the right class with its own adapter, bound if there is no core."""
     link, recording = Judgement(3), seen.recording
     set_calls = recording.of("registry", "set_websocket_bridge", startup=True)
     if set_calls:
@@ -246,7 +246,7 @@ def judge_engine(seen: Observation) -> Judgement:
 
 
 def judge_core(seen: Observation) -> Judgement:
-    """Link 5: a new agent for each run, bound to it; one start before its events, and one end after them."""
+    """Link 5: each run gets a new agent, bound to the run; one start precedes its events, and one end follows them."""
     link, recording = Judgement(5), seen.recording
     runs = [call for call in recording.of("core", "execute_agent") if _is_run(call)]
     for call in runs:
@@ -271,7 +271,7 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     ends = [each for each in notified if each.name != NOTIFIERS[0]]
     kind = ViolationKind.DUPLICATED if len(starts) > 1 or len(ends) > 2 else ViolationKind.LOST
     link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} starts")
-    # An end that cannot be encoded is followed by the error that says so; otherwise there is one.
+    # If an end event cannot be encoded, an error event follows it; otherwise a run has one end.
     ended = [each for each in ends if each.raised is None]
     link.expect(
         len(ended) == 1,
@@ -342,7 +342,7 @@ def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, exec
 
 
 def _expect_constructor(link: Judgement, seen: Observation, part: str, next_part: str) -> None:
-    """Check that a link holds the bridge that it was given, and gives the next link the same."""
+    """Check that a link holds the bridge that it was given, and gives the same bridge to the next link."""
     supervisor = seen.application.supervisor
     owner: Any = supervisor if part == "supervisor" else supervisor.engine
     built = [call for call in seen.recording.of(part, "__init__", startup=True) if call.owner is owner]

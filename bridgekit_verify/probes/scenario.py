@@ -1,8 +1,8 @@
-"""The scenario that probes, `bridgekit audit` and the audit's first verification step share: what users have.
+"""The scenario that probes, `bridgekit audit` and the audit's first verification step share: realistic use.
 
-Two users with several threads each, two sockets for each thread, three agents, several concurrent runs, repeated runs,
-runs that fail or are cancelled, events after the end of a run, clients that join late, reconnect or come back, and a
-thread without a socket. It only acts and records; `rules` judge what was recorded.
+Two users have several threads each, with two sockets per thread; one thread has no socket. Three agents execute
+concurrent and repeated runs. Some runs fail or are cancelled, and some events follow the end of their run. Clients join
+late, reconnect or resume. The scenario only acts and records; `rules` judges the recording.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import FrameTooLarge, PayloadError, ThreadNotOwned
 from bridgekit.events import AgentEvent, EventType, Receipt
@@ -34,19 +34,19 @@ from bridgekit_verify.probes.scenario_clients import Client
 __all__ = ["UNKNOWN_RUN", "Observation", "play"]
 
 WAIT_SECONDS: Final = 8.0
-"""How long the scenario waits for the runs of a group to reach their middle, and for the last sockets to close."""
+"""Limit for waiting until all runs of a group are in progress, and until the last sockets close."""
 CLOSE_SECONDS: Final = 1.0
 """How long the server may take to close the sockets of a thread. A client whose socket stays open does not resume."""
 BURST_EVENTS: Final = 200
 LONG_REQUEST: Final = "\U0001f6f0" * 10_000
 PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
-"""Errors that the scenario provokes. The rules judge what each link makes of them."""
+"""Errors that the scenario provokes. The rules judge how each link handles them."""
 UNKNOWN_RUN: Final = RunId("run_unknown")
 
 
 @dataclass
 class Observation:
-    """Everything that was recorded while the scenario ran."""
+    """All recordings of one run of the scenario."""
 
     app: Starlette
     url: str
@@ -58,17 +58,17 @@ class Observation:
     lookups: list[tuple[RunId, ThreadId, ThreadId | None]] = field(default_factory=list)
     """Runs in progress: run id, its thread, and the thread that the mapping service returned."""
     late: list[tuple[RunId, ThreadId]] = field(default_factory=list)
-    """Runs that had ended when an event of theirs was emitted."""
+    """Runs that had already ended when one of their events was emitted."""
     errors: list[tuple[int, Exception]] = field(default_factory=list)
-    """Errors that a link raised, with the link."""
+    """Errors that links raised, each with the number of the link."""
     accepted_foreign_user: bool | None = None
-    """Whether a run in another user's thread was accepted; None if it was not tried."""
+    """Whether the chain accepted a run in another user's thread; None if the scenario did not try this."""
     unbound: Receipt | None = None
     """The receipt of an event of an adapter without a bridge."""
     intruder: Client | None = None
     """A client of a user who does not own the thread."""
     forced: list[int] = field(default_factory=list)
-    """Positions between which a thread's sockets were closed by the server."""
+    """The positions in the recording before and after the server closed a thread's sockets."""
     first_counters: DeliveryCounters | None = None
     complete: bool = False
     """Whether the scenario reached its end."""
@@ -129,7 +129,7 @@ class _Scenario:
         self._first_runs: list[tuple[RunPlan, RunId, ThreadId]] = []
 
     async def connect(self) -> None:
-        """Open two sockets for each thread but the last, and try one for a user who does not own its thread."""
+        """Open two sockets for each thread except the last, and try to subscribe a user who does not own the thread."""
         for owned in self.threads[:-1]:
             for _ in range(2):
                 await self._open(owned)
@@ -138,7 +138,7 @@ class _Scenario:
         await self._readers.start(self.seen.intruder.read, self.seen.url)
 
     async def run_together(self) -> None:
-        """Run an agent in every thread at once; in the middle, emit by run id alone, and let a client join."""
+        """Run an agent in every thread at once. Meanwhile, emit by run id alone and connect another client."""
         registered = len(self.seen.recording.of("mapping", "register_mapping"))
         async with self._group(sizes=SIZES) as plans:
             runs = [
@@ -179,7 +179,7 @@ class _Scenario:
         ]
 
     async def lose_a_connection(self) -> None:
-        """Close one of the two sockets of a thread from the client's side."""
+        """Close one of a thread's two sockets from the client's side."""
         await self.seen.clients[2].disconnect()
 
     async def run_again(self) -> None:
@@ -187,7 +187,7 @@ class _Scenario:
             pass
 
     async def reconnect(self) -> None:
-        """Let the closed client resume, and let a client read what was emitted while its thread had no socket."""
+        """Let the closed client resume, and let another client read the events of a thread that had no socket."""
         await self._resume(self.seen.clients[2])
         last = self.threads[-1]
         kept = [
@@ -204,7 +204,7 @@ class _Scenario:
             await self._run(owned, AGENTS[number % len(AGENTS)], plan, words=LONG_REQUEST if number == 1 else "")
 
     async def end_otherwise(self) -> None:
-        """Run agents that fail, return what JSON cannot represent, emit what is refused, and are cancelled."""
+        """Run agents that fail, return a value that JSON cannot represent, emit a refused event, or are cancelled."""
         for number, ending in enumerate(("fails", "unencodable", "refused")):
             await self._run(self.threads[number], AGENTS[number], RunPlan(ending=ending))
         plan = RunPlan(ending="hangs")
@@ -215,7 +215,7 @@ class _Scenario:
             tasks.cancel_scope.cancel()
 
     async def run_outside_the_core(self) -> None:
-        """Let the registry bind the agents of three runs, as for a webhook, and emit events of every kind in turn."""
+        """Let the registry bind the agents of three runs, as for a webhook, and emit every event type in turn."""
         opened: list[RunContext] = []
         agents: list[Any] = []
         for number, owned in enumerate((*self.threads[:3], self.threads[0])):
@@ -244,7 +244,7 @@ class _Scenario:
         return self.application.supervisor.registry.create_bound(context)
 
     async def emit_after_the_end(self) -> None:
-        """Emit events of ended runs: by the agent, and by run id alone."""
+        """Emit events of ended runs: through the agent, and by run id alone."""
         for plan, run_id, thread_id in self._first_runs[:4]:
             self.seen.late.append((run_id, thread_id))
             if plan.agent is not None:
@@ -252,7 +252,7 @@ class _Scenario:
             await self._guarded(partial(self.bridge.notify_progress_update, run_id, AGENTS[0], {"late": TEXT}))
 
     async def emit_without_a_route(self) -> None:
-        """Emit an event of an unknown run, and one of an adapter that has no bridge."""
+        """Emit an event of an unknown run, and an event of an adapter that has no bridge."""
         await self._guarded(lambda: self.bridge.notify_progress_update(UNKNOWN_RUN, AGENTS[0], {}))
         adapter = self.application.config.adapter()
         self.seen.unbound = await self._guarded(lambda: adapter.emit_progress({}))
@@ -273,7 +273,7 @@ class _Scenario:
             self.seen.accepted_foreign_user = True
 
     async def close_sockets(self) -> None:
-        """Close the sockets of a thread on the server, emit before they are gone, and let their clients resume."""
+        """Close a thread's sockets on the server, emit before they are removed, and let their clients resume."""
         thread = self.threads[2]
         clients = [client for client in self.seen.clients if client.owned is thread and not client.ended.is_set()]
         self.seen.forced.append(self.seen.recording.position)
@@ -294,7 +294,7 @@ class _Scenario:
 
     @asynccontextmanager
     async def _group(self, *, sizes: tuple[int, ...] = ()) -> AsyncIterator[list[RunPlan]]:
-        """Run an agent in every thread at once. The block runs while all of them are in progress."""
+        """Run an agent in every thread at once. The block runs while all runs are in progress."""
         barrier = RunBarrier(len(self.threads) + 1)
         plans = [RunPlan(barrier, size) for size in (*sizes, *(0 for _ in self.threads))][: len(self.threads)]
         async with anyio.create_task_group() as runs:
@@ -366,4 +366,4 @@ _EVERY_KIND: Final[tuple[Callable[[Any], Awaitable[Any]], ...]] = (
     lambda agent: agent.emit_progress({}),
     lambda agent: agent.emit_progress(NESTED),
 )
-"""Emissions of every kind, with all and with few arguments."""
+"""Emissions of every event type, with all arguments and with only the required ones."""

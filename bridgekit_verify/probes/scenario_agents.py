@@ -1,4 +1,4 @@
-"""The agents, tools, threads and texts of the scenario: what users have, and what is easily damaged on the way."""
+"""The agents, tools, threads and texts of the scenario, including texts that are easily damaged in transit."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import anyio
 
-from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import FRAME_BYTES
 from bridgekit.ids import ThreadId, UserId
@@ -39,9 +39,9 @@ NESTED: Final[dict[str, Any]] = {
     "same": "1",
     "Same": 1,
 }
-"""A payload of every kind of JSON value, whose keys are not sorted."""
+"""A payload with every kind of JSON value; its keys are not sorted."""
 AGENTS: Final = (AGENT, "writer \U0001f58b\ufe0f", "Researcher")
-"""Names of agents. The first and the last differ only in case."""
+"""Names of agents. The first and the last name differ only in case."""
 TOOLS: Final = ("look_up", "search.web \U0001f52d")
 SIZES: Final = (3_000, 20_000, 70_000, 200_000, 900_000)
 """Sizes of large payloads in bytes. The largest is just below the limit of a frame."""
@@ -56,17 +56,17 @@ class AgentFailed(Exception):
 
 @dataclass
 class RunPlan:
-    """What the agent of one run does besides the usual."""
+    """What the agent of one run does in addition to the usual events."""
 
     barrier: RunBarrier | None = None
-    """Two steps: all runs of the group are in progress between them."""
+    """A barrier of two steps: all runs of the group are in progress between the steps."""
     size: int = 0
-    """Size of a large event, in bytes; the run's tool call and result are large, too."""
+    """Size of a large event in bytes; the run's tool call and result are large as well."""
     burst: int = 0
     """How many events the agent emits in a row."""
     ending: str = "returns"
-    """How the agent ends: it "returns", "fails", "hangs" until it is cancelled, returns what is "unencodable",
-    or emits two events that are "refused"."""
+    """How the agent ends: "returns", "fails", "hangs" (until it is cancelled), "unencodable" (returns a value that JSON
+    cannot represent) or "refused" (emits two events that are refused)."""
     started: anyio.Event = field(default_factory=anyio.Event)
     """Set when the agent has emitted its events, or the run has ended."""
     agent: Any = None
@@ -97,7 +97,7 @@ class ToolCalls:
 
 
 def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[BaseAgent]:
-    """Return an agent class that emits events of every kind, by the plan of its request."""
+    """Return an agent class that emits events of every type and follows the plan of its request."""
 
     class ScenarioAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
         async def execute(self, context: RunContext) -> object:
@@ -136,7 +136,7 @@ async def _emit_refused(agent: BaseAgent, request: str) -> None:
 
 
 def _text_of(size: int) -> str:
-    """Return text of that size in bytes, outside the BMP."""
+    """Return text of that size in bytes, of characters outside the BMP."""
     return "\U0001f6f0" * (size // 4)
 
 
@@ -152,7 +152,7 @@ async def _ended(plan: RunPlan, request: str) -> object:
 
 
 def audited_threads() -> tuple[OwnedThread, ...]:
-    """Return threads of two users whose ids are easily confused: by case, prefix, length, composition and spaces."""
+    """Return two users' threads with easily confused ids, such as ids that differ only in case or spaces."""
     ids = (
         "thread_1",
         "thread_10",
@@ -167,7 +167,7 @@ def audited_threads() -> tuple[OwnedThread, ...]:
 
 
 def family_threads(family: str, *, seed: int = 0) -> tuple[OwnedThread, ...]:
-    """Return as many threads of a family of ids, or `audited_threads`. Neighbours belong to different users."""
+    """Return threads of a family, as many as `audited_threads`. Neighbouring threads belong to different users."""
     if family == CONFUSABLE:
         return audited_threads()
     return _owned_by_two([owned.thread_id for owned in thread_ids(family, len(audited_threads()), seed=seed)])

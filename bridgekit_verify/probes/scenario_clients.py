@@ -1,4 +1,4 @@
-"""The clients of the scenario: each has one socket of one thread, and stores every frame as it was on the wire."""
+"""The clients of the scenario: each has one socket of one thread, and stores every frame unchanged."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["Client"]
 
 
 class Client:
-    """One socket, from its confirmation to its end."""
+    """A client with one socket, from the confirmation of the subscription to the end of the socket."""
 
     def __init__(self, number: int, owned: OwnedThread, recording: Recording, after: Cursor | None) -> None:
         self.number = number
         self.owned = owned
         self.after = after
-        """The cursor that the client asked to resume from."""
+        """The cursor from which the client asked to resume."""
         self.start: Cursor | None = None
-        """Where the server said that the stream starts; None if the subscription was refused."""
+        """The cursor at which the server starts the stream; None if the subscription was refused."""
         self.frames: list[dict[str, Any]] = []
         """Frames with events, decoded by the standard library's parser, so that every field is compared."""
         self.gaps: list[dict[str, Any]] = []
@@ -35,7 +35,7 @@ class Client:
         """The position in the recording when the client asked for the subscription."""
         self.closed_by_client: int | None = None
         self.error: str = ""
-        """Why the client was refused, or how its socket ended."""
+        """Why the server refused the client, or how the socket ended."""
         self.ended = anyio.Event()
         self._recording = recording
         self._scope = anyio.CancelScope()

@@ -1,4 +1,4 @@
-"""The links, and the answers of the probes, as pandas tables: one row per link."""
+"""Show the links and the answers of the probes as pandas tables, one row per link."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from bridgekit.chain import LINKS
+from bridgekit_verify.links import LINKS
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer
 
 __all__ = ["chain_table", "probe_table", "status_table"]
 
 _WORDS = {ProbeAnswer.HOLDS: "works", ProbeAnswer.DOES_NOT_HOLD: "fails", ProbeAnswer.UNKNOWN: "unknown"}
-"""The answers in the words of the report: a link works or fails, and a claim holds or does not hold."""
+"""The answers in the report's terms: a link "works" or "fails"; only a claim "holds" or "does not hold"."""
 
 
 def chain_table() -> pd.DataFrame:
@@ -44,7 +44,7 @@ def probe_table(probes: Iterable[Probe]) -> pd.DataFrame:
 
 
 def status_table(probes: Mapping[str, Sequence[Probe]]) -> pd.DataFrame:
-    """Return one row per link and one column per variant: whether the link works."""
+    """Return whether each link works: one row per link and one column per variant."""
     frame = pd.DataFrame({"link": [link.number for link in LINKS], "name": [link.name for link in LINKS]})
     frame["audit says"] = [link.reported for link in LINKS]
     for variant, answers in probes.items():

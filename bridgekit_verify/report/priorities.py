@@ -56,7 +56,7 @@ def _alone(tables: DropTables, name: str) -> Fate | None:
 
 
 def _critical(tables: DropTables) -> Finding:
-    """Fix 1 is critical: right if no other fix does more than it on the chain that the audit describes."""
+    """Judge "Fix 1 is critical": right if no other fix does more on the chain that the audit describes."""
     one, three = _alone(tables, "fix 1"), _alone(tables, "fix 3")
     others = {
         name: fate for name in ("fix 2 as written", "fix 2 with its method", "fix 3") if (fate := _alone(tables, name))

@@ -1,1 +1,1 @@
-"""The comparisons that the notebooks make: links and fixes, and defects that the audit missed."""
+"""Studies for the notebooks: links and fixes compared, and defects that the audit missed."""

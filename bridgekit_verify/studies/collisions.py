@@ -1,4 +1,4 @@
-"""Collisions of run ids: how soon two runs share one id, compared with the birthday bound, and what users then read."""
+"""Study collisions of run ids: how soon two runs share an id, and which events users then read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bridgekit.ids import EmbeddedRunIds, HexSource, OpaqueRunIds, RunId, RunIdScheme, SignedRunIds, ThreadId, UserId
+from bridgekit.ids import HexSource, RunId, RunIdScheme, SignedRunIds, ThreadId, UserId
+from bridgekit_verify.audited_routing import EmbeddedRunIds, OpaqueRunIds
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, draw_rates, new_figure
 from bridgekit_verify.measure.statistics import Rate, collision_probability, runs_until_collision
@@ -31,17 +32,17 @@ __all__ = [
 ]
 
 DIGITS: Final = 8
-"""Random digits in Fix 1's run id."""
+"""Number of random digits in Fix 1's run id."""
 SCALED_DIGITS: Final = 4
-"""The same scheme with ids short enough for thousands of trials: 16**4 ids instead of 16**8."""
+"""Number of digits for thousands of trials of the same scheme: 16**4 ids instead of 16**8."""
 STYLES: Final = ((BLUE, "s"), (GREEN, "o"))
-"""Background of a number that may overlap a line."""
+"""Background of a text that may overlap a line."""
 STEPS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""The points of a curve, as multiples of the number of runs at even odds."""
+"""The points of a curve, as multiples of the number of runs with a collision probability of one half."""
 
 
 def runs_to_collision(digits: int, source: HexSource, *, limit: int) -> int | None:
-    """Create run ids of one thread until two are equal, and return how many; None if `limit` ids all differ."""
+    """Return how many run ids of one thread were created until two were equal; None if `limit` ids all differ."""
     run_ids = EmbeddedRunIds(lambda _: source(digits))
     thread, seen = ThreadId("thread_123"), set[RunId]()
     for number in range(1, limit + 1):
@@ -52,9 +53,9 @@ def runs_to_collision(digits: int, source: HexSource, *, limit: int) -> int | No
 
 
 def collided(digits: int, *, trials: int, seed: int = 0) -> dict[int, Rate]:
-    """Return the rate of trials with a collision, by number of runs, at each of `STEPS`.
+    """Return the rate of trials with a collision, for each number of runs from `STEPS`.
 
-    The same trials are counted at every number of runs, so the rates and their errors are correlated.
+    The rates for all numbers of runs come from the same trials, so the rates and their errors are correlated.
     """
     runs = [round(step * runs_until_collision(digits)) for step in STEPS]
     source = seeded(seed)
@@ -64,7 +65,7 @@ def collided(digits: int, *, trials: int, seed: int = 0) -> dict[int, Rate]:
 
 
 def scheme_table() -> pd.DataFrame:
-    """Return one row per scheme.
+    """Return one row per scheme of run ids.
 
     Columns: run ids, random digits, collide within, runs until even odds, runs until one in a million.
     """
@@ -92,7 +93,7 @@ class _OneId:
 
 
 def _drawn_once(hex_source: HexSource) -> RunIdScheme:
-    """Fix 1's ids with one random draw for all: only runs of the same thread collide, unless thread ids are equal."""
+    """Fix 1's ids with the same random digits in every id, so that runs of the same thread collide."""
     drawn = hex_source(DIGITS)
     return EmbeddedRunIds(lambda digits: drawn)
 
@@ -106,7 +107,7 @@ CASES: Final = (
     ("one user, one thread", replace(ALL_FIXES, run_ids=_drawn_once), (ALICE,)),
     ("one user, one thread", replace(SOUND, run_ids=_OneId), (ALICE,)),
 )
-"""Whose two runs collide, in which chain, on which threads."""
+"""The cases: the owners of the two runs that collide, the chain, and the threads."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Collision:
 
     @property
     def ambiguous(self) -> int:
-        """Frames whose run id is also that of another run: a client that goes by it cannot tell the runs apart."""
+        """Frames whose run id also identifies another run, so that a client cannot distinguish the runs by run id."""
         requests: dict[RunId, set[str]] = defaultdict(set)
         for arrival in self.measurement.history.arrivals:
             requests[arrival.run_id].add(arrival.key.request if arrival.key else "")
@@ -139,9 +140,9 @@ class CollisionStudy:
     """Collision curves by number of digits, and the effect of a collision."""
 
     curves: Mapping[int, Mapping[int, Rate]]
-    """By digits, then by runs of one thread: the rate of trials with a collision."""
+    """The rate of trials with a collision, by number of digits and then by runs of one thread."""
     collisions: tuple[Collision, ...]
-    """One for each of `CASES`."""
+    """One collision for each of `CASES`."""
 
     def rates(self) -> pd.DataFrame:
         """Return one row per point. Columns: digits, runs, trials, collided, collided %, from %, to %, expected %."""
@@ -184,7 +185,7 @@ class CollisionStudy:
         )
 
     def title(self) -> str:
-        """State how many trials with eight digits had a collision, and the odds by the birthday bound."""
+        """State how many trials with eight digits had a collision, and the probability by the birthday bound."""
         runs, rate = max(self.curves[DIGITS].items(), key=lambda point: point[0])
         return (
             f"With {DIGITS} digits, {rate.counts} trials had two runs with one id after {runs:,} runs.\n"
@@ -192,7 +193,7 @@ class CollisionStudy:
         )
 
     def figure(self) -> Figure:
-        """Draw measured collisions against the birthday bound, one panel per number of digits."""
+        """Draw the measured collision rates and the birthday bound, one panel per number of digits."""
         return collision_figure(self.curves, title=self.title())
 
 
@@ -220,7 +221,7 @@ async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 10, seed
 
 
 def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) -> Figure:
-    """Draw one panel per number of hexadecimal digits: how often two of that many run ids were equal.
+    """Draw one panel per number of hexadecimal digits: the rate of collisions by number of runs.
 
     `panels` maps digits to rates by runs of one thread. The line is the approximation of the birthday bound.
     """
@@ -230,7 +231,7 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
             _birthday(axis, digits, max(rates))
             draw_rates(axis, list(rates), list(rates.values()), colour, marker, 6)
             for runs, rate in rates.items():
-                # Above and to the left of its point, the label does not touch the rising line.
+                # A label above and to the left of its point does not overlap the rising line.
                 axis.annotate(
                     f"{rate.k:,}",
                     (runs, 100 * rate.fraction),

@@ -1,4 +1,4 @@
-"""Drop rates before and after each of the audit's fixes: of one broken link, and of the two chains of the audit."""
+"""Measure drop rates before and after each of the audit's fixes, for one broken link and for the audit's two chains."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ REPORTED: Final = "as reported"
 
 
 def with_each_fix(base: Variant) -> list[Variant]:
-    """Return the chain, and the chain with each of the audit's fixes, named like the fix."""
+    """Return the chain without a fix and with each of the audit's fixes, named after the fix."""
     return [base, *(fix.applied_to(base, name=fix.name) for fix in FIXES.values())]
 
 
 def drop_columns(count: DropCount) -> dict[str, int]:
-    """Return the columns of a table of drop rates."""
+    """Return the counts of one row of a table of drop rates, by column."""
     return {
         "expected": count.expected,
         "delivered": count.delivered,
@@ -54,11 +54,11 @@ def drop_columns(count: DropCount) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class DropStudy:
-    """One broken link: what is dropped before and after each of the audit's fixes, and after the link's repair."""
+    """The drops of one broken link before and after each of the audit's fixes, and after the link's repair."""
 
     link: int
     counts: Mapping[str, DropCount]
-    """By step. The last step is the repair of the link."""
+    """The count after each step. The last step is the repair of the link."""
 
     @property
     def repair(self) -> str:
@@ -80,13 +80,13 @@ class DropStudy:
 
     @property
     def _panel(self) -> DropPanel:
-        """One bar per step. Below each bar are the links that dropped events."""
+        """Build a panel with one bar per step, and below each bar the links that dropped events."""
         rows = {_capitalized(step): {step: count} for step, count in self.counts.items()}
         notes = {_capitalized(step): _links_as_text(count) for step, count in self.counts.items() if count.dropped}
         return DropPanel("", rows, notes=notes)
 
     def figure(self, title: str) -> Figure:
-        """Draw one bar per step. Below each bar are the links that dropped events."""
+        """Draw one bar per step, and below each bar the links that dropped events."""
         return drop_figure([self._panel], title=title)
 
     def alt_text(self) -> str:
@@ -113,8 +113,8 @@ def _links_as_text(count: DropCount) -> str:
 async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> DropStudy:
     """Measure one broken link before and after each fix, and after the link's repair.
 
-    Link `number` is broken, link 9 is as reported, and all other links are sound: without the defect of link 9 the
-    fixes would have nothing to fix. The last step has all fixes and the repaired link; for link 9, the sound chain.
+    Link `number` is broken, link 9 is as reported, and all other links are sound. Without the defect of link 9, the
+    fixes would have no effect. The last step has all fixes and the repaired link; for link 9, it is the sound chain.
     Link 3 is measured with agents that the registry binds, because the core binds its own agents.
     """
     if number not in BROKEN:
@@ -132,7 +132,7 @@ async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> Drop
 
 
 def with_link_9_as_reported(broken: Variant) -> Variant:
-    """Return a chain with one broken link, and with link 9 as reported as well."""
+    """Return the chain with link 9 as reported in addition to its broken link."""
     return replace(
         broken,
         name=f"{broken.name}, link 9 as reported",
@@ -144,10 +144,10 @@ def with_link_9_as_reported(broken: Variant) -> Variant:
 
 @dataclass(frozen=True)
 class FixDrops:
-    """Drop rates before and after each fix, alone and together, by chain and kind of thread id."""
+    """Drop rates before and after each fix and all fixes together, by chain and kind of thread id."""
 
     counts: Mapping[str, Mapping[str, Mapping[str, DropCount]]]
-    """By chain ("as committed", "as reported"), step and kind of thread id."""
+    """The counts by chain ("as committed" or "as reported"), step and kind of thread id."""
     groups: Mapping[str, Sequence[str]]
     """The kinds of thread id, in groups: documented, and stress."""
 
@@ -159,7 +159,7 @@ class FixDrops:
         return total(self.counts[chain][step].values())
 
     def affected(self, chain: str, step: str) -> list[str]:
-        """Return the kinds of thread id that lose or leak an event."""
+        """Return the kinds of thread id for which an event is lost or leaked."""
         return [kind for kind, count in self.counts[chain][step].items() if not count.complete]
 
     def complete(self, chain: str) -> list[str]:
@@ -226,7 +226,7 @@ class FixDrops:
         return f"the fixes deliver at most {best.delivered:,} of {best.expected:,} events"
 
     def sentences(self) -> list[str]:
-        """Return what each fix does, in sentences."""
+        """Return sentences that state the effect of each fix."""
         kinds = sum(map(len, self.groups.values()))
         after = {fix: self.affected(REPORTED, fix) for fix in FIXES}
         method, both = after["fix 2 with its method"], after["fixes 1 and 2 with the method"]
@@ -252,7 +252,7 @@ class FixDrops:
 async def study_fix_drops(
     *, threads: int, runs: int, at_once: int, seed: int = 0, families: Families = FAMILIES
 ) -> FixDrops:
-    """Measure the chains as committed and as reported before and after each fix, with the load of `study_fixes`."""
+    """Measure both chains of the audit before and after each fix, with the load of `study_fixes`."""
     load = {"threads": threads, "runs": runs, "at_once": at_once, "seed": seed}
     studies = {
         base.name: await study_fixes(**load, families=families, variants=with_each_fix(base))

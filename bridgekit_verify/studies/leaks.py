@@ -1,8 +1,8 @@
-"""From loss to leak: where Fix 1, with Fix 2's parser, routes the events of any set of thread ids.
+"""Find thread ids whose events Fix 1, with Fix 2's parser, routes to no thread or to another user's thread.
 
-The parser takes one segment of the thread id for the whole id. If no thread has that id, the event is lost; if one has,
-its owner reads another user's event. Whether an id is safe therefore depends on the other ids, which can be computed
-without a socket. The shortest leak is then measured over real sockets.
+The parser takes one segment of the thread id for the whole id. If no thread has that id, the event is lost; otherwise
+the owner of that thread reads another user's event. Whether an id is safe therefore depends on the other ids, and can
+be computed without a socket. The shortest leak is then measured over real sockets.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any, Final
 import pandas as pd
 
 from bridgekit.events import AgentEvent, EventType
-from bridgekit.ids import EmbeddedRunIds, RunId, SignedRunIds, ThreadId, UserId
-from bridgekit.resolution import Carried, NoRoute, ReportParser, Resolver, route_of
+from bridgekit.ids import RunId, SignedRunIds, ThreadId, UserId
+from bridgekit.resolution import Carried, NoRoute, Resolver, route_of
+from bridgekit_verify.audited_routing import EmbeddedRunIds, ReportParser
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name, threads_by_family
 from bridgekit_verify.measure.statistics import Rate
@@ -44,25 +45,25 @@ __all__ = [
 ]
 
 RoundTrip = Callable[[ThreadId], ThreadId | None]
-"""Creates a run id for the thread, resolves the thread from it as the bridge would, and returns it.
+"""Creates a run id for a thread, resolves the run id as the bridge would, and returns the resolved thread.
 
-None if it finds no thread.
+Returns None if the run id resolves to no thread.
 """
 
 
 def parsed(thread_id: ThreadId) -> ThreadId | None:
-    """Resolve Fix 1's run id with Fix 2's parser."""
+    """Return the thread that Fix 2's parser finds in Fix 1's run id."""
     return _resolved(ReportParser(), EmbeddedRunIds(seeded(0)).new(thread_id))
 
 
 def signed(thread_id: ThreadId) -> ThreadId | None:
-    """Verify the signed run id, and return the thread in it."""
+    """Return the thread in a signed run id after its signature is verified."""
     run_ids = SignedRunIds(bytes(16), seeded(0))
     return run_ids.verify(run_ids.new(thread_id))
 
 
 def carried(thread_id: ThreadId) -> ThreadId | None:
-    """Resolve as the sound chain does: the event carries its thread."""
+    """Return the thread that the event carries, as the sound chain does."""
     return _resolved(Carried(), RunId("run_0"), thread_id)
 
 
@@ -80,7 +81,7 @@ def _resolved(resolver: Resolver, run_id: RunId, thread_id: ThreadId | None = No
 
 
 def without_waiting(coroutine: Coroutine[Any, Any, ThreadId | NoRoute]) -> ThreadId | NoRoute:
-    """Return the result of a coroutine that never waits, in synchronous code. Raises RuntimeError if it waits."""
+    """Run a coroutine in synchronous code and return its result. Raises RuntimeError if the coroutine waits."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
@@ -98,39 +99,38 @@ WORDS_AT_MOST: Final = 3
 
 @dataclass(frozen=True)
 class Search:
-    """A search through pairs of thread ids of two users for one where the first user's events reach the second."""
+    """The result of a search for two users' thread ids where the first user's events reach the second user."""
 
     round_trip: str
     leak: tuple[ThreadId, ThreadId] | None
-    """The shortest pair found: events of the first thread are routed to the second. None if there was none."""
+    """The shortest pair for which events of the first thread are routed to the second; None without a leak."""
     found_after: int | None
     """How many pairs were tried until the first leak, which may be longer than the shortest."""
     tried: int
     """How many pairs were tried in all, including those that shrink the leak."""
     different: int
-    """How many of them differ."""
+    """How many distinct pairs were tried."""
     correct: Rate
-    """How many of the first ids of those pairs were resolved to their own thread."""
+    """In how many of the distinct pairs the first id was resolved to its own thread."""
 
     @property
     def shortest(self) -> tuple[ThreadId, ThreadId]:
-        """The leak. Raises LookupError if the search found none."""
+        """The shortest leak. Raises LookupError if the search found no leak."""
         if self.leak is None:
             raise LookupError(f"{self.round_trip}: no leak in {self.tried:,} pairs: increase `examples`")
         return self.leak
 
 
 def search(name: str, *, examples: int, seed: int = 0) -> Search:
-    """Search that many pairs of ids with Hypothesis for a leak of one of `ROUND_TRIPS`, and shrink it.
+    """Search `examples` pairs of ids with Hypothesis for a leak of one of `ROUND_TRIPS`, and shrink the leak.
 
-    Both ids of a pair consist of the same few words, as the ids of one application do: one of `PREFIXES`, and up to
-    three words, none empty, joined by underscores. The same seed tries the same pairs on every round trip, up to the
-    first leak.
+    Like the ids of one application, both ids of a pair consist of the same few words. An id joins one of `PREFIXES` and
+    up to three words by underscores. The same seed tries the same pairs on every round trip, up to the first leak.
     """
-    import hypothesis  # slow to import, and used only here
+    import hypothesis  # imported here, because the import is slow and only this function needs it
     from hypothesis import strategies as st
 
-    # Not st.text: it also draws literals from loaded modules, so that a seed would not reproduce the search.
+    # st.text also draws literals from loaded modules, so a seed would not reproduce the search.
     words = st.lists(st.sampled_from(CHARACTERS), min_size=1, max_size=LETTERS_AT_MOST).map("".join)
 
     def pair_of(few: list[str]) -> st.SearchStrategy[tuple[ThreadId, ThreadId]]:
@@ -169,7 +169,7 @@ def search(name: str, *, examples: int, seed: int = 0) -> Search:
 
 
 class RouteOutcome(enum.StrEnum):
-    """What becomes of one thread's events."""
+    """The outcome of one thread's events."""
 
     DELIVERED = "delivered"
     LOST = "lost"
@@ -179,7 +179,7 @@ class RouteOutcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ParsedRoute:
-    """A thread, and the existing thread that its events are routed to; None if there is none."""
+    """A thread, and the existing thread that its events are routed to; None if they are lost."""
 
     owned: OwnedThread
     resolved_thread: OwnedThread | None
@@ -194,7 +194,7 @@ class ParsedRoute:
 
 
 def parsed_routes(threads: Sequence[OwnedThread], round_trip: RoundTrip = parsed) -> list[ParsedRoute]:
-    """Return the route of each thread's events among these threads, without chain or sockets.
+    """Compute the route of each thread's events among these threads, without a chain or sockets.
 
     Raises ValueError if two threads have the same id, because the owner would be ambiguous.
     """
@@ -206,10 +206,10 @@ def parsed_routes(threads: Sequence[OwnedThread], round_trip: RoundTrip = parsed
 
 
 def populations(threads: int, *, seed: int = 0, families: Families = FAMILIES) -> dict[str, tuple[OwnedThread, ...]]:
-    """Return sets of threads: each family alone, all kinds together, and all of them with short ids added.
+    """Return sets of threads: each family alone, all families together, and all families with added short ids.
 
-    The last set adds one `thread_<word>` for the first word of each longer id, such as the id of an earlier user, or of
-    a team whose members have ids of their own.
+    The last set adds one `thread_<word>` for the first word of each longer id. Such an id may belong to an earlier
+    user, or to a team whose members have their own ids.
     """
     alone = threads_by_family(families_by_name(families), threads, seed=seed)
     together = tuple(
@@ -223,7 +223,7 @@ def populations(threads: int, *, seed: int = 0, families: Families = FAMILIES) -
 
 
 def population_table(sets: Mapping[str, Sequence[OwnedThread]], round_trip: RoundTrip = parsed) -> pd.DataFrame:
-    """Return one row per set of threads: how many are delivered, lost and leaked, and between how many owners.
+    """Return one row per set of threads, with the numbers of delivered, lost and leaked threads, and of owner pairs.
 
     Columns: thread ids, threads, delivered, lost, leaked, owner pairs, pairs that leak, an example.
     """
@@ -257,11 +257,11 @@ def _leaks(route: ParsedRoute) -> bool:
 
 @dataclass(frozen=True)
 class LeakStudy:
-    """Sets of ids classified, the searches, and the shortest leak over real sockets."""
+    """The classified sets of ids, the searches, and the shortest leak over real sockets."""
 
     sets: Mapping[str, tuple[OwnedThread, ...]]
     searches: tuple[Search, ...]
-    """One for each of `ROUND_TRIPS`, in their order."""
+    """One search for each of `ROUND_TRIPS`, in the same order."""
     confirmed: tuple[Measurement, ...]
     """The shortest leak's two threads, measured with Fix 1 and with the sound chain."""
 
@@ -277,8 +277,8 @@ class LeakStudy:
     def found(self) -> pd.DataFrame:
         """Return one row per search.
 
-        Columns: run ids, shortest leak, found after, tried, different (of those tried), resolved correctly (first ids
-        that were resolved to their own thread, of those tried), verdict.
+        Columns: run ids, shortest leak, found after, tried, different (distinct tried pairs), resolved correctly
+        (distinct pairs whose first id was resolved to its own thread), verdict.
         """
         return pd.DataFrame(
             {
@@ -305,7 +305,7 @@ class LeakStudy:
 async def study_leaks(
     *, threads: int = 6, examples: int = 400, seed: int = 0, families: Families = FAMILIES
 ) -> LeakStudy:
-    """Classify threads of every family, search for a leak with each round trip, and measure the shortest one.
+    """Classify threads of every family, search for a leak with each round trip, and measure the shortest leak.
 
     Each family has `threads` threads, and each search tries `examples` pairs. Raises LookupError if the search finds
     no leak of Fix 1 in that many pairs.

@@ -1,6 +1,6 @@
-"""Mapping lifecycles, from registration to the end of a run: Fix 3 as written, compared with the sound service.
+"""Study the lifecycle of a mapping, from registration to the end of a run: Fix 3 as written and the sound service.
 
-A dict appears to work as long as one process lives, runs end one at a time, and no event follows the end of its run.
+A dict appears to work if one process stays alive, runs end one at a time, and no event follows the end of its run.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bridgekit.errors import RunAlreadyMapped
-from bridgekit.ids import OpaqueRunIds, ThreadId, UserId
+from bridgekit.ids import ThreadId, UserId
 from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.mapping.service import GRACE_SECONDS
 from bridgekit_verify.as_committed import DictMapping
+from bridgekit_verify.audited_routing import OpaqueRunIds
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.history import ExpectedEvents
 from bridgekit_verify.measure.ledger import ledger
@@ -54,19 +55,19 @@ UNDER_WAY: Final = 5
 
 @dataclass(frozen=True)
 class Retained:
-    """What a mapping still holds after a number of runs."""
+    """The number of routes and bytes that a mapping holds after a number of runs."""
 
     mapping: str
     cleaned_up: bool
     runs: int
     routes: int
-    """Runs for which it still returns a thread."""
+    """The number of runs for which the mapping still returns a thread."""
     held_bytes: int
-    """Size of every container, text and number that it holds, each counted once, by sys.getsizeof."""
+    """Size by sys.getsizeof of every container, text and number in the mapping, each counted once."""
 
 
 async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], seed: int = 0) -> list[Retained]:
-    """Start and end runs of one of `MAPPINGS`, and measure what it holds after each count in `after`."""
+    """Start and end runs of one of `MAPPINGS`, and measure the mapping's size after each count in `after`."""
     clock = Clock()
     service = MAPPINGS[mapping](clock)
     run_ids, threads = OpaqueRunIds(seeded(seed)), thread_ids("thread_<uuid4>", 100, seed=seed)
@@ -87,7 +88,7 @@ async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], 
 def bytes_of(root: object) -> int:
     """Return the size of the containers, texts and numbers reachable from an object, through attributes.
 
-    The objects themselves are few and not counted, because their size depends on what Python allocated earlier.
+    Other objects are not counted: they are few, and their size depends on what Python allocated earlier.
     """
     seen: set[int] = set()
     waiting, total = [root], 0
@@ -116,14 +117,14 @@ LATENESS_SECONDS: Final = (-1.0, 0.0, 1.0, 5.0, 15.0, 29.0, 30.0, 60.0)
 
 @dataclass(frozen=True)
 class LateEvents:
-    """Delivery of events of ended runs, by how late they were emitted."""
+    """Delivery of the events of ended runs, by time between the end of the run and the emission."""
 
     variant: str
     address: str
-    """What the event carries to identify its destination."""
+    """The data on the event that identifies its destination."""
     verdict: Verdict
     by_lateness: Mapping[float, Rate]
-    """Delivered events, by seconds after the end."""
+    """The rate of delivered events, by seconds after the end of the run."""
 
 
 async def emit_late(
@@ -136,10 +137,10 @@ async def emit_late(
     runs: int = 20,
     seed: int = 0,
 ) -> LateEvents:
-    """Open runs, end them all at second 0 of `clock`, and emit one event of each at every lateness, over real sockets.
+    """Open runs, end all of them at second 0 of `clock`, and emit an event of each at every time, over real sockets.
 
-    Without `carried`, events name the run id only, as those of a caller outside the run do. With it, the run's own
-    agent emits them, and they carry the thread.
+    Without `carried`, events carry only the run id, as events of a caller outside the run do. With `carried`, the run's
+    own agent emits the events, and they also carry the thread.
     """
     threads = thread_ids("thread_123", users, seed=seed)
     async with manual_run(variant, threads, seed=seed) as live:
@@ -184,7 +185,7 @@ class Rerouted:
 
 
 async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerouted:
-    """Emit that many events of one run by its run id, over real sockets, with a second registration half way."""
+    """Emit `events` events of one run by its run id, over real sockets; register the run again after half of them."""
     alice = OwnedThread(ThreadId("thread_123"), UserId("alice"))
     bob = OwnedThread(ThreadId("thread_124"), UserId("bob"))
     refused = None
@@ -202,13 +203,13 @@ async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerou
 
 @dataclass(frozen=True)
 class LifecycleStudy:
-    """The measurements of routes that a mapping keeps too long, loses too early, or changes."""
+    """The measurements of routes that a mapping retains too long, loses too early, or changes."""
 
     retained: tuple[Retained, ...]
     late: tuple[LateEvents, ...]
     by_process: tuple[ProcessDelivery, ...]
     rerouted: tuple[Rerouted, ...]
-    """Fix 3 and the sound chain."""
+    """The measurements of Fix 3 and of the sound chain."""
 
     def retention(self) -> pd.DataFrame:
         """Return one row per mapping and number of runs.
@@ -228,7 +229,7 @@ class LifecycleStudy:
         )
 
     def processes(self) -> pd.DataFrame:
-        """Return which of three processes finds a run's thread, with the columns of `process_table`."""
+        """Return `process_table`: which of three processes finds a run's thread."""
         return process_table(self.by_process)
 
     def table(self) -> pd.DataFrame:
@@ -288,13 +289,13 @@ class LifecycleStudy:
         )
 
     def title(self) -> str:
-        """State what each chain delivers within the grace period after the end of a run, given its run id."""
+        """State how many events each chain delivers by run id within the grace period after the end of a run."""
         shown = [late for late in self.late if late.address == "run id"]
         delivered = " and ".join(f"{_in_time(late).counts} ({late.variant})" for late in shown)
         return f"Within {GRACE_SECONDS:g} s after the end of their run,\nevents are delivered in {delivered} cases"
 
     def figure(self) -> Figure:
-        """Draw delivery against lateness per chain and address; Fix 3 ignores a carried thread: one panel."""
+        """Draw delivery by time after the run's end, one panel per chain and kind of address (one panel for Fix 3)."""
         return late_events_figure(self._panels(), title=self.title())
 
     def _panels(self) -> dict[str, Mapping[float, Rate]]:
@@ -320,8 +321,9 @@ async def study_lifecycles(
 ) -> LifecycleStudy:
     """Measure memory, late events, events from another process, and a second registration.
 
-    Memory is measured after each of `held_runs`; late and remote events are those of `runs` runs of `users` users.
-    Starts one process, kills it, and starts it again. ProcessGone or ProcessTimeout if that process fails.
+    Memory is measured after each number of runs in `held_runs`; late and remote events belong to `runs` runs of `users`
+    users. The study starts a process, kills it, and starts it again. Raises ProcessExited or ProcessTimeout if this
+    process fails.
     """
     held = [
         row
@@ -338,9 +340,10 @@ async def study_lifecycles(
 
 
 def late_events_figure(panels: Mapping[str, Mapping[float, Rate]], *, title: str) -> Figure:
-    """Draw one panel per way to find the route: the share of events delivered, by how late they are emitted.
+    """Draw one panel per way to find the route: the share of delivered events by time of emission.
 
-    `panels` maps a panel's title to rates by seconds after the run's end, negative before it; all panels share them.
+    `panels` maps a panel's title to rates by seconds after the run's end (negative before the end). All panels must
+    contain the same times.
     """
     with new_figure(title, 6.6, 1.5 + 1.45 * len(panels)) as figure:
         axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
@@ -361,7 +364,7 @@ def late_events_figure(panels: Mapping[str, Mapping[float, Rate]], *, title: str
 
 
 def _spans(axis: Axes, seconds: Sequence[float], *, labelled: bool) -> None:
-    """Mark the end of the run and of the grace period. The axis shows emissions in order, not to scale."""
+    """Mark the end of the run and of the grace period. The axis shows the emissions in order and not to scale."""
     end = sum(at < 0 for at in seconds) - 0.5
     over = sum(at < GRACE_SECONDS for at in seconds) - 0.5
     axis.axvspan(end, over, color="#F0F0F0", zorder=0)

@@ -1,4 +1,4 @@
-"""A served variant with a real socket for each thread, for experiments that control when each event is emitted."""
+"""Serve a variant with a real socket for each thread, for experiments that control when each event is emitted."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ManualRun:
         return application
 
     async def open_run(self, owned: OwnedThread, request: str) -> RunContext:
-        """Let the supervisor accept a request, including the registration of its route."""
+        """Let the supervisor accept a request and register the route of its run."""
         return await self.application.supervisor.open_run(
             agent_name=AGENT, thread_id=owned.thread_id, user_id=owned.user_id, request=request
         )
@@ -67,7 +67,7 @@ class ManualRun:
         return await self.application.bridge.notify_agent_thinking(run.run_id, AGENT, thought, step_number=step)
 
     async def emit(self, run: RunContext, step: int) -> Receipt:
-        """Emit one event of a run as the run's own agent: the registry binds one that carries the thread."""
+        """Emit one event of a run as its own agent, bound by the registry, so that the event carries the thread."""
         self._expect(run, step)
         agent = self.application.supervisor.registry.create_bound(run)
         return await agent.emit_thinking(f"{run.request}: step {step}", step_number=step)
@@ -81,7 +81,7 @@ class ManualRun:
 async def manual_run(variant: Variant, threads: Sequence[OwnedThread], *, seed: int = 0) -> AsyncIterator[ManualRun]:
     """Serve a variant, with one socket per thread, for the duration of a block; `history` is complete afterwards.
 
-    Enter and leave it in the same task.
+    Enter and leave the context manager in the same task.
     """
     agents = {AGENT: thinking(variant.agent)}
     app = create_app(variant.config(agents, hex_source=seeded(seed), tools=tools(), seed=seed))
@@ -114,10 +114,10 @@ def _record_receipt(history: History, event: AgentEvent, receipt: Receipt) -> No
 
 
 async def _read(history: History, socket: Socket, client: EventClient) -> None:
-    """Read everything that a socket still holds. The server has already written all of it and closed the socket."""
+    """Read the remaining frames of a socket, after the server has written all of them and closed the socket."""
     async for event in client:
         emitted_at = event.timestamp.timestamp()
-        # Read after the experiment, so that the latency would be meaningless.
+        # The frames are read after the experiment, so a latency would be meaningless.
         history.arrivals.append(
             Arrival(socket, key_of(event.type, event.payload), event.run_id, event.seq, emitted_at, emitted_at)
         )
@@ -140,7 +140,7 @@ class HandNotification:
     read_by_owner: int
     """Frames of the event that the open socket of thread_123's owner read."""
     read_by_others: int
-    """Frames that another user's open socket read."""
+    """Frames of the event that another user's open socket read."""
 
     @property
     def resolves(self) -> bool:
@@ -149,12 +149,12 @@ class HandNotification:
 
     @property
     def arrives(self) -> bool:
-        """Whether the event reached its thread's owner, once, and nobody else."""
+        """Whether the thread's owner, and no other user, read the event exactly once."""
         return (self.read_by_owner, self.read_by_others) == (1, 0)
 
     @property
     def outcome(self) -> str:
-        """What happened, as the end of a sentence that starts with the chain."""
+        """The result, as the end of a sentence that starts with the name of the chain."""
         thread = self.receipt.thread_id or "no thread"
         return (
             f"resolves to {thread}, is reported as {self.receipt.outcome}, and the owner's socket reads"
@@ -163,7 +163,7 @@ class HandNotification:
 
 
 async def notify_by_hand(variant: Variant, *, seed: int = 0) -> HandNotification:
-    """Notify for `run_thread_123_abc`, with a socket of thread_123's owner and one of another user open."""
+    """Notify for `run_thread_123_abc` while thread_123's owner and another user each have an open socket."""
     async with manual_run(variant, HAND_THREADS, seed=seed) as live:
         receipt = await live.application.bridge.notify_agent_started(HAND_RUN_ID, "TestAgent")
     owner, other = (

@@ -1,4 +1,4 @@
-"""Backends that are not built with bridgekit, checked live, and recordings of others: one verdict for each subject."""
+"""Check example backends that are not built with bridgekit, and judge recordings of other backends."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ RUNS_DEFECTS: Final = "{python} -m uvicorn defects:app --port {port} --log-level
 
 
 class TrueDefect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a truth file states about one defect."""
+    """A truth file's statement about one defect."""
 
     scenarios: tuple[str, ...]
     """The scenarios in which the defect shows."""
     broken: frozenset[Property]
-    """The properties that it breaks, with their consequences. All others are not broken."""
+    """The properties that the defect breaks, directly or as a consequence. All other properties hold."""
 
 
 KNOWN_RECORDINGS: Final[Mapping[str, frozenset[Property]]] = {
@@ -56,12 +56,12 @@ KNOWN_RECORDINGS: Final[Mapping[str, frozenset[Property]]] = {
     "lg_streamed": frozenset(),
     "good": frozenset(),
 }
-"""Recordings of other backends, and what is broken. ag-ui-langgraph lost the arguments of two calls in `lg_atomic`."""
+"""Recordings and their broken properties. In `lg_atomic`, ag-ui-langgraph lost the arguments of two calls."""
 
 
 @dataclass(frozen=True)
 class CheckedSubject:
-    """A backend or recording, with the verdict and what was known before."""
+    """A backend or recording, with its verdict and its known broken properties."""
 
     name: str
     expected: frozenset[Property]
@@ -70,7 +70,7 @@ class CheckedSubject:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the broken properties are the expected ones, and something was judged."""
+        """Whether exactly the expected properties are broken, and at least one property was judged."""
         holds = any(answer.state is State.HOLDS for answer in self.verdict.answers)
         return broken_properties(self.verdict) == self.expected and (holds or bool(self.expected))
 
@@ -83,7 +83,7 @@ class BackendStudy:
 
     @property
     def inexact(self) -> list[str]:
-        """The subjects whose broken properties are not the expected ones."""
+        """The subjects whose broken properties differ from the expected ones."""
         return [each.name for each in self.subjects if not each.is_exact]
 
     def table(self) -> pd.DataFrame:
@@ -114,29 +114,29 @@ def _evidence(subject: str, answer: PropertyAnswer) -> dict[str, object]:
 
 
 def broken_properties(verdict: RecordingVerdict) -> frozenset[Property]:
-    """Return the properties that a verdict says are broken."""
+    """Return the properties that are broken according to a verdict."""
     return frozenset(answer.property for answer in verdict.answers if answer.state is State.BROKEN)
 
 
 def read_truth(name: str) -> dict[str, TrueDefect]:
-    """Return the defects of an example backend, and what each breaks."""
+    """Return the defects of an example backend by name, with the properties that each breaks."""
     text = (EXAMPLES / name / "truth.toml").read_text(encoding="utf-8")
     return msgspec.convert(tomllib.loads(text), dict[str, TrueDefect])
 
 
 def example_backend(name: str, defect: str = SOUND) -> Backend:
-    """Return an example backend without defects, or with one of them."""
+    """Return an example backend without defects, or with the named defect."""
     backend = load_backend(str(EXAMPLES / name / "backend.toml"))
     return backend if defect == SOUND else with_command(backend, RUNS_DEFECTS).with_env(DEFECT=defect)
 
 
 def with_command(backend: Backend, command: str) -> Backend:
-    """Return a copy that another command starts."""
+    """Return a copy of the backend that is started with another command."""
     return msgspec.structs.replace(backend, start=msgspec.structs.replace(backend.start, command=command))
 
 
 def verdict_of_frames(run: LiveRun) -> RecordingVerdict:
-    """Judge what the clients of a live run received, without the model's ledger."""
+    """Judge the frames that the clients of a live run received, without the model's ledger."""
     dialect = dialect_of(run.dialect, "") or detect("", run.messages)
     judge = Judge(dialect)
     judge.feed(numbered(run.messages))
@@ -146,7 +146,7 @@ def verdict_of_frames(run: LiveRun) -> RecordingVerdict:
 async def check_example(
     name: str, defect: str, *, load: Load, scenarios: Sequence[str] = (), seed: int
 ) -> CheckedSubject:
-    """Check an example backend with one defect, in the scenarios that show it; or without one, in these scenarios."""
+    """Check an example backend with one defect in the scenarios that show it, or without a defect in `scenarios`."""
     truth = read_truth(name)
     if defect != SOUND and defect not in truth:
         raise InvalidParameter("defect", defect, f"one of {', '.join([SOUND, *truth])}")
@@ -175,7 +175,7 @@ async def study_backends(
     recordings: Sequence[str] = (),
     seed: int,
 ) -> BackendStudy:
-    """Check each example backend without a defect and with each of these defects, and judge recordings."""
+    """Check each example backend without a defect and with each given defect, and judge the recordings."""
     subjects = [
         await check_example(name, defect, load=load, scenarios=scenarios, seed=seed)
         for name, chosen in defects.items()

@@ -1,4 +1,4 @@
-"""What the bridge's receipts reported, compared with what sockets read, for several chains under one load."""
+"""Compare the bridge's receipts with what sockets read, for several chains under the same load."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ RECEIPT_CHAINS: Final[tuple[Variant, ...]] = (
     BROKEN[5],
     SOUND,
 )
-"""The chain as committed, without and with the audit's fixes, and three chains for comparison."""
+"""The measured chains: as committed, without and with the audit's fixes, and three chains for comparison."""
 
 
 @dataclass(frozen=True)
 class ReceiptStudy:
-    """The same load on several chains. An accurate receipt is *sent* only if the user read the event."""
+    """The measurements of one load on several chains. A receipt *sent* is accurate only if the user read the event."""
 
     measurements: Sequence[Measurement]
 
     @property
     def judged(self) -> list[Measurement]:
-        """The chains of the audit, without and with its fixes: neither the sound one nor the one broken on purpose."""
+        """The chains of the audit, without and with its fixes, and not the sound chain or the one broken on purpose."""
         return [each for each in self.measurements if each.variant not in (SOUND, BROKEN[5])]
 
     def of(self, name: str) -> Measurement:
@@ -53,11 +53,11 @@ class ReceiptStudy:
         return next(each for each in self.measurements if each.variant.name == name)
 
     def table(self) -> pd.DataFrame:
-        """Return one row per chain and kind of receipt: how many events arrived where."""
+        """Return one row per chain and kind of receipt: events that reached their user, another user, or none."""
         return pd.concat([receipt_table(measurement) for measurement in self.measurements], ignore_index=True)
 
     def title(self) -> str:
-        """State the chain with the most false reports, of those that nobody broke on purpose."""
+        """State which chain has the most false receipts, among the chains of the audit."""
         worst = max(self.judged, key=lambda each: each.verdict.false_success)
         events = len(worst.history.expected)
         if not worst.verdict.false_success:
@@ -68,7 +68,7 @@ class ReceiptStudy:
         )
 
     def figure(self) -> Figure:
-        """Draw one grid per chain: receipts as rows, arrivals as columns. Cells of contradicted receipts are dark."""
+        """Draw one grid per chain: receipts as rows, arrivals as columns. Dark cells count false receipts."""
         grids = {each.variant.name: _receipt_counts(each.history) for each in self.measurements}
         columns = min(len(grids), GRIDS_ACROSS)
         rows = -(-len(grids) // columns)
@@ -105,7 +105,7 @@ def _ordered(measurement: Measurement) -> list[tuple[tuple[str, str], int]]:
 
 
 def receipt_table(measurement: Measurement) -> pd.DataFrame:
-    """Return what `notify` reported, as rows, against what sockets read, as columns: counts of events."""
+    """Count events by what `notify` reported (rows) and by what sockets read (columns)."""
     counts = _receipt_counts(measurement.history)
     return pd.DataFrame(
         {"chain": measurement.variant.name, "receipt": receipt} | {got: counts[receipt, got] for got in ARRIVALS}
@@ -158,7 +158,7 @@ def _is_accurate(receipt: str, got: str) -> bool:
 
 
 def _cell(axis: Axes, row: int, column: int, count: int, *, accurate: bool) -> None:
-    """Draw a count: accurate receipts pale, others dark and with a border, and an empty cell white."""
+    """Draw a count. Accurate receipts are pale, false ones are dark with a border, and empty cells are white."""
     colour = "white" if not count else (DELIVERED if accurate else DROPPED)
     edge = {"edgecolor": TEXT_COLOUR, "linewidth": 2.0} if count and not accurate else {"edgecolor": "#CCCCCC"}
     axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **edge))

@@ -1,4 +1,4 @@
-"""Which repairs the code as committed needs: every combination of the four, and other ways to find the thread."""
+"""Find which of the four repairs the chain as committed needs: measure every combination of the repairs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from bridgekit_verify.variants import FIXES, Variant
 __all__ = ["RepairStudy", "study_repairs"]
 
 CARRIED: Final = "thread carried"
-"""The repair that the audit's fixes could replace: each of them also finds the thread of an event."""
+"""The repair that each of the audit's fixes could replace, because each fix also finds the thread of an event."""
 ROUTINGS: Final = ("fix 1", "fix 2 as written", "fix 2 with its method", "fix 3", "fixes 1 and 2 with the method")
 
 Applied = frozenset[str]
@@ -45,11 +45,11 @@ class RepairStudy:
     """The counts of the chain as committed with each combination of the repairs."""
 
     subsets: Mapping[Applied, Mapping[str, DropCount]]
-    """By the repairs applied, then by kind of thread id."""
+    """The counts by the set of applied repairs, then by kind of thread id."""
     routings: Mapping[str, Mapping[str, DropCount]]
-    """The same with the other three repairs, by the way to find the thread."""
+    """The counts with the other three repairs, by the way to find the thread, then by kind of thread id."""
     lines: Mapping[str, LineChange]
-    """The size of each repair."""
+    """The changed lines of code of each repair."""
     groups: Mapping[str, Sequence[str]]
     """The kinds of thread id, in groups: documented, and stress."""
 
@@ -74,11 +74,11 @@ class RepairStudy:
 
     @property
     def needed(self) -> list[str]:
-        """The repairs without which the other repairs do not deliver every event, or leak."""
+        """The repairs that are needed: without one of them, events are lost or leaked."""
         return [name for name in self.repairs if not self.without(name).complete]
 
     def without(self, name: str) -> DropCount:
-        """Return the count of all repairs but one."""
+        """Return the count with all repairs except one."""
         return self.totals[frozenset(self.repairs) - {name}]
 
     def steps(self, order: Order) -> list[DropCount]:
@@ -97,9 +97,9 @@ class RepairStudy:
 
     @cached_property
     def order(self) -> Order:
-        """The recommended order: the fewest leaks on the way, then safe from the earliest step, then early delivery.
+        """The recommended order: it has the fewest leaks, then the earliest safe step, then the earliest delivery.
 
-        From a safe step on, no later repair leaks, whichever is applied next.
+        After a safe step, no further repair causes a leak, in any order.
         """
 
         def preference(order: Order) -> tuple[int, int, list[int]]:
@@ -171,7 +171,7 @@ class RepairStudy:
         ]
 
     def figure(self, title: str) -> Figure:
-        """Draw the repairs in the recommended order, then all repairs but one."""
+        """Draw the counts after each repair in the recommended order, then with all repairs except one."""
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
@@ -189,7 +189,7 @@ class RepairStudy:
         return f"{len(smallest)} of {everything} repairs deliver every event: {', '.join(sorted(smallest))}"
 
     def sentences(self) -> list[str]:
-        """Return the results in sentences: which repairs are needed, which orders leak, and what a leak costs."""
+        """Return sentences on the repairs that are needed, the orders that leak, and the consequence of a leak."""
         orders, safe = len(self.orders), len(self.safe_orders)
         counts = {applied: self.totals[applied] for applied in self.leaking}
         leaks = [f"{_in_words(name)} ({count.leaked:,} of {count.expected:,} events)" for name, count in counts.items()]
@@ -211,7 +211,7 @@ TYPES_IN_WORDS: Final = (
     ({EventType.TOOL_EXECUTING}, "the start of each tool call"),
     ({EventType.TOOL_COMPLETED}, "the end of each tool call"),
 )
-"""Types of event, and what they report in plain words. The first entries that fit decide."""
+"""Event types, and plain words for what they report. The first matching entries are used."""
 
 
 def _types_in_words(types: frozenset[EventType]) -> str:

@@ -1,4 +1,4 @@
-"""Run ids that one process registered, used in another real process, which the harness starts and sends requests to."""
+"""Measure whether a second real process can route the events of runs that this process registered."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ProcessHandle(Protocol):
 
 @dataclass(frozen=True)
 class LocalProcess:
-    """This process, with one chain served in it."""
+    """A chain that this process serves."""
 
     served: ManualRun
 
@@ -52,23 +52,23 @@ class LocalProcess:
 
 @dataclass(frozen=True)
 class SecondProcess:
-    """Another process."""
+    """A second process, which serves two chains."""
 
     process: ChildProcess
     urls: Mapping[str, str]
-    """By variant."""
+    """The URL of each chain, by variant."""
 
     def url(self, variant: str) -> str:
         return self.urls[variant]
 
     async def request(self, message: ProcessRequest) -> ProcessAnswer:
-        """Send a request and return its answer. ProcessGone or ProcessTimeout if the process fails."""
+        """Send a request and return its answer. Raises ProcessExited or ProcessTimeout if the process fails."""
         return await self.process.request(message, ProcessAnswer)
 
 
 @asynccontextmanager
 async def second_process() -> AsyncIterator[SecondProcess]:
-    """Run `second_worker` for the duration of a block; at its end the process is killed."""
+    """Run `second_worker` for the length of a block; then kill the process."""
     async with start_module(second_worker.__name__, name="the second process") as process:
         ready = await process.receive(ServedUrls, within=START_TIMEOUT_SECONDS, wanted="serve")
         yield SecondProcess(process, ready.urls)
@@ -76,24 +76,24 @@ async def second_process() -> AsyncIterator[SecondProcess]:
 
 @dataclass(frozen=True)
 class ProcessDelivery:
-    """Some runs' events, emitted in one process."""
+    """How many of the events that one process emitted were delivered."""
 
     variant: str
     process: str
     address: str
-    """What the event carries to identify its destination."""
+    """The data on the event that identifies its destination."""
     found: Rate
-    """Events for which that process found the right thread."""
+    """Events for which the emitting process found the right thread."""
     arrived: Rate
-    """Events that their user's socket at that process read."""
+    """Events that the user's socket at the emitting process read."""
     why_not: str
 
 
 async def measure_processes(*, users: int = 5, runs: int = 20, seed: int = 0) -> list[ProcessDelivery]:
-    """Register runs here, then emit one event of each here, in a second process, and in it again after a restart.
+    """Register runs in this process, then emit an event of each here, in a second process, and after its restart.
 
-    Measured with Fix 3's dict and with the sound chain, whose mapping also uses a memory store. Every user has a socket
-    at the process that emits, so that only the route can be missing.
+    Both Fix 3 and the sound chain are measured; the sound chain's mapping uses a memory store. Every user has a socket
+    at the process that emits, so only the route can be missing.
     """
     threads = thread_ids("thread_123", users, seed=seed)
     deliveries = []

@@ -1,7 +1,7 @@
-"""A second process of an application: `python -m bridgekit_verify.studies.second_worker`.
+"""Run the second process of an application: `python -m bridgekit_verify.studies.second_worker`.
 
-It serves two chains on loopback ports, Fix 3 and the sound one, sends `ServedUrls`, and answers each `ProcessRequest`
-with a `ProcessAnswer`. It ends when its standard input closes.
+The process serves Fix 3 and the sound chain on loopback ports, and sends `ServedUrls`. It answers each `ProcessRequest`
+with a `ProcessAnswer`, and ends when its standard input closes.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ SERVED: Final = {row.name: row for row in (FIX_3, SOUND)}
 
 
 class ProcessRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The action to perform, and the chain to perform it in. Fields that an action does not need stay empty."""
+    """An action, and the chain in which to perform the action. Fields that an action does not need stay empty."""
 
     variant: str
     do: Action
     run_id: RunId = RunId("")
     thread_id: ThreadId | None = None
-    """For a notification: the thread, if the event carries it."""
+    """For a notification: the thread, if the event carries the thread."""
     user_id: UserId = UserId("")
     request: str = ""
 
 
 class ProcessAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of an action. For a notification: the fields of its Receipt."""
+    """The result of an action; for a notification, the fields of its Receipt."""
 
     outcome: Outcome = Outcome.SENT
     thread_id: ThreadId | None = None
@@ -53,7 +53,7 @@ class ProcessAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServedUrls(msgspec.Struct, frozen=True):
-    """The process is ready: the URL of each of its chains."""
+    """Message that the process is ready, with the URL of each chain."""
 
     urls: dict[str, str]
 

@@ -1,4 +1,4 @@
-"""One agent object for all runs, compared with a new agent for each run, by the number of concurrent runs."""
+"""Compare one agent object for all runs with a new agent for each run, by the number of concurrent runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EMITTED_BY_AGENTS = frozenset(EventType) - EMITTED_BY_CORE
 
 
 def concurrency_levels(runs: int) -> list[int]:
-    """Return 1, 2, 4, … and `runs` itself: the numbers of concurrent runs to measure. ValueError for one run."""
+    """Return 1, 2, 4, … and `runs`: the numbers of concurrent runs to measure. Raises ValueError for one run."""
     if runs < 2:
         raise ValueError(f"{runs} runs cannot be concurrent: use at least 2")
     return sorted({runs, *(2**power for power in range(runs.bit_length()) if 2**power <= runs)})
@@ -34,13 +34,13 @@ def concurrency_levels(runs: int) -> list[int]:
 
 @dataclass(frozen=True)
 class SharedAgentStudy:
-    """The same runs with a shared agent and with new agents, by number of concurrent runs."""
+    """Measurements of the same runs with a shared agent and with new agents, by number of concurrent runs."""
 
     shared: Sequence[Measurement]
     fresh: Sequence[Measurement]
 
     def table(self) -> pd.DataFrame:
-        """Return one row per number of concurrent runs: agents' events that another user read, and the prediction."""
+        """Return one row per number of concurrent runs: measured and predicted events that another user read."""
         return pd.DataFrame(
             {
                 "runs at once": shared.workload.at_once,
@@ -53,11 +53,11 @@ class SharedAgentStudy:
         )
 
     def misrouted_shared(self) -> list[Rate]:
-        """Return the share of agents' events that another user read, by concurrent runs, if all runs share an agent."""
+        """Return the share of agents' events that another user read if all runs share an agent, by concurrent runs."""
         return [_misrouted(measurement) for measurement in self.shared]
 
     def misrouted_fresh(self) -> list[Rate]:
-        """Return the same with a new agent for each run."""
+        """Return the share of agents' events that another user read if each run has a new agent, by concurrent runs."""
         return [_misrouted(measurement) for measurement in self.fresh]
 
     def is_closed_form(self) -> bool:
@@ -68,11 +68,11 @@ class SharedAgentStudy:
         )
 
     def transcript(self, at_once: int, frames: int = 8) -> pd.DataFrame:
-        """Return the first frames that sockets read with that many runs at once and one agent for all, in order."""
+        """Return the first frames that sockets read, in order, if `at_once` concurrent runs share one agent."""
         return transcript(next(m for m in self.shared if m.workload.at_once == at_once), frames=frames)
 
     def title(self) -> str:
-        """State the finding at the largest number of concurrent runs."""
+        """State the result for the largest number of concurrent runs."""
         at_once, shared, fresh = self.shared[-1].workload.at_once, self.misrouted_shared()[-1], self.misrouted_fresh()
         return (
             f"With {at_once} runs at once, another user reads {shared.counts} events\n"
@@ -129,9 +129,10 @@ def _draw_shares(axis: Axes, at_once: Sequence[int], rates: Sequence[Rate], styl
 
 
 async def study_shared_agent(*, runs: int, at_once: Iterable[int] | None = None, seed: int = 0) -> SharedAgentStudy:
-    """Measure `runs` runs of as many users, with each number of concurrent runs; by default `concurrency_levels`.
+    """Measure `runs` runs, each of a different user, at each number of concurrent runs in `at_once`.
 
-    The runs of a group take each step together, which is the worst case: they overlap from the first event to the last.
+    The default of `at_once` is `concurrency_levels`. The runs of a group take each step together, which is the worst
+    case: they overlap from the first event to the last.
     """
     owned = thread_ids(EXAMPLE, runs, seed=seed)
     levels = concurrency_levels(runs) if at_once is None else list(at_once)

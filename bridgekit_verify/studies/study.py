@@ -1,4 +1,4 @@
-"""The two comparisons that the notebooks make: one link broken and sound; every fix with every family of thread ids."""
+"""Compare each link broken and sound, and every fix with every family of thread ids."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Final
 
 import pandas as pd
 
-from bridgekit.chain import LINKS, Link
 from bridgekit.chain.self_check import SOUND_CHECKS
 from bridgekit_verify.errors import InvalidParameter
+from bridgekit_verify.links import LINKS, Link
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.families import FAMILIES, Families, Family, families_by_name, thread_ids
 from bridgekit_verify.measure.tables import count_table
@@ -22,34 +22,34 @@ from bridgekit_verify.variants import AS_COMMITTED, BROKEN, SOUND, VARIANTS, Var
 __all__ = ["EXAMPLE", "FixStudy", "LinkStudy", "study_fixes", "study_link"]
 
 EXAMPLE = "thread_123"
-"""The only shape of thread id in the audit's own text."""
+"""The only kind of thread id in the audit's own text."""
 
 KINDS: Final = {
     "documented": "documented kinds",
     "stress": "stress kinds",
     "your own": "kinds of your own",
 }
-"""The groups of families, and their names within a sentence."""
+"""The groups of families, with the name of each group for use in a sentence."""
 
 _COMPARED = tuple(row for row in VARIANTS.values() if row is not AS_COMMITTED)
 
 
 @dataclass(frozen=True)
 class LinkStudy:
-    """One link: probed as committed and sound, and delivery with the link broken and sound."""
+    """The probe of one link as committed, and the delivery with the link broken and sound."""
 
     link: Link
     committed: Probe
     """The probe of the link as committed."""
     wording: Wording
-    """The audit's description of the link, tested word for word on the link as committed."""
+    """The audit's description of the link, tested on the link as committed."""
     sound: Probe
     before: Measurement
-    """The sound chain with this link broken."""
+    """The measurement of the sound chain with this link broken."""
     after: Measurement
     """The sound chain."""
     checked: Measurement
-    """The same as `before`, with every startup check enabled: it may have refused to start."""
+    """The measurement of the chain of `before` with every startup check, which may refuse to start."""
 
     def misroutes_of_shared_agent(self) -> int:
         """Return `Workload.misroutes_of_shared_agent` of the measured load."""
@@ -57,11 +57,11 @@ class LinkStudy:
 
 
 async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed: int = 0) -> LinkStudy:
-    """Probe link 1 to 9, break it, and measure delivery before and after its repair.
+    """Probe a link from 1 to 9, break the link, and measure delivery before and after its repair.
 
-    `threads` users with one thread each, `runs` runs per thread, `at_once` of them active together. Link 3 is measured
-    with agents that the registry binds, because the core binds its own agents (link 5). InvalidParameter says which
-    values are allowed.
+    There are `threads` users with one thread each, and `runs` runs per thread, of which `at_once` are active together.
+    Link 3 is measured with agents that the registry binds, because the core binds its own agents (link 5).
+    Raises InvalidParameter if a value is not allowed.
     """
     for name, value in (("threads", threads), ("runs", runs)):
         if type(value) is not int or value < 1:
@@ -83,13 +83,13 @@ async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed
 
 @dataclass(frozen=True)
 class FixStudy:
-    """Every fix with every family of thread ids, on the chain as reported: links 1 to 8 sound.
+    """Measurements of every fix with every family of thread ids, on the chain as reported (links 1 to 8 sound).
 
-    The families are chosen and not sampled: sums over them describe this test only.
+    The families are chosen and not sampled, so sums over families describe only this study.
     """
 
     cells: Mapping[tuple[str, str], Measurement]
-    """By family of thread ids and name of variant."""
+    """The measurements, by family of thread ids and name of variant."""
     kinds: Mapping[str, Family] = field(default_factory=lambda: FAMILIES)
     """The families by name."""
 
@@ -99,7 +99,7 @@ class FixStudy:
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """The families that occur in the audit or the public history, stress, and the reader's own; no empty group."""
+        """The families by group: documented, stress, and the reader's own. Empty groups are left out."""
         groups = {label: tuple(name for name in self.families if self.kinds[name].group == label) for label in KINDS}
         return {label: names for label, names in groups.items() if names}
 
@@ -109,36 +109,36 @@ class FixStudy:
 
     @property
     def known(self) -> bool:
-        """Whether every measurement expected an event. Otherwise no claim about all families can be judged."""
+        """Whether every measurement expected at least one event, so that claims about all families can be judged."""
         return all(cell.verdict.delivery.known for cell in self.cells.values())
 
     @property
     def example_family(self) -> str:
-        """The audit's own example if it was measured, else the first family."""
+        """The family of the audit's own example if it was measured, or the first family."""
         return EXAMPLE if EXAMPLE in self.families else self.families[0]
 
     def example(self, variant: str) -> Measurement:
-        """Return that variant's measurement with the audit's own example of a thread id."""
+        """Return the variant's measurement with `example_family`."""
         return self.cells[self.example_family, variant]
 
     def over_families(self, variant: str) -> list[Measurement]:
-        """Return that variant's measurements with every family, in their order."""
+        """Return the variant's measurements in the order of the families."""
         return [self.cells[name, variant] for name in self.families]
 
     def delivering(self, variant: str) -> tuple[str, ...]:
-        """Return the families whose every event reaches its user, and no other user."""
+        """Return the families of which every event reaches its own user and no other user."""
         return tuple(name for name in self.families if self.cells[name, variant].verdict.all_delivered)
 
     def dropping(self, variant: str) -> tuple[str, ...]:
-        """Return the families of which some event does not reach its user."""
+        """Return the families of which at least one event does not reach its user."""
         return tuple(name for name in self.families if self.cells[name, variant].verdict.lost)
 
     def leaking(self, variant: str) -> tuple[str, ...]:
-        """Return the families of which some event reaches another user."""
+        """Return the families of which at least one event reaches another user."""
         return tuple(name for name in self.families if self.cells[name, variant].verdict.misrouted)
 
     def counts(self, variant: str | None = None) -> pd.DataFrame:
-        """Return one row per family and variant; with `variant`, only that one."""
+        """Return one row per family and variant; with `variant`, only the rows of that variant."""
         chosen = {key: cell for key, cell in self.cells.items() if variant in (None, key[1])}
         names = [name for name, _ in chosen]
         labels: dict[str, Sequence[object]] = {
@@ -148,7 +148,7 @@ class FixStudy:
         return count_table(chosen.values(), **labels)
 
     def summary(self, variant: str) -> str:
-        """Return in a sentence for how many families every event arrives, and in the next one which families leak."""
+        """Return two sentences: for how many families every event arrives, and which families leak."""
         delivering, leaking = self.delivering(variant), self.leaking(variant)
         arrived = " and ".join(
             f"{_of(delivering, names)} {_kinds(label, len(names))}" for label, names in self.groups.items()
@@ -176,10 +176,10 @@ async def study_fixes(
     families: Families = FAMILIES,
     variants: Iterable[Variant] = _COMPARED,
 ) -> FixStudy:
-    """Measure every variant with every family: `threads` users per family, `runs` runs each, `at_once` together.
+    """Measure every variant with every family: `threads` users per family, `runs` runs per user, `at_once` concurrent.
 
-    For thread ids of your own, pass `families={"mine": ["support-42", "support-43"]}`, or add them to FAMILIES; such a
-    family has one user for each id.
+    For thread ids of your own, pass `families={"mine": ["support-42", "support-43"]}`, or add a family to FAMILIES.
+    Such a family has one user for each id.
     """
     variants, kinds, cells = tuple(variants), families_by_name(families), {}
     for name, kind in kinds.items():

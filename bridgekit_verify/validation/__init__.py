@@ -1,1 +1,1 @@
-"""Evidence that the measurement is right: mutated histories, broken links, known rates."""
+"""Validate the measurement itself with mutated histories, broken links and known rates."""

@@ -1,4 +1,4 @@
-"""Every link broken in every way: one row per breakage, each the sound chain with only that link broken."""
+"""The table of breakages: each row is the sound chain with one link broken in one way."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from bridgekit.chain.self_check import WITHOUT_HANDOVER, WITHOUT_ROUTING
 from bridgekit_verify.validation import broken_links_1_to_5 as handover
 from bridgekit_verify.validation import broken_links_6_to_8 as emission
 from bridgekit_verify.validation import broken_links_9_and_10 as routing
-from bridgekit_verify.variants import BROKEN, SOUND, Variant
+from bridgekit_verify.variants import BROKEN, SOUND, WITHOUT_HANDOVER, WITHOUT_ROUTING, Variant
 
 __all__ = ["BREAKAGES", "WAYS", "Breakage"]
 
@@ -25,7 +24,7 @@ WAYS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Breakage:
-    """One link, broken in one way."""
+    """A variant with one link broken in one way, and the links that a measurement may name for this breakage."""
 
     link: int
     """1 to 10."""
@@ -33,9 +32,9 @@ class Breakage:
     """One of WAYS."""
     variant: Variant
     also_named: Mapping[int, str] = field(default_factory=dict)
-    """By link number: why another link is named as well or instead, where that is correct."""
+    """Other links that may be named correctly, by number, with the reason."""
     outside_core: bool = False
-    """Takes effect only where the registry binds the agents, as for a webhook: the core does not use its bridge."""
+    """Whether the breakage has an effect only if the registry binds the agents, as for a webhook."""
 
     @property
     def name(self) -> str:
@@ -43,7 +42,7 @@ class Breakage:
 
 
 def _broken(link: int, way: str, summary: str, **choices: Any) -> Breakage:
-    """Return a row without the startup checks that would refuse it, because nothing could be measured otherwise."""
+    """Return a row whose variant has no startup checks, which would refuse it before anything could be measured."""
     checks = {2: {"self_checks": WITHOUT_HANDOVER}, 4: {"self_checks": WITHOUT_HANDOVER}}.get(link, {})
     if link == 9:
         checks = {"self_checks": WITHOUT_ROUTING}
@@ -52,7 +51,7 @@ def _broken(link: int, way: str, summary: str, **choices: Any) -> Breakage:
 
 
 def _known(link: int, way: str, also_named: Mapping[int, str] | None = None) -> Breakage:
-    """Return a row that the notebooks use as well."""
+    """Return a row for a broken variant that the notebooks use as well."""
     variant = replace(BROKEN[link], name=f"link {link} {way}")
     return Breakage(link, way, variant, {} if also_named is None else also_named, outside_core=link == 3)
 

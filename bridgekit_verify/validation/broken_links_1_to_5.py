@@ -1,6 +1,6 @@
-"""Links 1 to 5 broken, each as the smallest override of a sound one. Localization must find each of them.
+"""Broken versions of links 1 to 5, each the smallest override of a sound link. Localization must find each of them.
 
-None of these is an audited defect; those are in `bridgekit_verify.as_committed`. `OSError` stands for any failure in a
+The audited defects are not here but in `bridgekit_verify.as_committed`. `OSError` stands for any failure in a
 link, such as a store that is down or a full disk.
 """
 
@@ -11,11 +11,11 @@ from typing import Any, cast
 
 from bridgekit.chain.context import RunContext, RunResult
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, start_application
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import AgentExecutionCore, AgentSource
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore, AgentSource
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import ThreadId
@@ -24,7 +24,7 @@ from bridgekit.transport.hub import Hub
 
 
 def another(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
-    """Return an equivalent bridge without any socket."""
+    """Return an equivalent bridge that has no sockets."""
     return type(bridge)(Hub(), bridge.resolver, bridge.mapping)
 
 
@@ -41,7 +41,7 @@ async def start_without_the_registry(config: BridgeConfig, stores: Stores) -> Ap
 
 
 async def start_with_two_bridges(config: BridgeConfig, stores: Stores) -> Application:
-    """Link 1, passed wrong: the sockets are attached to another bridge than the one that the supervisor holds."""
+    """Link 1, passed wrong: the supervisor holds a different bridge from the one that the sockets are attached to."""
     application = await start_application(config, stores)
     return replace(application, bridge=another(application.bridge))
 
@@ -139,7 +139,7 @@ class RegistryThatRaises(AgentRegistry):
 
 
 class RegistryThatBindsLate(AgentRegistry):
-    """Link 3, delayed: binds an agent only when the next one is created."""
+    """Link 3, delayed: binds an agent only when the next agent is created."""
 
     waiting: tuple[BaseAgent, RunContext] | None = None
 

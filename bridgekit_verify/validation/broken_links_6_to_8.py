@@ -1,11 +1,11 @@
-"""Links 6 to 8 broken, each as the smallest override of a sound one; `broken_links_1_to_5` breaks links 1 to 5."""
+"""Broken versions of links 6 to 8, each the smallest override of a sound link; see also `broken_links_1_to_5`."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import Answer, EventType, Outcome, Payload, Receipt
@@ -75,7 +75,7 @@ class AdapterThatRefusesItsBridge(WebSocketBridgeAdapter):
 
 
 class AdapterThatSwallowsItsMistake(WebSocketBridgeAdapter):
-    """Link 7, swallowed: binding fails with a TypeError, which is logged at debug level."""
+    """Link 7, swallowed: binding fails with a TypeError, which the adapter logs at debug level."""
 
     def set_websocket_bridge(self, bridge: Any, run_id: Any, agent_name: str, **given: Any) -> None:
         try:
@@ -108,7 +108,7 @@ class AdapterThatDropsEvents(WebSocketBridgeAdapter):
 
 
 class AdapterThatNamesTheRunAsThread(WebSocketBridgeAdapter):
-    """Link 8, passed wrong: holds the right thread, and puts another one on the event."""
+    """Link 8, passed wrong: holds the right thread, but puts another thread on the event."""
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
         own_thread, self.thread_id = self.thread_id, ThreadId(f"{self.run_id}")

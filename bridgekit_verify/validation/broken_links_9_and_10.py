@@ -1,4 +1,4 @@
-"""Links 9 and 10 broken, each as the smallest override of a sound one; `broken_links_1_to_5` breaks links 1 to 5.
+"""Broken versions of links 9 and 10, each the smallest override of a sound link; see also `broken_links_1_to_5`.
 
 Link 10 is broken for real sockets only. The startup check uses a connection inside the process and must pass: a defect
 that startup detects never reaches a measurement.
@@ -48,7 +48,7 @@ def route_of_the_last_event(mapping: RunThreadMappingService) -> Resolver:
 
 
 class _BridgeThatSendsOtherwise(AgentWebSocketBridge, abc.ABC):
-    """Replaces sending by the breakage, and notifies observers as the sound bridge does."""
+    """Base class: a subclass replaces the sending; observers are notified as in the sound bridge."""
 
     async def notify(self, event: AgentEvent) -> Receipt:
         receipt = await self._send(event)
@@ -80,7 +80,7 @@ class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
 class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
     """Link 9, delayed: sends the first of every two events of a run after the second.
 
-    The first is reported as sent immediately.
+    The first event is reported as sent immediately.
     """
 
     def __init__(self, *given: Any) -> None:
@@ -100,14 +100,14 @@ class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
 
 
 class HubWithoutThreadsForSockets(Hub):
-    """Link 10, not passed on: registers real sockets under no thread, so that no event finds them."""
+    """Link 10, not passed on: registers real sockets without a thread, so that no event reaches them."""
 
     def _thread_of(self, connection: Connection) -> ThreadId:
         return connection.thread_id if isinstance(connection, ProbeConnection) else ThreadId("")
 
 
 class HubThatGivesToTheNeighbour(Hub):
-    """Link 10, passed wrong: delivers a thread's events to the sockets of the thread that connected before it."""
+    """Link 10, passed wrong: delivers a thread's events to the sockets of the previously connected thread."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         threads = list(self._connections)
@@ -115,7 +115,7 @@ class HubThatGivesToTheNeighbour(Hub):
 
 
 class _HubThatBreaksDelivery(Hub, abc.ABC):
-    """Replaces the delivery to real sockets by the breakage."""
+    """Base class: a subclass replaces the delivery to real sockets."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         return sum(
@@ -127,7 +127,7 @@ class _HubThatBreaksDelivery(Hub, abc.ABC):
 
     @abc.abstractmethod
     def _put(self, connection: Connection, frame: Frame) -> bool:
-        """The breakage. Return whether the frame counts as accepted."""
+        """Break the delivery of a frame, and return whether the frame counts as accepted."""
 
 
 class HubThatRaises(_HubThatBreaksDelivery):

@@ -1,7 +1,7 @@
-"""The measurement compared with known rates: interval coverage with its nominal value, counts with closed forms.
+"""Compare measured rates with known ones: interval coverage with its nominal value, counts with closed forms.
 
-Two kinds of measurement have a rate that is known beforehand: one where each frame is lost with a known probability,
-and one whose users are offline for a known part of the time.
+Two kinds of measurement have a rate that is known in advance. In the first kind, each frame is lost with a known
+probability; in the second, the users are offline for a known part of the time.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ __all__ = [
 
 
 LOSS_PROBABILITIES: Final = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
-"""Probabilities with which a frame is lost."""
+"""The probabilities that a frame is lost."""
 OFFLINE_PATTERNS: Final = ((1, 15), (2, 15), (1, 3), (1, 2), (4, 5), (1, 1))
-"""(w, t): the users are offline for w of every t groups of runs. 2 of 15 is offline for 2 s in every 15 s."""
+"""Pairs (w, t): the users are offline for w of every t groups of runs. (2, 15) stands for 2 s in every 15 s."""
 
 COVERED_P: Final = (0.01, 0.05, 2 / 15, 0.5, 0.9, 0.999)
 COVERED_N: Final = (10, 60, 300)
 
 
 CHANCE: Final = 0.001
-"""Probability of more misses than `allowed_misses` if every interval is correct."""
+"""The probability of more misses than `allowed_misses` although every interval is correct."""
 
 
 def allowed_misses(intervals: int) -> int:
-    """Return how many of this many 95 % intervals may miss the true rate; chance gives more with probability CHANCE."""
+    """Return how many of these 95 % intervals may miss the true rate: more miss it only with probability CHANCE."""
     at_most = 0.0
     for misses in range(intervals + 1):
         at_most += _binomial(misses, intervals, 1 - CONFIDENCE)
@@ -61,14 +61,14 @@ def allowed_misses(intervals: int) -> int:
 
 
 def coverage(p: float, n: int, *, draws: int, seed: int = 0) -> Rate:
-    """Draw k of n at probability p, `draws` times, and count how often Wilson's interval of k contains p."""
+    """Draw k of n at probability p, `draws` times, and return how often Wilson's interval of k of n contains p."""
     source = random.Random(f"{seed}:{p}:{n}")
     contains = _contains(p, n)
     return Rate(sum(contains[sum(source.random() < p for _ in range(n))] for _ in range(draws)), draws)
 
 
 def exact_coverage(p: float, n: int) -> float:
-    """Return the same without sampling: the sum of the binomial probabilities of every k whose interval contains p."""
+    """Return the exact coverage: the sum of the binomial probabilities of every k whose interval contains p."""
     return math.fsum(_binomial(k, n, p) for k, contained in enumerate(_contains(p, n)) if contained)
 
 
@@ -80,7 +80,7 @@ def _contains(p: float, n: int) -> list[bool]:
 def _binomial(k: int, n: int, p: float) -> float:
     if p in (0.0, 1.0):
         return float(k == round(n * p))
-    # By logarithms: the binomial coefficient exceeds the range of a float at n = 1,030.
+    # Computed with logarithms, because the binomial coefficient exceeds the range of a float from n = 1,030.
     ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
     return math.exp(ways + k * math.log(p) + (n - k) * math.log1p(-p))
 
@@ -88,7 +88,7 @@ def _binomial(k: int, n: int, p: float) -> float:
 def coverage_table(
     probabilities: Iterable[float] = COVERED_P, trials: Iterable[int] = COVERED_N, *, draws: int = 2_000, seed: int = 0
 ) -> pd.DataFrame:
-    """Return one row per probability and number of trials: how often the interval contains the true rate.
+    """Return how often the interval contains the true rate, one row per probability and number of trials.
 
     Columns: p, n, contains p (k of draws), coverage, from and to (its own interval), exact (by summing the binomial)
     and inside (whether the exact value lies in that interval); rates in percent.
@@ -113,7 +113,7 @@ def _coverage_row(p: float, n: int, draws: int, seed: int) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class LossCalibration:
-    """A measurement with random frame loss, and an independent count of the dropped frames."""
+    """A measurement with random frame loss, and the number of frames that the hub dropped."""
 
     measurement: Measurement
     p: float
@@ -127,7 +127,7 @@ class LossCalibration:
 
 @dataclass(frozen=True)
 class OfflineCalibration:
-    """A measurement whose users are offline for a part of the time."""
+    """A measurement whose users are offline for a known part of the time."""
 
     measurement: Measurement
 
@@ -137,7 +137,7 @@ class OfflineCalibration:
 
     @property
     def offline_share(self) -> float:
-        """Share of the runs during which users are offline: w / t, if the number of runs is a multiple of t."""
+        """The share of runs during which users are offline: w / t, if the number of runs is a multiple of t."""
         groups = list(self.measurement.workload.groups())
         missed = sum(len(group) for index, group in enumerate(groups) if self.offline.is_offline(index))
         return missed / sum(len(group) for group in groups)
@@ -167,12 +167,12 @@ class CalibrationStudy:
 
     @property
     def sampled_checks(self) -> list[RateCheck]:
-        """Those that depend on chance. One in twenty intervals is expected to miss the known value."""
+        """The checks of rates that depend on chance. One in twenty intervals is expected to miss the known value."""
         return [check for check in self.rate_checks if not check.exact]
 
     @property
     def exact_checks(self) -> list[RateCheck]:
-        """Those that do not: with offline users, and where no frame or every frame is lost."""
+        """The checks of rates without chance: with offline users, and where no frame or every frame is lost."""
         return [check for check in self.rate_checks if check.exact]
 
     def loss_table(self) -> pd.DataFrame:
@@ -207,7 +207,7 @@ class CalibrationStudy:
         return f"{agree} of {len(self.rate_checks)} measured rates agree with the rate that is known in advance"
 
     def figure(self) -> Figure:
-        """Draw measured rates against known ones: on the diagonal, and as differences."""
+        """Draw measured rates over known rates, and the differences between them."""
         return calibration_figure(self.rate_checks, title=self.title())
 
     def alt_text(self) -> str:
@@ -242,8 +242,8 @@ async def study_calibration(
 ) -> CalibrationStudy:
     """Measure the sound chain over real sockets under conditions with a known delivery rate.
 
-    `threads` users at once, `runs` runs each, five events per run. All users go offline together, for whole runs, so
-    that the number of missed runs is known: w of t, if `runs` is a multiple of t.
+    There are `threads` concurrent users with `runs` runs each; a run has five events. All users go offline together and
+    for whole runs. The users therefore miss exactly w of every t runs, if `runs` is a multiple of t.
     """
     base = Workload(threads=thread_ids("thread_123", threads, seed=seed), runs_per_thread=runs, at_once=threads)
     return CalibrationStudy(
@@ -263,18 +263,18 @@ async def _run_offline(workload: Workload, offline: OfflinePattern, seed: int) -
 
 @dataclass(frozen=True)
 class RateCheck:
-    """A measured rate and its closed form."""
+    """A measured rate and its known value, computed by a closed form."""
 
     name: str
     closed_form: float
-    """As a fraction of 1."""
+    """The known value, as a fraction of 1."""
     measured: Rate
     exact: bool = False
     """Whether the rate involves no chance, so that the counts must be equal."""
 
     @property
     def inside(self) -> bool:
-        """Whether the measured rate's interval contains the closed form, or equals it if it must."""
+        """Whether the interval contains the known value; for an exact rate, whether the rate equals the known value."""
         if self.exact:
             return self.measured.k == round(self.closed_form * self.measured.n)
         low, high = self.measured.interval
@@ -282,7 +282,7 @@ class RateCheck:
 
 
 def calibration_figure(rows: Sequence[RateCheck], *, title: str) -> Figure:
-    """Draw measured rates against known ones above, and their differences row by row below."""
+    """Draw measured rates over known rates in the upper panel, and their differences in the lower panel."""
     with new_figure(title, 6.4, 5.6 + 0.25 * len(rows)) as figure:
         above, below = figure.subplots(2, 1, height_ratios=(3.6, 1.0 + 0.25 * len(rows)))
         _diagonal(above, rows)
@@ -338,7 +338,7 @@ def _difference(check: RateCheck) -> float:
 
 
 def _percents(check: RateCheck) -> tuple[float, float, float]:
-    """Return the measured rate in percent, and the distance of its interval ends below and above."""
+    """Return the measured rate in percent, and the distances to the lower and upper end of its interval."""
     low, high = check.measured.interval
     value = check.measured.fraction
     if check.exact:  # without chance there is no interval

@@ -1,7 +1,7 @@
-"""Frame loss at a known rate, outside the chain, to compare measurements with.
+"""Inject frame loss at a known rate, to compare the measured rate with it.
 
-It is a fault, not a defect: no link is changed. Every connection accepts each frame, and the sender gets a receipt that
-reports it; some frames are lost nevertheless, as in a network that drops them.
+The loss is a fault and not a defect: no link is changed. Every connection accepts each frame, and the receipt reports
+the frame as sent, but some frames are lost, as in a network that drops frames.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["HubThatLoses", "with_frame_loss"]
 
 
 class HubThatLoses(Hub):
-    """Loses each frame independently with probability p, silently; `dropped` counts them.
+    """Drops each frame silently and independently with probability p; `dropped` counts the dropped frames.
 
     The choice of lost frames depends only on seed, p, thread and `seq`, and not on scheduling. The sockets of one
     thread therefore lose the same frames.
@@ -36,7 +36,7 @@ class HubThatLoses(Hub):
         return sum([self._loses(frame) or each.put(frame) for each in self.connections(thread_id)])
 
     def _loses(self, frame: Frame) -> bool:
-        # p is part of the seed, so that frames lost at 10 % are independent of those lost at 20 %.
+        # p is part of the seed, so that the frames lost at 10 % are independent of the frames lost at 20 %.
         drawn = random.Random(f"{self.seed}:{self.p}:{frame.event.thread_id}:{frame.seq}").random()
         lost = drawn < self.p
         self.dropped += lost
@@ -44,8 +44,8 @@ class HubThatLoses(Hub):
 
 
 def with_frame_loss(variant: Variant, hub: HubThatLoses) -> Variant:
-    """Return the variant with this hub, for one measurement.
+    """Return the variant with this hub and without startup checks, for one measurement.
 
-    The startup checks are left out: they send events too, and would refuse to start at random.
+    The startup checks send events as well, so they would fail at random.
     """
     return replace(variant, name=f"{variant.name}, loss {hub.p:g}", hub=lambda _: hub, self_checks=())

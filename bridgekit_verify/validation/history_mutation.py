@@ -1,7 +1,7 @@
-"""Mutations of a recorded history: the checker must report exactly these, and nothing else.
+"""Mutate a recorded history: the checker must report exactly the mutations.
 
-Pure functions from a history to another; the recorded history is not changed. The expected verdict of each mutation is
-written next to it by hand, and not computed by a second checker.
+Each mutation is a pure function that returns a new history. The expected effect on the verdict is written by hand next
+to the mutation, and not computed by a second checker.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TWO_THREADS_A_USER: Final = Workload(
     steps=2,
     at_once=2,
 )
-"""A workload for mutations: a frame can go to another user, and to another thread of the same user."""
+"""A workload for mutations: a frame can be misrouted to another user, or to another thread of the same user."""
 
 NOTHING: Final[Mapping[Attribution, int]] = MappingProxyType({})
 NEVER_READ: Final = Attribution(10, "reported as sent, but no socket read it")
@@ -46,14 +46,14 @@ class Effect:
     """How a mutation changes the verdict."""
 
     counts: Mapping[str, int]
-    """The change of each field, by its name."""
+    """The change of each field of the verdict, by name."""
     losses: Mapping[Attribution, int] = field(default_factory=lambda: NOTHING)
     misroutes: Mapping[Attribution, int] = field(default_factory=lambda: NOTHING)
 
     def on(self, verdict: Verdict) -> Verdict:
         """Return the verdict after this effect."""
         changed = {name: getattr(verdict, name) + change for name, change in self.counts.items()}
-        # Not a sum: the extent is the maximum over frames.
+        # The extent is a maximum over frames and not a sum.
         changed["reordering_extent"] = max(verdict.reordering_extent, self.counts.get("reordering_extent", 0))
         return replace(
             verdict,
@@ -69,11 +69,11 @@ MOVED: Final = {"delivered": -1, "lost_silent": 1, "false_success": 1}
 
 @dataclass(frozen=True)
 class HistoryMutation:
-    """A history that was mutated."""
+    """A mutated history, and the events that its mutations use."""
 
     history: History
     used: frozenset[EventKey]
-    """The events that a mutation concerns. No second mutation uses them."""
+    """The events that mutations have changed. No other mutation may change them."""
 
 
 def lost(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
@@ -106,7 +106,7 @@ def false_success(history: History, used: frozenset[EventKey], source: random.Ra
 
 
 def duplicated(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """One frame is read a second time, directly or later."""
+    """One frame is read a second time, immediately or later."""
     index, arrival, key = _pick_event(history, used, source)
     return HistoryMutation(
         _with_frame_at(history, source.randint(index + 1, len(history.arrivals)), arrival), used | {key}
@@ -131,7 +131,7 @@ def swapped(history: History, used: frozenset[EventKey], source: random.Random) 
 
 
 def renumbered(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """Two successive events of a run get each other's number, and are read in the order of the numbers."""
+    """Two successive events of a run exchange their numbers, and are read in the order of the numbers."""
     free = _free(history, used)
     last: dict[tuple[int, str], int] = {}
     neighbours: list[tuple[int, int]] = []
@@ -154,7 +154,7 @@ def renumbered(history: History, used: frozenset[EventKey], source: random.Rando
 
 
 def gap_signalled(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """A client is sent a gap for an event that it reads."""
+    """A client receives a gap for an event that it reads."""
     _, arrival, key = _pick_event(history, used, source)
     number = arrival.socket.number
     gaps = [*history.gaps.get(number, ()), SignalledGap(arrival.seq, arrival.seq)]
@@ -201,17 +201,17 @@ def number_skipped(history: History, used: frozenset[EventKey], source: random.R
 
 
 def to_another_thread(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """One frame is read by a socket of another thread of the same user, and not by its own."""
+    """One frame is read by a socket of another thread of the same user, and not by its own thread's socket."""
     return _moved(history, used, source, same_user=True)
 
 
 def to_another_user(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """One frame is read by a socket of another user, and not by its own."""
+    """One frame is read by a socket of another user, and not by its own user's socket."""
     return _moved(history, used, source, same_user=False)
 
 
 def unexpected(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """A frame is read that belongs to no attempted event."""
+    """One frame is added that belongs to no attempted event."""
     index, like = source.randrange(len(history.arrivals)), source.choice(history.arrivals)
     extra = replace(like, key=EventKey(f"not requested {len(history.arrivals)}", EventType.AGENT_THINKING, 1))
     return HistoryMutation(_with_frame_at(history, index, extra), used)
@@ -241,9 +241,9 @@ MUTATIONS: Final[Mapping[str, tuple[Mutation, Effect]]] = {
 
 
 def mutate(history: History, names: Sequence[str], *, seed: int = 0) -> tuple[History, Verdict]:
-    """Apply mutations to a clean history, each to its own events; return the history and the expected verdict.
+    """Apply mutations to a clean history, each to different events; return the new history and its expected verdict.
 
-    MutationNotApplicable if the history is not clean, or has too few events.
+    Raises MutationNotApplicable if the history is not clean or has too few events.
     """
     verdict = check(history)
     if verdict.delivered != verdict.expected or verdict.frames != verdict.expected or verdict.reordered:
@@ -258,11 +258,11 @@ def mutate(history: History, names: Sequence[str], *, seed: int = 0) -> tuple[Hi
 
 
 def mutation_table(history: History, *, seed: int = 0) -> pd.DataFrame:
-    """Mutate a history in no way, with each mutation, and with each pair; return expected and reported verdicts.
+    """Return expected and reported verdicts of a history without mutation, with each mutation, and with each pair.
 
     `history` must be clean, with one socket per thread and a user with two threads, as TWO_THREADS_A_USER produces on
-    the sound chain. "exactly" compares whole verdicts, including each loss's link and reason, and not only the text
-    shown.
+    the sound chain. The column "exactly" compares whole verdicts, including the link and reason of each loss, and not
+    only the shown text.
     """
     chosen = [(), *((name,) for name in MUTATIONS), *combinations_with_replacement(MUTATIONS, 2)]
     clean = check(history)
@@ -295,7 +295,7 @@ SHOWN: Final = {
 
 
 def _summary(before: Verdict, after: Verdict) -> str:
-    """Return the changed counts as text; fields without a label appear under their own name."""
+    """Return the changed counts as text; a field without a label appears under its name."""
     changes = {f.name: (getattr(before, f.name), getattr(after, f.name)) for f in fields(Verdict)}
     implied = {"delivered", "frames", "reordering_extent", "losses", "misroutes"}
     changed_counts = [
@@ -307,7 +307,7 @@ def _summary(before: Verdict, after: Verdict) -> str:
 
 
 def _free(history: History, used: frozenset[EventKey]) -> dict[int, EventKey]:
-    """Return the indices of frames of events that no mutation used yet."""
+    """Return the events of the frames that no mutation uses yet, by index of the frame."""
     expected = {expectation.key for expectation in history.expected} - used
     return {index: a.key for index, a in enumerate(history.arrivals) if a.key is not None and a.key in expected}
 

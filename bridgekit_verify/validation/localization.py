@@ -1,7 +1,7 @@
-"""Does a measurement name the link that is broken? Each link is broken in each way; probes and ledger must name it.
+"""Check that probes and ledger name the broken link, for each link and each way to break it.
 
-Every breakage is probed and measured without knowledge of it, and the named links are compared with the broken one. The
-diagonal of the matrix must be full, and every other cell empty or explained.
+Probes and ledger do not know the breakage; the links that they name are compared with the broken link. On the diagonal
+of the matrix every breakage must be named. Every other cell must be empty or explained.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from bridgekit.chain import LINKS
+from bridgekit_verify.links import LINKS
 from bridgekit_verify.measure.attribution import Attribution
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.lateness import attribute_delays
@@ -36,23 +36,23 @@ LINE_CHARACTERS: Final = 96
 
 @dataclass(frozen=True, slots=True)
 class MatrixCell:
-    """One cell of the matrix: counts on the diagonal, a letter elsewhere."""
+    """One cell of the matrix: counts on the diagonal, and letters of explanations elsewhere."""
 
     tried: int = 0
     """Number of ways in which the link was broken."""
     named: int = 0
-    """Number of these ways in which the probes or the ledger named the link."""
+    """Number of ways in which the link was broken and the probes or the ledger named it."""
     by_probes: int = 0
     by_ledger: int = 0
     note: str = ""
-    """The letter of an explanation."""
+    """The letter that refers to an explanation."""
 
     def __str__(self) -> str:
         return self.note or "\n".join([f"{self.named} of {self.tried}", *self.fewer])
 
     @property
     def fewer(self) -> list[str]:
-        """The counts of those of the two that named the link less often than both together."""
+        """The counts of the probes or of the ledger, if they named the link less often than both together did."""
         counts = (("probes", self.by_probes), ("ledger", self.by_ledger))
         return [f"{source} {count}" for source, count in counts if count < self.named]
 
@@ -81,7 +81,7 @@ UNEXPLAINED: Final = "not explained"
 
 @dataclass(frozen=True)
 class Case:
-    """One breakage, and the links that were named."""
+    """One breakage, and the links that the probes and the ledger named."""
 
     breakage: Breakage
     probes: tuple[Probe, ...]
@@ -89,14 +89,14 @@ class Case:
 
     @property
     def by_probes(self) -> tuple[int, ...]:
-        """The links whose probe does not hold."""
+        """The links whose probe has the answer "does not hold"."""
         return tuple(probe.link.number for probe in self.probes if probe.answer is ProbeAnswer.DOES_NOT_HOLD)
 
     @property
     def attributions(self) -> dict[Attribution, int]:
         """Counts by attributed link and reason: lost events, misrouted frames and delayed events.
 
-        If the application refused to start, its refusal.
+        If the application refused to start, the attribution is its refusal.
         """
         if (refused := self.measurement.refused) is not None:
             return {Attribution(refused.link, "refused to start"): 1}
@@ -143,14 +143,14 @@ def _listed(links: Iterable[int]) -> str:
 
 @dataclass(frozen=True)
 class Localization:
-    """Every breakage, probed and measured, and the sound chain for comparison."""
+    """The cases of all breakages, and of the sound chain for comparison."""
 
     cases: tuple[Case, ...]
     sound: Case
-    """No link is broken here (its breakage has the link number 0), so no link may be named."""
+    """The case of the sound chain (link number 0), in which no link may be named."""
 
     def table(self) -> pd.DataFrame:
-        """Return one row per breakage: what was broken, which links were named, and the evidence."""
+        """Return one row per breakage: the broken link, the named links, and the evidence."""
         return pd.DataFrame([case.row for case in self.cases])
 
     def cells(self) -> dict[tuple[int, int], MatrixCell]:
@@ -169,14 +169,14 @@ class Localization:
         return cells
 
     def matrix(self) -> pd.DataFrame:
-        """Return the matrix as a table: broken links as rows, named links as columns; empty cells are empty texts."""
+        """Return the matrix as a table: broken links as rows, named links as columns, "" for empty cells."""
         cells = self.cells()
         rows = [[str(cells.get((broken, named), "")).replace("\n", ", ") for named in NAMES] for broken in NAMES]
         index = pd.Index([f"{number} {name}" for number, name in NAMES.items()], name="broken")
         return pd.DataFrame(rows, index=index, columns=pd.Index(list(NAMES), name="named"))
 
     def explanations(self) -> pd.DataFrame:
-        """Return one row per breakage that names another link than its own: which, named by what, and why."""
+        """Return one row per breakage for which another link was named: which link, by what, and why."""
         return pd.DataFrame(self._elsewhere(), columns=["cell", "broken", "named", "way", "by", "why"])
 
     def _elsewhere(self) -> list[tuple[str, int, int, str, str, str]]:
@@ -200,9 +200,9 @@ class Localization:
 
     @property
     def named(self) -> int:
-        """How many breakages the probes named, and the ledger as well.
+        """How many breakages both the probes and the ledger named correctly.
 
-        The ledger may name another link if that is explained.
+        The ledger may name another link if an explanation exists.
         """
         return sum(
             case.breakage.link in case.by_probes
@@ -272,8 +272,8 @@ async def localize(
 ) -> Localization:
     """Probe and measure every breakage and the sound chain.
 
-    `users` users have one run each, two at once, with `steps` steps per run. Use an even number of steps, so that an
-    event that is delayed until the next one is delivered in the end. Takes about 0.4 s per breakage.
+    Each of `users` users has one run of `steps` steps; two runs are concurrent. Use an even number of steps, so that an
+    event that is delayed until the next event is delivered eventually. Takes about 0.4 s per breakage.
     """
     shared = Observations(seed, threads=1)
     cases = [await _case(breakage, users, steps, seed, shared) for breakage in breakages]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -19,7 +21,6 @@ from starlette.responses import JSONResponse
 from bridgekit import (
     BaseAgent,
     BridgeConfig,
-    MemoryThreadStore,
     PythonTools,
     RunContext,
     Tickets,
@@ -27,9 +28,28 @@ from bridgekit import (
     routes,
     stores_from,
 )
+from bridgekit.errors import ThreadNotOwned
 from bridgekit.ids import new_id
 
 model = cache(ChatModel)
+
+
+class ThreadOwners:
+    """Stands for the table of a database that records the owner of each thread."""
+
+    def __init__(self) -> None:
+        self.owners: dict[str, str] = {}
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[ThreadOwners]:
+        yield self
+
+    async def owner_of(self, thread_id: str) -> str | None:
+        return self.owners.get(thread_id)
+
+    async def claim(self, thread_id: str, user_id: str) -> None:
+        if self.owners.setdefault(thread_id, user_id) != user_id:
+            raise ThreadNotOwned(thread_id, user_id)
 
 
 class StreamingChat(BaseAgent):
@@ -87,7 +107,7 @@ config = BridgeConfig(
     tool_dispatcher=PythonTools(TOOLS),
     stores=stores_from(os.environ.get("STORE", "memory:")),
     authorizer=partial(Tickets, keys=[os.environ.get("TICKET_KEY", "only for this example, not a secret").encode()]),
-    db_session_factory=MemoryThreadStore(),  # a database, in an application that is not an example
+    db_session_factory=ThreadOwners(),
 )
 app = Starlette(lifespan=lifespan(config), routes=routes())
 app.add_route("/ask", ask, methods=["POST"])

@@ -24,7 +24,7 @@ LAYERS = {
     },
     VERIFY: {
         "": 6, "errors": 6,
-        "as_committed": 7, "variants": 7, "repairs": 7, "harness": 7,
+        "as_committed": 7, "audited_routing": 7, "links": 7, "variants": 7, "repairs": 7, "harness": 7,
         "measure": 8,
         "faults": 9, "probes": 9, "validation": 9,
         "capacity": 10, "check": 10, "studies": 10,

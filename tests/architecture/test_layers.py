@@ -34,7 +34,7 @@ def all_imports() -> dict[str, set[str]]:
 
 
 PURE_MODULES = [
-    *(f"{PACKAGE}.invariants.{name}" for name in ("recorded", "reports", "rules")),
+    *(f"{PACKAGE}.invariants.{name}" for name in ("frame_parsing", "reports", "rules")),
     *(
         f"{VERIFY}.check.{name}"
         for name in (
@@ -212,13 +212,13 @@ def test_upward_import_is_found(source: str) -> None:
 
 def test_import_of_an_earlier_link_is_found() -> None:
     imports = {
-        "bridgekit.chain.link_6_agent": {"bridgekit.chain.link_7_8_adapter"},
-        "bridgekit.chain.link_7_8_adapter": {"bridgekit.chain.link_6_agent", "bridgekit.chain.link_9_bridge"},
+        "bridgekit.chain.link_6_base_agent": {"bridgekit.chain.link_7_8_adapter"},
+        "bridgekit.chain.link_7_8_adapter": {"bridgekit.chain.link_6_base_agent", "bridgekit.chain.link_9_bridge"},
         "bridgekit.chain.link_9_bridge": {"bridgekit_verify.as_committed"},
-        "bridgekit_verify.as_committed": {"bridgekit.chain.link_6_agent"},
+        "bridgekit_verify.as_committed": {"bridgekit.chain.link_6_base_agent"},
     }
     assert backward_links(imports) == [
-        "bridgekit.chain.link_7_8_adapter imports bridgekit.chain.link_6_agent",
+        "bridgekit.chain.link_7_8_adapter imports bridgekit.chain.link_6_base_agent",
         "bridgekit.chain.link_9_bridge imports bridgekit_verify.as_committed",
     ]
 

@@ -13,11 +13,11 @@ from functools import partial
 import anyio
 import pytest
 
-from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, create_app, shut_down, start_application
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
 from bridgekit.errors import DeterministicStartupError, ShuttingDown, ThreadNotOwned
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import MemoryMappingStore

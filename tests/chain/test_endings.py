@@ -11,13 +11,13 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.error_text import ERROR_BYTES
 from bridgekit.chain.link_1_startup import Application
-from bridgekit.chain.link_6_agent import BaseAgent
-from bridgekit.chain.link_7_8_adapter import RUN_ENDED
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.self_check import ProbeConnection
+from bridgekit.chain.supervisor_collaborators import PythonTools
+from bridgekit.counters import RUN_ENDED
 from bridgekit.errors import AgentExited, BridgekitError, FrameTooLarge, PayloadError
 from bridgekit.events import END_EVENTS, AgentEvent, EventType, Outcome, Receipt
 from bridgekit.ids import ThreadId
@@ -227,7 +227,7 @@ def ends(connection: ProbeConnection) -> list[str]:
 async def test_user_gets_exactly_one_end_event_with_the_cause(row: Row, caplog: pytest.LogCaptureFixture) -> None:
     application = await started(agents={"agent": row.agent})
     connection = subscribe(application)
-    with caplog.at_level(logging.ERROR, "bridgekit.chain.link_5_core"):
+    with caplog.at_level(logging.ERROR, "bridgekit.chain.link_5_execution_core"):
         if row.raised is None:
             await run(application)
         else:
@@ -352,7 +352,7 @@ class Refusing(Hub):
 
 
 async def test_end_event_is_sent_again_while_the_store_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridgekit.chain.link_5_core.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("bridgekit.chain.link_5_execution_core.RETRY_SECONDS", 0.001)
     application = await started(agents={"agent": returning("done")}, hub=Refusing, self_checks=())
     connection = subscribe(application)
     assert await run(application) == "done"

@@ -11,19 +11,20 @@ from starlette.applications import Starlette
 from bridgekit.chain import self_check
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import create_app, lifespan
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
-from bridgekit.chain.link_6_agent import BaseAgent
-from bridgekit.chain.link_7_8_adapter import RUN_ENDED
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import SOUND_CHECKS
+from bridgekit.counters import RUN_ENDED
 from bridgekit.errors import DeterministicStartupError, ThreadNotOwned
 from bridgekit.events import AgentEvent, Frame, Outcome, Receipt
-from bridgekit.ids import OpaqueRunIds, ThreadId
+from bridgekit.ids import ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried
 from bridgekit.transport.hub import Hub
 from bridgekit_verify import as_committed
+from bridgekit_verify.audited_routing import OpaqueRunIds
 from bridgekit_verify.variants import resolver_as_committed
 from tests.chain.agents import Researcher, config, started
 from tests.factories import ALICE, BOB, THREAD

@@ -8,16 +8,16 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from bridgekit.chain import link_5_core
-from bridgekit.chain.collaborators import ScriptedModel
+from bridgekit.chain import link_5_execution_core
 from bridgekit.chain.error_text import ERROR_BYTES
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import AgentExecutionCore
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.chain.supervisor_collaborators import ScriptedModel
 from bridgekit.errors import PayloadError, UnknownName
 from bridgekit.events import AgentEvent, Answer, EventType, Receipt
 from tests.chain.agents import (
@@ -165,7 +165,7 @@ def test_agent_cannot_be_created_when_it_does_not_implement_execute() -> None:
 
 async def test_execution_time_of_a_run_is_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
     readings = iter([10.0, 10.25])
-    monkeypatch.setattr(link_5_core, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
+    monkeypatch.setattr(link_5_execution_core, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
     application = await started()
     connection = subscribe(application, context().thread_id)
     await AgentExecutionCore(registry_of(application), application.bridge).execute_agent(context())
@@ -211,7 +211,7 @@ async def test_cancelled_run_gets_its_end_event_when_publishing_has_to_wait() ->
 
 
 async def test_cancelled_run_ends_when_publishing_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_5_core, "END_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(link_5_execution_core, "END_TIMEOUT_SECONDS", 0.01)
     assert await cancelled_run(BridgeThatNeverAnswers) == ["agent_started"]
 
 

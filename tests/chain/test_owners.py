@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from bridgekit.chain.collaborators import MemoryThreadStore, ThreadSession
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
+from bridgekit.chain.supervisor_collaborators import MemoryThreadStore, ThreadSession
 from bridgekit.errors import DeterministicStartupError, ThreadNotOwned
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.stores import in_memory

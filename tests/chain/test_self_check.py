@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.self_check import check_handover
 from bridgekit.errors import DeterministicStartupError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
 from bridgekit.errors import RunAlreadyMapped, SubscriptionRefused
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService

@@ -10,7 +10,7 @@ import pytest
 
 from bridgekit.events import CRITICAL, EventType, RoutedEvent
 from bridgekit.ids import RunId
-from bridgekit.invariants.recorded import ENVELOPE
+from bridgekit.invariants.frame_parsing import ENVELOPE
 from bridgekit.invariants.reports import Invariant, check_run, check_stream
 from tests.invariants.recordings import STEPS, Frame, Violations, frame, numbered, run_of, sound, violations
 

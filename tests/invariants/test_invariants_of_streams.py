@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridgekit.ids import RunId
-from bridgekit.invariants.recorded import Recorded
+from bridgekit.invariants.frame_parsing import Recorded
 from bridgekit.invariants.reports import Invariant, LatencyQuantiles, check_run, check_stream, format_report
 from tests.invariants.recordings import SECOND, STEPS, TOOL, Frame, numbered, run_of, sound, violations
 

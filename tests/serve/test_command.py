@@ -183,6 +183,7 @@ async def test_config_is_served_with_all_options_and_the_address_is_json(
             "pid": server.process.pid,
             "workers": 1,
             "edge": edge,
+            "monitoring_port": None,
         }
         assert await server.health() == (200, "ok")
         async with connect(server.url, thread_id=THREAD, ticket=await new_ticket()):
@@ -234,6 +235,22 @@ async def pinged(server: Server) -> bool:
             "the application: it has no bridgekit routes; add routes=",
         ),
         (
+            ("tests.served_application:http_only",),
+            "the application: it has no bridgekit routes; add routes=[*routes(), …] and lifespan=lifespan(config)",
+        ),
+        (
+            ("tests.served_application:silent",),
+            "the application: it has no bridgekit routes; add routes=",
+        ),
+        (
+            ("tests.served_application:plain",),
+            "the application: it has no bridgekit routes; add routes=",
+        ),
+        (
+            ("tests.served_application:wrapped_bare",),
+            "the application: it has no bridgekit routes; add routes=",
+        ),
+        (
             ("tests.served_application:unstarted",),
             "the application at /api: bridgekit's lifespan does not run",
         ),
@@ -248,22 +265,37 @@ async def test_application_that_does_not_start_is_one_line_and_exit_2(words: tup
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "error"),
-    [("failing", "KeyError: 'NO_SUCH_VARIABLE'"), ("refusing", "ERROR:    no database today")],
+    [("failing", "KeyError: 'NO_SUCH_VARIABLE'"), ("refusing", "bridgekit: the application: no database today")],
 )
-async def test_error_of_the_applications_own_startup_is_printed_once_and_exit_2(name: str, error: str) -> None:
-    async with started(*SERVE, f"tests.served_application:{name}", "--port", "0") as server:
+@pytest.mark.parametrize("workers", ["1", "3"])
+async def test_error_of_the_applications_own_startup_is_printed_once_and_exit_2(
+    name: str, error: str, workers: str
+) -> None:
+    words = (f"tests.served_application:{name}", "--port", "0", "--workers", workers)
+    async with started(*SERVE, *words) as server:
         assert await server.end() == 2
     assert server.output.count(error) == 1
+    assert len(server.output) == 1 or server.output[-1] == error
 
 
 @pytest.mark.slow
-async def test_two_workers_with_a_single_worker_store_exit_with_2_and_one_line_per_error() -> None:
+@pytest.mark.parametrize("workers", ["2", "4"])
+async def test_workers_with_a_single_worker_store_exit_with_2_and_one_line(workers: str) -> None:
     """The store of an application that the program created is unknown until the application starts."""
-    async with started(*SERVE, APP, "--port", "0", "--workers", "2") as server:
+    async with started(*SERVE, APP, "--port", "0", "--workers", workers) as server:
         assert await server.end() == 2
     refused = "bridgekit: link 1: the memory store serves a single process, and another process serves 127.0.0.1:"
-    assert any(line.startswith(refused) for line in server.output)
-    assert [line for line in server.output if not line.startswith((refused, "ERROR:    Child process ["))] == []
+    assert [line.startswith(refused) for line in server.output] == [True]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ends_process", "code", "last"), [("", 0, ["continues"]), ("yes", 0, [])])
+async def test_only_the_command_ends_its_process(ends_process: str, code: int, last: list[str]) -> None:
+    async with started("tests.serve.in_program", ends_process) as server:
+        await server.read_until("served")
+        server.signal(signal.SIGTERM)
+        assert await server.end() == code
+    assert server.output[1:] == last
 
 
 STUBBORN = "tests.serve.stubborn:app"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 import anyio
@@ -45,12 +45,27 @@ async def slow(request: Request) -> Response:
     return Response(b"released")
 
 
+async def echo(request: Request) -> Response:
+    return Response(f"{len(await request.body())} bytes")
+
+
+async def early(request: Request) -> Response:
+    return Response(b"answered")
+
+
+ROUTES = [
+    Route("/slow", slow, methods=["GET", "POST"]),
+    Route("/echo", echo, methods=["POST"]),
+    Route("/early", early, methods=["POST"]),
+]
+
+
 @asynccontextmanager
 async def served(
     edge: str, authorizer: type[OwnerAuthorizer | Tickets] = OwnerAuthorizer
 ) -> AsyncIterator[tuple[Starlette, str]]:
     config = BridgeConfig(agents={}, authorizer=authorizer)
-    app = Starlette(routes=[*routes(), Route("/slow", slow)], lifespan=lifespan(config))
+    app = Starlette(routes=[*routes(), *ROUTES], lifespan=lifespan(config))
     app.state.released = anyio.Event()
     with anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(app, edge=edge) as url:
@@ -185,3 +200,92 @@ async def test_deadline_of_the_head_ends_neither_a_request_in_progress_nor_a_soc
         await page.read_until(b"released")
         await app.state.bridgekit.bridge.notify(emitted())
         await socket_peer.read_until(b'"seq":1,')
+
+
+BODY_HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
+STALLED_BODIES = {
+    "nothing": (BODY_HEAD + b"Content-Length: 10\r\n\r\n",),
+    "a part": (BODY_HEAD + b"Content-Length: 10\r\n\r\n", b"12345"),
+    "one more byte at a time": (BODY_HEAD + b"Content-Length: 10000\r\n\r\n", *[b"x"] * 1_000),
+    "one more chunk at a time": (BODY_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[b"1\r\nx\r\n"] * 1_000),
+    "that of a second request": (BODY_HEAD + b"Content-Length: 1\r\n\r\nx", BODY_HEAD + b"Content-Length: 2\r\n\r\nx"),
+    "that of a request which is answered": (b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", b"1"),
+}
+
+
+@both_edges
+@pytest.mark.parametrize("parts", STALLED_BODIES.values(), ids=STALLED_BODIES)
+async def test_request_whose_body_is_not_sent_in_time_is_closed(
+    edge: str, parts: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_limits, "BODY_TIMEOUT_SECONDS", SHORT_SECONDS)
+    async with served(edge) as (_, url), connected(url) as peer:
+        with pytest.raises((EOFError, ConnectionError)):
+            await send_slowly(peer, parts)
+
+
+@both_edges
+async def test_body_is_not_limited_while_the_client_sends_enough_or_the_application_does_not_read(
+    edge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes several times the limit."""
+    monkeypatch.setattr(connection_limits, "BODY_TIMEOUT_SECONDS", SHORT_SECONDS)
+    monkeypatch.setattr(connection_limits, "BODY_BYTES", 1_000)
+    part, count = b"x" * 1_000, 50
+    async with served(edge) as (app, url), connected(url) as fast, connected(url) as unread:
+        await unread.write(b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100_000)
+        await fast.write(BODY_HEAD + b"Content-Length: 50000\r\n\r\n")
+        for _ in range(count):
+            await fast.write(part)
+            await anyio.sleep(SHORT_SECONDS / 20)  # the time itself is tested
+        await fast.read_until(b"50000 bytes")
+        app.state.released.set()
+        await unread.write(b"x" * 100_000)
+        await unread.read_until(b"released")
+
+
+@both_edges
+async def test_head_without_an_end_is_not_kept(edge: str) -> None:
+    async with served(edge) as (_, url), connected(url) as peer:
+        await peer.write(b"GET /healthz HTTP/1.1\r\n")
+        with suppress(ConnectionError):
+            assert await flood(peer, b"X: " + b"x" * 1_000 + b"\r\n") < FLOOD_BYTES
+        with pytest.raises((EOFError, ConnectionError)):
+            await peer.read_until(NEVER_SENT)
+
+
+FRAGMENTS = {
+    "empty": (b"\x00\x80" + MASK, b""),
+    "of one byte": (b"\x00\x81" + MASK + b"x", b""),
+    "empty, between pings": (b"\x00\x80" + MASK, b"\x89\x80" + MASK),
+}
+
+
+@both_edges
+@pytest.mark.parametrize("authorizer", [OwnerAuthorizer, Tickets], ids=["with access", "without a ticket"])
+@pytest.mark.parametrize(("fragment", "between"), FRAGMENTS.values(), ids=FRAGMENTS)
+async def test_message_of_too_many_fragments_is_refused(
+    edge: str, fragment: bytes, between: bytes, authorizer: type[OwnerAuthorizer | Tickets]
+) -> None:
+    async with served(edge, authorizer) as (_, url), connected(url) as peer:
+        query = f"user_id={ALICE}&thread_id={THREAD}" if authorizer is OwnerAuthorizer else ""
+        await peer.write(handshake(urlsplit(url).netloc, query))
+        await peer.read_until(HEADER_END)
+        await peer.write(b"\x01\x80" + MASK)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(peer.read_until, (1_009).to_bytes(2, "big"))
+            with suppress(ConnectionError):
+                await peer.write((fragment + between) * 10_000)
+            tasks.cancel_scope.deadline = anyio.current_time() + TIMEOUT_SECONDS
+
+
+@both_edges
+async def test_fragmented_message_is_received(edge: str) -> None:
+    async with served(edge, Tickets) as (app, url), connected(url) as peer:
+        await peer.write(handshake(urlsplit(url).netloc, ""))
+        await peer.read_until(HEADER_END)
+        message = f'{{"type":"authorise","ticket":"{app.state.bridgekit.ticket(THREAD, ALICE)}"}}'.encode()
+        for index, byte in enumerate(message):
+            await peer.write(bytes((0 if index else 1, 0x81)) + MASK + bytes((byte,)))
+        await peer.write(b"\x80\x80" + MASK)
+        await peer.read_until(b'"type":"subscribed"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -154,13 +155,14 @@ async def test_metrics_and_healthz_are_served_over_http() -> None:
             await bridge.notify(emitted(thread_id=None))
             async with httpx.AsyncClient(trust_env=False, base_url=f"http{url[2:]}") as http:
                 metrics, health = await http.get("/metrics"), await http.get("/healthz")
-    assert 'bridgekit_events_sent_total{type="agent_thinking"} 1.0' in metrics.text
-    assert 'bridgekit_events_kept_total{type="agent_thinking"} 1.0' in metrics.text
+    worker = os.getpid()
+    assert f'bridgekit_events_sent_total{{type="agent_thinking",worker="{worker}"}} 1.0' in metrics.text
+    assert f'bridgekit_events_kept_total{{type="agent_thinking",worker="{worker}"}} 1.0' in metrics.text
     assert (
         'bridgekit_events_lost_total{link="9",'
-        'reason="the event carries no thread; the run is not in the mapping"} 1.0' in metrics.text
+        f'reason="the event carries no thread; the run is not in the mapping",worker="{worker}"}} 1.0' in metrics.text
     )
-    assert health.json() == {"status": "ok", "connections": 1}
+    assert health.json() == {"status": "ok", "connections": 1, "worker": worker}
 
 
 async def test_bridge_mounts_in_a_fastapi_application() -> None:

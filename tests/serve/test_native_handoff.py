@@ -92,7 +92,7 @@ async def test_middleware_receives_every_request_that_is_not_handed_off(edge: st
         async with connect(url, user_id=ALICE, thread_id=THREAD) as client:
             await app.state.bridgekit.bridge.notify(emitted())
             assert (await client.receive()).seq == 1
-            assert (await http.get("/healthz")).json() == {"status": "ok", "connections": 1}
+            assert (await http.get("/healthz")).json()["connections"] == 1
         assert (await http.post("/hello", json="Zürich" * 20_000)).json() == {"hello": "Zürich" * 20_000}
         async with open_socket(f"{url}/echo") as socket:
             await socket.send("hello?")

@@ -17,6 +17,7 @@ from bridgekit.signals import Cursor
 from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import Synchronous
 from bridgekit.stores.sqlite.log import SqliteEventLog
+from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog, MemoryEventLog, Retention
 from tests.contract.stores import Worker, event_with_number
 from tests.stores.naive import Naive, answer_of
@@ -121,6 +122,7 @@ async def compare(comparison: Comparison, steps: list[tuple[object, ...]]) -> No
 async def test_memory_log_answers_as_the_model_does(retention: Retention, steps: list[tuple[object, ...]]) -> None:
     clock = Clock()
     log = MemoryEventLog(retention, clock)
+    Hub(log)
     comparison = Comparison(log, retention, clock)
     await compare(comparison, steps)
     assert len(log) == len(comparison.naive.threads)

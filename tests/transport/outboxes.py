@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bridgekit.counters import DeliveryCounters
 from bridgekit.events import EventType, Frame
 from bridgekit.ids import RunId
 from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
@@ -18,6 +19,7 @@ class Schedule:
 
     def __init__(self, limits: OutboxLimits) -> None:
         self.limits = limits
+        self.counters = DeliveryCounters()
         self.crowded = CrowdedOutboxes()
         self.enqueued = 0
         self.quiet = False
@@ -32,6 +34,7 @@ class Box(Subscriber):
 
     def __init__(self, *, events: int = 1_024, size_bytes: int = 4_194_304) -> None:
         self.schedule = Schedule(OutboxLimits(events=events, size_bytes=size_bytes))
+        self.counters = self.schedule.counters
         self.crowded = self.schedule.crowded
         super().__init__(Subscription(ALICE, THREAD), self.schedule)
         self.aborted = 0

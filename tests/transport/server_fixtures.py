@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from bridgekit.chain.collaborators import MemoryThreadStore
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
+from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
 from bridgekit.errors import unwrap_single_error
 from bridgekit.events import EventType, Receipt
 from bridgekit.stores import Stores, in_memory
@@ -67,7 +67,8 @@ class RestartableServer:
     async def stop(self, *, drain: bool = True) -> None:
         """Stop the server, with or without draining its sockets."""
         if drain:
-            await self.app.state.bridgekit_connections.close()
+            self.app.state.bridgekit_connections.stop_accepting()
+            await self.app.state.bridgekit_connections.drain()
         self._stop.set()
         await self._stopped.wait()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.errors import MalformedFrame
 from bridgekit.events import FRAME_BYTES, EventType, Frame, Policy, RoutedEvent, decode, define_event_type, encode
 from bridgekit.ids import RunId
@@ -66,7 +66,8 @@ def test_deltas_are_joined_only_when_the_outbox_is_full() -> None:
     assert sent(box) == ["5-9 5 6 7 8 9"]
     assert box.put(framed(10))
     assert sent(box) == ["10-10 10"]
-    assert (box.coalesced, box.gaps, box.code) == (0, {}, None)
+    assert (box.counters.coalesced, box.counters.gaps, box.code) == (0, {}, None)
+    assert box.counters.concatenated == 4
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_thought_between_deltas_is_coalesced_and_its_gap_is_sent_at_its_position
     frames = [framed(1), framed(2, type=THOUGHT), framed(3), framed(4), framed(5, type=THOUGHT), framed(6), framed(7)]
     assert all(box.put_all(*frames, framed(8, type=THOUGHT)))
     assert sent(box) == ["1-1 1", "2-2 coalesced", "3-4 3 4", "5-5 coalesced", "6-7 6 7", "8-8 8"]
-    assert box.coalesced == 2
+    assert box.counters.coalesced == 2
 
 
 @pytest.mark.parametrize(

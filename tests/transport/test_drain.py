@@ -101,12 +101,14 @@ async def test_socket_that_does_not_read_is_aborted_in_time_and_asked_to_reconne
 
 async def test_drain_with_a_timeout_of_zero_still_asks_clients_to_reconnect(site: Site) -> None:
     async with site.visited((ALICE, THREAD)) as [browser]:
-        await site.edge.close(seconds=0)
+        site.edge.stop_accepting()
+        await site.edge.drain(seconds=0)
         await anyio.wait_all_tasks_blocked()
     assert browser.close == (4000, "the server is shutting down: connect again")
 
 
 async def test_health_reports_shutdown_and_an_unavailable_store(site: Site) -> None:
     assert site.edge.health == ("ok", 200)
-    await site.edge.close()
+    site.edge.stop_accepting()
+    await site.edge.drain()
     assert site.edge.health == ("shutting down", 503)

@@ -15,7 +15,7 @@ from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import Frame, Outcome, decode
 from bridgekit.ids import ThreadId
 from bridgekit.transport import Hub
-from tests.factories import ALICE, BOB, OTHER, THREAD, emitted
+from tests.factories import ALICE, OTHER, THREAD, emitted
 
 
 class Full(ProbeConnection):
@@ -145,19 +145,6 @@ async def test_event_reaches_other_sockets_when_one_leaves_during_delivery() -> 
     assert (await hub.publish(emitted(), THREAD)).sockets == 2
     assert [len(each.frames) for each in (leaving, stays)] == [1, 1]
     assert len(hub) == 1
-
-
-def test_block_detaches_at_its_end_and_on_an_error() -> None:
-    hub = Hub()
-
-    def block() -> None:
-        with hub.attached(ProbeConnection(THREAD, BOB)):
-            assert (len(hub), len(hub.connections(THREAD))) == (1, 1)
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        block()
-    assert (len(hub), hub.connections(THREAD)) == (0, ())
 
 
 async def test_payload_that_is_not_an_object_is_refused_and_takes_no_number() -> None:

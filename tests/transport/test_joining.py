@@ -197,7 +197,8 @@ async def test_client_reconnects_when_the_server_drains_before_the_log_answers()
     async with joining() as each:
         await each.until_asked()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(each.site.edge.close)
+            each.site.edge.stop_accepting()
+            tasks.start_soon(each.site.edge.drain)
             await each.until_answered()
             each.browser.resume_reading()
     assert each.browser.close == (4000, "the server is shutting down: connect again")

@@ -8,6 +8,7 @@ from typing import Any
 
 from bridgekit.events import Frame
 from bridgekit.ids import ThreadId
+from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import MemoryEventLog, Retention
 from tests.contract.stores import Worker, event_with_number
 from tests.factories import OTHER, THREAD
@@ -26,6 +27,13 @@ def done(operation: Coroutine[Any, Any, Any]) -> Any:
     raise AssertionError("the log waited")
 
 
+def bound_log(*choices: Any) -> MemoryEventLog:
+    """Return a log that delivers to a hub without sockets."""
+    log = MemoryEventLog(*choices)
+    Hub(log)
+    return log
+
+
 def held(log: MemoryEventLog) -> dict[ThreadId, list[Frame]]:
     """Return the retained frames."""
     return {
@@ -35,7 +43,7 @@ def held(log: MemoryEventLog) -> dict[ThreadId, list[Frame]]:
 
 
 def test_no_operation_waits() -> None:
-    log = MemoryEventLog()
+    log = bound_log()
     done(log.join(THREAD))
     receipt = log.publish(event_with_number(THREAD))
     assert receipt.seq == 1
@@ -44,7 +52,7 @@ def test_no_operation_waits() -> None:
 
 def test_publishing_to_any_thread_frees_expired_frames() -> None:
     clock = Clock()
-    log = MemoryEventLog(Retention(seconds=10), clock)
+    log = bound_log(Retention(seconds=10), clock)
     for number in range(20):
         log.publish(event_with_number(ThreadId(f"thread_{number}")))
     assert len(held(log)) == 20
@@ -57,7 +65,7 @@ def test_publishing_to_any_thread_frees_expired_frames() -> None:
 
 def test_publishing_to_a_thread_frees_its_expired_frames() -> None:
     clock = Clock()
-    log = MemoryEventLog(Retention(seconds=10), clock)
+    log = bound_log(Retention(seconds=10), clock)
     for number in range(30):
         log.publish(event_with_number(THREAD, number))
         clock.now += 1
@@ -65,7 +73,7 @@ def test_publishing_to_a_thread_frees_its_expired_frames() -> None:
 
 
 def test_frames_of_an_evicted_thread_are_freed() -> None:
-    log = MemoryEventLog(Retention(threads=1))
+    log = bound_log(Retention(threads=1))
     log.publish(event_with_number(THREAD))
     log.publish(event_with_number(OTHER))
     assert (list(held(log)), len(log)) == ([OTHER], 1)
@@ -73,7 +81,7 @@ def test_frames_of_an_evicted_thread_are_freed() -> None:
 
 def test_idle_thread_costs_little() -> None:
     clock = Clock()
-    log = MemoryEventLog(Retention(seconds=1), clock)
+    log = bound_log(Retention(seconds=1), clock)
     events = [event_with_number(ThreadId(f"thread_{number}")) for number in range(2_000)]
     tracemalloc.start()
     try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 import uvicorn
 from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
-from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.logging import TRACE_LOG_LEVEL, AccessFormatter
 from websockets.asyncio.client import connect as open_socket
 from websockets.typing import Subprotocol
 
@@ -27,6 +29,7 @@ from bridgekit.transport.authorization import PROTOCOL, TICKET_PROTOCOL
 from bridgekit.transport.client import connect
 from bridgekit.transport.tickets import Tickets
 from tests.factories import ALICE, OTHER, THREAD
+from tests.server_processes import APP, new_ticket, started
 
 TIMEOUT_SECONDS = 60.0
 UVICORN_LOGGERS = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi")
@@ -115,7 +118,7 @@ async def test_server_logs_no_ticket_from_a_subprotocol_or_first_message(
             assert json.loads(await two.recv())["type"] == "subscribed"
         metrics = await metrics_of(url)
     assert_hidden(written, *tickets)
-    assert 'bridgekit_refused_total{code="4505"} 1.0' in metrics
+    assert f'bridgekit_refused_total{{code="4505",worker="{os.getpid()}"}} 1.0' in metrics
     assert [part for part in (*map(str, tickets), ALICE, THREAD) if part in metrics] == []
 
 
@@ -149,6 +152,56 @@ async def test_our_client_logs_no_ticket_and_puts_none_into_the_url(
     assert_hidden(written, ticket)
     asked = [record.getMessage() for record in written.records if record.getMessage().startswith("> GET ")]
     assert asked == [f"> GET /ws?thread_id={THREAD} HTTP/1.1"] * 2
+
+
+@on_asyncio
+@pytest.mark.parametrize("edge", ["asgi", "native"])
+async def test_edges_log_no_ticket_also_percent_encoded(edge: str, written: pytest.LogCaptureFixture) -> None:
+    app = create_app(BridgeConfig(agents={}, authorizer=partial(Tickets, in_query=True)))
+    with anyio.fail_after(TIMEOUT_SECONDS):
+        async with serving(app, edge=edge) as url:
+            application = await opened(app)
+            tickets = [application.ticket(THREAD, ALICE) for _ in range(3)]
+            encoded = "".join(f"%{ord(character):02x}" for character in tickets[0])
+            async with open_socket(f"{url}/ws?%74icket={encoded}", logger=silence()) as one:
+                assert json.loads(await one.recv())["type"] == "subscribed"
+            offered = [Subprotocol(PROTOCOL), Subprotocol(TICKET_PROTOCOL + tickets[1])]
+            async with open_socket(f"{url}/ws", subprotocols=offered, logger=silence()) as two:
+                assert json.loads(await two.recv())["type"] == "subscribed"
+            async with open_socket(f"{url}/ws", logger=silence()) as three:
+                await three.send(json.dumps({"type": "authorise", "ticket": tickets[2]}))
+                assert json.loads(await three.recv())["type"] == "subscribed"
+            async with httpx.AsyncClient(trust_env=False, base_url=f"http{url[2:]}") as http:
+                assert (await http.get("/nowhere", params={"ticket": tickets[0]})).status_code == 404
+    ours = [record for record in written.records if not record.name.startswith("http")]  # the client's
+    shown = "\n".join(f"{record.getMessage()} {record.args} {record.exc_text}" for record in ours)
+    assert [part for ticket in (*tickets, encoded) for part in (ticket[-24:], ticket[30:54]) if part in shown] == []
+
+
+def test_formatter_of_the_access_log_gets_its_arguments(written: pytest.LogCaptureFixture) -> None:
+    """uvicorn's formatter reads the arguments instead of the message."""
+    create_app(BridgeConfig(agents={}))
+    arguments = ("127.0.0.1:1", "GET", "/ws?ticket=eyJhbGciOiJI.eyJzdWIi.c_d", "1.1", 404)
+    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *arguments)
+    [record] = written.records
+    assert AccessFormatter("%(request_line)s", use_colors=False).format(record) == "GET /ws?ticket=(hidden) HTTP/1.1"
+
+
+@on_asyncio
+@pytest.mark.slow
+@pytest.mark.parametrize("edge", ["asgi", "native"])
+async def test_served_application_prints_no_ticket_at_any_level(edge: str) -> None:
+    async with started("bridgekit", "serve", APP, "--port", "0", "--edge", edge, "--log-level", "debug") as server:
+        await server.read_until("is served at ws://")
+        ticket = await new_ticket()
+        for _ in range(2):
+            with suppress(SubscriptionRefused):
+                async with connect(server.url, thread_id=THREAD, ticket=ticket):
+                    pass
+        assert (await server.post(f"/nowhere?ticket={ticket}")).status_code == 404
+        server.signal(signal.SIGTERM)
+        assert await server.end() == 0
+    assert [line for line in server.output for part in parts_of(ticket) if part in line] == []
 
 
 @pytest.mark.parametrize("logger", ["uvicorn.error", "asyncio", "websockets.server"])

@@ -74,14 +74,14 @@ def test_no_frame_is_coalesced_below_the_limits() -> None:
     box = Box(events=4)
     assert all(box.put_all(*map(thought, (1, 2, 3, 4))))
     assert box.taken() == ["1", "2", "3", "4"]
-    assert box.coalesced == 0
+    assert box.counters.coalesced == 0
 
 
 def test_latest_frame_of_a_run_and_type_supersedes_earlier_ones_when_the_outbox_is_full() -> None:
     box = Box(events=4)
     assert all(box.put_all(thought(1), thought(2, "run_2"), progress(3), tool(4), thought(5), progress(6), thought(7)))
     assert box.seqs() == [2, 4, 6, 7]
-    assert box.coalesced == 3
+    assert box.counters.coalesced == 3
 
 
 def test_event_that_may_not_be_coalesced_is_never_dropped() -> None:
@@ -135,8 +135,7 @@ def test_state_of_a_flooded_outbox_does_not_grow() -> None:
     assert box._queue is not None
     assert len(box._queue._latest) == 1
     assert len(box._queue._superseded) <= 8
-    assert box._coalesced is not None
-    assert len(box._coalesced) == 1
+    assert box._queue._skipped == []
 
 
 def test_state_of_a_never_empty_outbox_does_not_grow() -> None:
@@ -146,7 +145,7 @@ def test_state_of_a_never_empty_outbox_does_not_grow() -> None:
         assert box.put(thought(seq))
         if len(box) > 4 and seq >= 9:
             box.next_frames(1)
-    assert box.coalesced == 1
+    assert box.counters.coalesced == 1
     assert box._queue is not None
     assert len(box._queue._superseded) <= 8
 
@@ -262,7 +261,7 @@ def test_skipped_number_is_sent_as_a_gap_before_the_next_event() -> None:
     assert box.started(0, tool(2)) == ["subscribed 0", "1-1 lost", "2"]
     box.put_all(tool(5), tool(6))
     assert box.taken() == ["3-4 lost", "5", "6"]
-    assert box.gaps == {GapReason.LOST: 2}
+    assert box.counters.gaps == {GapReason.LOST: 2}
 
 
 def test_coalesced_and_lost_numbers_are_sent_as_separate_gaps() -> None:
@@ -270,7 +269,7 @@ def test_coalesced_and_lost_numbers_are_sent_as_separate_gaps() -> None:
     box.started()
     assert box.put_all(thought(2), thought(3), thought(4), thought(5), tool(8)) == [True] * 5
     assert box.taken() == ["1-1 lost", "2-3 coalesced", "4", "5", "6-7 lost", "8"]
-    assert box.gaps == {GapReason.LOST: 2, GapReason.COALESCED: 1}
+    assert box.counters.gaps == {GapReason.LOST: 2, GapReason.COALESCED: 1}
 
 
 def test_frame_coalesced_during_joining_is_in_no_gap_when_it_is_in_the_replay() -> None:
@@ -380,8 +379,8 @@ def test_outbox_is_crowded_from_half_of_its_limits_or_more_than_one_write(
 def test_outbox_is_no_longer_crowded_when_its_client_leaves() -> None:
     box = Box(events=2)
     box.put_all(tool(1), tool(2))
-    box.unsubscribed()
-    box.unsubscribed()
+    box.clear_crowded()
+    box.clear_crowded()
     assert box.crowded.by_thread == {}
 
 

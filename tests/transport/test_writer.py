@@ -6,26 +6,26 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from websockets.protocol import State
 
+from bridgekit.counters import DeliveryCounters
 from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.log import Replay
+from bridgekit.transport.native import NativeConnection, NativeSubscriber, encode_frames
 from bridgekit.transport.outbox import WRITE_BYTES
 from bridgekit.transport.writer import (
     BATCH_MAX_FRAMES,
     BATCH_MAX_ITERATIONS,
     BATCH_MIN_EVENTS,
     MAX_IDLE_WORKERS,
-    NativeSubscriber,
     WriteScheduler,
     WritingSubscriber,
-    encode_frames,
 )
 from tests.factories import ALICE, BOB, OTHER, THREAD, frame
 from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
@@ -67,7 +67,7 @@ class ScriptedSubscriber(WritingSubscriber):
 @asynccontextmanager
 async def scheduling() -> AsyncIterator[tuple[WriteScheduler, list[str]]]:
     with anyio.fail_after(TIMEOUT_SECONDS):
-        async with WriteScheduler() as scheduler:
+        async with WriteScheduler(DeliveryCounters()) as scheduler:
             yield scheduler, []
 
 
@@ -354,6 +354,10 @@ class PausingConnection(Broken):
         return self.out
 
 
+def as_connection(connection: object) -> NativeConnection:
+    return cast("NativeConnection", connection)
+
+
 def native(scheduler: WriteScheduler) -> NativeSubscriber:
     return NativeSubscriber(Subscription(ALICE, THREAD), scheduler, send_close=lambda code: None)
 
@@ -364,8 +368,8 @@ NOTHING = Replay(Cursor("0" * 16, 0))
 
 @ON_ASYNCIO
 async def test_nothing_is_written_to_a_client_that_left_during_joining() -> None:
-    socket = native(WriteScheduler())
-    socket.start_sending(ClosedConnection(), Replay(Cursor("0" * 16, 0), (frame(1),)))
+    socket = native(WriteScheduler(DeliveryCounters()))
+    socket.start_sending(as_connection(ClosedConnection()), Replay(Cursor("0" * 16, 0), (frame(1),)))
     assert socket.put(frame(2))
     socket.flush()
     assert socket.unwritten == 1
@@ -376,7 +380,7 @@ async def test_error_of_a_write_is_stored_for_the_sockets_own_task_and_the_conne
     async with scheduling() as (scheduler, _):
         connection, socket = Broken(), native(scheduler)
         with pytest.raises(RuntimeError):
-            socket.start_sending(connection, NOTHING)
+            socket.start_sending(as_connection(connection), NOTHING)
         assert socket.put(frame(1))
         await anyio.wait_all_tasks_blocked()
         assert (connection.aborted, str(socket.failure)) == (True, "Cannot call write() after write_eof()")
@@ -386,7 +390,7 @@ async def test_error_of_a_write_is_stored_for_the_sockets_own_task_and_the_conne
 async def test_single_frame_is_written_at_once_and_later_frames_of_the_iteration_together() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = PausingConnection(), native(scheduler)
-        socket.start_sending(connection, NOTHING)
+        socket.start_sending(as_connection(connection), NOTHING)
         await anyio.wait_all_tasks_blocked()
         del connection.out.written[:]
         assert all(socket.put(frame(seq)) for seq in (1, 2, 3))
@@ -399,7 +403,7 @@ async def test_single_frame_is_written_at_once_and_later_frames_of_the_iteration
 async def test_error_of_writing_a_single_frame_is_not_raised_in_the_emitter() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = PausingConnection(), native(scheduler)
-        socket.start_sending(connection, NOTHING)
+        socket.start_sending(as_connection(connection), NOTHING)
         await anyio.wait_all_tasks_blocked()
         connection.out = None  # type: ignore[assignment]  # it breaks
         assert socket.put(frame(1))
@@ -410,7 +414,7 @@ async def test_error_of_writing_a_single_frame_is_not_raised_in_the_emitter() ->
 async def test_frames_over_the_write_size_are_written_at_once() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = PausingConnection(), native(scheduler)
-        socket.start_sending(connection, NOTHING)
+        socket.start_sending(as_connection(connection), NOTHING)
         for seq in range(1, 3_001):
             assert socket.put(frame(seq))
             assert socket._waiting_bytes < WRITE_BYTES
@@ -422,7 +426,7 @@ async def test_frames_over_the_write_size_are_written_at_once() -> None:
 async def test_outbox_of_a_paused_connection_is_crowded_until_it_resumes() -> None:
     async with scheduling() as (scheduler, _):
         connection, socket = PausingConnection(writes=2), native(scheduler)
-        socket.start_sending(connection, NOTHING)
+        socket.start_sending(as_connection(connection), NOTHING)
         seq = 0
         while not scheduler.crowded.by_thread:
             seq += 1

@@ -7,16 +7,16 @@ import logging
 import anyio
 import pytest
 
-from bridgekit.chain.collaborators import ScriptedModel
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import AgentExecutionCore
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.self_check import ProbeConnection
+from bridgekit.chain.supervisor_collaborators import ScriptedModel
 from bridgekit.errors import RunAlreadyMapped
 from bridgekit.events import CRITICAL, EventType, Outcome
 from bridgekit.mapping import RunThreadMappingService

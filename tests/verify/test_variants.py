@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from bridgekit.chain.self_check import WITHOUT_HANDOVER, WITHOUT_ROUTING
 from bridgekit.errors import UnknownName
-from bridgekit.ids import EmbeddedRunIds, OpaqueRunIds
 from bridgekit_verify import as_committed
+from bridgekit_verify.audited_routing import EmbeddedRunIds, OpaqueRunIds
 from bridgekit_verify.measure.workload import seeded
 from bridgekit_verify.variants import (
     AS_COMMITTED,
@@ -18,6 +17,8 @@ from bridgekit_verify.variants import (
     FIXES,
     SOUND,
     VARIANTS,
+    WITHOUT_HANDOVER,
+    WITHOUT_ROUTING,
     Fix,
     Variant,
     resolver_as_committed,

@@ -45,6 +45,8 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         self._open: dict[RunId, bytes] = {}
         """The worker's own runs, and those that it took over, until they are closed, with thread and agent."""
         self._known_generation = ""
+        self._doubtful: set[RunId] = set()
+        """Own runs that another worker may have taken over, because the lease had expired before it was renewed."""
         self._reply_may_be_lost = False
         """Whether a reply with runs that were taken over may have been lost. The next one then lists them again."""
         self._unclosed: set[RunId] = set()
@@ -71,18 +73,23 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run.run_id, rest)
 
     async def holds(self, run_id: RunId) -> bool:
-        # While the lease is fresh, no worker can have taken the run over, and none can until its end event is sent.
-        if run_id not in self._open or time.monotonic() - self._renewed_at < self._lease_seconds / 2:
+        # While the lease is fresh and never expired, no worker can have taken the run over, and none can until its end
+        # event is sent.
+        fresh = time.monotonic() - self._renewed_at < self._lease_seconds / 2
+        if run_id not in self._open or (fresh and run_id not in self._doubtful):
             return True
         try:
             await self._renew_once(time.monotonic())  # if the store has lost its data, this stores the run again
             stored: bytes | None = await self._topology.call(self._runs.slot, "HGET", self._runs.name, run_id)
         except StoreUnavailable:
             return True
-        return stored is not None and stored.startswith(self._worker.encode())
+        if held := stored is not None and stored.startswith(self._worker.encode()):
+            self._doubtful.discard(run_id)
+        return held
 
     async def close(self, run_id: RunId) -> None:
         self._open.pop(run_id, None)
+        self._doubtful.discard(run_id)
         try:
             await self._call(CLOSE_RUN, 1, self._runs.name, self._worker, run_id)
         except StoreUnavailable:
@@ -119,6 +126,8 @@ class RedisRunRegistry(AsyncContextManagerMixin):
             # The store has lost its data, or may have. So these runs were not taken over, and are unknown there.
             for run_id, rest in list(self._open.items()):
                 await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run_id, rest)
+        if time.monotonic() - self._renewed_at >= self._lease_seconds:
+            self._doubtful.update(self._open)
         self._renewed_at, self._answering_since = began, since or began
         # A call that took longer may have been repeated.
         self._reply_may_be_lost = time.monotonic() - began >= FIRST_RETRY_SECONDS

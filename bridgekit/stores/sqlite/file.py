@@ -35,8 +35,8 @@ __all__ = [
 
 STORE: Final = "SQLite"
 STALE_ROUTE_SECONDS: Final = 86_400.0
-"""How long a run that was live when the file was closed keeps its route, unless it is registered again. Possibly no
-process is left to end the run."""
+"""How long a run that was live when the file was closed keeps its route, unless it is registered again. Without this
+limit, the route would stay forever if the process that executed the run is gone."""
 CACHE_KB: Final = 32_768
 
 _SCHEMA: Final = files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")

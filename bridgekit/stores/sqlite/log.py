@@ -283,8 +283,8 @@ class SqliteEventLog:
             self._resolve(pending, _failed(pending.log, pending.frame.seq, Outcome.REFUSED, problem))
 
     def _settle(self, pending: _PendingEvent) -> None:
-        """Record that the event is committed or lost. With a thread's last waiting event, the refused events after it
-        are settled too."""
+        """Record that the event is committed or lost. Settling a thread's last waiting event also settles the refused
+        events after it."""
         log = pending.log
         log.waiting -= 1
         log.settled = pending.frame.seq if log.waiting else log.seq

@@ -169,7 +169,9 @@ class _Model:
         return _respond(asked, turn, AnswerHead(id_, asked.model, int(time.time())), call, script.pause_seconds)
 
     def _attribute(self, asked: ModelRequest) -> tuple[ModelCall, str] | str | None:
-        """Return the new call of a prompt, with its scenario. A canary, or None, if the request is not the agent's."""
+        """Return the new model call for the request's prompt, with the name of its scenario.
+
+        Return the prompt's canary, or None, if the request is not the agent's."""
         found = asked.prompt()
         if found is not None:
             canary, scenario, index = found

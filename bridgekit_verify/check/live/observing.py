@@ -76,7 +76,7 @@ class ObservedClient:
     wholes: list[tuple[str | None, Any, Message]] = field(default_factory=list)
     """Complete values, with their call id if they are arguments."""
     canaries: dict[str, list[Evidence]] = field(default_factory=lambda: defaultdict(list))
-    """By canary, the messages that hold it in any form; at most a few are kept."""
+    """By canary, excerpts of the first MAX_EVIDENCE messages that hold it in any form."""
     canaries_by_message: dict[int, set[str]] = field(default_factory=dict)
     subjects: dict[int, str] = field(default_factory=dict)
     """By message without a canary, what it names most precisely: a call, a message, or a run."""

@@ -1,4 +1,4 @@
-"""Measures the loss that each fault causes in each delivery mode, with real worker processes and sockets.
+"""Measure the loss that each fault causes in each delivery mode, with real worker processes and sockets.
 
 worker            the program of a worker process
 deployment        the delivery modes that are compared, each as running processes

@@ -1,4 +1,4 @@
-"""The delivery modes that are compared, and their deployments: worker processes, a database file, a broker."""
+"""The compared delivery modes, and their deployments: worker processes, a database file, a broker."""
 
 from __future__ import annotations
 
@@ -52,14 +52,15 @@ PROCESS_ENDED: Final = "the worker's process ended"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryMode:
-    """A delivery mode: what the server retains, and what a client does when it reconnects."""
+    """A delivery mode: what the server retains, and whether a client resumes when it reconnects."""
 
     name: str
     summary: str
     store: str
     """"memory", "sqlite" or "redis"."""
     resumes: bool = True
-    """Whether clients send their cursor. Without it, they miss the events that were sent while they were offline."""
+    """Whether clients send their cursor. Clients without a cursor miss the events that were sent while they were
+    offline."""
     keep_events: int = DEFAULT_RETENTION.events
     outbox_bytes: int = 262_144
     """Bound of a socket's outbox: small, so that large events overflow it within the window of a slow-reader fault."""
@@ -82,7 +83,7 @@ SQLITE: Final = DeliveryMode(name="SQLite", summary="one worker, logs in a file"
 REDIS: Final = DeliveryMode(name="Redis", summary="agents and sockets in two workers, logs at a broker", store="redis")
 
 DELIVERY_MODES: Final = {row.name: row for row in (AT_MOST_ONCE, RESUME, SQLITE, REDIS)}
-"""By name, weakest guarantee first. All modes but the first guarantee that no event is lost silently."""
+"""The delivery modes by name, weakest guarantee first. All modes except the first prevent silent loss."""
 
 
 def delivery_mode_table() -> pd.DataFrame:
@@ -101,8 +102,8 @@ def delivery_mode_table() -> pd.DataFrame:
 class WorkerProcess:
     """A worker at a fixed port. Each restart runs in a new process.
 
-    The reports of a run go to the observer of its experiment, which is named in the request before the first colon.
-    A run whose process ends first is reported as ended.
+    The reports of a run go to the observer of its experiment. The request of the run starts with the experiment's name
+    and a colon. A run whose process ends first is reported as ended.
     """
 
     def __init__(self, process: ChildProcess, setup: WorkerSetup, tasks: TaskGroup) -> None:
@@ -110,7 +111,7 @@ class WorkerProcess:
         self._setup = setup
         self._tasks = tasks
         self._running: set[str] = set()
-        """Requests of runs in the current process that have not ended."""
+        """The requests of the current process's runs that have not ended."""
         self.observers: dict[str, Callable[[RunReport], None]] = {}
 
     @property
@@ -118,13 +119,13 @@ class WorkerProcess:
         return self._setup.port
 
     async def set_up(self) -> None:
-        """Send the setup and wait until the worker serves. Raises ProcessExited or ProcessTimeout."""
+        """Send the setup and wait until the worker serves. Raises ProcessExited or ProcessTimeout if it fails."""
         await self._process.send(self._setup)
         await self._process.receive(Ready, within=START_TIMEOUT_SECONDS, wanted="serve")
         self._tasks.start_soon(self._read_reports)
 
     async def start_run(self, request: RunRequest) -> None:
-        """Start an agent's run. Raises ProcessExited."""
+        """Start an agent's run. Raises ProcessExited if the worker has ended."""
         self._running.add(request.request)
         await self._process.send(request)
 
@@ -138,7 +139,7 @@ class WorkerProcess:
         self._process.resume()
 
     async def stop(self) -> int:
-        """Shut the worker down gracefully (SIGTERM) and return its exit code. Raises ProcessTimeout."""
+        """Shut the worker down gracefully (SIGTERM) and return its exit code. Raises ProcessTimeout if it stays."""
         return await self._process.terminate(within=STOP_TIMEOUT_SECONDS)
 
     async def restart(self) -> None:
@@ -183,7 +184,7 @@ class Deployment:
     sockets: WorkerProcess
     """The worker that clients connect to."""
     agents: WorkerProcess
-    """The worker that runs the agents; the same as `sockets` unless the mode has separate agents."""
+    """The worker that runs the agents. Equals `sockets` unless the mode has separate agents."""
     key: bytes
     broker: RedisServer | None = None
     to_broker: Proxy | None = None
@@ -194,7 +195,7 @@ class Deployment:
 async def deployed(
     delivery: DeliveryMode, owned: Sequence[OwnedThread], *, cut_broker: bool = False
 ) -> AsyncIterator[Deployment]:
-    """Start all processes of a delivery mode, with these threads, for the length of a block; then end them."""
+    """Start all processes of a delivery mode with these threads for the length of a block; then end the processes."""
     key = secrets.token_bytes(KEY_BYTES)
     async with AsyncExitStack() as stack:
         broker, between, url = None, None, f"{delivery.store}:"

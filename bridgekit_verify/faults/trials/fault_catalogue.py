@@ -1,4 +1,4 @@
-"""The faults of the experiments by name: what each one targets, and how it is applied and repaired."""
+"""The faults of the experiments by name: the target of each fault, and how it is applied and repaired."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class Fault:
     apply: Callable[[FaultContext, float], Awaitable[None]]
     """Applies the fault for this many seconds, then repairs it."""
     padding_bytes: int = 0
-    """Bytes added to events, for a fault that affects only large events."""
+    """How many bytes are added to events, for a fault that affects only large events."""
 
     overflows: bool = False
-    """Whether the fault overflows a socket's buffers: queued events are lost too, and no closed form exists."""
+    """Whether the fault overflows a socket's buffers, so that queued events are lost too and no closed form exists."""
     drops: bool = False
     """Whether bytes that are sent during the fault are lost although the socket appears open."""
 
@@ -68,7 +68,7 @@ class Fault:
 
     @property
     def needs_own_deployment(self) -> bool:
-        """Whether the fault targets processes, so that no other experiment can share the deployment meanwhile."""
+        """Whether the fault targets processes, so that no other experiment can share the deployment."""
         return self.target not in (FaultTarget.NOTHING, FaultTarget.NETWORK)
 
 
@@ -112,7 +112,7 @@ async def _pause_sockets(context: FaultContext, seconds: float) -> None:
 
 
 async def _restart_sockets(context: FaultContext, seconds: float) -> None:
-    """Restart as a rolling deployment does: stop the worker gracefully, so that its runs end, then start it again."""
+    """Restart the worker as a rolling deployment does: stop it gracefully, so that its runs end, and start it again."""
     await context.deployment.sockets.stop()
     await anyio.sleep(seconds)
     await context.deployment.sockets.restart()
@@ -145,7 +145,7 @@ async def _cut_broker(context: FaultContext, seconds: float) -> None:
 
 
 async def _cut_subscriptions(context: FaultContext, seconds: float) -> None:
-    """Cut each worker's pub/sub connection repeatedly; the other connections stay up."""
+    """Cut each worker's pub/sub connection repeatedly; the other connections stay open."""
     if (broker := context.deployment.broker) is not None:
         until = anyio.current_time() + seconds
         while anyio.current_time() < until:
@@ -215,7 +215,7 @@ def fault_table() -> pd.DataFrame:
 
 
 def faults_named(names: Sequence[str]) -> list[Fault]:
-    """Return the faults with these names, and the baseline; all of them if no name is given. UnknownName lists them."""
+    """Return the named faults and the baseline, or all faults without names. Raises UnknownName for an unknown name."""
     for name in names:
         if name not in FAULTS:
             raise UnknownName("fault", name, tuple(FAULTS))

@@ -20,13 +20,13 @@ from bridgekit_verify.measure.families import OwnedThread
 __all__ = ["EVENTS_A_STEP", "SETTLE_SECONDS", "AgentLoad", "TrialPlan", "run_after_fault", "run_during_fault"]
 
 RETRYABLE: Final = (StoreUnavailable.__name__, ShuttingDown.__name__)
-"""Errors of a refused run that the client can request again."""
+"""Names of the errors after which a client can request a refused run again."""
 RETRY_SECONDS: Final = 0.1
 NO_RESUME_WAIT_SECONDS: Final = 1.0
 """How long to wait for a client that does not resume; events that arrive later count as lost."""
 EVENTS_A_STEP: Final = 3
 MAX_RUNS_BEFORE_FAULT: Final = 10
-"""On a busy machine, a run may be nearly over before the fault starts; then another run is started."""
+"""How many runs may be started before the fault: on a busy machine, a run may almost end before the fault starts."""
 SETTLE_SECONDS: Final = 60.0
 """How long clients may take after the fault to read the remaining events."""
 
@@ -41,11 +41,11 @@ class TrialPlan:
     """When the fault starts, after the start of the first run."""
     duration_seconds: float = 0.4
     after_steps: int = 4
-    """Steps of a second run after the fault. Once its end was read, the first run's events have arrived or are lost."""
+    """Steps of a second run after the fault. When its end was read, the first run's events have arrived or are lost."""
 
     @property
     def seconds(self) -> float:
-        """How long both runs and the fault take, without the time for repairs."""
+        """The duration of both runs and the fault, without the time for repairs."""
         return (self.steps + self.after_steps) * self.pace_seconds + self.duration_seconds
 
 
@@ -53,7 +53,7 @@ class TrialPlan:
 class AgentLoad:
     """The agent runs of one experiment. The fault lasts until the agents have emitted the events due in its duration.
 
-    Otherwise, on a busy machine, agents could emit no event during the fault, and the trial would show no loss.
+    If the fault had a fixed duration, agents on a busy machine might emit no event during the fault.
     """
 
     name: str
@@ -79,7 +79,7 @@ class AgentLoad:
 
     def request(self, owned: OwnedThread, when: str, steps: int) -> RunRequest:
         """Return a run request for this thread, and record the thread's owner."""
-        # WorkerProcess takes the experiment's name up to the first colon. The text of a thought is the request,
+        # WorkerProcess reads the experiment's name up to the first colon. The text of a thought is the request,
         # followed by a colon and a space.
         request = f"{self.name}:{owned.thread_id}:{when}"
         self.recorder.owners[request] = owned
@@ -116,8 +116,8 @@ async def run_during_fault(load: AgentLoad, context: FaultContext, owned: Sequen
 async def run_after_fault(load: AgentLoad, context: FaultContext, owned: OwnedThread, reader: Reader) -> None:
     """Start runs until the client has read the end of one: every event before it has then arrived or is lost.
 
-    A client that does not resume may also lose this end, if it has not yet detected that its connection is lost. Then
-    another run is started.
+    A client that does not resume may also lose the end of a run, until it detects that its connection is lost. In this
+    case, another run is started.
     """
     timeout = SETTLE_SECONDS if context.deployment.delivery.resumes else NO_RESUME_WAIT_SECONDS
     for number in count(1):

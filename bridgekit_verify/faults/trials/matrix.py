@@ -1,4 +1,4 @@
-"""Every fault in every delivery mode: once for the notebook, or repeatedly as a soak test."""
+"""Run every fault in every delivery mode: once for the notebook, or repeatedly as a soak test."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from bridgekit_verify.measure.statistics import Rate
 __all__ = ["FaultMatrix", "Soak", "random_plan", "run_matrix", "soak"]
 
 MAX_CONCURRENT_DEPLOYMENTS: Final = 8
-"""Deployments that run concurrently. Two cores are enough, because most processes wait most of the time."""
+"""How many deployments run concurrently. Two cores are enough, because most processes wait most of the time."""
 MATRIX_SECONDS: Final = 600.0
-"""Timeout of a matrix, after which it raises TimeoutError; 20 times the duration of the plan is added."""
+"""The timeout of a matrix, without the added 20 times the duration of the plan."""
 
 SIGNALLED: Final = "#A9B7C2"
-"""Fill colour, between those of delivered and dropped events."""
+"""The fill colour of signalled events: a shade between the colours of delivered and dropped events."""
 
 OUTCOMES: Final = (
     ("misrouted", LEAKED, "white", "xx"),
@@ -56,7 +56,7 @@ class FaultMatrix:
 
     @property
     def injected(self) -> list[Fault]:
-        """The faults without the baseline, which injects nothing."""
+        """The faults without the baseline, which injects no fault."""
         return [fault for fault in self.faults if fault.target is not FaultTarget.NOTHING]
 
     @property
@@ -69,7 +69,7 @@ class FaultMatrix:
         return [trial for (_, name), trial in self.cells.items() if name == delivery]
 
     def named(self, *faults: str, delivery: str) -> list[Trial]:
-        """Return the trials of those of these faults that were tried in one delivery mode, in the given order."""
+        """Return the trials of these faults in one delivery mode, in this order. Untried faults are left out."""
         return [self.cells[fault, delivery] for fault in faults if (fault, delivery) in self.cells]
 
     @staticmethod
@@ -96,7 +96,7 @@ class FaultMatrix:
 
     @property
     def misrouted(self) -> int:
-        """Frames that arrived at a socket of another thread, in all cells."""
+        """The number of frames that arrived at a socket of another thread, in all cells."""
         return sum(trial.verdict.misrouted for trial in self.cells.values())
 
     def table(self) -> pd.DataFrame:
@@ -109,7 +109,7 @@ class FaultMatrix:
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
     def title(self) -> str:
-        """State what faults cost without a log and with one."""
+        """State the loss that faults cause without a log and with a log."""
         unprotected = [trial for trial in self.of(AT_MOST_ONCE.name) if trial.fault in self.injected]
         lossy = sum(trial.verdict.lost_silent > 0 for trial in unprotected)
         return (
@@ -204,7 +204,7 @@ async def run_matrix(
     """Run a trial of every fault in every delivery mode that it applies to, with `users` threads and sockets each.
 
     Network faults share a deployment, each with its own proxy and threads. A fault that targets processes gets its own
-    deployment. Raises TimeoutError.
+    deployment. Raises TimeoutError after MATRIX_SECONDS or more.
     """
     chosen, plan = list(faults), plan or TrialPlan()
     groups = [(delivery, group) for delivery in modes for group in _group_by_deployment(chosen, delivery)]
@@ -249,7 +249,7 @@ async def _run_group(
 
 
 def random_plan(seed: int) -> TrialPlan:
-    """Return a plan with random timing, so that many rounds can provoke a race condition that depends on timing."""
+    """Return a plan with random timing, so that many rounds can provoke race conditions."""
     source = random.Random(seed)
     return TrialPlan(
         steps=source.randint(16, 32),
@@ -293,7 +293,7 @@ class Soak:
 
     @property
     def silent_losses(self) -> Rate:
-        """Events lost silently in the delivery modes that keep a log."""
+        """Events lost silently in the delivery modes that have a log."""
         guaranteed = [counts for (_, delivery), counts in self.cells.items() if delivery != AT_MOST_ONCE.name]
         return Rate(sum(each["lost silent"] for each in guaranteed), sum(each["expected"] for each in guaranteed))
 

@@ -1,4 +1,4 @@
-"""Records what the workers of a trial report and what its users read, and builds the history from both."""
+"""Record what the workers of a trial report and what its users read, and build the history from both."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, His
 __all__ = ["Reader", "Recorder", "assign_seq", "read_and_resume", "read_without_resume"]
 
 KEEPALIVE_SECONDS: Final = 5.0
-"""Longer than the fault windows: a shorter keepalive could disconnect clients on a busy machine."""
+"""The keepalive interval. It exceeds the fault windows, because a shorter one could disconnect clients."""
 BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.2)
 
 
@@ -44,11 +44,11 @@ class Reader:
     online: list[tuple[float, float]] = field(default_factory=list)
     """Start and end of each subscription, in seconds since the Unix epoch."""
     starts: list[int] = field(default_factory=list)
-    """The `seq` after which each subscription starts, as the server confirmed it; empty for a client that resumes."""
+    """The `seq` after which each subscription starts, as confirmed by the server; empty for a client that resumes."""
     duplicates: int = 0
-    """Duplicated events, which the client dropped."""
+    """The number of duplicated events, which the client dropped."""
     lost_run_ends: int = 0
-    """End events that a worker sent for runs whose worker died. No agent attempted them."""
+    """The number of end events that a worker sent for runs of a killed worker, and that no agent attempted."""
     _since: float = 0.0
     _online: anyio.Event = field(default_factory=anyio.Event)
     _ended: dict[str, anyio.Event] = field(default_factory=dict)
@@ -108,7 +108,7 @@ async def read_and_resume(reader: Reader, *, task_status: TaskStatus[None]) -> N
 
 
 async def read_without_resume(reader: Reader, *, task_status: TaskStatus[None]) -> None:
-    """Read with consecutive connections without a cursor until cancelled."""
+    """Read with one connection after another, without a cursor, until cancelled."""
     started = False
     while True:
         try:
@@ -142,7 +142,7 @@ class Recorder:
     acknowledged: dict[EventKey, Acknowledged] = field(default_factory=dict)
     attempted_at: dict[EventKey, float] = field(default_factory=dict)
     owners: dict[str, OwnedThread] = field(default_factory=dict)
-    """Owner of the thread of each request."""
+    """The thread of each request, and its owner."""
     emitted: Counter[str] = field(default_factory=Counter)
     """Number of events that the agent attempted, by request."""
     ended: dict[str, str] = field(default_factory=dict)
@@ -175,8 +175,8 @@ class Recorder:
     def complete(self, readers: Sequence[Reader]) -> tuple[History, int]:
         """Return the complete history, and how many events were neither acknowledged nor read.
 
-        An event whose worker was killed before the acknowledgement may have been delivered or not; both are correct, so
-        it is expected only if it arrived. (Jepsen calls such an operation indeterminate.)
+        If a worker is killed before it acknowledges an event, both delivery and loss are correct, so the event is
+        expected only if it arrived. (Jepsen calls such an operation indeterminate.)
         """
         read = {arrival.key for reader in readers for arrival in reader.arrivals}
         expected = [each for key, each in self.attempted.items() if key in self.acknowledged or key in read]
@@ -201,12 +201,12 @@ Gaps = Sequence[SignalledGap]
 def assign_seq(
     asked: Sequence[EventKey], receipts: Mapping[EventKey, Receipt], arrivals: Sequence[Arrival], gaps: Gaps
 ) -> dict[EventKey, Receipt]:
-    """Infer the missing `seq` of events that were acknowledged without one because the store was unavailable.
+    """Infer the `seq` of events that were acknowledged without a `seq` because the store was unavailable.
 
     `asked` lists one thread's events in the order of emission; the completed receipts are returned. The `seq` of an
     event lies between those of its neighbours. An event that was read needs no inferred `seq`. Any other event gets the
-    first possible `seq` that was neither read nor signalled, and so counts as a silent loss; otherwise a signalled one.
-    If no `seq` is free, or no later event is known, the receipt stays without one.
+    first possible `seq` that was neither read nor signalled, and counts as a silent loss. If there is none, the event
+    gets a signalled `seq`. If no `seq` is free, or no later event is known, the receipt stays without a `seq`.
     """
     known = {arrival.key: Cursor(arrival.epoch or "", arrival.seq) for arrival in arrivals if arrival.key is not None}
     known |= {key: Cursor(r.epoch or "", r.seq) for key, r in receipts.items() if r.seq is not None}

@@ -1,4 +1,4 @@
-"""Measures how one socket that stops reading affects the other sockets of its thread and the emitting agent."""
+"""Measure how a socket that stops reading affects the other sockets of its thread and the emitting agent."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ __all__ = ["BRIDGEKIT", "SERVERS", "LoopTimeClock", "Stall", "StallStudy", "stud
 
 STALL_SECONDS: Final = 120.0
 STILL_SECONDS: Final = 0.02
-"""If the event loop does not run for longer than this, LoopTimeClock stops."""
+"""If the event loop does not run for longer than this time, LoopTimeClock stops."""
 SETTLE_SECONDS: Final = 60.0
 """How long the neighbours may take to read the remaining events after the stall."""
 PADDING_BYTES: Final = 8_192
 _NUMBER = re.compile(r'"number": ?(\d+)')
 SEND_BUFFER_BYTES: Final = 16_384
-"""Small, so that a client that stops reading causes backpressure immediately and not after megabytes."""
+"""Small, so that a client that stops reading causes backpressure immediately, and not only after megabytes."""
 THREAD: Final = ThreadId("thread_1")
 USER: Final = "user_1"
 OUTBOX_EVENTS: Final = 16
@@ -67,7 +67,7 @@ class ServerKind:
 
     name: str
     description: str
-    """The server's code that sends one event."""
+    """The code with which the server sends an event."""
     serve: Callable[[], AbstractAsyncContextManager[RunningServer]]
 
 
@@ -148,7 +148,7 @@ SERVERS: Final = (
     ),
     BRIDGEKIT,
 )
-"""Two servers that await one socket after the other, as such servers are usually written, and the bridge."""
+"""The measured servers: two typical servers that await one socket after another, and the bridge."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +159,11 @@ class Stall:
     neighbours: int
     events: int
     due: Sequence[float]
-    """When each event was due."""
+    """The time at which each event was due."""
     reads: Sequence[tuple[int, float]]
-    """For each event that a neighbour read: its number and the time."""
+    """The number and the time of each event that a neighbouring socket read."""
     waits: Sequence[float]
-    """How long each emission made the agent wait, in seconds."""
+    """How long the agent waited for each emission, in seconds."""
     window: tuple[float, float]
     """Start and end of the stall of one socket."""
 
@@ -184,12 +184,12 @@ class Stall:
 
     @property
     def median_during(self) -> float:
-        """Median latency of the events that were due during the stall, in seconds; 0 without any."""
+        """Median latency of the events that were due during the stall, in seconds; 0 if there are none."""
         return _quantile(self.during, 0.5)
 
     @property
     def median_before(self) -> float:
-        """Median latency of the events that were due before the stall, in seconds; 0 without any."""
+        """Median latency of the events that were due before the stall, in seconds; 0 if there are none."""
         return _quantile(self.before, 0.5)
 
     @property
@@ -199,15 +199,15 @@ class Stall:
 
     @property
     def longest_wait(self) -> float:
-        """The longest time that one emission made the agent wait, in seconds; 0 without any."""
+        """The longest time that the agent waited for an emission, in seconds; 0 if there are no emissions."""
         return max(self.waits, default=0.0)
 
 
 class LoopTimeClock:
     """A clock that stops while the event loop does not get a CPU, so that only delays by sockets are measured.
 
-    A server that awaits a socket does not block the loop, so its waiting time counts. The clock needs `run` as a
-    background task.
+    A server that awaits a socket does not block the loop, so the clock includes the server's waiting time. `run` must
+    be active as a background task.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -259,7 +259,7 @@ class StallStudy:
         )
 
     def title(self) -> str:
-        """State the longest emission of bridgekit and of the servers that wait for each socket."""
+        """State how long the slowest emission took with bridgekit and with the servers that wait for each socket."""
         ours = self.of(BRIDGEKIT.name)
         others = max((stall.longest_wait for stall in self.stalls if stall is not ours), default=0.0)
         return (
@@ -309,10 +309,9 @@ async def study_stall(
     duration: float = 0.5,
     servers: Iterable[ServerKind] = SERVERS,
 ) -> StallStudy:
-    """For each server, measure `neighbours` reading sockets and one that stalls, while an agent emits at an even pace.
+    """Measure each server with `neighbours` reading sockets and a stalled one, while an agent emits at a fixed rate.
 
-    `start` is when the stall starts, in seconds after the first event, and `duration` its length in seconds. Raises
-    TimeoutError.
+    The stall starts `start` seconds after the first event and lasts `duration` seconds. Raises TimeoutError.
     """
     with unwrap_single_error(), anyio.fail_after(STALL_SECONDS + 10 * events * pace_seconds):
         return StallStudy(
@@ -354,7 +353,7 @@ async def _stall(
                 await _sleep_until(clock, origin + first + duration)
             last = clock() - origin
         with anyio.move_on_after(SETTLE_SECONDS):
-            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled, with a timeout
+            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled with a timeout: reads have no event
                 await anyio.sleep(pace_seconds)
         tasks.cancel_scope.cancel()
     since = [(number, moment - origin) for number, moment in reads]

@@ -1,4 +1,4 @@
-"""One fault in one deployment: agents emit, the fault is applied and repaired, and the checker judges every event."""
+"""Run one trial: agents emit, a fault is applied to a deployment and repaired, and the checker judges all events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from bridgekit.chain.collaborators import MemoryThreadStore
+from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
 from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import MemoryUsedTickets
@@ -33,14 +33,15 @@ __all__ = ["Trial", "TrialPlan", "latency_figure", "missed_events", "run_trial"]
 
 
 def missed_events(reader: Reader, emitted: Sequence[float]) -> list[int]:
-    """Return for each reconnection how many of the thread's events the user missed.
+    """Return, for each reconnection, how many of the thread's events the user missed.
 
-    These are the events after the last one that the user read, up to the start of the next subscription. They include
-    the step that was in flight when the connection broke: it was written to the socket and never read. Only the reader
-    can tell that an event was read (J. H. Saltzer, D. P. Reed, D. D. Clark, "End-to-end arguments in system design",
-    ACM Transactions on Computer Systems 2, 1984, section 2), so the time at which the client noticed the break is not
-    used. The server confirms the start of a subscription to a client that does not resume. For one that resumes, it is
-    the number of events `emitted` (times in seconds, in order) before the subscription, which is known to one step.
+    Missed events are those after the last event that the user read, up to the start of the next subscription. They
+    include the step that was in flight when the connection broke: the step was written to the socket and never read.
+    The time at which the client noticed the break is not used, because only the reader knows whether an event was read
+    (J. H. Saltzer, D. P. Reed, D. D. Clark, "End-to-end arguments in system design", ACM Transactions on Computer
+    Systems 2, 1984, section 2). The server confirms the start of a subscription to a client that does not resume. For a
+    client that resumes, the start is the number of events emitted before the subscription, with an error of at most one
+    step. `emitted` has the times in seconds, in order.
     """
     found = []
     for number, (before, after) in enumerate(pairwise(reader.online), start=1):
@@ -63,18 +64,18 @@ class Trial:
     history: History
     verdict: Verdict
     window: tuple[float, float]
-    """When the fault started and when it was repaired, in seconds since the Unix epoch."""
+    """Start and repair of the fault, in seconds since the Unix epoch."""
     unanswered: int
-    """Events without an acknowledgement, because their worker was killed. They do not count as lost."""
+    """The number of events whose worker was killed before an acknowledgement. They do not count as lost."""
     attempted_at: Mapping[EventKey, float]
-    """When each event was attempted, in seconds since the Unix epoch."""
+    """The time of each event's attempt, in seconds since the Unix epoch."""
     quiesced: bool
     """Whether every user read the end of the last run before the timeout."""
     readers: Sequence[Reader]
 
     @property
     def emission_window(self) -> tuple[float, float]:
-        """When the first and the last event were attempted."""
+        """The times of the first and the last attempted event."""
         return min(self.attempted_at.values()), max(self.attempted_at.values())
 
     @property
@@ -84,12 +85,12 @@ class Trial:
 
     @property
     def sent_twice(self) -> int:
-        """Events that a socket received again. The resuming client drops them."""
+        """The number of events that a socket received again. The resuming client drops duplicates."""
         return sum(reader.duplicates for reader in self.readers)
 
     @property
     def lost_run_ends(self) -> int:
-        """End events that a live worker sent for runs whose worker died."""
+        """The number of end events that a live worker sent for runs of a killed worker."""
         return sum(reader.lost_run_ends for reader in self.readers)
 
     @property
@@ -107,12 +108,12 @@ class Trial:
 
     @property
     def lost_moments(self) -> list[float]:
-        """When each event that its user never read was attempted, in seconds since the Unix epoch."""
+        """The attempt times of the events that their user never read, in seconds since the Unix epoch."""
         return [self.attempted_at[row.expectation.key] for row in self.ledger if not row.copies]
 
     @property
     def missed(self) -> list[int]:
-        """The events that a user missed, for each reconnection of each user."""
+        """The number of missed events, for each reconnection of each user."""
         return [count for reader in self.readers for count in missed_events(reader, self._emitted(reader))]
 
     def _emitted(self, reader: Reader) -> list[float]:
@@ -121,10 +122,10 @@ class Trial:
 
     @property
     def predicted_delivered(self) -> int | None:
-        """The predicted number of delivered events, if exactly the events that users missed are lost.
+        """The predicted number of delivered events, if exactly the missed events are lost.
 
         None if the delivery mode resumes, or if the fault overflows buffers or does not act on the network. (For
-        example, the agents of a killed worker emit nothing meanwhile.)
+        example, the agents of a killed worker emit no events until its restart.)
         """
         if self.delivery.resumes or self.fault.target is not FaultTarget.NETWORK or self.fault.overflows:
             return None
@@ -142,7 +143,7 @@ async def run_trial(
 ) -> Trial:
     """Run agents for these users, apply and repair the fault, wait for the remaining events, and check the history.
 
-    `owned` are threads of the deployment that no other experiment uses meanwhile. `name` names this experiment.
+    `owned` are threads of the deployment that no other concurrent experiment uses. `name` identifies the experiment.
     Raises LedgerImbalance if the counts of the ledger do not add up.
     """
     name = name or fault.name
@@ -183,7 +184,7 @@ async def run_trial(
 
 
 async def _tickets(deployment: Deployment, owned: Sequence[OwnedThread]) -> Tickets:
-    """Issue the users' tickets outside the workers, as an application does whose tickets survive a worker's restart."""
+    """Issue the users' tickets outside the workers, so that the tickets survive a worker's restart."""
     threads = MemoryThreadStore()
     for each in owned:
         await threads.claim(each.thread_id, each.user_id)
@@ -195,7 +196,7 @@ async def _ticket(tickets: Tickets, owned: OwnedThread) -> str:
 
 
 def latency_title(trials: Sequence[Trial]) -> str:
-    """State how many events of these trials were lost, and how late the latest one was read."""
+    """State how many events of these trials were lost, and the longest latency."""
     latest = max((trial.longest_latency for trial in trials), default=0.0)
     lost, expected = (sum(getattr(trial.verdict, name) for trial in trials) for name in ("lost", "expected"))
     return f"While a fault lasts, events are up to {latest:.1f} s late. Of {expected:,} events, {lost:,} are lost"
@@ -227,7 +228,7 @@ def _latencies(axis: Axes, trial: Trial) -> None:
     ]
     axis.scatter([x for x, _ in points], [y for _, y in points], s=9, color=BLUE, label="read")
     if lost := trial.lost_moments:
-        # Placed in axes coordinates: at the bottom of the panel, independent of its scale.
+        # Axes coordinates place the crosses at the bottom of the panel, independently of its scale.
         axis.scatter(
             [moment - start for moment in lost],
             [0.06] * len(lost),

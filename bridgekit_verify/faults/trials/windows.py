@@ -1,6 +1,6 @@
-"""Loss as a function of the time that users are offline: counted, and predicted from what each user missed.
+"""Measure the loss by offline time: counted, and predicted from the number of events that each user missed.
 
-What a user missed is counted from the last event that the user read: see `trial.missed_events`.
+Missed events are counted from the last event that the user read: see `trial.missed_events`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ WINDOWS_SECONDS: Final = 120.0
 
 
 def predicted_loss(delivery: DeliveryMode, missed: int) -> int:
-    """Return how many events a user loses who missed `missed` of them.
+    """Return how many events are lost for a user who missed `missed` events.
 
-    At most once: all of them. With a log that retains `h` events of a thread: none if at most `h` were missed,
-    otherwise all of them, because resume is all-or-nothing.
+    In mode "at most once", all missed events are lost. With a log that retains `h` events of a thread, no event is lost
+    if at most `h` were missed. Otherwise all missed events are lost, because resume is all-or-nothing.
     """
     return 0 if delivery.resumes and missed <= delivery.keep_events else missed
 
@@ -56,22 +56,22 @@ class Window:
 
     @property
     def predicted(self) -> Rate:
-        """The predicted number of lost events, of all expected ones."""
+        """The predicted rate of lost events among all expected events."""
         lost = sum(predicted_loss(self.trial.delivery, missed) for missed in self.trial.missed)
         return Rate(min(lost, self.lost.n), self.lost.n)
 
     @property
     def lost(self) -> Rate:
-        """Lost events, silent and signalled."""
+        """The rate of lost events, both silent and signalled, among all expected events."""
         return self.trial.verdict.drop
 
     @property
     def tolerance(self) -> int:
-        """By how many events prediction and count may differ: 0 where the server confirmed each start."""
+        """By how many events prediction and count may differ: 0 if the server confirmed each subscription's start."""
         if not self.trial.delivery.resumes:
             return 0
         retained = self.trial.delivery.keep_events
-        # Within a step of the bound, the event that decides may be emitted before or after the subscription.
+        # If the number of missed events is within a step of the bound, it is unknown whether the bound was exceeded.
         return sum(
             missed + EVENTS_A_STEP if abs(missed - retained) <= EVENTS_A_STEP else EVENTS_A_STEP * (missed > retained)
             for missed in self.trial.missed
@@ -79,7 +79,7 @@ class Window:
 
     @property
     def agrees(self) -> bool:
-        """Whether the counted loss is the predicted one, within the tolerance."""
+        """Whether the counted loss equals the predicted loss within the tolerance."""
         return abs(self.lost.k - self.predicted.k) <= self.tolerance
 
 
@@ -102,7 +102,7 @@ class WindowStudy:
         return pd.DataFrame([_row(window) for window in self.windows])
 
     def title(self) -> str:
-        """State the largest loss without a log, and the silent loss with one."""
+        """State the largest loss without a log, and the silent loss with a log."""
         without = [window.lost.fraction for window in self.windows if not window.trial.delivery.resumes]
         silent = sum(window.trial.verdict.lost_silent for window in self.windows if window.trial.delivery.resumes)
         return (

@@ -1,7 +1,7 @@
 """A worker process of the fault experiments: a real server whose agents emit the requested events.
 
-The first message on standard input is a WorkerSetup, and each later one a RunRequest. The worker reports each attempt
-and each receipt before it continues, so the reports of a killed worker are complete.
+The first message on standard input is a WorkerSetup, and each later message is a RunRequest. The worker reports each
+attempt and each receipt before it continues, so the reports of a killed worker are complete.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import msgspec
 from anyio.abc import TaskStatus
 from starlette.applications import Starlette
 
-from bridgekit.chain.collaborators import PythonTools
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app, shut_down
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.serve.in_process import serving
@@ -51,7 +51,7 @@ class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One run to start: `steps` steps of three events, one step each `pace_seconds`."""
+    """Request to start a run of `steps` steps with three events each, one step every `pace_seconds`."""
 
     request: str
     thread_id: ThreadId
@@ -90,7 +90,7 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
 RunReport = Attempted | Acknowledged | Ended
 
 SEND_BUFFER_BYTES: Final = 16_384
-"""Small, so that a client that stops reading causes backpressure within the window of a fault."""
+"""Send buffer of a socket: small, so that a client that stops reading causes backpressure during a fault."""
 
 
 class ReportingBridge(AgentWebSocketBridge):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.errors import StoreUnavailable
 from bridgekit.events import END_EVENTS, Receipt
 from bridgekit.serve.in_process import serving
@@ -133,6 +134,24 @@ async def test_run_that_another_worker_ended_may_be_followed_by_late_events_of_t
         assert kinds[:2] == [("agent_started", None), ("agent_error", {"reason": "worker lost"})]
         late = [("agent_thinking", None), ("agent_completed", None)]
         assert kinds[2:] in ([late] if ends == "while cut off" else [late[:1]]), "no second end event once connected"
+
+
+async def test_run_that_was_taken_over_has_no_second_end_although_the_expired_lease_was_renewed_since() -> None:
+    async with redis_server() as server, cut_off_during_a_run(server) as (through, cut_off, other):
+        with through.start(Partition()):
+            await until_ended(other)
+        registry: Any = cut_off.bridge.runs
+        await settled(cut_off)
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            while time.monotonic() - registry._renewed_at > LEASE_SECONDS / 6:  # noqa: ASYNC110
+                await anyio.sleep(POLL_SECONDS)
+        Waiting.go.set()
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            while not Waiting.receipts or cut_off.supervisor._active_runs:  # noqa: ASYNC110
+                await anyio.sleep(POLL_SECONDS)
+        await settled(cut_off)
+        kinds = [str(kind) for kind, _ in await events_of(other)]
+    assert kinds == ["agent_started", "agent_error", "agent_thinking"]
 
 
 async def test_run_ends_with_its_result_when_the_store_lost_its_data() -> None:

@@ -13,9 +13,8 @@ from types import ModuleType
 import pytest
 
 import bridgekit_verify
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.self_check import WITHOUT_ROUTING
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.stores import in_memory
 from bridgekit_verify.measure.error_origin import DEFECTS, LINK_OF_KIND, link_of_error, raised_by_harness
@@ -25,7 +24,7 @@ from bridgekit_verify.probes import observing
 from bridgekit_verify.probes.probes import ProbeAnswer, probe_all, probe_hub, probe_ten
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.validation import broken_links_1_to_5, broken_links_6_to_8, broken_links_9_and_10
-from bridgekit_verify.variants import BROKEN, SOUND
+from bridgekit_verify.variants import BROKEN, SOUND, WITHOUT_ROUTING
 
 
 @pytest.fixture(scope="module")

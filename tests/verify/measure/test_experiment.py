@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from bridgekit.ids import EmbeddedRunIds
 from bridgekit_verify import as_committed
+from bridgekit_verify.audited_routing import EmbeddedRunIds
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.ledger import Attribution
 from bridgekit_verify.measure.statistics import Rate

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.errors import InvalidId, UnknownName
 from bridgekit.events import CRITICAL, Answer, EventType, Outcome, Payload, Receipt

@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from bridgekit.chain.context import RunResult
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import AgentExecutionCore
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.counters import DeliveryCounters

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from bridgekit.chain.link_2_supervisor import SupervisorAgent
+from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.stores import redis_stores, sqlite_stores
 from bridgekit.transport.hub import Hub

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridgekit.chain import LINKS
+from bridgekit_verify.links import LINKS
 from bridgekit_verify.report.chain_map import chain_map, chain_map_text
 
 

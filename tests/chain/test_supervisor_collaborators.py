@@ -10,10 +10,10 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from bridgekit.chain import collaborators
-from bridgekit.chain.collaborators import MemoryThreadStore, PythonTools, ScriptedModel, ToolCall
+from bridgekit.chain import supervisor_collaborators
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.self_check import ProbeConnection
+from bridgekit.chain.supervisor_collaborators import MemoryThreadStore, PythonTools, ScriptedModel, ToolCall
 from bridgekit.errors import PayloadError, ThreadNotOwned, UnknownName
 from bridgekit.events import Answer, EventType, Payload, Receipt
 from tests.chain.agents import TOOLS, Broken, event_types, payloads, started, subscribe
@@ -171,12 +171,12 @@ async def test_cancelled_call_is_completed_when_emitting_has_to_wait() -> None:
 
 
 async def test_cancelled_call_ends_when_emitting_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collaborators, "END_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor_collaborators, "END_TIMEOUT_SECONDS", 0.01)
     assert payloads(await cancelled_call(anyio.sleep_forever), EventType.TOOL_COMPLETED) == []
 
 
 async def test_execution_time_of_a_call_is_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter, connection = await connected_adapter()
-    monkeypatch.setattr(collaborators, "time", SimpleNamespace(perf_counter=lambda: 10.25))
+    monkeypatch.setattr(supervisor_collaborators, "time", SimpleNamespace(perf_counter=lambda: 10.25))
     await ToolCall(adapter, "look_up", "call_1", started=10.0).completed("why!", "success")
     assert payloads(connection, EventType.TOOL_COMPLETED)[0]["execution_time_ms"] == 250.0

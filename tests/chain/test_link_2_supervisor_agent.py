@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 
 from bridgekit.chain.context import RunContext, current_run
 from bridgekit.chain.link_1_startup import Application
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.errors import InvalidId, ThreadNotOwned, UnknownName
 from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId

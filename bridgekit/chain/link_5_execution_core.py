@@ -14,7 +14,7 @@ import anyio
 
 from bridgekit.chain.context import END_TIMEOUT_SECONDS, RunContext
 from bridgekit.chain.error_text import causes_of, is_cancellation
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import AgentExited, FrameTooLarge, PayloadError
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt

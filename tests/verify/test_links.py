@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridgekit.chain import LINKS
+from bridgekit_verify.links import LINKS
 
 
 def test_links_are_numbered_as_in_the_audit() -> None:

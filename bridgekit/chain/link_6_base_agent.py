@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import abc
 
-from bridgekit.chain.collaborators import LLMManager, ToolDispatcher
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.chain.supervisor_collaborators import LLMManager, ToolDispatcher
 from bridgekit.events import Answer, EventType, Payload
 from bridgekit.ids import RunId, ThreadId
 

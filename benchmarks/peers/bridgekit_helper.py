@@ -1,4 +1,4 @@
-"""Shared by the bridgekit stacks: agents that emit through the adapter, and the background load of an application."""
+"""Agents that emit through the adapter, and the background load, for all bridgekit stacks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def emit(emitter: Emitter, body: EventBody) -> Awaitable[Receipt]:
 
 
 class BridgekitStack:
-    """A started application. Each run gets its own adapter, as from the registry."""
+    """A started application in which each run gets its own adapter, as from the registry."""
 
     def __init__(self, application: Application, port: int = 0) -> None:
         self.application = application
@@ -41,7 +41,7 @@ class BridgekitStack:
             await self.application.open_thread(thread_id(number), USER)
 
     async def fill(self, *, threads: int, mappings: int) -> None:
-        """Add threads from number 1,000,000 on, each with one run's events in its log, and live runs to the mapping."""
+        """Add threads from number 1,000,000 on, each with the events of one run in its log, and live mapped runs."""
         for number in range(1_000_000, 1_000_000 + threads):
             run = AgentRun(number, 0)
             emit_event = self.agent(run)

@@ -1,4 +1,4 @@
-"""The steps of one event: emit, resolve, encode, publish, deliver, put into an outbox, count."""
+"""Microbenchmarks of the steps of one event: emit, resolve, encode, publish, deliver, put into an outbox, count."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.in_process import attach_subscriber, event_of, start_bridgekit
 from benchmarks.micro.finished import Timer, finished
-from benchmarks.peers.bridgekit_agents import BridgekitStack
+from benchmarks.peers.bridgekit_helper import BridgekitStack
 from benchmarks.workload import EVENTS, AgentRun
 from bridgekit.counters import DeliveryCounters
 from bridgekit.events import EventType, Frame, Outcome, Receipt, encode
@@ -22,7 +22,7 @@ from bridgekit.transport.outbox import Subscriber
 RUN = AgentRun(0, 0)
 THREAD = ThreadId(RUN.thread_id)
 BATCH = 50
-"""Number of frames that are put before the outbox is drained."""
+"""Number of frames that are put into an outbox before it is drained."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def stack() -> BridgekitStack:
 
 
 def draining(sockets: list[Subscriber], step: Callable[[], object]) -> Callable[[], object]:
-    """Return the step with a regular drain of the outboxes, so that they do not fill up."""
+    """Return a step that also drains the outboxes regularly, so that they do not fill up."""
     steps = count(1)
 
     def drained() -> object:

@@ -8,14 +8,14 @@ from typing import Final
 import anyio
 
 from bridgekit import ids
-from bridgekit.chain.collaborators import LLMManager, SessionFactory, ToolDispatcher, claim_thread
 from bridgekit.chain.context import RunContext, RunResult, enclosing_runs
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_4_engine import ExecutionEngine
-from bridgekit.chain.link_5_core import AgentExecutionCore
-from bridgekit.chain.link_6_agent import BaseAgent
+from bridgekit.chain.link_5_execution_core import AgentExecutionCore
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.chain.supervisor_collaborators import LLMManager, SessionFactory, ToolDispatcher, claim_thread
 from bridgekit.errors import DeterministicStartupError, ShuttingDown
 from bridgekit.ids import RunIdScheme, SignedRunIds
 from bridgekit.mapping import ActiveRun
