@@ -188,7 +188,7 @@ def _which(seen: Observation, client: Client) -> str:
         return "socket that resumes"
     same = [other.number for other in seen.clients if other.owned is client.owned and other.after is None]
     index = same.index(client.number)
-    return f"{ORDINALS[index] if index < len(ORDINALS) else 'last'} socket of its thread"
+    return f"{ORDINALS[index] if index < len(ORDINALS) else 'last'} socket of a thread"
 
 
 def _wanted(seen: Observation, client: Client, own: list[_Published]) -> list[_Published]:

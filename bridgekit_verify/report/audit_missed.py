@@ -68,7 +68,7 @@ def leak_claim(study: LeakStudy) -> Finding:
         verdict=verdict_of(leaky.misrouted == 0),
         answer=f"The events of thread {thread!r} are sent to thread {lands!r}. Over real sockets, {leaky.misrouted:,}"
         f" of {leaky.expected:,} events reach another user. On the sound chain, {sound.misrouted:,} of"
-        f" {sound.expected:,} do.",
+        f" {sound.expected:,} events do.",
         evidence=tuple(
             f"With {SEARCHED.get(search.round_trip, search.round_trip)}, the same search finds"
             f" {'a pair' if search.leak else 'no pair'} among {search.tried:,} pairs, and {search.correct.counts} ids"
@@ -96,8 +96,8 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
         reported="log",
         verdict=verdict_of(not false),
         answer=f"On the chain {worst.variant.name!r}, {worst.verdict.false_success:,} of {_events(worst):,}"
-        f" events are reported as sent but do not reach their user. On the sound chain, {sound.false_success:,} of"
-        f" {_events(study.of('sound')):,} are.",
+        f" events are reported as sent but do not reach their user. On the sound chain, this happens to"
+        f" {sound.false_success:,} of {_events(study.of('sound')):,} events.",
         evidence=(
             "Events falsely reported as sent:"
             f" {', '.join(f'{count:,} ({name})' for name, count in false.items()) or 'none'}.",

@@ -6,7 +6,7 @@ from bridgekit_verify.check.answers import State
 from bridgekit_verify.measure.statistics import Rate, Sample
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import OURS, Finding
-from bridgekit_verify.studies.other_backends import BackendStudy
+from bridgekit_verify.studies.other_backends import BackendStudy, CheckedSubject
 
 __all__ = ["sound_claim", "truth_claim"]
 
@@ -17,19 +17,22 @@ def truth_claim(study: BackendStudy) -> Finding:
     exact = Rate(sum(each.is_exact for each in damaged), len(damaged))
     return Finding(
         id="backend-defects",
-        title="A defect in someone else's backend is found, and nothing else",
+        title="The check finds the known defects, and no others",
         claim="For a backend with one known defect, and for a recording with known damage, the check reports exactly"
         " the properties that are broken.",
         reported=OURS,
         verdict=verdict_of(exact.k == exact.n) if exact.known else "unknown",
-        answer=f"{exact.counts} subjects with a defect have exactly the broken properties that their authors state.",
+        answer=f"For {exact.counts} backends and recordings with a known defect, the check reports exactly the"
+        " properties that are broken."
+        if exact.known
+        else "No backend or recording with a known defect was checked.",
         evidence=tuple(
-            f"{each.name}: broken are {', '.join(sorted(each.expected))}."
+            f"{each.name}. Broken: {'; '.join(sorted(each.expected))}."
             if each.is_exact
-            else f"Not exactly: {each.name}."
+            else f"{each.name}. The broken properties are not exactly the known ones."
             for each in damaged
         ),
-        rule="Holds if the broken properties of each subject equal those of its truth file.",
+        rule="Holds if the broken properties of each subject are those that were written down before the check.",
         sample=Sample(exact.n, "subjects") if exact.known else None,
     )
 
@@ -38,18 +41,25 @@ def sound_claim(study: BackendStudy) -> Finding:
     """Test that nothing is broken in a subject without a defect."""
     sound = [each for each in study.subjects if not each.expected]
     clean = Rate(sum(each.is_exact for each in sound), len(sound))
-    held = [sum(answer.state is State.HOLDS for answer in each.verdict.answers) for each in sound]
     return Finding(
         id="backend-sound",
-        title="A sound backend is not accused",
-        claim="In a backend or recording without a defect, no property is broken, and what cannot be seen is unknown.",
+        title="In a sound backend, the check finds no defect",
+        claim="In a backend or recording without a defect, no property is broken. What cannot be judged is unknown.",
         reported=OURS,
         verdict=verdict_of(clean.k == clean.n) if clean.known else "unknown",
-        answer=f"{clean.counts} subjects without a defect have no broken property.",
+        answer=f"For {clean.counts} backends and recordings without a defect, the check reports no broken property, and"
+        " at least one that holds."
+        if clean.known
+        else "No backend or recording without a defect was checked.",
         evidence=tuple(
-            f"{each.name}: {count} properties hold, {len(each.verdict.answers) - count} are unknown."
-            for each, count in zip(sound, held, strict=True)
+            f"{each.name}, of {len(each.verdict.answers)} properties: {_count(each, State.HOLDS)} hold,"
+            f" {_count(each, State.BROKEN)} broken, {_count(each, State.UNKNOWN)} unknown."
+            for each in sound
         ),
         rule="Holds if no property of these subjects is broken, and at least one holds in each.",
         sample=Sample(clean.n, "subjects") if clean.known else None,
     )
+
+
+def _count(subject: CheckedSubject, state: State) -> int:
+    return sum(answer.state is state for answer in subject.verdict.answers)

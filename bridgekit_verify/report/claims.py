@@ -75,8 +75,8 @@ def link_claim(study: LinkStudy) -> Finding:
         works=works,
         answer=f"{_RUN_PHRASES[works]}: {study.committed.evidence}.",
         evidence=(
-            f"Tested word for word, the audit's description is {'true' if study.wording.holds else 'not true'}:"
-            f" {study.wording.statement}.",
+            f"The audit says: {study.wording.statement}. Tested word for word, that is"
+            f" {'true' if study.wording.holds else 'not true'}.",
             f"Experiment: with the link broken on purpose ({before.variant.summary}), {delivered}."
             if broken_on_purpose
             else f"{_parts_as_committed(link.number, before.variant)}, {delivered}.",

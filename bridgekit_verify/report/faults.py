@@ -103,8 +103,8 @@ def windows_claim(study: WindowStudy) -> Finding:
         " client receives a gap.",
         reported=OURS,
         verdict=_windows_verdict(study, outside, silent),
-        answer=f"In {len(study.windows) - len(outside)} of {len(study.windows)} windows, the loss while offline agrees"
-        f" with the prediction. In {exact}, it equals the prediction. {_retained(resumed)},"
+        answer=f"In {exact} of {len(study.windows)} windows, the loss while offline equals the prediction."
+        f"{_near(len(study.windows) - len(outside) - exact)} {_retained(resumed)},"
         f" {silent:,} events were lost in silence.",
         evidence=tuple(
             f"{window.trial.delivery.name}, offline for {window.offline_seconds:.2f} s: {window.predicted.k:,}"
@@ -120,6 +120,13 @@ def windows_claim(study: WindowStudy) -> Finding:
 
 def _windows_verdict(study: WindowStudy, outside: list[Window], silent: int) -> Verdict:
     return verdict_of(not outside and silent == 0) if study.windows else "unknown"
+
+
+def _near(count: int) -> str:
+    """Return how many windows differ from the prediction by no more than the rule allows."""
+    if not count:
+        return ""
+    return f" In {count} more, it differs by no more than one step for each reconnection."
 
 
 def _retained(resumed: list[Window]) -> str:

@@ -138,9 +138,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 def delivery_text(finding: Finding) -> str:
     """Return the delivery before and after, with intervals, as text. An experiment is called one."""
     first, second = finding.labels
-    before = f"{first} {Rate.of(finding.before)}, {second} {Rate.of(finding.after)}"
+    counted = ((first, finding.before), (second, finding.after))
+    text = ", ".join(f"{label} {Rate.of(counts)}" for label, counts in counted if counts is not None)
     note = f"experiment: {finding.experiment}" if finding.experiment else finding.counted
-    return f"{before} ({note})" if note else before
+    return f"{text} ({note})" if note else text
 
 
 def result_phrase(finding: Finding) -> str:

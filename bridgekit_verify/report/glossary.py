@@ -16,6 +16,7 @@ TERMS: Final = {
     "bridge": "The part of the server that receives an agent's events and passes them on to the user's sockets.",
     "link": "One step on the way of an event from the agent to the socket. The audit lists nine; the tenth is from the"
     " hub to the sockets.",
+    "chain": "All links together, as one server runs them.",
     "routing": "Finding the thread of an event, so that it goes to the right user.",
     "hub": "The part of the server that stores which sockets belong to each thread.",
     "delivered": "Read by a socket of the event's own user and thread. With several such sockets, each is counted.",
@@ -37,7 +38,8 @@ TERMS: Final = {
     "experiment": "A measurement for which a working link was broken on purpose.",
     "kind of thread id": "A pattern of thread ids. Some kinds occur in the audit or in the backend's public history."
     " The others are stress tests.",
-    "95 % interval": "The range that contains the true rate in about 95 of 100 measurements (Wilson's interval).",
+    "95 % interval": "The range that contains the true rate in about 95 of 100 random samples of this size (Wilson's"
+    " interval).",
     "log": "The events of a thread that the server retains, so that a client that reconnects gets what it missed.",
     "gap": "A message to a client: which events it will not get, and why.",
     "lost in silence": "Lost, and the client received no gap.",
@@ -45,6 +47,7 @@ TERMS: Final = {
     "checker": "The code that compares the events that were emitted with those that sockets read.",
     "ledger": "One row for each expected event and socket: whether the event arrived, and which link dropped it.",
     "probe": "A test of one link alone.",
+    "property": 'What a check of a backend judges, such as "right user". It holds, is broken, or is unknown.',
     "unknown": "Not measured, or the measurement gave no result. Unknown is never counted as a success.",
 }
 

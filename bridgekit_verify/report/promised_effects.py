@@ -13,11 +13,11 @@ from bridgekit.ids import ThreadId
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.history import EventKey
 from bridgekit_verify.measure.statistics import Rate, Sample
-from bridgekit_verify.measure.workload import Workload, seeded, thread_ids
+from bridgekit_verify.measure.workload import seeded
 from bridgekit_verify.report.claims import smallest_sample_of, verdict_of
 from bridgekit_verify.report.findings import AuditAnswer, Finding
 from bridgekit_verify.studies.manual_run import HandNotification, notify_by_hand
-from bridgekit_verify.studies.study import EXAMPLE, FixStudy
+from bridgekit_verify.studies.study import FixStudy
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIXES, SOUND, VARIANTS, Variant
 
 __all__ = [
@@ -47,14 +47,16 @@ async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
     Each claim is tested on the chain as reported (from `study`) and on the chain as committed (measured here, before
     and after Fix 1).
     """
-    before, after = await _as_committed(seed)
+    before, after = await _as_committed(study, seed)
     return [all_arrive_claim(study, before, after), real_time_claim(study, before, after), _business_value()]
 
 
-async def _as_committed(seed: int) -> list[Measurement]:
-    """Measure the chain as committed, before and after Fix 1, with the audit's own example of a thread id."""
-    workload = Workload(threads=thread_ids(EXAMPLE, 4, seed=seed), at_once=2)
-    return await measure_each([AS_COMMITTED, COMMITTED_WITH_FIX_1], [workload], seed=seed)
+async def _as_committed(study: FixStudy, seed: int) -> list[Measurement]:
+    """Measure the chain as committed, before and after Fix 1, with the load of the study's example.
+
+    The load is the same as on the chain as reported, so that the two counts of a finding can be compared.
+    """
+    return await measure_each([AS_COMMITTED, COMMITTED_WITH_FIX_1], [study.example("fix 1").workload], seed=seed)
 
 
 def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
@@ -137,7 +139,7 @@ def _business_value() -> Finding:
 
 async def step_claims(study: FixStudy, notified: Sequence[HandNotification], *, seed: int) -> list[Finding]:
     """Judge the audit's three verification steps, word for word; `notified` is from `notify_on_each_chain`."""
-    return [event_flow_claim(study, *await _as_committed(seed)), run_id_claim(seed), notify_claim(notified)]
+    return [event_flow_claim(study, *await _as_committed(study, seed)), run_id_claim(seed), notify_claim(notified)]
 
 
 def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:

@@ -133,10 +133,10 @@ def memory_claim(study: MemoryStudy) -> Finding:
         reported=OURS,
         verdict=verdict_of(not nonlinear and not grown and lost == 0),
         answer=" ".join(
-            f"On the {scaling.edge.name} edge: {scaling.of(SOCKETS).kib:.1f} KiB per socket,"
-            f" {scaling.of(THREADS).kib:.1f} per"
-            f" thread, {scaling.of(RUNS).kib:.1f} per waiting run; beside {scaling.of(SOCKETS).most:,} of each, an"
-            f" event costs {scaling.growth:.2f} times what it costs alone."
+            f"On the {scaling.edge.name} edge, a socket needs {scaling.of(SOCKETS).kib:.1f} KiB, a thread"
+            f" {scaling.of(THREADS).kib:.1f} KiB and a waiting run {scaling.of(RUNS).kib:.1f} KiB. Beside"
+            f" {scaling.of(SOCKETS).most:,} of each, an event costs {scaling.growth:.2f} times the CPU time"
+            " that it costs alone."
             for scaling in study.scalings
         ),
         evidence=(

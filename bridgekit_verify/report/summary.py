@@ -285,7 +285,7 @@ def order_note(tables: DropTables) -> str:
     safe = sum(not any(frozenset(order[:n]) in leaking for n in range(len(order) + 1)) for order in orders)
     counts = f"In {safe} of {len(orders)} orders, no event leaks after any step."
     if leaking == {frozenset(REPAIRS[1:])}:
-        return f"Make repair 1 before the last of repairs 2, 3 and 4. {counts}"
+        return f"Do not make repair 1 last: without it, the others leak. {counts}"
     return counts
 
 

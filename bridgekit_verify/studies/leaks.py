@@ -219,7 +219,7 @@ def populations(threads: int, *, seed: int = 0, families: Families = FAMILIES) -
     named = (owned.thread_id.split("_") for owned in together if owned.thread_id.startswith("thread_"))
     short = dict.fromkeys(ThreadId(f"thread_{words[1]}") for words in named if len(words) > 2)
     first = tuple(OwnedThread(thread, UserId(f"owner of {thread}")) for thread in short if thread not in taken)
-    return alone | {"all families together": together, "all families and thread_<word>": together + first}
+    return alone | {"all kinds together": together, "all kinds and thread_<word>": together + first}
 
 
 def population_table(sets: Mapping[str, Sequence[OwnedThread]], round_trip: RoundTrip = parsed) -> pd.DataFrame:
@@ -288,7 +288,7 @@ class LeakStudy:
                 "tried": search.tried,
                 "different": search.different,
                 "resolved correctly": str(search.correct),
-                "verdict": "leaks" if search.leak else f"survives {search.tried:,} examples",
+                "verdict": "leaks" if search.leak else f"no leak in {search.tried:,} pairs",
             }
             for search in self.searches
         ).astype({"found after": "Int64"})

@@ -256,7 +256,9 @@ class LifecycleStudy:
     def _late(self) -> list[dict[str, str]]:
         shown = {"run id": LATENESS_SECONDS[1:3] + LATENESS_SECONDS[-1:], "run id and thread": LATENESS_SECONDS[-1:]}
         return [
-            _comparison_row(f"delivered, {_when(at)}; the event carries {address}", *(str(late[at]) for late in pair))
+            _comparison_row(
+                f"delivered, {_when(at)}; the event carries its {address}", *(str(late[at]) for late in pair)
+            )
             for address, seconds in shown.items()
             if (pair := [late.by_lateness for late in self.late if late.address == address])
             for at in seconds
@@ -267,9 +269,7 @@ class LifecycleStudy:
         for row in self.by_process:
             by_chain.setdefault((row.process, row.address), {})[row.variant] = str(row.arrived)
         return [
-            _comparison_row(
-                f"delivered, process: {process}; the event carries {address}", rates["fix 3"], rates["sound"]
-            )
+            _comparison_row(f"delivered in {process}; the event carries its {address}", rates["fix 3"], rates["sound"])
             for (process, address), rates in by_chain.items()
         ]
 

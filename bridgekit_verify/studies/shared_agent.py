@@ -82,7 +82,7 @@ class SharedAgentStudy:
     def alt_text(self) -> str:
         """Describe the figure in text."""
         return "; ".join(
-            f"{measurement.workload.at_once} runs at once: another user read {shared.counts} events with one shared"
+            f"{_runs_at_once(measurement.workload.at_once)}: another user read {shared.counts} events with one shared"
             f" agent, {fresh.counts} with a new agent per run"
             for measurement, shared, fresh in zip(
                 self.shared, self.misrouted_shared(), self.misrouted_fresh(), strict=True
@@ -112,6 +112,10 @@ class SharedAgentStudy:
             axis.text(at_once[-1], 88, f"{shared[-1].k:,} of {shared[-1].n:,}", ha="right", fontsize=10)
             axis.legend(frameon=False, loc="center right")
             return figure
+
+
+def _runs_at_once(count: int) -> str:
+    return f"{count} {'run' if count == 1 else 'runs'} at once"
 
 
 def _misrouted(measurement: Measurement) -> Rate:

@@ -8,6 +8,7 @@ from typing import Any
 import nbformat
 import pytest
 
+from bridgekit.event_types import CRITICAL, EventType
 from tests.notebooks.lint import complaints_about
 from tests.tree import NOTEBOOKS, name_of
 from tools.strip_notebooks import strip
@@ -27,3 +28,10 @@ def test_notebook_keeps_the_conventions(path: Path) -> None:
     nbformat.validate(notebook)
     names = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
     assert complaints_about(notebook, name=path.stem, names=names) == []
+
+
+def test_glossary_states_how_many_types_of_event_there_are() -> None:
+    words = {5: "five", 7: "seven", 8: "eight", 9: "nine", 10: "ten"}
+    glossary = (NOTEBOOKS / "00_overview.ipynb").read_text(encoding="utf-8")
+    assert f"one of {words[len(EventType)]} types" in glossary
+    assert f"The first {words[len(CRITICAL)]} are called critical" in glossary

@@ -58,7 +58,7 @@ def test_claim_is_unknown_without_a_failed_load_and_capacity_is_a_lower_bound() 
 def test_memory_claim_holds_for_linear_memory_and_constant_cost() -> None:
     finding = memory_claim(memory_study())
     assert finding.verdict == "holds"
-    assert "On the native edge: 15.0 KiB per socket" in finding.answer
+    assert "On the native edge, a socket needs 15.0 KiB" in finding.answer
     assert "On the ASGI edge, 34,953 idle sockets need one GiB (extrapolated)." in finding.evidence[0]
 
 

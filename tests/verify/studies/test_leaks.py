@@ -77,7 +77,7 @@ def test_own_thread_ids_are_classified_like_any_population() -> None:
     own = {"mine": ["thread_a", "thread_a_b", "support-42"], "again": ["support-42", "thread_c"]}
     table = population_table(populations(9, families=own))
     counted = table[["thread ids", "threads", "delivered", "lost", "leaked"]].to_numpy().tolist()
-    assert counted[:3] == [["mine", 3, 1, 1, 1], ["again", 1, 1, 0, 0], ["all families together", 4, 2, 1, 1]]
+    assert counted[:3] == [["mine", 3, 1, 1, 1], ["again", 1, 1, 0, 0], ["all kinds together", 4, 2, 1, 1]]
 
 
 def test_family_that_loses_alone_leaks_next_to_a_shorter_id() -> None:
@@ -86,8 +86,8 @@ def test_family_that_loses_alone_leaks_next_to_a_shorter_id() -> None:
     counted = {name: counts for name, *counts in table[columns].itertuples(index=False)}
     assert counted["thread_<user>_<name>"] == [0, 3, 0, 6, 0]
     assert counted[LEAKING] == [1, 0, 2, 6, 2]
-    assert counted["all families together"][2] == 2
-    assert counted["all families and thread_<word>"][2] == 14
+    assert counted["all kinds together"][2] == 2
+    assert counted["all kinds and thread_<word>"][2] == 14
 
 
 async def test_classification_matches_a_measurement_over_sockets() -> None:
@@ -132,7 +132,7 @@ async def test_study_measures_the_shortest_leak_over_sockets() -> None:
     misrouted = study.misrouted()
     assert misrouted["socket of"].tolist() == ["bob"] * 5
     assert misrouted["event of"].tolist() == ["alice"] * 5
-    assert study.found()["verdict"].tolist() == ["leaks", "survives 300 examples", "survives 300 examples"]
+    assert study.found()["verdict"].tolist() == ["leaks", "no leak in 300 pairs", "no leak in 300 pairs"]
     assert study.found()["found after"].isna().tolist() == [False, True, True]
 
 

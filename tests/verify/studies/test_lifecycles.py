@@ -81,7 +81,7 @@ async def study() -> LifecycleStudy:
 
 async def test_table_compares_the_dict_with_the_sound_service(study: LifecycleStudy) -> None:
     rows = {what: (as_written, sound) for what, as_written, sound in study.table().itertuples(index=False)}
-    as_written, sound = rows["delivered, 1 s after the end; the event carries run id"]
+    as_written, sound = rows["delivered, 1 s after the end; the event carries its run id"]
     assert (as_written[:6], sound[:6]) == ("0 of 4", "4 of 4")
     moved = rows["Alice's events at Bob's socket after a second registration"]
     assert moved == ("2 of 4, accepted", "0 of 4, refused: RunAlreadyMapped")
