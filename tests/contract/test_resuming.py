@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit.ids import ThreadId
 from bridgekit.signals import START, Cursor, GapReason
-from bridgekit.transport.log import Retention
+from bridgekit.transport.log import Replay, Retention
 from tests.contract.stores import (
     POLL_INTERVAL_SECONDS,
     WAIT_SECONDS,
@@ -45,18 +45,14 @@ async def test_socket_without_a_cursor_starts_at_the_threads_end(location: Store
         head = await published(sender, 3)
         assert head.epoch == begun.cursor.epoch
         await holder.wait_for_frames(THREAD, 3)
-        assert await holder.join(THREAD) == (head, (), None, None)
+        assert await holder.join(THREAD) == Replay(head)
 
 
 @pytest.mark.parametrize(("retained", "first"), [(8, 1), (2, 2)])
 async def test_start_gets_everything_that_is_retained(location: StoreLocation, retained: int, first: int) -> None:
     async with location.workers(Retention(events=retained)) as (sender, holder):
-        assert await holder.join(ThreadId("thread_of_nothing"), START) == (
-            (await holder.join(ThreadId("thread_of_nothing"))).cursor,
-            (),
-            None,
-            None,
-        )
+        nothing = ThreadId("thread_of_nothing")
+        assert await holder.join(nothing, START) == Replay((await holder.join(nothing)).cursor)
         head = await published(sender, 3)
         replay = await holder.join(THREAD, START)
         assert numbers(replay.frames) == list(range(first, 4))

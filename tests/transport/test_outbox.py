@@ -227,8 +227,15 @@ def _successor(queue: list[Frame], frame: Frame) -> int:
 def test_confirmation_gaps_replay_and_new_frames_are_sent_in_this_order() -> None:
     box = Box()
     assert box.put_all(tool(8), tool(9)) == [True, True]
-    gaps = {"gap": gap(3, None, GapReason.RESTARTED), "expired": gap(1, 5, GapReason.EXPIRED)}
-    assert box.started(5, tool(6), tool(7), **gaps) == ["subscribed 5", "3- restarted", "1-5 expired", "6", "7"]
+    restarted, expired = gap(3, None, GapReason.RESTARTED), gap(1, 5, GapReason.EXPIRED)
+    first = box.started(5, tool(6), tool(7), gap=restarted, expired=expired)
+    assert first == ["subscribed 5", "3- restarted", "1-5 expired", "6", "7"]
+        "subscribed 5",
+        "3- restarted",
+        "1-5 expired",
+        "6",
+        "7",
+    ]
     assert box.taken() == ["8", "9"]
     assert box.taken() == []
 
