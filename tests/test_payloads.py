@@ -396,10 +396,11 @@ async def test_hook_converts_values_wherever_a_payload_is_encoded(name: str, use
     ("hook", "problem"),
     [
         (lambda value: 1 / 0, "payload_hook failed: ZeroDivisionError"),
+        (lambda value: sys.exit("a panic"), "payload_hook failed: SystemExit"),
         (lambda value: [value], "payload_hook failed: RecursionError"),
         (lambda value: value, "it is of type tests.test_payloads.Opaque"),
     ],
-    ids=["raises", "never ends", "converts nothing"],
+    ids=["raises", "exits", "never ends", "converts nothing"],
 )
 async def test_event_is_refused_when_the_hook_does_not_help(hook: Callable[[object], object], problem: str) -> None:
     application = await started(payload_hook=hook)

@@ -136,7 +136,7 @@ def parse_first_message(message: str | bytes) -> str:
         raise SubscriptionRefused(CLOSE_BAD_TICKET, f"the first message is longer than {INCOMING_BYTES:,} bytes")
     try:
         return msgspec.json.decode(message, type=_FirstMessage).ticket
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise SubscriptionRefused(CLOSE_BAD_TICKET, "the first message must contain a ticket") from error
 
 

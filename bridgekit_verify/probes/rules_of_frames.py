@@ -49,8 +49,9 @@ class _Published:
 
     def may_follow(self, position: int) -> bool:
         """Whether the store may have taken the event after this position, although it was published before."""
-        pending = self.receipt is not None and self.receipt.outcome is Outcome.PENDING
-        return pending or self.call.left is None or self.call.left > position
+        if self.receipt is not None and self.receipt.outcome is Outcome.PENDING:
+            return True
+        return self.call.entered <= position and (self.call.left is None or self.call.left > position)
 
 
 @dataclass

@@ -73,6 +73,7 @@ NO_TICKETS = {
     "no text": b"\xff\x00",
     "another message": json.dumps({"type": "hello", "ticket": "x"}),
     "no ticket": json.dumps({"type": "authorise"}),
+    "deeply nested": '{"type": "authorise", "ticket": "x", "a": ' + "[" * 4_000,
     "a ticket that is none": json.dumps({"type": "authorise", "ticket": 7}),
     "garbage": first_message("garbage"),
     "deep": "[" * 10_000,

@@ -62,6 +62,6 @@ def test_audit_of_a_faulty_chain_fits_on_one_screen_and_exits_with_1() -> None:
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert "10  Hub                           does not hold" in lines
+    assert "10  Hub and sockets               does not hold" in lines
     assert lines[-1] == "9 of 10 links hold"
     assert len(lines) <= 48
