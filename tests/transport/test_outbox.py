@@ -230,12 +230,6 @@ def test_confirmation_gaps_replay_and_new_frames_are_sent_in_this_order() -> Non
     restarted, expired = gap(3, None, GapReason.RESTARTED), gap(1, 5, GapReason.EXPIRED)
     first = box.started(5, tool(6), tool(7), gap=restarted, expired=expired)
     assert first == ["subscribed 5", "3- restarted", "1-5 expired", "6", "7"]
-        "subscribed 5",
-        "3- restarted",
-        "1-5 expired",
-        "6",
-        "7",
-    ]
     assert box.taken() == ["8", "9"]
     assert box.taken() == []
 
