@@ -130,7 +130,12 @@ def judge_routing(seen: Observation) -> Judgement:
 
 
 def _thread_of(call: RecordedCall, routes: dict[RunId, ThreadId]) -> str | None:
-    return call.event.thread_id or routes.get(RunId(call.event.run_id))
+    """Return the event's thread; None if the bridge refused it because its run belongs to another thread."""
+    carried, registered = call.event.thread_id, routes.get(RunId(call.event.run_id))
+    if carried and registered and carried != registered:
+        refused = isinstance(call.result, Receipt) and call.result.outcome is Outcome.UNROUTABLE
+        return None if refused else str(carried)
+    return carried or registered
 
 
 def _why_lost(call: RecordedCall, seen: Observation) -> str:
