@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Awaitable, Coroutine, Generator
 from contextlib import suppress
-from contextvars import Context, copy_context
 from dataclasses import replace
-from functools import partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import anyio
 from starlette.applications import Starlette
@@ -26,11 +22,10 @@ from bridgekit.signals import Cursor
 from bridgekit.transport import metrics
 from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
 from bridgekit.transport.connections import CLOSE_REASONS, CLOSE_TIMEOUT_SECONDS, ConnectionRegistry
-from bridgekit.transport.log import Replay
 from bridgekit.transport.log_redaction import redact_tickets
-from bridgekit.transport.writer import WriteScheduler, WritingSubscriber
+from bridgekit.transport.writer import AsgiSubscriber
 
-__all__ = ["MONITORING_PORT", "NO_LIFESPAN", "AsgiSubscriber", "routes"]
+__all__ = ["MONITORING_PORT", "NO_LIFESPAN", "routes"]
 
 NO_LIFESPAN: Final = (
     "bridgekit's lifespan does not run for its routes. A mounted application's lifespan is not run by the outer one:"
@@ -199,100 +194,3 @@ async def _healthz(request: Request) -> Response:
     connections = _monitored(request)
     status, code = connections.health
     return Response(metrics.health(status, len(connections.hub)), code, media_type="application/json")
-
-
-_NOTHING: Final[list[bytes]] = []
-
-
-class AsgiSubscriber(WritingSubscriber):
-    """A subscriber that writes through the `send` function of an ASGI connection, and reads within `read_scope`.
-
-    Its own task reads. `send` is a coroutine that may wait but usually does not: uvicorn's returns immediately while
-    the connection's buffer is small. So the scheduler runs the first step of each send, and awaits the rest only if
-    there is any. The read scope is cancelled when the socket has ended.
-    """
-
-    __slots__ = ("_context", "_first", "_pending", "_read_scope", "_send")
-
-    def __init__(
-        self, subscription: Subscription, scheduler: WriteScheduler, *, send: Send, read_scope: anyio.CancelScope
-    ) -> None:
-        super().__init__(subscription, scheduler)
-        self._send = send
-        self._read_scope = read_scope
-        self._context = copy_context()
-        """The context variables that middleware has set for this connection. Sends run in this context."""
-        self._first: list[bytes] | None = None
-        """Messages to send before the outbox; None until the client is subscribed."""
-        self._pending: tuple[anyio.CancelScope, anyio.Event] | None = None
-        """The scope and the end event of a send that is being awaited."""
-
-    def start_sending(self, replay: Replay) -> None:
-        """Send the confirmation and the replay. From now on, frames that are put are written."""
-        self._first = self.start(replay)
-        self._resume()
-
-    def abort(self) -> None:
-        self._closed = True
-        self._read_scope.cancel()
-        if self._pending is not None:
-            self._pending[0].cancel()
-
-    async def wait_closed(self) -> None:
-        """Wait until no send is in progress."""
-        if self._pending is not None:
-            await self._pending[1].wait()
-
-    def flush(self) -> Awaitable[None] | None:
-        if self._closed or self._first is None:
-            self._scheduled = False
-            return None
-        sending = self._send_waiting(self._first)
-        try:
-            waits_for = self._context.run(sending.send, None)
-        except StopIteration:
-            return None
-        return _resumed(self._context, sending, waits_for)
-
-    def begin_waiting(self, scope: anyio.CancelScope) -> None:
-        self._pending = scope, anyio.Event()
-
-    def end_waiting(self) -> None:
-        if self._pending is not None:
-            self._pending[1].set()
-            self._pending = None
-
-    async def _send_waiting(self, first: list[bytes]) -> None:
-        """Send the waiting frames until none is left."""
-        send, open_after = self._send, False
-        try:
-            self._first = _NOTHING
-            for data in first:
-                await send({"type": "websocket.send", "text": data.decode()})
-            while taken := self.next_frames():
-                for data in taken:
-                    await send({"type": "websocket.send", "text": data.decode()})
-                    self.in_flight -= 1
-            open_after = self.code is None
-        finally:
-            self._scheduled = False
-            if not open_after:
-                # Either everything was sent and the end is decided, or the connection is broken.
-                self._closed = True
-                self._read_scope.cancel()
-
-
-@types.coroutine
-def _resumed(context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object) -> Generator[Any, Any, None]:
-    """Run the rest of a coroutine whose first step has run. Await it in the task that ran the first step."""
-    while True:
-        try:
-            value = yield waits_for
-        except BaseException as error:  # noqa: BLE001  # the coroutine gets it
-            step = partial(coroutine.throw, error)
-        else:
-            step = partial(coroutine.send, value)
-        try:
-            waits_for = context.run(step)
-        except StopIteration:
-            return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -26,136 +26,23 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from bridgekit.errors import Disconnected, SubscriptionRefused
-from bridgekit.events import Frame
 from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
 from bridgekit.transport.connections import CLOSE_REASONS, CLOSE_TIMEOUT_SECONDS, ConnectionRegistry
-from bridgekit.transport.log import Replay
 from bridgekit.transport.log_redaction import redact_tickets
-from bridgekit.transport.writer import WriteScheduler, WritingSubscriber
+from bridgekit.transport.writer import NativeSubscriber
 
-__all__ = ["NativeConnection", "NativeSubscriber", "adopt_connection", "encode_frames", "serve_native"]
+__all__ = ["NativeConnection", "adopt_connection", "serve_native"]
 
 LOGGER: Final = "websockets.server"
 WRITE_BYTES: Final = 65_536
 """Bytes that may wait in a connection's own buffer. Over this limit, frames stay in the outbox."""
-WRITE_FRAMES: Final = 512
-"""Most frames in one write."""
 QUEUE_FRAMES: Final = 4
 """Frames from the client that may wait to be discarded."""
 OPEN_TIMEOUT_SECONDS: Final = 10.0
 """How long the handshake may take."""
 EMPTY_REQUEST: Final = Request("", Headers())
 """Replaces the request of a connection after the handshake, to save memory."""
-
-
-_TEXT_FRAME: Final = 0x81
-"""First byte of an unfragmented text message (RFC 6455, section 5.2). A server does not mask."""
-_headers: dict[int, bytes] = {}
-"""Cached frame headers by payload length. Only lengths below 65,536 are cached."""
-
-
-def _header(size: int) -> bytes:
-    if size < 126:
-        header = bytes((_TEXT_FRAME, size))
-    elif size < 65_536:
-        header = bytes((_TEXT_FRAME, 126)) + size.to_bytes(2)
-    else:
-        return bytes((_TEXT_FRAME, 127)) + size.to_bytes(8)
-    _headers[size] = header
-    return header
-
-
-def encode_frames(texts: Iterable[bytes]) -> bytes:
-    """Encode each text as one WebSocket text frame, and concatenate the frames."""
-    parts: list[bytes] = []
-    for text in texts:
-        size = len(text)
-        parts.append(_headers.get(size) or _header(size))
-        parts.append(text)
-    return b"".join(parts)
-
-
-class NativeSubscriber(WritingSubscriber):
-    """A subscriber that writes to an asyncio transport. If the transport is full, frames stay in the outbox.
-
-    A write never waits. `send_close` sends a close frame with the given code, behind all waiting frames.
-    """
-
-    __slots__ = ("_connection", "_send_close")
-
-    def __init__(
-        self, subscription: Subscription, scheduler: WriteScheduler, *, send_close: Callable[[int], None]
-    ) -> None:
-        super().__init__(subscription, scheduler)
-        self._send_close = send_close
-        self._connection: NativeConnection | None = None
-
-    def start_sending(self, connection: NativeConnection, replay: Replay) -> None:
-        """Send the confirmation and the replay. From now on, frames that are put are written."""
-        first = self.start(replay)
-        self._connection = connection
-        # The client may have left while the replay was read.
-        if connection.protocol.state is State.OPEN:
-            connection.transport.write(encode_frames(first))
-            self._resume()
-
-    def _write_directly(self, frame: Frame) -> bool:
-        connection = self._connection
-        if (
-            connection is None
-            or self._closed
-            or frame.seq != self._last_sent_seq + 1
-            or connection.paused
-            or connection.protocol.state is not State.OPEN
-        ):
-            return False
-        self._last_sent_seq = frame.seq
-        data = frame.data
-        size = len(data)
-        try:
-            connection.transport.write((_headers.get(size) or _header(size)) + data)
-        except Exception as error:  # noqa: BLE001  # the socket's own task raises it
-            self.fail(error)
-        self._scheduler.wake()
-        return True
-
-    def _write_early(self) -> None:
-        if self._connection is not None and not self._closed:
-            self._write(self._connection)
-
-    def flush(self) -> None:
-        """Write what the transport accepts. Then close, if the end is decided and no frame waits."""
-        self._scheduled = False
-        connection = self._connection
-        if connection is None or self._closed:
-            return
-        self._write(connection)
-        if self.code is not None and not len(self):
-            self._close()
-
-    def _write(self, connection: NativeConnection) -> None:
-        while len(self) and not connection.paused and connection.protocol.state is State.OPEN:
-            taken = self.next_frames(WRITE_FRAMES)
-            self.in_flight = 0
-            connection.transport.write(encode_frames(taken))
-
-    def abort(self) -> None:
-        """Close the socket and discard unwritten frames."""
-        self._close()
-        if self._connection is not None:
-            self._connection.abort_soon()
-
-    def fail(self, error: Exception) -> None:
-        super().fail(error)
-        self._closed = True
-        if self._connection is not None:
-            self._connection.abort_soon()
-
-    def _close(self) -> None:
-        if not self._closed and self.code is not None:
-            self._closed = True
-            self._send_close(self.code)
 
 
 class _AlwaysServing:

@@ -1,26 +1,34 @@
 """Writes to the sockets: one task of the edge flushes each outbox that a frame was put in.
 
 Frames of one event-loop iteration are written together, because the system call is the largest cost. A single frame is
-written immediately. Each edge has its own subscriber, which knows how to write.
+written immediately. `NativeSubscriber` writes to a transport, `AsgiSubscriber` sends through an ASGI server.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import copy_context
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
+from starlette.types import Send
+from websockets.protocol import Protocol as WebSocketProtocol
+from websockets.protocol import State
 
 from bridgekit.counters import DeliveryCounters
+from bridgekit.events import Frame
 from bridgekit.transport.authorization import Subscription
+from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import OUTBOX_LIMITS, CrowdedOutboxes, OutboxLimits, Subscriber
+from bridgekit.transport.resumed_coroutine import resumed
 
-__all__ = ["WriteScheduler", "WritingSubscriber"]
+__all__ = ["AsgiSubscriber", "NativeSubscriber", "WriteScheduler", "WritingSubscriber", "encode_frames"]
 
 BATCH_MIN_EVENTS: Final = 16
 """If an event-loop iteration puts fewer frames, they are written at its end. Otherwise the write waits for more
@@ -186,3 +194,207 @@ class WritingSubscriber(Subscriber):
         if not self._scheduled:
             self._scheduled = True
             self._scheduler.schedule(self)
+
+
+WRITE_FRAMES: Final = 512
+"""Most frames in one write."""
+_TEXT_FRAME: Final = 0x81
+"""First byte of an unfragmented text message (RFC 6455, section 5.2). A server does not mask."""
+_headers: dict[int, bytes] = {}
+"""Cached frame headers by payload length. Only lengths below 65,536 are cached."""
+
+
+def _header(size: int) -> bytes:
+    if size < 126:
+        header = bytes((_TEXT_FRAME, size))
+    elif size < 65_536:
+        header = bytes((_TEXT_FRAME, 126)) + size.to_bytes(2)
+    else:
+        return bytes((_TEXT_FRAME, 127)) + size.to_bytes(8)
+    _headers[size] = header
+    return header
+
+
+def encode_frames(texts: Iterable[bytes]) -> bytes:
+    """Encode each text as one WebSocket text frame, and concatenate the frames."""
+    parts: list[bytes] = []
+    for text in texts:
+        size = len(text)
+        parts.append(_headers.get(size) or _header(size))
+        parts.append(text)
+    return b"".join(parts)
+
+
+class NativeSocket(Protocol):
+    """The part of a native connection that its subscriber uses."""
+
+    @property
+    def transport(self) -> asyncio.Transport: ...
+    @property
+    def protocol(self) -> WebSocketProtocol: ...
+    @property
+    def paused(self) -> bool: ...
+    def abort_soon(self) -> None: ...
+
+
+class NativeSubscriber(WritingSubscriber):
+    """A subscriber that writes to an asyncio transport. If the transport is full, frames stay in the outbox.
+
+    A write never waits. `send_close` sends a close frame with the given code, behind all waiting frames.
+    """
+
+    __slots__ = ("_connection", "_send_close")
+
+    def __init__(
+        self, subscription: Subscription, scheduler: WriteScheduler, *, send_close: Callable[[int], None]
+    ) -> None:
+        super().__init__(subscription, scheduler)
+        self._send_close = send_close
+        self._connection: NativeSocket | None = None
+
+    def start_sending(self, connection: NativeSocket, replay: Replay) -> None:
+        """Send the confirmation and the replay. From now on, frames that are put are written."""
+        first = self.start(replay)
+        self._connection = connection
+        # The client may have left while the replay was read.
+        if connection.protocol.state is State.OPEN:
+            connection.transport.write(encode_frames(first))
+            self._resume()
+
+    def _write_directly(self, frame: Frame) -> bool:
+        connection = self._connection
+        if (
+            connection is None
+            or self._closed
+            or frame.seq != self._last_sent_seq + 1
+            or connection.paused
+            or connection.protocol.state is not State.OPEN
+        ):
+            return False
+        self._last_sent_seq = frame.seq
+        data = frame.data
+        size = len(data)
+        try:
+            connection.transport.write((_headers.get(size) or _header(size)) + data)
+        except Exception as error:  # noqa: BLE001  # the socket's own task raises it
+            self.fail(error)
+        self._scheduler.wake()
+        return True
+
+    def _write_early(self) -> None:
+        if self._connection is not None and not self._closed:
+            self._write(self._connection)
+
+    def flush(self) -> None:
+        """Write what the transport accepts. Then close, if the end is decided and no frame waits."""
+        self._scheduled = False
+        connection = self._connection
+        if connection is None or self._closed:
+            return
+        self._write(connection)
+        if self.code is not None and not len(self):
+            self._close()
+
+    def _write(self, connection: NativeSocket) -> None:
+        while len(self) and not connection.paused and connection.protocol.state is State.OPEN:
+            taken = self.next_frames(WRITE_FRAMES)
+            self.in_flight = 0
+            connection.transport.write(encode_frames(taken))
+
+    def abort(self) -> None:
+        """Close the socket and discard unwritten frames."""
+        self._close()
+        if self._connection is not None:
+            self._connection.abort_soon()
+
+    def fail(self, error: Exception) -> None:
+        super().fail(error)
+        self._closed = True
+        if self._connection is not None:
+            self._connection.abort_soon()
+
+    def _close(self) -> None:
+        if not self._closed and self.code is not None:
+            self._closed = True
+            self._send_close(self.code)
+
+
+_NOTHING: Final[list[bytes]] = []
+
+
+class AsgiSubscriber(WritingSubscriber):
+    """A subscriber that writes through the `send` function of an ASGI connection, and reads within `read_scope`.
+
+    Its own task reads. `send` is a coroutine that may wait but usually does not: uvicorn's returns immediately while
+    the connection's buffer is small. So the scheduler runs the first step of each send, and awaits the rest only if
+    there is any. The read scope is cancelled when the socket has ended.
+    """
+
+    __slots__ = ("_context", "_first", "_pending", "_read_scope", "_send")
+
+    def __init__(
+        self, subscription: Subscription, scheduler: WriteScheduler, *, send: Send, read_scope: anyio.CancelScope
+    ) -> None:
+        super().__init__(subscription, scheduler)
+        self._send = send
+        self._read_scope = read_scope
+        self._context = copy_context()
+        """The context variables that middleware has set for this connection. Sends run in this context."""
+        self._first: list[bytes] | None = None
+        """Messages to send before the outbox; None until the client is subscribed."""
+        self._pending: tuple[anyio.CancelScope, anyio.Event] | None = None
+        """The scope and the end event of a send that is being awaited."""
+
+    def start_sending(self, replay: Replay) -> None:
+        """Send the confirmation and the replay. From now on, frames that are put are written."""
+        self._first = self.start(replay)
+        self._resume()
+
+    def abort(self) -> None:
+        self._closed = True
+        self._read_scope.cancel()
+        if self._pending is not None:
+            self._pending[0].cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until no send is in progress."""
+        if self._pending is not None:
+            await self._pending[1].wait()
+
+    def flush(self) -> Awaitable[None] | None:
+        if self._closed or self._first is None:
+            self._scheduled = False
+            return None
+        sending = self._send_waiting(self._first)
+        try:
+            waits_for = self._context.run(sending.send, None)
+        except StopIteration:
+            return None
+        return resumed(self._context, sending, waits_for)
+
+    def begin_waiting(self, scope: anyio.CancelScope) -> None:
+        self._pending = scope, anyio.Event()
+
+    def end_waiting(self) -> None:
+        if self._pending is not None:
+            self._pending[1].set()
+            self._pending = None
+
+    async def _send_waiting(self, first: list[bytes]) -> None:
+        """Send the waiting frames until none is left."""
+        send, open_after = self._send, False
+        try:
+            self._first = _NOTHING
+            for data in first:
+                await send({"type": "websocket.send", "text": data.decode()})
+            while taken := self.next_frames():
+                for data in taken:
+                    await send({"type": "websocket.send", "text": data.decode()})
+                    self.in_flight -= 1
+            open_after = self.code is None
+        finally:
+            self._scheduled = False
+            if not open_after:
+                # Either everything was sent and the end is decided, or the connection is broken.
+                self._closed = True
+                self._read_scope.cancel()

@@ -69,7 +69,7 @@ CALLS_PER_LOOKUP: Final = 22
 CALLS_PER_SOCKET: Final = 7
 """Additional calls for each further socket of the thread."""
 
-OWN_MODULES: Final = 10  # each edge has its own module for its writes; the calls are the same
+OWN_MODULES: Final = 9
 """Modules of bridgekit on the path of an event from the agent to a socket."""
 
 BLOCKS_PER_RETAINED_EVENT: Final = 5

@@ -17,15 +17,17 @@ from bridgekit.counters import DeliveryCounters
 from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.log import Replay
-from bridgekit.transport.native import NativeConnection, NativeSubscriber, encode_frames
+from bridgekit.transport.native import NativeConnection
 from bridgekit.transport.outbox import WRITE_BYTES
 from bridgekit.transport.writer import (
     BATCH_MAX_FRAMES,
     BATCH_MAX_ITERATIONS,
     BATCH_MIN_EVENTS,
     MAX_IDLE_WORKERS,
+    NativeSubscriber,
     WriteScheduler,
     WritingSubscriber,
+    encode_frames,
 )
 from tests.factories import ALICE, BOB, OTHER, THREAD, frame
 from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site

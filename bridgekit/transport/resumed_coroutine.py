@@ -1,0 +1,27 @@
+"""Awaits the rest of a coroutine whose first step has run, in the context of that step."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Coroutine, Generator
+from contextvars import Context
+from functools import partial
+from typing import Any
+
+__all__ = ["resumed"]
+
+
+@types.coroutine
+def resumed(context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object) -> Generator[Any, Any, None]:
+    """Run the rest of a coroutine whose first step has run. Await it in the task that ran the first step."""
+    while True:
+        try:
+            value = yield waits_for
+        except BaseException as error:  # noqa: BLE001  # the coroutine gets it
+            step = partial(coroutine.throw, error)
+        else:
+            step = partial(coroutine.send, value)
+        try:
+            waits_for = context.run(step)
+        except StopIteration:
+            return
