@@ -394,7 +394,6 @@ def test_documented_example_beside_pytest_asyncio(
     users: pytest.Pytester, words: tuple[str, ...], outcomes: dict[str, int]
 ) -> None:
     """In its auto mode, pytest-asyncio takes over fixtures that are anyio's, and a message says so."""
-    pytest.importorskip("pytest_asyncio")
     result = run(users, EXAMPLE, *words)
     result.assert_outcomes(**outcomes)
     if "errors" in outcomes:
@@ -402,7 +401,6 @@ def test_documented_example_beside_pytest_asyncio(
 
 
 def test_user_test_of_pytest_asyncio_runs_beside_the_example(users: pytest.Pytester) -> None:
-    pytest.importorskip("pytest_asyncio")
     theirs = "\n\n@pytest.mark.asyncio\nasync def test_theirs(): ...\n"
     example = EXAMPLE.replace("pytestmark = pytest.mark.anyio\n", "").replace(
         "async def test_", "@pytest.mark.anyio\nasync def test_"

@@ -251,7 +251,7 @@ class _Server(uvicorn.Server):
         try:
             self._on_ready()
         except OSError:
-            _LOG.setLevel(logging.CRITICAL)  # nobody reads the address, and uvicorn would log a traceback
+            _LOG.setLevel(logging.CRITICAL)  # no process reads the address, and uvicorn would log a traceback
             raise
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""A thread store for processes that are all told the owners of the threads, so that nothing is lost with one."""
+"""A thread store whose owners the experiment declares in every process, so that a process that ends loses none."""
 
 from __future__ import annotations
 

@@ -90,8 +90,8 @@ def coverage_table(
 ) -> pd.DataFrame:
     """Return how often the interval contains the true rate, one row per probability and number of trials.
 
-    Columns: p, n, contains p (k of draws), coverage, from and to (its own interval), exact (by summing the binomial)
-    and inside (whether the exact value lies in that interval); rates in percent.
+    Columns: p, n, contains p (k of draws), coverage, from and to (the interval of the coverage), exact (by summing the
+    binomial) and inside (whether the exact value lies between from and to); rates in percent.
     """
     return pd.DataFrame(_coverage_row(p, n, draws, seed) for p, n in product(probabilities, trials))
 

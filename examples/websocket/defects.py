@@ -72,7 +72,7 @@ class RepeatsAfterReconnect(ChatThread):
 
 
 class LosesWhatWasSentOffline(ChatThread):
-    """Pieces of a text that nobody is connected to receive are not stored."""
+    """Pieces of a text are not stored while no socket is connected."""
 
     sockets = 0
 

@@ -34,9 +34,8 @@ EXEMPT = {
     "bridgekit/chain/error_text.py": [BROAD_EXCEPT] * 2,
     "bridgekit/chain/lost_runs.py": [BROAD_EXCEPT],
     "bridgekit/payloads.py": [BROAD_EXCEPT],
-    "bridgekit/transport/asgi.py": [BROAD_EXCEPT],
-    "bridgekit/transport/native.py": [BROAD_EXCEPT],
-    "bridgekit/transport/writer.py": [BROAD_EXCEPT] * 2,
+    "bridgekit/transport/resumed_coroutine.py": [BROAD_EXCEPT],
+    "bridgekit/transport/writer.py": [BROAD_EXCEPT] * 3,
     "bridgekit_verify/faults/trials/worker_process.py": [BROAD_EXCEPT],
     "bridgekit_verify/report/notebook_explorer.py": ["a task outside a task group"],
 }

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore, ThreadSession
+from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
 from bridgekit.errors import DeterministicStartupError, ThreadNotOwned
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.stores import in_memory
@@ -51,18 +50,8 @@ async def test_startup_succeeds_when_the_thread_store_fits_the_store() -> None:
     await start_application(config, replace(in_memory(), name="sqlite"))
 
 
-class FirstOwner:
+class FirstOwner(MemoryThreadStore):
     """A thread store whose `claim` raises nothing, like an INSERT that ignores conflicts."""
-
-    def __init__(self) -> None:
-        self._owners: dict[ThreadId, UserId] = {}
-
-    @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[ThreadSession]:
-        yield self
-
-    async def owner_of(self, thread_id: ThreadId) -> UserId | None:
-        return self._owners.get(thread_id)
 
     async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
         self._owners.setdefault(thread_id, user_id)

@@ -124,17 +124,6 @@ INCOMPLETE = {
 }
 
 
-@both_edges
-@pytest.mark.parametrize("parts", INCOMPLETE.values(), ids=INCOMPLETE)
-async def test_connection_without_a_complete_request_is_closed_in_time(
-    edge: str, parts: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection_limits, "HEAD_TIMEOUT_SECONDS", SHORT_SECONDS)
-    async with served(edge) as (_, url), connected(url) as peer:
-        with pytest.raises((EOFError, ConnectionError)):
-            await send_slowly(peer, parts)
-
-
 async def send_slowly(peer: RawPeer, parts: tuple[bytes, ...]) -> None:
     """Send the parts with pauses, and read until the server closes the connection."""
     for part in parts:
@@ -211,14 +200,17 @@ STALLED_BODIES = {
     "that of a second request": (BODY_HEAD + b"Content-Length: 1\r\n\r\nx", BODY_HEAD + b"Content-Length: 2\r\n\r\nx"),
     "that of a request which is answered": (b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", b"1"),
 }
+TIMEOUTS = {name: ("HEAD_TIMEOUT_SECONDS", parts) for name, parts in INCOMPLETE.items()} | {
+    f"body, {name}": ("BODY_TIMEOUT_SECONDS", parts) for name, parts in STALLED_BODIES.items()
+}
 
 
 @both_edges
-@pytest.mark.parametrize("parts", STALLED_BODIES.values(), ids=STALLED_BODIES)
-async def test_request_whose_body_is_not_sent_in_time_is_closed(
-    edge: str, parts: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "parts"), TIMEOUTS.values(), ids=TIMEOUTS)
+async def test_connection_whose_request_is_not_complete_in_time_is_closed(
+    edge: str, limit: str, parts: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_limits, "BODY_TIMEOUT_SECONDS", SHORT_SECONDS)
+    monkeypatch.setattr(connection_limits, limit, SHORT_SECONDS)
     async with served(edge) as (_, url), connected(url) as peer:
         with pytest.raises((EOFError, ConnectionError)):
             await send_slowly(peer, parts)
