@@ -32,7 +32,8 @@ def users(pytester: pytest.Pytester) -> pytest.Pytester:
 
 def run(users: pytest.Pytester, source: str, *words: str) -> pytest.RunResult:
     users.makepyfile(source)
-    return users.runpytest_subprocess("-p", "no:nbmake", "-p", "no:cacheprovider", *(words or ("-p", "no:asyncio")))
+    beside = () if any("asyncio" in word for word in words) else ("-p", "no:asyncio")
+    return users.runpytest_subprocess("-p", "no:nbmake", "-p", "no:cacheprovider", *beside, *words)
 
 
 def test_plugin_is_registered_as_a_pytest_entry_point() -> None:

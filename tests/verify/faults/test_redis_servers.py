@@ -155,7 +155,9 @@ def test_test_that_needs_a_server_is_skipped_with_what_to_install(pytester: pyte
             raise NoRedisServer
         """
     )
-    done = pytester.runpytest_inprocess("-rs", "-p", "no:anyio", "-p", "no:nbmake", "-p", "no:xdist")
+    done = pytester.runpytest_inprocess(
+        "-rs", "-p", "no:anyio", "-p", "no:asyncio", "-p", "no:nbmake", "-p", "no:xdist"
+    )
     done.assert_outcomes(skipped=1)
     done.stdout.fnmatch_lines("*no Redis-protocol server is installed: run pip install*")
 
