@@ -186,7 +186,7 @@ def _custom_driver(backend: Backend) -> BackendDriver:
 
 
 def _import(backend: Backend, name: str, what: str) -> Any:
-    """Return what `module:name` names. Modules beside the TOML file are found."""
+    """Return what `module:name` names. The folder of the TOML file is searched first."""
     module, _, attribute = name.partition(":")
     for folder in (backend.folder, Path(backend.path).parent):
         if str(folder.resolve()) not in sys.path:

@@ -35,7 +35,7 @@ EXIT_SECONDS: Final = 0.3
 REQUEST_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.05
 SHOWN_LINES: Final = 3
-"""How many of the last lines that the process wrote an error shows."""
+"""An error shows this many of the last lines that the process wrote."""
 
 
 class RunningBackend:
