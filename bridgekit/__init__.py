@@ -2,7 +2,7 @@
 
 Layout, lowest layer first. A module imports only from its own layer and from lower ones.
 
-    0  ids, payloads, events, signals, errors, …  data types and pure functions, without I/O
+    0  ids, payloads, events, cursors_and_gaps, …   data types and pure functions, without I/O
     1  mapping, resolution                        which thread a run belongs to
     2  transport, stores                          how a frame reaches a browser, and where routes and logs are stored
     3  chain                                      the nine links; link N imports only later links
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from bridgekit.chain.link_6_base_agent import BaseAgent
     from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
     from bridgekit.chain.supervisor_collaborators import MemoryThreadStore, PythonTools, ScriptedModel, ThreadSession
+    from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason
     from bridgekit.errors import BridgekitError, StoreUnavailable, SubscriptionRefused, ThreadNotOwned
     from bridgekit.event_types import EventType, Policy, define_event_type
     from bridgekit.events import AgentEvent, Outcome, Receipt, RoutedEvent
     from bridgekit.ids import RunId, ThreadId, UserId
     from bridgekit.mapping import RunThreadMappingService
     from bridgekit.serve.in_process import serving
-    from bridgekit.signals import Cursor, Gap, GapReason
     from bridgekit.stores import memory_stores, redis_stores, sqlite_stores, stores_from
     from bridgekit.transport.asgi import routes
     from bridgekit.transport.authorization import (
@@ -89,7 +89,7 @@ _LAZY_EXPORTS = {
     "bridgekit.ids": ("RunId", "ThreadId", "UserId"),
     "bridgekit.mapping": ("RunThreadMappingService",),
     "bridgekit.serve.in_process": ("serving",),
-    "bridgekit.signals": ("Cursor", "Gap", "GapReason"),
+    "bridgekit.cursors_and_gaps": ("Cursor", "Gap", "GapReason"),
     "bridgekit.stores": ("memory_stores", "redis_stores", "sqlite_stores", "stores_from"),
     "bridgekit.transport.authorization": (
         "Authorizer", "Handshake", "OwnerAuthorizer", "Subscription", "ThreadOwners", "authorize_owner"

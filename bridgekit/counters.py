@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from bridgekit.cursors_and_gaps import Gap, GapReason
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
-from bridgekit.signals import Gap, GapReason
 
 __all__ = ["RUN_ENDED", "DeliveryCounters"]
 
