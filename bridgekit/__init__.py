@@ -12,8 +12,8 @@ Layout, lowest layer first. A module imports only from its own layer and from lo
 The verification suite, `bridgekit_verify`, is built on this package. No module here imports it at load time; `__main__`
 has a table of its commands and imports a command's module when the command runs.
 
-Public names are imported on first use. pytest imports this package for its plugin wherever it is installed, and should
-not have to load servers and sockets that no test uses.
+Public names are imported on first use. pytest imports this package for its plugin wherever bridgekit is installed, and
+must not load servers and sockets that no test uses.
 """
 
 import logging
@@ -106,7 +106,7 @@ _LAZY_EXPORTS = {
 _MOVED = {"LINKS": "bridgekit_verify.links", "VARIANTS": "bridgekit_verify.variants"}
 """Names that were moved out of this package, and the modules that define them now."""
 
-if not TYPE_CHECKING:  # a type checker reads the imports above; with `__getattr__` it would accept any name
+if not TYPE_CHECKING:  # A type checker reads the imports above. If it saw `__getattr__`, it would accept any name.
 
     def __getattr__(name: str) -> object:
         module = next((module for module, names in _LAZY_EXPORTS.items() if name in names), None)

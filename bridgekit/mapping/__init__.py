@@ -1,4 +1,4 @@
-"""The mapping from run ids to threads, for callers that know only a run id, and the registry of active runs."""
+"""Maps run ids to threads, for callers that know only a run id, and registers active runs."""
 
 from bridgekit.mapping.active_runs import ActiveRun, MemoryRunRegistry, RunRegistry
 from bridgekit.mapping.memory import MemoryMappingStore
