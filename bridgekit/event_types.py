@@ -49,7 +49,7 @@ _defined: Final[dict[str, EventType]] = {}
 class Policy(enum.StrEnum):
     """What a full outbox does with waiting events of a type.
 
-    A client that was disconnected gets the other events when it resumes.
+    If an event finds no room, the client is disconnected, and gets the event when it resumes.
     """
 
     MUST_DELIVER = "must deliver"

@@ -47,7 +47,7 @@ _blocked: Final = threading.local()
 
 
 def _block_before_a_fork() -> None:
-    """Block the handled signals. Without this, a signal to the child is lost before its handlers are reset."""
+    """Block the handled signals: the child would lose one that arrives before its handlers are reset."""
     _blocked.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _installed)
 
 
