@@ -117,7 +117,7 @@ def _feed_position(judge: Judge, evidence: LiveEvidence, message: Message) -> No
 
 
 NO_DIALECT: Final = StreamDialect("unknown", lambda _: (), frozenset(), frozenset())
-"""The name of the dialect for a run in which no frame was received."""
+"""The dialect for a run in which no frame was received."""
 
 
 def _subject(evidence: LiveEvidence) -> Subject:

@@ -27,7 +27,7 @@ class RequestedRun:
     problem: str | None = None
     """The reason why the run's request failed, or why the check gave the run up."""
     progress: int = 0
-    """Returns how many pieces the model has sent for the run."""
+    """Counts the pieces that the model has sent for the run."""
 
     @property
     def values(self) -> dict[str, str]:

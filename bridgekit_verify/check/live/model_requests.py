@@ -66,8 +66,7 @@ class ModelRequest:
         return sum(role == "tool" and roles[n + 1 : n + 2] != ["tool"] for n, role in enumerate(roles))
 
     def setting(self) -> str:
-        """Return a fingerprint of the tools' names and the instructions, without prompts and numbers such as the
-        time."""
+        """Fingerprint the tools' names and the instructions, without prompts and numbers such as the time."""
         system = [
             re.sub(r"\d+", "", PROMPT.sub("", each.text))
             for each in self.entries

@@ -74,8 +74,7 @@ def _judge_histories(evidence: LiveEvidence, findings: LedgerFindings) -> None:
 
 
 def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Compare each call's arguments with those that clients received and those that the backend repeated to the
-    model."""
+    """Compare each call's arguments with those that clients received or the backend repeated to the model."""
     ids = {call.id for made in evidence.ledger.calls for call in made.calls}
     ids_are_kept = any(not ids.isdisjoint(client.call_kinds) for client in evidence.clients.values())
     counts = Counter[str]()
