@@ -1,0 +1,52 @@
+"""Compare the compiled code of two versions of a module, function by function. No I/O."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Hashable, Iterator
+from types import CodeType
+
+__all__ = ["changed_functions"]
+
+
+def changed_functions(original: CodeType, changed: CodeType) -> list[tuple[CodeType, CodeType]] | None:
+    """Return the code of each function that differs, before and after; None if the code outside functions differs.
+
+    A function within a function is a part of it. Default values and decorators are outside.
+    """
+    if _content(original, nested=False) != _content(changed, nested=False):
+        return None
+    before, after = list(_functions(original)), list(_functions(changed))
+    return [(one, other) for one, other in zip(before, after, strict=True) if _content(one) != _content(other)]
+
+
+def _is_function(code: CodeType) -> bool:
+    """Return whether the code is that of a function, and not that of a module or the body of a class."""
+    return bool(code.co_flags & inspect.CO_OPTIMIZED)
+
+
+def _functions(code: CodeType) -> Iterator[CodeType]:
+    """Yield the functions that are defined in a module, outside other functions."""
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            if _is_function(constant):
+                yield constant
+            else:
+                yield from _functions(constant)
+
+
+def _content(code: CodeType, *, nested: bool = True) -> Hashable:
+    """Return what the code does, without its line numbers; without `nested`, also without its functions."""
+    constants = tuple(
+        _constant(each, nested=nested)
+        for each in code.co_consts
+        if nested or not (isinstance(each, CodeType) and _is_function(each))
+    )
+    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    return code.co_name, code.co_flags, code.co_code, names, constants
+
+
+def _constant(value: object, *, nested: bool) -> Hashable:
+    if isinstance(value, CodeType):
+        return _content(value, nested=nested)
+    return type(value).__name__, repr(value)
