@@ -177,7 +177,6 @@ def judge_registry(seen: Observation) -> Judgement:
         )
         given_out.add(id(agent))
         link.expect(agent.name == context.agent_name, ViolationKind.CHANGED, f"an agent is called {agent.name!r}")
-        held = agent._websocket_adapter
         if not link.expect(
             agent.has_websocket_bridge(), ViolationKind.LOST, "an agent has no bridge after it was bound"
         ):
@@ -185,9 +184,9 @@ def judge_registry(seen: Observation) -> Judgement:
         bindings = recording.within(call, "agent", "set_websocket_bridge")
         given = [(each.given.get("run_id"), each.given.get("thread_id")) for each in bindings if each.owner is agent]
         link.expect(
-            given == [(context.run_id, context.thread_id)] or held.run_id == context.run_id,
+            given == [(context.run_id, context.thread_id)],
             ViolationKind.MISROUTED,
-            f"the agent of {label(context.request)} is bound to another run",
+            f"the agent of {label(context.request)} is bound to another run or thread",
         )
     link.tried = min(len(created), len(bound))
     link.summary = f"each of {len(created)} agents is new and has its own adapter; {len(bound)} are bound to their run"
@@ -273,10 +272,15 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} starts")
     # If an end event cannot be encoded, an error event follows it; otherwise a run has one end.
     ended = [each for each in ends if each.raised is None]
+    asked = recording.within(call, "agent", "end_run")
     link.expect(
-        len(ended) == 1,
-        ViolationKind.DUPLICATED if len(ended) > 1 else ViolationKind.LOST,
-        f"{what} has {len(ended)} ends",
+        not executed or bool(asked), ViolationKind.DUPLICATED, f"the agent of {what} may emit an end after the core's"
+    )
+    wanted = 0 if any(each.result is False for each in asked) else 1
+    link.expect(
+        len(ended) == wanted,
+        ViolationKind.DUPLICATED if len(ended) > wanted else ViolationKind.LOST,
+        f"{what} has {len(ended)} ends" if wanted else f"{what} has an end of its agent and {len(ended)} of the core",
     )
     if executed and starts:
         link.expect(starts[0].entered < executed[0].entered, ViolationKind.REORDERED, f"{what} starts after its agent")
@@ -335,6 +339,8 @@ def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, exec
         if each.owner is agent and each.within is call and each.entered < executed.entered
     ]
     wanted = (call.owner.websocket_bridge, context.run_id, context.thread_id)
+    begun = [each for each in recording.within(call, "agent", "begin_run") if each.owner is agent]
+    link.expect(len(begun) == 1, ViolationKind.DUPLICATED, f"the agent of {what} may emit several ends")
     link.expect(bool(bound), ViolationKind.LOST, f"the agent of {what} gets no bridge before it begins")
     link.expect(
         not bound or bound == [wanted], ViolationKind.MISROUTED, f"the agent of {what} is bound to something else"
