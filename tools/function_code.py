@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Hashable, Iterator
 from types import CodeType
@@ -9,15 +10,22 @@ from types import CodeType
 __all__ = ["changed_functions"]
 
 
-def changed_functions(original: CodeType, changed: CodeType) -> list[tuple[CodeType, CodeType]] | None:
+def changed_functions(source: str, changed: str, path: str) -> list[tuple[CodeType, CodeType]] | None:
     """Return the code of each function that differs, before and after; None if the code outside functions differs.
 
-    A function within a function is a part of it. Default values and decorators are outside.
+    A function within a function is a part of it. Default values and decorators are outside. `changed` must have the
+    format of `ast.unparse`: the position of lines has a small effect on the code.
     """
-    if _content(original, nested=False) != _content(changed, nested=False):
+    original = _compiled(source, path)
+    plain, after = _compiled(ast.unparse(ast.parse(source)), path), _compiled(changed, path)
+    if _content(plain, nested=False) != _content(after, nested=False):
         return None
-    before, after = list(_functions(original)), list(_functions(changed))
-    return [(one, other) for one, other in zip(before, after, strict=True) if _content(one) != _content(other)]
+    functions = zip(*map(_functions, (original, plain, after)), strict=True)
+    return [(before, new) for before, old, new in functions if _content(old) != _content(new)]
+
+
+def _compiled(source: str, path: str) -> CodeType:
+    return compile(source, path, "exec", dont_inherit=True)
 
 
 def _is_function(code: CodeType) -> bool:

@@ -35,7 +35,7 @@ from tools.mutants import Mutant
 __all__ = ["Target", "TestsFail", "surviving"]
 
 ROOT: Final = Path(__file__).parents[1]
-LIMIT_SECONDS: Final = 60.0
+LIMIT_SECONDS: Final = 180.0
 """A trial that takes longer counts as an infinite loop, so its mutant counts as detected."""
 MEASURED_ONCE: Final = "tests.verify.report.measured_once"
 """The measurements of this module are made before a warm trial forks. A mutant that changes them needs a cold trial."""
@@ -212,10 +212,9 @@ class _WarmTrials:
         known = self._executions(session.items)
         if not known:
             return True
-        original = compile(source, path, "exec", dont_inherit=True)
         trials, indexes, undecided = list[Callable[[], bool]](), list[int](), list[int]()
         for index, mutant in enumerate(self._mutants):
-            changes = _applicable(functions, original, compile(mutant.source, path, "exec", dont_inherit=True))
+            changes = _applicable(functions, changed_functions(source, mutant.source, path))
             if changes is None:
                 undecided.append(index)
                 continue
@@ -310,10 +309,9 @@ class _Tracer:
 
 
 def _applicable(
-    functions: Sequence[FunctionType], original: CodeType, mutated: CodeType
+    functions: Sequence[FunctionType], changed: Sequence[tuple[CodeType, CodeType]] | None
 ) -> list[tuple[FunctionType, CodeType]] | None:
     """Return the functions of this process to change, with their new code; None if that cannot express the mutant."""
-    changed = changed_functions(original, mutated)
     if not changed:
         return None
     found = list[tuple[FunctionType, CodeType]]()

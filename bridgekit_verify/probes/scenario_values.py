@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bridgekit.events import EventType
 
-__all__ = ["EMISSIONS", "NESTED", "RESULTS", "TEXT", "Emission"]
+__all__ = ["EMISSIONS", "NESTED", "RESULTS", "TEXT", "EventArguments"]
 
 TEXT: Final = (
     "  \t\U0001f6f0\ufe0f 𝔘𠜎 é e\u0301 ﬁ Ж 東京 עברית العربية \u200d\ufeff\u2028 \x00\x1b[1m\x1f\x7f \\ \\u0041 ' \""
@@ -48,7 +48,7 @@ RESULTS: Final[tuple[Any, ...]] = (None, "", 0, False, [], {}, 0.0, WIDE)
 
 
 @dataclass(frozen=True)
-class Emission:
+class EventArguments:
     """One event: its type, and the arguments of the method that emits it."""
 
     type: EventType
@@ -107,5 +107,5 @@ _ARGUMENTS: Final[dict[EventType, tuple[dict[str, Any], ...]]] = {
         {"delta": EVERY_BLOCK, "message_id": "message 2"},
     ),
 }
-EMISSIONS: Final = tuple(Emission(kind, arguments) for kind, rows in _ARGUMENTS.items() for arguments in rows)
+EMISSIONS: Final = tuple(EventArguments(kind, arguments) for kind, rows in _ARGUMENTS.items() for arguments in rows)
 """Events of every type: with all arguments, with only the required ones, and with values that are false."""
