@@ -7,6 +7,8 @@ from typing import Any
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.events import Outcome, Receipt
+from bridgekit.transport.hub import LINK
 from bridgekit_verify.probes.recording import RecordedCall
 from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text, is_within, label, same_outcome
 from bridgekit_verify.probes.scenario import Observation
@@ -268,10 +270,11 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     notified = recording.within(call, "bridge", *NOTIFIERS)
     starts = [each for each in notified if each.name == NOTIFIERS[0]]
     ends = [each for each in notified if each.name != NOTIFIERS[0]]
-    kind = ViolationKind.DUPLICATED if len(starts) > 1 or len(ends) > 2 else ViolationKind.LOST
+    kind = ViolationKind.DUPLICATED if len(starts) > 1 else ViolationKind.LOST
     link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} starts")
     # If an end event cannot be encoded, an error event follows it; otherwise a run has one end.
-    ended = [each for each in ends if each.raised is None]
+    # The core sends an end event again if the hub refused it.
+    ended = [each for each in ends if each.raised is None and not _is_refused_by_hub(each)]
     asked = recording.within(call, "agent", "end_run")
     link.expect(
         not executed or bool(asked), ViolationKind.DUPLICATED, f"the agent of {what} may emit an end after the core's"
@@ -296,6 +299,11 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
         )
     if starts:
         link.equal({"request": context.request}, starts[0].given.get("context"), f"the context of {what}")
+
+
+def _is_refused_by_hub(call: RecordedCall) -> bool:
+    receipt = call.result
+    return isinstance(receipt, Receipt) and receipt.outcome is Outcome.REFUSED and receipt.link == LINK
 
 
 def _judge_end(link: Judgement, call: RecordedCall, executed: RecordedCall, end: RecordedCall, what: str) -> None:
