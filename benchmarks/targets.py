@@ -44,7 +44,7 @@ class Target:
     """The subject of the target, as shown in the table."""
     of: SeriesKey
     over: SeriesKey | None = None
-    """The series to divide by, within each round; None if the target applies to the value itself."""
+    """The series to divide by, within each round, or None if the target applies to the value itself."""
     at_least: float | None = None
     at_most: float | None = None
     how_to_measure: str = ""
@@ -67,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class JudgedTarget:
-    """A target and its measured value; the value is None if it was not measured."""
+    """A target and its measured value. The value is None if it was not measured."""
 
     target: Target
     value: float | None

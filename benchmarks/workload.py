@@ -57,7 +57,7 @@ class AgentRun:
 
     @property
     def run_id(self) -> str:
-        """The run id; it is as long as a run id of the audited backend."""
+        """The run id. It is as long as a run id of the audited backend."""
         return f"run_{self.thread:06x}{self.number:06x}"
 
     @property
@@ -113,7 +113,7 @@ class Wave:
         return [AgentRun(thread, number, padding) for number in range(self.first, self.first + self.runs)]
 
     def in_turn(self) -> Iterator[tuple[AgentRun, EventBody]]:
-        """Yield every event of the wave for a single emitter; the threads take turns event by event."""
+        """Yield every event of the wave for a single emitter. The threads take turns event by event."""
         for position in range(self.runs):
             runs = [self.of(thread)[position] for thread in range(self.threads)]
             for bodies in zip(*(run.bodies() for run in runs), strict=True):

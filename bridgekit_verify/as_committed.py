@@ -97,7 +97,7 @@ class CoreThatSharesAgents(AgentExecutionCore):
 class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
     """D8, link 8: pass `metadata=` with the five critical events.
 
-    No `notify_*` method accepts that argument; the TypeError is swallowed at debug level.
+    No `notify_*` method accepts that argument. The TypeError is swallowed at debug level.
     """
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:

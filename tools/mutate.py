@@ -127,7 +127,7 @@ TARGETS: Final[Mapping[str, Target]] = {
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A mutant of a module; the mutant is None to check that the tests pass without one."""
+    """A mutant of a module. The mutant is None to check that the tests pass without one."""
 
     module: str
     mutant: Mutant | None

@@ -16,7 +16,7 @@ __all__ = ["Interleaving", "interleaving", "log_progress"]
 
 
 class Interleaving:
-    """Measures stacks in turn. A stack that fails is excluded from later rounds; the other stacks continue."""
+    """Measures stacks in turn. A stack that fails is excluded from later rounds. The other stacks continue."""
 
     def __init__(self, sessions: AsyncExitStack, failed: dict[str, str]) -> None:
         self.failed = failed
@@ -69,7 +69,7 @@ class Interleaving:
 
 @asynccontextmanager
 async def interleaving(failed: dict[str, str]) -> AsyncIterator[Interleaving]:
-    """Interleave measurements for the length of a block. Excluded stacks are added to `failed`, with the reason."""
+    """Interleave measurements while the block runs. Excluded stacks are added to `failed`, with the reason."""
     async with AsyncExitStack() as sessions:
         yield Interleaving(sessions, failed)
 

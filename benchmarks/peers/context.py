@@ -93,7 +93,7 @@ class SocketGroups(Generic[T]):
 
 @asynccontextmanager
 async def on_uvicorn(app: ASGIApp, context: StackContext) -> AsyncIterator[int]:
-    """Serve an application on uvicorn for the length of a block, and yield the port."""
+    """Serve an application on uvicorn while the block runs, and yield the port."""
     config = uvicorn.Config(
         app, ws="websockets-sansio", lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1
     )

@@ -72,7 +72,7 @@ class AgentWebSocketBridge:
         first. Raises UnknownEventType, PayloadError, FrameTooLarge or WrongEventLoop if the caller made a mistake, and
         StoreUnavailable if the store does not answer. Of these, only UnknownEventType does not count the event as lost.
         A thread that the event carries must be that of its run, if this worker knows the run. A missing route raises no
-        error, so that the agent's run continues; the Receipt and the counters record it.
+        error, so that the agent's run continues. The Receipt and the counters record it.
         """
         if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
             self._reject(event)

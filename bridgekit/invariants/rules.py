@@ -50,7 +50,7 @@ class Violation(NamedTuple):
     invariant: Invariant
     message: str
     position: int | None = None
-    """The frame's number in the recording, from 1; None if the violation is a missing frame."""
+    """The frame's number in the recording, from 1, or None if the violation is a missing frame."""
     seq: int | None = None
     event_id: str | None = None
 

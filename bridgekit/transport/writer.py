@@ -344,7 +344,7 @@ class AsgiSubscriber(WritingSubscriber):
         self._context = copy_context()
         """The context variables that middleware has set for this connection. Sends run in this context."""
         self._first: list[bytes] | None = None
-        """Messages to send before the outbox; None until the client is subscribed."""
+        """Messages to send before the outbox, or None until the client is subscribed."""
         self._pending: tuple[anyio.CancelScope, anyio.Event] | None = None
         """The cancel scope of the send that a task awaits, and the event that marks its end."""
 

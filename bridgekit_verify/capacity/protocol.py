@@ -99,7 +99,7 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     share: float
     """CPU time divided by elapsed time, between the first runs' end and the last start; 1 is a full core."""
     run_queue_wait: float
-    """Share of the same interval in which the process was ready but waited for a CPU; 0 if unknown."""
+    """Share of the same interval in which the process was ready but waited for a CPU, or 0 if unknown."""
     pauses: int
     """Number of garbage collections."""
     longest_pause: float

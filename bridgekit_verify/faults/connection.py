@@ -41,7 +41,7 @@ class RateLimiter:
         return CHUNK_BYTES if rate == math.inf else min(CHUNK_BYTES, max(1, int(rate * TICK_SECONDS)))
 
     def consumed(self, size: int, now: float, rate: float) -> None:
-        """Record a read of `size` bytes at the time `now`; the rate must be finite and above 0."""
+        """Record a read of `size` bytes at the time `now`. The rate must be finite and above 0."""
         self._free_at = max(self._free_at, now - TICK_SECONDS) + size / rate
 
 

@@ -116,7 +116,7 @@ class Proxy:
         return self.start(Timeout())
 
     def partition(self) -> RunningToxic:
-        """Block all bytes and new connections until the toxic stops; then deliver them."""
+        """Block all bytes and new connections until the toxic stops. Then deliver them."""
         return self.start(Partition())
 
     def reset_peer(self, after_bytes: int = 0) -> RunningToxic:
@@ -141,7 +141,7 @@ class Proxy:
             self.stop(number)
 
     async def serve(self, tasks: TaskGroup) -> None:
-        """Accept connections until cancelled, and serve each in a task of the group; then close the port."""
+        """Accept connections until cancelled, and serve each in a task of the group. Then close the port."""
         try:
             while True:
                 while any(toxic.blocks or toxic.refuses for toxic in self._running.values()):
@@ -186,7 +186,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> AsyncIterator[Proxy]:
-    """Run a proxy in front of the server at this address for the length of a block; then close all connections.
+    """Run a proxy in front of the server at this address while the block runs, and then close all connections.
 
     `buffer_bytes` limits each socket's kernel buffer (the kernel doubles the value) and the delayed bytes of each
     direction. The default is small, because a proxy that buffers everything hides a slow reader from the server. With

@@ -65,7 +65,7 @@ class CpuReply(msgspec.Struct, frozen=True, tag=True):
 
 
 async def read_stdin_lines() -> AsyncIterator[bytes]:
-    """Yield each line of standard input without its line end; an incomplete last line is dropped.
+    """Yield each line of standard input without its line end. An incomplete last line is dropped.
 
     No thread is used, because a thread that blocks in a read cannot be cancelled.
     """

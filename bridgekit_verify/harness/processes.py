@@ -105,7 +105,7 @@ class ChildProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code; None while the process runs, negative for the signal that ended it."""
+        """Exit code, or None while the process runs. It is negative if a signal ended the process."""
         return self._started.returncode
 
     @property
@@ -141,7 +141,7 @@ class ChildProcess:
         self._output = BufferedByteReceiveStream(self._process.stdout)
 
     async def restart(self) -> None:
-        """Run the same command in a new process; a process that still runs is killed first."""
+        """Run the same command in a new process. A process that still runs is killed first."""
         await self._end()
         await self.start()
 
@@ -270,7 +270,7 @@ class ChildProcess:
 async def start_process(
     command: Sequence[str], *, name: str = "", env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> AsyncIterator[ChildProcess]:
-    """Run a command for the length of a block; then kill the process. Raises OSError if the command cannot start.
+    """Run a command while the block runs, and then kill the process. Raises OSError if the command cannot start.
 
     `env` is the complete environment of the process; None passes on the environment of this process.
     """

@@ -56,7 +56,7 @@ class LinkCall:
     """The link that was called."""
     method: str
     part: Any
-    """The object that was called; None for a function."""
+    """The object that was called, or None for a function."""
     given: dict[str, Any]
     """The arguments, by the parameter names of the sound link."""
     caller: LinkCall | None

@@ -52,7 +52,7 @@ class Verdict:
     reordered: int
     """Frames read after a frame with a higher `seq` (RFC 4737, type-P-reordered)."""
     reordering_extent: int
-    """The largest delay of a reordered frame, in frames (RFC 4737, section 4.2.2); 0 if no frame is reordered."""
+    """The largest delay of a reordered frame, in frames (RFC 4737, section 4.2.2), or 0 if no frame is reordered."""
     reordered_in_run: int
     """Frames with a higher `seq` than an event that their run emitted later. The order of reading does not matter."""
     false_gaps: int

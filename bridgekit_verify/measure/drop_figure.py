@@ -38,7 +38,7 @@ PARTS: Final[Mapping[str, dict[str, Any]]] = {
 WIDTH: Final = 5.4
 LEFT: Final = 0.05
 BARS: Final = 1.72
-"""The left edge of the bars; the labels end just before it."""
+"""The left edge of the bars. The labels end just before it."""
 BARS_WIDTH: Final = 2.72
 COUNTS: Final = BARS + BARS_WIDTH + 0.09
 BAR: Final = 0.2
@@ -59,7 +59,7 @@ class DropPanel:
 
     heading: str
     rows: Mapping[str, Mapping[str, DropCount]]
-    """The counts by label of the row, then by kind of thread id; each row has the same kinds."""
+    """The counts by label of the row, then by kind of thread id. Each row has the same kinds."""
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The kinds of thread id in groups, drawn with space between the groups. Needed where the kinds of a row differ."""
     notes: Mapping[str, str] = field(default_factory=dict)

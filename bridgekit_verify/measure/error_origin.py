@@ -50,7 +50,7 @@ Traceback frames in the suite's other modules belong to the harness, even if the
 
 
 def link_of_error(error: BaseException) -> int | None:
-    """Return the innermost link in the traceback of the error; None if the traceback contains no link."""
+    """Return the innermost link in the traceback of the error, or None if the traceback contains no link."""
     return next((link for frame in _innermost_first(error) if (link := _link_at(frame)) is not None), None)
 
 

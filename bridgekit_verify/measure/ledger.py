@@ -26,11 +26,11 @@ class Row(NamedTuple):
     copies: int
     """How often the socket read the event; 0 is a loss."""
     latency_seconds: float | None
-    """Time from emission to the first read, on one clock; None for a loss."""
+    """Time from emission to the first read, on one clock, or None for a loss."""
     signalled: bool
     """Whether the event is lost and the server sent the client a gap that covers the event."""
     attribution: Attribution | None
-    """The link that lost the event; None if the event is not lost."""
+    """The link that lost the event, or None if the event is not lost."""
 
 
 def ledger(history: History) -> list[Row]:

@@ -76,7 +76,7 @@ def lines_of(text: str, limit: int) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Return the text; each character that the font lacks is replaced by its escape, such as \\u6771.
+    """Return the text. Each character that the font lacks is replaced by its escape, such as \\u6771.
 
     matplotlib would draw a box for the character and print a warning.
     """
@@ -104,7 +104,7 @@ def draw_rates(axis: Axes, xs: Sequence[float], rates: Sequence[Rate], colour: s
 
 
 def frame_grid(axis: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
-    """Label the rows and columns of a grid with cells of size 1, without lines; the first row is at the top."""
+    """Label the rows and columns of a grid with cells of size 1, without lines. The first row is at the top."""
     axis.set_xlim(0, len(columns))
     axis.set_ylim(len(rows), 0)
     axis.set_xticks([column + 0.5 for column in range(len(columns))], columns)

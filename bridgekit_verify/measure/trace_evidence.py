@@ -80,7 +80,7 @@ class EventCalls:
     arrivals: list[Arrival]
     """The frames of this event that sockets read."""
     bridge: Any
-    """The application's bridge, to which the sockets are attached; None if the application did not start."""
+    """The application's bridge, to which the sockets are attached, or None if the application did not start."""
     run_id: RunId
     thread_id: ThreadId
     user_id: UserId
@@ -150,7 +150,7 @@ class EventCalls:
 
     @property
     def agent(self) -> Any:
-        """The agent that executed the run; None if no agent did."""
+        """The agent that executed the run, or None if no agent did."""
         executed = self.first_of_run(6, "execute")
         return None if executed is None else executed.part
 
@@ -175,7 +175,7 @@ class EventCalls:
 
     @property
     def failure(self) -> BaseException | None:
-        """The error that ended the run; None if it ended normally."""
+        """The error that ended the run, or None if it ended normally."""
         calls = (*self.of_run(2, "open_run", "run"), *self.of_run(3, "create_bound"), *self.of_run(6, "execute"))
         return next((call.error for call in calls if call.error is not None), None)
 

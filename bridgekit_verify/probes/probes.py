@@ -85,7 +85,7 @@ class Probe:
     evidence: str
     """What the probe observed, in one sentence."""
     sample: Sample | None = None
-    """The number of observations behind the answer; None if nothing was tested."""
+    """The number of observations behind the answer, or None if nothing was tested."""
 
 
 async def probe(
@@ -110,7 +110,7 @@ async def probe_all(
     edge: str = "asgi",
     shared: Observations | None = None,
 ) -> list[Probe]:
-    """Test the nine links of a variant over a real server; the answers are in the order of the chain.
+    """Test the nine links of a variant over a real server. The answers are in the order of the chain.
 
     Link 9 is also tested with `threads` threads of every family of thread ids. For thread ids of your own, pass
     `families={"mine": ["support-42", "support-43"]}`: then only these ids decide about link 9. With `shared`,

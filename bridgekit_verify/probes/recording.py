@@ -130,7 +130,7 @@ class RecordedCall:
     given: dict[str, Any]
     """Arguments by name; values that a callee could change are copied."""
     within: RecordedCall | None
-    """The recorded call that made this call; None for an outermost call."""
+    """The recorded call that made this call, or None for an outermost call."""
     entered: int
     """Position of the call's start in the order of all starts and ends of calls."""
     entered_at: datetime

@@ -40,7 +40,7 @@ class _Published:
 
     @property
     def seq(self) -> int:
-        """The `seq` in the receipt; 0 if the receipt has no `seq`."""
+        """The `seq` in the receipt, or 0 if the receipt has no `seq`."""
         return 0 if self.receipt is None or self.receipt.seq is None else self.receipt.seq
 
     @property
@@ -105,7 +105,7 @@ def _accepted(link: Judgement, call: RecordedCall) -> bool:
 
 
 def _sendable(event: EmittedEvent) -> bool | None:
-    """Return whether the hub must accept the event; None if its size is close to the limit."""
+    """Return whether the hub must accept the event, or None if its size is close to the limit."""
     try:
         size = len(json.dumps(event.payload, allow_nan=False, ensure_ascii=False).encode())
     except ValueError:

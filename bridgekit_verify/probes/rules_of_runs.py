@@ -246,7 +246,7 @@ def judge_engine(seen: Observation) -> Judgement:
 
 
 def judge_core(seen: Observation) -> Judgement:
-    """Link 5: each run gets a new agent, bound to the run; one start precedes its events, and one end follows them."""
+    """Link 5: each run gets a new agent, bound to the run. One start precedes its events, and one end follows them."""
     link, recording = Judgement(5), seen.recording
     runs = [call for call in recording.of("core", "execute_agent") if _is_run(call)]
     for call in runs:

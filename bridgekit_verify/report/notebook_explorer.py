@@ -186,7 +186,7 @@ def controls(seed: int) -> Any:
 
 
 class _Worker:
-    """Runs the explorer's one background task; a change while it runs starts it again afterwards."""
+    """Runs the explorer's one background task. A change while it runs starts it again afterwards."""
 
     def __init__(self, work: Callable[[], Any], show: Callable[[str], None]) -> None:
         self._work = work

@@ -269,7 +269,7 @@ async def study_fix_drops(
 
 
 def _rows(steps: Mapping[str, Mapping[str, DropCount]]) -> dict[str, Mapping[str, DropCount]]:
-    """Return the rows of a chain's panel; one row if no fix changes a count."""
+    """Return the rows of a chain's panel, or one row if no fix changes a count."""
     shares = {tuple(count.shares for count in kinds.values()) for kinds in steps.values()}
     if len(shares) == 1 and len(steps) > 1:
         return {"Before, and after each fix": next(iter(steps.values()))}

@@ -103,7 +103,7 @@ class Search:
 
     round_trip: str
     leak: tuple[ThreadId, ThreadId] | None
-    """The shortest pair for which events of the first thread are routed to the second; None without a leak."""
+    """The shortest pair for which events of the first thread are routed to the second, or None without a leak."""
     found_after: int | None
     """How many pairs were tried until the first leak, which may be longer than the shortest."""
     tried: int
@@ -179,7 +179,7 @@ class RouteOutcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ParsedRoute:
-    """A thread, and the existing thread that its events are routed to; None if they are lost."""
+    """A thread, and the existing thread that its events are routed to, or None if they are lost."""
 
     owned: OwnedThread
     resolved_thread: OwnedThread | None

@@ -50,7 +50,7 @@ MAPPINGS: Final[Mapping[str, Callable[[Clock], RunThreadMappingService]]] = {
 }
 STYLES: Final = ((VERMILLION, "D"), (BLUE, "s"), (GREEN, "o"))
 UNDER_WAY: Final = 5
-"""How many seconds each run takes; one run starts per second."""
+"""Duration of each run in seconds. One run starts per second."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Rerouted:
     variant: str
     verdict: Verdict
     refused: RunAlreadyMapped | None
-    """The error of the second registration; None if it was accepted."""
+    """The error of the second registration, or None if it was accepted."""
 
 
 async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerouted:

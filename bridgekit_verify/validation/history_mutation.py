@@ -295,7 +295,7 @@ SHOWN: Final = {
 
 
 def _summary(before: Verdict, after: Verdict) -> str:
-    """Return the changed counts as text; a field without a label appears under its name."""
+    """Return the changed counts as text. A field without a label appears under its name."""
     changes = {f.name: (getattr(before, f.name), getattr(after, f.name)) for f in fields(Verdict)}
     implied = {"delivered", "frames", "reordering_extent", "losses", "misroutes"}
     changed_counts = [

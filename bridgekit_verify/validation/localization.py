@@ -1,6 +1,6 @@
 """Check that probes and ledger name the broken link, for each link and each way to break it.
 
-Probes and ledger do not know the breakage; the links that they name are compared with the broken link. On the diagonal
+Probes and ledger do not know the breakage. The links that they name are compared with the broken link. On the diagonal
 of the matrix every breakage must be named. Every other cell must be empty or explained.
 """
 

@@ -228,7 +228,7 @@ class Node:
 
 
 class ClusterTopology(AsyncContextManagerMixin):
-    """All nodes of a store; a single server is one node.
+    """All nodes of a store. A single server is one node.
 
     Opening the topology raises StoreUnavailable if no node replies.
     """

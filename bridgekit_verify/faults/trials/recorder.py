@@ -203,7 +203,7 @@ def assign_seq(
 ) -> dict[EventKey, Receipt]:
     """Infer the `seq` of events that were acknowledged without a `seq` because the store was unavailable.
 
-    `asked` lists one thread's events in the order of emission; the completed receipts are returned. The `seq` of an
+    `asked` lists one thread's events in the order of emission. The completed receipts are returned. The `seq` of an
     event lies between those of its neighbours. An event that was read needs no inferred `seq`. Any other event gets the
     first possible `seq` that was neither read nor signalled, and counts as a silent loss. If there is none, the event
     gets a signalled `seq`. If no `seq` is free, or no later event is known, the receipt stays without a `seq`.
