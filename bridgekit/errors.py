@@ -307,5 +307,5 @@ def unwrap_single_error() -> Iterator[None]:
             raise leaf
         finally:
             # Python sets the group as the context of `leaf` if the group is leaving a `with` block. A notebook would
-            # then display nothing.
+            # then not display the error.
             leaf.__context__ = None

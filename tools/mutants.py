@@ -35,7 +35,7 @@ ARITHMETIC: Final[dict[type[ast.operator], type[ast.operator]]] = {
 NAMES: Final = {"min": "max", "max": "min", "any": "all", "all": "any", "ceil": "floor", "sorted": "list"}
 
 MAX_LINE_CHARACTERS: Final = 120
-"""How many characters of a line are shown for an edit."""
+"""Limit on the shown characters of an edited line."""
 
 # Fields for readers or the type checker, in which a mutation has no effect at run time.
 IGNORED_FIELDS: Final = {"annotation", "returns", "decorator_list", "bases", "type_params", "format_spec"}

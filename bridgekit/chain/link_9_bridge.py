@@ -48,7 +48,8 @@ class AgentWebSocketBridge:
         """Converts the application's own types in payloads. Startup sets it."""
         self._locate: Callable[[], object] = int
         self._home: object = 0
-        """What `_locate` returns where events may be emitted. Before `bind_to_event_loop` that is everywhere."""
+        """The result of `_locate` on the event loop or thread on which events may be emitted. Before
+        `bind_to_event_loop`, it is the same on all of them."""
 
     def bind_to_event_loop(self) -> None:
         """From now on, refuse events from other OS threads and event loops, because they would arrive late or never."""

@@ -291,7 +291,7 @@ class Subscriber:
         return self._waiting_bytes >= self._crowded_bytes or len(self) >= self._crowded_events
 
     def is_slow(self) -> bool:
-        """Return whether the outbox is crowded and its client reads nothing."""
+        """Return whether the outbox is crowded and its client does not read."""
         return self._room is not None and self._idle_ticks >= SLOW_AFTER_TICKS
 
     def tick(self) -> None:

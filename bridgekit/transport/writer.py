@@ -289,7 +289,10 @@ class NativeSubscriber(WritingSubscriber):
             self._write(self._connection)
 
     def flush(self) -> None:
-        """Write what the transport accepts. Then close the socket, if it is to be closed and no frame waits."""
+        """Write the frames that the transport accepts.
+
+        Then close the socket, if it is to be closed and no frame waits.
+        """
         self._scheduled = False
         connection = self._connection
         if connection is None or self._closed:
@@ -398,6 +401,6 @@ class AsgiSubscriber(WritingSubscriber):
         finally:
             self._scheduled = False
             if not open_after:
-                # Either everything was sent and the end is decided, or the connection is broken.
+                # Either all frames were sent and the socket is to be closed, or the connection is broken.
                 self._closed = True
                 self._read_scope.cancel()

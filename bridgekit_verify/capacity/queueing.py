@@ -116,7 +116,10 @@ class WaitingStudy:
         return f"Up to two thirds of a core, the mean delay is at most {1_000 * max(light):.1f} ms"
 
     def figure(self) -> Figure:
-        """Draw lateness over utilisation, one panel for each edge: measured, and predicted with and without pauses."""
+        """Draw measured lateness over utilisation, with the predictions with and without pauses.
+
+        Each edge has a panel.
+        """
         with new_figure(self.title(), 6.2, 1.2 + 2.6 * len(self.points)) as figure:
             axes = figure.subplots(len(self.points), 1, sharey=True, sharex=True, squeeze=False)[:, 0]
             for row, (axis, (name, points)) in enumerate(zip(axes, self.points.items(), strict=True)):

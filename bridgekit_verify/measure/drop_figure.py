@@ -172,7 +172,7 @@ def _affected(counts: Mapping[str, DropCount], kinds: Sequence[str]) -> str:
 
 
 def _unit(panel: DropPanel) -> str:
-    """Return what is counted beside the bars, such as "events"."""
+    """Return the unit of the counts beside the bars, such as "events"."""
     counted = _counted(panel)
     return counted if panel.has_one_bar_per_row else f"Each bar: one kind of thread id. Beside it: {counted.lower()}"
 

@@ -110,7 +110,7 @@ def _before_the_bridge(history: History, key: EventKey) -> Attribution:
 
 
 def _unreported_emission(history: History, handover: Handover) -> Attribution:
-    """Attribute the loss from what the agent held when its run started, where no emission is recorded."""
+    """Attribute the loss by the state of the agent at the start of its run, because no emission is recorded."""
     if not handover.given:
         return Attribution(3 if history.bound_by_registry else 5, "the agent was given no bridge")
     if not handover.passed_on:

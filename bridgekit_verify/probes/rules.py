@@ -55,7 +55,7 @@ class Judgement:
     violations: list[tuple[ViolationKind, str]] = field(default_factory=list)
     """The kind and the evidence of each violation, in the order in which the violations were found."""
     summary: str = ""
-    """What holds if there is no violation, in one clause."""
+    """The clause that states the result if there is no violation."""
 
     def expect(self, condition: bool, kind: ViolationKind, evidence: str | Callable[[], str]) -> bool:
         """Record a violation if the condition is false, and return the condition."""

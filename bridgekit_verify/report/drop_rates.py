@@ -1,7 +1,7 @@
 """Reads the tables of notebook 10: what happened to the events before and after each fix and each repair.
 
-A table that no notebook showed reads as None, and what would be computed from it is unknown. A table that lacks a
-column, or whose counts contradict each other, is an error.
+A table that no notebook showed is None, and values that depend on it are unknown. A table that lacks a column, or whose
+counts contradict each other, is an error.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Fate:
 
     @property
     def complete(self) -> bool:
-        """Whether every event reached its user and no other one. False if nothing was expected."""
+        """Whether every event reached its user and no other one. False if no event was expected."""
         return self.delivered == self.expected > 0 and not self.leaked
 
 

@@ -95,7 +95,8 @@ async def explore_once(
     """Trace the chosen chain and the sound one, and measure the drop rates of both and of the code as committed.
 
     The shown run is the first whose event another user read, else the first whose event was lost, else the first.
-    `outside_core` lets the registry bind the agents, as in a `Workload`. InvalidId and UnknownName say what is allowed.
+    `outside_core` lets the registry bind the agents, as in a `Workload`. Raises InvalidId or UnknownName, which name
+    the allowed values.
     """
     workload = _workload(threads, runs_at_once, outside_core=outside_core)
     chosen = variant(chain)

@@ -55,7 +55,7 @@ UNDER_WAY: Final = 5
 
 @dataclass(frozen=True)
 class Retained:
-    """The number of routes and bytes that a mapping holds after a number of runs."""
+    """The routes and the bytes that a mapping holds after a given number of runs."""
 
     mapping: str
     cleaned_up: bool
@@ -88,7 +88,7 @@ async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], 
 def bytes_of(root: object) -> int:
     """Return the size of the containers, texts and numbers reachable from an object, through attributes.
 
-    Other objects are not counted: they are few, and their size depends on what Python allocated earlier.
+    Other objects are not counted, because they are few and their size depends on Python's earlier allocations.
     """
     seen: set[int] = set()
     waiting, total = [root], 0

@@ -126,7 +126,7 @@ class AdapterThatRaises(WebSocketBridgeAdapter):
 
 
 class AdapterThatEmitsLate(WebSocketBridgeAdapter):
-    """Link 8, delayed: emits the first of every two events after the second."""
+    """Link 8, delayed: emits events in pairs, the second of each pair first."""
 
     waiting: tuple[EventType, Payload] | None = None
 

@@ -169,7 +169,7 @@ class Database:
         raise request.result or StoreUnavailable(STORE, "no answer in time")
 
     async def run(self) -> None:
-        """Alternate between a commit and a read, until the database is closed and everything is written."""
+        """Alternate between a commit and a read, until the database is closed and all rows are written."""
         try:
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as self.tasks:
