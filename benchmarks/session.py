@@ -174,7 +174,7 @@ async def session(
 ) -> AsyncIterator[Session]:
     """Run a stack in its own processes while the block runs, with `subscribers` sockets in each thread.
 
-    `buffer_bytes` is the size of each socket's kernel buffer at both ends; 0 keeps the system's default.
+    `buffer_bytes` is the size of each socket's kernel buffer at both ends, or 0 for the system's default.
     """
     async with AsyncExitStack() as stack:
         options = ["--send-buffer-bytes", str(buffer_bytes), "--keepalive-seconds", str(keepalive_seconds)]

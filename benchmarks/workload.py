@@ -30,7 +30,7 @@ YIELDING: Final = "yielding"
 RUN: Final = "run"
 BURST: Final = "burst"
 KINDS: Final[Mapping[str, int]] = {YIELDING: 1, RUN: EVENTS, BURST: 0}
-"""Kinds of agents, each with the number of events after which it yields to the event loop; 0 means never."""
+"""Kinds of agents, each with the number of events after which it yields to the event loop, or 0 for never."""
 
 _FILLER: Final = "the sources agree in all that matters here"
 

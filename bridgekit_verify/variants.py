@@ -104,7 +104,7 @@ class Variant:
         tools: ToolDispatcher | None = None,
         seed: int = 0,
     ) -> BridgeConfig:
-        """Return the configuration of an application of this variant; `hex_source` supplies the random part of run ids.
+        """Return the configuration of an application of this variant. `hex_source` supplies the random part of run ids.
 
         Authorization does not differ between variants: each accepts the user id that a client states.
         """
@@ -149,7 +149,7 @@ class Fix:
     """The replaced fields of a `Variant`."""
 
     def applied_to(self, base: Variant, *, name: str | None = None) -> Variant:
-        """Return the base chain with this fix; by default it is called "<base> with <fix>"."""
+        """Return the base chain with this fix. By default it is called "<base> with <fix>"."""
         return replace(base, name=name or f"{base.name} with {self.name}", summary=self.summary, **self.parts)
 
 

@@ -50,7 +50,7 @@ class Interleaving:
         await self.guarded(peer, measured)
 
     async def guarded(self, peer: Peer, measure: Callable[[], Awaitable[None]]) -> None:
-        """Run a measurement unless the stack has failed before; exclude the stack if the measurement fails."""
+        """Run a measurement unless the stack has failed before. Exclude the stack if the measurement fails."""
         if peer.name in self.failed:
             return
         try:

@@ -73,7 +73,7 @@ class Peer:
 
     @property
     def missing(self) -> str:
-        """Names of missing packages; empty if the stack can be measured."""
+        """The names of missing packages. Empty if the stack can be measured."""
         return ", ".join(name for name, found in self.versions.items() if not found)
 
     @property

@@ -48,7 +48,7 @@ redact_tickets(__name__)
 
 
 def on_trio() -> bool:
-    """Return whether the calling task runs on trio; if not, it runs on asyncio."""
+    """Return whether the calling task runs on trio and not on asyncio."""
     return anyio.get_cancelled_exc_class() is not asyncio.CancelledError
 
 

@@ -135,7 +135,7 @@ class Subscriber:
         """Enqueue a frame without waiting. Return False if the socket is closing, or if this frame causes it to close.
 
         Over the limits, the outbox joins adjacent deltas of a message into one frame. It drops superseded frames,
-        oldest first. It never drops another frame; instead, the client is disconnected.
+        oldest first. The outbox never drops other frames. If they do not fit, the client is disconnected.
         """
         if self.code is not None:
             return False

@@ -45,7 +45,7 @@ MAX_IDLE_WORKERS: Final = 64
 class WriteScheduler:
     """Flushes each subscriber with new frames once per event-loop iteration.
 
-    Use it as an async context manager; outside the block, it does not write. If a socket cannot be written immediately,
+    Use it as an async context manager. Outside the block, it does not write. If a socket cannot be written immediately,
     the task that started the send waits for it, and another task continues with the other sockets. No socket therefore
     waits for a slow one. Each send ends in the task in which it started, as cancel scopes and timeouts require.
     """
@@ -128,7 +128,7 @@ class WriteScheduler:
     async def _wait_for_batch(self) -> None:
         """Yield while producers keep enqueuing, so that one write carries more frames.
 
-        The scheduler does not call this method for only a few events.
+        The scheduler calls this method only if many events were put.
         """
         until = time.monotonic() + BATCH_MAX_SECONDS
         for _ in range(BATCH_MAX_ITERATIONS):

@@ -120,7 +120,7 @@ class StepResult:
 
     @property
     def service_us(self) -> float:
-        """Service time of an event in µs; longer than its CPU time if the process has to wait for a CPU."""
+        """Service time of an event in µs, which is longer than its CPU time if the process waits for a CPU."""
         return self.cpu_us * self.utilisation / self.server.share if self.server.share else self.cpu_us
 
     @property
@@ -199,7 +199,7 @@ class LoadSearch:
 
     @property
     def underestimate_reason(self) -> str:
-        """Why the edge may carry more than the search found; empty if a higher load failed without interference."""
+        """Why the edge may carry more than the search found. Empty if a higher load failed without interference."""
         if (beyond := failed_load(self.steps)) is None:
             return "no load was tried that it does not carry"
         failing = [step for step in self.steps if step.events_per_second == beyond]

@@ -129,7 +129,10 @@ class RedisServer:
         return self._process is not None and self._process.exit_code is None
 
     async def start(self) -> None:
-        """Start the process and wait until it replies. Raises ServerFailed if it does not, with the end of its log."""
+        """Start the process and wait until it replies.
+
+        Raises ServerFailed, with the end of the server's log, if it does not.
+        """
         file = self.directory / "server.conf"
         file.write_text("\n".join(self._settings) + "\n", encoding="utf-8")
         # The server's own directory also receives the files that a crash leaves behind.

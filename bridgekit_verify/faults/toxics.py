@@ -1,6 +1,6 @@
 """Toxics: the network faults that a proxy can start and stop, as immutable parameter sets.
 
-The names are those of Toxiproxy (https://github.com/Shopify/toxiproxy#toxics); `partition` is Jepsen's name.
+The names are those of Toxiproxy (https://github.com/Shopify/toxiproxy#toxics). `partition` is Jepsen's name.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ class Toxic:
         return 0.0
 
     def rate(self) -> float:
-        """Return the read limit in bytes per second; infinity for no limit."""
+        """Return the read limit in bytes per second, or infinity for no limit."""
         return math.inf
 
     def piece(self, rng: Random) -> int | None:
-        """Return the size of the next piece in bytes; None means that the bytes are not split."""
+        """Return the size of the next piece in bytes, or None if the bytes are not split."""
         return None
 
     def pause(self) -> float:

@@ -121,7 +121,7 @@ def cpu_ns() -> int:
 
 
 def raise_file_limit() -> int:
-    """Raise the soft limit of open files (and so sockets) to the hard limit; return the limit."""
+    """Raise the soft limit of open files (and so sockets) to the hard limit. Return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -134,6 +134,6 @@ def resident_kib() -> int:
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1_024
-    # Other systems report only the peak value; macOS reports it in bytes.
+    # Other systems report only the peak value, and macOS reports it in bytes.
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return highest // 1_024 if sys.platform == "darwin" else highest

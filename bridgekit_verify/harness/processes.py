@@ -82,7 +82,7 @@ class ProcessTimeout(ProcessFailed, TimeoutError):
 
 
 class ChildProcess:
-    """A process with pipes to its standard input and output; use `start_process` to create one.
+    """A process with pipes to its standard input and output. Use `start_process` to create one.
 
     The process leads its own session, so that signals also reach its own child processes.
     """
@@ -163,7 +163,7 @@ class ChildProcess:
         self.send_signal(signal.SIGCONT)
 
     async def kill(self) -> int:
-        """Send SIGKILL to the process and its children, even if they are paused; return the exit code."""
+        """Send SIGKILL to the process and its children, even if they are paused. Return the exit code."""
         self._signal_session(signal.SIGKILL)
         return await self.wait()
 
@@ -213,7 +213,7 @@ class ChildProcess:
             raise ProcessFailed(f"{self.name} sent no {_kind_name(kind)} but {line[:200]!r}: {error}") from error
 
     async def request(self, message: msgspec.Struct, kind: type[T], *, within: float = REPLY_TIMEOUT_SECONDS) -> T:
-        """Send a message and return the reply; concurrent requests are serialized."""
+        """Send a message and return the reply. Concurrent requests are serialized."""
         async with self._request_lock:
             await self.send(message)
             return await self.receive(kind, within=within, wanted=f"answer {type(message).__name__}")
@@ -272,7 +272,7 @@ async def start_process(
 ) -> AsyncIterator[ChildProcess]:
     """Run a command while the block runs, and then kill the process. Raises OSError if the command cannot start.
 
-    `env` is the complete environment of the process; None passes on the environment of this process.
+    `env` is the complete environment of the process. None passes on the environment of this process.
     """
     process = ChildProcess(command, name=name, env=env, cwd=cwd)
     try:

@@ -41,7 +41,7 @@ class Dialect(Protocol):
         """Return the bytes that the client sends first."""
 
     def feed(self, data: bytes) -> bytes | None:
-        """Decode bytes from the server; return the bytes to send back, or None."""
+        """Decode bytes from the server. Return the bytes to send back, or None."""
 
 
 class InvalidFrame(Exception):

@@ -1,6 +1,6 @@
 """Find the link that raised an error, from the object whose method raised it, not from the method's module.
 
-A broken link is a subclass that any module may define. Its base class identifies the link; its module does not. The
+A broken link is a subclass that any module may define. The base class identifies the link, but the module does not. The
 suite's own subclasses, which only record calls, are recognized by their module.
 """
 

@@ -39,7 +39,7 @@ HUB: Final = {"publish": 10, "deliver": 10}
 
 
 def instrument(variant: Variant, listen: Listener, *, to_the_hub: bool = False) -> Variant:
-    """Return the variant; links 2 to 5 and the adapter report their calls. Agents need `instrumented_agent`.
+    """Return the variant. Links 2 to 5 and the adapter report their calls. Agents need `instrumented_agent`.
 
     `to_the_hub` also observes startup, the bridge and its hub, for listeners that `recording_calls` returns.
     """

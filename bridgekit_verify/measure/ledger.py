@@ -24,7 +24,7 @@ class Row(NamedTuple):
     expectation: Expectation
     socket: Socket
     copies: int
-    """How often the socket read the event; 0 is a loss."""
+    """How often the socket read the event. The event is lost if this is 0."""
     latency_seconds: float | None
     """Time from emission to the first read, on one clock, or None for a loss."""
     signalled: bool

@@ -95,7 +95,7 @@ Families = str | Iterable[str] | Mapping[str, Family | Iterable[str]]
 
 
 def _named(number: int, source: random.Random) -> str:
-    """Return `thread_alice_smith` and so on; after 32 different ids, a number is appended."""
+    """Return `thread_alice_smith` and so on. After 32 different ids, a number is appended."""
     repetition = number // 32
     return f"thread_{_USERS[number // 4 % 8]}_{_NAMES[number % 4]}" + (f"_{repetition}" if repetition else "")
 

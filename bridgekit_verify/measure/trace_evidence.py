@@ -34,7 +34,7 @@ class Names:
         self._numbers: dict[str, dict[int, int]] = {}
 
     def number(self, kind: str, identity: int | None) -> str:
-        """Return the kind of an object and its number, such as "bridge 2"; "no bridge" for None."""
+        """Return the kind of an object and its number, such as "bridge 2", or "no bridge" for None."""
         if identity is None:
             return f"no {kind}"
         numbers = self._numbers.setdefault(kind, {})
@@ -187,7 +187,10 @@ class EventCalls:
 
     @property
     def last_link(self) -> int:
-        """The last link that received the event; if no link received the event, the last link that received its run."""
+        """The last link that received the event.
+
+        If no link received the event, it is the last link that received its run.
+        """
         for link in (10, 9, 8, 6):
             if self.with_event(link) is not None:
                 return link

@@ -87,7 +87,7 @@ class Trace:
         return _readers(self._event(request, event, step))
 
     def disagreement(self, request: str, event: str, step: int = 1) -> str:
-        """Return how the trace and the ledger of the run differ about this event; empty if they agree."""
+        """Return how the trace and the ledger of the run differ about this event, or "" if they agree."""
         found = self._event(request, event, step)
         row = next((row for row in self.measurement.ledger if row.expectation.key == found.key), None)
         if row is None:

@@ -194,7 +194,7 @@ class RunBarrier:
         try:
             await gate.wait()
         except BaseException:
-            # A party that is cancelled while it waits has not reached this step; `leave` lets the others continue.
+            # A party that is cancelled while it waits has not reached this step. `leave` lets the others continue.
             if not gate.is_set():
                 self._waiting -= 1
             raise

@@ -277,7 +277,7 @@ async def _judge_checks(variant: Variant, found: Judgement) -> None:
 
 
 async def _started(variant: Variant) -> Application | DeterministicStartupError:
-    """Start an application without a server; return the application, or the error if it refuses to start."""
+    """Start an application without a server. Return the application, or the error if it refuses to start."""
     config = variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(0))
     try:
         with quiet(), DeterministicStartupError.at(1, "the application"):

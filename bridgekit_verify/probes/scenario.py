@@ -2,7 +2,7 @@
 
 Two users have several threads each, with two sockets per thread. One thread has no socket. Three agents execute
 concurrent and repeated runs. Some runs fail or are cancelled, and some events follow the end of their run. Clients join
-late, reconnect or resume. The scenario only acts and records; `rules` judges the recording.
+late, reconnect or resume. The scenario only acts and records. `rules` judges the recording.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Observation:
         return application
 
     def note(self, error: Exception) -> bool:
-        """Record an error that a link raised; return False for an error of the suite itself, which must propagate."""
+        """Record an error that a link raised. Return False for an error of the suite itself, which must propagate."""
         if isinstance(error, PROVOKED):
             return True
         link = None if raised_by_harness(error) else link_of_error(error)

@@ -39,7 +39,7 @@ NESTED: Final[dict[str, Any]] = {
     "same": "1",
     "Same": 1,
 }
-"""A payload with every kind of JSON value; its keys are not sorted."""
+"""A payload with every kind of JSON value. Its keys are not sorted."""
 AGENTS: Final = (AGENT, "writer \U0001f58b\ufe0f", "Researcher")
 """Names of agents. The first and the last name differ only in case."""
 TOOLS: Final = ("look_up", "search.web \U0001f52d")

@@ -73,7 +73,7 @@ class Fate:
 
     @property
     def lost(self) -> int:
-        """Dropped, and read by no socket."""
+        """The number of dropped events that no socket read."""
         return max(self.dropped - self.leaked, 0)
 
     @property
@@ -88,7 +88,7 @@ class Kind(Fate):
 
     name: str
     documented: bool
-    """Whether it occurs in the audit or the public history; otherwise it was chosen as a stress test."""
+    """True if the kind occurs in the audit or the public history. Otherwise, it is a stress kind."""
     false_success: int
     """Events that the bridge reported as sent and that their user did not read."""
 
@@ -205,7 +205,7 @@ def read_drop_tables(report: Report) -> DropTables:
 
 
 def _records(report: Report, name: str, *columns: str) -> tuple[Mapping[str, Any], ...]:
-    """Return the rows of a table; none without the table. Raises MalformedTable."""
+    """Return the rows of a table, or no rows if the table is missing. Raises MalformedTable."""
     found = report.table(name)
     if found is None:
         return ()

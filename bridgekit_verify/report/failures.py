@@ -21,7 +21,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def failure_of(name: str, cells: list[Any]) -> str | None:
     """Return one line with notebook, cell and the exception's last line, or None if the notebook passed.
 
-    `name` is the file's name without its suffix; `cells` are the cells as nbformat stores them.
+    `name` is the file's name without its suffix. `cells` are the cells as nbformat stores them.
     """
     code = list(enumerate(filter(runs, cells), 1))
     for number, cell in code:

@@ -52,7 +52,7 @@ STYLE: Final = (
 
 
 def is_live() -> bool:
-    """Return whether a reader's session runs this kernel. Jupyter Server names the session; nbclient does not."""
+    """Return whether a reader's session runs this kernel. Jupyter Server names the session, but nbclient does not."""
     return bool(os.environ.get("JPY_SESSION_NAME")) and find_spec("ipywidgets") is not None
 
 

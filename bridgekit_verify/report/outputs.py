@@ -120,7 +120,7 @@ def checked(name: str) -> None:
 
 
 def sentinel(name: str) -> str:
-    """Return the line that `checked` prints for a notebook; `name` is the file's name without its suffix."""
+    """Return the line that `checked` prints for a notebook. `name` is the file's name without its suffix."""
     return f"checked: {name}"
 
 

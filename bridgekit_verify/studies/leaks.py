@@ -1,6 +1,6 @@
 """Find thread ids whose events Fix 1, with Fix 2's parser, routes to no thread or to another user's thread.
 
-The parser takes one segment of the thread id for the whole id. If no thread has that id, the event is lost; otherwise
+The parser takes one segment of the thread id for the whole id. If no thread has that id, the event is lost. Otherwise,
 the owner of that thread reads another user's event. Whether an id is safe therefore depends on the other ids, and can
 be computed without a socket. The shortest leak is then measured over real sockets.
 """

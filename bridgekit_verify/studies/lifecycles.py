@@ -112,7 +112,7 @@ def bytes_of(root: object) -> int:
 
 
 LATENESS_SECONDS: Final = (-1.0, 0.0, 1.0, 5.0, 15.0, 29.0, 30.0, 60.0)
-"""When an event is emitted, in seconds after the end of its run; negative while the run is active."""
+"""The time of an event in seconds after the end of its run. It is negative while the run is active."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Rerouted:
 
 
 async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerouted:
-    """Emit `events` events of one run by its run id, over real sockets; register the run again after half of them."""
+    """Emit `events` events of one run by its run id, over real sockets. Register the run again after half of them."""
     alice = OwnedThread(ThreadId("thread_123"), UserId("alice"))
     bob = OwnedThread(ThreadId("thread_124"), UserId("bob"))
     refused = None
@@ -321,7 +321,7 @@ async def study_lifecycles(
 ) -> LifecycleStudy:
     """Measure memory, late events, events from another process, and a second registration.
 
-    Memory is measured after each number of runs in `held_runs`; late and remote events belong to `runs` runs of `users`
+    Memory is measured after each number of runs in `held_runs`. Late and remote events belong to `runs` runs of `users`
     users. The study starts a process, kills it, and starts it again. Raises ProcessExited or ProcessTimeout if this
     process fails.
     """

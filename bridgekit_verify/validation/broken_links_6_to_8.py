@@ -1,4 +1,4 @@
-"""Broken versions of links 6 to 8, each the smallest override of a sound link; see also `broken_links_1_to_5`."""
+"""Broken versions of links 6 to 8, each the smallest override of a sound link. See also `broken_links_1_to_5`."""
 
 from __future__ import annotations
 

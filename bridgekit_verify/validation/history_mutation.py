@@ -241,7 +241,7 @@ MUTATIONS: Final[Mapping[str, tuple[Mutation, Effect]]] = {
 
 
 def mutate(history: History, names: Sequence[str], *, seed: int = 0) -> tuple[History, Verdict]:
-    """Apply mutations to a clean history, each to different events; return the new history and its expected verdict.
+    """Apply mutations to a clean history, each to different events. Return the new history and its expected verdict.
 
     Raises MutationNotApplicable if the history is not clean or has too few events.
     """

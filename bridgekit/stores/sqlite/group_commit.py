@@ -94,7 +94,7 @@ class WriteSource(Protocol):
     def complete(self, problem: str) -> None:
         """Handle the result of the batch.
 
-        If `problem` is empty, the whole batch is committed; otherwise no row of it is written.
+        If `problem` is empty, the whole batch is committed. Otherwise, no row of it is written.
         """
 
     def unresolved(self) -> Iterable[Pending[Any]]:

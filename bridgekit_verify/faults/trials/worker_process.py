@@ -81,7 +81,7 @@ class Acknowledged(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ended(msgspec.Struct, frozen=True, tag=True):
-    """Report that a run has ended; `error` is empty if it succeeded."""
+    """Report that a run has ended. `error` is empty if it succeeded."""
 
     request: str
     error: str = ""
