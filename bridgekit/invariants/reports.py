@@ -20,8 +20,8 @@ from bridgekit.invariants.rules import Invariant, Signalled, Violation, run_viol
 __all__ = ["Invariant", "LatencyQuantiles", "RunReport", "Violation", "check_run", "check_stream", "format_report"]
 
 MAX_FRAMES_SHOWN: Final = 12
-"""A report shows all frames of a run that has at most this many. Of a longer run, it shows the frames around
-violations."""
+"""A report shows all frames of a run that has at most this many. If a run has more frames, the report shows those
+around violations."""
 
 
 class LatencyQuantiles(NamedTuple):

@@ -116,7 +116,10 @@ class ConnectionRegistry:
 
     @property
     def health(self) -> tuple[str, int]:
-        """The status text and HTTP status code of `/healthz`: 200 if a new socket would be served now."""
+        """The status text and HTTP status code of `/healthz`.
+
+        The code is 200 if the application would serve a new socket now.
+        """
         if self._closed:
             return "shutting down", 503
         problem = self.hub.problem

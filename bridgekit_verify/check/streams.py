@@ -111,7 +111,7 @@ class StreamState:
             self._hash.update(_bytes(text))
 
     def _shorten(self) -> None:
-        """Join the pieces of a short call. Of any other text, keep only the hash."""
+        """Join the pieces of a short call. For any other text, keep only the hash."""
         assert self._pieces is not None
         text = "".join(self._pieces)
         if self.is_call and self.characters <= KEPT_CHARACTERS:

@@ -67,7 +67,7 @@ class DropPanel:
 
     @property
     def has_one_bar_per_row(self) -> bool:
-        """Whether in each row every kind has the same shares, so that one bar represents them."""
+        """Whether all kinds of each row have the same shares, so that one bar can represent them."""
         return all(have_equal_shares(counts.values()) for counts in self.rows.values())
 
 

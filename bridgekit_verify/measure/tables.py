@@ -30,7 +30,7 @@ def count_table(measurements: Iterable[Measurement], **labels: Sequence[object])
 def rate_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
     """Return the columns of `count_table`, then the delivery rate and its 95 % Wilson interval.
 
-    The rates are in percent, and missing if nothing was expected.
+    The rates are in percent, and missing if no event was expected.
     """
     return _labelled([_counts(each) | _delivery(each.verdict.delivery) for each in measurements], labels)
 

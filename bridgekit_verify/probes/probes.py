@@ -1,7 +1,7 @@
 """Probe each link and the hub: run the scenario through a chain in which only the probed link is the variant's.
 
 A probe judges only its own link, by what the link received and passed on. It therefore does not blame the neighbours of
-a broken link. If nothing reached a link, the answer is *unknown*.
+a broken link. If no call reached a link, the answer is *unknown*.
 """
 
 from __future__ import annotations

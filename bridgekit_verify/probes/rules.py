@@ -93,7 +93,7 @@ def label(request: str) -> str:
 
 
 def difference(given: object, found: object, path: str) -> str | None:
-    """Return the first difference of two values, or None. Compares types, key order and all digits as well."""
+    """Return the first difference of two values, or None. The comparison includes types, key order and all digits."""
     # Most values are equal, and tracking the path within them would take several times as long.
     return None if _identical(given, found) else _first_difference(given, found, path)
 

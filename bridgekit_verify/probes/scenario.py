@@ -1,4 +1,4 @@
-"""The scenario that probes, `bridgekit audit` and the audit's first verification step share: realistic use.
+"""A scenario of realistic use, which probes, `bridgekit audit` and the audit's first verification step share.
 
 Two users have several threads each, with two sockets per thread. One thread has no socket. Three agents execute
 concurrent and repeated runs. Some runs fail or are cancelled, and some events follow the end of their run. Clients join

@@ -48,7 +48,7 @@ def execute_folder(
     cell_seconds: int = CELL_SECONDS,
     log: Callable[[str], None] = print,
 ) -> tuple[str, ...]:
-    """Execute a copy of every notebook in the folder `copies`. Return one line for each that failed.
+    """Execute a copy of every notebook in the folder `copies`. Return one line for each failed notebook.
 
     At most `jobs` notebooks run at once. `parameters` replaces literals of the cells tagged `parameters`, in the
     notebooks that have them. `log` gets one line for each notebook when it ends.

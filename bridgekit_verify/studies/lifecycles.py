@@ -86,7 +86,7 @@ async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], 
 
 
 def bytes_of(root: object) -> int:
-    """Return the size of the containers, texts and numbers reachable from an object, through attributes.
+    """Return the size of all containers, texts and numbers that an object refers to, directly or indirectly.
 
     Other objects are not counted, because they are few and their size depends on Python's earlier allocations.
     """

@@ -145,7 +145,7 @@ class HubThatSwallows(_HubThatBreaksDelivery):
 
 
 class HubThatDeliversLate(_HubThatBreaksDelivery):
-    """Link 10, delayed: delivers the first of every two frames of a socket after the second."""
+    """Link 10, delayed: delivers the frames of a socket in pairs, the second of each pair first."""
 
     def __init__(self, broker: EventLog | None = None) -> None:
         super().__init__(broker)

@@ -154,7 +154,7 @@ class Localization:
         return pd.DataFrame([case.row for case in self.cases])
 
     def cells(self) -> dict[tuple[int, int], MatrixCell]:
-        """Return the non-empty cells of the matrix, by broken and named link. Those off the diagonal have a letter."""
+        """Return the non-empty cells of the matrix, by broken and named link. Cells off the diagonal have a letter."""
         letters = {(broken, named): letter for letter, broken, named, *_ in self._elsewhere()}
         cells = {pair: MatrixCell(note=letter) for pair, letter in letters.items()}
         for link in NAMES:
@@ -273,7 +273,7 @@ async def localize(
     """Probe and measure every breakage and the sound chain.
 
     Each of `users` users has one run of `steps` steps. Two runs are concurrent. Use an even number of steps, so that an
-    event that is delayed until the next event is delivered eventually. Takes about 0.4 s per breakage.
+    event that is delayed until the next event is delivered eventually. A breakage takes about 0.4 s.
     """
     shared = Observations(seed, threads=1)
     cases = [await _case(breakage, users, steps, seed, shared) for breakage in breakages]
