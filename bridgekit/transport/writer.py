@@ -31,8 +31,7 @@ from bridgekit.transport.resumed_coroutine import resumed
 __all__ = ["AsgiSubscriber", "NativeSubscriber", "WriteScheduler", "WritingSubscriber", "encode_frames"]
 
 BATCH_MIN_EVENTS: Final = 16
-"""If an event-loop iteration puts fewer frames than this, they are written at its end. Otherwise, the write waits for
-more frames."""
+"""If an event-loop iteration puts at least this many frames, the write waits for more."""
 BATCH_MAX_ITERATIONS: Final = 8
 BATCH_MAX_SECONDS: Final = 0.005
 """Longest time that a write waits for more frames while producers are active. Larger writes need fewer system calls."""
@@ -126,10 +125,7 @@ class WriteScheduler:
                 await work.wait()
 
     async def _wait_for_batch(self) -> None:
-        """Yield while producers keep enqueuing, so that one write carries more frames.
-
-        The scheduler calls this method only if many events were put.
-        """
+        """Yield while producers keep enqueuing many frames, so that one write carries more of them."""
         until = time.monotonic() + BATCH_MAX_SECONDS
         for _ in range(BATCH_MAX_ITERATIONS):
             if any(len(subscriber) >= BATCH_MAX_FRAMES for subscriber in self._scheduled):
@@ -289,10 +285,7 @@ class NativeSubscriber(WritingSubscriber):
             self._write(self._connection)
 
     def flush(self) -> None:
-        """Write the frames that the transport accepts.
-
-        Then close the socket, if it is to be closed and no frame waits.
-        """
+        """Write the frames that the transport accepts. Close the socket if it must close and no frame waits."""
         self._scheduled = False
         connection = self._connection
         if connection is None or self._closed:
