@@ -1,4 +1,4 @@
-"""The ways in which the audited code and its fixes make run ids and find threads. The sound chain uses neither."""
+"""The ways in which the audited code and its fixes make run ids and find threads. The sound chain does not use them."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 DISCARD: Final = subprocess.DEVNULL
-"""Value for processes that another library starts: discards the output of a stream."""
+"""Discards the output of a stream of a process that another library starts."""
 START_TIMEOUT_SECONDS: Final = 60.0
 """Timeout for the first message of a process, which may import many modules on a busy machine."""
 REPLY_TIMEOUT_SECONDS: Final = 60.0

@@ -153,7 +153,7 @@ class Match:
     """Calls to the next link that belong to no call of this link, or repeat one."""
 
     def overtaken(self, group: Callable[[RecordedCall], Hashable]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
-        """Yield each call that was passed on after a later call of its group, together with the later call."""
+        """Yield each call that was passed on after a later call of its group, with that later call."""
         latest: dict[Hashable, tuple[RecordedCall, RecordedCall]] = {}
         for call, made in sorted(self.pairs, key=lambda pair: pair[1].entered):
             before = latest.get(group(call))

@@ -103,7 +103,7 @@ class Step:
 
     @property
     def fate(self) -> Fate:
-        """All kinds together: counts of events, not a rate that could be expected elsewhere."""
+        """The sum over all kinds. The counts describe only this measurement."""
         return _sum(self.kinds)
 
     @property

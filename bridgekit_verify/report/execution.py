@@ -132,7 +132,7 @@ def _add_error(notebook: NotebookNode, index: int, name: str, value: str) -> Non
 
 
 def _silent_log() -> logging.Logger:
-    """Return a logger without output for nbclient, whose errors are part of the notebook's failure."""
+    """Return a logger without output for nbclient, because the notebook's failure already contains its errors."""
     log = logging.getLogger(f"{__name__}.nbclient")
     log.addHandler(logging.NullHandler())
     log.propagate = False

@@ -52,7 +52,8 @@ class MatrixCell:
 
     @property
     def fewer(self) -> list[str]:
-        """The counts of the probes or of the ledger, if they named the link less often than both together did."""
+        """The counts of the probes and of the ledger, where one of them named the link less often than both
+        together."""
         counts = (("probes", self.by_probes), ("ledger", self.by_ledger))
         return [f"{source} {count}" for source, count in counts if count < self.named]
 
