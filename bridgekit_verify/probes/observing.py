@@ -79,7 +79,7 @@ async def observe(
     """Serve the variant on 127.0.0.1, run the scenario in these threads, and return the recorded calls and frames.
 
     `and_then` runs after the scenario, on the same application. Raises DeterministicStartupError if the application
-    does not start. Errors of the harness propagate; errors that a link raises are part of the observation.
+    does not start. Errors of the harness propagate. Errors that a link raises are part of the observation.
     """
     recording, plans = Recording(), dict[str, RunPlan]()
     tools = ToolCalls(plans)

@@ -40,7 +40,7 @@ class Published:
 
     @property
     def seq(self) -> int:
-        """The `seq` in the receipt; 0 if the receipt has no `seq`."""
+        """The `seq` in the receipt, or 0 if the receipt has no `seq`."""
         return 0 if self.receipt is None or self.receipt.seq is None else self.receipt.seq
 
     @property
@@ -193,7 +193,7 @@ class _Reading:
                 link.expect(False, ViolationKind.DUPLICATED, f"a socket reads {each.event.type} twice")
 
     def _matching(self, frame: dict[str, Any]) -> Published | None:
-        """Return the event that the frame carries; record a violation if this socket must not read the event."""
+        """Return the event that the frame carries. Record a violation if this socket must not read the event."""
         event_id, thread = str(frame.get("event_id")), self._client.owned.thread_id
         if self._left.get(event_id):
             return self._left[event_id].popleft()

@@ -58,7 +58,7 @@ def _has_no_room(seen: Observation, call: RecordedCall, threads: PublishedEvents
 
 
 def _accepted(link: Judgement, call: RecordedCall) -> bool:
-    """Return whether the hub accepted the event; record a violation if the decision was wrong."""
+    """Return whether the hub accepted the event. Record a violation if the decision was wrong."""
     sendable = _sendable(call.event)
     if call.raised is None:
         link.expect(sendable is not False, ViolationKind.CHANGED, "a value that JSON cannot carry is accepted")
@@ -72,7 +72,7 @@ def _accepted(link: Judgement, call: RecordedCall) -> bool:
 
 
 def _sendable(event: EmittedEvent) -> bool | None:
-    """Return whether the hub must accept the event; None if its size is close to the limit."""
+    """Return whether the hub must accept the event, or None if its size is close to the limit."""
     try:
         size = len(json.dumps(event.payload, allow_nan=False, ensure_ascii=False).encode())
     except ValueError:
@@ -111,7 +111,7 @@ def _sockets(count: int) -> str:
 
 
 def _judge_receipt(link: Judgement, seen: Observation, published: Published) -> None:
-    """Check that the receipt reports the number of sockets that read the event; clients that left may be included."""
+    """Check that the receipt reports the number of sockets that read the event. Clients that left may be included."""
     receipt, call = published.receipt, published.call
     if receipt is None:
         return

@@ -53,7 +53,7 @@ class RunPlan:
     barrier: RunBarrier | None = None
     """A barrier of two steps: all runs of the group are in progress between the steps."""
     size: int = 0
-    """Size of a large event in bytes; the run's tool call and result are large as well."""
+    """Size of a large event in bytes. The run's tool call and result are large as well."""
     burst: int = 0
     """How many events the agent emits in a row."""
     ending: str = "returns"
