@@ -11,7 +11,7 @@ __all__ = ["changed_functions"]
 
 
 def changed_functions(source: str, changed: str, path: str) -> list[tuple[CodeType, CodeType]] | None:
-    """Return the code of each function that differs, before and after; None if the code outside functions differs.
+    """Return the code of each function that differs, before and after, or None if the code outside functions differs.
 
     A function within a function is a part of it. Default values and decorators are outside. `changed` must have the
     format of `ast.unparse`: the position of lines has a small effect on the code.
@@ -44,7 +44,7 @@ def _functions(code: CodeType) -> Iterator[CodeType]:
 
 
 def _content(code: CodeType, *, nested: bool = True) -> Hashable:
-    """Return what the code does, without its line numbers; without `nested`, also without its functions."""
+    """Return what the code does, without its line numbers and, without `nested`, without its functions."""
     constants = tuple(
         _constant(each, nested=nested)
         for each in code.co_consts

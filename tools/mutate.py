@@ -3,8 +3,8 @@
 The modules are the pure measuring modules, the modules that compute the report's verdicts, and the links of the chain.
 
 A mutant that survives shows a gap in the tests, or has no observable effect. `tools/mutants_explained.toml` explains
-mutants without an effect. The exit code is 1 if a survivor has no explanation, or an explanation has no survivor. `tools/trials.py`
-runs the tests.
+mutants without an effect. The exit code is 1 if a survivor has no explanation, or an explanation has no survivor.
+`tools/trials.py` runs the tests.
 """
 
 from __future__ import annotations

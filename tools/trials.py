@@ -169,7 +169,7 @@ def _is_from_checkout(target: Target) -> bool:
 
 
 def _try_warm(target: Target, all_of: Sequence[Mutant], jobs: int, scratch: str, undecided: Connection) -> None:
-    """Send the indexes of the mutants that need a cold trial; send nothing if the tests fail without a mutant."""
+    """Send the indexes of the mutants that need a cold trial. Send nothing if the tests fail without a mutant."""
     _run_pytest(target.tests, scratch, _WarmTrials(target, all_of, jobs, scratch, undecided))
     os._exit(0)
 
@@ -311,7 +311,7 @@ class _Tracer:
 def _applicable(
     functions: Sequence[FunctionType], changed: Sequence[tuple[CodeType, CodeType]] | None
 ) -> list[tuple[FunctionType, CodeType]] | None:
-    """Return the functions of this process to change, with their new code; None if that cannot express the mutant."""
+    """Return the functions of this process to change, with their new code, or None if that cannot express the mutant."""
     if not changed:
         return None
     found = list[tuple[FunctionType, CodeType]]()
