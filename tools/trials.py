@@ -311,7 +311,7 @@ class _Tracer:
 def _applicable(
     functions: Sequence[FunctionType], changed: Sequence[tuple[CodeType, CodeType]] | None
 ) -> list[tuple[FunctionType, CodeType]] | None:
-    """Return the functions of this process to change, with their new code, or None if that cannot express the mutant."""
+    """Return the functions of this process to change and their new code, or None if that cannot express the mutant."""
     if not changed:
         return None
     found = list[tuple[FunctionType, CodeType]]()
