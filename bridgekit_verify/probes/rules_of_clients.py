@@ -24,7 +24,7 @@ FIELDS: Final = ["seq", "type", "thread_id", "run_id", "agent_name", "event_id",
 CONCATENATED: Final = frozenset(kind for kind, policy in POLICIES.items() if policy is Policy.CONCATENATE)
 
 
-@dataclass
+@dataclass(eq=False)
 class Published:
     """An event that the hub accepted, and the clients that read it."""
 
@@ -195,8 +195,11 @@ class _Reading:
     def _matching(self, frame: dict[str, Any]) -> Published | None:
         """Return the event that the frame carries. Record a violation if this socket must not read the event."""
         event_id, thread = str(frame.get("event_id")), self._client.owned.thread_id
-        if self._left.get(event_id):
-            return self._left[event_id].popleft()
+        if waiting := self._left.get(event_id):
+            # Of events that share an id, which is a fault of link 8, the one with the frame's number.
+            found = next((each for each in waiting if each.seq == frame.get("seq")), waiting[0])
+            waiting.remove(found)
+            return found
         if self._allowed[event_id]:
             self._allowed[event_id] -= 1
             return None
