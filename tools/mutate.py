@@ -98,9 +98,13 @@ TARGETS: Final[Mapping[str, Target]] = {
     "link_3": _link("link_3_registry", "test_links_3_to_6", "test_startup_choices"),
     "link_4": _link("link_4_engine", "test_links_3_to_6", "test_startup_choices"),
     "link_5": _link("link_5_execution_core", "test_links_3_to_6", "test_endings"),
-    "link_6": _link("link_6_base_agent", "test_links_3_to_6", "test_endings"),
-    "links_7_and_8": _link("link_7_8_adapter", "test_links_7_to_9", "test_links_3_to_6", "test_endings"),
-    "link_9": _link("link_9_bridge", "test_links_7_to_9", "test_startup_choices", "test_error_text"),
+    "link_6": _link("link_6_base_agent", "test_adapter_choices", "test_links_3_to_6", "test_endings"),
+    "links_7_and_8": _link(
+        "link_7_8_adapter", "test_adapter_choices", "test_links_7_to_9", "test_links_3_to_6", "test_endings"
+    ),
+    "link_9": _link(
+        "link_9_bridge", "test_links_7_to_9", "test_bridge_choices", "test_startup_choices", "test_error_text"
+    ),
 }
 """The modules by short name."""
 
