@@ -58,7 +58,6 @@ test: $(READY)  ## run every notebook and every test (CI also runs check and int
 report: $(READY)  ## run every notebook and write report/index.html, one file to send by email
 	$(BIN)/bridgekit report
 
-unit: export TESTS_ASYNCIO_DEBUG := 0
 unit: $(READY)  ## run the fast tests: no notebooks, no tests marked slow
 	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m 'not slow and not acceptance' --ignore=tests/notebooks --ignore=tests/interop $(PYTEST_FLAGS) tests
 
