@@ -1,4 +1,7 @@
-"""Asserts and verdicts of every notebook also hold at sizes that do not divide each other, and for an empty list."""
+"""Asserts and verdicts of every notebook also hold at sizes that do not divide each other, and for an empty list.
+
+`make acceptance` runs it. The smallest sizes, which `make test` runs, do not divide each other either.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.parametrize("name", NAMES)
 def test_notebook_holds_at_odd_sizes(name: str, executed: Path) -> None:
     assert faults_of(executed / f"{name}.ipynb") == []

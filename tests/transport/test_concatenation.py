@@ -237,8 +237,8 @@ def test_joined_event_is_refused_when_its_first_number_is_invalid(first: int) ->
 
 # Over real sockets.
 
-TOKENS = 20_000
-"""Several times what an outbox and the system's buffers take without joining."""
+TOKENS = 5_000
+"""Several times what a small outbox and the system's buffers take without joining."""
 SMALL_OUTBOX = OutboxLimits(events=1_024)
 RETAINED = 1_500
 """More than a small outbox takes, and a log retains it whole."""
@@ -282,7 +282,7 @@ def text_of(events: Sequence[RoutedEvent]) -> str:
 
 
 async def test_client_that_reads_nothing_during_the_stream_gets_the_whole_text() -> None:
-    async with streaming(OutboxLimits()) as (application, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
+    async with streaming(SMALL_OUTBOX) as (application, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
         await run(application, TOKENS)
         read = await read_run(client)
         assert application.counters.coalesced == 0
