@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bridgekit.chain.link_1_startup import RUNS_TIMEOUT_SECONDS
+from bridgekit.cursors_and_gaps import GapReason
 from bridgekit.events import EventType
-from bridgekit.signals import GapReason
 from bridgekit.transport import authorization
 from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS
 from bridgekit.transport.log import DEFAULT_RETENTION

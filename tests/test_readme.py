@@ -21,7 +21,7 @@ from benchmarks.workload import BURST, YIELDING
 from bridgekit import connect, serving
 from bridgekit.__main__ import main
 from bridgekit_verify.probes.probes import probe_all
-from bridgekit_verify.studies.study import FixStudy, study_fixes
+from bridgekit_verify.studies.links_and_fixes import FixStudy, study_fixes
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIX_1
 from tests.tree import ROOT
 

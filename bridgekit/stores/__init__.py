@@ -85,14 +85,14 @@ def sqlite_stores(
     `synchronous` chooses what a power loss may lose, "off", "normal" or "full": see
     `bridgekit.stores.sqlite.file.Synchronous`. UnknownName for any other value.
     """
-    from bridgekit.stores.sqlite import database, file, log, mapping
+    from bridgekit.stores.sqlite import file, group_commit, log, mapping
 
     setting = file.parse_synchronous(synchronous)
     location = Path(path).absolute()
 
     @asynccontextmanager
     async def open_stores() -> AsyncIterator[Stores]:
-        async with database.open_database(location, setting) as opened_database:
+        async with group_commit.open_database(location, setting) as opened_database:
             yield Stores(
                 name="sqlite",
                 routes=await mapping.SqliteMappingStore(opened_database, routes=routes).load(),
@@ -114,9 +114,9 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
     event loop than asyncio's raises AsyncioRequired.
     """
     try:
+        from bridgekit.stores.redis.active_runs import RedisRunRegistry
         from bridgekit.stores.redis.log import RedisEventLog
         from bridgekit.stores.redis.mapping import RedisMappingStore, RedisUsedTickets
-        from bridgekit.stores.redis.runs import RedisRunRegistry
         from bridgekit.stores.redis.topology import ClusterTopology, parse_url
     except ModuleNotFoundError as error:
         raise NotInstalled("the Redis store", REDIS_REQUIREMENT) from error

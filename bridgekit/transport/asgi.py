@@ -17,8 +17,8 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import Disconnected, ServeError, SubscriptionRefused
-from bridgekit.signals import Cursor
 from bridgekit.transport import metrics
 from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
 from bridgekit.transport.connections import CLOSE_REASONS, CLOSE_TIMEOUT_SECONDS, ConnectionRegistry

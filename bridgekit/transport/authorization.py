@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from bridgekit.cursors_and_gaps import START, Cursor, cursor
 from bridgekit.errors import InvalidId, SubscriptionRefused
 from bridgekit.ids import ThreadId, UserId, thread_id, user_id
-from bridgekit.signals import START, Cursor, cursor
 from bridgekit.transport.used_tickets import UsedTickets
 
 __all__ = [

@@ -14,9 +14,9 @@ from websockets.asyncio.client import connect as open_on_asyncio
 from websockets.exceptions import ConcurrencyError, ConnectionClosed
 from websockets.typing import Subprotocol
 
+from bridgekit.cursors_and_gaps import Cursor, Gap, Subscribed, decode_any
 from bridgekit.errors import BridgekitError, Disconnected, MalformedFrame, NotInstalled, SubscriptionRefused
 from bridgekit.events import FRAME_BYTES, RoutedEvent
-from bridgekit.signals import Cursor, Gap, Subscribed, decode_any
 from bridgekit.transport.authorization import CLOSE_DRAINED, PROTOCOL, TICKET_PROTOCOL
 from bridgekit.transport.log_redaction import redact_tickets
 

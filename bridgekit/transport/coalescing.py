@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
+from bridgekit.cursors_and_gaps import GapReason
 from bridgekit.events import POLICIES, EventType, Frame, Policy, TextDelta, concatenate, text_delta
 from bridgekit.ids import RunId
-from bridgekit.signals import GapReason
 
 __all__ = ["CONCATENATED_BYTES", "CoalescingQueue"]
 

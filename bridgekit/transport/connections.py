@@ -11,8 +11,8 @@ from typing import Final, Self
 import anyio
 
 from bridgekit.counters import DeliveryCounters
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import Disconnected, InvalidId, StoreUnavailable, SubscriptionRefused
-from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import (
     CLOSE_ACCESS_ENDED,
     CLOSE_BAD_REQUEST,

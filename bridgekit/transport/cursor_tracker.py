@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason
 from bridgekit.errors import MalformedFrame
 from bridgekit.events import RoutedEvent
-from bridgekit.signals import Cursor, Gap, GapReason
 
 __all__ = ["CursorTracker", "Item"]
 

@@ -8,9 +8,9 @@ from typing import Any, Final, Protocol
 
 from msgspec.structs import asdict, replace
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt
 from bridgekit.ids import ThreadId, UserId
-from bridgekit.signals import Cursor
 from bridgekit.transport.log import LINK, EventLog, MemoryEventLog, Replay, Retention
 from bridgekit.transport.outbox import CrowdedOutboxes
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
+from bridgekit.cursors_and_gaps import START, Cursor, Gap, GapReason
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
 from bridgekit.ids import ThreadId
-from bridgekit.signals import START, Cursor, Gap, GapReason
 from bridgekit.transport.lru_with_pins import PinnedLru, ThreadSequence, new_epoch
 
 __all__ = [

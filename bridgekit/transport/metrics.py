@@ -22,9 +22,9 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from bridgekit.counters import RUN_ENDED, DeliveryCounters
+from bridgekit.cursors_and_gaps import GapReason
 from bridgekit.errors import FrameTooLarge, PayloadError, unwrap_single_error
 from bridgekit.event_types import POLICIES
-from bridgekit.signals import GapReason
 from bridgekit.transport import authorization
 from bridgekit.transport.hub import NO_ROOM
 from bridgekit.transport.log import NO_SUBSCRIBER

@@ -25,8 +25,8 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import Disconnected, SubscriptionRefused
-from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
 from bridgekit.transport.connections import CLOSE_REASONS, CLOSE_TIMEOUT_SECONDS, ConnectionRegistry
 from bridgekit.transport.log_redaction import redact_tickets

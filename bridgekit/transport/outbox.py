@@ -14,9 +14,9 @@ from typing import Final, Protocol
 import anyio
 
 from bridgekit.counters import DeliveryCounters
+from bridgekit.cursors_and_gaps import Gap, GapReason, Subscribed, encode_signal
 from bridgekit.events import ConcatenatedFrame, Frame
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Gap, GapReason, Subscribed, encode_signal
 from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_RESTARTED, CLOSE_TOO_SLOW, Subscription
 from bridgekit.transport.coalescing import CoalescingQueue
 from bridgekit.transport.log import Replay, Retention

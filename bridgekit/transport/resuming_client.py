@@ -13,8 +13,8 @@ import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskStatus
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import Disconnected, SubscriptionRefused, unwrap_single_error
-from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import CLOSE_BAD_TICKET, CLOSE_TICKET_EXPIRED, CLOSE_TICKET_USED
 from bridgekit.transport.client import KEEPALIVE_SECONDS, EventClient, connect
 from bridgekit.transport.cursor_tracker import CursorTracker, Item

@@ -10,7 +10,7 @@ from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_hub
 from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Verdict
 from bridgekit_verify.studies.drops import BEFORE, COMMITTED, REPORTED, FixDrops
-from bridgekit_verify.studies.study import KINDS, FixStudy, LinkStudy
+from bridgekit_verify.studies.links_and_fixes import KINDS, FixStudy, LinkStudy
 from bridgekit_verify.variants import AS_COMMITTED, SOUND, Variant
 
 __all__ = [

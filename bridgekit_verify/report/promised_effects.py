@@ -16,8 +16,8 @@ from bridgekit_verify.measure.statistics import Rate, Sample
 from bridgekit_verify.measure.workload import seeded
 from bridgekit_verify.report.claims import smallest_sample_of, verdict_of
 from bridgekit_verify.report.findings import AuditAnswer, Finding
+from bridgekit_verify.studies.links_and_fixes import FixStudy
 from bridgekit_verify.studies.manual_run import HandNotification, notify_by_hand
-from bridgekit_verify.studies.study import FixStudy
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIXES, SOUND, VARIANTS, Variant
 
 __all__ = [

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import Frame, decode_frame
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor
 from bridgekit.stores.redis.functions import ThreadKeys
 from bridgekit.transport.log import LocalSink, Replay, replay_after
 

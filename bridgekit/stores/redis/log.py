@@ -14,10 +14,10 @@ import anyio
 from anyio import AsyncContextManagerMixin
 from anyio.abc import TaskGroup
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import StoreUnavailable, unwrap_single_error
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Outcome, Receipt, encode_unnumbered
 from bridgekit.ids import ThreadId, new_id
-from bridgekit.signals import Cursor
 from bridgekit.stores.redis.delivery import LogEntries, ThreadDelivery
 from bridgekit.stores.redis.functions import READ, ThreadKeys
 from bridgekit.stores.redis.publishing import (

@@ -13,8 +13,8 @@ import msgspec
 from anyio.abc import TaskGroup
 from redis.asyncio.client import PubSub
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import StoreUnavailable
-from bridgekit.signals import Cursor
 from bridgekit.stores.redis.delivery import ChannelMessage, LogEntries, ThreadDelivery
 from bridgekit.stores.redis.functions import ThreadKeys
 from bridgekit.stores.redis.topology import (

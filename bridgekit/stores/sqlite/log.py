@@ -13,11 +13,11 @@ from itertools import chain
 from typing import Any, Final
 from zlib import crc32
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor
-from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, Pending, RowsDamaged, encode_rows
 from bridgekit.stores.sqlite.file import STORE, checksum, damaged
+from bridgekit.stores.sqlite.group_commit import LOAD_TIMEOUT_SECONDS, Database, Pending, RowsDamaged, encode_rows
 from bridgekit.stores.sqlite.thread_log import ThreadLog, count_retained
 from bridgekit.transport.log import (
     DEFAULT_RETENTION,

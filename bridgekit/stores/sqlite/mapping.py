@@ -11,8 +11,8 @@ from bridgekit.errors import StoreUnavailable
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import ActiveRun
 from bridgekit.mapping.memory import MAX_ROUTES, MemoryMappingStore
-from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, PendingRows
 from bridgekit.stores.sqlite.file import checksum, damaged
+from bridgekit.stores.sqlite.group_commit import LOAD_TIMEOUT_SECONDS, Database, PendingRows
 
 __all__ = ["SqliteMappingStore", "SqliteRunRegistry"]
 

@@ -15,7 +15,7 @@ from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, detect
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.check.live.delivery import ClientTally, judge_delivery
-from bridgekit_verify.check.live.evidence import LEDGER, LedgerFindings, LiveEvidence, channel_name
+from bridgekit_verify.check.live.expected_and_received import LEDGER, LedgerFindings, LiveEvidence, channel_name
 from bridgekit_verify.check.live.ledger import CallOutcome
 from bridgekit_verify.check.live.model_rules import judge_calls, judge_ends, judge_owners, judge_requests
 from bridgekit_verify.check.live.observing import observe

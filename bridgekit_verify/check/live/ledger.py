@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from bridgekit_verify.check.live.markers import markers_in, new_canary, prompt_text
-from bridgekit_verify.check.live.scripts import SCENARIOS, SentCall, SentPiece
+from bridgekit_verify.check.live.model_scripts import SCENARIOS, SentCall, SentPiece
 from bridgekit_verify.errors import InvalidParameter
 
 __all__ = [

@@ -16,11 +16,17 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bridgekit_verify.check.live.answers import AnswerHead, Step, whole_answer, write_answer
 from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger, NeutralCall, RejectedCall
 from bridgekit_verify.check.live.markers import prompt_text
-from bridgekit_verify.check.live.requests import BadModelRequest, ModelRequest, RequestEntry, read_chat, read_responses
-from bridgekit_verify.check.live.scripts import SCENARIOS, SentPiece, Turn, plan_turn
+from bridgekit_verify.check.live.model_answers import AnswerHead, Step, whole_answer, write_answer
+from bridgekit_verify.check.live.model_requests import (
+    BadModelRequest,
+    ModelRequest,
+    RequestEntry,
+    read_chat,
+    read_responses,
+)
+from bridgekit_verify.check.live.model_scripts import SCENARIOS, SentPiece, Turn, plan_turn
 from bridgekit_verify.check.live.thread_server import ThreadServer
 
 __all__ = ["ModelServer", "model_application"]

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from bridgekit_verify.check.live.config import Backend
-from bridgekit_verify.check.live.scripts import SCENARIOS
+from bridgekit_verify.check.live.model_scripts import SCENARIOS
 from bridgekit_verify.errors import InvalidParameter
 
 __all__ = ["LOADS", "Load", "LoadKind", "default_scenarios", "model_fails"]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from bridgekit.errors import BridgekitError
 from bridgekit_verify.check.live.markers import PROMPT, canaries_in
-from bridgekit_verify.check.live.scripts import OfferedTool
+from bridgekit_verify.check.live.model_scripts import OfferedTool
 
 __all__ = ["BadModelRequest", "ModelRequest", "RequestEntry", "read_chat", "read_responses"]
 

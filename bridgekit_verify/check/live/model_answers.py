@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bridgekit_verify.check.live.requests import ModelRequest
-from bridgekit_verify.check.live.scripts import SentPiece, Turn
+from bridgekit_verify.check.live.model_requests import ModelRequest
+from bridgekit_verify.check.live.model_scripts import SentPiece, Turn
 
 __all__ = ["AnswerHead", "Step", "whole_answer", "write_answer"]
 
