@@ -7,11 +7,19 @@ from typing import Final
 
 __all__ = ["LONGEST", "file_of", "start_order"]
 
+WITH_A_CLUSTER: Final = (
+    "tests/contract/",
+    "tests/stores/redis/test_cluster.py",
+    "tests/stores/redis/test_topology.py",
+    "tests/verify/faults/test_redis_servers.py",
+)
+"""These count as one file, so that only one process starts a Redis cluster. Its servers use CPU time until it ends."""
+
 LONGEST: Final = (
-    "tests/notebooks/test_odd_parameters.py",
     "tests/notebooks/test_small_parameters.py",
     "build/executed/13_scale.ipynb",
     "tests/verify/check/live/test_backends.py",
+    "tests/contract/",
     "tests/verify/check/acceptance/test_no_false_alarm.py",
     "tests/verify/probes/test_injected_faults.py",
     "build/executed/12_faults.ipynb",
@@ -32,6 +40,8 @@ def file_of(nodeid: str) -> str:
     """Return the file that a test belongs to; for a test of an executed notebook, the notebook."""
     if found := _EXECUTED.match(nodeid):
         return f"build/executed/{found['notebook']}"
+    if nodeid.startswith(WITH_A_CLUSTER):
+        return WITH_A_CLUSTER[0]
     return nodeid.partition("::")[0]
 
 
