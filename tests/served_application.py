@@ -44,12 +44,12 @@ _go = anyio.Event()
 
 def _shorten_limits() -> None:
     from bridgekit.serve import connection_limits
-    from bridgekit.stores.redis import runs
+    from bridgekit.stores.redis import active_runs
 
     for module, name in (
         (connection_limits, "HEAD_TIMEOUT_SECONDS"),
         (connection_limits, "REPLACED_AFTER_SECONDS"),
-        (runs, "LEASE_SECONDS"),
+        (active_runs, "LEASE_SECONDS"),
     ):
         setattr(module, name, getattr(module, name) / 5)
 

@@ -75,4 +75,4 @@ async def test_client_that_reads_nothing_is_disconnected_and_its_waiting_events_
                 with pytest.raises((EOFError, ConnectionError)):
                     await read_and_confirm_the_close(peer, b"later")
                 assert b"later" not in peer.read
-            assert connections.counters.unwritten["access ended"] > 0
+        assert connections.counters.unwritten["access ended"] > 0
