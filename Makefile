@@ -62,7 +62,7 @@ unit: $(READY)  ## run the fast tests: no notebooks, no tests marked slow
 	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m 'not slow and not acceptance' --ignore=tests/notebooks --ignore=tests/interop $(PYTEST_FLAGS) tests
 
 acceptance: $(READY)  ## check backends with known defects, with every seed and load, and notebooks at odd sizes (about 25 minutes)
-	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m acceptance $(PYTEST_FLAGS) tests/verify/check tests/notebooks
+	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m acceptance $(PYTEST_FLAGS) tests/verify/check tests/verify/probes tests/notebooks
 
 subjects: $(READY)  ## check published frameworks, each in an environment of its own; writes docs/results/subjects.md
 	$(BIN)/python -m tools.subjects

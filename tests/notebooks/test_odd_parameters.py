@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.notebooks.guard import faults_of
-from tests.notebooks.parameter_runs import NAMES, execute_with
+from tests.notebooks.parameter_runs import NAMES, execute_with, selected
 
 ODD: dict[str, Any] = {
     "SEED": 5,
@@ -46,9 +46,9 @@ ODD: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def executed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("odd")
-    execute_with(ODD, folder)
+    execute_with(ODD, folder, selected(request))
     return folder
 
 
