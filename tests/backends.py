@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from contextvars import Context
+from typing import Any, Final, TypeVarTuple
 
 __all__ = ["ASYNCIO", "TRIO", "CheckedEventLoop"]
+
+Arguments = TypeVarTuple("Arguments")
 
 
 class CheckedEventLoop(asyncio.SelectorEventLoop):
@@ -16,12 +19,14 @@ class CheckedEventLoop(asyncio.SelectorEventLoop):
     the tests, and finds no further mistake: a coroutine that was never awaited causes a warning in either mode.
     """
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon(
+        self, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
+    ) -> asyncio.Handle:
         self._refuse_other_threads()
         return super().call_soon(callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
+        self, when: float, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
     ) -> asyncio.TimerHandle:
         self._refuse_other_threads()
         return super().call_at(when, callback, *args, context=context)

@@ -39,12 +39,8 @@ def execute_with(parameters: Mapping[str, Any], folder: Path, names: Iterable[st
 
 def selected(request: pytest.FixtureRequest) -> list[str]:
     """Return the notebooks of the module's tests that this run includes."""
-    names = [
-        getattr(item, "callspec", None) and item.callspec.params.get("name")
-        for item in request.session.items
-        if item.path == request.path
-    ]
-    return list(filter(None, names))
+    calls = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+    return [call.params["name"] for call in calls if call is not None]
 
 
 async def _execute_all(parameters: Mapping[str, Any], folder: Path, names: Iterable[str]) -> None:
