@@ -51,6 +51,7 @@ async def test_only_the_broken_link_is_named(link: int, observed: Observations) 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "answers"),
     [
