@@ -12,11 +12,12 @@ from bridgekit_verify.check.frames import FIELDS, KINDS, Message, ObservedFrame,
 from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect
 from bridgekit_verify.errors import UnusableRecording
 
-__all__ = ["detect", "load_table", "locate", "parse_table", "steps_of"]
+__all__ = ["EVENT", "detect", "load_table", "locate", "parse_table", "steps_of"]
 
 PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
 EVENT: Final = "@event"
+WHOLE: Final = ("whole", "args")
 SAMPLE_MESSAGES: Final = 100
 ENOUGH: Final = 0.5
 
@@ -150,9 +151,9 @@ def locate(value: Any, steps: Steps) -> Any:
 class _TableReader:
     def __init__(self, paths: Mapping[str, Steps], kinds: Mapping[str, str], prefix: str) -> None:
         self._paths = [(field, steps) for field, steps in paths.items() if field != "kind"]
-        # Most paths have one step, and locate() costs more than all else.
-        self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1]
-        self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1]
+        # Most paths have one step, and locate() costs more than all else. What a complete value is depends on the call.
+        self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in WHOLE]
+        self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in WHOLE]
         self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
 
     def __call__(self, message: Message) -> Iterator[ObservedFrame]:
@@ -178,7 +179,7 @@ class _TableReader:
 def _set(frame: ObservedFrame, field: str, found: Any) -> None:
     if field == "position":
         frame.position = found if type(found) is int else None
-    elif field in ("whole", "args"):
+    elif field in WHOLE:
         if (field == "args") == (frame.kind in ("tool", "tool_end") or frame.call is not None):
             frame.whole = found
     elif field == "text":

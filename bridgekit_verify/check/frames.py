@@ -30,7 +30,7 @@ KINDS: Final = (
 )
 """What a frame does. Everything that a protocol has beyond it is `event` or `other`."""
 
-FIELDS: Final = ("kind", "run", "thread", "user", "message", "call", "name", "text", "whole", "args", "position")
+FIELDS: Final = ("kind", "run", "thread", "user", "message", "call", "text", "whole", "args", "position")
 """The fields that a `[dialect]` table may locate."""
 
 
@@ -62,16 +62,17 @@ class ObservedFrame(msgspec.Struct, gc=False):
     message: str | None = None
     call: str | None = None
     text: str | None = None
-    """A delta, to be appended."""
+    """A delta, to be appended. Of a gap, its reason."""
     whole: Any = None
     """A value that is complete in itself: a text, or arguments as text or as decoded JSON."""
     position: int | None = None
     first_position: int | None = None
     """Only where the frame stands for the positions `first_position` to `position`."""
     user: str | None = None
-    name: str | None = None
+    group: str | None = None
+    """What counts or continues on its own within a client: an epoch of positions, or a subagent's chunks."""
     implicit: bool = False
-    """Whether the protocol lets this delta begin its message or call."""
+    """Whether the protocol lets this delta begin its message or call, or frames of its run follow this error."""
 
 
 def decode_json(data: str | bytes) -> Any:

@@ -13,12 +13,18 @@ from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.owners import Owners
 from bridgekit_verify.check.positions import Numbering, PositionStep
 from bridgekit_verify.check.protocols import StreamDialect
-from bridgekit_verify.check.rules import Rules
+from bridgekit_verify.check.rules import CONTENT, Rules
 from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState
 
 __all__ = ["Judge"]
 
 POSITIONS: Final = "positions"
+UNCLEAR: Final = ("snapshot", "other")
+"""The kinds of frames that may be about a text, about thinking, or about nothing in the recording."""
+NUMBERED: Final = CONTENT - {"snapshot"}
+"""The kinds of frames that are expected to have a position, in a dialect with positions."""
+ACROSS_RUNS: Final = {"tool_result", "snapshot"}
+"""The kinds of frames that may be about a message or call of an earlier run."""
 END_OF_STREAM: Final = "[DONE]"
 """What several protocols send after the last frame of a response. It is no frame."""
 
@@ -61,7 +67,9 @@ class Judge:
         if kind in ("subscribed", "gap"):
             self._signal(client, frame)
             return
-        if frame.position is not None and self._is_replayed(client, run, frame):
+        if frame.position is None:
+            client.unnumbered = client.unnumbered or kind in NUMBERED
+        elif self._is_replayed(client, run, frame):
             return
         self.rules.judge(client, run, stream, frame)
 
@@ -70,25 +78,18 @@ class Judge:
     def _attribute(self, client: ClientState, frame: ObservedFrame) -> tuple[StreamState | None, RunState | None]:
         key = self._key(client, frame)
         stream = None if key is None else client.streams.get(key)
-        run_id = frame.run
-        run: RunState | None
-        if run_id is not None:
-            run = client.runs.get(run_id) or self._new_run(client, run_id, frame)
-            client.run = run
-        elif self.dialect.run_is_connection:
-            run_id = f"{client.id} connection {client.connection}"
-            run = client.runs.get(run_id) or self._new_run(client, run_id, frame)
-        elif stream is not None and stream.run is not None:
-            run = stream.run
-        elif len(client.open_runs) == 1:
-            run = next(iter(client.open_runs.values()))
-        else:
-            run = None if client.open_runs else client.run
-        if stream is None and key is not None and frame.kind != "snapshot":
+        run = self._run_of(client, stream, frame)
+        if key is not None and run is not None and (stream is None or stream.run is not run):
+            of_run = (key[0], f"{key[1]} of {run}")  # several runs use its id
+            found = client.streams.get(of_run)
+            if found is not None or (stream is not None and stream.run and frame.kind not in ACROSS_RUNS):
+                key, stream = of_run, found
+        if stream is None and key is not None and frame.kind not in UNCLEAR:
             stream = StreamState(key[1], key[0] == "call", client.id, run, frame.origin.index)
             client.streams[key] = stream
             self.rules.remember(client, key, stream)
-            self.owners.saw(key, client.id, frame)
+            if frame.run is None:  # otherwise its run shows whose it is
+                self.owners.saw(key, client.id, frame)
         if frame.user is not None or frame.thread is not None:
             self.owners.check_ids(self.findings, client, frame)
         if frame.run is frame.thread is frame.user is None and (
@@ -97,20 +98,38 @@ class Judge:
             client.unidentified += 1
         return stream, run
 
+    def _run_of(self, client: ClientState, stream: StreamState | None, frame: ObservedFrame) -> RunState | None:
+        """Return the run that a frame names, or that of its message or call, or the only one that is open."""
+        run_id = frame.run
+        if run_id is not None:
+            client.run = client.runs.get(run_id) or self._new_run(client, run_id, frame)
+            return client.run
+        if self.dialect.run_is_connection:
+            run_id = f"{client.id} connection {client.connection}"
+            return client.runs.get(run_id) or self._new_run(client, run_id, frame)
+        run = None if stream is None else stream.run
+        if run is not None and not (run.ended and frame.kind in ACROSS_RUNS and client.open_runs):
+            return run
+        if len(client.open_runs) == 1:
+            return next(iter(client.open_runs.values()))
+        return None if client.open_runs else client.run
+
     def _key(self, client: ClientState, frame: ObservedFrame) -> StreamKey | None:
+        kind = frame.kind
         if frame.call is not None:
             key: StreamKey = ("call", frame.call)
-        elif frame.kind == "thinking":
-            return "thinking", frame.message
-        elif frame.message is not None and frame.kind in ("text", "text_begin", "text_end", "snapshot"):
+        elif kind == "thinking" or (kind in UNCLEAR and ("thinking", frame.message) in client.streams):
+            key = ("thinking", frame.message)
+        elif kind in ("text", "text_begin", "text_end", *UNCLEAR):
             key = ("text", frame.message)
-        elif frame.implicit and client.chunk is not None:
-            return client.chunk
         else:
-            return None
-        if frame.implicit:
-            client.chunk = key
-        return key
+            key = ("call", None)
+        if frame.implicit:  # a chunk continues the one before it, unless it has an id
+            last = (key[0], frame.group)
+            if key[1] is None:
+                return client.chunks.get(last)
+            client.chunks[last] = key
+        return key if key[1] is not None or kind == "thinking" else None
 
     def _new_run(self, client: ClientState, run_id: str, frame: ObservedFrame) -> RunState:
         run = RunState(run_id, client.id, frame.origin.index)
@@ -119,9 +138,8 @@ class Judge:
         return run
 
     def _reconnect(self, client: ClientState, message: Message) -> None:
-        client.connection = message.connection
-        client.reconnects += 1
-        if client.numberings and not client.unnumbered:  # a repeated frame is recognized, and a missing one known
+        client.connection, client.reconnected_at = message.connection, message.index
+        if client.is_numbered:  # a repeated frame is recognized, and a missing one known
             return
         for stream in client.streams.values():
             if not stream.ended:
@@ -139,15 +157,15 @@ class Judge:
                 numbering.announce(frame.first_position, frame.position)
                 self._signalled(frame)
         elif frame.position is not None:
-            if numbering is None or client.epochs.get(key) != frame.name:
+            if numbering is None or client.epochs.get(key) != frame.group:
                 client.numberings[key] = Numbering(frame.position + 1, frame.origin.connection)
-            client.epochs[key] = frame.name
+            client.epochs[key] = frame.group
 
     def _signalled(self, frame: ObservedFrame) -> None:
-        if frame.name != "coalesced":
+        if frame.text != "coalesced":
             text = f"the server announced that {frame.first_position} to {frame.position or 'the end'} will not arrive"
             self.findings.broken(
-                Property.LOST, "signalled gap", f"position {frame.first_position}", f"{text}: {frame.name}",
+                Property.LOST, "signalled gap", f"position {frame.first_position}", f"{text}: {frame.text}",
                 "a gap signal", frame.origin,
             )  # fmt: skip
 

@@ -9,7 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
+from bridgekit_verify.check.answers import Property
+from bridgekit_verify.check.concluding import conclude
+from bridgekit_verify.check.dialects import EVENT, parse_table
 from bridgekit_verify.check.frames import Message
+from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["draft_table"]
@@ -40,27 +44,72 @@ KIND_RULES: Final = (
     ("tool", r"tool|call|function"),
 )
 """The first rule that a type's name matches gives its kind."""
+DELTAS: Final = ("thinking", "text", "tool_args")
 Path = tuple[str, ...]
 Row = Mapping[Path, Any]
 
 
 def draft_table(path: str, messages: Iterable[Message]) -> str:
     """Return a TOML file with a `[dialect]` table. UnusableRecording if the recording has no JSON objects."""
-    pairs = [(message, dict(_leaves(message.value))) for message in messages if isinstance(message.value, dict | list)]
+    pairs = [(message, _row(message)) for message in messages]
+    pairs = [(message, row) for message, row in pairs if row]
     rows = [row for _, row in pairs]
-    if not rows:
+    if not any(isinstance(message.value, dict | list) for message, _ in pairs):
         raise UnusableRecording(path, "has no frame that is JSON: strip the prefix of its messages first")
     kind = _kind(rows)
-    fields = _ids(rows, kind)
-    fields |= _texts(rows, {*fields.values(), *([kind] if kind else [])})
+    fields = {} if kind is None else {"kind": kind}
+    fields |= _ids(rows, kind)
+    fields |= _texts(rows, set(fields.values()))
+    kinds = {} if kind is None else _kinds(rows, kind, fields.get("run"), fields.get("text"))
+    position = _position(pairs, fields)
+    _remove_contradictions(pairs, fields, kinds, position)
     lines = [f"# drafted from {len(rows)} frames by `bridgekit learn`: review every line", "[dialect]"]
-    if kind is not None:
-        lines.append(_line("kind", _quote(kind), rows, kind))
-    lines += [_line(field, _quote(where), rows, where) for field, where in fields.items()]
-    lines += _position(pairs, fields)
-    if kind is not None:
-        lines += ["[dialect.kinds]", *_kinds(rows, kind, fields.get("run"))]
+    lines += [_line(field, where, rows) for field, where in fields.items()]
+    if position:
+        lines.append(
+            "position = {{ path = {}, per = {}{} }}".format(
+                *(json.dumps(position[name]) for name in ("path", "per")),
+                f", first = {position['first']}" if "first" in position else "",
+            )
+        )
+    by_ours = _by_ours(kinds)
+    lines += ["[dialect.kinds]"] if kinds else []
+    lines += [f"{ours} = {json.dumps(names if len(names) > 1 else names[0])}" for ours, names in by_ours.items()]
     return "\n".join(lines) + "\n"
+
+
+def _row(message: Message) -> Row:
+    row = dict(_leaves(message.value)) if isinstance(message.value, dict | list) else {}
+    return row if message.event is None else {(EVENT,): message.event, **row}
+
+
+def _remove_contradictions(
+    pairs: Sequence[tuple[Message, Row]], fields: dict[str, Path], kinds: dict[str, str], position: dict[str, Any]
+) -> None:
+    """Remove from a draft what the recording contradicts, since it is taken to be sound."""
+    types = {message.index: row.get(fields.get("kind", ())) for message, row in pairs}
+    for _ in range(MAX_KINDS):
+        table = {field: ".".join(path) for field, path in fields.items()} | {"kinds": _by_ours(kinds)}
+        judge = Judge(parse_table(table | ({"position": position} if position else {}), "draft"))
+        judge.feed(message for message, _ in pairs)
+        broken = [answer for answer in conclude(judge).answers if answer.violations]
+        if not broken:
+            return
+        for answer in broken:
+            if answer.property in (Property.USER, Property.THREAD):
+                fields.pop("user" if answer.property is Property.USER and "user" in fields else "thread", None)
+            elif answer.property in (Property.ENDED, Property.END_LAST):
+                kinds.update((name, "event") for name, ours in kinds.items() if ours in ("ended", "error"))
+            else:
+                kinds[types[answer.violations[0].frames[-1].index]] = "event"
+
+
+def _by_ours(kinds: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the types of each of our kinds."""
+    found: dict[str, list[str]] = {}
+    for name, ours in kinds.items():
+        found.setdefault(ours, []).append(name)
+    return found
 
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -89,6 +138,8 @@ def _kind(rows: Sequence[Row]) -> Path | None:
     for path in _paths(rows):
         values = _values(rows, path)
         names = {each for each in values if isinstance(each, str)}
+        if re.search("id$", path[-1], re.IGNORECASE):
+            continue
         few = 1 < len(names) <= min(MAX_KINDS, max(2, len(rows) // 2))
         if few and len(values) >= EVERYWHERE * len(rows) and all(isinstance(each, str) for each in values):
             rank = KIND_NAMES.index(path[-1]) if path[-1] in KIND_NAMES else len(KIND_NAMES)
@@ -100,8 +151,9 @@ def _ids(rows: Sequence[Row], kind: Path | None) -> dict[str, Path]:
     """Return the paths of ids by their names. Each path is used once."""
     found: dict[str, Path] = {}
     for field, pattern in ID_NAMES.items():
-        for path in _paths(rows):
-            if path == kind or path in found.values() or not re.search(pattern, path[-1], re.IGNORECASE):
+        exact = re.compile(rf"({pattern})(_?id)?", re.IGNORECASE)
+        for path in sorted(_paths(rows), key=lambda path: exact.fullmatch(path[-1]) is None):
+            if path == kind or path in found.values() or not exact.search(path[-1]):
                 continue
             if all(isinstance(each, str) and 0 < len(each) <= 128 for each in _values(rows, path)):
                 found[field] = path
@@ -124,7 +176,7 @@ def _texts(rows: Sequence[Row], taken: set[Path]) -> dict[str, Path]:
     return found
 
 
-def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) -> list[str]:
+def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) -> dict[str, Any]:
     """Draft the position: a whole number that increases by one in every client, thread or run.
 
     Where each client has one run, all three fit. The run is drafted then, since its next one may begin anew.
@@ -138,9 +190,9 @@ def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) 
         if found:
             per, numbers = [each for each in found if len(each[1]) == len(found[0][1])][-1]
             firsts = {each[0] for each in numbers}
-            first = f", first = {min(firsts)}" if firsts <= {0} or firsts <= {1} else ""
-            return [f'position = {{ path = {_quote(path)}, per = "{per}"{first} }}']
-    return []
+            first = {"first": min(firsts)} if firsts <= {0} or firsts <= {1} else {}
+            return {"path": ".".join(path), "per": per, **first}
+    return {}
 
 
 def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | None) -> list[list[int]]:
@@ -156,29 +208,26 @@ def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | Non
     return list(numbers.values()) if follow else []
 
 
-def _kinds(rows: Sequence[Row], kind: Path, run: Path | None) -> list[str]:
-    """Draft the kinds: by position in each run for start and end, by name for the others."""
+def _kinds(rows: Sequence[Row], kind: Path, run: Path | None, text: Path | None) -> dict[str, str]:
+    """Draft the kinds: by position in each run for start and end, by name for the others, if deltas have a text."""
     by_run = defaultdict[Any, list[str]](list)
     for row in rows:
         if kind in row and (run is None or run in row):
             by_run[row.get(run) if run else None].append(row[kind])
-    kinds = defaultdict[str, list[str]](list)
+    texts = {row.get(kind) for row in rows if text is not None and isinstance(row.get(text), str)}
+    kinds: dict[str, str] = {}
     firsts, lasts = {each[0] for each in by_run.values()}, {each[-1] for each in by_run.values()}
     for name in dict.fromkeys(_values(rows, kind)):
-        matched = next((ours for ours, rule in KIND_RULES if re.search(rule, name, re.IGNORECASE)), None)
+        matched = next((ours for ours, rule in KIND_RULES if re.search(rule, name, re.IGNORECASE)), "event")
         if firsts == {name} and name not in lasts:
             matched = "started"
         elif lasts == {name} and name not in firsts:
             matched = "ended"
-        kinds[matched or "event"].append(name)
-    return [f"{ours} = {json.dumps(names if len(names) > 1 else names[0])}" for ours, names in kinds.items()]
+        kinds[name] = "event" if matched in DELTAS and name not in texts else matched
+    return kinds
 
 
-def _quote(path: Path) -> str:
-    return json.dumps(".".join(path))
-
-
-def _line(field: str, value: str, rows: Sequence[Row], path: Path) -> str:
+def _line(field: str, path: Path, rows: Sequence[Row]) -> str:
     values = _values(rows, path)
     distinct = len({repr(each) for each in values})
-    return f"{field} = {value}  # in {len(values)} of {len(rows)} frames, {distinct} values"
+    return f"{field} = {json.dumps('.'.join(path))}  # in {len(values)} of {len(rows)} frames, {distinct} values"

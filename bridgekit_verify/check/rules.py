@@ -12,7 +12,7 @@ from bridgekit_verify.check.owners import Owners
 from bridgekit_verify.check.protocols import StreamDialect
 from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState, fingerprint, is_json
 
-__all__ = ["Rules"]
+__all__ = ["CONTENT", "CONTRADICTION", "NO_END", "Rules"]
 
 KEPT_STREAMS: Final = 20_000
 """Messages and calls that ended and are still compared with later snapshots, over all clients."""
@@ -26,6 +26,9 @@ CONTENT: Final = frozenset(
      "snapshot", "event"}
 )  # fmt: skip
 """The kinds of frames that may not follow the end of their run."""
+NO_END: Final = "it has no end"
+UNNAMED: Final = "the dialect does not name the kind of some of its frames"
+BEGINNINGS: Final = {"text_begin", "tool_begin"}
 
 Handler = Callable[[ClientState, RunState | None, StreamState, ObservedFrame], None]
 
@@ -37,11 +40,14 @@ class Rules:
         self.dialect, self.findings, self.owners = dialect, findings, owners
         self.forgotten = 0
         self.unattributed = 0
-        """Deltas that name no message or call."""
+        """Frames of messages or calls that name none."""
+        self.unnamed_texts = self.unnamed_calls = 0
+        """Frames with a text, or an id, whose kind the dialect does not name."""
         has, fields = dialect.kinds.__contains__, dialect.fields
         self.knows_runs = "run" in fields or dialect.run_is_connection
         self._knows_calls = "call" in fields and has("tool_begin")
         self._knows_texts = "message" in fields and has("text_begin")
+        self._calls_end = self._knows_calls and has("tool_end")
         self._texts_end = "message" in fields and has("text_end")
         self.pairs_runs = self.knows_runs and has("started") and (has("ended") or has("error"))
         self._sums_text = "text" in fields and "message" in fields and has("text")
@@ -68,26 +74,60 @@ class Rules:
         self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
     ) -> None:
         """Judge a frame that was attributed to a run, and to a text or call."""
+        kind = frame.kind
+        if client.reconnected_at and self._is_repeated(client, run, stream, kind):
+            return
         if run is not None:
             self._note_run(client, run, frame)
-        kind = frame.kind
-        if stream is not None and (handler := self._handlers.get(kind)) is not None:
+        handler = self._handlers.get(kind)
+        if kind == "other" or (stream is None and handler is not None):
+            self._leave(stream, frame)
+        elif stream is not None and handler is not None:
             handler(client, run, stream, frame)
-        elif kind in ("text", "thinking", "tool_args"):
-            self.unattributed += 1
-        elif kind == "snapshot" and frame.whole is not None:
-            reason = "a snapshot holds messages or calls that were not streamed in this recording"
-            self.findings.unknown(Property.SNAPSHOT, reason)
         elif kind in ("ended", "error"):
             self._end_run(client, run, frame)
         elif kind == "started" and run is not None and self.knows_runs:
             self._start_run(client, run, frame)
+
+    def _leave(self, stream: StreamState | None, frame: ObservedFrame) -> None:
+        """Note a frame whose message or call is not known, or what it does to it."""
+        if frame.kind == "other":
+            if stream is not None:
+                stream.uncertain = UNNAMED
+            of_text = frame.message is not None or frame.text is not None
+            self.unnamed_calls += frame.call is not None or (of_text and frame.message is None)
+            self.unnamed_texts += of_text and frame.call is None
+        elif frame.kind != "snapshot":
+            self.unattributed += 1
+        elif frame.whole is not None:
+            reason = "a snapshot holds messages or calls that were not streamed in this recording"
+            self.findings.unknown(Property.SNAPSHOT, reason)
+
+    def _is_repeated(self, client: ClientState, run: RunState | None, stream: StreamState | None, kind: str) -> bool:
+        """Whether a frame of something that ended before a reconnect may be sent again, where no position shows it."""
+        if kind == "snapshot":
+            return False
+        if stream is not None:
+            done = stream.resulted if kind == "tool_result" else stream.ended and kind not in BEGINNINGS
+            return done and client.may_repeat(stream.first)
+        if run is None:
+            return False
+        if kind == "started":
+            return run.started and not run.ended and client.may_repeat(run.first)
+        if run.ended and client.may_repeat(run.ended_at):
+            self.findings.unknown(Property.END_LAST, f"after a reconnect, frames of {run} follow its end, or repeat it")
+            return True
+        return False
 
     def _contradicts(
         self, which: Property, rule: str, subject: RunState | StreamState, text: str, message: Message,
         earlier: int | None = None,
     ) -> None:  # fmt: skip
         """Report that a message contradicts what its client received before, such as the message `earlier`."""
+        if isinstance(subject, StreamState) and (not self.knows_runs or subject.uncertain == UNNAMED):
+            reason = UNNAMED if self.knows_runs else "without a run, several may have its id"
+            self.findings.unknown(which, f"{subject}: {reason}")
+            return
         before = () if earlier is None else (Evidence(earlier, subject.client),)
         self.findings.broken(which, rule, str(subject), text, CONTRADICTION, *before, message)
 
@@ -124,13 +164,18 @@ class Rules:
         if run is None or not self.knows_runs:
             client.unattributed_ends += 1
             return
+        if frame.implicit:  # its end may follow
+            run.failed = True
+            return
         run.ended += 1
         if run.ended > 1:
             text = f"{run} ends {run.ended} times"
             self._contradicts(Property.ENDED, "ended twice", run, text, frame.origin, run.ended_at)
             return
-        run.ended_at, run.failed = frame.origin.index, frame.kind == "error"
+        run.ended_at, run.failed = frame.origin.index, run.failed or frame.kind == "error"
         client.open_runs.pop(run.id, None)
+        if not client.open_runs:
+            client.chunks.clear()
         self.settle(run, frame.origin)
         self._past_runs.append((client, run))
         if len(self._past_runs) > KEPT_RUNS:
@@ -145,39 +190,41 @@ class Rules:
     def settle(self, run: RunState, message: Message | None) -> None:
         """Judge the texts and calls that are open when their run ends."""
         for stream in sorted(run.open, key=lambda each: each.first):
-            if message is not None and not run.failed and not stream.ended:
-                self._left_open(stream, message)
+            left_open = not stream.ended and stream.begun and not stream.implicit and self._knows_end(stream)
+            if left_open and message is not None and not run.failed:
+                which = Property.CALLS if stream.is_call else Property.LOST
+                text = f"{stream} has begun and has no end, although its run ended"
+                self._contradicts(which, "not ended", stream, text, message, stream.first)
             stream.ended = True
             self._compare_pending(stream)
+            if left_open:
+                stream.uncertain = stream.uncertain or NO_END
             stream.release()
         run.open.clear()
-
-    def _left_open(self, stream: StreamState, message: Message) -> None:
-        ends = self._knows_calls and "tool_end" in self.dialect.kinds if stream.is_call else self._texts_end
-        if stream.begun and ends and not stream.implicit:
-            which = Property.CALLS if stream.is_call else Property.LOST
-            text = f"{stream} has begun and has no end, although its run ended"
-            self._contradicts(which, "not ended", stream, text, message, stream.first)
 
     def _knows_begin(self, stream: StreamState) -> bool:
         return self._knows_calls if stream.is_call else self._knows_texts
 
     def _knows_end(self, stream: StreamState) -> bool:
-        return self._knows_calls if stream.is_call else self._texts_end
+        return self._calls_end if stream.is_call else self._texts_end
 
     # Texts and calls
 
     def _begin(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         if not self._knows_begin(stream):
             return
-        if stream.begun and (stream.is_call or not stream.ended):
+        again = stream.begun and client.may_repeat(stream.first)
+        if stream.begun and not again and (stream.is_call or not stream.ended):
             text = f"{stream} begins again"
             self._contradicts(Property.DUPLICATED, "begun twice", stream, text, frame.origin, stream.first)
             return
-        if stream.ended:  # its id is used again, for another text
+        if stream.ended or again:  # its id is used again, for another text, or all of it is sent again
+            if stream.run is not None:
+                stream.run.open.discard(stream)
             stream = StreamState(stream.id, stream.is_call, client.id, run, frame.origin.index)
-            client.streams["text", stream.id] = stream
-            self.remember(client, ("text", stream.id), stream)
+            key = ("call" if stream.is_call else "text", stream.id)
+            client.streams[key] = stream
+            self.remember(client, key, stream)
         elif not stream.begun and stream.first != frame.origin.index:
             text = f"a frame of {stream} arrives before its beginning"
             self._contradicts(Property.ORDER, "begins late", stream, text, frame.origin, stream.first)
@@ -194,8 +241,8 @@ class Rules:
             self._contradicts(which, "after its end", stream, f"a delta of {stream} follows its end", frame.origin)
         if isinstance(frame.text, str):
             stream.append(frame.text)
-            if frame.position is None:
-                client.unnumbered = True
+            if stream.status == "equal":  # to a value that was complete until now
+                stream.status = None
 
     def _begin_by_delta(self, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         if run is not None:
@@ -208,6 +255,9 @@ class Rules:
             stream.uncertain = "its beginning is not in the recording"
 
     def _end(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
+        if frame.implicit and not stream.begun and not stream.characters:
+            self._whole_call(client, run, stream, frame)
+            return
         if not stream.begun:
             self._ended_unbegun(stream, frame)
         elif stream.ended and not frame.implicit and self._knows_end(stream):
@@ -299,7 +349,8 @@ class Rules:
     def _check_json(self, stream: StreamState, message: Message) -> None:
         text = stream.text
         promised = self.dialect.json_arguments or (text or "").startswith(("{", "["))
-        if text and text.strip() and promised and stream.uncertain is None and not is_json(text):
+        delivered = stream.status == "equal" or stream.uncertain is not None  # or what the model wrote is no JSON
+        if text and text.strip() and promised and not delivered and not is_json(text):
             stream.status = "different"
             problem = f"the arguments of {stream} are not JSON: {text[:60]!r}"
             self._contradicts(Property.ARGUMENTS, "not JSON", stream, problem, message, stream.first)

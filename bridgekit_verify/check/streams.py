@@ -23,15 +23,16 @@ class ClientState:
     """What one client has received."""
 
     __slots__ = (
-        "chunk", "connection", "epochs", "first", "id", "last", "numberings", "open_runs", "reconnects", "run", "runs",
-        "streams", "thread", "unattributed_ends", "unidentified", "unmapped_after_end", "unnumbered", "user",
+        "chunks", "connection", "epochs", "first", "id", "last", "numberings", "open_runs", "reconnected_at", "run",
+        "runs", "streams", "thread", "unattributed_ends", "unidentified", "unmapped_after_end", "unnumbered", "user",
     )  # fmt: skip
 
     def __init__(self, message: Message) -> None:
         self.id, self.user, self.thread = message.client, message.user, message.thread
         self.connection, self.first = message.connection, message.index
         self.last = message.index
-        self.reconnects = 0
+        self.reconnected_at = 0
+        """The first message of the latest connection, if it is not the first connection."""
         self.runs: dict[str, RunState] = {}
         self.open_runs: dict[str, RunState] = {}
         self.run: RunState | None = None
@@ -42,13 +43,21 @@ class ClientState:
         """Which numbering the server named last: another one begins anew."""
         self.unattributed_ends = 0
         """Ends that name no run, while several runs were open."""
-        self.chunk: StreamKey | None = None
-        """The message or call of the latest chunk, whose successors need not name it."""
+        self.chunks: dict[StreamKey, StreamKey] = {}
+        """By channel and group, the message or call of the latest chunk, whose successors need not name it."""
         self.unidentified = 0
         """Frames that show no run, thread, user, message or call."""
         self.unmapped_after_end: int | None = None
         self.unnumbered = False
-        """Whether a delta had no position, so that a repeated one is not recognized."""
+        """Whether a frame had no position, so that a repeated one is not recognized."""
+
+    @property
+    def is_numbered(self) -> bool:
+        return bool(self.numberings) and not self.unnumbered
+
+    def may_repeat(self, index: int) -> bool:
+        """Whether the current connection may send again what arrived as message `index`. Positions would show it."""
+        return index < self.reconnected_at and not self.is_numbered
 
 
 @dataclass(slots=True, eq=False)
