@@ -156,7 +156,8 @@ def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> Non
     """A run that ends has a start, unless the recording or another socket of its user may have it."""
     client = judge.clients[run.client]
     began_elsewhere = any(other.started and other.first < run.first for other in others) or client.first == run.first
-    continues = judge.dialect.run_is_connection and client.reconnected_at
+    is_first = (client.starts_inside or client.unattributed_ends) and run.id == next(iter(client.runs))
+    continues = is_first or (judge.dialect.run_is_connection and client.reconnected_at)
     if run.started or not judge.rules.pairs_runs or began_elsewhere or continues:
         return
     judge.findings.broken(

@@ -81,9 +81,12 @@ def open_recording(path: str, *, text_prefix: str = "", limits: Limits | None = 
     `text_prefix`: lines that start with it are text, which the dialect decodes.
     """
     limits = limits or Limits()
+    if path == "-" and sys.stdin is None:
+        raise UnusableRecording(path, "is closed: pass a recording on standard input")
     if path != "-" and Path(path).is_dir():
         raise UnusableRecording(path, "is a folder: pass the recordings in it")
-    file = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY)
+    # Opening a named pipe would otherwise wait for its writer, beyond `limits`.
+    file = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         lines = _Lines(path, file, limits)
         container, messages, header = _read(lines, text_prefix)

@@ -13,7 +13,7 @@ from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.owners import Owners
 from bridgekit_verify.check.positions import Numbering, PositionStep
 from bridgekit_verify.check.protocols import StreamDialect
-from bridgekit_verify.check.rules import CONTENT, Rules
+from bridgekit_verify.check.rules import BEGINNINGS, CONTENT, NO_BEGINNING, Rules
 from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState
 
 __all__ = ["Judge"]
@@ -54,14 +54,11 @@ class Judge:
         """Judge one frame."""
         self.frames += 1
         message = frame.origin
-        client = self.clients.get(message.client)
-        if client is None:
-            client = self.clients[message.client] = ClientState(message)
-        elif message.connection != client.connection:
-            self._reconnect(client, message)
-        client.last = message.index
+        client = self._client_of(message)
         kind = frame.kind
-        if kind == "other" and not isinstance(message.value, dict):
+        if kind != "other":
+            client.first = client.first or message.index
+        elif not isinstance(message.value, dict):
             self.undecoded += 1
         stream, run = self._attribute(client, frame)
         if kind in ("subscribed", "gap"):
@@ -75,6 +72,17 @@ class Judge:
 
     # Attribution
 
+    def _client_of(self, message: Message) -> ClientState:
+        client = self.clients.get(message.client)
+        if client is None:
+            client = self.clients[message.client] = ClientState(message)
+        elif message.connection != client.connection:
+            self._reconnect(client, message)
+        if message.thread != client.stated_thread or message.user != client.stated_user:
+            client.restate(message)
+        client.last = message.index
+        return client
+
     def _attribute(self, client: ClientState, frame: ObservedFrame) -> tuple[StreamState | None, RunState | None]:
         key = self._key(client, frame)
         stream = None if key is None else client.streams.get(key)
@@ -86,10 +94,13 @@ class Judge:
                 key, stream = of_run, found
         if stream is None and key is not None and frame.kind not in UNCLEAR:
             stream = StreamState(key[1], key[0] == "call", client.id, run, frame.origin.index)
+            has_started = bool(client.open_runs) if run is None else run.started
+            if not has_started and self.rules.pairs_runs and frame.kind not in BEGINNINGS and frame.kind != "tool":
+                stream.uncertain = NO_BEGINNING
             client.streams[key] = stream
             self.rules.remember(client, key, stream)
             if frame.run is None:  # otherwise its run shows whose it is
-                self.owners.saw(key, client.id, frame)
+                self.owners.saw(key, client, frame)
         if frame.user is not None or frame.thread is not None:
             self.owners.check_ids(self.findings, client, frame)
         if frame.run is frame.thread is frame.user is None and (
@@ -134,7 +145,7 @@ class Judge:
     def _new_run(self, client: ClientState, run_id: str, frame: ObservedFrame) -> RunState:
         run = RunState(run_id, client.id, frame.origin.index)
         client.runs[run_id] = client.open_runs[run_id] = run
-        self.owners.saw(("run", run_id), client.id, frame)
+        self.owners.saw(("run", run_id), client, frame)
         return run
 
     def _reconnect(self, client: ClientState, message: Message) -> None:

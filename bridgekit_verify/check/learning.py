@@ -87,7 +87,7 @@ def _remove_contradictions(
     pairs: Sequence[tuple[Message, Row]], fields: dict[str, Path], kinds: dict[str, str], position: dict[str, Any]
 ) -> None:
     """Remove from a draft what the recording contradicts, since it is taken to be sound."""
-    types = {message.index: row.get(fields.get("kind", ())) for message, row in pairs}
+    types = {message.index: str(row.get(fields.get("kind", ()))) for message, row in pairs}
     for _ in range(MAX_KINDS):
         table = {field: ".".join(path) for field, path in fields.items()} | {"kinds": _by_ours(kinds)}
         judge = Judge(parse_table(table | ({"position": position} if position else {}), "draft"))

@@ -31,9 +31,10 @@ class Owners:
         self._seen: dict[StreamKey, dict[str, tuple[bool, int]]] = {}
         self._strays: list[_Stray] = []
 
-    def saw(self, key: StreamKey, client: str, frame: ObservedFrame) -> None:
-        """Record the first frame with this id at a client."""
-        self._seen.setdefault(key, {}).setdefault(client, (False, frame.origin.index))
+    def saw(self, key: StreamKey, client: ClientState, frame: ObservedFrame) -> None:
+        """Record the first frame with this id at a client. If it names the client's thread, the id is the client's."""
+        own = frame.thread is not None and frame.thread == client.thread
+        self._seen.setdefault(key, {}).setdefault(client.id, (own, frame.origin.index))
 
     def began(self, key: StreamKey, client: str) -> None:
         clients = self._seen.get(key)
@@ -46,6 +47,8 @@ class Owners:
     def check_ids(self, findings: Findings, client: ClientState, frame: ObservedFrame) -> None:
         """Compare the ids that a frame states with its client's."""
         user, thread = frame.user, frame.thread
+        if thread is not None and thread == frame.origin.thread:  # the recording states it for this frame
+            thread = None
         if user is not None and client.user is not None and user != client.user:
             findings.broken(
                 Property.USER, "user", f"client {client.id}, message {frame.origin.index}",
@@ -88,14 +91,16 @@ class Owners:
         subject: str,
         seen: Mapping[str, tuple[bool, int]],
     ) -> None:
-        owners = [clients[name] for name, (begun, _) in seen.items() if begun]
+        begun = [name for name, (own, _) in seen.items() if own]
+        owners = [clients[name] for name in begun]
         for which, word in ((Property.USER, "user"), (Property.THREAD, "thread")):
             side = attrgetter(word)
             values = {side(clients[name]) for name in seen}
             if len(values) < 2:
                 continue
             owning = {side(client) for client in owners}
-            if len(owning) != 1 or None in values:
+            shared = {client.thread for client in owners} & {clients[name].thread for name in seen if name not in begun}
+            if len(owning) != 1 or None in values or (which is Property.USER and shared - {None}):
                 findings.unknown(
                     which, f"{subject} occurs at clients of several {word}s, and does not show whose it is"
                 )

@@ -12,7 +12,7 @@ from bridgekit_verify.check.owners import Owners
 from bridgekit_verify.check.protocols import StreamDialect
 from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState, fingerprint, is_json
 
-__all__ = ["CONTENT", "CONTRADICTION", "NO_END", "Rules"]
+__all__ = ["BEGINNINGS", "CONTENT", "CONTRADICTION", "NO_BEGINNING", "NO_END", "Rules"]
 
 KEPT_STREAMS: Final = 20_000
 """Messages and calls that ended and are still compared with later snapshots, over all clients."""
@@ -26,6 +26,7 @@ CONTENT: Final = frozenset(
      "snapshot", "event"}
 )  # fmt: skip
 """The kinds of frames that may not follow the end of their run."""
+NO_BEGINNING: Final = "its beginning is not in the recording"
 NO_END: Final = "it has no end"
 UNNAMED: Final = "the dialect does not name the kind of some of its frames"
 BEGINNINGS: Final = {"text_begin", "tool_begin"}
@@ -79,6 +80,8 @@ class Rules:
             return
         if run is not None:
             self._note_run(client, run, frame)
+        elif kind in CONTENT and not client.runs:
+            client.starts_inside = True
         handler = self._handlers.get(kind)
         if kind == "other" or (stream is None and handler is not None):
             self._leave(stream, frame)
@@ -222,6 +225,7 @@ class Rules:
             if stream.run is not None:
                 stream.run.open.discard(stream)
             stream = StreamState(stream.id, stream.is_call, client.id, run, frame.origin.index)
+            stream.begun = stream.is_again = True
             key = ("call" if stream.is_call else "text", stream.id)
             client.streams[key] = stream
             self.remember(client, key, stream)
@@ -241,6 +245,7 @@ class Rules:
             self._contradicts(which, "after its end", stream, f"a delta of {stream} follows its end", frame.origin)
         if isinstance(frame.text, str):
             stream.append(frame.text)
+            stream.pending = None
             if stream.status == "equal":  # to a value that was complete until now
                 stream.status = None
 
@@ -252,7 +257,7 @@ class Rules:
         if frame.implicit:
             stream.begun = stream.implicit = True
         elif self._knows_begin(stream) and stream.first == frame.origin.index and frame.kind != "thinking":
-            stream.uncertain = "its beginning is not in the recording"
+            stream.uncertain = NO_BEGINNING
 
     def _end(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         if frame.implicit and not stream.begun and not stream.characters:
@@ -329,6 +334,9 @@ class Rules:
             return
         if equal:
             stream.status = stream.status or "equal"
+            return
+        if stream.is_again:
+            self.findings.unknown(Property.SNAPSHOT, f"{stream} arrived in several parts that have its id")
             return
         stream.status = "different"
         length = len(whole) if isinstance(whole, str) else "other"

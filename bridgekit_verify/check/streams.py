@@ -24,12 +24,17 @@ class ClientState:
 
     __slots__ = (
         "chunks", "connection", "epochs", "first", "id", "last", "numberings", "open_runs", "reconnected_at", "run",
-        "runs", "streams", "thread", "unattributed_ends", "unidentified", "unmapped_after_end", "unnumbered", "user",
+        "runs", "starts_inside", "stated_thread", "stated_user", "streams", "thread", "unattributed_ends",
+        "unidentified", "unmapped_after_end", "unnumbered", "user",
     )  # fmt: skip
 
     def __init__(self, message: Message) -> None:
-        self.id, self.user, self.thread = message.client, message.user, message.thread
-        self.connection, self.first = message.connection, message.index
+        self.id = message.client
+        self.user = self.stated_user = message.user
+        self.thread = self.stated_thread = message.thread
+        self.connection = message.connection
+        self.first = 0
+        """The first message of a kind that the dialect names."""
         self.last = message.index
         self.reconnected_at = 0
         """The first message of the latest connection, if it is not the first connection."""
@@ -45,11 +50,19 @@ class ClientState:
         """Ends that name no run, while several runs were open."""
         self.chunks: dict[StreamKey, StreamKey] = {}
         """By channel and group, the message or call of the latest chunk, whose successors need not name it."""
+        self.starts_inside = False
+        """Whether frames of a run arrived before any frame that names a run, so that its start may not be recorded."""
         self.unidentified = 0
         """Frames that show no run, thread, user, message or call."""
         self.unmapped_after_end: int | None = None
         self.unnumbered = False
         """Whether a frame had no position, so that a repeated one is not recognized."""
+
+    def restate(self, message: Message) -> None:
+        """Follow the recording, which states another user or thread of this client than before."""
+        self.user = message.user if self.stated_user in (None, message.user) else None
+        self.thread = message.thread if self.stated_thread in (None, message.thread) else None
+        self.stated_user, self.stated_thread = message.user, message.thread
 
     @property
     def is_numbered(self) -> bool:
@@ -85,7 +98,7 @@ class StreamState:
 
     __slots__ = (
         "_digest", "_fingerprint", "_hash", "_pieces", "begun", "characters", "client", "ended", "first", "id",
-        "implicit", "is_call", "pending", "resulted", "run", "status", "uncertain", "whole",
+        "implicit", "is_again", "is_call", "pending", "resulted", "run", "status", "uncertain", "whole",
     )  # fmt: skip
 
     def __init__(self, stream_id: str | None, is_call: bool, client: str, run: RunState | None, first: int) -> None:
@@ -93,6 +106,8 @@ class StreamState:
         self.begun = self.ended = self.resulted = False
         self.implicit = False
         """Whether its first delta began it, so that no frame ends it."""
+        self.is_again = False
+        """Whether its id was used before, for another text or a part of it."""
         self.characters = 0
         self.uncertain: str | None = None
         """Why the deltas that arrived need not be all."""

@@ -71,7 +71,8 @@ def ag_ui_interrupt(run: str) -> Iterator[Value]:
 
 def ag_ui_reasoning(run: str) -> Iterator[Value]:
     thoughts = streamed("REASONING_MESSAGE", "messageId", f"th-{run}", WORDS)
-    state = [{"type": "STATE_SNAPSHOT", "snapshot": {}}, {"type": "STATE_DELTA", "delta": [{"op": "add"}]}]
+    state: list[Value] = [{"type": "STATE_SNAPSHOT", "snapshot": {}}]
+    state.append({"type": "STATE_DELTA", "delta": [{"op": "add"}]})
     text = streamed("TEXT_MESSAGE", "messageId", f"m-{run}", WORDS)
     return ag_ui_run(run, [*thoughts, *state, *text], ag_ui_assistant(f"m-{run}"))
 
