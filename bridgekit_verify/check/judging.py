@@ -1,6 +1,6 @@
 """Judges a stream of frames: a pure function from frames to violations, with memory that does not grow with the stream.
 
-Frames are first attributed to a client, a run, and a message or call; each rule then looks at one of them alone.
+Each frame is first attributed to a client, a run, and a message or call. Each rule then judges one of these separately.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ NUMBERED: Final = CONTENT - {"snapshot"}
 ACROSS_RUNS: Final = {"tool_result", "snapshot"}
 """The kinds of frames that may be about a message or call of an earlier run."""
 END_OF_STREAM: Final = "[DONE]"
-"""What several protocols send after the last frame of a response. It is no frame."""
+"""Texts that several protocols send after the last frame of a response. It is no frame."""
 
 
 class Judge:
-    """Takes the frames of one recording, in the order in which they were received."""
+    """Judges the frames of one recording, in the order in which they were received."""
 
     def __init__(self, dialect: StreamDialect) -> None:
         self.dialect = dialect
@@ -150,7 +150,7 @@ class Judge:
 
     def _reconnect(self, client: ClientState, message: Message) -> None:
         client.connection, client.reconnected_at = message.connection, message.index
-        if client.is_numbered:  # a repeated frame is recognized, and a missing one known
+        if client.is_numbered:  # A repeated frame can be recognized, and a missing one detected.
             return
         for stream in client.streams.values():
             if not stream.ended:
