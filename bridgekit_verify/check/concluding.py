@@ -147,8 +147,8 @@ def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
                 Property.ENDED, "no end", f"run {run.id}", f"run {run.id} has no end", CONTRADICTION,
                 Evidence(run.first, run.client),
             )  # fmt: skip
-        findings.unknown(Property.LOST, f"run {run.id} has no end, so its last frames may be missing")
-        findings.unknown(Property.RESUME, f"run {run.id} has no end, so its last frames may be missing")
+        for which in (Property.LOST, Property.RESUME):
+            findings.unknown(which, f"run {run.id} has no end, so its last frames may be missing")
 
 
 def _same_reader(judge: Judge, run: RunState, other: RunState) -> bool:
@@ -159,9 +159,8 @@ def _same_reader(judge: Judge, run: RunState, other: RunState) -> bool:
 def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> None:
     """Report a run that ends without a start. The recording or another socket of the user may have the start."""
     client = judge.clients[run.client]
-    began_elsewhere = any(other.started and other.first < run.first for other in others) or client.first == run.first
-    is_first = (client.starts_inside or client.unattributed_ends) and run.id == next(iter(client.runs))
-    continues = is_first or (judge.dialect.run_is_connection and client.reconnected_at)
+    began_elsewhere = any(other.started and other.first < run.first for other in others)
+    continues = client.starts_inside or (judge.dialect.run_is_connection and client.reconnected_at)
     if run.started or not judge.rules.pairs_runs or began_elsewhere or continues:
         return
     judge.findings.broken(
@@ -259,10 +258,9 @@ def _reasons_of_streams(judge: Judge, streams: list[StreamState]) -> Iterator[tu
         if not any(each.is_call == is_call for each in streams):
             yield property_, f"the recording has no {word} with an id"
     for each in streams:
-        property_, word = (Property.ARGUMENTS, "call") if each.is_call else (Property.TEXT, "message")
         if each.uncertain is not None or each.status is None:
-            reason = f"{word} {each.id}: {each.uncertain or 'no complete value repeats its deltas'}"
-            yield from ((one, reason) for one in (property_, Property.SNAPSHOT))
+            reason = f"{each}: {each.uncertain or 'no complete value repeats its deltas'}"
+            yield from ((one, reason) for one in (each.content, Property.SNAPSHOT))
     if not streams:
         yield Property.SNAPSHOT, "the recording has no message and no call with an id"
     for count, problem in (

@@ -198,7 +198,10 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
     The frame is either a field of the line, or the line itself, which then states the client in further fields.
     """
     name = next((each for each in BODIES if each in value), "")
-    whole = not name or not value.keys() <= STATEMENTS[name]
+    noted = (
+        name == "frame" and "type" not in value and isinstance(value["frame"], dict | str)
+    )  # with other notes beside it
+    whole = not name or not (noted or value.keys() <= STATEMENTS[name])
     body = value if whole else value[name]
     if not whole and value.get("direction") in SENT:
         return None

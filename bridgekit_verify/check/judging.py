@@ -19,6 +19,10 @@ from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, Str
 __all__ = ["Judge"]
 
 POSITIONS: Final = "positions"
+BROKEN_STEPS: Final = {
+    PositionStep.LATE: (Property.ORDER, "late", "arrives after a later one"),
+    PositionStep.REPEATED: (Property.DUPLICATED, "repeated", "arrives again"),
+}
 UNCLEAR: Final = ("snapshot", "other")
 """The kinds of frames that may be about a text, about thinking, or about nothing in the recording."""
 NUMBERED: Final = CONTENT - {"snapshot"}
@@ -57,7 +61,8 @@ class Judge:
         client = self._client_of(message)
         kind = frame.kind
         if kind != "other":
-            client.first = client.first or message.index
+            if client.starts_inside is None:
+                client.starts_inside = kind in CONTENT or kind in ("ended", "error")
         elif not isinstance(message.value, dict):
             self.undecoded += 1
         stream, run = self._attribute(client, frame)
@@ -97,7 +102,6 @@ class Judge:
             has_started = bool(client.open_runs) if run is None else run.started
             if not has_started and self.rules.pairs_runs and frame.kind not in BEGINNINGS and frame.kind != "tool":
                 stream.uncertain = NO_BEGINNING
-            client.streams[key] = stream
             self.rules.remember(client, key, stream)
             if frame.run is None:  # otherwise its run shows whose it is
                 self.owners.saw(key, client, frame)
@@ -197,16 +201,8 @@ class Judge:
             known = expected is not None and first <= expected
             numbering = client.numberings[key] = Numbering(expected if known else None, connection)
         step = numbering.add(first, last, connection, frame.origin.index)
-        if step is PositionStep.NEXT or step is PositionStep.SKIPS:
-            return False
-        if step is PositionStep.LATE:
-            self.findings.broken(
-                Property.ORDER, "late", f"position {first}", f"position {first} arrives after a later one",
-                POSITIONS, frame.origin,
-            )  # fmt: skip
-        elif step is PositionStep.REPEATED:
-            self.findings.broken(
-                Property.DUPLICATED, "repeated", f"position {first}", f"position {first} arrives again",
-                POSITIONS, frame.origin,
-            )  # fmt: skip
+        if (broken := BROKEN_STEPS.get(step)) is not None:
+            which, rule, text = broken
+            subject = f"position {first}"
+            self.findings.broken(which, rule, subject, f"{subject} {text}", POSITIONS, frame.origin)
         return step is PositionStep.REPLAYED

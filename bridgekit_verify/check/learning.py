@@ -66,12 +66,7 @@ def draft_table(path: str, messages: Iterable[Message]) -> str:
     lines = [f"# drafted from {len(rows)} frames by `bridgekit learn`: review every line", "[dialect]"]
     lines += [_line(field, where, rows) for field, where in fields.items()]
     if position:
-        lines.append(
-            "position = {{ path = {}, per = {}{} }}".format(
-                *(json.dumps(position[name]) for name in ("path", "per")),
-                f", first = {position['first']}" if "first" in position else "",
-            )
-        )
+        lines.append(f"position = {{ {', '.join(f'{name} = {json.dumps(each)}' for name, each in position.items())} }}")
     by_ours = _by_ours(kinds)
     lines += ["[dialect.kinds]"] if kinds else []
     lines += [f"{ours} = {json.dumps(names if len(names) > 1 else names[0])}" for ours, names in by_ours.items()]

@@ -46,22 +46,18 @@ class Owners:
 
     def check_ids(self, findings: Findings, client: ClientState, frame: ObservedFrame) -> None:
         """Compare the ids in a frame with those of its client."""
-        user, thread = frame.user, frame.thread
-        if thread is not None and thread == frame.origin.thread:  # the recording states it for this frame
-            thread = None
-        if user is not None and client.user is not None and user != client.user:
-            findings.broken(
-                Property.USER, "user", f"client {client.id}, message {frame.origin.index}",
-                f"client {client.id} of user {client.user} received a frame of user {user}", FOREIGN, frame.origin,
-            )  # fmt: skip
-        if thread is not None and client.thread is not None and thread != client.thread:
-            findings.broken(
-                Property.THREAD, "thread", f"client {client.id}, message {frame.origin.index}",
-                f"client {client.id} of thread {client.thread} received a frame of thread {thread}",
-                FOREIGN, frame.origin,
-            )  # fmt: skip
-            if len(self._strays) < MAX_STRAYS:
-                self._strays.append(_Stray(thread, client, excerpt(frame.origin)))
+        origin = frame.origin
+        for which, word, own, named in (
+            (Property.USER, "user", origin.user or client.user, frame.user),
+            (Property.THREAD, "thread", origin.thread or client.thread, frame.thread),
+        ):
+            if named is not None and own is not None and named != own:
+                findings.broken(
+                    which, word, f"client {client.id}, message {origin.index}",
+                    f"client {client.id} of {word} {own} received a frame of {word} {named}", FOREIGN, origin,
+                )  # fmt: skip
+                if which is Property.THREAD and len(self._strays) < MAX_STRAYS:
+                    self._strays.append(_Stray(named, client, excerpt(origin)))
 
     def conclude(self, findings: Findings, clients: Mapping[str, ClientState]) -> None:
         """Find ids that a client received although their first frame reached a client of another user or thread."""

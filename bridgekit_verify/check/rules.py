@@ -83,8 +83,6 @@ class Rules:
             return
         if run is not None:
             self._note_run(client, run, frame)
-        elif kind in CONTENT and not client.runs:
-            client.starts_inside = True
         handler = self._handlers.get(kind)
         if kind == "other" or (stream is None and handler is not None):
             self._leave(stream, frame)
@@ -140,15 +138,10 @@ class Rules:
     # Runs
 
     def _note_run(self, client: ClientState, run: RunState, frame: ObservedFrame) -> None:
-        kind = frame.kind
-        if run.ended and kind not in ("started", "ended", "error", "other"):
-            self._after_end(run, frame)
-        elif run.ended and kind == "other":
+        run.last_kind = frame.kind
+        if run.ended and frame.kind == "other":
             client.unmapped_after_end = frame.origin.index
-        run.last_kind = kind
-
-    def _after_end(self, run: RunState, frame: ObservedFrame) -> None:
-        if frame.kind in CONTENT and self.knows_runs and not run.reported_after_end:
+        elif run.ended and frame.kind in CONTENT and self.knows_runs and not run.reported_after_end:
             run.reported_after_end = True
             text = f"a frame of {run} follows its end"
             self._contradicts(Property.END_LAST, "after the end", run, text, frame.origin, run.ended_at)
@@ -198,9 +191,8 @@ class Rules:
         for stream in sorted(run.open, key=lambda each: each.first):
             left_open = not stream.ended and stream.begun and not stream.implicit and self._knows_end(stream)
             if left_open and message is not None and not run.failed:
-                which = Property.CALLS if stream.is_call else Property.LOST
                 text = f"{stream} has begun and has no end, although its run ended"
-                self._contradicts(which, "not ended", stream, text, message, stream.first)
+                self._contradicts(stream.completeness, "not ended", stream, text, message, stream.first)
             stream.ended = True
             self._compare_pending(stream)
             if left_open:
@@ -228,15 +220,13 @@ class Rules:
             if stream.run is not None:
                 stream.run.open.discard(stream)
             stream = StreamState(stream.id, stream.is_call, client.id, run, frame.origin.index)
-            stream.begun = stream.is_again = True
-            key = ("call" if stream.is_call else "text", stream.id)
-            client.streams[key] = stream
-            self.remember(client, key, stream)
+            stream.is_again = True
+            self.remember(client, stream.key, stream)
         elif not stream.begun and stream.first != frame.origin.index:
             text = f"a frame of {stream} arrives before its beginning"
             self._contradicts(Property.ORDER, "begins late", stream, text, frame.origin, stream.first)
         stream.begun, stream.run = True, run
-        self.owners.began(("call" if stream.is_call else "text", stream.id), client.id)
+        self.owners.began(stream.key, client.id)
         if run is not None:
             run.open.add(stream)
 
@@ -284,12 +274,11 @@ class Rules:
         """Report a message or call whose beginning did not arrive, unless the start of its run may be missing too."""
         if not self._knows_begin(stream) or (stream.is_call and frame.implicit):
             return
-        which = Property.CALLS if stream.is_call else Property.LOST
         if stream.run is not None and stream.run.started:
             text = f"{stream} ends, but it did not begin here"
-            self._contradicts(which, "no beginning", stream, text, frame.origin, stream.first)
+            self._contradicts(stream.completeness, "no beginning", stream, text, frame.origin, stream.first)
         else:
-            self.findings.unknown(which, f"{stream} may have begun before the recording")
+            self.findings.unknown(stream.completeness, f"{stream} may have begun before the recording")
 
     def _whole_call(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         """Judge a call in one frame, which is its beginning, its arguments and its end."""
@@ -346,7 +335,7 @@ class Rules:
         text = f"the deltas of {stream} have {stream.characters} characters, the complete value has {length}"
         if length == stream.characters:
             text = f"the deltas of {stream} differ from the complete value"
-        for which in (Property.ARGUMENTS if stream.is_call else Property.TEXT, Property.SNAPSHOT):
+        for which in (stream.content, Property.SNAPSHOT):
             self._contradicts(which, "differs", stream, text, message, stream.first)
 
     def _equals(self, stream: StreamState, whole: Any) -> bool | None:
@@ -371,6 +360,7 @@ class Rules:
 
         Over the limit, forget the oldest that has ended. Far over the limit, forget the oldest.
         """
+        client.streams[key] = stream
         kept = self._streams
         kept.append((client, key, stream))
         for _ in range(MAX_EVICTIONS if len(kept) > KEPT_STREAMS else 0):

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
+from bridgekit_verify.check.answers import Property
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.positions import Numbering
 
@@ -23,7 +24,7 @@ class ClientState:
     """What one client has received."""
 
     __slots__ = (
-        "chunks", "connection", "epochs", "first", "id", "last", "numberings", "open_runs", "reconnected_at", "run",
+        "chunks", "connection", "epochs", "id", "last", "numberings", "open_runs", "reconnected_at", "run",
         "runs", "starts_inside", "stated_thread", "stated_user", "streams", "thread", "unattributed_ends",
         "unidentified", "unmapped_after_end", "unnumbered", "user",
     )  # fmt: skip
@@ -33,8 +34,6 @@ class ClientState:
         self.user = self.stated_user = message.user
         self.thread = self.stated_thread = message.thread
         self.connection = message.connection
-        self.first = 0
-        """The first message of a kind that the dialect names."""
         self.last = message.index
         self.reconnected_at = 0
         """The first message of the latest connection, if it is not the first connection."""
@@ -50,8 +49,8 @@ class ClientState:
         """The number of ends that named no run while several runs were open."""
         self.chunks: dict[StreamKey, StreamKey] = {}
         """By channel and group, the message or call of the latest chunk. The following chunks need not name it."""
-        self.starts_inside = False
-        """True if frames of a run arrived before any frame that names a run: its start may not be recorded."""
+        self.starts_inside: bool | None = None
+        """True if its first frame belongs to a run that started earlier. Other runs may have started earlier, too."""
         self.unidentified = 0
         """The number of frames that name no run, thread, user, message or call."""
         self.unmapped_after_end: int | None = None
@@ -124,6 +123,20 @@ class StreamState:
 
     def __str__(self) -> str:
         return f"{'call' if self.is_call else 'message'} {self.id}"
+
+    @property
+    def key(self) -> StreamKey:
+        return "call" if self.is_call else "text", self.id
+
+    @property
+    def content(self) -> Property:
+        """The property that compares its deltas with complete values."""
+        return Property.ARGUMENTS if self.is_call else Property.TEXT
+
+    @property
+    def completeness(self) -> Property:
+        """The property that requires its beginning and its end."""
+        return Property.CALLS if self.is_call else Property.LOST
 
     def append(self, text: str) -> None:
         self.characters += _length(text)
