@@ -122,6 +122,14 @@ def test_frames_without_a_position_leave_duplicates_unknown(tmp_path: Path) -> N
     }  # fmt: skip
 
 
+def test_first_positions_that_arrive_exchanged_are_out_of_order(tmp_path: Path) -> None:
+    values = [value for value in samples.table("r", "t") if value["t"] == "arg"]
+    values[0], values[1] = values[1], values[0]
+    found = broken(judge(save(tmp_path / "a.jsonl", *values), samples.TABLE))
+    assert found[Property.ORDER] == [f"position {values[1]['n']}"]
+    assert Property.DUPLICATED not in found
+
+
 def test_name_of_a_dialect_is_no_path(tmp_path: Path) -> None:
     """A field of the same name in a message of the subscription does not begin a new numbering."""
     table = '[dialect]\nname = "epoch"\nkind = "t"\nposition = "n"\n[dialect.kinds]\nsubscribed = "hi"\ntext = "say"'
