@@ -18,6 +18,7 @@ PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
 EVENT: Final = "@event"
 WHOLE: Final = ("whole", "args")
+IDS: Final = {"run", "thread", "user", "message", "call"}
 SAMPLE_MESSAGES: Final = 100
 ENOUGH: Final = 0.5
 
@@ -155,24 +156,31 @@ class _TableReader:
     def __init__(self, paths: Mapping[str, Steps], kinds: Mapping[str, str], prefix: str) -> None:
         self._paths = [(field, steps) for field, steps in paths.items() if field != "kind"]
         # Most paths have one step, and `locate` takes most of the time. A complete value is read after the call's id.
-        self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in WHOLE]
-        self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in WHOLE]
+        late = WHOLE if len(paths.get("call", ())) > 1 else ()
+        self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in late]
+        self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]
         self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
+        self._kind_name = str(self._kind[0]) if self._kind is not None and len(self._kind) == 1 else None
 
     def __call__(self, message: Message) -> Iterator[ObservedFrame]:
         value = message.value
         if isinstance(value, str) and self._prefix:
             value = decode_text(value.removeprefix(self._prefix))
+        named = isinstance(value, dict)
         if self._kind == (EVENT,):
             theirs: Any = message.event
+        elif named and self._kind_name is not None:
+            theirs = value.get(self._kind_name)
         else:
             theirs = None if self._kind is None else locate(value, self._kind)
-        kind = self._kinds.get(str(theirs), "other")
-        frame = ObservedFrame(message, kind)
-        if isinstance(value, dict):
+        frame = ObservedFrame(message, self._kinds.get(theirs if type(theirs) is str else str(theirs), "other"))
+        if named:
             for field, name in self._names:
                 if (found := value.get(name)) is not None:
-                    _set(frame, field, found)
+                    if type(found) is str and field in IDS:
+                        setattr(frame, field, found)
+                    else:
+                        _set(frame, field, found)
         for field, steps in self._paths:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)

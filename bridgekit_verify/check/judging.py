@@ -105,7 +105,7 @@ class Judge:
             self.rules.remember(client, key, stream)
             if frame.run is None:  # otherwise its run shows whose it is
                 self.owners.saw(key, client, frame)
-        if frame.user is not None or frame.thread is not None:
+        if frame.thread not in (None, client.thread) or frame.user not in (None, client.user):
             self.owners.check_ids(self.findings, client, frame)
         if frame.run is frame.thread is frame.user is None and (
             key is None or key[1] is None or frame.implicit or frame.kind == "tool"
@@ -120,8 +120,9 @@ class Judge:
             client.run = client.runs.get(run_id) or self._new_run(client, run_id, frame)
             return client.run
         if self.dialect.run_is_connection:
-            run_id = f"{client.id} connection {client.connection}"
-            return client.runs.get(run_id) or self._new_run(client, run_id, frame)
+            if client.run is None:
+                client.run = self._new_run(client, f"{client.id} connection {client.connection}", frame)
+            return client.run
         run = None if stream is None else stream.run
         if run is not None and not (run.ended and frame.kind in ACROSS_RUNS and client.open_runs):
             return run
@@ -154,6 +155,8 @@ class Judge:
 
     def _reconnect(self, client: ClientState, message: Message) -> None:
         client.connection, client.reconnected_at = message.connection, message.index
+        if self.dialect.run_is_connection:
+            client.run = None
         if client.is_numbered:  # A repeated frame can be recognized, and a missing one detected.
             return
         for stream in client.streams.values():

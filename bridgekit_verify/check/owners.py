@@ -28,21 +28,29 @@ class Owners:
     """For each id, the clients that received it, and whether each of them received its first frame."""
 
     def __init__(self) -> None:
-        self._seen: dict[StreamKey, dict[str, tuple[bool, int]]] = {}
+        self._first: dict[StreamKey, tuple[str, bool, int]] = {}
+        self._shared: dict[StreamKey, dict[str, tuple[bool, int]]] = {}
+        """The ids that several clients received. Most have one client, and a dict for each would take the memory."""
         self._strays: list[_Stray] = []
 
     def saw(self, key: StreamKey, client: ClientState, frame: ObservedFrame) -> None:
         """Record the first frame with this id at a client. If it names the client's thread, the id is the client's."""
         own = frame.thread is not None and frame.thread == client.thread
-        self._seen.setdefault(key, {}).setdefault(client.id, (own, frame.origin.index))
+        first, *state = self._first.setdefault(key, (client.id, own, frame.origin.index))
+        if first != client.id:
+            shared = self._shared.setdefault(key, {first: (state[0], state[1])})
+            shared.setdefault(client.id, (own, frame.origin.index))
 
     def began(self, key: StreamKey, client: str) -> None:
-        clients = self._seen.get(key)
-        if clients is not None and client in clients:
-            clients[client] = (True, clients[client][1])
+        first, _, index = self._first.get(key, ("", False, 0))
+        if client in (shared := self._shared.get(key, {})):
+            shared[client] = (True, shared[client][1])
+        elif client == first:
+            self._first[key] = (client, True, index)
 
     def forget(self, key: StreamKey) -> None:
-        self._seen.pop(key, None)
+        self._first.pop(key, None)
+        self._shared.pop(key, None)
 
     def check_ids(self, findings: Findings, client: ClientState, frame: ObservedFrame) -> None:
         """Compare the ids in a frame with those of its client."""
@@ -62,8 +70,8 @@ class Owners:
     def conclude(self, findings: Findings, clients: Mapping[str, ClientState]) -> None:
         """Find ids that a client received although their first frame reached a client of another user or thread."""
         self._conclude_strays(findings, clients)
-        for (kind, name), seen in self._seen.items():
-            if len(seen) > 1 and name is not None:
+        for (kind, name), seen in self._shared.items():
+            if name is not None:
                 subject = f"{'message' if kind == 'text' else kind} {name}"
                 self._conclude_id(findings, clients, subject, seen)
 

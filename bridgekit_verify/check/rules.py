@@ -22,7 +22,7 @@ KEPT_STREAMS: Final = 20_000
 MAX_OPEN_STREAMS: Final = 40_000
 MAX_EVICTIONS: Final = 8
 """When a new message or call begins, at most this many of the oldest are examined to find one that has ended."""
-KEPT_RUNS: Final = 20_000
+KEPT_RUNS: Final = 5_000
 CONTRADICTION: Final = "the recording contradicts itself"
 CONTENT: Final = frozenset(
     {"text_begin", "text", "text_end", "thinking", "tool_begin", "tool_args", "tool_end", "tool", "tool_result",
