@@ -160,27 +160,20 @@ class _TableReader:
         self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in late]
         self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]
         self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
-        self._kind_name = str(self._kind[0]) if self._kind is not None and len(self._kind) == 1 else None
 
     def __call__(self, message: Message) -> Iterator[ObservedFrame]:
         value = message.value
         if isinstance(value, str) and self._prefix:
             value = decode_text(value.removeprefix(self._prefix))
-        named = isinstance(value, dict)
         if self._kind == (EVENT,):
             theirs: Any = message.event
-        elif named and self._kind_name is not None:
-            theirs = value.get(self._kind_name)
         else:
             theirs = None if self._kind is None else locate(value, self._kind)
-        frame = ObservedFrame(message, self._kinds.get(theirs if type(theirs) is str else str(theirs), "other"))
-        if named:
+        frame = ObservedFrame(message, self._kinds.get(str(theirs), "other"))
+        if isinstance(value, dict):
             for field, name in self._names:
                 if (found := value.get(name)) is not None:
-                    if type(found) is str and field in IDS:
-                        setattr(frame, field, found)
-                    else:
-                        _set(frame, field, found)
+                    _set(frame, field, found)
         for field, steps in self._paths:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)
@@ -188,12 +181,12 @@ class _TableReader:
 
 
 def _set(frame: ObservedFrame, field: str, found: Any) -> None:
-    if field == "position":
+    if field in IDS:
+        if isinstance(found, str | int):
+            setattr(frame, field, found if type(found) is str else str(found))
+    elif field == "position":
         frame.position = found if type(found) is int else None
-    elif field in WHOLE:
-        if (field == "args") == (frame.kind in ("tool", "tool_end") or frame.call is not None):
-            frame.whole = found
     elif field == "text":
         frame.text = found if isinstance(found, str) else None
-    elif isinstance(found, str | int):
-        setattr(frame, field, str(found))
+    elif (field == "args") == (frame.kind in ("tool", "tool_end") or frame.call is not None):
+        frame.whole = found
