@@ -227,9 +227,9 @@ def _reasons(
 
 def _reasons_of_runs(judge: Judge, clients: list[ClientState], runs: list[RunState]) -> Iterator[tuple[Property, str]]:
     if not runs:
-        yield Property.ENDED, "the recording names no run"
-        yield Property.END_LAST, "the recording names no run"
-        yield Property.LOST, "the recording names no run"
+        yield from (
+            (which, "the recording names no run") for which in (Property.ENDED, Property.END_LAST, Property.LOST)
+        )
     for run in runs:
         if not run.started and not judge.dialect.lacks("kinds.started"):
             yield Property.ENDED, f"run {run.id} may have started before the recording"
@@ -237,10 +237,8 @@ def _reasons_of_runs(judge: Judge, clients: list[ClientState], runs: list[RunSta
             yield Property.END_LAST, f"run {run.id} has no end"
     for client in clients:
         if client.unmapped_after_end is not None:
-            yield (
-                Property.END_LAST,
-                f"message {client.unmapped_after_end} follows an end, and the dialect does not name its kind",
-            )
+            reason = f"message {client.unmapped_after_end} follows an end, and the dialect does not name its kind"
+            yield Property.END_LAST, reason
     if not any(client.reconnected_at for client in clients):
         yield Property.RESUME, "the recording has no reconnect"
 
@@ -254,8 +252,8 @@ def _reasons_of_streams(judge: Judge, streams: list[StreamState]) -> Iterator[tu
         lacking = ", ".join(each for each in kinds if judge.dialect.lacks(each)) or "some of their types"
         reason = f"{count} frames are of a kind that the dialect does not name: it may lack {lacking}"
         yield from ((each, reason) for each in which if count)
-    for property_, is_call, word in ((Property.TEXT, False, "message"), (Property.ARGUMENTS, True, "call")):
-        if not any(each.is_call == is_call for each in streams):
+    for property_, word in ((Property.TEXT, "message"), (Property.ARGUMENTS, "call")):
+        if all(each.content is not property_ for each in streams):
             yield property_, f"the recording has no {word} with an id"
     for each in streams:
         if each.uncertain is not None or each.status is None:
@@ -276,7 +274,7 @@ def _reasons_of_calls(calls: list[StreamState]) -> Iterator[tuple[Property, str]
         yield Property.CALLS, "the recording has no call"
     for each in calls:
         if not (each.begun and (each.ended or each.implicit)) or each.uncertain == NO_END:
-            yield Property.CALLS, f"call {each.id} has no beginning or no end in the recording"
+            yield Property.CALLS, f"{each} has no beginning or no end in the recording"
 
 
 def _reasons_of_clients(judge: Judge, clients: list[ClientState]) -> Iterator[tuple[Property, str]]:

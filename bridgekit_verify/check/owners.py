@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 from bridgekit_verify.check.answers import Evidence, Findings, Property, excerpt
 from bridgekit_verify.check.frames import ObservedFrame
@@ -16,14 +16,6 @@ MAX_STRAYS: Final = 1_000
 FOREIGN: Final = "an id of another client"
 
 
-class _Stray(NamedTuple):
-    """A frame whose thread is not the thread of its client."""
-
-    thread: str
-    client: ClientState
-    evidence: Evidence
-
-
 class Owners:
     """For each id, the clients that received it, and whether each of them received its first frame."""
 
@@ -31,7 +23,8 @@ class Owners:
         self._first: dict[StreamKey, tuple[str, bool, int]] = {}
         self._shared: dict[StreamKey, dict[str, tuple[bool, int]]] = {}
         """The ids that several clients received. Most have one client, and a dict for each would take the memory."""
-        self._strays: list[_Stray] = []
+        self._strays: list[tuple[str, ClientState, Evidence]] = []
+        """Frames whose thread is not the thread of their client."""
 
     def saw(self, key: StreamKey, client: ClientState, frame: ObservedFrame) -> None:
         """Record the first frame with this id at a client. If it names the client's thread, the id is the client's."""
@@ -65,7 +58,7 @@ class Owners:
                     f"client {client.id} of {word} {own} received a frame of {word} {named}", FOREIGN, origin,
                 )  # fmt: skip
                 if which is Property.THREAD and len(self._strays) < MAX_STRAYS:
-                    self._strays.append(_Stray(named, client, excerpt(origin)))
+                    self._strays.append((named, client, excerpt(origin)))
 
     def conclude(self, findings: Findings, clients: Mapping[str, ClientState]) -> None:
         """Find ids that a client received although their first frame reached a client of another user or thread."""
