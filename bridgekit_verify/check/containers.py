@@ -75,10 +75,10 @@ class OpenRecording:
 
 
 @contextmanager
-def open_recording(path: str, *, text_prefix: str = "", limits: Limits | None = None) -> Iterator[OpenRecording]:
+def open_recording(path: str, *, reads_text: bool = False, limits: Limits | None = None) -> Iterator[OpenRecording]:
     """Open a file, or standard input for `-`. Raises UnusableRecording immediately or while the messages are iterated.
 
-    Lines that start with `text_prefix` are text, which the dialect decodes.
+    `reads_text`: lines that do not start with a brace are text, which the dialect decodes.
     """
     limits = limits or Limits()
     if path == "-" and sys.stdin is None:
@@ -89,7 +89,7 @@ def open_recording(path: str, *, text_prefix: str = "", limits: Limits | None = 
     file = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         lines = _Lines(path, file, limits)
-        container, messages, header = _read(lines, text_prefix)
+        container, messages, header = _read(lines, reads_text)
         yield OpenRecording(container, limits.apply(messages), limits, header)
     finally:
         if path != "-":
@@ -144,7 +144,7 @@ class _Lines:
         return UnusableRecording(self.path, f"line {self.number + ahead} {problem}")
 
 
-def _read(lines: _Lines, text_prefix: str) -> tuple[str, Iterator[Message], LiveRun | None]:
+def _read(lines: _Lines, reads_text: bool) -> tuple[str, Iterator[Message], LiveRun | None]:
     head = lines.head()
     if not head.strip():
         raise UnusableRecording(lines.path, "is empty: record at least one frame")
@@ -155,14 +155,14 @@ def _read(lines: _Lines, text_prefix: str) -> tuple[str, Iterator[Message], Live
         return "SSE", _read_sse(lines), None
     if first.startswith(b"{") and (b'"log"' in first[:64] or (first == b"{" and b'"log"' in head[:4096])):
         return "HAR", _read_har(lines.path, lines.rest()), None
-    if first.startswith(b"[") and not text_prefix:
+    if first.startswith(b"[") and not reads_text:
         raise UnusableRecording(lines.path, "is a JSON array: write one frame per line (jq -c '.[]')")
     rows = iter(lines)
     header = read_header(lines.path, next(rows)) if is_header(first) else None
-    return "JSON Lines", _read_json_lines(lines, rows, text_prefix.encode()), header
+    return "JSON Lines", _read_json_lines(lines, rows, reads_text), header
 
 
-def _read_json_lines(lines: _Lines, rows: Iterator[bytes], text_prefix: bytes) -> Iterator[Message]:
+def _read_json_lines(lines: _Lines, rows: Iterator[bytes], reads_text: bool) -> Iterator[Message]:
     connection = 0
     for line in rows:
         if not (line := line.strip()):
@@ -170,7 +170,7 @@ def _read_json_lines(lines: _Lines, rows: Iterator[bytes], text_prefix: bytes) -
         if line.startswith(RECONNECT) and not line.strip(b"-"):
             connection += 1
             continue
-        if text_prefix and not line.startswith(b"{"):
+        if reads_text and not line.startswith(b"{"):
             value: Any = line.decode("utf-8", "replace")
         else:
             value = _decode_line(lines, line)

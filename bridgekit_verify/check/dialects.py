@@ -78,7 +78,8 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
     if run_is_connection:
         del paths["run"]
     prefix = str(table.get("prefix", ""))
-    reader = _TableReader({field: steps_of(path) for field, path in paths.items()}, kinds, prefix)
+    located = {field: steps_of(path) for field, path in paths.items()}
+    reader = _TableReader(located, kinds, prefix)
     return StreamDialect(
         name,
         reader,
@@ -89,7 +90,7 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
         run_is_connection=run_is_connection,
         json_arguments=False,
         source=source,
-        prefix=prefix,
+        reads_text="prefix" in table or any(isinstance(steps[0], int) for steps in located.values()),
     )
 
 
@@ -163,7 +164,7 @@ class _TableReader:
 
     def __call__(self, message: Message) -> Iterator[ObservedFrame]:
         value = message.value
-        if isinstance(value, str) and self._prefix:
+        if isinstance(value, str):
             value = decode_text(value.removeprefix(self._prefix))
         if self._kind == (EVENT,):
             theirs: Any = message.event

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from bridgekit_verify.check.answers import Property
 from bridgekit_verify.check.concluding import conclude
 from bridgekit_verify.check.dialects import EVENT, parse_table
-from bridgekit_verify.check.frames import Message
+from bridgekit_verify.check.frames import Message, decode_text
 from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.errors import UnusableRecording
 
@@ -20,6 +22,7 @@ __all__ = ["draft_table"]
 
 MAX_KINDS: Final = 60
 MAX_DEPTH: Final = 4
+MAX_ITEMS: Final = 6
 EVERYWHERE: Final = 0.9
 KIND_NAMES: Final = ("type", "kind", "event", "t", "op", "action", "name")
 ID_NAMES: Final = {
@@ -51,11 +54,13 @@ Row = Mapping[Path, Any]
 
 def draft_table(path: str, messages: Iterable[Message]) -> str:
     """Return a TOML file with a `[dialect]` table. Raises UnusableRecording if the recording has no JSON objects."""
-    pairs = [(message, _row(message)) for message in messages]
-    pairs = [(message, row) for message, row in pairs if row]
+    prefix, decoded = _decode(list(messages))
+    pairs = [(message, row) for message in decoded if (row := _row(message))]
     rows = [row for _, row in pairs]
-    if not any(isinstance(message.value, dict | list) for message, _ in pairs):
-        raise UnusableRecording(path, "has no frame that is JSON: strip the prefix of its messages first")
+    if len(rows) < 2:
+        raise UnusableRecording(
+            path, f"has {len(rows) or 'no'} frame that is JSON: record a whole run, one frame per line"
+        )
     kind = _kind(rows)
     fields = {} if kind is None else {"kind": kind}
     fields |= _ids(rows, kind)
@@ -64,6 +69,7 @@ def draft_table(path: str, messages: Iterable[Message]) -> str:
     position = _position(pairs, fields)
     _remove_contradictions(pairs, fields, kinds, position)
     lines = [f"# drafted from {len(rows)} frames by `bridgekit learn`: review every line", "[dialect]"]
+    lines += [f"prefix = {json.dumps(prefix)}"] if prefix else []
     lines += [_line(field, where, rows) for field, where in fields.items()]
     if position:
         lines.append(f"position = {{ {', '.join(f'{name} = {json.dumps(each)}' for name, each in position.items())} }}")
@@ -71,6 +77,19 @@ def draft_table(path: str, messages: Iterable[Message]) -> str:
     lines += ["[dialect.kinds]"] if kinds else []
     lines += [f"{ours} = {json.dumps(names if len(names) > 1 else names[0])}" for ours, names in by_ours.items()]
     return "\n".join(lines) + "\n"
+
+
+def _decode(messages: Sequence[Message]) -> tuple[str, list[Message]]:
+    """Return the messages with their text decoded, and the prefix that most of it has before its JSON."""
+    texts = [message.value for message in messages if isinstance(message.value, str)]
+    found = Counter(match[0] for text in texts if (match := re.match(r"[^\[{\s]{0,16}(?=[\[{])", text)))
+    prefix = max(found, key=lambda each: found[each], default="")
+    return prefix, [
+        replace(message, value=decode_text(message.value.removeprefix(prefix)))
+        if isinstance(message.value, str) and message.value.startswith(prefix)
+        else message
+        for message in messages
+    ]
 
 
 def _row(message: Message) -> Row:
@@ -109,7 +128,7 @@ def _by_ours(kinds: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     if isinstance(value, dict | list) and len(path) < MAX_DEPTH:
-        pairs = value.items() if isinstance(value, dict) else enumerate(value[:MAX_DEPTH])
+        pairs = value.items() if isinstance(value, dict) else enumerate(value[:MAX_ITEMS])
         for name, each in pairs:
             if "." not in str(name):
                 yield from _leaves(each, (*path, str(name)))

@@ -29,8 +29,8 @@ class StreamDialect:
     json_arguments: bool = True
     """True if the arguments of a call are always JSON."""
     source: str = "built in"
-    prefix: str = ""
-    """The text before the JSON of a text message."""
+    reads_text: bool = False
+    """True if it decodes messages that are no objects: text after a prefix, or lists."""
     recognized_by: frozenset[str] = frozenset()
     """Types that no other protocol has. The dialect is detected only if a message has one of them, or a type that
     begins with one of `type_prefixes`."""

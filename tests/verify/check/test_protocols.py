@@ -145,6 +145,28 @@ def test_text_that_no_prefix_begins_is_another_frame(first: str, tmp_path: Path)
     assert states(judge(path, table))[Property.ENDED] is State.HOLDS
 
 
+PHOENIX = [
+    ["1", "1", "room:t", "phx_reply", {"status": "ok"}],
+    *(["1", None, "room:t", kind, {"run": "r", "d": "x"}] for kind in ("go", *["say"] * 6, "done")),
+]
+SOCKET_IO = ['0{"sid":"x"}', "2", *("42" + json.dumps(each[3:]) for each in PHOENIX[1:]), "2"]
+
+
+@pytest.mark.parametrize("rows", [[json.dumps(each) for each in PHOENIX], SOCKET_IO], ids=["lists", "prefix"])
+def test_frames_that_are_lists_are_judged_and_drafted(rows: list[str], tmp_path: Path) -> None:
+    kind, run = ("3", "4.run") if rows[0].startswith("[") else ("0", "1.run")
+    table = f'[dialect]\nkind = "{kind}"\nrun = "{run}"\n[dialect.kinds]\nstarted = "go"\nended = "done"'
+    prefix = "" if kind == "3" else '\nprefix = "42"'
+    path = save(tmp_path / "a.txt", *rows)
+    assert states(judge(path, table.replace("]", f"]{prefix}", 1)))[Property.ENDED] is State.HOLDS
+    assert main(["learn", path, "--out", str(tmp_path / "t.toml")]) == 0
+    drafted = (tmp_path / "t.toml").read_text()
+    assert f'kind = "{kind}"' in drafted
+    assert f'run = "{run}"' in drafted
+    assert ('prefix = "42"' in drafted) == (kind == "0")
+    assert broken(check_recording(path, dialect=load_table(str(tmp_path / "t.toml")))) == {}
+
+
 def test_lines_of_a_table_may_stand_at_any_depth(tmp_path: Path) -> None:
     """The complete arguments are found although the path of the call is longer."""
     table = samples.TABLE.replace('"called"', '"was"').replace('call = "call"\ntext', 'call = "at.call"\ntext')
