@@ -256,7 +256,7 @@ def _reasons_of_streams(judge: Judge, streams: list[StreamState]) -> Iterator[tu
         if all(each.content is not property_ for each in streams):
             yield property_, f"the recording has no {word} with an id"
     for each in streams:
-        if each.uncertain is not None or each.status is None:
+        if each.status is None:
             reason = f"{each}: {each.uncertain or 'no complete value repeats its deltas'}"
             yield from ((one, reason) for one in (each.content, Property.SNAPSHOT))
     if not streams:

@@ -162,6 +162,7 @@ class Judge:
         for stream in client.streams.values():
             if not stream.ended:
                 stream.uncertain = "a reconnect may repeat or omit some of its frames, which have no position"
+                stream.status = None
 
     # Positions
 

@@ -233,7 +233,7 @@ class Rules:
     def _delta(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         if not stream.begun:
             self._begin_by_delta(run, stream, frame)
-        elif stream.ended and self._knows_end(stream):
+        elif stream.ended and not stream.implicit and self._knows_end(stream):
             which = Property.ARGUMENTS if stream.is_call else Property.ORDER
             self._contradicts(which, "after its end", stream, f"a delta of {stream} follows its end", frame.origin)
         if isinstance(frame.text, str):
@@ -247,9 +247,9 @@ class Rules:
             run.open.add(stream)
         if self._forgot_open:
             stream.uncertain = "its first deltas may be forgotten: too many messages and calls had no end"
-        if frame.implicit:
+        if frame.implicit or frame.kind == "thinking":
             stream.begun = stream.implicit = True
-        elif self._knows_begin(stream) and stream.first == frame.origin.index and frame.kind != "thinking":
+        elif self._knows_begin(stream) and stream.first == frame.origin.index:
             stream.uncertain = NO_BEGINNING
 
     def _end(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
@@ -307,8 +307,8 @@ class Rules:
             return
         if stream.ended:
             self._compare(stream, frame.whole, frame.origin)
-        elif stream.equals(frame.whole):
-            stream.status = "equal"
+        elif stream.equals(frame.whole):  # as far as it goes, unless no frame will end it
+            stream.status = "equal" if stream.implicit or not self._knows_end(stream) else None
         else:
             stream.pending = (frame.whole, frame.origin.index)
 
@@ -327,8 +327,9 @@ class Rules:
         if equal:
             stream.status = stream.status or "equal"
             return
-        if stream.is_again:
-            self.findings.unknown(Property.SNAPSHOT, f"{stream} arrived in several parts that have its id")
+        if stream.is_again or stream.uncertain is not None:
+            reason = stream.uncertain or "several parts have its id"
+            self.findings.unknown(Property.SNAPSHOT, f"{stream}: {reason}")
             return
         stream.status = "different"
         length = len(whole) if isinstance(whole, str) else "other"
@@ -340,8 +341,6 @@ class Rules:
 
     def _equals(self, stream: StreamState, whole: Any) -> bool | None:
         """Return None if the dialect, or the recording, does not allow the comparison."""
-        if stream.uncertain is not None:
-            return None
         if stream.whole is not None:
             return stream.whole == fingerprint(whole)
         return stream.equals(whole) if (self._sums_args if stream.is_call else self._sums_text) else None
