@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
@@ -69,14 +70,18 @@ def draft_table(path: str, messages: Iterable[Message]) -> str:
     position = _position(pairs, fields)
     _remove_contradictions(pairs, fields, kinds, position)
     lines = [f"# drafted from {len(rows)} frames by `bridgekit learn`: review every line", "[dialect]"]
-    lines += [f"prefix = {json.dumps(prefix)}"] if prefix else []
+    lines += [f"prefix = {_quote(prefix)}"] if prefix else []
     lines += [_line(field, where, rows) for field, where in fields.items()]
     if position:
-        lines.append(f"position = {{ {', '.join(f'{name} = {json.dumps(each)}' for name, each in position.items())} }}")
+        lines.append(f"position = {{ {', '.join(f'{name} = {_quote(each)}' for name, each in position.items())} }}")
     by_ours = _by_ours(kinds)
     lines += ["[dialect.kinds]"] if kinds else []
-    lines += [f"{ours} = {json.dumps(names if len(names) > 1 else names[0])}" for ours, names in by_ours.items()]
+    lines += [f"{ours} = {_quote(names if len(names) > 1 else names[0])}" for ours, names in by_ours.items()]
     return "\n".join(lines) + "\n"
+
+
+_quote = partial(json.dumps, ensure_ascii=False)
+"""TOML has most escapes of JSON, but not those of surrogate pairs."""
 
 
 def _decode(messages: Sequence[Message]) -> tuple[str, list[Message]]:
@@ -248,4 +253,4 @@ def _kinds(rows: Sequence[Row], kind: Path, run: Path | None, text: Path | None)
 def _line(field: str, path: Path, rows: Sequence[Row]) -> str:
     values = _values(rows, path)
     distinct = len({repr(each) for each in values})
-    return f"{field} = {json.dumps('.'.join(path))}  # in {len(values)} of {len(rows)} frames, {distinct} values"
+    return f"{field} = {_quote('.'.join(path))}  # in {len(values)} of {len(rows)} frames, {distinct} values"
