@@ -58,10 +58,13 @@ class ClientState:
         """True if a frame had no position, so that a repeated frame cannot be recognized."""
 
     def restate(self, message: Message) -> None:
-        """Follow the recording, which states another user or thread of this client than before."""
-        self.user = message.user if self.stated_user in (None, message.user) else None
-        self.thread = message.thread if self.stated_thread in (None, message.thread) else None
-        self.stated_user, self.stated_thread = message.user, message.thread
+        """Follow a recording that states the user or the thread late, or another one than before."""
+        if message.user not in (None, self.stated_user):
+            self.user = message.user if self.stated_user is None else None
+            self.stated_user = message.user
+        if message.thread not in (None, self.stated_thread):
+            self.thread = message.thread if self.stated_thread is None else None
+            self.stated_thread = message.thread
 
     @property
     def is_numbered(self) -> bool:

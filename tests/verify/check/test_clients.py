@@ -57,6 +57,14 @@ def test_socket_of_several_threads_is_judged_by_what_each_line_states(tmp_path: 
     assert list(broken(found)) == [Property.THREAD]
 
 
+def test_lines_need_not_repeat_what_they_state(tmp_path: Path) -> None:
+    """Any line of a socket may state its user and thread. A frame of another thread is then foreign."""
+    values = [*ag_ui("r", "t"), {"type": "RUN_STARTED", "threadId": "other", "runId": "q"}]
+    rows: list[Value] = [{"socket": "s", "frame": value} for value in values]
+    rows[3] |= {"user": "ann", "thread": "t"}
+    assert list(broken(check_recording(save(tmp_path / "a.jsonl", *rows))))[0] == Property.THREAD
+
+
 def test_ids_that_each_user_has_are_not_foreign(tmp_path: Path) -> None:
     """Backends number the runs of each thread. Of one thread, the recording has only the end."""
     runs = [lines(f"s{n}", user, f"t{n}", list(ag_ui("1", f"t{n}"))) for n, user in enumerate(("ann", "ben"))]
