@@ -132,11 +132,12 @@ def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
     dialect, findings = judge.dialect, judge.findings
     if dialect.lacks("kinds.ended") or not judge.rules.knows_runs:
         return
-    same_id: dict[str, list[RunState]] = {}
+    readers = {run: (run.id, judge.clients[run.client].user, judge.clients[run.client].thread) for run in runs}
+    together: dict[object, list[RunState]] = {}
+    for run, reader in readers.items():
+        together.setdefault(reader, []).append(run)
     for run in runs:
-        same_id.setdefault(run.id, []).append(run)
-    for run in runs:
-        others = [each for each in same_id[run.id] if each is not run and _same_reader(judge, run, each)]
+        others = [each for each in together[readers[run]] if each is not run]
         if run.ended:
             _judge_start(judge, run, others)
             continue
@@ -149,11 +150,6 @@ def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
             )  # fmt: skip
         for which in (Property.LOST, Property.RESUME):
             findings.unknown(which, f"run {run.id} has no end, so its last frames may be missing")
-
-
-def _same_reader(judge: Judge, run: RunState, other: RunState) -> bool:
-    client, theirs = judge.clients[run.client], judge.clients[other.client]
-    return (client.user, client.thread) == (theirs.user, theirs.thread)
 
 
 def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> None:
