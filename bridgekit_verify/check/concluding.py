@@ -15,7 +15,7 @@ from bridgekit_verify.check.streams import ClientState, RunState, StreamState
 __all__ = ["RecordingVerdict", "conclude"]
 
 RUNS: Final = ("kind", "run", "kinds.started", "kinds.ended")
-TEXTS: Final = ("kind", "message", "text", "whole", "kinds.text", "kinds.text_end|kinds.snapshot")
+TEXTS: Final = ("kind", "message", "text", "whole", "kinds.text", "kinds.text_end")
 CALLS: Final = ("kind", "call", "kinds.tool_begin|kinds.tool", "kinds.tool_end|kinds.tool")
 ARGUMENTS: Final = (*CALLS, "text", "args", "kinds.tool_args|kinds.tool")
 NEEDS: Final = {

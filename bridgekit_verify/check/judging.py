@@ -200,8 +200,10 @@ class Judge:
         key = self.dialect.numbering_of(frame, None if run is None else run.id)
         first = frame.first_position if frame.first_position is not None else last
         numbering = client.numberings.get(key)
+        expected = self.dialect.first_position
+        if expected is not None and last < expected:
+            return False
         if numbering is None:  # it begins at its first position, or in the middle if the recording does
-            expected = self.dialect.first_position
             known = expected is not None and first <= expected
             numbering = client.numberings[key] = Numbering(expected if known else None, connection)
         step = numbering.add(first, last, connection, frame.origin.index)

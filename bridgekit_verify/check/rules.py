@@ -307,8 +307,8 @@ class Rules:
             return
         if stream.ended:
             self._compare(stream, frame.whole, frame.origin)
-        elif stream.equals(frame.whole):  # as far as it goes, unless no frame will end it
-            stream.status = "equal" if stream.implicit or not self._knows_end(stream) else None
+        elif stream.equals(frame.whole):  # as far as it goes, unless no frame ends it
+            stream.status = "equal" if stream.implicit else None
         else:
             stream.pending = (frame.whole, frame.origin.index)
 
