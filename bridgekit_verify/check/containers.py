@@ -198,10 +198,9 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
     The frame is either a field of the line, or the line itself, which then states the client in further fields.
     """
     name = next((each for each in BODIES if each in value), "")
-    noted = (
-        name == "frame" and "type" not in value and isinstance(value["frame"], dict | str)
-    )  # with other notes beside it
-    whole = not name or not (noted or value.keys() <= STATEMENTS[name])
+    # Beside a member `frame`, a recorder may write notes of its own. A protocol's frame has a type beside it.
+    has_notes = name == "frame" and "type" not in value and isinstance(value["frame"], dict | str)
+    whole = not name or not (has_notes or value.keys() <= STATEMENTS[name])
     body = value if whole else value[name]
     if not whole and value.get("direction") in SENT:
         return None
