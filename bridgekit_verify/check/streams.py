@@ -21,7 +21,7 @@ KEPT_CHARACTERS: Final = 16_384
 
 
 class ClientState:
-    """What one client has received."""
+    """The state of one client: its runs, messages and calls."""
 
     __slots__ = (
         "chunks", "connection", "epochs", "id", "last", "numberings", "open_runs", "reconnected_at", "run",
@@ -77,7 +77,7 @@ class ClientState:
 
 @dataclass(slots=True, eq=False)
 class RunState:
-    """What one client received of one run."""
+    """The state of one run at one client."""
 
     id: str
     client: str
@@ -151,7 +151,7 @@ class StreamState:
             self._hash.update(_bytes(text))
 
     def _shorten(self) -> None:
-        """Join the pieces of a short call. Of any other text, keep only the hash."""
+        """Join the pieces of a short call. For any other text, keep only the hash."""
         assert self._pieces is not None
         text = "".join(self._pieces)
         if self.is_call and self.characters <= KEPT_CHARACTERS:
