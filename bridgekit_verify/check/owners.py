@@ -29,9 +29,9 @@ class Owners:
     def saw(self, key: StreamKey, client: ClientState, frame: ObservedFrame) -> None:
         """Record the first frame with this id at a client. If it names the client's thread, the id is the client's."""
         own = frame.thread is not None and frame.thread == client.thread
-        first, *state = self._first.setdefault(key, (client.id, own, frame.origin.index))
+        first, begun, index = self._first.setdefault(key, (client.id, own, frame.origin.index))
         if first != client.id:
-            shared = self._shared.setdefault(key, {first: (state[0], state[1])})
+            shared = self._shared.setdefault(key, {first: (begun, index)})
             shared.setdefault(client.id, (own, frame.origin.index))
 
     def began(self, key: StreamKey, client: str) -> None:

@@ -7,6 +7,7 @@ import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,7 +149,7 @@ def test_text_that_no_prefix_begins_is_another_frame(first: str, tmp_path: Path)
     assert states(judge(path, table))[Property.ENDED] is State.HOLDS
 
 
-PHOENIX = [
+PHOENIX: list[list[Any]] = [
     ["1", "1", "room:t", "phx_reply", {"status": "ok"}],
     *(["1", None, "room:t", kind, {"run": "r", "d": "x"}] for kind in ("go", *["say"] * 6, "done")),
 ]
