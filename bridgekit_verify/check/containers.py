@@ -214,7 +214,7 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
         decode_text(body) if isinstance(body, str) else body,
         user,
         thread,
-        float(read_at) if isinstance(read_at, int | float) else None,
+        float(read_at) if isinstance(read_at, int | float) and abs(read_at) < 2**63 else None,
         _id(value.get("event_name")),
     )
 

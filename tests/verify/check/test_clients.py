@@ -92,7 +92,8 @@ def test_message_in_two_parts_is_not_broken(tmp_path: Path) -> None:
 
 
 def test_frame_may_have_other_notes_beside_it(tmp_path: Path) -> None:
-    rows = [{"socket": "s", "ts": n, "note": {}, "frame": value} for n, value in enumerate(ag_ui("r", "t"))]
+    notes = {"socket": "s", "ts": "", "note": {}, "read_at": 10**400}
+    rows = [{**notes, "frame": value} for value in ag_ui("r", "t")]
     verdict = check_recording(save(tmp_path / "a.jsonl", *rows))
     assert (verdict.dialect, verdict.runs, broken(verdict)) == ("AG-UI", 1, {})
 
