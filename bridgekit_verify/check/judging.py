@@ -167,8 +167,9 @@ class Judge:
     # Positions
 
     def _signal(self, client: ClientState, frame: ObservedFrame) -> None:
-        if client.thread is None:
-            client.thread = frame.thread
+        client.subscribed.add(frame.thread)
+        if client.stated_thread is None:
+            client.thread = frame.thread if len(client.subscribed) == 1 else None
         key = frame.thread if self.dialect.position_per == "thread" else None
         numbering = client.numberings.get(key)
         if frame.kind == "gap":
@@ -196,6 +197,7 @@ class Judge:
         if self.dialect.position_per == "run" and run is None:
             for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.RESUME):
                 self.findings.unknown(which, "positions count within a run, and some frames do not name theirs")
+            client.unplaced = True
             return False
         key = self.dialect.numbering_of(frame, None if run is None else run.id)
         first = frame.first_position if frame.first_position is not None else last

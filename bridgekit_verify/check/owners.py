@@ -48,9 +48,10 @@ class Owners:
     def check_ids(self, findings: Findings, client: ClientState, frame: ObservedFrame) -> None:
         """Compare the ids in a frame with those of its client."""
         origin = frame.origin
+        subscribes = frame.kind == "subscribed"  # to one more thread
         for which, word, own, named in (
             (Property.USER, "user", origin.user or client.user, frame.user),
-            (Property.THREAD, "thread", origin.thread or client.thread, frame.thread),
+            (Property.THREAD, "thread", origin.thread or (None if subscribes else client.thread), frame.thread),
         ):
             if named is not None and own is not None and named != own:
                 findings.broken(

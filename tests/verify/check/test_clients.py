@@ -17,8 +17,8 @@ from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.dialects import parse_table
 from bridgekit_verify.check.protocols import built_in
 from tests.verify.check.protocol_samples import PROTOCOLS, TEXT, ag_ui_assistant, ag_ui_run, streamed
-from tests.verify.check.samples import WORDS, Line, Value, ag_ui, write
-from tests.verify.check.test_check import broken, save, states
+from tests.verify.check.samples import DIALECTS, WORDS, Line, Value, ag_ui, write
+from tests.verify.check.test_check import broken, check, save, states
 
 
 def interleaved(*runs: Sequence[Line]) -> list[Line]:
@@ -55,6 +55,14 @@ def test_socket_of_several_threads_is_judged_by_what_each_line_states(tmp_path: 
     moved = [line._replace(thread="t1") if line.value["type"] == "RUN_FINISHED" else line for line in second]
     found = check_recording(str(write(tmp_path / "b.jsonl", interleaved(first, moved))))
     assert list(broken(found)) == [Property.THREAD]
+
+
+@pytest.mark.parametrize("name", ["OpenAI Responses", "chat", "bridgekit"])
+def test_runs_at_once_at_one_socket_are_not_broken(name: str, tmp_path: Path) -> None:
+    """Most events of OpenAI do not name their response."""
+    runs = [lines("s", "ann", "t", list(DIALECTS[name](f"r{n}", f"t{n}"))) for n in range(3)]
+    path = write(tmp_path / "a.jsonl", [line._replace(thread="") for line in interleaved(*runs)])
+    assert broken(check(name, path)) == {}
 
 
 def test_lines_need_not_repeat_what_they_state(tmp_path: Path) -> None:
