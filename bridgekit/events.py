@@ -267,7 +267,7 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
         _check(event, data)
     except PayloadError:
         raise
-    except Exception as error:  # a value's own code may raise anything
+    except BaseException as error:  # a value's own code may raise anything, such as a panic of a Rust library
         raise PayloadError(event.type, explain(error, payload)) from error
     if (size := len(data) - len(str(event.seq)) + _SEQ_DIGITS) > limit_bytes:
         raise FrameTooLarge(f"{event.type} of run {event.run_id!r}", size, limit_bytes)

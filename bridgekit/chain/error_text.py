@@ -21,14 +21,14 @@ MAX_CAUSES: Final = 3
 HIDDEN: Final = "***"
 
 _SECRETS: Final = (
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@]+@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,31}://)[^\s/@]+@"), rf"\1{HIDDEN}@"),
     (re.compile(r"(?is)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)"), HIDDEN),
     (re.compile(r"(?i)\b(authorization|(?:set-)?cookie)(['\"]?\s*[:=])[^\n]*"), rf"\1\2 {HIDDEN}"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), rf"\1 {HIDDEN}"),
     (
         re.compile(
             r"(?i)((?:password|passwd|passphrase|pwd|secret|token|credential|signature|(?:api|access|private)[-_ ]?key)"
-            r"[\w-]*['\"]?\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s,;&)\]}]+)"
+            r"[\w-]{0,64}['\"]?\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s,;&)\]}]+)"
         ),
         rf"\1{HIDDEN}",
     ),
@@ -39,13 +39,13 @@ _SECRETS: Final = (
     # Keys and hashes: a long word of letters and digits, but no UUID.
     (
         re.compile(
-            r"(?<![\w-])(?![\da-fA-F]{8}-(?:[\da-fA-F]{4}-){3}[\da-fA-F]{12}\b)"
+            r"(?<![\w+-])(?![\da-fA-F]{8}-(?:[\da-fA-F]{4}-){3}[\da-fA-F]{12}\b)"
             r"(?=[\w+-]*\d)(?=[\w+-]*[A-Za-z])[\w+=-]{32,}"
         ),
         HIDDEN,
     ),
 )
-"""What looks like a secret, and what replaces it."""
+"""What looks like a secret, and what replaces it. Each takes linear time, also for a message that a user chose."""
 
 ErrorText = Callable[[BaseException], str]
 """Returns the text that the user of a failed run or tool gets."""
@@ -71,13 +71,17 @@ def bounded_error_text(choose: ErrorText, error: BaseException) -> str:
         return _encodable(type(error).__name__)
 
 
+_errors_in: Final[Callable[[BaseException], tuple[BaseException, ...]]] = BaseExceptionGroup.exceptions.__get__
+
+
 def causes_of(error: BaseException) -> list[BaseException]:
     """Return the errors of an exception group, in order. Cancellations are left out if there is another error."""
     found, waiting = list[BaseException](), [error]
     while waiting:
         each = waiting.pop()
-        if isinstance(each, BaseExceptionGroup):
-            waiting += reversed(each.exceptions)
+        # Neither uses attributes of the error, which its own code may define.
+        if issubclass(type(each), BaseExceptionGroup):
+            waiting += reversed(_errors_in(each))
         else:
             found.append(each)
     return [each for each in found if not is_cancellation(each)] or found[:1]
@@ -85,7 +89,7 @@ def causes_of(error: BaseException) -> list[BaseException]:
 
 def is_cancellation(error: BaseException) -> bool:
     """Return whether a task of asyncio or trio was cancelled."""
-    return type(error).__name__ in ("CancelledError", "Cancelled") and not isinstance(error, Exception)
+    return type(error).__name__ in ("CancelledError", "Cancelled") and not issubclass(type(error), Exception)
 
 
 def _text_of(error: BaseException) -> str:

@@ -264,7 +264,7 @@ def _converted(event: AgentEvent, hook: PayloadHook) -> Payload:
     try:
         payload: Payload = apply_hook(hook, event.payload)
     except BaseException as error:  # of the application's code, such as a panic of a Rust library
-        raise PayloadError(event.type, f"payload_hook failed: {type(error).__name__}: {error}") from error
+        raise PayloadError(event.type, f"payload_hook failed: {user_error_text(error)}") from error
     return payload
 
 

@@ -158,7 +158,7 @@ def _other_workers() -> dict[str, dict[str, Samples]]:
     found = {}
     for file in Path(os.environ[FOLDER_VARIABLE]).glob("*") if FOLDER_VARIABLE in os.environ else ():
         if file.name.isdecimal():
-            with suppress(OSError):
+            with suppress(OSError, msgspec.DecodeError):  # another program's file
                 found[file.name] = msgspec.json.decode(file.read_bytes(), type=dict[str, Samples])
                 if time.time() - file.stat().st_mtime > DEAD_AFTER_SECONDS:
                     del found[file.name][CONNECTIONS]
