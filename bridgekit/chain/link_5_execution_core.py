@@ -169,6 +169,8 @@ class _RunEnd:
                 logger.warning("run %s was ended by another worker", self._context.run_id)
                 self._decided = True
             while not self._decided:
+                if (thread_id := self._context.thread_id) in self._bridge.crowded:
+                    await self._bridge.hub.wait_for_room(thread_id)
                 self._decided = True  # also if waiting for the receipt is cancelled: asyncio knows no shield
                 try:
                     receipt = await send()

@@ -248,16 +248,16 @@ class AgentWebSocketBridge:
         payload: Payload,
         thread_id: ThreadId | None,
     ) -> Receipt:
-        """Validate the ids of a caller outside the chain, and publish the event. InvalidId names the invalid field."""
-        return await self.notify(
-            AgentEvent(
-                type=event_type,
-                run_id=ids.run_id(run_id),
-                agent_name=ids.agent_name(agent_name),
-                payload=payload,
-                thread_id=None if thread_id is None else ids.thread_id(thread_id),
-            )
+        """Validate the ids of a caller outside the chain, and publish the event when there is room for it. InvalidId
+        names the invalid field."""
+        event = AgentEvent(
+            type=event_type,
+            run_id=ids.run_id(run_id),
+            agent_name=ids.agent_name(agent_name),
+            payload=payload,
+            thread_id=None if thread_id is None else ids.thread_id(thread_id),
         )
+        return await (self.notify_when_room(event) if self.crowded else self.notify(event))
 
 
 def _converted(event: AgentEvent, hook: PayloadHook) -> Payload:

@@ -49,6 +49,11 @@ GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long requests may take to end after the application has drained."""
 EXIT_TIMEOUT_SECONDS: Final = 2.0
 """How long the process may then continue, for example because a tool blocks, or an agent catches its cancellation."""
+BLOCKED_TIMEOUT_SECONDS: Final = 8.0
+"""How long the process may continue after the time to drain if its event loop is blocked. More than both times above,
+and with the default times less than the 30 s that Kubernetes grants."""
+FLUSH_TIMEOUT_SECONDS: Final = 0.5
+"""How long the process waits at its end until its output is written. The reader may have stopped reading."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
@@ -167,8 +172,7 @@ class StartupReporter:
             await self._app(scope, receive, send)
 
     def _start_deadline(self, drain_seconds: float, number: int) -> threading.Timer | None:
-        seconds = drain_seconds + GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS + EXIT_TIMEOUT_SECONDS
-        return self._end(EXIT_SIGNALLED + number, seconds)
+        return self._end(EXIT_SIGNALLED + number, drain_seconds + BLOCKED_TIMEOUT_SECONDS)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         handoff = AsyncExitStack()
@@ -180,6 +184,7 @@ class StartupReporter:
                 failure = message.get("message", "")  # Starlette sends the traceback here, and then raises the error
                 return
             if message["type"] == "lifespan.startup.complete":
+                _show_warnings()  # again, because the application may have configured logging
                 scope["state"][MONITORING_PORT] = self._served.monitoring_port
                 scope["state"].update(await handoff.enter_async_context(self._handoff()))
                 started = True
@@ -236,6 +241,9 @@ def _printed(folder: Path) -> Path:
 def _show_warnings() -> None:
     """Print bridgekit's warnings and errors on standard error, unless the application configures logging."""
     ours = logging.getLogger("bridgekit")
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and f"{name}.".startswith("bridgekit."):
+            logger.disabled = False  # as `logging.config` leaves every logger that it does not name
     for handler in ours.handlers[:]:
         if isinstance(handler, logging.NullHandler):
             ours.removeHandler(handler)
@@ -276,12 +284,17 @@ EndProcess = Callable[[int, float], threading.Timer | None]
 def end_process(code: int, seconds: float) -> threading.Timer:
     """End this process after `seconds` if it has not ended. Python would wait for threads without limit."""
 
-    def leave() -> None:
+    def flush() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
+
+    def leave() -> None:
+        flushing = threading.Thread(target=flush, daemon=True)
+        flushing.start()
+        flushing.join(FLUSH_TIMEOUT_SECONDS)
         os._exit(code)
 
-    timer = threading.Timer(seconds, leave)
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), leave)
     timer.daemon = True
     timer.start()
     return timer
@@ -312,6 +325,9 @@ class _Workers(Multiprocess):
         super().__init__(config, sockets=listeners)
         self._on_ready: Callable[[], None] | None = on_ready
         self.second_signal: int | None = None
+        # Otherwise, a signal during a reload waits until every worker is replaced. An Event cannot be set in a handler.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: threading.Thread(target=self.should_exit.set).start())
 
     def keep_subprocess_alive(self) -> None:
         super().keep_subprocess_alive()

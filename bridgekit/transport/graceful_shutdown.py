@@ -71,13 +71,14 @@ def _reset_in_a_fork() -> None:
 
     It listens nowhere: while it lives on, no new server could use the port.
     """
-    if _installed:
-        release_listeners()
+    serves = bool(_installed)
     for number, handler in _installed.items():
         if signal.getsignal(number) == handler:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     _installed.clear()
     _unblock_after_a_fork()
+    if serves:
+        release_listeners()
 
 
 if os.name == "posix":

@@ -22,8 +22,9 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from bridgekit.counters import RUN_ENDED, DeliveryCounters
-from bridgekit.errors import FrameTooLarge, PayloadError, unwrap_single_error
+from bridgekit.errors import FrameTooLarge, PayloadError, StoreUnavailable, WrongEventLoop, unwrap_single_error
 from bridgekit.event_types import POLICIES
+from bridgekit.resolution import OTHER_THREAD
 from bridgekit.signals import GapReason
 from bridgekit.transport import authorization
 from bridgekit.transport.hub import NO_ROOM
@@ -42,7 +43,10 @@ LOSSES: Final = (
     (8, RUN_ENDED),
     (8, PayloadError.__name__),
     (8, FrameTooLarge.__name__),
+    (8, WrongEventLoop.__name__),
     (9, "the event carries no thread; the run is not in the mapping"),
+    (9, OTHER_THREAD.reason),
+    (9, StoreUnavailable.__name__),
     (10, NO_ROOM),
     (10, NO_SUBSCRIBER),
 )

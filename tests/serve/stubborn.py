@@ -38,6 +38,12 @@ async def block_loop() -> None:
     block()
 
 
+def fill_output() -> None:
+    """Write more than a pipe takes."""
+    _report_begun()
+    sys.stdout.write("x" * 10_000_000)
+
+
 def leave_child() -> None:
     """Fork a child that outlives the server, and print its process id."""
     if child := os.fork():
