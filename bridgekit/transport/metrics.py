@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import anyio
-import anyio.to_thread
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client import CollectorRegistry, generate_latest
@@ -98,9 +97,14 @@ _METRICS: Final = (
 
 
 def exposition(counters: DeliveryCounters, connections: Sized) -> bytes:
-    """Return the metrics of this worker, and of those that share its folder, in Prometheus's text format."""
+    """Return the metrics of this worker, and of those that share its folder, in Prometheus's text format.
+
+    What a worker answers is in the folder, so that no counter is lower when another worker answers next.
+    """
+    own = _samples(counters, connections)
+    _write(own)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_WorkersCollector(_other_workers() | {str(os.getpid()): _samples(counters, connections)}))
+    registry.register(_WorkersCollector({str(os.getpid()): own} | _written()))
     return generate_latest(registry)
 
 
@@ -128,14 +132,10 @@ def health(status: str, connections: int) -> bytes:
 @asynccontextmanager
 async def counters_shared(counters: DeliveryCounters, connections: Sized) -> AsyncIterator[None]:
     """While the block runs, write this worker's counters to the folder that the workers share, if there is one."""
-    if (folder := os.environ.get(FOLDER_VARIABLE)) is None:
-        yield
-        return
-    file = Path(folder, str(os.getpid()))
 
     async def write_repeatedly() -> None:
-        while True:
-            await anyio.to_thread.run_sync(_write, file, msgspec.json.encode(_samples(counters, connections)))
+        while FOLDER_VARIABLE in os.environ:
+            _write(_samples(counters, connections))
             await anyio.sleep(WRITE_INTERVAL_SECONDS)
 
     with unwrap_single_error():
@@ -143,15 +143,15 @@ async def counters_shared(counters: DeliveryCounters, connections: Sized) -> Asy
             tasks.start_soon(write_repeatedly)
             yield
             tasks.cancel_scope.cancel()
-    _write(file, msgspec.json.encode(_samples(counters, connections)))
+    _write(_samples(counters, connections))
 
 
-def _write(file: Path, data: bytes) -> None:
-    with suppress(
-        OSError
-    ):  # The folder is gone or its disk is full. The other workers keep showing this worker's last counts.
+def _write(samples: dict[str, Samples]) -> None:
+    # If the folder is gone or its disk is full, all workers keep showing this worker's last counts.
+    with suppress(OSError, KeyError):
+        file = Path(os.environ[FOLDER_VARIABLE], str(os.getpid()))
         unfinished = file.with_suffix(".new")
-        unfinished.write_bytes(data)
+        unfinished.write_bytes(msgspec.json.encode(samples))
         unfinished.replace(file)
 
 
@@ -160,8 +160,8 @@ def _samples(counters: DeliveryCounters, connections: Sized) -> dict[str, Sample
     return counted | {CONNECTIONS: [((), len(connections))]}
 
 
-def _other_workers() -> dict[str, dict[str, Samples]]:
-    """Return the samples that the other workers wrote last, by worker."""
+def _written() -> dict[str, dict[str, Samples]]:
+    """Return the samples that the workers wrote last, by worker."""
     found = {}
     for file in Path(os.environ[FOLDER_VARIABLE]).glob("*") if FOLDER_VARIABLE in os.environ else ():
         if file.name.isdecimal():

@@ -55,9 +55,9 @@ class Hostile(Exception):
     def _fail(self, *_: object) -> Any:
         raise Stop
 
-    __bool__ = __eq__ = __str__ = __repr__ = _fail  # type: ignore[assignment]
+    __bool__ = __eq__ = __str__ = __repr__ = _fail
     __hash__ = None  # type: ignore[assignment]
-    __class__ = property(_fail)  # type: ignore[assignment]
+    __class__ = property(_fail)
 
 
 class Exiting(Mapping[str, object]):
@@ -402,7 +402,7 @@ class RefusingLater(Refusing):
     def publish(self, event: AgentEvent, thread_id: ThreadId) -> Any:
         receipt = super().publish(event, thread_id)
 
-        async def stored() -> Receipt:
+        async def stored() -> Any:
             await checkpoint()
             return await receipt
 

@@ -10,7 +10,7 @@ import anyio
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from starlette.types import Message
+from starlette.types import Message, Scope
 
 from bridgekit.counters import DeliveryCounters
 from bridgekit.cursors_and_gaps import GapReason
@@ -132,6 +132,18 @@ async def test_one_worker_answers_for_all_that_share_its_folder(
     assert found["bridgekit_connections", OTHER_WORKER] == 0
 
 
+def test_counter_is_not_lower_when_another_worker_answers_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prometheus takes a lower value for a restart, and counts twice."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    counters = DeliveryCounters()
+    for count in (1, 2, 3):
+        counters.refused[4_503] += 1
+        assert samples(exposition(counters, Hub()).decode())["bridgekit_refused_total", "4503", OWN] == count
+        (tmp_path / OWN).rename(tmp_path / OTHER_WORKER)
+        found = samples(exposition(DeliveryCounters(), Hub()).decode())
+        assert found["bridgekit_refused_total", "4503", OTHER_WORKER] == count
+
+
 async def test_counters_are_written_while_the_worker_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setattr(metrics, "WRITE_INTERVAL_SECONDS", 0.01)
@@ -179,7 +191,7 @@ async def test_server_on_a_unix_socket_answers(path: str, site: Site) -> None:
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [], "server": None}
+    scope: Scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [], "server": None}
     await site.app(scope, receive, send)
     assert status == [200]
 
