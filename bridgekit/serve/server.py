@@ -53,8 +53,6 @@ cancellation."""
 BLOCKED_TIMEOUT_SECONDS: Final = 8.0
 """How long the process may continue after the time to drain if its event loop is blocked. This is more than both times
 above, and with the default times less than the 30 s that Kubernetes grants."""
-FLUSH_TIMEOUT_SECONDS: Final = 0.5
-"""How long the process waits at its end until its output is written. The reader may have stopped reading."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
@@ -287,14 +285,9 @@ EndProcess = Callable[[int, float], threading.Timer | None]
 def end_process(code: int, seconds: float) -> threading.Timer:
     """End this process after `seconds` if it has not ended. Python would wait for threads without limit."""
 
-    def flush() -> None:
+    def leave() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-
-    def leave() -> None:
-        flushing = threading.Thread(target=flush, daemon=True)
-        flushing.start()
-        flushing.join(FLUSH_TIMEOUT_SECONDS)
         os._exit(code)
 
     timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), leave)

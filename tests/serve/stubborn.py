@@ -38,12 +38,6 @@ async def block_loop() -> None:
     block()
 
 
-def fill_output() -> None:
-    """Write more than a pipe takes."""
-    _report_begun()
-    sys.stdout.write("x" * 10_000_000)
-
-
 def leave_child() -> None:
     """Fork a child that outlives the server, and print its process id."""
     if child := os.fork():
@@ -92,9 +86,7 @@ app = Starlette(
     lifespan=lifespan(
         BridgeConfig(
             agents={"stubborn": Stubborn},
-            tool_dispatcher=PythonTools(
-                {"block": block, "block_loop": block_loop, "leave_child": leave_child, "fork": fork}
-            ),
+            tool_dispatcher=PythonTools({tool.__name__: tool for tool in (block, block_loop, leave_child, fork)}),
             runs_seconds=0.2,
             drain_seconds=0.2,
         )

@@ -319,22 +319,6 @@ async def test_run_that_cannot_be_cancelled_does_not_keep_the_server(edge: str, 
 
 
 @pytest.mark.slow
-async def test_output_that_is_not_read_does_not_keep_the_server() -> None:
-    async def run() -> None:
-        with suppress(httpx.TransportError):
-            await server.post("/runs/fill_output")
-
-    async with started(*SERVE, STUBBORN, "--port", "0") as server, anyio.create_task_group() as tasks:
-        await server.read_until(UP)
-        tasks.start_soon(run)
-        await server.read_until("begun")
-        server.signal(signal.SIGTERM)
-        with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
-            # The error that the cancelled tool causes cannot be logged either, which blocks the event loop.
-            assert await server.process.wait(within=PROCESS_TIMEOUT_SECONDS) in (0, 128 + signal.SIGTERM)
-
-
-@pytest.mark.slow
 async def test_forked_child_has_no_signal_handler_of_the_server() -> None:
     async with started(*SERVE, STUBBORN, "--port", "0") as server:
         await server.read_until(UP)
