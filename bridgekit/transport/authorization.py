@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http.cookies import SimpleCookie
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -80,9 +81,11 @@ class Handshake:
 
     @property
     def cookies(self) -> Mapping[str, str]:
-        """The cookies by name. A browser sends them from any page, so the origin is checked before."""
-        pairs = (each.strip().partition("=") for each in self.headers.get("cookie", "").split(";"))
-        return {name: value.removeprefix('"').removesuffix('"') for name, separator, value in pairs if separator}
+        """The cookies by name, as Starlette's requests have them. A browser sends them from any page, so the origin is
+        checked before."""
+        pairs = (each.partition("=") for each in self.headers.get("cookie", "").split(";"))
+        unquote = SimpleCookie().value_decode
+        return {name.strip(): unquote(value.strip())[0] for name, separator, value in pairs if separator}
 
     @property
     def protocol(self) -> str | None:

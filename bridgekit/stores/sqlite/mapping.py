@@ -35,6 +35,8 @@ class SqliteMappingStore:
     The copy in memory is exact, because only one process can have the file open.
     """
 
+    shared = False
+
     def __init__(self, database: Database, *, routes: int = MAX_ROUTES) -> None:
         self._database = database
         self._rows = PendingRows(database, "routes")
