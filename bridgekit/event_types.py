@@ -49,7 +49,7 @@ _defined: Final[dict[str, EventType]] = {}
 class Policy(enum.StrEnum):
     """What a full outbox does with waiting events of a type.
 
-    A client that was disconnected gets the other events when it resumes.
+    If an event finds no room, the client is disconnected, and gets the event when it resumes.
     """
 
     MUST_DELIVER = "must deliver"
@@ -81,8 +81,9 @@ def define_event_type(name: str, policy: Policy) -> EventType:
     Raises InvalidId if the name is not valid or already has another policy, and ValueError for an unknown policy.
     """
     if not _TYPE_NAME.fullmatch(name):
-        raise InvalidId("event type", f"{name!r} is not 1 to 64 of a-z, 0-9 and _, after a letter; or it is a signal's")
+        rule = "must be a letter, then at most 63 of a-z, 0-9 and _, and not the type of a signal"
+        raise InvalidId("event type", f"{name!r} {rule}")
     defined, policy = EventType(name), Policy(policy)
     if POLICIES.setdefault(defined, policy) is not policy:
-        raise InvalidId("event type", f"{name!r} has the policy {POLICIES[defined].value!r} already")
+        raise InvalidId("event type", f"{name!r} already has the policy {POLICIES[defined].value!r}")
     return _defined.setdefault(name, defined)

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--monitoring-port",
         type=_whole_number(0, 65_535),
         metavar="PORT",
-        help="serve /metrics and /healthz on this port, instead of the public one; 0 lets the system pick one",
+        help="serve /metrics and /healthz on this port instead of the public one; 0 lets the system pick one",
     )
     parser.add_argument(
         "--workers", type=_whole_number(1), default=1, help="number of server processes that share the port (default 1)"

@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 REDIS_REQUIREMENT: Final = "redis[hiredis]>=8,<9"
-"""The Redis store's extra requirement, as in pyproject.toml. It is named in full, so that `pip install` works
-anywhere."""
+"""The Redis store's extra requirement, as in pyproject.toml. The full requirement is named, so that `pip install` works
+in any environment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +43,11 @@ class Stores:
     used_tickets: UsedTickets
     runs: RunRegistry = field(default_factory=MemoryRunRegistry)
     shared: bool = False
-    """Whether workers share the stores. If not, a second worker refuses to start."""
+    """True if workers share the stores. Otherwise, a second worker refuses to start."""
 
     @property
     def durable(self) -> bool:
-        """Whether the stores outlive the process."""
+        """True if the stores outlive the process."""
         return self.name != "memory"
 
 
@@ -80,10 +80,10 @@ def sqlite_stores(
     synchronous: str = "normal",
     routes: int = MAX_ROUTES,
 ) -> StoreFactory:
-    """Stores in one SQLite file, for one worker. What was acknowledged survives a restart.
+    """Stores in one SQLite file, for one worker. An acknowledged event survives a restart.
 
-    `synchronous` chooses what a power loss may lose, "off", "normal" or "full": see
-    `bridgekit.stores.sqlite.file.Synchronous`. UnknownName for any other value.
+    `synchronous` is "off", "normal" or "full", and decides which events a power loss may lose: see
+    `bridgekit.stores.sqlite.file.Synchronous`. Raises UnknownName for any other value.
     """
     from bridgekit.stores.sqlite import file, group_commit, log, mapping
 
@@ -107,11 +107,11 @@ def sqlite_stores(
 def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: str = "bridgekit") -> StoreFactory:
     """Stores in a server or Cluster that speaks the Redis protocol, for any number of workers and machines.
 
-    `url` names the server, or one node of the Cluster. The server's configuration decides what survives its restart.
-    Applications that share a server need different prefixes: `redis://host:port/0?prefix=mine`, or `prefix`.
+    `url` names the server, or one node of the Cluster. The server's configuration decides which data survives its
+    restart. Applications that share a server need different prefixes: `redis://host:port/0?prefix=mine`, or `prefix`.
 
-    NotInstalled if the package `redis` is missing, InvalidId if the URL names no server. Opening the stores on another
-    event loop than asyncio's raises AsyncioRequired.
+    Raises NotInstalled if the package `redis` is missing, and InvalidId if the URL names no server. Opening the stores
+    on another event loop than asyncio's raises AsyncioRequired.
     """
     try:
         from bridgekit.stores.redis.active_runs import RedisRunRegistry
@@ -142,10 +142,9 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
 
 
 def stores_from(url: str, *, retention: Retention = DEFAULT_RETENTION) -> StoreFactory:
-    """Return the stores that a URL names: `memory:`, `sqlite:///a/file?synchronous=full`, `redis://host:port`,
-    `rediss://…`.
+    """Return the stores of a URL: `memory:`, `sqlite:///a/file?synchronous=full`, `redis://host:port` or `rediss://…`.
 
-    UnknownName for any other scheme. NotInstalled if a required package is missing.
+    Raises UnknownName for any other scheme, and NotInstalled if a required package is missing.
     """
     scheme, _, rest = url.partition(":")
     match scheme:

@@ -21,7 +21,10 @@ WAITS_SHARE = 0.5
 
 
 def matrix_claim(matrix: FaultMatrix) -> Finding:
-    """Test that no fault causes silent loss or misrouting in a mode with a log; list the losses without one."""
+    """Test that no fault causes silent loss or misrouting in a mode with a log.
+
+    List the losses in modes without a log.
+    """
     guaranteed = matrix.guaranteed
     unprotected = [trial for trial in matrix.of(AT_MOST_ONCE.name) if trial.fault in matrix.injected]
     lossy = [trial.fault.name for trial in unprotected if trial.verdict.lost_silent]

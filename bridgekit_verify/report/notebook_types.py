@@ -15,7 +15,7 @@ NOTEBOOK_FORMAT = 4
 
 
 class MalformedNotebook(BridgekitError, ValueError):
-    """A file with the suffix of a notebook is not one."""
+    """A file has the suffix of a notebook, but is not a notebook."""
 
 
 write_notebook: Callable[[NotebookNode, Path], None] = nbformat.write
@@ -39,5 +39,5 @@ def error_output(name: str, value: str) -> NotebookNode:
 
 
 def highlight(code: str, language: str) -> str:
-    """Return code as HTML with syntax classes; code in an unknown language stays plain."""
+    """Return code as HTML with syntax classes. Code in an unknown language stays plain."""
     return _highlighter(language)(code)
