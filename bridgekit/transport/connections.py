@@ -27,6 +27,7 @@ from bridgekit.transport.authorization import (
     CLOSE_STORE_UNAVAILABLE,
     CLOSE_TOO_SLOW,
     INCOMING_BYTES,
+    NO_SUCH_THREAD,
     Authorizer,
     Handshake,
     Subscription,
@@ -328,6 +329,7 @@ def _close_on_error() -> Iterator[None]:
             raise
         status = getattr(error, "status_code", HTTPStatus.INTERNAL_SERVER_ERROR)
         if status in REFUSING_STATUSES:
-            raise SubscriptionRefused(REFUSALS.get(status, CLOSE_BAD_REQUEST), str(error)) from error
+            code = REFUSALS.get(status, CLOSE_BAD_REQUEST)
+            raise SubscriptionRefused(code, NO_SUCH_THREAD if code == CLOSE_NOT_OWNER else str(error)) from error
         logger.exception("a client could not be authorized")
         raise Disconnected(CLOSE_STORE_UNAVAILABLE, "authorization failed: connect again") from error

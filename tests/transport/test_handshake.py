@@ -14,6 +14,7 @@ from bridgekit.chain.link_1_startup import BridgeConfig, create_app
 from bridgekit.errors import Disconnected, InvalidId, StoreUnavailable, SubscriptionRefused, ThreadNotOwned
 from bridgekit.ids import ThreadId
 from bridgekit.transport.authorization import (
+    NO_SUCH_THREAD,
     PROTOCOL,
     TICKET_PROTOCOL,
     Handshake,
@@ -119,11 +120,11 @@ class Synchronous(Mistaken):
 FAILED = (4009, "authorization failed: connect again")
 ANSWERS: dict[str, tuple[object, tuple[int, str]]] = {
     "HTTPException 401": (HTTPException(401), (4501, "401: Unauthorized")),
-    "HTTPException 403": (HTTPException(403, "not yours"), (4503, "403: not yours")),
-    "HTTPException 404": (HTTPException(404), (4503, "404: Not Found")),
+    "HTTPException 403": (HTTPException(403, "not yours"), (4503, NO_SUCH_THREAD)),
+    "HTTPException 404": (HTTPException(404), (4503, NO_SUCH_THREAD)),
     "HTTPException 429": (HTTPException(429), (4500, "429: Too Many Requests")),
     "HTTPException 500": (HTTPException(500), FAILED),
-    "an owner": (ThreadNotOwned("t", "u"), (4503, "thread 't' does not belong to user 'u'")),
+    "an owner": (ThreadNotOwned("t", "u"), (4503, NO_SUCH_THREAD)),
     "an id": (InvalidId("user_id", "must not be empty"), (4500, "user_id: must not be empty")),
     "a store": (StoreUnavailable("threads", "is locked"), (4009, "the store is unavailable: connect again")),
     "a group": (ExceptionGroup("several", [SubscriptionRefused(4503, "no")]), FAILED),
