@@ -109,8 +109,8 @@ class Proxy:
     def __init__(self, value: object) -> None:
         self.value = value
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]  # object's is writable
+    @property  # type: ignore[misc]  # object's is writable
+    def __class__(self) -> Any:
         return type(object.__getattribute__(self, "value"))
 
     def __eq__(self, other: object) -> bool:

@@ -177,19 +177,19 @@ async def test_logout_ends_the_sockets_of_all_workers(
 ) -> None:
     monkeypatch.setenv("BRIDGEKIT_STORE", redis_url)
     workers = [Starlette(routes=recipe.routes(), lifespan=recipe.ending_access) for _ in range(2)]
-    async with serving(workers[0], edge=edge) as first, serving(workers[1], edge=edge) as second:
-        async with AsyncExitStack() as stack:
-            clients = []
-            for worker, url in zip(workers, (first, second), strict=True):
-                await worker.state.bridgekit.open_thread(THREAD, ALICE)
-                ticket = worker.state.bridgekit.ticket(THREAD, ALICE)
-                clients.append(await stack.enter_async_context(connect(url, thread_id=THREAD, ticket=ticket)))
-            await workers[0].state.redis.publish(recipe.CHANNEL, ALICE)
-            with anyio.fail_after(TIMEOUT_SECONDS):
-                for client in clients:
-                    with pytest.raises(SubscriptionRefused) as ended:
-                        await client.receive()
-                    assert ended.value.code == 4506
+    async with AsyncExitStack() as stack:
+        clients = []
+        for worker in workers:
+            url = await stack.enter_async_context(serving(worker, edge=edge))
+            await worker.state.bridgekit.open_thread(THREAD, ALICE)
+            ticket = worker.state.bridgekit.ticket(THREAD, ALICE)
+            clients.append(await stack.enter_async_context(connect(url, thread_id=THREAD, ticket=ticket)))
+        await workers[0].state.redis.publish(recipe.CHANNEL, ALICE)
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            for client in clients:
+                with pytest.raises(SubscriptionRefused) as ended:
+                    await client.receive()
+                assert ended.value.code == 4506
 
 
 @both_edges

@@ -22,7 +22,8 @@ HIDDEN: Final = "***"
 
 _NAMES: Final = (
     r"(?:pass(?:word|wd|phrase|code)|pwd|secret(?!ary)|token(?!s|iz)|credential|csrf|jwt|session[-_]?id|auth(?=\s*=\s*\()"
-    r"|\bsig(?:nature)?(?=[\w-]*=)|(?:api|account|access|private|encryption|signing|master|subscription)[-_ ]?key)[\w-]{0,64}"
+    r"|\bsig(?:nature)?(?=[\w-]*=)|(?:api|account|access|private|encryption|signing|master|subscription)[-_ ]?key)"
+    r"[\w-]{0,64}"
 )
 """Names whose values are secrets."""
 _SECRETS: Final = (
@@ -39,7 +40,10 @@ _SECRETS: Final = (
     ),
     # An argument of a command, and a sentence such as "API key 'abc' is invalid".
     (re.compile(rf"(?i)(?<![\w-])(--[\w-]{{0,32}}?{_NAMES}\s+)\S+"), rf"\1{HIDDEN}"),
-    (re.compile(r"(?i)\b((?:password|api[-_ ]?key)\s+(?:is\s+)?)(?:(['\"]).*?\2|(?=[^\s\d]*\d)\S{6,})"), rf"\1{HIDDEN}"),
+    (
+        re.compile(r"(?i)\b((?:password|api[-_ ]?key)\s+(?:is\s+)?)(?:(['\"]).*?\2|(?=[^\s\d]*\d)\S{6,})"),
+        rf"\1{HIDDEN}",
+    ),
     (re.compile(r"(?i)\b(hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/\S+"), rf"\1/{HIDDEN}"),
     # The forms that providers give their keys.
     (
@@ -50,7 +54,12 @@ _SECRETS: Final = (
         HIDDEN,
     ),
     # A key of AWS.
-    (re.compile(r"(?<![\w+/.=-])(?=[A-Za-z+/]*\d)(?=[A-Z\d+/]*[a-z])(?=[a-z\d+/]*[A-Z])[\w+][\w+/]{39}(?![\w+/.=-])"), HIDDEN),
+    (
+        re.compile(
+            r"(?<![\w+/.=-])(?=[A-Za-z+/]*\d)(?=[A-Z\d+/]*[a-z])(?=[a-z\d+/]*[A-Z])[\w+][\w+/]{39}(?![\w+/.=-])"
+        ),
+        HIDDEN,
+    ),
     # Keys and hashes: long words of letters and digits, except UUIDs.
     (
         re.compile(

@@ -108,8 +108,8 @@ def bridge_applications(app: Any, owner: Starlette | None = None, prefix: str = 
 
 def unwrapped(app: Any) -> Any:
     """Return the application behind middleware."""
-    while not hasattr(app, "routes") and hasattr(app, "app"):
-        app = app.app
+    while getattr(app, "routes", None) is None and (inner := getattr(app, "app", None)) is not None:
+        app = inner
     return app
 
 

@@ -104,8 +104,33 @@ def test_text_is_bounded_and_encodable_whatever_the_message(message: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "part", ["a", "1", "a1", "-", "a1-", "sk-", "password=", "token ", "-----BEGIN PRIVATE KEY", "://", "a://", "é", "Aa1", "Aa1/"]
-    + ["--", "--token", " --token", "session-", '"', 'password "', "password='\\\\", "api key ", "bearer ", "auth=("],
+    "part",
+    [
+        "a",
+        "1",
+        "a1",
+        "-",
+        "a1-",
+        "sk-",
+        "password=",
+        "token ",
+        "-----BEGIN PRIVATE KEY",
+        "://",
+        "a://",
+        "é",
+        "Aa1",
+        "Aa1/",
+        "--",
+        "--token",
+        " --token",
+        "session-",
+        '"',
+        'password "',
+        "password='\\\\",
+        "api key ",
+        "bearer ",
+        "auth=(",
+    ],
 )
 def test_text_of_a_long_message_is_bounded(part: str) -> None:
     """No pattern takes quadratic time: with one that did, this test takes minutes."""
