@@ -14,6 +14,7 @@ LONGEST: Final = (
     "tests/verify/check/live/test_backends.py",
     "tests/verify/check/acceptance/test_no_false_alarm.py",
     "tests/verify/probes/test_injected_faults.py",
+    "tests/verify/probes/test_further_faults.py",
     "build/executed/12_faults.ipynb",
     "tests/serve/test_lost_workers.py",
     "tests/serve/test_command.py",
