@@ -21,9 +21,9 @@ MAX_CAUSES: Final = 3
 HIDDEN: Final = "***"
 
 _NAMES: Final = (
-    r"(?:pass(?:word|wd|phrase|code)|pwd|secret(?!ary)|token(?!s|iz)|credential|csrf|jwt|session[-_]?id|auth(?=\s*=\s*\()"
-    r"|\bsig(?:nature)?(?=[\w-]*=)|(?:api|account|access|private|encryption|signing|master|subscription)[-_ ]?key)"
-    r"[\w-]{0,64}"
+    r"(?:pass(?:word|wd|phrase|code)|pwd|secret(?!ary)|token(?!s|iz)|credential|csrf|jwt|session[-_]?id"
+    r"|auth(?=\s*=\s*\()|\bsig(?:nature)?(?=[\w-]*=)|(?:api|account|access|private|encryption|signing"
+    r"|master|subscription)[-_ ]?key)[\w-]{0,64}"
 )
 """Names whose values are secrets."""
 _SECRETS: Final = (
