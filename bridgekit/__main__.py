@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from bridgekit import __version__
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: every check passed. 1: a check failed. 2: the command could not run; one line on stderr states the reason. 130:
     the user interrupted the command. 141: the program that reads its output, such as `head`, has ended.
     """
+    if not sys.stdout:  # None if the caller has closed it
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # until the process ends
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ESCAPE)
     try:

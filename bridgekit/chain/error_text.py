@@ -20,20 +20,44 @@ MAX_CAUSES: Final = 3
 """The text of an exception group contains at most this many of its errors."""
 HIDDEN: Final = "***"
 
+_NAMES: Final = (
+    r"(?:pass(?:word|wd|phrase|code)|pwd|secret(?!ary)|token(?!s|iz)|credential|csrf|jwt|session[-_]?id"
+    r"|auth(?=\s*=\s*\()|\bsig(?:nature)?(?=[\w-]*=)|(?:api|account|access|private|encryption|signing"
+    r"|master|subscription)[-_ ]?key)[\w-]{0,64}"
+)
+"""Names whose values are secrets."""
 _SECRETS: Final = (
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,31}://)[^\s/@]+@"), rf"\1{HIDDEN}@"),
-    (re.compile(r"(?is)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)"), HIDDEN),
-    (re.compile(r"(?i)\b(authorization|(?:set-)?cookie)(['\"]?\s*[:=])[^\n]*"), rf"\1\2 {HIDDEN}"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), rf"\1 {HIDDEN}"),
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,31}://)[^\s'\"<>]{0,256}@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(?is)-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]*-----|\Z)"), HIDDEN),
+    (re.compile(r"(?i)\b(authorization|(?:set-)?cookie)(['\"]?\s*[:=,])[^\n]*"), rf"\1\2 {HIDDEN}"),
+    (re.compile(r"(?i)\b(bearer|basic)([\s:]+)(?=[a-z]*[^a-z\s])[\w.~+/=-]{6,}"), rf"\1\2{HIDDEN}"),
     (
         re.compile(
-            r"(?i)((?:password|passwd|passphrase|pwd|secret|token|credential|signature|(?:api|access|private)[-_ ]?key)"
-            r"[\w-]{0,64}['\"]?\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s,;&)\]}]+)"
+            rf"(?i)({_NAMES}['\"]?\s*(?:=>|[:=])\s*)"
+            r"(?:b?\"(?:\\.|[^\"\\])*\"?|b?'(?:\\.|[^'\\])*'?|\([^)]*|[^\s,;&)\]}]+)"
         ),
         rf"\1{HIDDEN}",
     ),
+    # An argument of a command, and a sentence such as "API key 'abc' is invalid".
+    (re.compile(rf"(?i)(?<![\w-])(--[\w-]{{0,32}}?{_NAMES}\s+)\S+"), rf"\1{HIDDEN}"),
     (
-        re.compile(r"\b(?:sk|pk|rk|hf|gh[opsur]|glpat|xox[a-z])[-_][\w-]{8,}|\b(?:AKIA|ASIA|AIza|eyJ)[\w.-]{12,}"),
+        re.compile(r"(?i)\b((?:password|api[-_ ]?key)\s+(?:is\s+)?)(?:(['\"]).*?\2|(?=[^\s\d]*\d)\S{6,})"),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(r"(?i)\b(hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/\S+"), rf"\1/{HIDDEN}"),
+    # The forms that providers give their keys.
+    (
+        re.compile(
+            r"\b(?:sk|pk|rk|hf|r8|gh[opsur]|github_pat|glpat|gsk|npm|nvapi|pcsk|pypi|dop_v1|lsv2|tvly|whsec|xai|xapp"
+            r"|xox[a-z])[-_][\w-]{8,}|\b(?:SG|hvs|ya29)\.[\w.-]{12,}|\b(?:AKIA|ASIA|AIza|ATATT|LTAI|eyJ)[\w.-]{12,}"
+        ),
+        HIDDEN,
+    ),
+    # A key of AWS.
+    (
+        re.compile(
+            r"(?<![\w+/.=-])(?=[A-Za-z+/]*\d)(?=[A-Z\d+/]*[a-z])(?=[a-z\d+/]*[A-Z])[\w+][\w+/]{39}(?![\w+/.=-])"
+        ),
         HIDDEN,
     ),
     # Keys and hashes: long words of letters and digits, except UUIDs.

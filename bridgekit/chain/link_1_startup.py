@@ -76,7 +76,7 @@ RUNS_TIMEOUT_SECONDS: Final = 10.0
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
     """Create the sound resolver: it uses the thread that the event carries, and otherwise looks up the run id."""
-    return Carried(otherwise=MappingLookup(mapping), known=mapping.known)
+    return Carried(otherwise=MappingLookup(mapping), known=mapping.known, shared=mapping.shared)
 
 
 @dataclass(frozen=True, kw_only=True)

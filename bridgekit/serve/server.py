@@ -29,11 +29,11 @@ from bridgekit.errors import BridgekitError, ServeError, unwrap_single_error
 from bridgekit.serve.application import AppSpec
 from bridgekit.serve.in_process import QUEUED_CONNECTIONS, open_listener, uvicorn_config
 from bridgekit.serve.native_handoff import (
-    bridge_paths,
+    bridge_applications,
     check_lifespans,
     choose_edge,
     native_handoff,
-    serves_bridge,
+    unwrapped,
 )
 from bridgekit.transport.asgi import MONITORING_PORT
 from bridgekit.transport.connections import ConnectionRegistry
@@ -58,7 +58,6 @@ WORKER_TIMEOUT_SECONDS: Final = 5
 WORKER_START_TIMEOUT_SECONDS: Final = 30
 """The time limit for a worker's answers until all workers have started. The first answer waits for Python's imports."""
 NO_ROUTES: Final = "it has no bridgekit routes; add routes=[*routes(), …] and lifespan=lifespan(config)"
-NO_BRIDGE: Final = "it does not start the bridge; create it with lifespan=lifespan(config)"
 
 _LOG: Final = logging.getLogger("uvicorn.error")
 
@@ -208,18 +207,16 @@ class StartupReporter:
             raise
 
     def _handoff(self) -> AbstractAsyncContextManager[Mapping[str, Any]]:
-        app = self._app
-        if not isinstance(app, Starlette):
-            if not ConnectionRegistry.running:
-                raise ServeError("the application", NO_ROUTES)
-            return nullcontext({})
-        check_lifespans(app)
-        served = serves_bridge(app.routes)
-        if "bridgekit" not in app.state and (bridge_paths(app) or not served):
-            raise ServeError("the application", NO_BRIDGE)
-        if not served:
+        # An application of another kind may have routes that are not found.
+        if not any(bridge_applications(self._app)) and (
+            isinstance(unwrapped(self._app), Starlette) or not ConnectionRegistry.running
+        ):
             raise ServeError("the application", NO_ROUTES)
-        return native_handoff(app) if self._served.edge == "native" else nullcontext({})
+        check_lifespans(self._app)
+        if self._served.edge == "asgi":
+            return nullcontext({})
+        assert isinstance(self._app, Starlette), "the edge was chosen for it"
+        return native_handoff(self._app)
 
     def _print_startup_error(self, error: Exception) -> None:
         _LOG.setLevel(logging.CRITICAL)  # Without this, uvicorn also logs the error and its exit.

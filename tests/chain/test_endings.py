@@ -488,18 +488,20 @@ async def test_run_that_asyncio_cancels_again_and_again_ends_once(agent: type[Ba
     assert len(ends(connection)) == 1
 
 
-async def test_observer_that_raises_causes_no_second_end_event() -> None:
+async def test_observer_that_raises_changes_no_run_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     application = await started(agents={"agent": returning("done")})
     connection = subscribe(application)
 
-    def observe(event: AgentEvent, receipt: Receipt) -> None:
-        if event.type in END_EVENTS:
-            raise Broken
+    observed: list[EventType] = []
 
-    application.bridge.observers.append(observe)
-    with pytest.raises(Broken):
-        await run(application)
+    def observe(event: AgentEvent, receipt: Receipt) -> None:
+        raise Broken
+
+    application.bridge.observers += [observe, lambda event, _: observed.append(event.type)]
+    assert await run(application) == "done"
     assert ends(connection) == ["done"]
+    assert observed == ["agent_started", "agent_completed"]
+    assert caplog.text.count("an observer failed at agent_") == 2
 
 
 async def test_run_whose_coroutine_is_closed_ends() -> None:

@@ -229,7 +229,11 @@ async def pinged(server: Server) -> bool:
         ),
         (
             ("tests.served_application:bare",),
-            "the application: it does not start the bridge; create it",
+            "the application: it has no bridgekit routes; add routes=",
+        ),
+        (
+            ("tests.served_application:wrapped_routeless",),
+            "the application: it has no bridgekit routes; add routes=",
         ),
         (
             ("tests.served_application:routeless",),
