@@ -136,7 +136,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def delivery_text(finding: Finding) -> str:
-    """Return the delivery before and after, with intervals, as text. An experiment is called one."""
+    """Return the counts of delivered events before and after as text. An experiment is called one."""
     first, second = finding.labels
     counted = ((first, finding.before), (second, finding.after))
     text = ", ".join(f"{label} {Rate.of(counts)}" for label, counts in counted if counts is not None)

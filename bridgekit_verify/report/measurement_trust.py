@@ -116,8 +116,7 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
         f" {len(sampled) - len(outside)} of {len(sampled)} cases. In {len(study.losses) - len(miscounted)} of"
         f" {len(study.losses)}, exactly the dropped frames count as lost.",
         evidence=tuple(
-            f"{check.name[:1].upper()}{check.name[1:]}: {100 * check.closed_form:.1f} % known, {check.measured}"
-            " measured."
+            f"{check.name[:1].upper()}{check.name[1:]}: {100 * check.closed_form:.1f} % known, {check.text} measured."
             for check in checks
         ),
         rule="Holds if every count without chance equals the known one, every loss count equals the number of"

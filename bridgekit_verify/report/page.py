@@ -124,7 +124,6 @@ def _templates() -> Templates:
     templates.filters |= {
         "ansi": printed_text,
         "basis": basis_text,
-        "bounds": lambda rate: rate.bounds,
         "breakable": _breakable,
         "cell": _cell_html,
         "code": code_html,
@@ -236,7 +235,7 @@ def _cell_html(value: object) -> Markup:
 
 
 def _css_percent(share: float) -> str:
-    """Return a share as a CSS percentage on the axis of a bar or an interval."""
+    """Return a share as a CSS percentage on the axis of a bar or a mark."""
     return f"{100 * share:.2f}%"
 
 

@@ -208,7 +208,7 @@ def test_risks_that_do_not_occur_are_not_observed() -> None:
 
 def test_actions_state_size_gain_and_what_arrives() -> None:
     found = actions(EXAMPLE)
-    assert [(each.order, each.size, each.gain, each.fate.delivered) for each in found] == [
+    assert [(each.order, each.size, each.gain, each.after.delivered) for each in found] == [
         (1, "-2 +1", 0, 0),
         (2, "-9 +2", 0, 0),
         (3, "-0 +1", 168, 168),
