@@ -16,6 +16,8 @@ __all__ = ["PARAMETERS", "check_parameters"]
 
 MAX_RUNS: Final = 2_000
 """The most runs of one measurement: THREADS times RUNS."""
+MAX_RUN_SECONDS: Final = 30.0
+"""The longest run of a fault trial: STEPS times PACE_SECONDS."""
 
 
 class AllowedValues(Protocol):
@@ -102,11 +104,11 @@ PARAMETERS: Final[Mapping[str, AllowedValues]] = {
     "AT_ONCE": Whole(1, 200),
     "KIND": Name(),
     "USERS_WITHOUT_SOCKET": Whole(0, 200),
-    "SHARING_RUNS": Whole(1, 200),
+    "SHARING_RUNS": Whole(2, 200),
     "SEARCH_PAIRS": Whole(1, 10_000),
     "TRIALS": Whole(1, 200),
     "USERS": Whole(1, 20),
-    "STEPS": Whole(1, 500),
+    "STEPS": Whole(8, 500),
     "PACE_SECONDS": Real(0.01, 1),
     "FAULT_SECONDS": Real(0.1, 10),
     "FAULTS": ListOf(Name()),
@@ -142,5 +144,8 @@ def check_parameters(values: Mapping[str, object]) -> None:
     threads, runs, without = (values.get(name) for name in ("THREADS", "RUNS", "USERS_WITHOUT_SOCKET"))
     if isinstance(threads, int) and isinstance(runs, int) and threads * runs > MAX_RUNS:
         raise InvalidParameter("THREADS × RUNS", threads * runs, f"at most {MAX_RUNS:,} runs")
+    steps, pace = values.get("STEPS"), values.get("PACE_SECONDS")
+    if isinstance(steps, int) and isinstance(pace, int | float) and steps * pace > MAX_RUN_SECONDS:
+        raise InvalidParameter("STEPS × PACE_SECONDS", steps * pace, f"at most {MAX_RUN_SECONDS:g} seconds")
     if isinstance(threads, int) and isinstance(without, int) and without > threads:
         raise InvalidParameter("USERS_WITHOUT_SOCKET", without, f"at most THREADS = {threads:,}")

@@ -54,7 +54,7 @@ TERMS: Final = {
 COLUMNS: Final = {
     "notebook": "the notebook that shows the table",
     "table": "the table's name",
-    "chain": "the chain that was measured, such as as committed or as reported",
+    "chain": 'the chain that was measured: "as committed" or "as reported"',
     "variant": "the combination of sound and broken parts that was measured",
     "step": "the fix or repair that was applied",
     "thread ids": "the kind of thread id",

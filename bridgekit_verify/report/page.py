@@ -13,6 +13,7 @@ from jinja2 import Environment as Templates
 from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from bridgekit_verify.measure.wording import listed
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.report.chart import chart, unchanged
 from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
@@ -131,6 +132,7 @@ def _templates() -> Templates:
         "day": _day,
         "html": output_html,
         "level": _css_percent,
+        "listed": listed,
         "numeric": numeric_columns,
         "markdown": markdown_html,
         "marks": _marks,

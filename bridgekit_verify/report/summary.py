@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Final, Literal
 
+from bridgekit_verify.measure.wording import listed
 from bridgekit_verify.measure.drops import EventCounts
 from bridgekit_verify.report.drop_rates import (
     AS_COMMITTED,
@@ -196,11 +197,7 @@ def _made(subset: Subset) -> str:
 
 
 def _plural(noun: str, members: Sequence[str]) -> str:
-    return f"{noun}{'s' if len(members) > 1 else ''} {_list(members)}"
-
-
-def _list(members: Sequence[str]) -> str:
-    return f"{', '.join(members[:-1])} and {members[-1]}" if len(members) > 1 else "".join(members)
+    return f"{noun}{'s' if len(members) > 1 else ''} {listed(members)}"
 
 
 def _routing_leaks(tables: DropTables) -> list[str]:
@@ -209,7 +206,7 @@ def _routing_leaks(tables: DropTables) -> list[str]:
     if not leaking:
         return []
     first = leaking[0]
-    where = _list([f"{kind.name} ({of(kind.leaked, kind.expected)})" for kind in first.leaking])
+    where = listed([f"{kind.name} ({of(kind.leaked, kind.expected)})" for kind in first.leaking])
     return [
         f"With only link 9 broken, {FIXES[first.name]} leaks events for {len(first.leaking)} of"
         f" {len(first.kinds)} kinds of thread id: {where}."
@@ -230,7 +227,7 @@ def _loss(tables: DropTables) -> Risk:
         if (step := tables.step(AS_REPORTED, name))
     ]
     if parts:
-        sentences.append(f"With only link 9 broken, {_list(parts)}.")
+        sentences.append(f"With only link 9 broken, {listed(parts)}.")
     return Risk("loss", title, AS_COMMITTED if found.dropped else "not observed", tuple(sentences))
 
 
@@ -309,7 +306,7 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
         if FIXES["fix 3"] in enough and lifecycle is not None and lifecycle.verdict == "does not hold":
             parts.append(f"But {lifecycle.answer}")
     if short:
-        parts.append(f"Not enough in its place: {_list(short)}.")
+        parts.append(f"Not enough in its place: {listed(short)}.")
     return " ".join(parts)
 
 

@@ -13,7 +13,7 @@ EACH = 60
 """Events of one kind of thread id."""
 KINDS = {
     **dict.fromkeys(("thread_123", "thread_<16 hex>", "thread_<user>_<name>"), True),
-    **dict.fromkeys(("session_<ms>_<hex>", "chat_<n>", "prefixes of one another", "uuid"), False),
+    **dict.fromkeys(("session_<ms>_<hex>", "chat_<n>", "starts with another id", "uuid"), False),
 }
 """Kinds of thread id, and whether they are documented."""
 ALL = EACH * len(KINDS)
@@ -28,7 +28,7 @@ NOT_READ: Counts = (0, 0, 24)
 
 def of_kind(name: str) -> Counts:
     """Return what the parser delivers: one kind loses, and one leaks."""
-    return {"chat_<n>": NONE, "prefixes of one another": (20, 40, 0)}.get(name, EVERY)
+    return {"chat_<n>": NONE, "starts with another id": (20, 40, 0)}.get(name, EVERY)
 
 
 STEPS: Mapping[tuple[str, str], Callable[[str], Counts]] = {

@@ -74,6 +74,7 @@ def test_any_other_value_gets_a_message_that_names_the_parameter_and_what_is_all
     ("values", "message"),
     [
         ({"THREADS": 200, "RUNS": 11}, "THREADS × RUNS must be at most 2,000 runs, not 2200"),
+        ({"STEPS": 500, "PACE_SECONDS": 1}, "STEPS × PACE_SECONDS must be at most 30 seconds, not 500"),
         ({"THREADS": 3, "USERS_WITHOUT_SOCKET": 4}, "USERS_WITHOUT_SOCKET must be at most THREADS = 3, not 4"),
     ],
 )
