@@ -30,7 +30,7 @@ from bridgekit_verify.report.measurement_trust import calibration_claim, localiz
 from bridgekit_verify.studies.collisions import CASES, Collision, CollisionStudy
 from bridgekit_verify.studies.lifecycles import GRACE_SECONDS, LateEvents, LifecycleStudy, Rerouted
 from bridgekit_verify.studies.run_ids_across_processes import ProcessDelivery
-from bridgekit_verify.studies.study import LinkStudy
+from bridgekit_verify.studies.links_and_fixes import LinkStudy
 from bridgekit_verify.validation.broken_links import BREAKAGES, Breakage
 from bridgekit_verify.validation.calibration import CalibrationStudy, LossCalibration, OfflineCalibration, allowed_misses
 from bridgekit_verify.validation.localization import Case, Localization
