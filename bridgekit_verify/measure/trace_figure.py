@@ -19,10 +19,10 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.textpath import text_to_path
 
-from bridgekit_verify.measure.wording import capitalized
 from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR, printable
 from bridgekit_verify.measure.trace_steps import LINK_NAMES, NOT_REACHED, REACHED, SOCKET, LinkStep
 from bridgekit_verify.measure.tracing import Trace
+from bridgekit_verify.measure.wording import capitalized
 
 __all__ = ["trace_alt_text", "trace_figure"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from bridgekit_verify.measure.wording import capitalized, listed
 from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.statistics import Sample
+from bridgekit_verify.measure.wording import capitalized, listed
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_hub
 from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Verdict
 from bridgekit_verify.studies.drops import BEFORE, COMMITTED, REPORTED, FixDrops

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bridgekit_verify.measure.wording import capitalized
 from bridgekit_verify.measure.statistics import CONFIDENCE, Rate, Sample
+from bridgekit_verify.measure.wording import capitalized
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import OURS, Finding, Verdict
 from bridgekit_verify.validation.calibration import CHANCE, CalibrationStudy, allowed_misses

@@ -13,8 +13,8 @@ from jinja2 import Environment as Templates
 from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bridgekit_verify.measure.wording import listed
 from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.measure.wording import listed
 from bridgekit_verify.report.chart import chart, unchanged
 from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
 from bridgekit_verify.report.findings import (

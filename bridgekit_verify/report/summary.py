@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Final, Literal
 
-from bridgekit_verify.measure.wording import listed
 from bridgekit_verify.measure.drops import EventCounts
+from bridgekit_verify.measure.wording import listed
 from bridgekit_verify.report.drop_rates import (
     AS_COMMITTED,
     AS_REPORTED,

@@ -118,7 +118,9 @@ class Search:
     def shortest(self) -> tuple[ThreadId, ThreadId]:
         """The shortest leak. Raises InvalidParameter if the search found no leak."""
         if self.leak is None:
-            raise InvalidParameter("examples", self.tried, f"more pairs, until the search finds a leak of {self.round_trip}")
+            raise InvalidParameter(
+                "examples", self.tried, f"more pairs, until the search finds a leak of {self.round_trip}"
+            )
         return self.leak
 
 

@@ -12,10 +12,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bridgekit.events import EventType
-from bridgekit_verify.measure.wording import listed
 from bridgekit_verify.measure.drop_figure import DropPanel, drop_alt_text, drop_figure
 from bridgekit_verify.measure.drops import DropCount, count_drops, total
 from bridgekit_verify.measure.thread_id_families import FAMILIES, Families
+from bridgekit_verify.measure.wording import listed
 from bridgekit_verify.repairs import (
     NEW_CLASSES,
     REPAIRS,

@@ -40,7 +40,7 @@ STEPS: Mapping[tuple[str, str], Callable[[str], Counts]] = {
     (AS_REPORTED, "fix 2 with its method"): lambda kind: EVERY,
     (AS_REPORTED, "fix 3"): lambda kind: EVERY,
     (AS_REPORTED, "fixes 1 and 2 as written"): of_kind,
-    (AS_REPORTED, "fixes 1 and 2 with the method"): lambda kind: (20, 40, 0) if kind.startswith("pre") else EVERY,
+    (AS_REPORTED, "fixes 1 and 2 with the method"): lambda kind: (20, 40, 0) if kind.startswith("starts") else EVERY,
     (AS_REPORTED, "fixes 1, 2 and 3"): lambda kind: EVERY,
 }
 

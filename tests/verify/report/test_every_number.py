@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import bridgekit_verify.report
 from bridgekit.errors import DeterministicStartupError
+from bridgekit.mapping.service import GRACE_SECONDS
 from bridgekit_verify.links import LINKS
 from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.statistics import Rate, Sample, runs_until_collision
@@ -28,11 +29,16 @@ from bridgekit_verify.report.audit_missed import collision_claim, lifecycle_clai
 from bridgekit_verify.report.claims import chain_claim, link_claim
 from bridgekit_verify.report.measurement_trust import calibration_claim, localization_claim
 from bridgekit_verify.studies.collisions import CASES, Collision, CollisionStudy
-from bridgekit_verify.studies.lifecycles import GRACE_SECONDS, LateEvents, LifecycleStudy, Rerouted
-from bridgekit_verify.studies.run_ids_across_processes import ProcessDelivery
+from bridgekit_verify.studies.lifecycles import LateEvents, LifecycleStudy, Rerouted
 from bridgekit_verify.studies.links_and_fixes import LinkStudy
+from bridgekit_verify.studies.run_ids_across_processes import ProcessDelivery
 from bridgekit_verify.validation.broken_links import BREAKAGES, Breakage
-from bridgekit_verify.validation.calibration import CalibrationStudy, LossCalibration, OfflineCalibration, allowed_misses
+from bridgekit_verify.validation.calibration import (
+    CalibrationStudy,
+    LossCalibration,
+    OfflineCalibration,
+    allowed_misses,
+)
 from bridgekit_verify.validation.localization import Case, Localization
 from bridgekit_verify.variants import BROKEN, SOUND
 from tests.verify.report.test_sentences import measured, thoughts
@@ -151,7 +157,7 @@ def lifecycles(draw: st.DrawFn) -> LifecycleStudy:
 def test_lifecycle_sentences_state_every_count_in_its_place(study: LifecycleStudy) -> None:
     finding = lifecycle_claim(study)
     fix_3, sound = (row.verdict for row in study.rerouted)
-    wanted = [[fix_3.wrong_user, fix_3.expected, sound.wrong_user, sound.expected]]
+    wanted: list[list[float]] = [[fix_3.wrong_user, fix_3.expected, sound.wrong_user, sound.expected]]
     for row in study.late:
         within = [rate for at, rate in row.by_lateness.items() if 0 <= at < GRACE_SECONDS]
         later = [rate for at, rate in row.by_lateness.items() if at >= GRACE_SECONDS]
@@ -213,9 +219,7 @@ def test_calibration_sentences_count_equal_and_unequal_rates(
     exact = [check for check in study.rate_checks if check.exact]
     sampled = [check for check in study.rate_checks if not check.exact]
     equal = sum(check.measured.k == round(check.closed_form * check.measured.n) for check in exact)
-    inside = sum(
-        check.measured.interval[0] <= check.closed_form <= check.measured.interval[1] for check in sampled
-    )
+    inside = sum(check.measured.interval[0] <= check.closed_form <= check.measured.interval[1] for check in sampled)
     counted = sum(sum(triple[1:]) == dropped for _, triple, dropped in losses)
     assert all_numbers(finding.answer, "p = 0", "p = 1") == [
         equal, len(exact), 95, inside, len(sampled), counted, len(losses),

@@ -165,8 +165,7 @@ def test_risks_are_leak_then_loss_then_undetected_failure() -> None:
     assert leak.when == "after some of the repairs"
     assert leak.sentences == (
         f"{ALL // 2} of {ALL} events reach another user after repairs 2, 3 and 4 without repair 1.",
-        "With only link 9 broken, Fix 1 leaks events for 1 of 7 kinds of thread id: starts with another id"
-        " (40 of 60).",
+        "With only link 9 broken, Fix 1 leaks events for 1 of 7 kinds of thread id: starts with another id (40 of 60).",
     )
     assert loss.when == "as committed"
     assert loss.sentences == (

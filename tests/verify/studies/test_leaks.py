@@ -117,7 +117,9 @@ def test_search_finds_no_leak_in_a_sound_round_trip(round_trip: str) -> None:
     found = search(round_trip, examples=60)
     assert found.leak is None
     assert found.tried == found.correct.n == found.correct.k == 60
-    with pytest.raises(InvalidParameter, match="examples must be more pairs, until the search finds a leak of .*, not 60"):
+    with pytest.raises(
+        InvalidParameter, match=r"examples must be more pairs, until the search finds a leak of .*, not 60"
+    ):
         _ = found.shortest
 
 
