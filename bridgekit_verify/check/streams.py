@@ -20,7 +20,7 @@ KEPT_CHARACTERS: Final = 16_384
 
 
 class ClientState:
-    """What one client has received."""
+    """The state of one client: its runs, messages and calls."""
 
     __slots__ = (
         "chunk", "connection", "epochs", "first", "id", "last", "numberings", "open_runs", "reconnects", "run", "runs",
@@ -53,7 +53,7 @@ class ClientState:
 
 @dataclass(slots=True, eq=False)
 class RunState:
-    """What one client received of one run."""
+    """The state of one run at one client."""
 
     id: str
     client: str
@@ -111,7 +111,7 @@ class StreamState:
             self._hash.update(_bytes(text))
 
     def _shorten(self) -> None:
-        """Join the pieces of a short call. Of any other text, keep only the hash."""
+        """Join the pieces of a short call. For any other text, keep only the hash."""
         assert self._pieces is not None
         text = "".join(self._pieces)
         if self.is_call and self.characters <= KEPT_CHARACTERS:

@@ -13,7 +13,7 @@ from bridgekit_verify.measure.thread_id_families import FAMILIES, Families, fami
 __all__ = ["count_table", "family_table", "loss_table", "transcript"]
 
 EXAMPLE_CHARACTERS: Final = 48
-"""How many characters of an example id are shown."""
+"""Limit on the shown characters of an example id."""
 
 
 def count_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:

@@ -175,7 +175,7 @@ class ModelLedger(msgspec.Struct):
     def add_wire(self, client: str, text: str) -> None:
         """Record the bytes that a proxy passed on to a client.
 
-        They show whether a loss was before or after the wire.
+        They show whether a loss happened before or after the proxy.
         """
         self.wires.append(WireText(client, tuple(sorted({str(marker) for marker in markers_in(text)}))))
 

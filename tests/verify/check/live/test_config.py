@@ -123,7 +123,7 @@ def test_documented_file_is_valid(text: str) -> None:
 
 
 def test_page_names_every_scenario_and_the_default_ones() -> None:
-    rows = PAGE.partition("| scenario |")[2].partition("These run by default")[0]
+    rows = PAGE.partition("| scenario |")[2].partition("The command runs these scenarios by default")[0]
     socket = parse_backend(tomllib.loads(FILES["websocket"]))
     assert set(re.findall(r"`(\w+)`", rows)) - {"sse", "websocket"} == set(default_scenarios(socket))
     assert {name for name in LOADS if f"`{name}`" not in PAGE} == set()
