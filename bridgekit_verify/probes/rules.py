@@ -70,15 +70,15 @@ class Judgement:
 
     @property
     def evidence(self) -> str:
-        """One sentence per kind of violation: the first one, and the number of others. No final full stop."""
+        """One sentence per kind of violation: the first one, and how often the kind occurred. No final full stop."""
         by_kind: dict[ViolationKind, list[str]] = defaultdict(list)
         for kind, text in self.violations:
             by_kind[kind].append(text)
-        return ". Also, ".join(f"{texts[0]}{_more(len(texts) - 1)}" for texts in [*by_kind.values()][:MOST_KINDS_SHOWN])
+        return ". Also, ".join(f"{texts[0]}{_times(len(texts))}" for texts in [*by_kind.values()][:MOST_KINDS_SHOWN])
 
 
-def _more(count: int) -> str:
-    return f" (and {count:,} more {'case' if count == 1 else 'cases'})" if count else ""
+def _times(count: int) -> str:
+    return f" (seen {count:,} times)" if count > 1 else ""
 
 
 def shown(value: object) -> str:

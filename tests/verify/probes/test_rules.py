@@ -77,4 +77,4 @@ def test_evidence_has_the_first_violation_of_each_kind_and_their_number() -> Non
     for number in range(3):
         found.expect(False, ViolationKind.LOST, f"loss {number}")
     found.equal(1, 2, "a number")
-    assert found.evidence == "loss 0 (and 2 more cases). Also, a number is 2 instead of 1"
+    assert found.evidence == "loss 0 (seen 3 times). Also, a number is 2 instead of 1"
