@@ -35,6 +35,8 @@ class UserPrompt(msgspec.Struct, frozen=True):
     thread: str
     clients: tuple[str, ...]
     """The sockets, or the response, that are entitled to the run."""
+    asked_on: str = ""
+    """The socket that sent the prompt. Empty: a request did."""
 
     @property
     def text(self) -> str:
@@ -147,15 +149,16 @@ class ModelLedger(msgspec.Struct):
     wires: list[WireText] = msgspec.field(default_factory=list)
 
     def add_prompt(
-        self, *, user: str, thread: str, clients: Iterable[str], scenario: str = "text", canary: str = ""
-    ) -> UserPrompt:
+        self, *, user: str, thread: str, clients: Iterable[str], scenario: str = "text", canary: str = "",
+        asked_on: str = "",
+    ) -> UserPrompt:  # fmt: skip
         """Record a prompt before it is sent, and return it. `clients` must all receive the answer."""
         entitled = tuple(clients)
         if not entitled:
             raise InvalidParameter("clients", entitled, "the clients that must receive the answer, at least one")
         if scenario not in SCENARIOS:
             raise InvalidParameter("scenario", scenario, f"one of {', '.join(SCENARIOS)}")
-        prompt = UserPrompt(canary or new_canary(), scenario, user, thread, entitled)
+        prompt = UserPrompt(canary or new_canary(), scenario, user, thread, entitled, asked_on)
         self.prompts.append(prompt)
         return prompt
 

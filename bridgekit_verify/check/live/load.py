@@ -184,12 +184,13 @@ class LoadSession:
                 clients = [self._add_client(group, f"{thread.name} run{number}", {**thread.values, "tab": "1"})]
             else:
                 await self._wait_connected(group)
-            run = self._request(thread, kind.script, number, clients)
+            asking = clients[number % len(clients)]
+            run = self._request(thread, kind.script, number, clients, asking.id if self._backend.run.send else "")
             try:
                 if self._backend.kind == "response":
                     await self._stream(group, kind, run, clients[0])
                 else:
-                    await self._start(clients[number % len(clients)], run)
+                    await self._start(asking, run)
                     await self._wait_until_over(group, run)
             except RunRefused as error:
                 run.problem = str(error)
@@ -209,13 +210,16 @@ class LoadSession:
             if self._backend.kind != "response":
                 raise RunRefused(client.closed_because) from error
 
-    def _request(self, thread: LiveThread, script: str, number: int, clients: list[LiveClient]) -> RequestedRun:
+    def _request(
+        self, thread: LiveThread, script: str, number: int, clients: list[LiveClient], asked_on: str
+    ) -> RequestedRun:
         prompt = self._ledger.add_prompt(
             user=thread.values["user"],
             thread=thread.values["thread"],
             canary=self._canary(f"{thread.name} run {number}"),
             clients=[client.id for client in clients],
             scenario=script,
+            asked_on=asked_on,
         )
         run = RequestedRun(str(self._uuid()), prompt.canary, prompt.text, number, thread.values)
         self.recorder.add(run)
