@@ -13,16 +13,16 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.peers.bridgekit_helper import USER, BridgekitStack
+from benchmarks.peers.bridgekit_agents import USER, BridgekitStack
 from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
 from benchmarks.workload import AGENT, EVENTS, AgentRun, Wave
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
 from bridgekit.counters import DeliveryCounters
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt, encode
 from bridgekit.ids import RunId, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import NoRoute
-from bridgekit.signals import Cursor
 from bridgekit.stores import in_memory
 from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.log import Replay

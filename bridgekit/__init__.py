@@ -2,7 +2,7 @@
 
 Layout, lowest layer first. A module imports only from its own layer and from lower ones.
 
-    0  ids, payloads, events, signals, errors, …  data types and pure functions, without I/O
+    0  ids, payloads, events, cursors_and_gaps, …   data types and pure functions, without I/O
     1  mapping, resolution                        which thread a run belongs to
     2  transport, stores                          how a frame reaches a browser, and where routes and logs are stored
     3  chain                                      the nine links; link N imports only later links
@@ -12,8 +12,8 @@ Layout, lowest layer first. A module imports only from its own layer and from lo
 The verification suite, `bridgekit_verify`, is built on this package. No module here imports it at load time; `__main__`
 has a table of its commands and imports a command's module when the command runs.
 
-Public names are imported on first use. pytest imports this package for its plugin wherever it is installed, and should
-not have to load servers and sockets that no test uses.
+Public names are imported on first use. pytest imports this package for its plugin wherever bridgekit is installed, and
+must not load servers and sockets that no test uses.
 """
 
 import logging
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from bridgekit.chain.link_6_base_agent import BaseAgent
     from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
     from bridgekit.chain.supervisor_collaborators import MemoryThreadStore, PythonTools, ScriptedModel, ThreadSession
+    from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason
     from bridgekit.errors import BridgekitError, StoreUnavailable, SubscriptionRefused, ThreadNotOwned
     from bridgekit.event_types import EventType, Policy, define_event_type
     from bridgekit.events import AgentEvent, Outcome, Receipt, RoutedEvent
     from bridgekit.ids import RunId, ThreadId, UserId
     from bridgekit.mapping import RunThreadMappingService
     from bridgekit.serve.in_process import serving
-    from bridgekit.signals import Cursor, Gap, GapReason
     from bridgekit.stores import memory_stores, redis_stores, sqlite_stores, stores_from
     from bridgekit.transport.asgi import routes
     from bridgekit.transport.authorization import (
@@ -89,7 +89,7 @@ _LAZY_EXPORTS = {
     "bridgekit.ids": ("RunId", "ThreadId", "UserId"),
     "bridgekit.mapping": ("RunThreadMappingService",),
     "bridgekit.serve.in_process": ("serving",),
-    "bridgekit.signals": ("Cursor", "Gap", "GapReason"),
+    "bridgekit.cursors_and_gaps": ("Cursor", "Gap", "GapReason"),
     "bridgekit.stores": ("memory_stores", "redis_stores", "sqlite_stores", "stores_from"),
     "bridgekit.transport.authorization": (
         "Authorizer", "Handshake", "OwnerAuthorizer", "Subscription", "ThreadOwners", "authorize_owner"
@@ -106,7 +106,7 @@ _LAZY_EXPORTS = {
 _MOVED = {"LINKS": "bridgekit_verify.links", "VARIANTS": "bridgekit_verify.variants"}
 """Names that were moved out of this package, and the modules that define them now."""
 
-if not TYPE_CHECKING:  # a type checker reads the imports above; with `__getattr__` it would accept any name
+if not TYPE_CHECKING:  # A type checker reads the imports above. If it saw `__getattr__`, it would accept any name.
 
     def __getattr__(name: str) -> object:
         module = next((module for module, names in _LAZY_EXPORTS.items() if name in names), None)

@@ -21,7 +21,7 @@ from bridgekit.errors import BridgekitError, SuiteNotInstalled, unwrap_single_er
 EXIT_ERROR: Final = 2
 EXIT_INTERRUPTED: Final = 130
 EXIT_OUTPUT_CLOSED: Final = 141
-"""The exit code that shells report for a program ended by SIGPIPE."""
+"""The exit code that a shell reports for a program that SIGPIPE ended."""
 
 
 ESCAPE: Final = "bridgekit.escape"
@@ -55,8 +55,8 @@ COMMANDS: Final = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0: every check passed. 1: a check failed. 2: the command could not run; one line on stderr says why.
-    130: the user interrupted it. 141: the reader of its output, such as `head`, has ended.
+    0: every check passed. 1: a check failed. 2: the command could not run; one line on stderr says why. 130: the user
+    interrupted the command. 141: the program that reads its output, such as `head`, has ended.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ESCAPE)
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Otherwise, the interpreter writes the rest at its exit, and prints the error that this raises.
+        # Without this, the interpreter writes the buffered output when it exits, and prints a BrokenPipeError.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OUTPUT_CLOSED
     except (BridgekitError, OSError, ModuleNotFoundError) as error:
@@ -91,7 +91,10 @@ codecs.register_error(ESCAPE, _escape)
 
 
 def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line. Only the chosen command is imported: others may need packages that are not installed."""
+    """Parse the command line.
+
+    Import only the chosen command, because the other commands may need packages that are not installed.
+    """
     parser = argparse.ArgumentParser(
         prog="bridgekit",
         description="Deliver an AI agent's events to the user who is waiting for them, and check that they arrive.",

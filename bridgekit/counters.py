@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from bridgekit.cursors_and_gaps import Gap, GapReason
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
-from bridgekit.signals import Gap, GapReason
 
 __all__ = ["RUN_ENDED", "DeliveryCounters"]
 
 RUN_ENDED: Final = "the run has ended"
-"""The reason in the receipt of a second end event."""
+"""The `reason` of the receipt for a run's second end event."""
 
 _SENT: Final = Outcome.SENT
 
@@ -22,19 +22,20 @@ class DeliveryCounters:
 
     def __init__(self) -> None:
         self.sent: Counter[EventType] = Counter()
-        """Events that at least one socket, or another worker with sockets of the thread, accepted; by type."""
+        """Events by type that at least one socket, or another worker with sockets of the thread, accepted."""
         self.kept: Counter[EventType] = Counter()
-        """Events that no socket has accepted yet. The thread's log retains them for clients that resume. By type."""
+        """Events by type that no socket accepted, and that the thread's log retains for clients that resume. By
+        type."""
         self.pending: Counter[EventType] = Counter()
-        """Events that were still waiting for an unavailable store when the bridge returned their receipt; by type."""
+        """Events by type that still waited for an unavailable store when the bridge returned their receipt."""
         self.lost: Counter[tuple[int, str]] = Counter()
         """Events that no client received and none can receive later, by (link, reason)."""
         self.unwritten: Counter[str] = Counter()
-        """Frames in a socket's outbox that were not written when it closed, by reason. Their events count as sent."""
+        """Frames, by reason, that a socket's outbox still held when the socket closed. Their events count as sent."""
         self.coalesced = 0
-        """Frames that a slow socket's outbox replaced by later frames of the same run and type."""
+        """Frames that a slow socket's outbox replaced with later frames of the same run and type."""
         self.concatenated = 0
-        """Frames whose text a slow socket's outbox joined to that of the frame before."""
+        """Frames whose text a slow socket's outbox appended to the text of the previous frame."""
         self.subscriptions: Counter[str] = Counter()
         """Accepted subscriptions: "new", "resumed" without a gap, or "gap" if the client was sent a gap signal."""
         self.gaps: Counter[GapReason] = Counter()

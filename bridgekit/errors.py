@@ -129,7 +129,7 @@ class MappingFull(BridgekitError):
 
 
 class StoreUnavailable(BridgekitError):
-    """The store did not answer in time. Whether it executed the operation is unknown; try again."""
+    """The store did not answer in time. It may have executed the operation: try again."""
 
     status_code = 503
 
@@ -196,7 +196,7 @@ class ShuttingDown(BridgekitError):
 
 
 class AgentExited(BridgekitError):
-    """An agent or a tool raised SystemExit. It ends the run, and not the server."""
+    """An agent or a tool raised SystemExit. The error ends the run but not the server."""
 
     def __init__(self, agent_name: str, code: object) -> None:
         super().__init__(f"agent {agent_name!r} called sys.exit({code!r}); return from `execute` instead")
@@ -251,7 +251,7 @@ class DeterministicStartupError(BridgekitError):
     @classmethod
     @contextmanager
     def at(cls, link: int, component: str) -> Iterator[None]:
-        """Attribute any error inside the block to a link. With nested blocks, the innermost one decides."""
+        """Attribute any error inside the block to a link. Of nested blocks, the innermost decides."""
         try:
             yield
         except cls:
@@ -293,7 +293,7 @@ class ServeError(BridgekitError):
 def unwrap_single_error() -> Iterator[None]:
     """Replace an exception group by its first leaf error, so that callers can catch it by its type.
 
-    A notebook does not display the errors inside a group, and `except InvalidId` does not match one.
+    A notebook does not display the errors inside a group, and `except InvalidId` does not match a group.
     """
     leaf: BaseException | None = None
     try:
@@ -306,6 +306,6 @@ def unwrap_single_error() -> Iterator[None]:
         try:
             raise leaf
         finally:
-            # If the group is leaving a `with` block, Python sets it as the context in spite of `raise`; a notebook
-            # would then display nothing.
+            # Python sets the group as the context of `leaf` if the group is leaving a `with` block. A notebook would
+            # then display nothing.
             leaf.__context__ = None

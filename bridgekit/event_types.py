@@ -11,14 +11,15 @@ from bridgekit.errors import InvalidId
 __all__ = ["CRITICAL", "END_EVENTS", "POLICIES", "EventType", "Policy", "define_event_type"]
 
 _TYPE_NAME: Final = re.compile(r"(?!(?:subscribed|gap)\Z)[a-z][a-z0-9_]{0,63}")
-"""The names that an event type may have. The two others are those of the signals."""
+"""The names that an event type may have. The excluded names, `subscribed` and `gap`, are those of the signals."""
 
 
 class EventType(enum.StrEnum):
-    """The event types. The first five are the audit's critical events.
+    """The event types. The first five types are the audit's critical events.
 
-    Frames of other processes may have further types: `EventType("citation")` is one, and no member of the enum. It can
-    be emitted only in a process that defined it with `define_event_type`.
+    A frame of another process may have a type that this process did not define. `EventType("citation")` then creates it
+    without adding it to the enum. Only a process that defined a type with `define_event_type` can emit events of that
+    type.
     """
 
     AGENT_STARTED = "agent_started"
@@ -46,14 +47,18 @@ _defined: Final[dict[str, EventType]] = {}
 
 
 class Policy(enum.StrEnum):
-    """What a full outbox does with waiting events of a type. Whatever it cannot take, its client gets by resuming."""
+    """What a full outbox does with waiting events of a type.
+
+    If an event finds no room, the client is disconnected, and gets the event when it resumes.
+    """
 
     MUST_DELIVER = "must deliver"
-    """It keeps each of them. If there is no room, the socket is closed."""
+    """The outbox keeps every event. If there is no room, the server closes the socket."""
     COALESCE = "coalesce"
-    """It keeps only the latest one of a run; earlier ones are superseded. The client gets a gap for them."""
+    """The outbox keeps only the latest event of each run. The client gets a gap for the superseded events."""
     CONCATENATE = "concatenate"
-    """It joins neighbours of one message to one frame with all of their text. The payload is a `TextDelta`."""
+    """The outbox joins adjacent events of one message into one frame that contains all of their text. The payload is a
+    `TextDelta`."""
 
 
 POLICIES: Final[dict[EventType, Policy]] = dict.fromkeys(EventType, Policy.MUST_DELIVER) | {
@@ -65,18 +70,21 @@ POLICIES: Final[dict[EventType, Policy]] = dict.fromkeys(EventType, Policy.MUST_
 MUST_DELIVER."""
 CRITICAL: Final = tuple(EventType)[:5]
 END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
-"""The types of which a run has exactly one event, its last."""
+"""The end events: a run has exactly one event of these types, and it is the run's last event."""
 
 
 def define_event_type(name: str, policy: Policy) -> EventType:
-    """Define an event type of the application, for `emit` and `notify`. Do so in each process that serves or emits it.
+    """Define an event type of the application, for `emit` and `notify`.
 
-    Raises InvalidId if the name is not valid or is that of a type with another policy, and ValueError for an unknown
-    policy.
+    Call this in each process that serves or emits the type.
+
+    Raises InvalidId if the name is not valid or already has another policy, and ValueError for an unknown policy.
     """
     if not _TYPE_NAME.fullmatch(name):
-        raise InvalidId("event type", f"{name!r} is not 1 to 64 of a-z, 0-9 and _, after a letter; or it is a signal's")
+        raise InvalidId(
+            "event type", f"{name!r} must be a letter and at most 63 of a-z, 0-9 and _, and no signal's type"
+        )
     defined, policy = EventType(name), Policy(policy)
     if POLICIES.setdefault(defined, policy) is not policy:
-        raise InvalidId("event type", f"{name!r} has the policy {POLICIES[defined].value!r} already")
+        raise InvalidId("event type", f"{name!r} already has the policy {POLICIES[defined].value!r}")
     return _defined.setdefault(name, defined)

@@ -1,6 +1,6 @@
 """The events that agents emit, the frames that clients read, and the receipts that the bridge returns.
 
-Each event is one JSON text frame. Encoding and decoding do no I/O and raise only errors from `bridgekit.errors`.
+Each event becomes one JSON text frame. Encoding and decoding do no I/O and raise only errors from `bridgekit.errors`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ _now: Final = partial(datetime.now, UTC)
 class AgentEvent(msgspec.Struct, kw_only=True):
     """An emitted event. Its fields, in this order, are the wire format.
 
-    It is mutable for one reason: the thread's log assigns `seq`, so that the event needs to be encoded only once.
+    The event is mutable for one reason: the thread's log assigns `seq` before it encodes the event, so that one
+    encoding is enough.
     """
 
     seq: int = 0
@@ -79,10 +80,10 @@ class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """An event as a client receives it: exactly the fields of the wire format, including its position in a thread."""
 
     seq: int
-    """The event's number within its thread. Numbers start at 1 and have no gaps."""
+    """The event's number within its thread. The log numbers events from 1 without gaps."""
     first_seq: int | None = None
-    """Only in a concatenated event, which stands for the events `first_seq` to `seq`. Its id and time are the last
-    one's."""
+    """Set only in a concatenated event, which represents the events `first_seq` to `seq`. Its id and time are those of
+    the last event."""
     type: EventType
     thread_id: ThreadId
     run_id: RunId
@@ -105,12 +106,12 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def event(self) -> RoutedEvent:
-        """The decoded event. Each access decodes the frame again."""
+        """The decoded event. Each access to this property decodes the frame again."""
         return decode(self.data, limit_bytes=len(self.data))
 
 
 class ConcatenatedFrame(Frame, frozen=True, gc=False, kw_only=True):
-    """The frame of neighbouring events that were joined to one."""
+    """The frame of adjacent events that an outbox joined into one."""
 
     first_seq: int
 
@@ -130,7 +131,7 @@ _decode_delta_frame: Final = msgspec.json.Decoder(_DeltaFrame).decode
 
 
 def text_delta(frame: Frame) -> TextDelta | None:
-    """Return the payload of a frame that may be concatenated. None for any other frame."""
+    """Return the payload of a frame that may be concatenated, and None for any other frame."""
     if POLICIES.get(frame.type) is not Policy.CONCATENATE:
         return None
     try:
@@ -140,7 +141,7 @@ def text_delta(frame: Frame) -> TextDelta | None:
 
 
 def concatenate(first_seq: int, last: Frame, delta: str) -> ConcatenatedFrame:
-    """Return one frame for the events `first_seq` to `last`, which are neighbours of one message, with their text."""
+    """Return one frame for the adjacent events `first_seq` to `last` of one message, with all of their text."""
     event = last.event
     joined = msgspec.structs.replace(event, first_seq=first_seq, payload=event.payload | {"delta": delta})
     return ConcatenatedFrame(last.seq, last.type, last.run_id, _encode(joined), first_seq=first_seq)
@@ -167,7 +168,7 @@ class Outcome(enum.StrEnum):
     SENT = "sent"
     """Sockets of this process accepted it."""
     RELAYED = "relayed"
-    """It is in the thread's log, and was passed to the workers that have sockets of the thread."""
+    """The event is in the thread's log, and the store passed it to the workers that have sockets of the thread."""
     NO_SUBSCRIBER = "no subscriber"
     """No socket is subscribed to the thread. The log may retain the event: see `Receipt.kept`."""
     PENDING = "pending"
@@ -179,7 +180,9 @@ class Outcome(enum.StrEnum):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of publishing one event. It is true only if a socket accepted the event, or a worker for its sockets.
+    """The result of publishing one event.
+
+    A receipt is true only if a socket accepted the event, or if a worker accepted it for its sockets.
 
     `await receipt` returns the receipt itself, so callers can await the result of every publishing method.
     """
@@ -190,19 +193,19 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
     """The number of workers that accepted the event for their sockets. Only a shared store reports it."""
     kept: bool = False
-    """Whether the thread's log retains the event for clients that resume in time. The store determines which failures
+    """True if the thread's log retains the event for clients that resume in time. The store determines which failures
     the log survives."""
     thread_id: ThreadId | None = None
     seq: int | None = None
     epoch: str | None = None
-    """The numbering of the thread that `seq` belongs to."""
+    """The epoch of `seq`, which is new each time that the numbering of the thread restarts."""
     link: int | None = None
     """The link (7 to 10) at which an undelivered event stopped."""
     reason: str = ""
 
     @property
     def lost(self) -> bool:
-        """Whether no client received the event and none can receive it later."""
+        """True if no client received the event and no client can receive it later."""
         return not (self or self.kept or self.outcome is Outcome.PENDING)
 
     def __bool__(self) -> bool:
@@ -214,7 +217,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
         return False
 
     def __await__(self) -> Generator[Any, Any, Receipt]:
-        yield from ()  # a receipt is complete: awaiting it never suspends the caller
+        yield from ()  # A receipt is complete, so awaiting it never suspends the caller.
         return self
 
 
@@ -237,9 +240,8 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
 
     JSON has fewer types than Python: bytes become base64, dates ISO 8601, Decimals and numeric keys strings, sets and
     tuples arrays. Subclasses are encoded as their bases. `limit_bytes` is compared with the size of the frame with a
-    `seq` of 19 digits, whatever its real `seq`.
-    Raises PayloadError if JSON cannot represent a value unchanged. Raises FrameTooLarge if the frame exceeds
-    `limit_bytes`.
+    `seq` of 19 digits, so that the limit does not depend on `seq`. Raises PayloadError if JSON cannot represent a value
+    unchanged. Raises FrameTooLarge if the frame exceeds `limit_bytes`.
     """
     payload = event.payload
     try:
@@ -267,7 +269,7 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
         _check(event, data)
     except PayloadError:
         raise
-    except Exception as error:  # a value's own code may raise anything
+    except Exception as error:  # the code of a value's class may raise any error
         raise PayloadError(event.type, explain(error, payload)) from error
     if (size := len(data) - len(str(event.seq)) + _SEQ_DIGITS) > limit_bytes:
         raise FrameTooLarge(f"{event.type} of run {event.run_id!r}", size, limit_bytes)
@@ -302,13 +304,13 @@ def _as_plain_event(event: AgentEvent | RoutedEvent) -> AgentEvent:
 def _check(event: AgentEvent | RoutedEvent, data: bytes) -> None:
     """Reject values that the encoder would change silently or copy unchecked.
 
-    It encodes NaN and the infinities as null, and keys that differ only in Python as equal ones. It copies JSON that
-    was encoded elsewhere (`msgspec.Raw`) unchecked, so that such a value could forge fields of the frame.
+    The encoder writes NaN and the infinities as null, and can write two different Python keys as the same JSON key. The
+    encoder copies encoded JSON (`msgspec.Raw`) unchecked, so that such a value could forge fields of the frame.
     """
     if event.timestamp.utcoffset() is None:
         raise PayloadError(event.type, "its timestamp has no time zone")
     if _decode_any(data)["payload"] == event.payload:
-        return  # the usual case: nested, and of JSON's own types
+        return  # the usual case: nested values of JSON's own types
     if problem := find_problem(event.payload):
         raise PayloadError(event.type, problem)
 
@@ -319,7 +321,7 @@ _decode_any: Final = msgspec.json.Decoder().decode
 def decode(data: str | bytes, *, limit_bytes: int = FRAME_BYTES) -> RoutedEvent:
     """Decode one event frame.
 
-    Raises FrameTooLarge if it exceeds `limit_bytes`. Raises MalformedFrame if it is not an event.
+    Raises FrameTooLarge if the frame exceeds `limit_bytes`, and MalformedFrame if it is not an event.
     """
     try:
         size = len(data.encode()) if isinstance(data, str) else len(data)

@@ -1,7 +1,7 @@
 """Validation of ids that come from callers and clients, and the schemes that create a run id for a thread.
 
-The sound chain never derives a thread from a run id. Other schemes are defined here for two reasons: the audit's first
-fix derives the thread that way, and a caller in another process may know only a run id.
+The sound chain never derives a thread from a run id. A signed run id exists for callers in other processes that know
+only a run id.
 """
 
 from __future__ import annotations
@@ -54,14 +54,15 @@ REQUEST_BYTES: Final = 65_536
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 HexSource = Callable[[int], str]
-"""Returns a string of the given number of random hexadecimal digits. Measurements pass a seeded source; the default
-source is cryptographically secure."""
+"""Returns a string of the given number of random hexadecimal digits. The default source is cryptographically secure;
+measurements pass a seeded one."""
 
 
 def thread_id(value: object) -> ThreadId:
     """Validate a thread id.
 
-    It is a string of 1 to 1,024 bytes of UTF-8 that is not blank and has no control characters. InvalidId otherwise.
+    A valid id is a string of 1 to 1,024 bytes of UTF-8 that is not blank and has no control characters. InvalidId
+    otherwise.
     """
     return ThreadId(_checked("thread_id", value, ID_BYTES))
 
@@ -84,7 +85,8 @@ def agent_name(value: object) -> str:
 def request(value: object) -> str:
     """Validate a user's request.
 
-    It is a string of at most 65,536 bytes of UTF-8. It may be empty and contain line breaks. InvalidId otherwise.
+    A valid request is a string of at most 65,536 bytes of UTF-8. It may be empty and may contain line breaks. InvalidId
+    otherwise.
     """
     if not isinstance(value, str):
         raise InvalidId("request", f"must be a string, not {type(value).__name__}")
@@ -113,7 +115,7 @@ def _secret_hexadecimal(digits: int) -> str:
     return secrets.token_hex((digits + 1) // 2)[:digits]
 
 
-_count = itertools.count(1 << 60)  # starts here so that every value has 16 hexadecimal digits
+_count = itertools.count(1 << 60)  # The counter starts here so that every value has 16 hexadecimal digits.
 _process = os.urandom(8).hex()
 
 
@@ -129,8 +131,8 @@ if sys.platform != "win32":
 def new_id() -> str:
     """Return a unique id of 32 hexadecimal digits, for events and tool calls: 64 random bits per process and a counter.
 
-    The ids are predictable, so they must not serve as secrets. (128 random bits for each id would take four times as
-    long, a uuid4 sixteen times.)
+    The ids are predictable, so they must not serve as secrets. (An id of 128 random bits takes four times as long to
+    create, and a uuid4 sixteen times.)
     """
     return _process + hex(next(_count))[2:]  # noqa: FURB116  # takes half the time of a format string
 

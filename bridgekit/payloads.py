@@ -1,6 +1,6 @@
-"""The values of a payload: which ones JSON carries unchanged, which are converted without loss, and which are refused.
+"""Defines which values of a payload are encoded unchanged, which are converted without loss, and which are refused.
 
-An application's own types are converted by its hook, `BridgeConfig.payload_hook`.
+An application converts its own types with the hook `BridgeConfig.payload_hook`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import msgspec
 __all__ = ["EXACT_INTEGER", "PayloadHook", "apply_hook", "convert", "encode_json", "explain", "find_problem"]
 
 EXACT_INTEGER: Final = 2**53
-"""JavaScript may round an integer whose absolute value exceeds this bound. On the wire it is exact."""
+"""JavaScript may round an integer whose absolute value exceeds this bound. The frame contains the exact integer."""
 
 PayloadHook = Callable[[object], object]
-"""Returns what is sent in place of a value, or the value itself where it needs no conversion."""
+"""Returns the value to send in place of another, or the same value if it needs no conversion."""
 
 _HOOK_ADVICE: Final = "convert it, or set BridgeConfig(payload_hook=…)"
 _SCALARS: Final = frozenset({str, bool, type(None)})
@@ -51,7 +51,8 @@ _PLAIN_TYPES: Final[Mapping[type, Callable[[Any, Any], object]]] = {
     Decimal: lambda kind, value: kind(value),
     Mapping: lambda _, value: dict(value),
 }
-"""Types whose subclasses are converted, as test tools, numpy and pandas define them. The first match counts."""
+"""The types whose subclasses are converted. Test tools, numpy and pandas define such subclasses. The first match
+counts."""
 
 
 def convert(value: Any) -> object:
@@ -59,10 +60,10 @@ def convert(value: Any) -> object:
 
     Raises TypeError if there is none.
 
-    The result is compared with the value, because a subclass may have more precision than its base.
+    The function compares the result with the value, because a subclass may have more precision than its base.
     """
     kind = next((each for each in _PLAIN_TYPES if isinstance(value, each)), None)
-    # A bool gets here only as a key.
+    # A bool reaches this line only as a key.
     if kind is not None and type(value) not in (kind, bool):
         with suppress(TypeError, ValueError, OverflowError):
             plain = _PLAIN_TYPES[kind](kind, value)
@@ -75,12 +76,12 @@ encode_json: Final = msgspec.json.Encoder(enc_hook=convert).encode
 
 
 def find_problem(value: object, path: str = "payload") -> str | None:
-    """Return the first value that JSON cannot carry unchanged, with its path and the reason; None if there is none."""
+    """Return the first value that JSON cannot carry unchanged, with its path and the reason, or None."""
     try:
         return _find_in_value(value, path)
     except RecursionError:
         raise
-    except Exception as error:  # noqa: BLE001  # a value's own code may raise anything
+    except Exception as error:  # noqa: BLE001  # the code of a value's class may raise any error
         return f"JSON cannot carry {path}: {error}; {_HOOK_ADVICE}"
 
 
@@ -158,10 +159,10 @@ def _fields_of(value: object) -> dict[str, object] | None:
 
 
 def apply_hook(hook: PayloadHook, value: Any) -> Any:
-    """Return the value as plain JSON values where `hook` makes them so, at any depth.
+    """Convert the value with `hook` at every depth.
 
-    The hook gets each value except strings, booleans, None, dicts, lists, tuples, finite floats and exact integers.
-    What it returns is searched in turn. What it does not convert is left to the encoder.
+    The hook gets each value except strings, booleans, None, dicts, lists, tuples, finite floats and exact integers. The
+    function also searches what the hook returns. It leaves values that the hook does not convert to the encoder.
     """
     kind = type(value)
     if kind in _SCALARS or (kind is float and math.isfinite(value)) or (kind is int and abs(value) <= EXACT_INTEGER):

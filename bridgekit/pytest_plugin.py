@@ -1,9 +1,9 @@
 """pytest plugin: fixtures for a running application and its clients, and `assert_delivered` for received events.
 
-A test that uses `bridgekit_app` fails if an event was lost, emitted by another run, or after the end of its run.
+A test that uses `bridgekit_app` fails if an event was lost, was emitted by another run, or followed the end of its run.
 
 pytest loads this module wherever bridgekit is installed, even if no test uses it. The module therefore imports the rest
-of the package only when a fixture or the assertion is used.
+of the package only in the fixtures and in the assertion.
 """
 
 from __future__ import annotations
@@ -98,7 +98,10 @@ def bridgekit_config() -> BridgeConfig:
 
 @pytest.fixture
 def bridgekit_asgi(bridgekit_config: BridgeConfig) -> Starlette:
-    """The ASGI application to serve. Override it with your own, which must use `lifespan(config)` and `routes()`."""
+    """The ASGI application to serve.
+
+    Override this fixture with your own application, which must use `lifespan(config)` and `routes()`.
+    """
     from bridgekit.chain.link_1_startup import create_app
 
     return create_app(bridgekit_config)
@@ -158,8 +161,8 @@ def bridgekit_client(bridgekit_app: ServedApplication) -> Callable[..., Abstract
 def bridgekit_check(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Checks any backend: `result = bridgekit_check("backend.toml", app)`, then `assert result.passed, result.text`.
 
-    The TOML file is beside the test. Without `app`, its command is started. Options are those of `check_backend` in
-    `bridgekit_verify.check.live.backends`.
+    The path of the TOML file is relative to the folder of the test. Without `app`, the fixture starts the command of
+    the file. Options are those of `check_backend` in `bridgekit_verify.check.live.backends`.
     """
     check_app = import_module("bridgekit_verify.check.live.backends").check_app
 

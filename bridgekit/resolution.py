@@ -1,4 +1,4 @@
-"""Resolvers: strategies that find the thread of an event. The bridge is created with one of them."""
+"""Resolvers, which find the thread of an event. Startup creates the bridge with one resolver."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Routes(Protocol):
 
 
 class Carried:
-    """Returns the thread that the event carries. The run's context has put it there, so there is nothing to look up.
+    """Returns the thread that the event carries. The run's context set it, so no lookup is needed.
 
-    A caller outside the chain may be mistaken: an event of one of the `known` runs is not published in another thread.
-    For an event without a thread, the resolver `otherwise` decides. The result equals that of
-    `FirstOf(Carried(), otherwise)`, at a third of the cost.
+    A caller outside the chain may pass a wrong thread, so an event of one of the `known` runs that carries another
+    thread gets no route. For an event without a thread, the resolver `otherwise` decides. The result equals that of
+    `FirstOf(Carried(), otherwise)`, and takes a third of the time.
     """
 
     def __init__(self, otherwise: Resolver | None = None, *, known: Mapping[RunId, ThreadId] | None = None) -> None:

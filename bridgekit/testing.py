@@ -1,6 +1,6 @@
 """Test support: serve an application on a real loopback server, run agents, and collect what a client receives.
 
-The fixtures of `bridgekit.pytest_plugin` use this module. It needs asyncio, because the client does.
+The fixtures of `bridgekit.pytest_plugin` use this module. The module needs asyncio, because its client does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["CollectingClient", "ObservedRun", "ServedApplication", "end_of_tasks
 TIMEOUT_SECONDS: Final = 5.0
 """The default timeout for an event that a test waits for."""
 LEFT_TASKS_SECONDS: Final = 0.5
-"""How long a test waits at its end for tasks that its agents left behind."""
+"""The time that a test waits at its end for tasks that its agents started and did not await."""
 
 THREAD: Final = "thread_1"
 USER: Final = "user_1"
@@ -119,7 +119,7 @@ class ServedApplication:
         """The WebSocket base URL, for example `ws://127.0.0.1:49152`."""
         self.app = app
         self.problems: list[str] = []
-        """What `check_emission` found. A test that expects it clears the list."""
+        """What `check_emission` found. A test that expects a problem clears the list."""
         self._ended: set[RunId] = set()
 
     @property
@@ -132,7 +132,7 @@ class ServedApplication:
         """Connect a client that is subscribed to a thread of the user. A missing thread is created."""
         await self._open(thread_id, user_id)
         ticket = self._ticket(thread_id, user_id)
-        # The test must get an error of its own block as raised, and not in an exception group.
+        # An error in the test's block must reach the test as raised, and not in an exception group.
         with unwrap_single_error():
             async with (
                 connect(self.url, user_id=user_id, thread_id=thread_id, ticket=ticket) as client,
@@ -149,7 +149,7 @@ class ServedApplication:
         """Run an agent while the user's client is subscribed; return the agent's result and the events received.
 
         An error that the agent raises is raised here. The method waits at most `TIMEOUT_SECONDS` for events that were
-        published to the thread, and not at all for others. It does not check the events: see `assert_delivered`.
+        published to the thread. It does not wait for other events. To check the events, call `assert_delivered`.
         """
         async with self.subscribed_client(thread_id, user_id) as client:
             with self._assigned_seqs(thread_id) as seqs:
@@ -163,7 +163,7 @@ class ServedApplication:
     def check_emission(self, event: AgentEvent, receipt: Receipt) -> None:
         """Observer of the bridge: find events that were lost, emitted by another run, or after their run's end.
 
-        Received events do not show these mistakes: nothing is missing between them.
+        The received events do not show these mistakes, because their numbering has no gap.
         """
         what, runs = f"{event.type} of run {event.run_id!r}", [run.run_id for run in enclosing_runs.get()]
         if receipt.lost:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bridgekit.counters import DeliveryCounters
+from bridgekit.cursors_and_gaps import Gap, GapReason
 from bridgekit.events import EventType, Outcome, Receipt
-from bridgekit.signals import Gap, GapReason
 from tests.factories import THREAD, emitted
 
 

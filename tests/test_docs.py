@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from bridgekit.chain.link_1_startup import RUNS_TIMEOUT_SECONDS
+from bridgekit.chain.link_7_8_adapter import Emitter
+from bridgekit.cursors_and_gaps import GapReason
+from bridgekit.event_types import POLICIES
 from bridgekit.events import EventType
-from bridgekit.signals import GapReason
 from bridgekit.transport import authorization
 from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS
 from bridgekit.transport.log import DEFAULT_RETENTION
@@ -70,6 +72,14 @@ def test_every_reason_of_a_gap_is_on_the_page() -> None:
 
 def test_types_that_may_be_coalesced_are_on_the_page() -> None:
     assert f"`{EventType.AGENT_THINKING}` and `{EventType.PROGRESS_UPDATE}` make room" in USING
+
+
+def test_every_emit_method_is_on_the_page_with_its_event_and_policy() -> None:
+    rows = dict(re.findall(r"^\| `(emit\w*)\(.*\)` \| (.+? \| .+?) \|", USING, re.MULTILINE))
+    methods = {name for name in vars(Emitter) if name.startswith("emit")}
+    assert rows.keys() == methods
+    stated = {row.split("`")[1]: row.split(" | ")[1] for name, row in rows.items() if name != "emit"}
+    assert stated == {str(each): POLICIES[each].value.replace("_", " ") for each in EventType}
 
 
 def test_bounds_on_the_page_are_the_defaults() -> None:

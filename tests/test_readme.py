@@ -21,7 +21,7 @@ from benchmarks.workload import BURST, YIELDING
 from bridgekit import connect, serving
 from bridgekit.__main__ import main
 from bridgekit_verify.probes.probes import probe_all
-from bridgekit_verify.studies.study import FixStudy, study_fixes
+from bridgekit_verify.studies.links_and_fixes import FixStudy, study_fixes
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIX_1
 from tests.tree import ROOT
 
@@ -180,6 +180,32 @@ async def test_example_of_subscribe_prints_the_events_of_a_run(capsys: pytest.Ca
     assert len(printed) == 5
     [shown] = re.findall(r"```json\n(.*)\n```", README)
     assert json.loads(shown)["type"] == printed[1]
+
+
+async def test_terminal_command_shows_the_events_of_a_run() -> None:
+    names: dict[str, Any] = {}
+    exec(compile(PYTHON[0], str(Path("README.md")), "exec"), names)
+    commands = [command for command in COMMANDS if "TICKET" in command]
+    assert len(commands) == 2
+    async with serving(names["app"]) as url, httpx.AsyncClient(base_url=url.replace("ws", "http", 1)) as http:
+        script = "\n".join(commands).replace("127.0.0.1:8000", url.removeprefix("ws://"))
+        script = script.replace("python -m", f"{sys.executable} -m")
+        async with await anyio.open_process(["bash", "-c", script]) as terminal:
+            assert terminal.stdin is not None
+            assert terminal.stdout is not None
+            printed = b""
+            with anyio.fail_after(20):
+                while b"subscribed" not in printed:
+                    printed += await terminal.stdout.receive()
+                owned = {"user_id": "alice", "thread_id": "thread_123"}
+                await http.post("/ask/researcher", params=owned | {"request": "bridges"})
+                while b"agent_completed" not in printed:
+                    printed += await terminal.stdout.receive()
+                await terminal.stdin.aclose()  # ends `cat`, and with it the client
+                await terminal.wait()
+    assert [str(kind, "ascii") for kind in re.findall(rb'"type":"(\w+)"', printed)] == [
+        "subscribed", "agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed",
+    ]  # fmt: skip
 
 
 async def test_example_serves_an_agent_in_fastapi() -> None:

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from bridgekit.stores.redis import log, subscriptions, topology
-from bridgekit.stores.sqlite import database
+from bridgekit.stores.sqlite import group_commit
 
 __all__ = ["TIMEOUT_SECONDS", "use_long_timeouts"]
 
@@ -33,5 +33,5 @@ def use_long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
         (log, "JOIN_TIMEOUT_SECONDS"),
     ):
         monkeypatch.setattr(module, name, TIMEOUT_SECONDS)
-    open_database = partial(database.open_database, answer_timeout_seconds=TIMEOUT_SECONDS)
-    monkeypatch.setattr(database, "open_database", open_database)
+    open_database = partial(group_commit.open_database, answer_timeout_seconds=TIMEOUT_SECONDS)
+    monkeypatch.setattr(group_commit, "open_database", open_database)

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from benchmarks.in_process import sound_history
-from benchmarks.micro.finished import Timer
+from benchmarks.micro.without_event_loop import Timer
 from bridgekit_verify.measure.checker import Verdict, check
 
 THREADS = 100

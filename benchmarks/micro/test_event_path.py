@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from benchmarks.in_process import attach_subscriber, event_of, start_bridgekit
-from benchmarks.micro.finished import Timer, finished
-from benchmarks.peers.bridgekit_helper import BridgekitStack
+from benchmarks.micro.without_event_loop import Timer, finished
+from benchmarks.peers.bridgekit_agents import BridgekitStack
 from benchmarks.workload import EVENTS, AgentRun
 from bridgekit.counters import DeliveryCounters
 from bridgekit.events import EventType, Frame, Outcome, Receipt, encode

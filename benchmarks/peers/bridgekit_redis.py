@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
 
-from benchmarks.peers.bridgekit_helper import BridgekitStack
+from benchmarks.peers.bridgekit_agents import BridgekitStack
 from benchmarks.peers.context import StackContext
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app, start_application
 from bridgekit.serve.in_process import serving

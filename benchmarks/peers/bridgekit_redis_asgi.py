@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 
-from benchmarks.peers.bridgekit_helper import BridgekitStack
+from benchmarks.peers.bridgekit_agents import BridgekitStack
 from benchmarks.peers.bridgekit_redis import serve_on
 from benchmarks.peers.context import StackContext
 

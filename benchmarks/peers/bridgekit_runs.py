@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from benchmarks.peers.bridgekit_helper import USER, BridgekitStack, emit
+from benchmarks.peers.bridgekit_agents import USER, BridgekitStack, emit
 from benchmarks.peers.context import StackContext
 from benchmarks.workload import AGENT, EVENTS, AgentRun, EventBody
 from bridgekit.chain.context import RunContext

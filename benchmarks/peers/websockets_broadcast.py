@@ -10,7 +10,7 @@ import orjson
 from websockets.asyncio.server import broadcast
 
 from benchmarks.peers.context import HandRolled, StackContext
-from benchmarks.peers.websockets_helper import serving
+from benchmarks.peers.websockets_by_thread import serving
 from benchmarks.workload import EnvelopeFactory, EventBody
 
 __all__ = ["serve"]

@@ -11,7 +11,7 @@ from bridgekit.ids import RunId, ThreadId, UserId
 __all__ = ["END_TIMEOUT_SECONDS", "RunContext", "RunResult", "current_run", "enclosing_runs"]
 
 END_TIMEOUT_SECONDS: Final = 5.0
-"""How long the end of a run or of a tool call may be delayed, also when it is cancelled, while its event is sent."""
+"""How long a run or a tool call waits at its end for its last event to be sent, even if it was cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,8 @@ class RunResult:
 
 
 enclosing_runs: ContextVar[tuple[RunContext, ...]] = ContextVar("enclosing_runs", default=())
-"""The run that the supervisor executes in the current task, last, after those that started it as their sub-agent."""
+"""The runs that the current task is part of. The last run is the innermost; each earlier run started the next one as
+its sub-agent."""
 
 
 def current_run() -> RunContext | None:

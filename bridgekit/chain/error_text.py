@@ -1,6 +1,6 @@
-"""The text of an error for the user: type and message of its causes, bounded and without secrets.
+"""Creates the text of an error for the user: type and message of its causes, shortened and without secrets.
 
-Everything else about an error is for the log.
+The log gets the whole error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 ERROR_BYTES: Final = 4_096
 """Size limit of an error text that is sent to a user, in bytes of UTF-8."""
 MAX_CAUSES: Final = 3
-"""How many errors of an exception group are in its text."""
+"""The text of an exception group contains at most this many of its errors."""
 HIDDEN: Final = "***"
 
 _SECRETS: Final = (
@@ -36,7 +36,7 @@ _SECRETS: Final = (
         re.compile(r"\b(?:sk|pk|rk|hf|gh[opsur]|glpat|xox[a-z])[-_][\w-]{8,}|\b(?:AKIA|ASIA|AIza|eyJ)[\w.-]{12,}"),
         HIDDEN,
     ),
-    # Keys and hashes: a long word of letters and digits, but no UUID.
+    # Keys and hashes: long words of letters and digits, except UUIDs.
     (
         re.compile(
             r"(?<![\w-])(?![\da-fA-F]{8}-(?:[\da-fA-F]{4}-){3}[\da-fA-F]{12}\b)"
@@ -45,14 +45,14 @@ _SECRETS: Final = (
         HIDDEN,
     ),
 )
-"""What looks like a secret, and what replaces it."""
+"""Patterns of likely secrets, each with its replacement."""
 
 ErrorText = Callable[[BaseException], str]
-"""Returns the text that the user of a failed run or tool gets."""
+"""A function that returns the text that the user of a failed run or tool gets."""
 
 
 def user_error_text(error: BaseException) -> str:
-    """Return type and message of the error, or of the errors in a group, with what looks like a secret replaced."""
+    """Return type and message of the error, or of the errors in a group, with likely secrets replaced."""
     causes = causes_of(error)
     texts = [_text_of(cause) for cause in causes[:MAX_CAUSES]]
     more = len(causes) - len(texts)
@@ -60,9 +60,10 @@ def user_error_text(error: BaseException) -> str:
 
 
 def bounded_error_text(choose: ErrorText, error: BaseException) -> str:
-    """Return the text that `choose` returns, cut and encodable, so that every frame can carry it. Never raises.
+    """Return the text that `choose` returns, shortened and made encodable, so that a frame can carry it. Never raises.
 
-    Otherwise, the error of the error event would hide the agent's own error, and the run would have no end event.
+    Without these limits, the error event could fail. That failure would hide the agent's error and leave the run
+    without an end event.
     """
     try:
         return _encodable(choose(error))
@@ -84,7 +85,7 @@ def causes_of(error: BaseException) -> list[BaseException]:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Return whether a task of asyncio or trio was cancelled."""
+    """Return whether this is the exception that asyncio or trio raises in a cancelled task."""
     return type(error).__name__ in ("CancelledError", "Cancelled") and not isinstance(error, Exception)
 
 

@@ -1,6 +1,6 @@
 """Link 1: startup creates the application's only bridge, passes it to the later links, and checks it before use.
 
-There is no accessor that creates a bridge on demand. Two callers could then get two bridges, and a bridge without
+No accessor creates a bridge on demand. With such an accessor, two callers could get two bridges, and a bridge without
 sockets loses every event that is sent through it.
 """
 
@@ -107,12 +107,13 @@ class BridgeConfig:
     payload_hook: PayloadHook | None = None
     """Converts values of the application's own types in every payload: see `bridgekit.payloads.apply_hook`."""
     error_text: ErrorText = user_error_text
-    """Returns the text of an error that a run's user gets. The default has the types and messages of its causes, with
-    what looks like a secret replaced. The log has the whole error."""
+    """Returns the text of an error that a run's user gets. The default returns the types and messages of its causes,
+    with likely secrets replaced. The log gets the whole error."""
     observers: tuple[Observer, ...] = ()
-    """Called with each event and its receipt, for logs, traces and metrics of the application's own."""
+    """The bridge calls each observer with every event and its receipt, for logs, traces and metrics of the
+    application."""
     outbox: OutboxLimits = OUTBOX_LIMITS
-    """The bounds of each subscriber's outbox. It never holds more than the stores retain."""
+    """The bounds of each subscriber's outbox. An outbox never holds more than the stores retain."""
     runs_seconds: float = RUNS_TIMEOUT_SECONDS
     """How long graceful shutdown waits for active runs to end."""
     drain_seconds: float = DRAIN_TIMEOUT_SECONDS
@@ -164,8 +165,8 @@ class Application:
 async def start_application(config: BridgeConfig, stores: Stores) -> Application:
     """Create the links in the order of the chain on open stores, pass the bridge to them, and run the self-checks.
 
-    DeterministicStartupError names the link that failed and the reason. No part of the application is then left
-    running.
+    Raises DeterministicStartupError, which names the failing link and the reason. In that case, no part of the
+    application keeps running.
     """
     with DeterministicStartupError.at(1, "the bridge"):
         counters = DeliveryCounters()
@@ -205,7 +206,7 @@ def _forgets_owners(sessions: SessionFactory) -> bool:
 
 
 def _require_shared_ticket_key(application: Application) -> None:
-    """Refuse a ticket key that other workers do not have: each worker would reject the tickets of all others."""
+    """Refuse a generated ticket key in a shared store: each worker would reject the tickets of the others."""
     authorizer = application.authorizer
     if application.stores.shared and isinstance(authorizer, Tickets) and authorizer.has_random_key:
         raise DeterministicStartupError(
@@ -222,7 +223,7 @@ async def publisher(
     """Open a bridge in a process that has only run ids and serves no sockets, such as a Celery worker or a cron job.
 
     Its `notify_*` methods find the thread of a run that a worker has open, and publish to the sockets of all workers.
-    Raises ServeError if the stores belong to one process, and what opening them raises.
+    Raises ServeError if the stores belong to one process, and also the errors of opening the stores.
     """
     async with stores() as opened:
         if not opened.shared:
@@ -275,13 +276,13 @@ def lifespan(
 
 
 async def _require_single_worker(stack: AsyncExitStack, config: BridgeConfig) -> Stores:
-    """Open the stores until the stack exits. For a store that serves a single process, also lock out other workers."""
+    """Open the stores until the stack exits. If the store serves a single process, lock out other workers."""
     try:
         stores = await stack.enter_async_context(config.stores())
         if not stores.shared:
             stack.enter_context(single_worker_lock(stores.name))
     except BridgekitError as refusal:
-        # The message is complete. The traceback that a server would print for a chained error only hides it.
+        # The message is complete. A chained error would add a traceback that hides the message.
         raise DeterministicStartupError(1, str(refusal)) from None
     return stores
 
@@ -289,8 +290,8 @@ async def _require_single_worker(stack: AsyncExitStack, config: BridgeConfig) ->
 async def shut_down(application: Application, edge: ConnectionRegistry) -> None:
     """Shut down gracefully: refuse new runs and sockets, wait for active runs, then drain and close every socket.
 
-    The configuration's `runs_seconds` and `drain_seconds` limit the two waits. A run that takes longer continues, and
-    its clients resume on another worker or later.
+    The configuration's `runs_seconds` and `drain_seconds` limit the two waits. A run that takes longer continues. Its
+    clients resume later, or on another worker.
     """
     edge.stop_accepting()
     await application.supervisor.close(seconds=application.config.runs_seconds)

@@ -26,11 +26,14 @@ __all__ = ["SupervisorAgent"]
 logger = logging.getLogger(__name__)
 
 CLOSE_RUN_TIMEOUT_SECONDS: Final = 5.0
-"""How long a cancelled run may be delayed while its route is closed."""
+"""How long a cancelled run waits while its route is closed."""
 
 
 class SupervisorAgent:
-    """The entry point of the chain for requests. Its collaborators are constructor arguments; it looks up none."""
+    """The entry point of the chain for requests.
+
+    The supervisor gets all of its collaborators as constructor arguments.
+    """
 
     def __init__(
         self,
@@ -55,10 +58,10 @@ class SupervisorAgent:
             self.engine = engine(self.registry, websocket_bridge, core=core)
         self._closed = False
         self._executing: dict[int, RunContext] = {}
-        """The runs that may start sub-agents, also while the application shuts down. Two may have equal contexts, if
-        the scheme repeats a run id, so each is found by the identity of its context."""
+        """The contexts of runs that may start sub-agents, even while the application shuts down. The key is the
+        identity of the context, because two contexts are equal if the scheme repeats a run id."""
         self._active_runs = 0
-        """The number of runs that are being opened, or are open."""
+        """The number of runs that are open or being opened."""
         self._idle = anyio.Event()
         """Set and replaced each time the number of active runs becomes 0."""
 
@@ -127,7 +130,8 @@ class SupervisorAgent:
                 try:
                     await close(context.run_id)
                 except StoreUnavailable as error:
-                    # The run has ended, and its caller gets its result. Without this, the route expires later.
+                    # The caller still gets the result of the ended run. If the route is not closed here, it expires
+                    # later.
                     logger.warning("the end of run %s could not be stored: %s", context.run_id, error)
 
     def _run_finished(self) -> None:

@@ -48,8 +48,9 @@ class AgentRegistry:
     def create_bound(self, context: RunContext) -> BaseAgent:
         """Create an agent that can emit events in the run, for callers outside the core.
 
-        A webhook or a scheduler that continues a run later does not go through the core, so its agent gets the bridge
-        here. Raises UnknownAgent if no agent has this name, and UnknownName if `set_websocket_bridge` was not called.
+        For example, a webhook or a scheduler may continue a run later. It does not call the core, so this method sets
+        the agent's bridge. Raises UnknownAgent if no agent has this name, and UnknownName if `set_websocket_bridge` was
+        not called.
         """
         if self.websocket_bridge is None:
             raise UnknownName("bridge", "websocket_bridge", ())

@@ -25,7 +25,7 @@ __all__ = ["AgentExecutionCore", "AgentSource"]
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 1.0
-"""Time between attempts to send an end event that the store refuses, for example on a full disk."""
+"""Time between attempts to send an end event that the store refuses, for example because its disk is full."""
 
 
 class AgentSource(Protocol):
@@ -35,7 +35,7 @@ class AgentSource(Protocol):
 
 
 class AgentExecutionCore:
-    """Executes runs. It emits `agent_started` at the start of each run and exactly one end event."""
+    """Executes runs. The core emits `agent_started` at the start of each run, and exactly one end event."""
 
     def __init__(self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge) -> None:
         self.registry = registry
@@ -44,8 +44,8 @@ class AgentExecutionCore:
     async def execute_agent(self, context: RunContext) -> object:
         """Run the agent and return its result. If the agent raises an error, emit `agent_error` and raise it again.
 
-        A result that JSON cannot represent is handled as such an error, so that the user still gets an end event.
-        SystemExit is raised as AgentExited: an agent ends only its own run.
+        The core treats a result that JSON cannot represent as an error of the agent, so that the user still gets an end
+        event. It raises AgentExited in place of SystemExit, so that an agent ends only its own run.
         """
         end, run = _RunEnd(self.websocket_bridge, context), (context.run_id, context.agent_name)
         try:
@@ -87,16 +87,17 @@ def _agent_did_not_start() -> bool:
 
 
 class _RunEnd:
-    """The end event of one run, which is sent at most once."""
+    """Sends the end event of one run at most once."""
 
     def __init__(self, bridge: AgentWebSocketBridge, context: RunContext) -> None:
         self._bridge = bridge
         self._context = context
         self._started = time.perf_counter()
         self._decided = False
-        """Whether an end event was published, or another sender has published it."""
+        """True if this object or another sender published the end event."""
         self.close_agent: Callable[[], bool] = _agent_did_not_start
-        """Refuses further end events of the run's agent. False if the agent has emitted one itself."""
+        """Function that refuses further end events of the run's agent. It returns False if the agent has already
+        emitted one."""
 
     async def completed(self, result: object) -> None:
         """Send `agent_completed`. Raises PayloadError or FrameTooLarge if no frame can carry the result."""
@@ -123,7 +124,7 @@ class _RunEnd:
                 error_context=error_context,
                 thread_id=self._context.thread_id,
             )
-            # With a small limit of frames, there may be no room for the request.
+            # If the application limits frames to a small size, the request may not fit.
             with suppress(FrameTooLarge):
                 await self._send(send)
                 return
@@ -140,14 +141,17 @@ class _RunEnd:
             thread_id=self._context.thread_id,
             payload={"error_message": self._bridge.error_text(error), "error_context": {}},
         )
-        # Possibly without an event loop: then there is no socket either.
+        # The event loop may have ended. In that case, no socket is open either.
         with suppress(Exception):
             answer = self._bridge.notify(event)
             if iscoroutine(answer):
                 answer.close()
 
     async def _send(self, send: Callable[[], Awaitable[Receipt]]) -> None:
-        """Send the end event, in spite of a cancellation, unless one was sent. Try again while the store refuses it."""
+        """Send the end event unless one was sent, even if the run was cancelled.
+
+        Try again while the store refuses the event.
+        """
         if self._decided or not self.close_agent():
             return
         self._decided = True

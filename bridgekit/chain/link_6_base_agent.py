@@ -46,11 +46,11 @@ class BaseAgent(Emitter):
         return self._websocket_adapter.has_websocket_bridge()
 
     def begin_run(self) -> None:
-        """Let the run have only one end event."""
+        """Accept only one end event of the run."""
         self._websocket_adapter.begin_run()
 
     def end_run(self, run_id: RunId) -> bool:
-        """Refuse further end events of the run. Return False if this agent has emitted one itself."""
+        """Refuse further end events of the run. Return False if this agent has already emitted one."""
         return self._websocket_adapter.end_run(run_id)
 
     def error_text(self, error: BaseException) -> str:
@@ -60,7 +60,7 @@ class BaseAgent(Emitter):
         return self._websocket_adapter.emit(event_type, payload)
 
     async def use_tool(self, tool_name: str, /, **parameters: object) -> object:
-        """Run a tool and return its result; the user gets `tool_executing` and `tool_completed`.
+        """Run a tool and return its result. The user gets the events `tool_executing` and `tool_completed`.
 
         Raises the tool's error.
         """

@@ -17,7 +17,7 @@ __all__ = ["Emitter", "WebSocketBridgeAdapter"]
 
 logger = logging.getLogger(__name__)
 
-# Attribute access on the enum class takes as long as creating an event, so the members are looked up once.
+# Looked up once, because attribute access on an enum class takes as long as the creation of an event.
 _AGENT_STARTED: Final = EventType.AGENT_STARTED
 _AGENT_THINKING: Final = EventType.AGENT_THINKING
 _TOOL_EXECUTING: Final = EventType.TOOL_EXECUTING
@@ -33,7 +33,9 @@ class Emitter(abc.ABC):
 
     @abc.abstractmethod
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
-        """Emit one event of this run, of a type of bridgekit's or the application's. Await the result for its Receipt.
+        """Emit one event of this run.
+
+        Its type is one of bridgekit's or one that the application defined. Await the result for its Receipt.
 
         If a socket's outbox is filling up, awaiting the result lets the event loop write frames first.
         Raises PayloadError if JSON cannot represent the payload. Raises FrameTooLarge if the frame exceeds the size
@@ -110,10 +112,12 @@ class Emitter(abc.ABC):
         return answer if type(answer) is Receipt else await answer
 
     async def emit_text(self, delta: str, *, message_id: str) -> Receipt:
-        """Stream the next piece of a text, such as a token of the model. The text is the message's deltas in order.
+        """Stream the next piece of a text, such as a token of the model.
 
-        A slow client may get several deltas as one event, and never less than the whole text. `message_id` identifies
-        the message in its thread.
+        The message's text is the concatenation of its deltas.
+
+        A slow client may get several deltas in one event, but always gets the whole text. `message_id` identifies the
+        message in its thread.
         """
         answer = self.emit(_TEXT_DELTA, {"message_id": message_id, "delta": delta})
         return answer if type(answer) is Receipt else await answer
@@ -128,9 +132,10 @@ class WebSocketBridgeAdapter(Emitter):
         self.agent_name = ""
         self.thread_id: ThreadId | None = None
         self.guarded = False
-        """Whether the core executes the run, which then has one end event. Otherwise, the caller is responsible."""
+        """True if the core executes the run, which then has exactly one end event. Otherwise, the caller emits the end
+        event."""
         self.ended: RunId | None = None
-        """The run whose end event was emitted. A second one is refused."""
+        """The run whose end event was emitted. The adapter refuses a second end event of this run."""
 
     def set_websocket_bridge(
         self,
@@ -152,7 +157,7 @@ class WebSocketBridgeAdapter(Emitter):
         self.guarded = True
 
     def end_run(self, run_id: RunId) -> bool:
-        """Refuse further end events of the run. Return False if the agent itself has emitted one."""
+        """Refuse further end events of the run. Return False if the agent has already emitted one."""
         ended, self.ended = self.ended, run_id
         return ended != run_id
 
@@ -165,7 +170,8 @@ class WebSocketBridgeAdapter(Emitter):
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
         """Link 8: create the event and pass it to the bridge."""
         if self.bridge is None or self.run_id is None:
-            # Without a bridge no counter can record this loss, so it is logged and returned to the caller.
+            # Without a bridge, no counter can record this loss. The adapter therefore logs it and returns it to the
+            # caller.
             logger.warning("%s is lost: the adapter has no bridge, call set_websocket_bridge first", event_type)
             return Receipt(outcome=Outcome.REFUSED, link=7, reason="the adapter holds no bridge")
         event = AgentEvent(

@@ -23,8 +23,8 @@ __all__ = ["AgentWebSocketBridge", "Observer"]
 _SENT: Final = Outcome.SENT
 
 Observer = Callable[[AgentEvent, Receipt], None]
-"""A callback for each event and its Receipt. It runs before the emitting call returns, so it must be fast and must not
-raise."""
+"""A callback for each event and its Receipt. The bridge calls it before the emitting call returns, so the callback must
+be fast and must not raise an error."""
 
 
 class AgentWebSocketBridge:
@@ -41,17 +41,17 @@ class AgentWebSocketBridge:
         self.counters = DeliveryCounters() if counters is None else counters
         self.observers: list[Observer] = []
         self.runs: RunRegistry = MemoryRunRegistry()
-        """The active runs of this worker. Startup sets the store's registry."""
+        """The registry of active runs. Startup replaces it with the store's registry."""
         self.choose_error_text: ErrorText = user_error_text
-        """Startup sets the application's choice."""
+        """Creates the text of errors for users. Startup replaces it with the application's function."""
         self.payload_hook: PayloadHook | None = None
-        """Converts the application's own types. Startup sets it."""
+        """Converts the application's own types in payloads. Startup sets it."""
         self._locate: Callable[[], object] = int
         self._home: object = 0
         """What `_locate` returns where events may be emitted. Before `bind_to_event_loop` that is everywhere."""
 
     def bind_to_event_loop(self) -> None:
-        """Refuse events of other OS threads and event loops from now on: they would arrive late, or never."""
+        """From now on, refuse events from other OS threads and event loops, because they would arrive late or never."""
         self._locate = threading.get_ident if _get_running_loop() is None else _get_running_loop
         self._home = self._locate()
 
@@ -61,18 +61,18 @@ class AgentWebSocketBridge:
             raise WrongEventLoop(call)
 
     def error_text(self, error: BaseException) -> str:
-        """Return the text of an error for the user, as the application chooses it, in at most `ERROR_BYTES`."""
+        """Return the text that the application chooses for an error, of at most `ERROR_BYTES`."""
         return bounded_error_text(self.choose_error_text, error)
 
     def notify(self, event: AgentEvent) -> Answer:
         """Publish the event to its thread without waiting for a socket. Await the result to get the Receipt.
 
         The result is an awaitable if the route must be looked up or the store must answer first, and otherwise the
-        Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event
-        loop write frames first. Raises UnknownEventType, PayloadError, FrameTooLarge or WrongEventLoop if the caller
-        made a mistake, and StoreUnavailable if the store does not answer; all but the first are counted as lost.
-        A thread that the event carries must be that of its run, if this worker knows the run.
-        A missing route raises no error, so that the agent's run continues; the Receipt and the counters record it.
+        Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event loop write frames
+        first. Raises UnknownEventType, PayloadError, FrameTooLarge or WrongEventLoop if the caller made a mistake, and
+        StoreUnavailable if the store does not answer. Of these, only UnknownEventType does not count the event as lost.
+        A thread that the event carries must be that of its run, if this worker knows the run. A missing route raises no
+        error, so that the agent's run continues; the Receipt and the counters record it.
         """
         if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
             self._reject(event)
@@ -98,7 +98,7 @@ class AgentWebSocketBridge:
         return answer
 
     def notify_when_room(self, event: AgentEvent) -> Answer:
-        """Wait until no outbox of the event's thread is crowded, but for those of slow clients; then `notify`."""
+        """Wait until no outbox of the event's thread is crowded, except those of slow clients. Then call `notify`."""
         if self._locate() != self._home:
             self._reject(event)
         route = self.resolver.resolve(event)
@@ -263,7 +263,7 @@ class AgentWebSocketBridge:
 def _converted(event: AgentEvent, hook: PayloadHook) -> Payload:
     try:
         payload: Payload = apply_hook(hook, event.payload)
-    except BaseException as error:  # of the application's code, such as a panic of a Rust library
+    except BaseException as error:  # raised by the application's code, such as a panic of a Rust library
         raise PayloadError(event.type, f"payload_hook failed: {type(error).__name__}: {error}") from error
     return payload
 

@@ -1,4 +1,4 @@
-"""Ends the runs of workers that died, so that their users get an end event."""
+"""Sends the end events of runs whose worker died."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RETRY_SECONDS: Final = 1.0
 
 @asynccontextmanager
 async def lost_runs_ended(bridge: AgentWebSocketBridge) -> AsyncIterator[None]:
-    """End lost runs for the length of a block."""
+    """End lost runs while the block runs."""
     with unwrap_single_error():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_end_lost_runs, bridge, tasks)
@@ -38,7 +38,7 @@ async def lost_runs_ended(bridge: AgentWebSocketBridge) -> AsyncIterator[None]:
 async def _end_lost_runs(bridge: AgentWebSocketBridge, tasks: TaskGroup) -> None:
     while True:
         for run in await bridge.runs.take_lost():
-            # The store may refuse the events of one thread only. Other runs do not wait for it.
+            # The store may refuse the events of a single thread. Other runs must not wait for that thread.
             tasks.start_soon(_end_run, bridge, run)
 
 
@@ -47,12 +47,12 @@ async def _end_run(bridge: AgentWebSocketBridge, run: ActiveRun) -> None:
         while not await _try_to_end(bridge, run):  # noqa: ASYNC110 - no event exists
             await anyio.sleep(RETRY_SECONDS)
     except Exception:
-        # Otherwise, an observer that raises would stop the server at each of its starts.
+        # Without this, an observer that raises an error would stop the server each time that it starts.
         logger.exception("run %s of a lost worker could not be ended", run.run_id)
 
 
 async def _try_to_end(bridge: AgentWebSocketBridge, run: ActiveRun) -> bool:
-    """Send `agent_error` for a run that was taken over. Return False if it must be tried again."""
+    """Send `agent_error` for a run that this worker took over. Return False if the caller must try again."""
     try:
         # The worker may have died after it sent the end event and before it closed the run.
         retained = await bridge.hub.retained(run.thread_id)

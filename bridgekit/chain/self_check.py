@@ -37,10 +37,13 @@ class ProbeConnection:
         return True
 
     def force_reconnect(self) -> None:
-        """Nothing has been read of the old numbering that could be missed."""
+        """Do nothing, because the check has read no event of the earlier epoch."""
 
     async def received(self, count: int) -> bool:
-        """Wait for `count` frames; return whether they arrived in time. A shared store delivers them with a delay."""
+        """Wait for `count` frames; return whether they arrived in time.
+
+        A shared store delivers the frames with a delay.
+        """
         with anyio.move_on_after(ARRIVAL_TIMEOUT_SECONDS):
             while len(self.frames) < count:
                 self._arrived = anyio.Event()

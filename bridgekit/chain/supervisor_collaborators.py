@@ -1,4 +1,4 @@
-"""The supervisor's three collaborators besides the bridge: an interface and a small working implementation of each."""
+"""The supervisor's three collaborators besides the bridge, each as an interface and a small working implementation."""
 
 from __future__ import annotations
 
@@ -62,8 +62,10 @@ class ToolDispatcher(Protocol):
 
 
 async def claim_thread(sessions: SessionFactory, thread_id: ThreadId, user_id: UserId) -> None:
-    """Claim the thread for the user. ThreadNotOwned if it belongs to another one, also if the store's `claim` does
-    not raise it."""
+    """Claim the thread for the user.
+
+    Raises ThreadNotOwned if the thread belongs to another user, even if the store's `claim` does not raise it.
+    """
     async with sessions() as session:
         await session.claim(thread_id, user_id)
         if await session.owner_of(thread_id) != user_id:
@@ -71,8 +73,10 @@ async def claim_thread(sessions: SessionFactory, thread_id: ThreadId, user_id: U
 
 
 class MemoryThreadStore:
-    """Stores thread owners in memory, the default. An application with a durable or shared store refuses to start with
-    it."""
+    """Stores thread owners in memory, the default.
+
+    An application with a durable or shared store refuses to start with it.
+    """
 
     def __init__(self) -> None:
         self._owners: dict[ThreadId, UserId] = {}
@@ -110,7 +114,7 @@ class ScriptedModel:
 class PythonTools:
     """Dispatches tools that are Python callables: coroutine functions run on the event loop, others in a thread.
 
-    If the run is cancelled, its call ends at once. A function that is running in a thread cannot be stopped; its result
+    If the run is cancelled, the call ends immediately. Python cannot stop a function that runs in a thread; its result
     is discarded.
     """
 
@@ -122,19 +126,22 @@ class PythonTools:
             raise UnknownName("tool", tool_name, tuple(self._tools))
         call = ToolCall(emitter, tool_name, new_id())
         await emitter.emit_tool_executing(tool_name, parameters, tool_call_id=call.tool_call_id)
-        # A call without its completion would look unfinished to the user, so a failed call is completed too.
+        # Without `tool_completed`, a failed call would look unfinished to the user.
         try:
             result = await self._run(tool_name, parameters)
             await call.completed(result, "success")
         except GeneratorExit:
-            raise  # the run's coroutine is being closed, and must not wait
+            raise  # The run's coroutine is being closed and must not wait.
         except BaseException as error:
             await call.completed(emitter.error_text(error), "error")
             raise
         return result
 
     async def _run(self, tool_name: str, parameters: Mapping[str, object]) -> object:
-        """Run the tool. A plain function runs in a thread, because it may block the loop that serves all sockets."""
+        """Run the tool.
+
+        A plain function runs in a thread, because it could block the event loop that serves all sockets.
+        """
         tool = self._tools[tool_name]
         if iscoroutinefunction(tool):
             return await tool(**parameters)
@@ -152,8 +159,10 @@ class ToolCall:
     started: float = field(default_factory=time.perf_counter)
 
     async def completed(self, result: object, status: str) -> None:
-        """Emit `tool_completed`, in spite of a cancellation, which would otherwise make it uncertain whether it was
-        sent. Raises PayloadError or FrameTooLarge if no frame can carry the result, which the error names."""
+        """Emit `tool_completed`, even if the run is cancelled.
+
+        Raises PayloadError or FrameTooLarge if no frame can carry the result. The error names the tool.
+        """
         try:
             with anyio.move_on_after(END_TIMEOUT_SECONDS, shield=True):
                 await self.emitter.emit_tool_completed(

@@ -1,6 +1,7 @@
 """Parsing of recorded frames, which may be `RoutedEvent`s or decoded JSON, with a list of the problems of each frame.
 
-A recording may come from another backend, so each field is validated. An invalid field is listed, and never raised.
+A recording may come from another backend, so the parser validates each field. It lists an invalid field as a problem
+and raises no error.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ Recorded = RoutedEvent | Mapping[str, object] | tuple[RoutedEvent | Mapping[str,
 """A frame, alone or with the time at which it was read, in seconds since the Unix epoch."""
 
 CONFIRMATION: Final = "subscribed"
-"""The type of a socket's first frame, which confirms the subscription. It is not an event, and is skipped."""
+"""The type of a socket's first frame, which confirms the subscription. The parser skips it, because it is not an
+event."""
 
 ENVELOPE: Final = ("type", "thread_id", "run_id", "agent_name", "seq", "event_id", "timestamp", "payload")
 REQUIRED_TEXTS: Final[Mapping[EventType, tuple[str, ...]]] = {
@@ -35,7 +37,7 @@ MAX_LINE_CHARACTERS: Final = 110
 
 @dataclass(frozen=True, slots=True)
 class ParsedFrame:
-    """One recorded frame. A field that is missing or of a wrong type is None."""
+    """One recorded frame. A recorded frame whose missing or invalid fields are None."""
 
     position: int
     """The frame's number in the recording, from 1."""
@@ -44,7 +46,7 @@ class ParsedFrame:
     run_id: RunId | None
     seq: int | None
     first_seq: int | None
-    """The first of the events that the frame stands for: `seq`, unless they were concatenated."""
+    """The first of the events that the frame represents: `seq`, unless they were concatenated."""
     event_id: str | None
     emitted_at: float | None
     read_at: float | None
@@ -160,7 +162,7 @@ def _text(fields: Mapping[str, object], name: str) -> str | None:
 
 
 def _unix_time(value: object) -> float | None:
-    """Convert to seconds since the Unix epoch. None for a value that is not a time, or has no time zone."""
+    """Convert to seconds since the Unix epoch. Return None for a value that is not a time or has no time zone."""
     try:
         time = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:

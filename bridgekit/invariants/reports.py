@@ -20,11 +20,12 @@ from bridgekit.invariants.rules import Invariant, Signalled, Violation, run_viol
 __all__ = ["Invariant", "LatencyQuantiles", "RunReport", "Violation", "check_run", "check_stream", "format_report"]
 
 MAX_FRAMES_SHOWN: Final = 12
-"""A report shows all frames of a run only up to this number. Of a longer run, it shows those around violations."""
+"""A report shows all frames of a run that has at most this many. Of a longer run, it shows the frames around
+violations."""
 
 
 class LatencyQuantiles(NamedTuple):
-    """Quantiles of the time from emission to reading, in seconds, by nearest rank: each is a measured value.
+    """Quantiles, by nearest rank, of the seconds from emission to reading. Each quantile is thus a measured value.
 
     Emission is timed by the sender's clock and reading by the recorder's. A difference between the clocks shifts the
     quantiles, possibly below 0.
@@ -38,7 +39,7 @@ class LatencyQuantiles(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """The result of checking one run. It is true only if frames were read and every invariant holds."""
+    """The result of checking one run. A report is true only if frames were read and every invariant holds."""
 
     run_id: RunId | None
     """None for frames without a run id, and for an empty recording."""
@@ -50,12 +51,12 @@ class RunReport:
 
     @property
     def known(self) -> bool:
-        """Whether any frame was read. Without frames, the result is unknown: the invariants neither hold nor fail."""
+        """True if any frame was read. Without frames, the result is unknown: the invariants neither hold nor fail."""
         return self.frames > 0
 
     @property
     def holds(self) -> bool:
-        """Whether frames were read and no invariant is violated."""
+        """True if frames were read and no invariant is violated."""
         return self.known and not self.violations
 
     def __bool__(self) -> bool:
@@ -77,10 +78,11 @@ def check_run(
 ) -> RunReport:
     """Check one run: the run `run_id` of a stream, or, without `run_id`, a stream that contains a single run.
 
-    `required`: the event types that a completed run must contain. They are not checked if the run ended in an error.
-    `signalled`: gaps that the client was sent, as pairs of first and last missing `seq`. They are not violations.
-    `whole`: whether the stream contains everything that was read of the thread. `seq` counts within the thread, so
-    pass False if the frames of other runs were filtered out; then gaps are not checked, only order and duplicates.
+    `required`: the event types that a completed run must contain. These types are not required if the run ended in an
+    error. `signalled`: gaps that the client was sent, as pairs of first and last missing `seq`. They are not
+    violations. `whole`: whether the stream contains everything that was read of the thread. `seq` counts within the
+    thread, so pass False if frames of other runs were filtered out. The function then checks order and duplicates, but
+    not gaps.
     """
     parsed = read(events)
     named = next((frame.run_id for frame in parsed if frame.run_id), None) if run_id is None else RunId(run_id)
@@ -103,8 +105,8 @@ def check_stream(
     `runs`: the expected runs. An expected run without frames is reported as unknown. An unexpected run is reported as
     a violation, because it may belong to another user. Without `runs`, neither can be detected.
 
-    The key None has the frames without a run id. An empty recording has only that report, which does not hold, so that
-    `all(check_stream(…).values())` is never true for an empty recording.
+    The key None has the report on the frames without a run id. For an empty recording, this is the only report, and it
+    does not hold. `all(check_stream(…).values())` is therefore never true for an empty recording.
     """
     parsed = read(events)
     expected = None if runs is None else [RunId(run) for run in runs]
@@ -126,7 +128,7 @@ def _report(run_id: RunId | None, frames: Sequence[ParsedFrame], violations: Ite
         run_id=run_id,
         frames=len(frames),
         counts=dict(Counter(frame.type for frame in frames if frame.type)),
-        # A gap attributed to several runs counts once in the report of a stream that should contain one run.
+        # A gap that is attributed to several runs counts once, because this report covers the whole stream.
         violations=tuple(sorted(dict.fromkeys(violations), key=lambda violation: violation.position or math.inf)),
         latency=_latency(frames),
     )
@@ -155,7 +157,10 @@ def format_report(events: Iterable[Recorded], reports: Mapping[RunId | None, Run
 
 
 def _format_frames(frames: Sequence[ParsedFrame], positions: Collection[int | None]) -> Iterator[str]:
-    """Format frames in the order of reading; if there are many, only those at `positions` and their neighbours."""
+    """Format frames in the order of reading.
+
+    If there are many, format only those at `positions` and the frames next to them.
+    """
     marked = {number for number, frame in enumerate(frames) if frame.position in positions}
     near = {number + step for number in marked for step in (-1, 0, 1)}
     for number, frame in enumerate(frames):

@@ -20,7 +20,7 @@ Signalled = Iterable[SeqRange] | Mapping[str, Iterable[SeqRange]]
 
 
 class Invariant(enum.StrEnum):
-    """The invariants of a run. Each value is the label that reports use."""
+    """The invariants of a run. Reports use each value as a label."""
 
     FIELDS = "required fields"
     """Every frame has all fields, with valid values."""
@@ -29,7 +29,7 @@ class Invariant(enum.StrEnum):
     ONE_THREAD = "one thread id"
     """All frames of the run belong to one thread."""
     STARTED_FIRST = "started first"
-    """The first event is `agent_started`, and there is no second one."""
+    """The first event is `agent_started`, and no later event is."""
     ENDED_LAST = "completed or error last"
     """The last event is `agent_completed` or `agent_error`, and there is no second end event."""
     CRITICAL_TYPES = "critical types"
@@ -68,7 +68,7 @@ def stream_violations(
 ) -> Iterator[tuple[RunId | None, Violation]]:
     """Check the invariants that need the whole stream: order, duplicates and, if `whole`, gaps.
 
-    Each violation comes with the id of the run that it is attributed to.
+    Yield each violation with the id of the run that it is attributed to.
     """
     yield from _out_of_order_or_duplicated(frames)
     if whole:
@@ -96,7 +96,10 @@ def _by_thread(signalled: Signalled, threads: Sequence[ThreadId]) -> dict[str, t
 
 
 def _out_of_order_or_duplicated(frames: Iterable[ParsedFrame]) -> Iterator[tuple[RunId | None, Violation]]:
-    """Find frames that repeat an earlier one or have a lower `seq`. No frame is reported as both."""
+    """Find frames that repeat an earlier one or have a lower `seq`.
+
+    No frame is reported as both duplicated and out of order.
+    """
     numbered: dict[tuple[ThreadId, int], ParsedFrame] = {}
     named: dict[str, ParsedFrame] = {}
     highest: Counter[ThreadId] = Counter()
@@ -133,10 +136,12 @@ def _describe_duplicate(frame: ParsedFrame, original: ParsedFrame) -> str:
 def _unsignalled_gaps(
     by_seq: Mapping[int, ParsedFrame], signalled: Sequence[SeqRange]
 ) -> Iterator[tuple[RunId | None, Violation]]:
-    """Find numbers that are missing between two frames. Frames missing at either end of a recording leave no gap.
+    """Find each `seq` that is missing between two frames.
 
-    The run of a missing event is unknown, so a gap is attributed to each run that was active at that point. If none was
-    active, it is attributed to the run of the next frame.
+    Frames that are missing at either end of a recording leave no gap.
+
+    The run of a missing event is unknown, so a gap is attributed to each run that was active at that point. If no run
+    was active, the gap is attributed to the run of the next frame.
     """
     active: dict[RunId | None, None] = {}
     ended: set[RunId | None] = set()
@@ -169,7 +174,7 @@ def _merge_overlapping(gaps: Iterable[SeqRange]) -> deque[SeqRange]:
 def _subtract(known_gaps: deque[SeqRange], missing: SeqRange) -> Iterator[SeqRange]:
     """Return the parts of `missing` that no known gap covers.
 
-    Calls come in ascending order of `missing`, so known gaps before it are removed from the queue.
+    The caller passes `missing` ranges in ascending order, so known gaps before the range are removed from the queue.
     """
     first, last = missing
     while known_gaps and known_gaps[0][1] < first:
@@ -254,7 +259,7 @@ def _tool_calls(frames: Sequence[ParsedFrame]) -> Iterator[Violation]:
     started: set[str] = set()
     for frame in frames:
         call = frame.text("tool_call_id")
-        # A call without an id violates only the invariant of required fields.
+        # A call without an id already violates the invariant of required fields.
         if call is not None and frame.type is EventType.TOOL_EXECUTING:
             if call in started:
                 yield violation_at(frame, Invariant.TOOL_CALLS, f"call {call!r} was started twice")

@@ -13,16 +13,17 @@ from bridgekit.ids import RunId, ThreadId
 __all__ = ["MAX_ROUTES", "MemoryMappingStore"]
 
 MAX_ROUTES: Final = 1_000_000
-"""The default limit of stored routes, of live and of closed runs together."""
+"""The default limit on stored routes. Routes of live and of closed runs count together."""
 
 
 class MemoryMappingStore:
     """Stores routes in a dict, and the expiry times of closed runs in the order in which they were closed.
 
     Every operation takes amortized O(1): each lookup first evicts the routes that are due. If all runs have the same
-    grace period, the order of closing is the order of expiry. A route that is due behind one with a longer grace period
-    is no longer found. Its memory is freed by a lookup, or together with the route before it. When the store is full,
-    `insert` evicts the run that was closed first; it never evicts a live run.
+    grace period, the order of closing is the order of expiry. If grace periods differ, an expired route may follow one
+    that has not expired. The store does not return the expired route, and frees its memory when it is looked up or when
+    the route before it expires. When the store is full, `insert` evicts the run that was closed first; it never evicts
+    a live run.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, routes: int = MAX_ROUTES) -> None:
@@ -45,7 +46,7 @@ class MemoryMappingStore:
         self.close(run_id, self._clock() + seconds)
 
     def insert(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
-        """Do what `add` does, as a plain method."""
+        """Do the same as `add`, without a coroutine."""
         stored = self.lookup(run_id)
         if stored is None:
             self._evict_for_insert()
@@ -56,7 +57,7 @@ class MemoryMappingStore:
         return stored
 
     def lookup(self, run_id: RunId) -> ThreadId | None:
-        """Do what `get` does, as a plain method."""
+        """Do the same as `get`, without a coroutine."""
         if self._due:
             self._evict_due()
             due = self._due.get(run_id)
@@ -65,7 +66,7 @@ class MemoryMappingStore:
         return self._routes.get(run_id)
 
     def close(self, run_id: RunId, due: float) -> float | None:
-        """Let the route expire at `due`, by the store's clock. An earlier call takes precedence.
+        """Set the time `due`, by the store's clock, at which the route expires. An earlier call takes precedence.
 
         Returns the time at which the route expires, or None for an unknown run.
         """

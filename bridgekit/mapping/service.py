@@ -21,12 +21,12 @@ class MappingStore(Protocol):
 
     @property
     def known(self) -> Mapping[RunId, ThreadId]:
-        """The routes that this worker knows without waiting. It changes with each route."""
+        """The routes that this worker can look up without waiting. The store updates this mapping with each route."""
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
-        """Store the route if the run has none, and return the run's thread: the given one, or the one stored before.
+        """Store the route if the run has none. Return the run's thread, which may be one that was stored before.
 
-        MappingFull: the store is full, and all its routes belong to live runs.
+        Raises MappingFull if the store is full and all its routes belong to live runs.
         """
 
     async def get(self, run_id: RunId) -> ThreadId | None:
@@ -62,7 +62,8 @@ class RunThreadMappingService:
     async def get_thread_id(self, run_id: RunId) -> ThreadId | None:
         """Return the run's thread, or None for an unknown run.
 
-        A closed run is known until its grace period ends. Raises StoreUnavailable if the store did not answer in time.
+        The route of a closed run remains until its grace period ends. Raises StoreUnavailable if the store did not
+        answer in time.
         """
         return await self._store.get(run_id)
 

@@ -1,4 +1,4 @@
-"""`bridgekit serve`, and the same servers for use in programs.
+"""The servers of `bridgekit serve`, which programs can also start.
 
     connection_limits  time limits and backpressure for connections to uvicorn
     native_handoff   chooses the edge; uvicorn hands connections off to the native edge

@@ -34,7 +34,10 @@ SHARED_STORES: Final = ("redis:", "rediss:")
 
 @dataclass(frozen=True, kw_only=True)
 class AppSpec:
-    """An application, and the options of the command line that apply to it. It can be pickled for another process."""
+    """An application, and the options of the command line that apply to it.
+
+    It can be pickled, so that another process can load the application.
+    """
 
     target: str
     """The application, as MODULE:ATTRIBUTE."""
@@ -46,11 +49,13 @@ class AppSpec:
     drain_seconds: float | None = None
 
     def load(self, workers: int = 1) -> ASGIApp:
-        """Return the application. Raises ServeError if it is not found, or does not support these options or this many
-        workers."""
+        """Return the application.
+
+        Raises ServeError if the application is not found, or does not support the options or the number of workers.
+        """
         found = _find(self.target)
         if not isinstance(found, BridgeConfig):
-            # It was created by the program. If its store serves one worker, a second one does not start.
+            # The program created this application. If its store serves one worker, a second worker does not start.
             if given := self._options_given():
                 raise ServeError(
                     self.target,
@@ -129,7 +134,7 @@ def _import(target: str) -> object:
 
 
 def _needs_no_arguments(call: Callable[..., object]) -> bool:
-    """Return whether it can be called without arguments, which an ASGI application cannot."""
+    """Return whether the object can be called without arguments. An ASGI application cannot."""
     try:
         inspect.signature(call).bind()
     except (TypeError, ValueError):
@@ -140,14 +145,14 @@ def _needs_no_arguments(call: Callable[..., object]) -> bool:
 def read_ticket_keys(file: Path | None, environment: Mapping[str, str]) -> tuple[bytes, ...]:
     """Return the ticket keys, one per line: the first key signs, all keys verify, so that keys can be rotated.
 
-    Empty if neither the file nor the variable is given. Raises ServeError if a key is too short, or if other users can
-    read or change the file.
+    Return an empty tuple if neither the file nor the variable is given. Raises ServeError if a key is too short, or if
+    other users can read or change the file.
     """
     if file is None:
         text = environment.get(KEY_VARIABLE)
         return () if text is None else _parse_keys(text.encode(), KEY_VARIABLE)
     with file.open("rb") as opened:
-        # Checks the open file, not the path, which may name another file by now.
+        # Checks the open file, because the path may name another file by now.
         check_private(file, os.fstat(opened.fileno()))
         return _parse_keys(opened.read(), str(file))
 
@@ -165,9 +170,10 @@ def _parse_keys(text: bytes, source: str) -> tuple[bytes, ...]:
 
 
 def check_private(file: Path, status: os.stat_result) -> None:
-    """Raise ServeError unless only this user can access the file. A file of root may be readable by the group.
+    """Raise ServeError unless only this user can access the file.
 
-    Kubernetes mounts secrets as files of root that the group can read.
+    The group may read a file of root, because Kubernetes mounts secrets as such files.
+
     """
     if os.name != "posix":
         return

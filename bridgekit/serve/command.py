@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " and exits with code 0. A second signal stops it at once."
     )
     parser.add_argument("target", nargs="?", metavar="MODULE:ATTRIBUTE", help=EXPECTED)
-    parser.add_argument("--json", action="store_true", help="print the address as JSON, for a program to read")
+    parser.add_argument("--json", action="store_true", help="print the address as JSON, so that a program can read it")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument(
         "--port",
@@ -48,9 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--monitoring-port",
         type=_whole_number(0, 65_535),
         metavar="PORT",
-        help="serve /metrics and /healthz on this port, and not on the public one; 0 lets the system pick one",
+        help="serve /metrics and /healthz on this port instead of the public one; 0 lets the system pick one",
     )
-    parser.add_argument("--workers", type=_whole_number(1), default=1, help="processes behind the port (default 1)")
+    parser.add_argument(
+        "--workers", type=_whole_number(1), default=1, help="number of server processes that share the port (default 1)"
+    )
     parser.add_argument(
         "--edge",
         choices=EDGES,

@@ -1,6 +1,6 @@
-"""What a connection may do to uvicorn before it is a request or a socket of the application, and outside of both.
+"""Limits what clients can do to uvicorn outside the application's requests and sockets.
 
-uvicorn itself sets no time limit for a request's head and body, answers the pings of a client that does not read, and
+uvicorn sets no time limit for a request's head and body, and answers the pings of a client that does not read. It
 accepts connections until the process has no file descriptor left.
 """
 
@@ -25,39 +25,44 @@ if sys.platform != "win32":
 __all__ = ["LimitedHttpProtocol", "LimitedWebSocketProtocol", "few_files_left", "limit_accept_errors", "rejection"]
 
 HEAD_TIMEOUT_SECONDS: Final = 10.0
-"""How long a client may take to send the head of a request, however often it sends a part of it."""
+"""How long a client may take to send the whole head of a request."""
 HEAD_BYTES: Final = 65_536
-"""The most bytes that are read before the head of a request is complete."""
+"""Limit on the bytes that the server reads before the head of a request is complete."""
 REPLACED_AFTER_SECONDS: Final = 1.0
-"""How long a connection without a request is not replaced by a new one: its request may wait to be read."""
+"""A connection without a request is replaced with a new one only after this time, because its request may wait to be
+read."""
 BODY_TIMEOUT_SECONDS: Final = 30.0
 BODY_BYTES: Final = 16_384
-"""The least that a client must send of an incomplete body in each BODY_TIMEOUT_SECONDS, if the application reads it."""
+"""A client must send at least this many bytes of an incomplete body in each BODY_TIMEOUT_SECONDS, if the application
+reads the body."""
 RESERVED_FILES: Final = 128
-"""File descriptors, at most a quarter of all, for stores, for agents, and for single requests such as `/healthz`."""
+"""File descriptors that are reserved for stores, agents and single requests such as `/healthz`: at most a quarter of
+all."""
 
 LINE_BYTES: Final = 8_190
-"""The longest line in the head of an upgrade request. The `websockets` library reads no longer one."""
+"""The longest line in the head of an upgrade request. The `websockets` library rejects a longer line."""
 MAX_HEADERS: Final = 128
-"""The most headers of an upgrade request, for the same reason."""
+"""Limit on the headers of an upgrade request. The `websockets` library rejects more."""
 MAX_FRAGMENTS: Final = 4_096
-"""The most frames of one message, which may be empty. The native edge has a limit of the `websockets` library."""
+"""Limit on the frames of one message, because frames may be empty. On the native edge, the `websockets` library has its
+own limit."""
 
 ACCEPT_ERRORS: Final = ("socket.accept() out of system resource", "Exception in callback BaseSelectorEventLoop._start_")
-"""How asyncio's log records begin when no file descriptor is left. It logs thousands of them a second, and the second
-one if the server then stops."""
+"""The beginnings of asyncio's log records when no file descriptor is left. asyncio logs thousands of the first kind a
+second, and the second kind if the server stops meanwhile."""
 ACCEPT_ERROR_INTERVAL_SECONDS: Final = 10.0
 
-# uvicorn chooses the class by the parser that is installed, so its type is not known here.
+# uvicorn chooses this class by the installed parser, so a type checker does not know it.
 _HttpProtocol: Any = AutoHTTPProtocol
 _without_request: Final[dict[LimitedHttpProtocol, float]] = {}
-"""The connections of this process that have not sent the head of a request, and since when, oldest first."""
+"""The connections of this process that have not sent the head of a request, oldest first, with the time since when."""
 
 
 class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
     """uvicorn's HTTP protocol, with limits for the head and the body of each request.
 
-    If few file descriptors are left, a new connection replaces the oldest one without a request. It serves one request.
+    If few file descriptors are left, a new connection replaces the oldest connection without a request. It serves one
+    request.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -89,7 +94,7 @@ class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
 
     @property
     def _lacks_head(self) -> bool:
-        """Whether a part of the next request's head is missing, or all of it."""
+        """True if the head of the next request is incomplete or missing."""
         idle = self.cycle is None or self.cycle.response_complete
         return idle and not self._lacks_body and self.transport.get_protocol() is self
 
@@ -141,7 +146,7 @@ _accept_error_at = -ACCEPT_ERROR_INTERVAL_SECONDS
 
 
 def _once_per_interval(record: logging.LogRecord) -> bool:
-    global _accept_error_at  # a filter that is a function is added only once
+    global _accept_error_at  # Python adds the same function only once as a filter.
     if not str(record.msg).startswith(ACCEPT_ERRORS):
         return True
     now = time.monotonic()
@@ -159,14 +164,16 @@ def rejection(head: bytes) -> HTTPStatus | None:
         return HTTPStatus.REQUEST_URI_TOO_LONG
     if len(headers) > MAX_HEADERS or any(len(line) > LINE_BYTES for line in headers):
         return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-    # Each edge, proxy and middleware might check another one of several.
+    # If a header is repeated, edges, proxies and middleware may each check a different value.
     names = [line.partition(b":")[0].strip().lower() for line in headers]
     return HTTPStatus.BAD_REQUEST if names.count(b"origin") > 1 else None
 
 
 class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol. It stops reading from a client that does not read the answers to its pings, and
-    limits the frames of a message."""
+    """uvicorn's WebSocket protocol.
+
+    Stops reading from a client that does not read the answers to its pings, and limits the frames of a message.
+    """
 
     _answers_unread = False
 

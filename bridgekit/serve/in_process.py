@@ -25,14 +25,16 @@ from bridgekit.transport.connections import INCOMING_BYTES
 __all__ = ["KEEPALIVE_SECONDS", "QUEUED_CONNECTIONS", "open_listener", "serving", "url", "uvicorn_config"]
 
 KEEPALIVE_SECONDS: Final = 20.0
-"""Time between pings, and how long a client may take to answer one before its connection counts as broken."""
+"""Time between pings, and time within which a client must answer a ping. Otherwise, its connection counts as broken."""
 SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long open connections may take to end when the server stops."""
 POLL_INTERVAL_SECONDS: Final = 0.005
 ACCEPT_BATCH: Final = 8
-"""Most connections that are accepted in one iteration of the event loop, so that limits apply before more are."""
+"""Limit on connections that are accepted in one iteration of the event loop, so that other limits apply before the
+server accepts more."""
 QUEUED_CONNECTIONS: Final = 2_048
-"""Connections that may wait to be accepted. Set again after each start: asyncio sets ACCEPT_BATCH for this, too."""
+"""Limit on connections that wait to be accepted. It is set again after each start, because asyncio also uses
+ACCEPT_BATCH for it."""
 DATE_HEADER_SECONDS: Final = 1.0
 """How often uvicorn updates its Date header."""
 TRIO_SERVER: Final = "hypercorn>=0.18,<1"
@@ -48,13 +50,13 @@ async def serving(
     keepalive_seconds: float = KEEPALIVE_SECONDS,
     send_buffer_bytes: int | None = None,
 ) -> AsyncIterator[str]:
-    """Serve the application for the length of a block; gives its address, such as `ws://127.0.0.1:49152`.
+    """Serve the application while the block runs, and yield its address, such as `ws://127.0.0.1:49152`.
 
     With port 0 the system picks a port. The application's lifespan runs in the caller's task, so that its errors reach
-    the caller, for example DeterministicStartupError. The server is uvicorn on asyncio and hypercorn on trio;
-    NotInstalled if hypercorn is missing. The "native" edge serves the bridge's sockets without ASGI, on asyncio only;
-    ServeError where it is not available. `send_buffer_bytes` limits the system's send buffer of each socket; by default
-    the system chooses, and may buffer megabytes for a client that does not read.
+    the caller, for example DeterministicStartupError. The server is uvicorn on asyncio and hypercorn on trio. Raises
+    NotInstalled if hypercorn is missing. The "native" edge serves the bridge's sockets without ASGI. It needs asyncio;
+    raises ServeError if the edge is not available. `send_buffer_bytes` limits the system's send buffer of each socket.
+    By default, the system chooses the size, and may buffer megabytes for a client that does not read.
     """
     if edge not in EDGES:
         raise UnknownName("edge", edge, EDGES)
@@ -89,8 +91,8 @@ def open_listener(
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     if sys.platform == "linux":
-        # The system closes a connection whose client has acknowledged nothing for this long. The servers cannot: with
-        # data left to write, asyncio closes a connection only after that is written, and hypercorn continues to write.
+        # The system closes a connection whose client has acknowledged nothing for this long. The servers do not:
+        # asyncio closes a connection only after it has written all data, and hypercorn continues to write.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2_000 * keepalive_seconds))
     return listener
 
@@ -118,8 +120,8 @@ def uvicorn_config(
 async def _uvicorn(
     app: Starlette, listener: socket.socket, keepalive_seconds: float, state: Mapping[str, Any]
 ) -> AsyncIterator[None]:
-    # `Server.serve` is not used, because it replaces the program's signal handlers and polls for its end ten times a
-    # second: a test suite starts and stops hundreds of servers.
+    # `Server.serve` would replace the program's signal handlers. It also polls for its end ten times a second, which
+    # delays a test suite that starts and stops hundreds of servers.
     config = uvicorn_config(
         app, keepalive_seconds=keepalive_seconds, incoming_bytes=INCOMING_BYTES, lifespan="off", log_config=None
     )
@@ -127,7 +129,7 @@ async def _uvicorn(
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     server.lifespan.state.update(state)
-    # If this were cancelled halfway, uvicorn would leave sockets and tasks open.
+    # Shielded, because uvicorn leaves sockets and tasks open if a cancellation interrupts its shutdown.
     with anyio.CancelScope(shield=True):
         await server.startup([listener])
     listener.listen(QUEUED_CONNECTIONS)
@@ -171,12 +173,12 @@ async def _hypercorn(app: Starlette, listener: socket.socket, keepalive_seconds:
     except ImportError as error:
         raise NotInstalled("a server on trio", TRIO_SERVER) from error
     config = Config()
-    # A copy of the descriptor, because hypercorn closes the descriptor that it is given.
+    # hypercorn closes the descriptor that it is given, so it gets a copy.
     config.bind = [f"fd://{listener.dup().detach()}"]
     config.errorlog = logging.getLogger("hypercorn.error")
     config.websocket_max_message_size = INCOMING_BYTES
     config.websocket_ping_interval = keepalive_seconds
-    # hypercorn does not wait for a pong. But a client that answers pings sends data, so a client that sends none is
+    # hypercorn does not wait for a pong. A client that answers pings sends data, so a client that sends no data is
     # dead.
     config.read_timeout = math.ceil(2 * keepalive_seconds)
     config.graceful_timeout = SHUTDOWN_TIMEOUT_SECONDS
@@ -185,7 +187,7 @@ async def _hypercorn(app: Starlette, listener: socket.socket, keepalive_seconds:
         await tasks.start(partial(serve, calls, config, shutdown_trigger=stop.wait, mode="asgi"))
         yield
         stop.set()
-        # hypercorn itself would wait until the next ping is due, although the sockets are already closed.
+        # hypercorn would wait until the next ping is due, although the sockets are already closed.
         with anyio.move_on_after(SHUTDOWN_TIMEOUT_SECONDS):
             await calls.wait_idle()
             await anyio.wait_all_tasks_blocked()
@@ -193,7 +195,7 @@ async def _hypercorn(app: Starlette, listener: socket.socket, keepalive_seconds:
 
 
 class _ActiveCalls:
-    """The application without its lifespan, with a count of its calls in progress."""
+    """Wraps the application without its lifespan, and counts its calls in progress."""
 
     def __init__(self, app: Starlette) -> None:
         self._app = app

@@ -1,7 +1,7 @@
 """The native hand-off: uvicorn hands the connections of the bridge's WebSocket routes to the native edge.
 
 uvicorn serves all other connections: the application's pages, and its own WebSocket routes. Code in front of the
-application's routes, such as middleware, does not see a connection that is handed off.
+application's routes, such as middleware, is not called for a connection that is handed off.
 """
 
 from __future__ import annotations
@@ -42,15 +42,17 @@ __all__ = [
 
 EDGES: Final = ("asgi", "native")
 NON_WEBSOCKET_MIDDLEWARE: Final = (BaseHTTPMiddleware, CORSMiddleware, GZipMiddleware)
-"""Middleware that passes WebSocket connections on unchanged."""
+"""Middleware classes that pass WebSocket connections on unchanged."""
 HANDOFF_KEY: Final = "bridgekit.handoff"
-"""The key of the HandoffTarget in uvicorn's state of the application."""
+"""The key under which uvicorn's application state holds the HandoffTarget."""
 SERVICE_RESTART: Final = 1_012
 """The close code of a socket that was not drained. uvicorn uses the same code."""
 
 
 def choose_edge(target: str, app: ASGIApp, requested: str | None) -> str:
-    """Return the requested edge. Without a request, return the native edge if no middleware can act on WebSockets.
+    """Return the requested edge.
+
+    If no edge is requested, return the native edge unless middleware may act on WebSockets.
 
     Raises ServeError if the native edge is requested and the application is neither Starlette nor FastAPI.
     """
@@ -74,7 +76,7 @@ def _websocket_middleware(app: Starlette) -> bool:
 
 
 def _passes_websockets(kind: Any) -> bool:
-    # Compares the called method, because a subclass may act on connections that its base class passes on.
+    # Compares the method, because a subclass may act on connections that its base class passes on unchanged.
     return any(kind.__call__ is known.__call__ for known in NON_WEBSOCKET_MIDDLEWARE)
 
 
@@ -116,7 +118,7 @@ def _websocket_routes(among: Iterable[Any]) -> Iterator[WebSocketRoute]:
 
 @dataclass(frozen=True)
 class HandoffTarget:
-    """Which requests are handed off, and to which server."""
+    """Decides which requests uvicorn hands off, and holds the server that takes them."""
 
     paths: frozenset[str]
     server: Server
@@ -129,7 +131,7 @@ class HandoffTarget:
 
 @asynccontextmanager
 async def native_handoff(app: Starlette) -> AsyncIterator[dict[str, Any]]:
-    """Serve a running application's sockets natively for the length of a block; gives entries for uvicorn's state.
+    """Serve a running application's sockets natively while the block runs, and yield entries for uvicorn's state.
 
     Raises ServeError if the application has no routes of the bridge.
     """
@@ -181,8 +183,8 @@ class UpgradeProtocol(asyncio.Protocol):
             self._transport.close()
             return
         chosen = self._protocol_for(data)
-        # The protocol is set later, because uvicorn sets this one when the call returns. Nothing else is read before,
-        # because this call is scheduled first.
+        # The protocol is set in a scheduled call, because uvicorn sets this protocol when the current call returns. The
+        # scheduled call runs before the event loop reads more data.
         asyncio.get_running_loop().call_soon(self._transport.set_protocol, chosen)
         chosen.connection_made(self._transport)
         chosen.data_received(data)

@@ -44,15 +44,16 @@ __all__ = ["ServedAt", "ServerOptions", "serve"]
 
 EXIT_STARTUP_FAILED: Final = 2
 EXIT_SIGNALLED: Final = 128
-"""Added to the signal's number: the exit code that shells report for a program ended by a signal."""
+"""The exit code of a program that a signal ended is this number plus the signal's number, as in shells."""
 GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long requests may take to end after the application has drained."""
 EXIT_TIMEOUT_SECONDS: Final = 2.0
-"""How long the process may then continue, for example because a tool blocks, or an agent catches its cancellation."""
+"""How long the process may continue after that, for example because a tool blocks or an agent catches its
+cancellation."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
-"""The same time limit until all workers have started, because the first answer waits for Python's imports."""
+"""The time limit for a worker's answers until all workers have started. The first answer waits for Python's imports."""
 NO_ROUTES: Final = "it has no bridgekit routes; add routes=[*routes(), …] and lifespan=lifespan(config)"
 NO_BRIDGE: Final = "it does not start the bridge; create it with lifespan=lifespan(config)"
 
@@ -61,7 +62,7 @@ _LOG: Final = logging.getLogger("uvicorn.error")
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """The listening address, and how the server serves."""
+    """The listening address and the other options of the server."""
 
     host: str
     port: int
@@ -70,7 +71,7 @@ class ServerOptions:
     """The only port for `/metrics` and `/healthz`; None serves them on `port`."""
     workers: int
     edge: str | None
-    """The edge, "asgi" or "native"; None chooses by the application, see `choose_edge`."""
+    """The edge, "asgi" or "native". With None, `choose_edge` chooses one that fits the application."""
     keepalive_seconds: float
     incoming_bytes: int
     log_level: str
@@ -89,13 +90,12 @@ class ServedAt:
 def serve(
     spec: AppSpec, options: ServerOptions, on_ready: Callable[[ServedAt], None], *, ends_process: bool = False
 ) -> int:
-    """Serve until a signal arrives, and return the exit code: 0 if everything was drained, 128 + n if a second signal n
-    interrupted that.
+    """Serve until a signal arrives, and return the exit code.
 
-    `on_ready` is called when clients can connect. With `ends_process`, the process ends EXIT_TIMEOUT_SECONDS after the
-    server, whatever still runs in it.
-    Raises ServeError if the application or the address cannot be served. If the application does not start, the reason
-    is printed and the exit code is 2.
+    The exit code is 0 if everything was drained, and 128 + n if a second signal n interrupted the drain. The server
+    calls `on_ready` when clients can connect. With `ends_process`, the process ends EXIT_TIMEOUT_SECONDS after the
+    server, even if other code still runs. Raises ServeError if the application or the address cannot be served. If the
+    application does not start, the reason is printed and the exit code is 2.
     """
     app = spec.load(options.workers)
     edge = choose_edge(spec.target, app, options.edge)
@@ -137,8 +137,9 @@ def _config(app: ASGIApp | Callable[[], ASGIApp], options: ServerOptions) -> uvi
 
 
 class StartupReporter:
-    """The application in its server process, with the native hand-off while it runs. Prints why it did not start, for
-    bridgekit's errors in one line.
+    """Runs the application in its server process, with the native hand-off, and prints why it did not start.
+
+    One of bridgekit's errors takes one line.
 
     uvicorn would log the traceback of every error.
     """
@@ -178,7 +179,9 @@ class StartupReporter:
                 scope["state"].update(await handoff.enter_async_context(self._handoff()))
                 started = True
             if message["type"] == "lifespan.shutdown.complete":
-                await handoff.aclose()  # before the message, because the server then cancels all remaining tasks
+                await (
+                    handoff.aclose()
+                )  # Before the message, because the server cancels all remaining tasks after the message.
                 self._on_end(0)
             await send(message)
 
@@ -210,7 +213,7 @@ class StartupReporter:
         return native_handoff(app) if self._served.edge == "native" else nullcontext({})
 
     def _print_startup_error(self, error: Exception) -> None:
-        _LOG.setLevel(logging.CRITICAL)  # otherwise uvicorn also logs the error, and that it exits
+        _LOG.setLevel(logging.CRITICAL)  # Without this, uvicorn also logs the error and its exit.
         if self._folder is not None:
             try:
                 _printed(self._folder).touch(exist_ok=False)
@@ -223,7 +226,7 @@ class StartupReporter:
 
 
 def _printed(folder: Path) -> Path:
-    """Return the file that exists when a worker has printed why it did not start."""
+    """Return the path of the file that exists once a worker has printed why it did not start."""
     return folder / "startup-error"
 
 
@@ -251,21 +254,24 @@ class _Server(uvicorn.Server):
         try:
             self._on_ready()
         except OSError:
-            _LOG.setLevel(logging.CRITICAL)  # no process reads the address, and uvicorn would log a traceback
+            _LOG.setLevel(logging.CRITICAL)  # No process reads the address, and uvicorn would log a traceback.
             raise
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # Replaces uvicorn's handler, which raises the signal again at the end and lets only SIGINT force the exit.
+        # Replaces uvicorn's handler, which raises the signal again at the end, and which only SIGINT can force to exit.
         if self.should_exit:
             self.second_signal = sig
             self.force_exit = True
             self._on_end(EXIT_SIGNALLED + sig)
-            _LOG.setLevel(logging.CRITICAL)  # all tasks are cancelled, and uvicorn would log an error for each
+            _LOG.setLevel(logging.CRITICAL)  # All tasks are cancelled, and uvicorn would log an error for each of them.
         self.should_exit = True
 
 
 def end_process(code: int) -> None:
-    """End this process after EXIT_TIMEOUT_SECONDS if it has not ended. Python would wait for threads without limit."""
+    """End this process after EXIT_TIMEOUT_SECONDS if it has not ended.
+
+    Python itself waits for threads without a limit.
+    """
 
     def leave() -> None:
         sys.stdout.flush()
@@ -332,7 +338,9 @@ def _run_workers(
 ) -> int:
     for listener in listeners:
         listener.set_inheritable(True)
-    _LOG.addFilter(lambda record: not _printed(folder).exists())  # uvicorn would log the same again in its words
+    _LOG.addFilter(
+        lambda record: not _printed(folder).exists()
+    )  # Without this, uvicorn logs the same again in its own words.
     workers = _Workers(config, listeners, on_ready)
     workers.run()
     if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):

@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 REDIS_REQUIREMENT: Final = "redis[hiredis]>=8,<9"
-"""The Redis store's extra requirement, as in pyproject.toml. It is named in full, so that `pip install` works
-anywhere."""
+"""The Redis store's extra requirement, as in pyproject.toml. The full requirement is named, so that `pip install` works
+in any environment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +43,11 @@ class Stores:
     used_tickets: UsedTickets
     runs: RunRegistry = field(default_factory=MemoryRunRegistry)
     shared: bool = False
-    """Whether workers share the stores. If not, a second worker refuses to start."""
+    """True if workers share the stores. Otherwise, a second worker refuses to start."""
 
     @property
     def durable(self) -> bool:
-        """Whether the stores outlive the process."""
+        """True if the stores outlive the process."""
         return self.name != "memory"
 
 
@@ -80,19 +80,19 @@ def sqlite_stores(
     synchronous: str = "normal",
     routes: int = MAX_ROUTES,
 ) -> StoreFactory:
-    """Stores in one SQLite file, for one worker. What was acknowledged survives a restart.
+    """Stores in one SQLite file, for one worker. An acknowledged event survives a restart.
 
     `synchronous` chooses what a power loss may lose, "off", "normal" or "full": see
-    `bridgekit.stores.sqlite.file.Synchronous`. UnknownName for any other value.
+    `bridgekit.stores.sqlite.file.Synchronous`. Raises UnknownName for any other value.
     """
-    from bridgekit.stores.sqlite import database, file, log, mapping
+    from bridgekit.stores.sqlite import file, group_commit, log, mapping
 
     setting = file.parse_synchronous(synchronous)
     location = Path(path).absolute()
 
     @asynccontextmanager
     async def open_stores() -> AsyncIterator[Stores]:
-        async with database.open_database(location, setting) as opened_database:
+        async with group_commit.open_database(location, setting) as opened_database:
             yield Stores(
                 name="sqlite",
                 routes=await mapping.SqliteMappingStore(opened_database, routes=routes).load(),
@@ -110,13 +110,13 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
     `url` names the server, or one node of the Cluster. The server's configuration decides what survives its restart.
     Applications that share a server need different prefixes: `redis://host:port/0?prefix=mine`, or `prefix`.
 
-    NotInstalled if the package `redis` is missing, InvalidId if the URL names no server. Opening the stores on another
-    event loop than asyncio's raises AsyncioRequired.
+    Raises NotInstalled if the package `redis` is missing, and InvalidId if the URL names no server. Opening the stores
+    on another event loop than asyncio's raises AsyncioRequired.
     """
     try:
+        from bridgekit.stores.redis.active_runs import RedisRunRegistry
         from bridgekit.stores.redis.log import RedisEventLog
         from bridgekit.stores.redis.mapping import RedisMappingStore, RedisUsedTickets
-        from bridgekit.stores.redis.runs import RedisRunRegistry
         from bridgekit.stores.redis.topology import ClusterTopology, parse_url
     except ModuleNotFoundError as error:
         raise NotInstalled("the Redis store", REDIS_REQUIREMENT) from error
@@ -142,10 +142,9 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
 
 
 def stores_from(url: str, *, retention: Retention = DEFAULT_RETENTION) -> StoreFactory:
-    """Return the stores that a URL names: `memory:`, `sqlite:///a/file?synchronous=full`, `redis://host:port`,
-    `rediss://…`.
+    """Return the stores of a URL: `memory:`, `sqlite:///a/file?synchronous=full`, `redis://host:port` or `rediss://…`.
 
-    UnknownName for any other scheme. NotInstalled if a required package is missing.
+    Raises UnknownName for any other scheme, and NotInstalled if a required package is missing.
     """
     scheme, _, rest = url.partition(":")
     match scheme:

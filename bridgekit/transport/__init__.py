@@ -1,4 +1,4 @@
-"""Delivery of frames from the thread's log to a browser's WebSocket."""
+"""Delivers frames from a thread's log to the WebSockets of its clients."""
 
 from bridgekit.transport.hub import Connection, Hub
 from bridgekit.transport.outbox import OutboxLimits

@@ -17,8 +17,8 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import Disconnected, ServeError, SubscriptionRefused
-from bridgekit.signals import Cursor
 from bridgekit.transport import metrics
 from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
 from bridgekit.transport.connections import CLOSE_REASONS, CLOSE_TIMEOUT_SECONDS, ConnectionRegistry
@@ -34,8 +34,8 @@ NO_LIFESPAN: Final = (
 )
 
 MONITORING_PORT: Final = "bridgekit.monitoring_port"
-"""The key, in the state that the server passes, of the only port for `/metrics` and `/healthz`. Without it, every port
-has them."""
+"""The key, in the server's state, of the port that alone serves `/metrics` and `/healthz`. Without this key, every port
+serves them."""
 SERVER_LOGGERS: Final = (
     "asyncio",
     "hypercorn.access",
@@ -45,12 +45,12 @@ SERVER_LOGGERS: Final = (
     "uvicorn.error",
     "websockets.server",
 )
-"""Loggers of the ASGI servers. Tickets are redacted in their records, which hold addresses, tracebacks and, at level
-DEBUG, headers and messages."""
+"""Loggers of the ASGI servers, in whose records tickets are redacted. The records contain addresses, tracebacks and, at
+level DEBUG, headers and messages."""
 DISCONNECT_ERRORS: Final = (WebSocketDisconnect, OSError, RuntimeError)
-"""Errors that `send` raises after the client has left, or after the server has closed the socket itself because the
-peer is dead or a frame is too large. Each server raises another type, and middleware converts some of them to
-Starlette's WebSocketDisconnect."""
+"""Errors that `send` raises after the client has left, or after the server has closed the socket, for example because
+the client is dead. Each server raises its own type, and middleware converts some of them to Starlette's
+WebSocketDisconnect."""
 
 
 def routes() -> list[BaseRoute]:
@@ -102,16 +102,16 @@ async def _serve(
 ) -> int | None:
     """Deliver events until the socket ends.
 
-    Return the close code to send; None if the client has left, or if no close frame can be sent.
+    Return the close code to send, or None if the client has left or no close frame can be sent.
     """
     with anyio.CancelScope() as read_scope:
         subscriber = AsgiSubscriber(subscription, connections.scheduler, send=socket.send, read_scope=read_scope)
-        # Subscribe before the client is accepted, so that no event is published in between and missed.
+        # Subscribe before the client is accepted, so that the client gets every event that is published in between.
         replay = await connections.join(subscriber, after)
         try:
             await socket.accept()
             subscriber.start_sending(replay)
-            # Events flow only to the client. Its messages are read to detect a disconnect, and are then discarded.
+            # The client sends no events. The edge reads its messages only to detect a disconnect, and discards them.
             while True:
                 await socket.receive()
         except _ClientDisconnected:
@@ -130,7 +130,7 @@ class _ClientDisconnected(Exception):
 
 
 class _AsgiSocket:
-    """One client's ASGI connection: its receive and send functions, and how far the handshake has come."""
+    """One client's ASGI connection: its receive and send functions, and the state of its handshake."""
 
     __slots__ = ("_accepted", "_connected", "_receive", "protocol", "send")
 
@@ -150,7 +150,7 @@ class _AsgiSocket:
         return message.get("text") or message.get("bytes") or b""
 
     async def accept(self) -> None:
-        """Accept the WebSocket handshake, unless it is accepted already."""
+        """Accept the WebSocket handshake, unless it is already accepted."""
         if self._accepted:
             return
         if not self._connected:
@@ -165,7 +165,7 @@ class _AsgiSocket:
     async def close(self, code: int, reason: str) -> None:
         """Close the socket with this code and reason.
 
-        An unaccepted handshake is accepted first, because a browser cannot read the HTTP status of a rejected one.
+        Accept the handshake first if necessary, because a browser cannot read the HTTP status of a rejected handshake.
         """
         with suppress(_ClientDisconnected, *DISCONNECT_ERRORS), anyio.move_on_after(CLOSE_TIMEOUT_SECONDS):
             await self.accept()

@@ -1,4 +1,4 @@
-"""Authorization: whether a client may subscribe to a thread. It is decided before the socket is subscribed."""
+"""Authorization decides whether a client may subscribe to a thread, before the socket is subscribed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from bridgekit.cursors_and_gaps import START, Cursor, cursor
 from bridgekit.errors import InvalidId, SubscriptionRefused
 from bridgekit.ids import ThreadId, UserId, thread_id, user_id
-from bridgekit.signals import START, Cursor, cursor
 from bridgekit.transport.used_tickets import UsedTickets
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
     "parse_handshake",
 ]
 
-# The split is Centrifugo's: after codes 4000-4499 the client reconnects, codes 4500-4999 are terminal.
+# As in Centrifugo, codes 4000-4499 ask the client to reconnect, and codes 4500-4999 are terminal.
 CLOSE_DRAINED: Final = 4_000
 CLOSE_RESTARTED: Final = 4_001
 CLOSE_TOO_SLOW: Final = 4_008
@@ -55,7 +55,7 @@ CLOSE_TICKET_USED: Final = 4_505
 CLOSE_ACCESS_ENDED: Final = 4_506
 
 INCOMING_BYTES: Final = 16_384
-"""Largest frame that a client may send. Its only message is the one with the ticket."""
+"""Largest frame that a client may send. The client's only message contains the ticket."""
 PROTOCOL: Final = "bridgekit.v1"
 """The WebSocket subprotocol (RFC 6455, section 1.9) that the server accepts if the client offers it."""
 TICKET_PROTOCOL: Final = "bridgekit.ticket."
@@ -74,19 +74,22 @@ class Handshake:
     """Only browsers send an origin, and a page cannot forge it."""
     host: str | None = None
     secure: bool = False
-    """Whether the request came over TLS, as far as this server knows: a proxy may have terminated TLS."""
+    """True if the request came over TLS, as far as this server knows. A proxy may have terminated TLS."""
     ticket: str | None = field(default=None, repr=False)
     """The ticket from the first message, if the opening request has none."""
 
     @property
     def cookies(self) -> Mapping[str, str]:
-        """The cookies by name. A browser sends them from any page, so the origin is checked before."""
+        """The cookies by name.
+
+        A browser sends cookies from any page, so the server checks the origin before it uses them.
+        """
         pairs = (each.strip().partition("=") for each in self.headers.get("cookie", "").split(";"))
         return {name: value.removeprefix('"').removesuffix('"') for name, separator, value in pairs if separator}
 
     @property
     def protocol(self) -> str | None:
-        """The subprotocol to accept the handshake with, or None if the client does not offer ours."""
+        """The subprotocol to accept the handshake with, or None if the client does not offer bridgekit's."""
         return PROTOCOL if PROTOCOL in self.protocols else None
 
     @property
@@ -130,7 +133,7 @@ class _FirstMessage(msgspec.Struct, tag_field="type", tag="authorise"):
 def parse_first_message(message: str | bytes) -> str:
     """Return the ticket in a message `{"type": "authorise", "ticket": "…"}`.
 
-    Raises SubscriptionRefused if there is none.
+    Raises SubscriptionRefused if the message contains no ticket.
     """
     if len(message) > INCOMING_BYTES:
         raise SubscriptionRefused(CLOSE_BAD_TICKET, f"the first message is longer than {INCOMING_BYTES:,} bytes")
@@ -147,9 +150,9 @@ class Subscription:
     user_id: UserId
     thread_id: ThreadId
     ticket_key: bytes | None = field(default=None, compare=False, repr=False)
-    """The key that signed the ticket; None if the authorizer uses no tickets."""
+    """The key that signed the ticket, or None if the authorizer uses no tickets."""
     ends: int | None = field(default=None, compare=False, repr=False)
-    """How often access had been ended when this authorization began; None if it is not known."""
+    """The number of `end_access` calls before this authorization began, or None if it is unknown."""
 
 
 class ThreadOwners(Protocol):
@@ -166,13 +169,17 @@ class Authorizer(Protocol):
         """Return whether the handshake has no credentials, so that the client must send them in its first message."""
 
     async def authorize(self, handshake: Handshake) -> Subscription:
-        """Return the subscription. SubscriptionRefused, with a terminal close code, if the client may not have it."""
+        """Return the subscription.
+
+        Raises SubscriptionRefused, with a terminal close code, if the client may not subscribe.
+        """
 
 
 class OwnerAuthorizer:
     """Authorizes a thread's owner, as named by the query parameters `user_id` and `thread_id`.
 
-    It does not authenticate the user. Put it behind a proxy or middleware that does, or use `Tickets`.
+    This authorizer does not authenticate the user. Use it behind a proxy or middleware that authenticates users, or use
+    `Tickets` instead.
     """
 
     def __init__(self, threads: ThreadOwners, used_tickets: UsedTickets) -> None:
@@ -193,7 +200,8 @@ class OwnerAuthorizer:
 
 async def authorize_owner(threads: ThreadOwners, subscription: Subscription) -> Subscription:
     """Return the subscription if its user owns the thread. Otherwise SubscriptionRefused."""
-    # A missing thread and another user's thread get the same answer, which does not reveal which threads exist.
+    # The answer is the same for a missing thread and for another user's thread, so that it does not reveal which
+    # threads exist.
     if await threads.owner_of(subscription.thread_id) != subscription.user_id:
         raise SubscriptionRefused(CLOSE_NOT_OWNER, "no such thread of this user")
     return subscription

@@ -1,4 +1,4 @@
-"""A WebSocket client with one socket, for tests, notebooks and users. `resuming_client` has one that reconnects."""
+"""A WebSocket client with one socket, for tests, notebooks and users. The client in `resuming_client` reconnects."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from websockets.asyncio.client import connect as open_on_asyncio
 from websockets.exceptions import ConcurrencyError, ConnectionClosed
 from websockets.typing import Subprotocol
 
+from bridgekit.cursors_and_gaps import Cursor, Gap, Subscribed, decode_any
 from bridgekit.errors import BridgekitError, Disconnected, MalformedFrame, NotInstalled, SubscriptionRefused
 from bridgekit.events import FRAME_BYTES, RoutedEvent
-from bridgekit.signals import Cursor, Gap, Subscribed, decode_any
 from bridgekit.transport.authorization import CLOSE_DRAINED, PROTOCOL, TICKET_PROTOCOL
 from bridgekit.transport.log_redaction import redact_tickets
 
@@ -24,19 +24,22 @@ __all__ = ["KEEPALIVE_SECONDS", "EventClient", "connect", "on_trio"]
 
 FIRST_TERMINAL_CODE: Final = 4_500
 NORMAL_CLOSE_CODES: Final = frozenset({1_000, 1_001, 1_012, CLOSE_DRAINED})
-"""Close codes of a normal end (RFC 6455, section 7.4.1; 1012 is "service restart"). No frames were left unsent."""
+"""Close codes of a normal end (RFC 6455, section 7.4.1; 1012 is "service restart"). After such a close, no frame was
+left unsent."""
 NO_STATUS: Final = 1_006
-"""Stands for the close code if the connection broke without one (RFC 6455, section 7.1.5)."""
+"""Used as the close code if the connection broke without a close frame (RFC 6455, section 7.1.5)."""
 PROTOCOL_ERROR_CODES: Final = frozenset({1_002, 1_003, 1_007, 1_009})
-"""Codes with which this client closes when the server violates the WebSocket protocol. A retry would not help."""
+"""Codes with which this client closes when the server violates the WebSocket protocol. A retry cannot succeed."""
 OPEN_TIMEOUT_SECONDS: Final = 10.0
-"""How long the handshake may take, and how long the server may then take to confirm the subscription."""
+"""How long the handshake may take. The server may then take the same time to confirm the subscription."""
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
 """How long the server may take to answer a close frame."""
 KEEPALIVE_SECONDS: Final = 20.0
-"""Time between pings, and how long the server may take to answer one before the connection counts as broken."""
+"""Time between pings, and time within which the server must answer a ping. Otherwise, the connection counts as
+broken."""
 QUEUE_FRAMES: Final = 256
-"""Limit on frames read ahead of the caller. At the limit, the client stops reading, so that the server slows down."""
+"""Limit on frames that the client reads before the caller requests them. At the limit, the client stops reading, so
+that the server slows down."""
 
 TRIO_CLIENT: Final = "websockets>=17,<18"
 
@@ -58,8 +61,8 @@ class ReadableSocket(Protocol):
 class EventClient:
     """One subscribed socket. Iterate over it, or call `receive` for one event at a time.
 
-    Iteration ends when the server closes the socket normally. It raises Disconnected if the connection breaks or the
-    server closes it for another reason.
+    Iteration ends when the server closes the socket normally. Iteration raises Disconnected if the connection breaks or
+    the server closes it for another reason.
     """
 
     def __init__(self, socket: ReadableSocket, confirmation: str | bytes, subscribed: Subscribed) -> None:
@@ -72,8 +75,9 @@ class EventClient:
         """Gaps received so far: events that this socket will not receive."""
 
     async def receive(self) -> RoutedEvent:
-        """Return the next event. Raises Disconnected if the socket is closed, MalformedFrame if the frame is not an
-        event.
+        """Return the next event.
+
+        Raises Disconnected if the socket is closed, and MalformedFrame if the frame is not an event.
 
         Gaps that arrive before the event are appended to `gaps`.
         """
@@ -121,12 +125,12 @@ async def connect(
 
     The client receives every later event of the thread or, with `after`, every event after that cursor. `url` is the
     server's, such as `ws://127.0.0.1:8000`. `ticket` comes from the application and opens one socket. A server that
-    does not require tickets accepts `user_id` instead, or `headers` such as a cookie. Proxies from the environment are
-    not used.
+    does not require tickets accepts `user_id` instead, or `headers` such as a cookie. The client does not use proxies
+    from the environment.
 
-    Raises SubscriptionRefused if the server refuses the subscription, Disconnected if it closes the socket before it
-    confirms. OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. On trio,
-    NotInstalled if `websockets` is too old.
+    Raises SubscriptionRefused if the server refuses the subscription, and Disconnected if it closes the socket before
+    it confirms. Raises OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. On trio,
+    raises NotInstalled if `websockets` is too old.
     """
     query = {"thread_id": thread_id}
     if user_id is not None:
@@ -165,7 +169,7 @@ async def _open_socket(
             from websockets.trio.client import connect as open_on_trio
         except ImportError as error:
             raise NotInstalled("a client on trio", TRIO_CLIENT) from error
-        # Closing needs no shield here: when the block is cancelled, trio has also cancelled the connection's own tasks.
+        # A shield would not help here: when the block is cancelled, trio has also cancelled the connection's own tasks.
         async with AsyncExitStack() as stack:
             try:
                 socket = await stack.enter_async_context(open_on_trio(url, **options))
@@ -185,7 +189,7 @@ async def _open_socket(
 async def _closing(
     socket: ReadableSocket, close: Callable[[], Awaitable[None]], *, shield: bool
 ) -> AsyncIterator[None]:
-    """Close the socket at the end of a block, also if the block is cancelled: the server gets a close frame."""
+    """Close the socket at the end of a block with a close frame, even if the block is cancelled."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""An outbox over its limits: it joins deltas of one message, and drops frames that a later frame supersedes."""
+"""Makes room in an outbox over its limits: joins deltas of one message, and drops superseded frames."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
+from bridgekit.cursors_and_gaps import GapReason
 from bridgekit.events import POLICIES, EventType, Frame, Policy, TextDelta, concatenate, text_delta
 from bridgekit.ids import RunId
-from bridgekit.signals import GapReason
 
 __all__ = ["CONCATENATED_BYTES", "CoalescingQueue"]
 
 CONCATENATED_BYTES: Final = 32_768
-"""Most bytes of frames and of text that are joined to one frame."""
+"""Limits on the bytes of the frames, and of their text, that are joined into one frame."""
 
 
 class _Concatenation:
-    """A waiting delta, and those of its message that directly follow it."""
+    """A waiting delta, with the deltas of its message that directly follow it."""
 
     __slots__ = ("deltas", "last", "message_id", "size_bytes")
 
@@ -29,10 +29,12 @@ class _Concatenation:
         self.size_bytes = len(frame.data)
 
     def join(self, frame: Frame, delta: TextDelta) -> int | None:
-        """Append a delta, and return its size. None if it does not directly follow, or the frame would be too large.
+        """Append a delta and return its size.
 
-        All numbers between the first and the last frame must be in the concatenation. Otherwise, a client that loses
-        its connection in between would resume at a position up to which it does not have every event.
+        Return None if it does not directly follow, or if the frame would be too large.
+
+        All numbers between the first and the last frame must be in the concatenation. If one were missing, a client
+        that loses its connection could resume after an event that it does not have.
         """
         last, size = self.last, len(delta.delta.encode())
         if (
@@ -47,23 +49,23 @@ class _Concatenation:
 
 
 class CoalescingQueue:
-    """Frames in ascending order of `seq`, with a record of which of them are superseded.
+    """Holds frames in ascending order of `seq`, and records which of them are superseded.
 
-    A frame is superseded when a later frame of the same run and type waits too, and that type may be coalesced. Every
+    A frame is superseded when a later frame of the same run and type also waits, and the type may be coalesced. Every
     operation is O(1) per frame.
     """
 
     def __init__(self, frames: Iterable[Frame], last_seq: int, *, concatenate: bool) -> None:
-        """`last_seq` is the number before the frames. With `concatenate`, deltas among them are joined."""
+        """`last_seq` is the `seq` before the first frame. With `concatenate`, deltas among them are joined."""
         self._last_seq = last_seq
         self._skipped: list[tuple[int, int]] = []
-        """Ranges of numbers that no frame had, in ascending order."""
+        """Ranges of `seq` that no frame had, in ascending order."""
         self.size_bytes = 0
         self._frames: dict[int, Frame] = {}
         self._concatenations: dict[int, _Concatenation] = {}
-        """The waiting deltas by `seq`; those that were joined by that of the first."""
+        """The waiting deltas by `seq`. Joined deltas have the `seq` of the first of them."""
         self._tail: _Concatenation | None = None
-        """The last one of them, if it still waits."""
+        """The last concatenation, if it still waits."""
         self._latest: dict[tuple[RunId, EventType], int] = {}
         """The `seq` of the latest waiting frame, for each run and each type that may be coalesced."""
         self._superseded: deque[int] = deque()
@@ -83,13 +85,13 @@ class CoalescingQueue:
 
     @property
     def can_make_room(self) -> bool:
-        """Whether at least one waiting frame is superseded."""
+        """Return whether at least one waiting frame is superseded."""
         return bool(self._superseded)
 
     def mark_superseded(self, frame: Frame) -> None:
         """Record that this frame supersedes the waiting frame of its run and type, if there is one.
 
-        This applies whether or not this frame fits.
+        Call this even if the new frame does not fit.
         """
         if (earlier := self._latest.get((frame.run_id, frame.type))) is not None:
             self._superseded.append(earlier)
@@ -116,14 +118,14 @@ class CoalescingQueue:
         self._discard_taken()
 
     def take(self, limit: int | None) -> list[Frame]:
-        """Remove and return the first `limit` frames; all of them if `limit` is None."""
+        """Remove and return the first `limit` frames, or all frames if `limit` is None."""
         taken = [self._remove(seq) for seq in list(islice(self._frames, limit))]
         self._discard_taken()
         return taken
 
     def _discard_taken(self) -> None:
-        # Checking only the front bounds the deque. While its first frame waits, no frame has been evicted since that
-        # one was superseded. So every later frame waits too, and there are at most as many as fit in the outbox.
+        # It is enough to check the first entry. While its frame waits, no frame superseded later has been evicted. All
+        # later frames therefore still wait, and their number is at most what fits in the outbox.
         while self._superseded and self._superseded[0] not in self._frames:
             self._superseded.popleft()
 
@@ -140,13 +142,13 @@ class CoalescingQueue:
         return concatenate(seq, joined.last, "".join(joined.deltas)) if len(joined.deltas) > 1 else frame
 
     def note(self, seq: int) -> None:
-        """Record which numbers no frame had before this one."""
+        """Record each `seq` before this frame that no frame has."""
         if seq > self._last_seq + 1:
             self._skipped.append((self._last_seq + 1, seq - 1))
         self._last_seq = seq
 
     def missing(self, first: int, last: int) -> Iterator[tuple[int, int, GapReason]]:
-        """Yield the missing numbers in this range with the reason: LOST if no frame had them, otherwise COALESCED."""
+        """Yield each range of missing `seq` with its reason: LOST if no frame had them, and otherwise COALESCED."""
         for start, end in self._skipped:
             start, end = max(start, first), min(end, last)  # limited to this range
             if start <= end:

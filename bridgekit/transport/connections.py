@@ -11,8 +11,8 @@ from typing import Final, Self
 import anyio
 
 from bridgekit.counters import DeliveryCounters
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import Disconnected, InvalidId, StoreUnavailable, SubscriptionRefused
-from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import (
     CLOSE_ACCESS_ENDED,
     CLOSE_BAD_REQUEST,
@@ -48,13 +48,13 @@ __all__ = [
 ]
 
 FIRST_MESSAGE_TIMEOUT_SECONDS: Final = 5.0
-"""How long a client may take to send its ticket, if it sends the ticket in its first message."""
+"""How long a client may take to send its first message, if the message contains its ticket."""
 MAX_UNAUTHENTICATED: Final = 1_024
 """How many sockets may wait for their first message at the same time."""
 AUTHORIZE_TIMEOUT_SECONDS: Final = 10.0
-"""How long authorization may take: looking up the thread's owner, and whether the ticket was used before."""
+"""How long authorization may take, including the look-ups of the thread's owner and of the used ticket."""
 DRAIN_TIMEOUT_SECONDS: Final = 10.0
-"""How long a drain may take to write all outboxes, before the remaining sockets are aborted."""
+"""How long a drain waits for the outboxes to be written. After that, it aborts the remaining sockets."""
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
 """How long the close handshake of a socket may take."""
 MAX_REASON_BYTES: Final = 123
@@ -77,7 +77,7 @@ class ConnectionRegistry:
     """
 
     running = 0
-    """The number of registries of this process whose block is entered."""
+    """The number of registries in use in this process."""
 
     def __init__(
         self,
@@ -96,12 +96,12 @@ class ConnectionRegistry:
         self._open_sockets = set[Subscriber]()
         """Sockets that are subscribing or subscribed."""
         self._drains: list[tuple[set[Subscriber], anyio.Event]] = []
-        """The sockets that each drain in progress waits for, and what it waits on."""
+        """For each drain in progress, the sockets that it waits for, and the event that ends its wait."""
         self._unauthenticated: dict[anyio.CancelScope, None] = {}
         """Cancel scopes of the sockets that wait for their first message, oldest first."""
         self._closed = False
         self._ends = 0
-        """How often `end_access` was called."""
+        """The number of calls of `end_access`."""
 
     async def __aenter__(self) -> Self:
         await self.scheduler.__aenter__()
@@ -140,8 +140,8 @@ class ConnectionRegistry:
     async def receive_ticket(self, message: Callable[[], Awaitable[str | bytes]]) -> str:
         """Wait for the client's first message by calling `message`, and return the ticket in it.
 
-        Raises SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Raises Disconnected if
-        the server shuts down, or if too many sockets wait and this one has waited longest.
+        Raises SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Raises Disconnected if the
+        server shuts down. Raises it also if too many sockets wait and this socket has waited longest.
         """
         with anyio.move_on_after(FIRST_MESSAGE_TIMEOUT_SECONDS) as timeout:
             self._unauthenticated[timeout] = None
@@ -164,8 +164,8 @@ class ConnectionRegistry:
     async def authorize(self, handshake: Handshake) -> Subscription:
         """Return the subscription that the client is authorized for.
 
-        Raises SubscriptionRefused if there is none. Raises Disconnected if the store or the application does not
-        answer in time.
+        Raises SubscriptionRefused if the client is not authorized, and Disconnected if the store or the application
+        does not answer in time.
         """
         ends = self._ends
         with _close_if_store_unavailable(), anyio.fail_after(AUTHORIZE_TIMEOUT_SECONDS):
@@ -179,10 +179,10 @@ class ConnectionRegistry:
         ticket_key: bytes | None = None,
         except_user_id: str | None = None,
     ) -> int:
-        """Close the open sockets to which all given criteria apply, and return how many there were in this worker.
+        """Close this worker's open sockets that match all given criteria, and return their number.
 
-        Nothing that is published later reaches them. Their waiting events are discarded, and the close code, 4506, is
-        final. A socket that is being authorized must connect again. Without a criterion, TypeError.
+        The sockets get no later event, and their waiting events are discarded. The close code, 4506, tells clients not
+        to reconnect. A client whose socket is being authorized must connect again. Without a criterion, TypeError.
         """
         if user_id is None and thread_id is None and ticket_key is None:
             raise TypeError("end_access needs user_id, thread_id or ticket_key")
@@ -210,7 +210,7 @@ class ConnectionRegistry:
         """Subscribe a socket until `leave`, and return what to send first.
 
         Raises Disconnected if the store is unavailable, or if the socket was closed before it was subscribed. In both
-        cases the client has received nothing, and can reconnect with the same cursor.
+        cases, the client has received no event, and can reconnect with the same cursor.
         """
         self._check_open()
         if socket.subscription.ends not in (None, self._ends):
@@ -246,8 +246,8 @@ class ConnectionRegistry:
     async def drain(self, *, seconds: float = DRAIN_TIMEOUT_SECONDS) -> None:
         """Close every socket after its outbox is written, and wait until all are closed.
 
-        After `seconds`, sockets whose clients do not read are aborted. Every client can resume. A client that
-        reconnects meanwhile is not waited for.
+        After `seconds`, sockets whose clients do not read are aborted. Every client can resume. The drain does not wait
+        for clients that reconnect meanwhile.
         """
         remaining, done = drain = set(self._open_sockets), anyio.Event()
         self._drains.append(drain)
@@ -263,7 +263,7 @@ class ConnectionRegistry:
             self._drains.remove(drain)
 
     def stop_accepting(self) -> None:
-        """Accept no new sockets. Open sockets stay open; those that wait for a first message are closed."""
+        """Accept no new sockets. Open sockets stay open. Sockets that wait for a first message are closed."""
         self._closed = True
         for scope in list(self._unauthenticated):
             self._evict(scope)

@@ -1,12 +1,12 @@
-"""A client's position in a thread across sockets: which items are new, and which events are missing."""
+"""Tracks a client's position in a thread across sockets, to find which items are new and which events are missing."""
 
 from __future__ import annotations
 
 from msgspec.structs import replace
 
+from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason
 from bridgekit.errors import MalformedFrame
 from bridgekit.events import RoutedEvent
-from bridgekit.signals import Cursor, Gap, GapReason
 
 __all__ = ["CursorTracker", "Item"]
 
@@ -14,17 +14,18 @@ Item = RoutedEvent | Gap
 
 
 class CursorTracker:
-    """Merges the items of successive sockets into one stream without duplicates, in which a Gap marks every missing
-    event.
+    """Merges the items of successive sockets into one stream without duplicates. A Gap marks every missing event.
 
-    It does not rely on the server's guarantees: if a `seq` is skipped and no gap covers it, it adds a gap.
+    The tracker does not rely on the server's guarantees. If a `seq` is skipped and no gap covers it, the tracker adds a
+    gap.
     """
 
     def __init__(self, after: Cursor | None) -> None:
         self.cursor = after
-        """Every event up to this position was received or is in a gap. None before a new client's first socket."""
+        """Every event up to this position was received or is in a gap. It is None before a new client's first
+        socket."""
         self.duplicates = 0
-        """Events received again, and discarded."""
+        """The number of events that were received again and discarded."""
         self._epoch = ""
         """The epoch of the current socket's events."""
 

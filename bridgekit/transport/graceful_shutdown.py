@@ -1,13 +1,13 @@
 """Drain the application before the server closes its sockets.
 
-On a signal, a server closes its sockets first and stops the application last. So the application installs its own
-signal handler, drains, and then calls the server's handler. The result depends on the server:
+On a signal, a server closes its sockets first and stops the application last. The application therefore installs its
+own signal handler, drains, and then calls the server's handler. The result depends on the server:
 
-- uvicorn with one or several workers, and gunicorn with uvicorn's workers: both signals work as described.
+- uvicorn with one or several workers, and gunicorn with uvicorn's workers: SIGTERM and SIGINT work as described.
 - hypercorn with `--workers 0`: its handler belongs to the event loop and cannot be replaced. It stops listening at
-  once. Meanwhile sockets are drained; it closes them after its `--graceful-timeout` (3 s).
-- hypercorn with workers (it starts one by default): a worker receives no signal. The application drains when the
-  worker closes its listening socket. The rest is as with `--workers 0`.
+  once. Meanwhile, the application drains the sockets. hypercorn closes them after its `--graceful-timeout` (3 s).
+- hypercorn with workers (it starts one by default): a worker receives no signal. The application drains when the worker
+  closes its listening socket. The further steps are those of `--workers 0`.
 - hypercorn on trio with `--workers 0` does not handle SIGTERM and ends immediately.
 """
 
@@ -34,20 +34,20 @@ __all__ = ["DUPLICATE_SIGNAL_SECONDS", "drain_on_shutdown"]
 
 DUPLICATE_SIGNAL_SECONDS: Final = 1.0
 """A signal within this time of the first is a duplicate: Ctrl-C reaches every worker, and then the parent also signals
-its workers. Tools that stop a control group do the same."""
+its workers. Tools that stop a control group also signal both."""
 POLL_INTERVAL_SECONDS: Final = 0.25
-"""How often the inherited listening sockets are checked."""
+"""Time between checks of the inherited listening sockets."""
 
 Handler = Callable[[int, FrameType | None], Any]
 
 _installed: Final[dict[int, Handler]] = {}
 """The signal handlers that are installed in this process, by signal number."""
 _blocked: Final = threading.local()
-"""The signal mask of a thread that forks, from before the fork."""
+"""The signal mask that a forking thread had before the fork."""
 
 
 def _block_before_a_fork() -> None:
-    """Block the handled signals: one that reaches the child before its handlers are reset would be lost."""
+    """Block the handled signals: the child would lose one that arrives before its handlers are reset."""
     _blocked.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _installed)
 
 
@@ -56,7 +56,7 @@ def _unblock_after_a_fork() -> None:
 
 
 def _reset_in_a_fork() -> None:
-    """Restore the default handlers in a forked child, such as a worker of a process pool, which is not a server."""
+    """Restore the default handlers in a forked child that is not a server, such as a worker of a process pool."""
     for number, handler in _installed.items():
         if signal.getsignal(number) == handler:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -74,10 +74,9 @@ if os.name == "posix":
 async def drain_on_shutdown(drain: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """Call `drain` once before the block ends: on a signal, when the server stops listening, or at the block's end.
 
-    A second signal cancels the draining. Both signals are then passed to the server's handler. All of this happens only
-    in a server process: one that has installed signal handlers, or one that inherited listening sockets. Signal
-    handlers can be replaced on the main thread only. In a notebook or a test runner nothing changes, and `drain` is not
-    called.
+    A second signal cancels the draining. The server's handler then gets both signals. This function acts only in a
+    server process, which has installed signal handlers or inherited listening sockets. It replaces signal handlers on
+    the main thread only. In a notebook or a test runner, it does not call `drain`.
     """
     handlers, listeners = _server_handlers(), inherited_listeners()
     if not handlers and not listeners:
@@ -100,7 +99,7 @@ def _server_handlers() -> dict[int, Handler]:
     if threading.current_thread() is not threading.main_thread():
         return {}
     handler = signal.getsignal(signal.SIGTERM)
-    # Without a SIGTERM handler the process is no server. A server uses the same handler for SIGINT. A different SIGINT
+    # Without a SIGTERM handler, the process is no server. A server uses the same handler for SIGINT. A different SIGINT
     # handler belongs to asyncio, trio or the program, and raises KeyboardInterrupt.
     if not callable(handler) or handler == signal.default_int_handler:
         return {}
@@ -120,15 +119,15 @@ class _Shutdown:
         self._received: list[int] = []
         """Signals to pass to the server's handler."""
         self._first_at = 0.0
-        """When the first of them was received."""
+        """The time when the first signal was received."""
         self.drained = anyio.Event()
 
     def start(self) -> None:
-        """Start to drain, unless draining has started already."""
+        """Start to drain, unless draining has already started."""
         self._started.set()
 
     async def run(self) -> None:
-        """Drain once started, then pass the received signals to the server."""
+        """Wait for the start of the shutdown, drain, and then pass the received signals to the server."""
         await self._started.wait()
         try:
             with self._draining:
@@ -154,7 +153,7 @@ class _Shutdown:
                     signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # Runs between any two bytecode instructions, so it only schedules the work.
+        # A signal handler runs between any two bytecode instructions, so it only schedules the work.
         self._call_soon(partial(self._on_signal, number, time.monotonic()))
 
     def _on_signal(self, number: int, received_at: float) -> None:

@@ -8,19 +8,19 @@ from typing import Any, Final, Protocol
 
 from msgspec.structs import asdict, replace
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt
 from bridgekit.ids import ThreadId, UserId
-from bridgekit.signals import Cursor
 from bridgekit.transport.log import LINK, EventLog, MemoryEventLog, Replay, Retention
 from bridgekit.transport.outbox import CrowdedOutboxes
 
 __all__ = ["LINK", "NO_ROOM", "Connection", "Hub"]
 
 NO_ROOM: Final = "an outbox of the thread is full: await each answer, so that the event loop can write to the sockets"
-"""The reason in the receipt of a refused event. It was not retained: delivering it would have disconnected a client
-that reads."""
+"""The reason in the receipt of a refused event. The log did not retain the event, because its delivery would have
+disconnected a client that reads."""
 NO_EPOCH: Final = Cursor("-", 0)
-"""A cursor of no thread's epoch."""
+"""A cursor whose epoch is that of no thread."""
 
 
 class Connection(Protocol):
@@ -36,7 +36,10 @@ class Connection(Protocol):
         """Enqueue the frame, and return whether it was accepted. Never waits, never raises."""
 
     def force_reconnect(self) -> None:
-        """Make the client reconnect, because a gap can be sent only at the start of a subscription. Never waits."""
+        """Make the client reconnect, because the server can send a gap only at the start of a subscription.
+
+        Never waits.
+        """
 
 
 class Hub:
@@ -46,19 +49,20 @@ class Hub:
         self._log = MemoryEventLog() if log is None else log
         self._log.bind(self, frame_bytes=frame_bytes)
         self.crowded = CrowdedOutboxes()
-        """Subscribers with a crowded outbox. Outboxes add and remove their subscriber."""
+        """Subscribers with a crowded outbox. Outboxes add and remove their own subscriber."""
         self._crowded_threads = self.crowded.by_thread
         self._connections: dict[ThreadId, tuple[Connection, ...]] = {}
-        """Tuples, so that an iteration over a thread's connections is not affected when one detaches."""
+        """The values are tuples, so that a connection can detach while another task iterates over the thread's
+        connections."""
 
     @property
     def healthy(self) -> bool:
-        """Whether an event published now would be delivered, as far as the log knows."""
+        """True if the log would deliver an event that is published now, as far as it knows."""
         return self._log.healthy
 
     @property
     def problem(self) -> str:
-        """What is wrong with the log; empty if nothing is. A healthy log may have a problem with some threads."""
+        """The problem of the log, or an empty string. A healthy log may have a problem with single threads."""
         return self._log.problem
 
     @property
@@ -72,8 +76,10 @@ class Hub:
         self._connections[thread_id] = (*self._connections.get(thread_id, ()), connection)
 
     def detach(self, connection: Connection) -> None:
-        """Stop delivering events to the connection. A connection that is not attached is ignored: it may have left
-        already."""
+        """Stop delivering events to the connection.
+
+        A connection that is not attached is ignored, because it may already have left.
+        """
         thread_id = self._thread_of(connection)
         attached = self._connections.get(thread_id, ())
         if connection not in attached:
@@ -91,8 +97,8 @@ class Hub:
     async def join(self, connection: Connection, after: Cursor | None = None) -> Replay:
         """Subscribe the connection to its thread until `leave`, and return the replay to send first.
 
-        Every event after the replay is put in the connection's outbox. An event published while the replay is read may
-        be in both; its `seq` identifies it. Raises StoreUnavailable if the log does.
+        The hub puts every event after the replay in the connection's outbox. An event that is published while the
+        replay is read may be in both, with the same `seq`. Raises StoreUnavailable if the log raises it.
         """
         await self._log.join(connection.thread_id)
         try:
@@ -109,7 +115,7 @@ class Hub:
 
     @asynccontextmanager
     async def joined(self, connection: Connection, after: Cursor | None = None) -> AsyncIterator[Replay]:
-        """Subscribe the connection, as `join` does, for the length of a block."""
+        """Subscribe the connection, as `join` does, while the block runs."""
         replay = await self.join(connection, after)
         try:
             yield replay
@@ -119,9 +125,9 @@ class Hub:
     def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
         """Assign the event its `seq`, encode it once, and put it in the outbox of each of the thread's sockets.
 
-        Raises PayloadError or FrameTooLarge if the event cannot be encoded; then it has no `seq` and reaches no socket.
-        While an outbox is crowded, awaiting the answer lets the event loop write. If an outbox is full although its
-        client reads, the event is REFUSED with `NO_ROOM`, and is not retained.
+        Raises PayloadError or FrameTooLarge if the event cannot be encoded. The event then gets no `seq` and reaches no
+        socket. While an outbox is crowded, awaiting the answer lets the event loop write. If an outbox is full although
+        its client reads, the event is REFUSED with `NO_ROOM`, and is not retained.
         """
         if event.thread_id != thread_id:
             event = replace(event, thread_id=thread_id)
@@ -148,7 +154,7 @@ class Hub:
 
         Raises StoreUnavailable if the log does not answer in time.
         """
-        # For a cursor of another epoch, the replay has everything that is retained.
+        # For a cursor of another epoch, the replay contains every retained event.
         return (await self._log.replay(thread_id, NO_EPOCH)).frames
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
@@ -158,7 +164,7 @@ class Hub:
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         """Put a numbered frame in the outbox of each of the thread's sockets, and return how many accepted it.
 
-        This is the last step for every event. Override it to change delivery.
+        Every event passes this method last. Override it to change delivery.
         """
         attached = self._connections.get(thread_id, ())
         if len(attached) == 1:
@@ -180,8 +186,10 @@ class Hub:
 
 
 class CrowdedReceipt(Receipt, frozen=True, kw_only=True):
-    """The receipt of an event published while an outbox of its thread is crowded. Awaiting it lets the event loop
-    write."""
+    """The receipt of an event published while an outbox of its thread is crowded.
+
+    Awaiting it lets the event loop write.
+    """
 
     room: Callable[[ThreadId], Awaitable[None]]
 

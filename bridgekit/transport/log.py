@@ -1,7 +1,7 @@
 """The log of each thread: it numbers events, retains them for clients that resume, and delivers them to sockets.
 
-This module has the interface, the rule for replay, and the default, which keeps logs in memory. The persistent logs are
-in `bridgekit.stores`.
+This module contains the interface, the rules for replay, and the default log, which is in memory. The persistent logs
+are in `bridgekit.stores`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
+from bridgekit.cursors_and_gaps import START, Cursor, Gap, GapReason
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
 from bridgekit.ids import ThreadId
-from bridgekit.signals import START, Cursor, Gap, GapReason
 from bridgekit.transport.lru_with_pins import PinnedLru, ThreadSequence, new_epoch
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 LINK: Final = 10
-"""The audit describes links 1 to 9. Link 10, the socket's subscription to its thread, is ours."""
+"""The audit describes links 1 to 9. bridgekit adds link 10, the subscription of a socket to its thread."""
 NO_SUBSCRIBER: Final = "no socket of the thread accepted it"
 """The reason in the receipt of an event that no subscriber accepted."""
 
@@ -42,44 +42,46 @@ NO_SUBSCRIBER: Final = "no socket of the thread accepted it"
 class Retention:
     """Retention policy of each thread's log: events over any of these limits are deleted, oldest first.
 
-    A socket's outbox is never larger than this (`OutboxLimits.within`), so that a client that was disconnected for
-    being slow can resume. The defaults are twice those of an outbox, to cover what the system's socket buffers held.
+    An outbox is never larger than the retention (`OutboxLimits.within`), so that a client that was disconnected because
+    it was slow can resume. The defaults are twice those of an outbox, to cover the frames in the system's socket
+    buffers.
     """
 
     events: int = 16_384
-    """Events per thread, so that bytes and age limit a streamed text. 0 retains nothing: delivery is then at most
-    once."""
+    """Events per thread. The default is so high that bytes and age limit a streamed text. With 0, the log retains no
+    event, and delivery is at most once."""
     size_bytes: int = 8_388_608
     """Bytes of frames per thread. The latest event is retained whatever its size."""
     seconds: float = 300.0
     """Seconds from an event's publication."""
     threads: int = 100_000
-    """How many threads' epochs and sequence numbers are kept. The least recently used thread without sockets is evicted
-    first; a client that resumes it later gets a gap."""
+    """How many threads' epochs and sequence numbers are kept. The log first evicts the least recently used thread
+    without sockets. A client that later resumes it gets a gap."""
 
 
 DEFAULT_RETENTION: Final = Retention()
 
 
 class Replay(NamedTuple):
-    """What a subscriber is sent before new events."""
+    """The gaps and frames that a subscriber gets before new events."""
 
     cursor: Cursor
     """The start of the stream. The first of `frames`, or else the thread's next event, has the next `seq`."""
     frames: tuple[Frame, ...] = ()
     """Every event after the cursor, up to now."""
     gap: Gap | None = None
-    """A gap in the epoch that the client asked for, set if the log does not have every event after the client's cursor.
-    Then the client gets no event of that epoch. The stream starts at the log's end or, in a new epoch, with everything
-    that the log retains of it."""
+    """A gap in the epoch of the client's cursor, set if the log does not have every event after the cursor. The client
+    then gets no earlier event of that epoch. The stream starts at the log's end or, in a new epoch, with every retained
+    event."""
     expired: Gap | None = None
     """A gap at the start of a new epoch, for events that the log no longer retains."""
     last: int = 0
-    """The last `seq` that the replay covers, if a store may have lost events: those after the frames are lost."""
+    """The last `seq` that the replay covers, if a store may have lost events. Events after the last frame, up to this
+    `seq`, are lost."""
 
     @property
     def gaps(self) -> list[Gap]:
-        """The gaps that the client is sent before the frames."""
+        """The gaps that the server sends to the client before the frames."""
         return [gap for gap in (self.gap, self.expired) if gap is not None]
 
 
@@ -89,42 +91,51 @@ class LocalSink(Protocol):
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         """Put the frame in the outbox of every socket of the thread, and return how many accepted it.
 
-        A thread's frames arrive in ascending order of `seq`. If a number is skipped, that event is lost.
+        A thread's frames arrive in ascending order of `seq`. If a `seq` is skipped, its event is lost.
         """
 
     def force_reconnect(self, thread_id: ThreadId) -> None:
         """Make the thread's clients reconnect, because the thread begins a new epoch. They then get a gap."""
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
-        """Wait until no outbox of the thread is crowded. A log that delivers many events at once awaits this between
-        them. The wait is bounded, even if a client does not read."""
+        """Wait until no outbox of the thread is crowded.
+
+        A log that delivers many events at once awaits this method between them. The wait is bounded, even if a client
+        does not read.
+        """
 
 
 class EventLog(Protocol):
-    """A log for each thread, from which events reach the sockets. No event of one thread reaches another."""
+    """A log for each thread, from which events reach the sockets.
+
+    An event never reaches the sockets of another thread.
+    """
 
     @property
     def healthy(self) -> bool:
-        """Whether an event published now would be delivered, as far as is known."""
+        """True if the log would deliver an event that is published now, as far as it knows."""
 
     @property
     def problem(self) -> str:
-        """What is wrong, for operators; empty if nothing is. A healthy log may have a problem with some threads."""
+        """The problem, as a text for operators, or an empty string.
+
+        A healthy log may have a problem with single threads.
+        """
 
     @property
     def retention(self) -> Retention:
         """The retention policy."""
 
     def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
-        """Deliver to these sockets, and refuse larger frames. Called once, before any other method."""
+        """Deliver to these sockets, and refuse larger frames. Call this once, before any other method."""
 
     def publish(self, event: AgentEvent) -> Answer:
         """Assign the event its `seq`, retain it, and deliver it to the thread's sockets in every worker.
 
         The answer is available within a limited time, even if the store is unavailable. Its outcome is SENT, RELAYED,
-        NO_SUBSCRIBER, PENDING, or REFUSED with the reason. A REFUSED event still takes a number as soon as possible,
-        so that clients get a gap. Events of one thread keep the order in which they are published, even if the answers
-        are not awaited. PayloadError and FrameTooLarge are raised at once; then the event has taken no number.
+        NO_SUBSCRIBER, PENDING, or REFUSED with the reason. A REFUSED event also gets a `seq`, as soon as possible, so
+        that clients get a gap. Events of one thread keep the order in which they are published, even if the answers are
+        not awaited. The method raises PayloadError and FrameTooLarge immediately. The event then gets no `seq`.
         """
 
     async def join(self, thread_id: ThreadId) -> None:
@@ -137,28 +148,29 @@ class EventLog(Protocol):
         """Undo one `join`."""
 
     async def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
-        """Return what a socket that has just joined is sent: the events after its cursor, or nothing without a cursor.
+        """Return the replay for a socket that has just joined: the events after its cursor, or none without a cursor.
 
-        It covers every event that was not delivered to the sink since `join` returned, and may overlap with those that
-        were. A cursor of another epoch, or ahead of the log, gets a gap without an end, followed by everything that is
-        retained of this epoch: see `replay_after`. StoreUnavailable as in `join`.
+        The replay contains every event that was not delivered to the sink since `join` returned. It may also contain
+        delivered events. For a cursor of another epoch or ahead of the log, it contains a gap without an end and every
+        retained event of this epoch: see `replay_after`. StoreUnavailable as in `join`.
         """
 
 
 def same_epoch(head: Cursor, after: Cursor) -> bool:
-    """Return whether the cursor is of the log's epoch and not ahead of the log, so that sequence numbers can be
-    compared."""
+    """Return whether the cursor has the log's epoch and is not ahead of the log. Only then can `seq` be compared."""
     return after.epoch == head.epoch and after.seq <= head.seq
 
 
 def replay_after(
     thread_id: ThreadId, head: Cursor, retained: Sequence[Frame], after: Cursor | None, oldest: int | None = None
 ) -> Replay:
-    """Return the replay after a cursor. `retained` is everything that the log, which ends at `head`, retains after it.
+    """Return the replay after a cursor.
 
-    Replay is all or nothing: the client gets every event after the cursor, or a gap and only later events. From
-    `oldest` on (default: the first frame's `seq`), the log lacks only events that are lost; a client detects them from
-    the numbers of later frames. For a cursor of another epoch, `retained` must be everything that the log retains.
+    `retained` contains every event that the log, which ends at `head`, retains after the cursor.
+
+    The client gets either every event after the cursor, or a gap and only later events. From `oldest` on (default: the
+    first frame's `seq`), the log lacks only lost events. A client detects these from the `seq` of later frames. For a
+    cursor of another epoch, `retained` must contain every event that the log retains.
     """
     if after is None or after == head:
         return Replay(head)
@@ -173,10 +185,10 @@ def replay_after(
 
 
 def _replay_after_restart(thread_id: ThreadId, head: Cursor, retained: Sequence[Frame], after: Cursor) -> Replay:
-    """Return the replay for a cursor of a lost epoch: a gap for it, and everything that is retained of the new epoch.
+    """Return the replay for a cursor of a lost epoch: a gap for that epoch, and every retained event of the new epoch.
 
-    How much of the old epoch the client misses is unknown. A second gap covers what the log no longer retains of the
-    new one. `START` misses nothing of another epoch, and gets only the second gap.
+    The number of missed events of the old epoch is unknown. A second gap covers events of the new epoch that the log no
+    longer retains. A client with `START` has read no other epoch, so it gets only the second gap.
     """
     start = Cursor(head.epoch, retained[0].seq - 1 if retained else head.seq)
     expired = _gap(thread_id, Cursor(head.epoch, 0), start.seq, GapReason.EXPIRED) if start.seq else None
@@ -240,11 +252,12 @@ class _ThreadLog(ThreadSequence):
 
 
 class MemoryEventLog:
-    """Logs in this process's memory, the default. They are lost when the process ends, and other workers do not see
-    them.
+    """Logs in this process's memory, the default.
 
-    Publishing is O(1), amortised, and never waits. `retention` bounds the memory: expired frames are dropped whenever
-    an event of any thread is published. For a thread without frames, only its epoch and `seq` are kept.
+    These logs are lost when the process ends, and other workers cannot read them.
+
+    Publishing is O(1), amortised, and never waits. `retention` limits the memory: each publication, in any thread,
+    drops expired frames. For a thread without frames, the log keeps only epoch and `seq`.
     """
 
     def __init__(self, retention: Retention = DEFAULT_RETENTION, clock: Callable[[], float] = time.monotonic) -> None:
@@ -256,9 +269,9 @@ class MemoryEventLog:
         self._now = -_NEVER
         self._threads: PinnedLru[_ThreadLog] = PinnedLru(retention.threads, lambda _: _ThreadLog(), self._discard)
         self._with_frames: OrderedDict[ThreadId, _ThreadLog] = OrderedDict()
-        """Logs with frames, the one without a publication for the longest time first."""
+        """Logs with frames, least recently published first."""
         self._expiry_due = _NEVER
-        """No later than the expiry of the oldest frame in the first of them."""
+        """A time no later than the expiry of the oldest frame in the first of these logs."""
 
     def __len__(self) -> int:
         """Return the number of threads whose position is kept."""
@@ -330,8 +343,11 @@ class MemoryEventLog:
         return replay_after(thread_id, head, retained, after)
 
     def _expire_idle(self, before: float) -> None:
-        """Expire frames of the least recently published logs, at most two of them, so that logs are emptied faster than
-        others are filled. A log that is published to expires its own frames."""
+        """Expire frames of the two logs that were published to least recently.
+
+        Two logs per publication suffice, because a publication fills only one log. A log also expires its own frames
+        when it is published to.
+        """
         for _ in range(2):
             thread_id, log = next(iter(self._with_frames.items()))
             self._expire(thread_id, log, before)

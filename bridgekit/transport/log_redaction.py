@@ -1,4 +1,4 @@
-"""Redaction of tickets in log records of servers and clients, which may log headers, addresses and messages."""
+"""Redacts tickets in the log records of servers and clients, which may contain headers, addresses and messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def redact_tickets(*loggers: str) -> None:
 def _redact(record: logging.LogRecord) -> bool:
     text = record.getMessage()
     if (redacted := _hide(text)) != text:
-        # The arguments are kept if possible, because the formatter of uvicorn's access log needs them.
+        # Keep the arguments if possible, because the formatter of uvicorn's access log needs them.
         if isinstance(record.args, tuple):
             record.args = tuple(_hide(each) if isinstance(each, str) else each for each in record.args)
         if (text := record.getMessage()) != _hide(text):
@@ -44,7 +44,8 @@ def _redact(record: logging.LogRecord) -> bool:
 
 def _hide(text: str) -> str:
     redacted = _TICKETS.sub(rf"\g<before>{HIDDEN}", text)
-    # A server decodes the query, so that any character of a ticket or of its parameter's name may be percent-encoded.
+    # A client may percent-encode any character of a ticket or of its parameter's name, because the server decodes the
+    # query.
     decoded = unquote(redacted)
     return _TICKETS.sub(rf"\g<before>{HIDDEN}", decoded) if "%" in redacted and _shows_ticket(decoded) else redacted
 

@@ -13,7 +13,7 @@ __all__ = ["PinnedLru", "ThreadSequence", "new_epoch"]
 
 
 def new_epoch() -> str:
-    """Return the name of a new epoch: 16 random hexadecimal digits that cannot be guessed."""
+    """Return the name of a new epoch: 16 hexadecimal digits from a cryptographic random source."""
     return os.urandom(8).hex()
 
 
@@ -49,13 +49,13 @@ class PinnedLru(Generic[SequenceT]):
         self._unpinned: OrderedDict[ThreadId, SequenceT] = OrderedDict()
         """Least recently used first."""
         self.get = self._all.get
-        """Look up an entry without marking it as used. That is enough for a pinned entry, which cannot be evicted."""
+        """Look up an entry without marking it as used. A pinned entry needs no mark, because it cannot be evicted."""
 
     def __len__(self) -> int:
         return len(self._all)
 
     def get_or_create(self, thread_id: ThreadId) -> SequenceT:
-        """Return the thread's entry, which is created if necessary and becomes the most recently used one."""
+        """Return the thread's entry, creating it if necessary, and mark it as the most recently used."""
         sequence = self._all.get(thread_id)
         if sequence is None:
             sequence = self._create(thread_id)
@@ -73,7 +73,7 @@ class PinnedLru(Generic[SequenceT]):
         self._all[thread_id] = self._unpinned[thread_id] = sequence
 
     def pin(self, thread_id: ThreadId) -> SequenceT:
-        """Return the thread's entry, protected from eviction until `unpin` is called as often as `pin`."""
+        """Return the thread's entry, and protect it from eviction until each `pin` has its `unpin`."""
         sequence = self.get_or_create(thread_id)
         sequence.pins += 1
         self._unpinned.pop(thread_id, None)

@@ -1,7 +1,7 @@
-"""The delivery counters as Prometheus metrics. They are converted when they are scraped, so counting is cheap.
+"""Converts the delivery counters to Prometheus metrics when they are scraped, so that counting stays cheap.
 
 Each sample names its worker, by process id. The workers of one server write their counters to a common folder, so that
-whichever worker is scraped answers for all of them.
+a scrape of any worker returns the metrics of all.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from bridgekit.counters import RUN_ENDED, DeliveryCounters
+from bridgekit.cursors_and_gaps import GapReason
 from bridgekit.errors import FrameTooLarge, PayloadError, unwrap_single_error
 from bridgekit.event_types import POLICIES
-from bridgekit.signals import GapReason
 from bridgekit.transport import authorization
 from bridgekit.transport.hub import NO_ROOM
 from bridgekit.transport.log import NO_SUBSCRIBER
@@ -35,7 +35,7 @@ FOLDER_VARIABLE: Final = "BRIDGEKIT_WORKERS_FOLDER"
 """The environment variable with the folder that the workers of one server share. `bridgekit serve` sets it."""
 WRITE_INTERVAL_SECONDS: Final = 1.0
 DEAD_AFTER_SECONDS: Final = 15.0
-"""A worker that has not written its counters for this long has no connections. Its counts remain."""
+"""A worker that has not written its counters for this long counts as one without connections. Its counts remain."""
 
 CONNECTIONS: Final = "connections"
 LOSSES: Final = (
@@ -46,7 +46,7 @@ LOSSES: Final = (
     (10, NO_ROOM),
     (10, NO_SUBSCRIBER),
 )
-"""What links 8 to 10 can lose, by link and reason. Stores and an application's own resolver have further reasons."""
+"""Reasons for which links 8 to 10 can lose events. Stores and an application's own resolver add further reasons."""
 DISCONNECT_REASONS: Final[dict[int | None, str]] = {
     authorization.CLOSE_ACCESS_ENDED: "access ended",
     authorization.CLOSE_DRAINED: "drained",
@@ -54,7 +54,7 @@ DISCONNECT_REASONS: Final[dict[int | None, str]] = {
     authorization.CLOSE_TOO_SLOW: "too slow",
     None: "socket left",
 }
-"""Why frames of a closed socket were not written, by the server's close code."""
+"""The reason why frames of a closed socket were not written, by the server's close code."""
 BEGINNINGS: Final = ("new", "resumed", "gap")
 CLOSE_CODES: Final = tuple(code for name, code in vars(authorization).items() if name.startswith("CLOSE_"))
 
@@ -65,11 +65,12 @@ Samples = list[tuple[tuple[str, ...], float]]
 class _Metric(NamedTuple):
     name: str
     field: str
-    """The field of DeliveryCounters; empty for the one metric that is no counter."""
+    """The field of DeliveryCounters, or an empty string for the metric that is no counter."""
     description: str
     labels: tuple[str, ...] = ()
     known: Iterable[Any] = ()
-    """Labels that exist from the start, with the value 0: an increase is visible only if there was a value before."""
+    """Labels that exist from the start with the value 0, because Prometheus shows an increase only after an earlier
+    value."""
 
     def samples(self, counters: DeliveryCounters) -> Samples:
         value = getattr(counters, self.field)
@@ -116,13 +117,13 @@ class _WorkersCollector(Collector):
 
 
 def health(status: str, connections: int) -> bytes:
-    """Return the body of `/healthz`, as JSON. The worker is the one that answers."""
+    """Return the body of `/healthz`, as JSON. It names the worker that answers the request."""
     return msgspec.json.encode({"status": status, "connections": connections, "worker": os.getpid()})
 
 
 @asynccontextmanager
 async def counters_shared(counters: DeliveryCounters, connections: Sized) -> AsyncIterator[None]:
-    """Write this worker's counters to the folder that the workers share, if there is one, for the length of a block."""
+    """While the block runs, write this worker's counters to the folder that the workers share, if there is one."""
     if (folder := os.environ.get(FOLDER_VARIABLE)) is None:
         yield
         return
@@ -142,7 +143,9 @@ async def counters_shared(counters: DeliveryCounters, connections: Sized) -> Asy
 
 
 def _write(file: Path, data: bytes) -> None:
-    with suppress(OSError):  # the folder is gone, or its disk is full: the other workers show this one's last counts
+    with suppress(
+        OSError
+    ):  # The folder is gone or its disk is full. The other workers keep showing this worker's last counts.
         unfinished = file.with_suffix(".new")
         unfinished.write_bytes(data)
         unfinished.replace(file)

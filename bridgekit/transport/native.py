@@ -25,8 +25,8 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import Disconnected, SubscriptionRefused
-from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
 from bridgekit.transport.connections import CLOSE_REASONS, CLOSE_TIMEOUT_SECONDS, ConnectionRegistry
 from bridgekit.transport.log_redaction import redact_tickets
@@ -46,7 +46,7 @@ EMPTY_REQUEST: Final = Request("", Headers())
 
 
 class _AlwaysServing:
-    """Stands for the server of an adopted connection, whose listening socket belongs to another server."""
+    """Replaces the server of an adopted connection, because another server owns the listening socket."""
 
     @staticmethod
     def is_serving() -> bool:
@@ -56,11 +56,10 @@ class _AlwaysServing:
 class NativeConnection(ServerConnection):
     """A server connection that flushes its subscriber when the transport becomes writable again.
 
-    It stops reading from a client that does not read the answers to its pings.
+    The connection stops reading from a client that does not read the answers to its pings.
     """
 
-    # In addition to the library's instance dictionary: its keys are shared between connections only while no key is
-    # added.
+    # Slots, because connections share the keys of their instance dictionaries only while no key is added.
     __slots__ = ("answers_unread", "close_frame_sent", "closing", "pending", "socket")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -70,16 +69,16 @@ class NativeConnection(ServerConnection):
         self.answers_unread = False
         self.closing = False
         self.close_frame_sent = False
-        """Whether a close frame was sent behind waiting frames. The client may then take time to read those."""
+        """True if a close frame was sent behind waiting frames. The client may then take time to read these frames."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        # From here on the library only asks the server whether it is serving.
+        # From now on, the library only checks whether the server is serving.
         self.server = cast("Server", _AlwaysServing)
         self.recv_messages.resume = self._resume_reading
 
     def abort_soon(self) -> None:
-        """Abort the connection after CLOSE_TIMEOUT_SECONDS, unless the close handshake ends before."""
+        """Abort the connection after CLOSE_TIMEOUT_SECONDS, unless the close handshake has ended."""
         if not self.closing:
             self.closing = True
             self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
@@ -108,7 +107,7 @@ class NativeConnection(ServerConnection):
 
 
 class _PendingHandshake(msgspec.Struct):
-    """A handshake and the decision about it, until the socket is served."""
+    """A handshake and its authorization, until the socket is served."""
 
     handshake: Handshake
     after: Cursor | None = None
@@ -121,10 +120,10 @@ ConnectionT = TypeVar("ConnectionT", bound=NativeConnection)
 
 @asynccontextmanager
 async def serve_native(connections: ConnectionRegistry) -> AsyncIterator[Server]:
-    """Run the native edge for the length of a block; gives the server for `adopt_connection`.
+    """Run the native edge while the block runs, and yield the server for `adopt_connection`.
 
-    The library manages connections only for a server with a listening socket. So this server has one that never
-    listens.
+    The library manages connections only for a server with a listening socket. This server therefore has a socket that
+    never listens.
     """
     redact_tickets(LOGGER)
     with socket.socket() as placeholder:
@@ -143,7 +142,7 @@ async def serve_native(connections: ConnectionRegistry) -> AsyncIterator[Server]
 def adopt_connection(
     server: Server, *, kind: type[ConnectionT], keepalive_seconds: float | None, incoming_bytes: int | None
 ) -> ConnectionT:
-    """Return the asyncio protocol for a connection whose request is not received yet."""
+    """Return the asyncio protocol for a connection whose request has not been received."""
     return kind(
         ServerProtocol(
             select_subprotocol=_subprotocol,
@@ -162,10 +161,13 @@ def adopt_connection(
 async def _authorize_request(
     connections: ConnectionRegistry, connection: ServerConnection, request: Request
 ) -> Response | None:
-    """Authorize a client before its handshake is accepted. A refusal is stored, and sent as a close frame later."""
+    """Authorize a client before its handshake is accepted.
+
+    The function stores a refusal, which `_handle` sends later as a close frame.
+    """
     if not isinstance(connection, NativeConnection):
         raise TypeError(type(connection).__name__)
-    # Checked here as well as by the library, which does it only after the ticket has been used.
+    # Checked here too, because the library checks it only after the ticket has been used.
     if (rejection := connection.protocol.accept(request)).status_code != HTTPStatus.SWITCHING_PROTOCOLS:
         return rejection
     headers = request.headers
@@ -183,7 +185,7 @@ async def _authorize_request(
 
 
 def _over_tls(connection: ServerConnection, headers: Headers) -> bool:
-    # The header is trusted from any client: a false value can only cause the client's own page to be refused.
+    # The header is trusted from any client, because with a false value a client can only have its own page refused.
     schemes = {value.strip() for value in headers.get_all("X-Forwarded-Proto")}
     return connection.transport.get_extra_info("sslcontext") is not None or bool(schemes & {"https", "wss"})
 
@@ -209,8 +211,8 @@ async def _authorize(
 ) -> tuple[Subscription, Cursor | None]:
     pending, connection.pending = connection.pending, None
     assert pending is not None
-    # The library keeps the request and the response, which nothing reads. They are a sixth of an idle connection's
-    # memory.
+    # The library keeps the request and the response, although no code reads them. They take a sixth of an idle
+    # connection's memory.
     connection.request, connection.response = EMPTY_REQUEST, None
     if pending.refusal is not None:
         raise pending.refusal
@@ -228,7 +230,7 @@ async def _serve(
     try:
         subscriber.start_sending(connection, replay)
         connection.socket = subscriber
-        # Events flow only to the client. Its messages are read to detect a disconnect, and are then discarded.
+        # The client sends no events. The edge reads its messages only to detect a disconnect, and discards them.
         while True:
             await connection.recv()
     except ConnectionClosed:
@@ -240,7 +242,7 @@ async def _serve(
 
 
 def _send_close(connection: NativeConnection, code: int) -> None:
-    """Send a close frame behind all waiting frames, and return immediately. The caller that drains limits the wait."""
+    """Send a close frame behind all waiting frames, and return immediately. A drain limits the wait for the frame."""
     if connection.protocol.state is State.OPEN:
         connection.protocol.send_close(code, CLOSE_REASONS[code])
         connection.close_frame_sent = True

@@ -1,7 +1,7 @@
 """The origins whose pages may open a socket.
 
-A browser sends a user's cookies with requests from any page. It also sends the page's origin, which a page cannot
-forge. A client that is not a browser sends no origin and is allowed: it cannot send another user's cookies.
+A browser sends a user's cookies with requests from any page. The browser also sends the page's origin, which a page
+cannot forge. A client that is not a browser sends no origin and is allowed: it cannot send another user's cookies.
 """
 
 from __future__ import annotations
@@ -45,11 +45,15 @@ def origin(text: str) -> Origin:
 
 
 ANY = Origin("*", "*", None)
-"""Allows every origin. This is safe only if credentials are not sent by the browser on its own; tickets are not."""
+"""Allows every origin. This is safe only if the browser does not send the credentials by itself. It does not send
+tickets by itself."""
 
 
 def origins(texts: Iterable[str]) -> frozenset[Origin]:
-    """Parse a list of origins, or "*". Raises as `origin` does, so that a misspelt origin is found at startup."""
+    """Parse a list of origins, or "*".
+
+    Raises InvalidId, as `origin` does, so that a misspelt origin is reported at startup.
+    """
     return frozenset(ANY if text == "*" else origin(text) for text in texts)
 
 
@@ -62,13 +66,13 @@ def check_origin(handshake: Handshake, allowed: frozenset[Origin]) -> None:
         if page in allowed or _same_site(page, handshake):
             return
     except InvalidId:
-        pass  # "null", as from a sandboxed page, or a value that no browser sends
+        pass  # The origin is "null", as from a sandboxed page, or a value that no browser sends.
     raise SubscriptionRefused(CLOSE_WRONG_ORIGIN, "this page's origin is not allowed here")
 
 
 def _same_site(page: Origin, handshake: Handshake) -> bool:
-    # If the socket has no TLS, a proxy may have terminated it, so the page's origin may be https. But an http page
-    # cannot open a TLS socket of its own origin.
+    # If the socket has no TLS, a proxy may have terminated TLS, so the page's origin may be https. An http page,
+    # however, cannot open a TLS socket of its own origin.
     if page.scheme != "https" and (page.scheme != "http" or handshake.secure):
         return False
     return handshake.host is not None and page == origin(f"{page.scheme}://{handshake.host}")

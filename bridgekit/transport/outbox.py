@@ -1,8 +1,8 @@
 """The outbox of one subscriber: a bounded queue in order, without duplicates, with a gap frame for missing events.
 
-The hub never waits for a socket, so frames that a socket cannot accept immediately wait here. The subscribers in
-`writer` write them. An outbox is *crowded* when it is half full, or when a full write waits and cannot be written.
-Emitters then yield to the event loop, so that it can write.
+The hub never waits for a socket, so the outbox holds frames until the socket accepts them. The subscribers in `writer`
+write these frames. An outbox is *crowded* when it is half full, or when the frames of a whole write wait and the socket
+does not accept them. Emitters then yield to the event loop, so that it can write.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Final, Protocol
 import anyio
 
 from bridgekit.counters import DeliveryCounters
+from bridgekit.cursors_and_gaps import Gap, GapReason, Subscribed, encode_signal
 from bridgekit.events import ConcatenatedFrame, Frame
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Gap, GapReason, Subscribed, encode_signal
 from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_RESTARTED, CLOSE_TOO_SLOW, Subscription
 from bridgekit.transport.coalescing import CoalescingQueue
 from bridgekit.transport.log import Replay, Retention
@@ -24,22 +24,24 @@ from bridgekit.transport.log import Replay, Retention
 __all__ = ["OUTBOX_LIMITS", "SLOW_AFTER_TICKS", "TICK_SECONDS", "CrowdedOutboxes", "OutboxLimits", "Subscriber"]
 
 BATCH_FRAMES: Final = 64
-"""Frames that an edge removes from the outbox at a time."""
+"""The number of frames that an edge removes from the outbox at a time."""
 WRITE_BYTES: Final = 32_768
-"""This many waiting bytes are written without waiting for more; if that fails, the outbox is crowded."""
+"""This many waiting bytes are written without waiting for more. If the socket does not accept them, the outbox is
+crowded."""
 TICK_SECONDS: Final = 0.02
 SLOW_AFTER_TICKS: Final = 5
-"""After this many ticks without progress while its outbox is crowded, a client is slow, and emitters no longer wait for
-it. Ticks of the event loop are counted instead of time, so that a busy event loop does not make clients slow."""
+"""A client is slow if it accepts no frame for this many ticks while its outbox is crowded. Emitters do not wait for
+slow clients. Ticks of the event loop are counted instead of time, so that a busy event loop does not make clients
+slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxLimits:
-    """Limits of one outbox. At either limit it is full."""
+    """Limits of one outbox. Limits of an outbox. At either limit, it is full."""
 
     events: int = 8_192
     size_bytes: int = 4_194_304
-    """Bytes of frames, or of text where deltas are joined. The frame that reaches the limit may exceed it."""
+    """Bytes of frames, or bytes of text if deltas are joined. The frame that reaches the limit may exceed it."""
 
     def within(self, retention: Retention) -> OutboxLimits:
         """Return limits no larger than the log's retention, so that a client disconnected for being slow can resume."""
@@ -57,22 +59,22 @@ class Scheduler(Protocol):
     """The part of the edge's `WriteScheduler` that an outbox uses."""
 
     enqueued: int
-    """Number of frames put in any outbox. The outboxes increment it."""
+    """The number of frames that were put in any outbox. The outboxes increment it."""
     limits: OutboxLimits
     """The limits of every outbox."""
     counters: DeliveryCounters
     """Where outboxes count the frames that they coalesce or concatenate, and their gaps."""
     crowded: CrowdedOutboxes
-    """Registry where outboxes report that they are crowded."""
+    """The registry to which outboxes report that they are crowded."""
     quiet: bool
-    """Whether a frame may be written when it is put: nothing else happens in this iteration of the event loop."""
+    """True if a frame may be written when it is put, because this event-loop iteration has no other put or write."""
 
     def schedule(self, subscriber: Subscriber) -> None:
         """Flush the subscriber in this event-loop iteration or the next."""
 
 
 class Subscriber:
-    """One subscription: its outbox, and how it ends. A slow client is disconnected, and can resume.
+    """One subscription: its outbox, and how it ends. The server disconnects a slow client, which can then resume.
 
     This class has no socket. Subclasses write the frames.
     """
@@ -90,30 +92,32 @@ class Subscriber:
         self.subscription = subscription
         self._scheduler = scheduler
         self._scheduled = False
-        """Whether a flush is scheduled or in progress."""
+        """True if a flush is scheduled or in progress."""
         self._limits = limits = scheduler.limits
         self._crowded = scheduler.crowded
         self._crowded_bytes = min(WRITE_BYTES, limits.size_bytes // 2)
         self._crowded_events = max(1, limits.events // 2)
         self._room: anyio.Event | None = None
-        """Exists while the outbox is crowded. Set when it is no longer crowded, or when its client is slow."""
+        """Exists while the outbox is crowded. The event is set when the outbox is no longer crowded, or when its client
+        is slow."""
         self._idle_ticks = 0
         """Ticks since the client last accepted a frame, while the outbox is crowded."""
         self._waiting: list[Frame] = []
-        """Waiting frames, until a limit is reached."""
+        """Holds the waiting frames until a limit is reached."""
         self._queue: CoalescingQueue | None = None
-        """Waiting frames, from the time when a limit is reached until all of them are taken."""
+        """Holds the waiting frames from the time when a limit is reached until all of them are taken."""
         self._waiting_bytes = 0
         self._last_seq = 0
         """The highest `seq` that was put, or sent in a replay."""
         self._epoch = ""
-        """Empty until the replay is known. Before, a part of the waiting frames may be in it, so none are joined."""
+        """Empty until the replay is known. Until then, the replay may contain some of the waiting frames, so no frames
+        are joined."""
         self._last_sent_seq = 0
         """Every `seq` up to this one was sent, or is in a gap that was sent."""
         self.in_flight = 0
-        """Number of frames taken from the outbox and not written yet. The edge decrements it."""
+        """The number of frames that were taken from the outbox and are not yet written. The edge decrements it."""
         self.code: int | None = None
-        """The close code, once the end is decided. Waiting frames are written first."""
+        """The close code, set once the socket is to be closed. Waiting frames are written first."""
 
     def __len__(self) -> int:
         """Return the number of waiting frames."""
@@ -124,15 +128,14 @@ class Subscriber:
 
     @property
     def unwritten(self) -> int:
-        """Number of frames that were put and not written."""
+        """The number of frames that were put and not written."""
         return len(self) + self.in_flight
 
     def put(self, frame: Frame) -> bool:
-        """Enqueue a frame without waiting. Return False if the end is already decided, or is decided by this frame.
+        """Enqueue a frame without waiting. Return False if the socket is closing, or if this frame causes it to close.
 
-        Over the limits, neighbouring deltas of a message are joined to one frame. Frames that may be coalesced and
-        have a later frame of their run and type are dropped, oldest first. Other frames are never dropped; instead the
-        client is disconnected.
+        Over the limits, the outbox joins adjacent deltas of a message into one frame. It drops superseded frames,
+        oldest first. It never drops another frame; instead, the client is disconnected.
         """
         if self.code is not None:
             return False
@@ -161,7 +164,10 @@ class Subscriber:
         return True
 
     def _write_or_report_crowded(self) -> None:
-        """Write the waiting frames. If that is impossible, report the outbox as crowded, so that emitters yield."""
+        """Write the waiting frames.
+
+        If the socket accepts no frame, report the outbox as crowded, so that emitters yield.
+        """
         self._write_early()
         if self._room is None and self._is_crowded():
             self._room = anyio.Event()
@@ -176,7 +182,7 @@ class Subscriber:
         """Write the waiting frames before the scheduler does, if the socket accepts them immediately."""
 
     def flush(self) -> Awaitable[None] | None:
-        """Write the waiting frames. Return the rest of a slow send, which must be awaited in the same task."""
+        """Write the waiting frames. Return the rest of a slow send, which the caller must await in the same task."""
         return None
 
     def abort(self) -> None:
@@ -187,19 +193,19 @@ class Subscriber:
         self._end(CLOSE_RESTARTED)
 
     def drain(self) -> None:
-        """Accept no more frames, and close when all waiting frames are written."""
+        """Accept no more frames, and close the socket when all waiting frames are written."""
         self._end(CLOSE_DRAINED)
 
     def disconnect_slow(self) -> None:
-        """Disconnect a client that does not read. Its waiting frames are in the thread's log."""
+        """Disconnect a client that does not read. The thread's log has its waiting frames."""
         if self.code is None:
             self.code = CLOSE_TOO_SLOW
         self.abort()
 
     def start(self, replay: Replay) -> list[bytes]:
-        """Return what is sent first: the confirmation, the replay's gaps, and its frames.
+        """Return the first messages: the confirmation, the replay's gaps, and the replay's frames.
 
-        `next_frames` returns the frames that were put in the meantime. It omits those that the replay contains, even if
+        `next_frames` then returns the frames that were put meanwhile. It omits frames that the replay contains, even if
         they are put later.
         """
         self._epoch, self._last_sent_seq = replay.cursor
@@ -217,7 +223,8 @@ class Subscriber:
         """Remove and return the next messages to send, in order, with a gap where events are missing."""
         queue, frames = self._queue, self._take_frames(limit)
         count, sent = len(frames), self._last_sent_seq
-        # Each `seq` is higher than the one before. So none is missing if first and last have the expected values.
+        # Each `seq` is higher than the previous one. No `seq` is therefore missing if first and last have the expected
+        # values.
         if count and frames[-1].seq == sent + count and frames[0].seq == sent + 1:
             self._last_sent_seq = sent + count
             self.in_flight += count
@@ -249,7 +256,10 @@ class Subscriber:
         return taken
 
     def _put_over_limits(self, frame: Frame) -> bool:
-        """Join a frame to the last one, or evict superseded frames until it fits. Return False if it never does."""
+        """Join a frame to the last waiting frame, or evict superseded frames until it fits.
+
+        Return False if it cannot fit.
+        """
         queue = self._coalescing_queue()
         queue.note(frame.seq)
         if self._epoch and queue.size_bytes < self._limits.size_bytes and queue.concatenate(frame):
@@ -270,7 +280,7 @@ class Subscriber:
         return len(waiting) >= self._limits.events or self._waiting_bytes >= self._limits.size_bytes
 
     def _coalescing_queue(self) -> CoalescingQueue:
-        """Return the waiting frames in a CoalescingQueue, into which they are moved if they are not yet."""
+        """Return the CoalescingQueue of the waiting frames. Create it if necessary."""
         if self._queue is None:
             self._queue = CoalescingQueue(self._waiting, self._last_sent_seq, concatenate=bool(self._epoch))
             self._scheduler.counters.concatenated += len(self._waiting) - len(self._queue)
@@ -291,7 +301,7 @@ class Subscriber:
             self._room.set()
 
     def is_full(self) -> bool:
-        """Return whether there is no room for an event that must be delivered, also after coalescing."""
+        """Return whether an event that must be delivered has no room, even after coalescing."""
         if not self._limit_reached(self):
             return False
         return self._limit_reached(queue := self._coalescing_queue()) and not queue.can_make_room
@@ -326,7 +336,7 @@ class Subscriber:
         return sent
 
     def _gaps(self, first: int, last: int, queue: CoalescingQueue | None) -> Iterator[bytes]:
-        """Yield gap frames for missing events. Without a queue, none was coalesced."""
+        """Yield gap frames for missing events. Without a CoalescingQueue, no event was coalesced."""
         for start, end, reason in [(first, last, GapReason.LOST)] if queue is None else queue.missing(first, last):
             self._scheduler.counters.gaps[reason] += 1
             gap = Gap(thread_id=self.thread_id, epoch=self._epoch, first=start, last=end, reason=reason)
@@ -339,11 +349,11 @@ class CrowdedOutboxes:
     def __init__(self) -> None:
         self.by_thread: dict[ThreadId, list[Subscriber]] = {}
         self._turns: dict[ThreadId, anyio.Lock] = {}
-        """By thread, while emitters wait: one waits for room, and the others wait for their turn."""
+        """By thread, while emitters wait. One emitter waits for room, and the other emitters wait for their turn."""
         self._added: anyio.Event | None = None
 
     async def watch(self) -> None:
-        """Count ticks for crowded outboxes, to distinguish slow clients from those that read. Never returns."""
+        """Count ticks for crowded outboxes, to distinguish slow clients from clients that read. Never returns."""
         while True:
             if not self.by_thread:
                 self._added = anyio.Event()
@@ -365,8 +375,7 @@ class CrowdedOutboxes:
             del self.by_thread[subscriber.thread_id]
 
     def refuses(self, thread_id: ThreadId) -> bool:
-        """Return whether an outbox of the thread is full although its client reads, so that an event would disconnect
-        it."""
+        """Return whether an event would disconnect a client that reads, because the client's outbox is full."""
         return any(
             subscriber.code is None and subscriber.is_full() and not subscriber.is_slow()
             for subscriber in self.by_thread.get(thread_id, ())
@@ -375,7 +384,7 @@ class CrowdedOutboxes:
     async def wait_for_room(self, thread_id: ThreadId) -> None:
         """Wait until no outbox of the thread is crowded. Outboxes of slow clients are ignored.
 
-        Emitters of a thread take turns, because room for one event is not room for the events of all.
+        Emitters of a thread take turns, because an outbox may have room for the event of only one emitter.
         """
         turn = self._turns.setdefault(thread_id, anyio.Lock())
         try:

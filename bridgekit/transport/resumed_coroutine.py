@@ -17,7 +17,7 @@ def resumed(context: Context, coroutine: Coroutine[Any, Any, None], waits_for: o
     while True:
         try:
             value = yield waits_for
-        except BaseException as error:  # noqa: BLE001  # the coroutine gets it
+        except BaseException as error:  # noqa: BLE001  # passed to the coroutine
             step = partial(coroutine.throw, error)
         else:
             step = partial(coroutine.send, value)

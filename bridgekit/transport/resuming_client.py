@@ -13,8 +13,8 @@ import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskStatus
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import Disconnected, SubscriptionRefused, unwrap_single_error
-from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import CLOSE_BAD_TICKET, CLOSE_TICKET_EXPIRED, CLOSE_TICKET_USED
 from bridgekit.transport.client import KEEPALIVE_SECONDS, EventClient, connect
 from bridgekit.transport.cursor_tracker import CursorTracker, Item
@@ -22,14 +22,17 @@ from bridgekit.transport.cursor_tracker import CursorTracker, Item
 __all__ = ["Backoff", "Item", "ResumingClient", "TicketSource", "subscribe"]
 
 TicketSource = Callable[[], Awaitable[str]]
-"""Requests a new ticket from the application. Each socket needs its own."""
+"""Requests a new ticket from the application. Each socket needs its own ticket."""
 
 READ_AHEAD: Final = 64
-"""Limit on items read ahead of the caller. At the limit, the client stops reading, so that the server slows down."""
+"""Limit on items that the client reads before the caller requests them. At the limit, the client stops reading, so that
+the server slows down."""
 RETRYABLE_ERRORS: Final = (OSError, TimeoutError, Disconnected, InvalidHandshake)
-"""Errors that a retry may resolve. Exceptions: an untrusted certificate, and HTTP statuses not in RETRYABLE_STATUS."""
+"""Errors that a retry may resolve. A retry cannot resolve an untrusted certificate or an HTTP status that is not in
+RETRYABLE_STATUS."""
 TICKET_CODES: Final = frozenset({CLOSE_BAD_TICKET, CLOSE_TICKET_EXPIRED, CLOSE_TICKET_USED})
-"""Refusals that a new ticket may resolve: the ticket expired on its way, or was issued before the key was changed."""
+"""Refusals that a new ticket may resolve, because the ticket expired before the server read it, or was signed with an
+earlier key."""
 RETRYABLE_STATUS: Final = frozenset({408, 425, 429, *range(500, 600)})
 
 
@@ -53,7 +56,7 @@ class ResumingClient:
     """One thread's events, over as many sockets as necessary. Iterate over it for one event or gap at a time.
 
     Each event arrives once and in order, and a Gap marks every missing one. If the server refuses the client, or
-    another error cannot be resolved by a retry, iteration raises that error. It ends without an error when the
+    another error cannot be resolved by a retry, iteration raises that error. Iteration ends without an error when the
     `subscribe` block ends.
     """
 
@@ -61,15 +64,16 @@ class ResumingClient:
         self._items = items
         self._tracker = tracker
         self.cursor = tracker.cursor
-        """The position after the last item that iteration returned. Pass it to `subscribe` to resume elsewhere."""
+        """The position after the last item that iteration returned. Another client can resume there: pass it to
+        `subscribe`."""
         self.subscriptions = 0
-        """How many sockets were subscribed."""
+        """The number of sockets that have been subscribed."""
         self.failure: Exception | None = None
         """The error that ended the client."""
 
     @property
     def duplicates(self) -> int:
-        """Number of events received again, and discarded."""
+        """The number of events that were received again and discarded."""
         return self._tracker.duplicates
 
     def __aiter__(self) -> AsyncIterator[Item]:
@@ -100,12 +104,12 @@ async def subscribe(
 ) -> AsyncIterator[ResumingClient]:
     """Subscribe to a thread for the length of a block, and reconnect whenever the socket is lost.
 
-    The stream starts now or after a cursor. The block is entered when the first socket is subscribed, however long that
-    takes; SubscriptionRefused if the server refuses the client. `ticket` is called for each socket, and once more if
-    the server rejects the ticket. `retryable` lists further errors of `ticket` that a retry may resolve, such as
-    `httpx.TransportError`; OSError and TimeoutError are always retried. `on_status` is called with True when a socket
-    is subscribed and with False when it is lost, for example to show "reconnecting". `random` returns a number between
-    0 and 1, for the backoff.
+    The stream starts now or after a cursor. The block starts when the first socket is subscribed, without a time limit.
+    Raises SubscriptionRefused if the server refuses the client. `ticket` is called for each socket, and once more if
+    the server rejects the ticket. `retryable` lists further errors of `ticket` after which the client tries again, such
+    as `httpx.TransportError`. It always tries again after OSError and TimeoutError. `on_status` is called with True
+    when a socket is subscribed and with False when it is lost, for example to show "reconnecting". `random` returns a
+    number between 0 and 1, for the backoff.
     """
 
     @asynccontextmanager
@@ -148,9 +152,9 @@ class _ReconnectLoop:
     on_status: Callable[[bool], None]
     has_tickets: bool
     failures: int = 0
-    """Consecutive sockets that delivered nothing and ended early."""
+    """The number of consecutive sockets that delivered no item and ended early."""
     rejected_tickets: int = 0
-    """Consecutive tickets that the server rejected."""
+    """The number of consecutive tickets that the server rejected."""
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Reconnect until an error occurs that a retry cannot resolve."""
@@ -165,7 +169,7 @@ class _ReconnectLoop:
                     if not self._is_retryable(error):
                         if not self.client.subscriptions:
                             raise
-                        self.client.failure = error  # iteration over the client raises it
+                        self.client.failure = error  # Iteration over the client raises this error.
                         return
                 await anyio.sleep(self.backoff.seconds(self.failures, self.random))
                 self.failures += 1
@@ -189,7 +193,8 @@ class _ReconnectLoop:
                     self.failures = 0
         finally:
             self.on_status(False)
-            # A server that closes each socket soon after subscribing it counts as failing, so the backoff grows.
+            # If the server closes each socket soon after its subscription, this counts as a failure, so that the
+            # backoff grows.
             if anyio.current_time() - started_at >= self.backoff.longest_seconds:
                 self.failures = 0
 

@@ -1,8 +1,8 @@
-"""Listening sockets inherited from a parent process, and a lock that allows one worker process for each.
+"""Finds listening sockets that a parent process passed on, and locks each of them for one worker process.
 
 A server that starts workers gives each of them the same listening socket. With a single-process store, each worker
-would know only its own clients. So a worker locks a file that is named after the socket's address, and does not start
-if another process holds the lock.
+would know only its own clients. A worker therefore locks a file that is named after the socket's address. It does not
+start if another process holds the lock.
 """
 
 from __future__ import annotations
@@ -27,26 +27,28 @@ if sys.platform != "win32":
 __all__ = ["anything_listens", "inherited_address", "inherited_listeners", "single_worker_lock"]
 
 OPEN_FILES: Final = Path("/dev/fd")
-"""Lists this process's open file descriptors, on Linux and macOS."""
+"""The folder that lists this process's open file descriptors, on Linux and macOS."""
 NETWORK_NAMESPACE: Final = Path("/proc/self/ns/net")
-"""Identifies the container's network. Containers may share the folder of the lock files but not the addresses."""
+"""Identifies the container's network. Containers may share the folder of the lock files, but not the addresses."""
 
 
 def inherited_listeners() -> dict[int, str]:
-    """Return the address of each socket on which other processes may accept connections too, by file descriptor.
+    """Return, by descriptor, the addresses of the sockets on which other processes may also accept connections.
 
-    Empty on Windows, which does not list open files.
+    The result is empty on Windows, which does not list open files.
     """
     found = {descriptor: inherited_address(descriptor) for descriptor in _open_files()}
     return {descriptor: address for descriptor, address in found.items() if address is not None}
 
 
 def inherited_address(descriptor: int) -> str | None:
-    """Return the address of an inherited listening socket, "127.0.0.1:8000" or a path; None for any other
-    descriptor."""
+    """Return the address of an inherited listening socket, such as "127.0.0.1:8000" or a path.
+
+    Return None for any other descriptor.
+    """
     with suppress(OSError), _inspect(descriptor) as found:
-        # This process opened any socket that is not inheritable: Python creates inheritable ones only on request, and a
-        # server with workers requests it.
+        # This process opened every socket that is not inheritable. Python creates an inheritable socket only on
+        # request, as servers with workers do.
         return _listening_address(found) if os.get_inheritable(descriptor) else None
     return None
 
@@ -65,9 +67,9 @@ def _open_files() -> list[int]:
 
 @contextmanager
 def _inspect(descriptor: int) -> Iterator[socket.socket]:
-    """Wrap a descriptor in a socket object for the length of a block.
+    """Wrap a descriptor in a socket object while the block runs.
 
-    Raises OSError if it is closed or not a socket.
+    Raises OSError if the descriptor is closed or not a socket.
     """
     found = socket.socket(fileno=descriptor)
     try:
@@ -83,8 +85,7 @@ def _listens(descriptor: int) -> bool:
 
 
 def _listening_address(found: socket.socket) -> str | None:
-    # Checks whether the socket is bound, not whether it listens: uvicorn starts a worker on a socket that does not
-    # listen yet.
+    # Checks that the socket is bound. It may not listen yet, because uvicorn starts workers before the socket listens.
     if found.type != socket.SOCK_STREAM:
         return None
     with suppress(OSError):
@@ -100,10 +101,9 @@ def _listening_address(found: socket.socket) -> str | None:
 
 @contextmanager
 def single_worker_lock(store: str) -> Iterator[None]:
-    """Lock every inherited listening address for the length of a block. Raises StoreInUse if another process holds a
-    lock.
+    """Lock every inherited listening address while the block runs. Raises StoreInUse if another process holds a lock.
 
-    A server that binds its own port needs no lock: the system refuses the port to every other process.
+    A server that binds its own port needs no lock, because the system refuses the port to every other process.
     """
     with ExitStack() as stack:
         for address in sorted(set(inherited_listeners().values())):
@@ -114,9 +114,10 @@ def single_worker_lock(store: str) -> Iterator[None]:
 @dataclass
 class _AddressLock:
     file: int
-    """Descriptor of the lock file. The system releases the lock whenever the process ends."""
+    """Descriptor of the lock file. The system releases the lock when the process ends, even if it is killed."""
     applications: int = 0
-    """Applications of this process that hold the lock. Two applications in one process count as one worker."""
+    """The number of applications in this process that hold the lock. Two applications in one process count as one
+    worker."""
 
 
 _locks: dict[tuple[int, str], _AddressLock] = {}
@@ -139,14 +140,14 @@ def _address_locked(address: str, store: str) -> Iterator[None]:
             lock.applications -= 1
             if not lock.applications and os.getpid() == key[0]:
                 del _locks[key]
-                # Closing alone does not release the lock if a forked process has a copy of the descriptor.
+                # To close the descriptor is not enough: if a forked process has a copy of it, the lock remains.
                 fcntl.flock(lock.file, fcntl.LOCK_UN)
                 os.close(lock.file)
 
 
 def _locked_file(address: str, store: str) -> int:
-    # Read-only, and symbolic links are not followed, so that a file of another user is never changed. The file is kept
-    # when the lock is released, because another process may have opened it to lock it.
+    # Opened read-only and without following symbolic links, so that a file of another user is never changed. The file
+    # is not deleted with the lock, because another process may have opened it to lock it.
     file = os.open(_lock_path(address), os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
 """Tickets: short-lived, signed tokens, each for one socket of one user and one thread.
 
-A ticket is a JSON Web Token (RFC 7519) with HS256, signed by PyJWT. The application issues one to a user whom it has
-authenticated. The client presents it to open a socket, and requests a new ticket for each further socket.
+A ticket is a JSON Web Token (RFC 7519) with HS256, signed by PyJWT. The application issues a ticket to a user whom it
+has authenticated. The client presents the ticket to open a socket, and requests a new one for each further socket.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bridgekit.transport.used_tickets import UsedTickets
 __all__ = ["KEY_BYTES", "TICKET_SECONDS", "Tickets"]
 
 TICKET_SECONDS: Final = 60.0
-"""How long a ticket is valid. A socket that it opens is not closed when the ticket expires."""
+"""How long a ticket is valid. The socket stays open after its ticket expires."""
 TICKET_BYTES: Final = 8_192
 """Longest ticket that is accepted, in bytes."""
 KEY_BYTES: Final = 32
@@ -46,16 +46,17 @@ class _Claims(msgspec.Struct):
     sub: str
     thread: str
     generation: str = ""
-    """The generation of the used tickets when this one was issued; empty if the issuer did not know it."""
+    """The generation of the used tickets when this ticket was issued, or an empty string if the issuer did not know
+    it."""
 
 
 class Tickets:
     """Issues tickets, and authorizes the sockets that present them. All workers of an application need the same key.
 
-    `keys`: the first key signs, all keys verify, so that keys can be rotated while tickets are in use. Without keys, a
-    random one is generated, which works for a single process. `in_query` also accepts a ticket in the query parameter
-    `ticket`, for clients that cannot use a subprotocol or a first message. Servers and proxies log addresses, so avoid
-    it.
+    `keys`: the first key signs, and all keys verify, so that keys can be rotated while tickets are in use. Without
+    keys, the object generates a random one, which works for a single process. `in_query` also accepts a ticket in the
+    query parameter `ticket`, for clients that cannot use a subprotocol or a first message. Avoid it, because servers
+    and proxies log addresses.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Tickets:
         self._threads = threads
         self._used_tickets = used_tickets
         self.has_random_key = not keys
-        """Whether the key was generated here, so that no other worker accepts our tickets."""
+        """True if this object generated its key. No other worker then accepts its tickets."""
         self._keys = tuple(keys) or (secrets.token_bytes(KEY_BYTES),)
         if (shortest := min(map(len, self._keys))) < KEY_BYTES:
             raise InvalidId(
@@ -80,8 +81,10 @@ class Tickets:
         self._in_query = in_query
 
     def issue(self, user_id: str, thread_id: str) -> str:
-        """Return a ticket for one socket of this user on this thread. Give it only to that user. Raises InvalidId if
-        an id is malformed."""
+        """Return a ticket for one socket of this user on this thread.
+
+        Give it only to that user. Raises InvalidId if an id is malformed.
+        """
         claims = {
             "aud": AUDIENCE,
             "exp": time.time() + self._seconds,
@@ -96,7 +99,7 @@ class Tickets:
         return self._find_ticket(handshake) is None
 
     async def authorize(self, handshake: Handshake) -> Subscription:
-        """Return the ticket's subscription. A `user_id` or `thread_id` in the query must match it."""
+        """Return the ticket's subscription. A `user_id` or `thread_id` in the query must match the ticket."""
         claims, key = self._verify(self._find_ticket(handshake))
         try:
             subscription = Subscription(ids.user_id(claims.sub), ids.thread_id(claims.thread), key)
@@ -107,7 +110,8 @@ class Tickets:
         if handshake.query.get("user_id", subscription.user_id) != subscription.user_id:
             raise SubscriptionRefused(CLOSE_NOT_OWNER, "the ticket is for another user")
         await authorize_owner(self._threads, subscription)
-        # Mark the ticket as used last, so that a ticket refused for another reason stays usable.
+        # Mark the ticket as used after all other checks, so that a ticket that is refused for another reason stays
+        # usable.
         if not await self._used_tickets.mark_used(claims.jti, claims.exp - time.time()):
             raise SubscriptionRefused(CLOSE_TICKET_USED, "the ticket was used before; request a new one")
         if claims.generation not in ("", self._used_tickets.generation):
@@ -130,6 +134,7 @@ class Tickets:
             except jwt.InvalidSignatureError:
                 continue
             except (jwt.InvalidTokenError, msgspec.ValidationError, OverflowError, RecursionError) as error:
-                # Details would help only a forger. (Older PyJWT versions let the last two errors through.)
+                # The message has no details, because they would help only a forger. (Older PyJWT versions raise the
+                # last two errors.)
                 raise SubscriptionRefused(CLOSE_BAD_TICKET, "the ticket is not valid") from error
         raise SubscriptionRefused(CLOSE_BAD_TICKET, "the ticket is not valid")

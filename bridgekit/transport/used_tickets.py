@@ -1,7 +1,7 @@
-"""The set of used tickets: each ticket opens one socket, whichever worker it is presented to.
+"""Records used tickets, so that each ticket opens only one socket, at any worker.
 
-A set that is lost would let used tickets in again. So each ticket names the generation of the set, which is lost with
-it.
+If the set is lost, used tickets must not become valid again. Each ticket therefore names the generation of the set,
+which is lost with the set.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ class UsedTickets(Protocol):
 
     @property
     def generation(self) -> str:
-        """A random text that changes when the set may have lost tickets. Each `mark_used` brings it up to date."""
+        """A random text that changes when the set may have lost tickets. Each call of `mark_used` updates it."""
 
     async def mark_used(self, ticket_id: str, seconds: float) -> bool:
-        """Mark a ticket as used for `seconds`, and return whether this is its first use. Atomic. StoreUnavailable if
-        the store does not answer."""
+        """Mark a ticket as used for `seconds`, and return whether this is its first use.
+
+        Atomic. Raises StoreUnavailable if the store does not answer in time.
+        """
 
 
 class MemoryUsedTickets:
-    """Used tickets in this process's memory. O(1), amortised: each call removes expired tickets.
+    """Used tickets in this process's memory. A call takes amortised O(1), and removes expired tickets.
 
-    Another process that only issues tickets, with the same key, passes the generation "", which is not checked.
+    A process that only issues tickets, with the same key, passes the generation "", which is not checked.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, generation: str | None = None) -> None:
         self._clock = clock
         self.generation = new_id() if generation is None else generation
         self._until: OrderedDict[str, float] = OrderedDict()
-        """Expiry times in order of use. With equal lifetimes this is the order of expiry; a shorter-lived ticket is
-        kept slightly longer."""
+        """Expiry times in order of use. With equal lifetimes, this is also the order of expiry. A ticket with a shorter
+        lifetime is kept slightly longer."""
 
     def __len__(self) -> int:
         return len(self._until)

@@ -1,7 +1,7 @@
-"""Writes to the sockets: one task of the edge flushes each outbox that a frame was put in.
+"""Writes frames to the sockets: one task of the edge flushes each outbox with new frames.
 
-Frames of one event-loop iteration are written together, because the system call is the largest cost. A single frame is
-written immediately. `NativeSubscriber` writes to a transport, `AsgiSubscriber` sends through an ASGI server.
+The frames of one event-loop iteration are written together, because the system call is the largest cost. A single frame
+is written immediately. `NativeSubscriber` writes to a transport, `AsgiSubscriber` sends through an ASGI server.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from bridgekit.transport.resumed_coroutine import resumed
 __all__ = ["AsgiSubscriber", "NativeSubscriber", "WriteScheduler", "WritingSubscriber", "encode_frames"]
 
 BATCH_MIN_EVENTS: Final = 16
-"""If an event-loop iteration puts fewer frames, they are written at its end. Otherwise the write waits for more
-frames."""
+"""If an event-loop iteration puts fewer frames than this, they are written at its end. Otherwise, the write waits for
+more frames."""
 BATCH_MAX_ITERATIONS: Final = 8
 BATCH_MAX_SECONDS: Final = 0.005
 """Longest time that a write waits for more frames while producers are active. Larger writes need fewer system calls."""
 BATCH_MAX_FRAMES: Final = 64
-"""With this many frames waiting for one socket, they are written without waiting for more."""
+"""If this many frames wait for one socket, they are written without waiting for more."""
 MAX_IDLE_WORKERS: Final = 64
-"""How many idle worker tasks are kept. This many exist only after as many sockets were slow at the same time."""
+"""Limit on idle worker tasks. This many exist only if as many sockets were slow at the same time."""
 
 
 class WriteScheduler:
     """Flushes each subscriber with new frames once per event-loop iteration.
 
-    Use it as an async context manager; outside of the block it does nothing. If a socket cannot be written immediately,
-    the task that started the send waits for it, and another task continues with the other sockets. So no socket waits
-    for a slow one, and each send ends in the task in which it started, as cancel scopes and timeouts require.
+    Use it as an async context manager; outside the block, it does not write. If a socket cannot be written immediately,
+    the task that started the send waits for it, and another task continues with the other sockets. No socket therefore
+    waits for a slow one. Each send ends in the task in which it started, as cancel scopes and timeouts require.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class WriteScheduler:
         self.quiet = False
         self._scheduled: deque[WritingSubscriber] = deque()
         self._seen = 0
-        """The part of `enqueued` that was already considered."""
+        """The value of `enqueued` when the scheduler last read it."""
         self._tasks: TaskGroup | None = None
         self._idle_workers: list[anyio.Event] = []
         """Events that wake the idle worker tasks."""
         self._awake = False
-        """Whether a worker task is processing the scheduled subscribers, or was woken for it."""
+        """True if a worker task processes the scheduled subscribers, or was woken to process them."""
 
     async def __aenter__(self) -> Self:
         self._tasks = await anyio.create_task_group().__aenter__()
@@ -91,7 +91,7 @@ class WriteScheduler:
         self.wake()
 
     def wake(self) -> None:
-        """Record a put or a write: until this event-loop iteration ends, further frames are batched."""
+        """Record a put or a write, so that frames are batched until this event-loop iteration ends."""
         self.quiet = False
         if not self._awake:
             self._wake_worker()
@@ -114,8 +114,8 @@ class WriteScheduler:
                 self._awake = False
                 self.quiet = enqueued <= 1
                 if slow is not None:
-                    # Another task must serve the other sockets. `schedule` does not start it: it runs in an agent's
-                    # task, and a task of the edge must not inherit an agent's context.
+                    # Another task must serve the other sockets. `schedule` must not start it, because `schedule` runs
+                    # in an agent's task, and a task of the edge must not inherit an agent's context.
                     if self._scheduled or not self._idle_workers:
                         self._wake_worker()
                     await self._await_slow_send(*slow, scope)
@@ -126,7 +126,10 @@ class WriteScheduler:
                 await work.wait()
 
     async def _wait_for_batch(self) -> None:
-        """Yield while producers keep enqueuing, so that one write carries more frames. Not called for a few events."""
+        """Yield while producers keep enqueuing, so that one write carries more frames.
+
+        The scheduler does not call this method for only a few events.
+        """
         until = time.monotonic() + BATCH_MAX_SECONDS
         for _ in range(BATCH_MAX_ITERATIONS):
             if any(len(subscriber) >= BATCH_MAX_FRAMES for subscriber in self._scheduled):
@@ -137,7 +140,7 @@ class WriteScheduler:
                 return
 
     def _flush(self) -> tuple[WritingSubscriber, Awaitable[None]] | None:
-        """Flush the scheduled subscribers. If one has to wait, return it with the rest of its send."""
+        """Flush the scheduled subscribers. If a subscriber has to wait, return it with the rest of its send."""
         scheduled = self._scheduled
         try:
             while scheduled:
@@ -148,7 +151,7 @@ class WriteScheduler:
                 except Exception as error:  # noqa: BLE001  # the socket's own task raises it; others continue
                     subscriber.fail(error)
         except BaseException:
-            # This task ends while subscribers are still scheduled.
+            # This task ends, but subscribers are still scheduled.
             self._wake_worker()
             raise
         return None
@@ -166,7 +169,7 @@ class WriteScheduler:
 
 
 class WritingSubscriber(Subscriber):
-    """A subscriber with a socket, written to by the edge's scheduler."""
+    """A subscriber with a socket, to which the edge's scheduler writes."""
 
     __slots__ = ("_closed", "failure")
 
@@ -175,7 +178,7 @@ class WritingSubscriber(Subscriber):
     def __init__(self, subscription: Subscription, scheduler: WriteScheduler) -> None:
         super().__init__(subscription, scheduler)
         self._closed = False
-        """Whether nothing more may be written."""
+        """True if no more frames may be written."""
         self.failure: Exception | None = None
         """The error that a write raised. The socket's own task raises it again."""
 
@@ -184,10 +187,10 @@ class WritingSubscriber(Subscriber):
         self.failure = error
 
     def begin_waiting(self, scope: anyio.CancelScope) -> None:
-        """Called before the result of `flush` is awaited. Cancelling `scope` cancels that wait."""
+        """The scheduler calls this before it awaits the result of `flush`. Cancelling `scope` cancels that wait."""
 
     def end_waiting(self) -> None:
-        """Called when that wait has ended or was cancelled."""
+        """The scheduler calls this when the wait has ended or was cancelled."""
 
     def _resume(self) -> None:
         """Schedule a flush of the waiting frames."""
@@ -197,7 +200,7 @@ class WritingSubscriber(Subscriber):
 
 
 WRITE_FRAMES: Final = 512
-"""Most frames in one write."""
+"""Limit on the frames in one write."""
 _TEXT_FRAME: Final = 0x81
 """First byte of an unfragmented text message (RFC 6455, section 5.2). A server does not mask."""
 _headers: dict[int, bytes] = {}
@@ -286,7 +289,7 @@ class NativeSubscriber(WritingSubscriber):
             self._write(self._connection)
 
     def flush(self) -> None:
-        """Write what the transport accepts. Then close, if the end is decided and no frame waits."""
+        """Write what the transport accepts. Then close the socket, if it is to be closed and no frame waits."""
         self._scheduled = False
         connection = self._connection
         if connection is None or self._closed:
@@ -326,8 +329,8 @@ class AsgiSubscriber(WritingSubscriber):
     """A subscriber that writes through the `send` function of an ASGI connection, and reads within `read_scope`.
 
     Its own task reads. `send` is a coroutine that may wait but usually does not: uvicorn's returns immediately while
-    the connection's buffer is small. So the scheduler runs the first step of each send, and awaits the rest only if
-    there is any. The read scope is cancelled when the socket has ended.
+    the connection's buffer is small. The scheduler therefore runs the first step of each send, and awaits the rest only
+    if the send is not finished. The read scope is cancelled when the socket has ended.
     """
 
     __slots__ = ("_context", "_first", "_pending", "_read_scope", "_send")
@@ -343,7 +346,7 @@ class AsgiSubscriber(WritingSubscriber):
         self._first: list[bytes] | None = None
         """Messages to send before the outbox; None until the client is subscribed."""
         self._pending: tuple[anyio.CancelScope, anyio.Event] | None = None
-        """The scope and the end event of a send that is being awaited."""
+        """The cancel scope of the send that a task awaits, and the event that marks its end."""
 
     def start_sending(self, replay: Replay) -> None:
         """Send the confirmation and the replay. From now on, frames that are put are written."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, assert_never
 
 from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
-from bridgekit.signals import Gap, Subscribed, decode_any
+from bridgekit.cursors_and_gaps import Gap, Subscribed, decode_any
 from bridgekit.transport.authorization import PROTOCOL, TICKET_PROTOCOL
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import MemoryUsedTickets

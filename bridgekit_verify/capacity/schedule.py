@@ -15,8 +15,8 @@ import msgspec
 
 from bridgekit.events import EventType
 from bridgekit.ids import ThreadId, UserId
-from bridgekit_verify.measure.families import OwnedThread
 from bridgekit_verify.measure.history import EventKey, Expectation
+from bridgekit_verify.measure.thread_id_families import OwnedThread
 
 __all__ = ["EVENTS_A_STEP", "LoadPlan", "LoadWave", "owner"]
 

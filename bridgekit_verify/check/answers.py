@@ -1,4 +1,4 @@
-"""The answers: for each property *holds*, *broken* with the frames that show it, or *unknown* with the reason."""
+"""The answer for each property: *holds*, *broken* with the frames that show it, or *unknown* with the reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXCERPT_CHARACTERS: Final = 160
 
 
 class Property(enum.StrEnum):
-    """What is asked about every recording."""
+    """The properties that are judged for every recording."""
 
     LOST = "nothing lost"
     DUPLICATED = "nothing duplicated"
@@ -39,7 +39,7 @@ class Property(enum.StrEnum):
 
 
 class State(enum.StrEnum):
-    """One of the three answers."""
+    """The state of an answer: one of three."""
 
     HOLDS = "holds"
     BROKEN = "broken"
@@ -50,21 +50,21 @@ class Evidence(msgspec.Struct, frozen=True):
     """A frame that shows a violation."""
 
     index: int
-    """The number of its line, or of the message in its file."""
+    """The number of the line or message in its file."""
     client: str
     excerpt: str = ""
-    """The start of the frame, where it was at hand."""
+    """The start of the frame, if the judge still had it."""
 
 
 class RecordedViolation(msgspec.Struct, frozen=True):
-    """One broken rule. `key` is the same whenever the recording is judged, for baseline files."""
+    """One broken rule. `key` is the same each time that the recording is judged, so that a baseline can name it."""
 
     key: str
     subject: str
-    """The run, message, call or client that it concerns, such as `call c1`."""
+    """The run, message, call or client of the violation, such as `call c1`."""
     message: str
     source: str
-    """Where the evidence comes from."""
+    """The source of the evidence."""
     frames: tuple[Evidence, ...]
 
 
@@ -74,7 +74,7 @@ class PropertyAnswer(msgspec.Struct, frozen=True):
     property: Property
     state: State
     source: str = ""
-    """The evidence that it holds."""
+    """The evidence that the property holds."""
     reason: str = ""
     """Why it is unknown."""
     count: int = 0
@@ -94,7 +94,7 @@ class Findings:
     def broken(
         self, which: Property, rule: str, subject: str, message: str, source: str, *frames: Message | Evidence
     ) -> None:
-        """Record a violation. The same rule for the same subject is recorded once."""
+        """Record a violation. A rule is recorded only once for the same subject."""
         key = f"{which}: {rule}: {subject}"
         if key in self._keys[which]:
             return
@@ -105,12 +105,12 @@ class Findings:
             self.violations[which].append(RecordedViolation(key, subject, message, source, shown))
 
     def unknown(self, which: Property, reason: str) -> None:
-        """Record why a property cannot hold. The first reason is shown, with the number of further ones."""
+        """Record why a property cannot hold. The answer shows the first reason and the number of further reasons."""
         if len(self.reasons[which]) < MAX_REASONS:
             self.reasons[which][reason] = None
 
     def answer(self, which: Property, source: str, *, lacking: bool = False) -> PropertyAnswer:
-        """Return the answer. `lacking`: it cannot hold, even without a reason."""
+        """Return the answer. With `lacking`, the property cannot hold, even without a reason."""
         if self.counts[which]:
             return PropertyAnswer(
                 which, State.BROKEN, count=self.counts[which], violations=tuple(self.violations[which])
@@ -121,7 +121,7 @@ class Findings:
 
 
 def unknown_answer(which: Property, reasons: Sequence[str]) -> PropertyAnswer:
-    """Return the answer with the first reason, and the number of further ones."""
+    """Return the answer *unknown* with the first reason and the number of further reasons."""
     more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
     return PropertyAnswer(which, State.UNKNOWN, reason=f"{reasons[0]}{more}" if reasons else "")
 

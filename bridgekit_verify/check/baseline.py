@@ -1,4 +1,7 @@
-"""A baseline: the violations that a project accepts for now, one key on each line. `#` begins a comment."""
+"""Reads and writes a baseline: the keys of the violations that a project accepts, one on each line.
+
+`#` begins a comment.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ __all__ = ["Baseline", "baseline_key", "format_baseline", "read_baseline"]
 
 
 def baseline_key(verdict: RecordingVerdict, violation: RecordedViolation) -> str:
-    """Return the line of a violation in a baseline. It names the file without its folder."""
+    """Return the line of a violation in a baseline. The line names the recording's file without its folder."""
     return " ".join(f"{Path(verdict.path).name}: {violation.key}".split())
 
 
@@ -26,17 +29,20 @@ class Baseline:
     keys: frozenset[str] = frozenset()
 
     def accepts(self, verdict: RecordingVerdict, answer: PropertyAnswer) -> bool:
-        """Whether every violation of a broken answer is accepted. Those that are not listed never are."""
+        """Return whether the baseline accepts every violation of a broken answer.
+
+        Violations beyond the listed ones are never accepted.
+        """
         return answer.count == len(answer.violations) and all(
             baseline_key(verdict, each) in self.keys for each in answer.violations
         )
 
     def stale(self, verdicts: Iterable[RecordingVerdict]) -> list[str]:
-        """Return the entries that no violation matches any more."""
+        """Return the entries that match no violation."""
         return sorted(self.keys - _keys_of(verdicts))
 
     def fails(self, verdict: RecordingVerdict) -> bool:
-        """Whether the recording has a broken property that is not accepted."""
+        """Return whether the recording has a broken property that the baseline does not accept."""
         return any(answer.state is State.BROKEN and not self.accepts(verdict, answer) for answer in verdict.answers)
 
 

@@ -1,4 +1,4 @@
-"""Concludes one answer for each property. A property holds only if no reason is left why it might not."""
+"""Concludes one answer for each property. A property holds only if there is no violation and no reason for doubt."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NEEDS: Final = {
     Property.RESUME: ("position", "run", "kinds.ended"),
     Property.SNAPSHOT: ("kind",),
 }
-"""The fields and kinds, or alternatives, without which a property cannot hold."""
+"""The fields and kinds that a property needs in order to hold. `|` separates alternatives."""
 HELPS: Final = {
     Property.DUPLICATED: ("kind", "run", "thread"),
     Property.ORDER: ("kind", "run", "thread"),
@@ -42,7 +42,7 @@ HELPS: Final = {
     Property.ARGUMENTS: ARGUMENTS,
     Property.SNAPSHOT: (*TEXTS, *ARGUMENTS),
 }
-"""What else is named, if it is missing, where a property is unknown."""
+"""Further fields and kinds that an *unknown* answer names if the dialect lacks them."""
 SOURCES: Final = {
     Property.LOST: "positions have no gap, and every run ended",
     Property.DUPLICATED: "every position occurs once",
@@ -76,7 +76,7 @@ class RecordingVerdict(msgspec.Struct, frozen=True):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What should be known beside the answers."""
+        """Remarks that the output shows besides the answers."""
         return ()
 
     @property
@@ -85,7 +85,7 @@ class RecordingVerdict(msgspec.Struct, frozen=True):
 
 
 def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | None = None) -> RecordingVerdict:
-    """Return the answers for the frames that were judged. `limit` names what stopped the reading early."""
+    """Return the answers for the frames that were judged. `limit` names the limit that ended the reading early."""
     clients = list(judge.clients.values())
     runs = [run for client in clients for run in client.runs.values()]
     streams = [stream for client in clients for key, stream in client.streams.items() if key[0] != "thinking"]
@@ -112,7 +112,11 @@ def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | 
 
 
 def _answer(judge: Judge, which: Property) -> PropertyAnswer:
-    """Return the answer. Fields that the dialect lacks are the first reason why a property is unknown."""
+    """Return the answer.
+
+    Return the answer for one property. If the dialect lacks fields that it needs, this is the first reason for
+    *unknown*.
+    """
     dialect, needed = judge.dialect, NEEDS.get(which, ())
     answer = judge.findings.answer(which, SOURCES.get(which, ""), lacking=any(map(dialect.lacks, needed)))
     if answer.state is not State.UNKNOWN:
@@ -150,7 +154,7 @@ def _same_reader(judge: Judge, run: RunState, other: RunState) -> bool:
 
 
 def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> None:
-    """A run that ends has a start, unless the recording or another socket of its user may have it."""
+    """Report a run that ends without a start. The recording or another socket of the user may have the start."""
     began_elsewhere = any(other.started and other.first < run.first for other in others)
     if run.started or not judge.rules.pairs_runs or began_elsewhere or judge.clients[run.client].first == run.first:
         return
@@ -161,7 +165,7 @@ def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> Non
 
 
 def _excuse(judge: Judge, run: RunState, others: Sequence[RunState], limit: str | None) -> str | None:
-    """Return why a run without an end may still have ended; None if there is no reason."""
+    """Return the reason why a run without an end may still have ended, or None."""
     client = judge.clients[run.client]
     if limit is not None:
         return f"{limit} stopped the reading before the end of run {run.id}"

@@ -1,4 +1,4 @@
-"""Reads recordings: JSON Lines, server-sent events, and HAR. Lines are read one at a time, a HAR file at once."""
+"""Reads recordings: JSON Lines, server-sent events, and HAR. It reads one line at a time, but a HAR file as a whole."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BODIES: Final = ("frame", "data", "message", "event")
 ENVELOPE: Final = {"socket", "client", "user", "thread", "read_at", "connection", "direction", "event_name"}
 STATEMENTS: Final = {body: ENVELOPE | {body} for body in BODIES}
 MARKS: Final = {"socket", "client", "read_at", "frame"}
-"""One of these shows that a line states who received its frame."""
+"""If a line has one of these fields, it states which client received its frame."""
 RECONNECT: Final = b"---"
 SSE_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 SENT: Final = {"send", "sent", "out", "outgoing"}
@@ -37,7 +37,7 @@ SENT: Final = {"send", "sent", "out", "outgoing"}
 
 @dataclass
 class Limits:
-    """Where reading a stream that never ends stops."""
+    """Limits at which the reading of an endless stream stops."""
 
     frames: int | None = None
     seconds: float | None = None
@@ -64,20 +64,20 @@ class Limits:
 
 @dataclass
 class OpenRecording:
-    """The messages of one file, to be iterated once."""
+    """The messages of one file, which can be iterated once."""
 
     container: str
     messages: Iterator[Message]
     limits: Limits
     header: LiveRun | None = None
-    """The file's first line, if it is a live run."""
+    """The file's first line, if the file holds a live run."""
 
 
 @contextmanager
 def open_recording(path: str, *, text_prefix: str = "", limits: Limits | None = None) -> Iterator[OpenRecording]:
-    """Open a file, or standard input for `-`. Raises UnusableRecording, also while the messages are iterated.
+    """Open a file, or standard input for `-`. Raises UnusableRecording immediately or while the messages are iterated.
 
-    `text_prefix`: lines that start with it are text, which the dialect decodes.
+    Lines that start with `text_prefix` are text, which the dialect decodes.
     """
     limits = limits or Limits()
     if path != "-" and Path(path).is_dir():
@@ -93,7 +93,7 @@ def open_recording(path: str, *, text_prefix: str = "", limits: Limits | None = 
 
 
 class _Lines:
-    """The lines of a file, without their ends; the first ones can be read ahead."""
+    """The lines of a file without their line ends. The first lines can be read ahead."""
 
     def __init__(self, path: str, file: int, limits: Limits) -> None:
         self.path, self._file, self._limits = path, file, limits
@@ -108,7 +108,7 @@ class _Lines:
         return os.read(self._file, CHUNK_BYTES)
 
     def head(self) -> bytes:
-        """Return the start of the file up to its first line that is not empty, or more."""
+        """Return the start of the file, at least up to its first line that is not empty."""
         data = b""
         while not (data.lstrip(b"\xef\xbb\xbf \t\r\n") and b"\n" in data.lstrip()) and len(data) < CHUNK_BYTES:
             if not (chunk := self._chunk()):
@@ -189,9 +189,9 @@ def _decode_line(lines: _Lines, line: bytes, *, arrays: bool) -> Any:
 
 
 def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Message | None:
-    """Read a line that states who received its frame; None if the client sent it.
+    """Read a line that states which client received its frame. Return None if the client sent the frame.
 
-    The frame is a member of the line, or the line is the frame and has the statements beside its own fields.
+    The frame is either a field of the line, or the line itself, which then states the client in further fields.
     """
     name = next((each for each in BODIES if each in value), "")
     whole = not name or not value.keys() <= STATEMENTS[name]
@@ -318,7 +318,10 @@ def _read_har(path: str, data: bytes) -> Iterator[Message]:
 
 
 def _har_messages(log: _Log) -> Iterator[Message]:
-    """Yield received messages. A socket that begins after another one of its address, without query, continues it."""
+    """Yield received messages.
+
+    A socket continues an earlier one that has the same address (without its query) and that ended before.
+    """
     index = 0
     sockets: dict[str, tuple[str, int, float]] = {}
     for number, entry in enumerate(log.entries, 1):

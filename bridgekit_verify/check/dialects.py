@@ -1,4 +1,4 @@
-"""Maps the messages of a protocol to frames: four protocols, and tables that locate the fields of any other."""
+"""Detects which of four protocols a recording uses, and reads tables that locate the fields of any other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ ENOUGH: Final = 0.5
 
 
 def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
-    """Return the built-in dialect that knows at least half of these messages. UnusableRecording if there is none."""
+    """Return the built-in dialect that knows at least half of these messages.
+
+    Raises UnusableRecording if no dialect does.
+    """
     types = Counter(_type(each.value) for each in messages if isinstance(each.value, dict))
     total = sum(types.values())
     shares = {
@@ -49,7 +52,7 @@ def _type(value: Mapping[str, Any]) -> str:
 
 
 def load_table(path: str) -> StreamDialect:
-    """Read the `[dialect]` table of a TOML file. UnusableRecording if it is not one."""
+    """Read the `[dialect]` table of a TOML file. Raises UnusableRecording if the table is not valid."""
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -61,7 +64,7 @@ def load_table(path: str) -> StreamDialect:
 
 
 def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
-    """Return the dialect of a `[dialect]` table. UnusableRecording names the first line that is wrong."""
+    """Return the dialect of a `[dialect]` table. Raises UnusableRecording, which names the first invalid line."""
     _refuse_unknown(table, source)
     name = str(table.get("name", Path(source).stem))
     position, per, first = _position(table.get("position"), source)
@@ -113,7 +116,7 @@ def _position(value: object, source: str) -> tuple[str | None, str, int | None]:
 
 
 def _kinds(value: object, source: str) -> dict[str, str]:
-    """Return our kind by the protocol's value."""
+    """Return the kind of frame for each type of the protocol."""
     if not isinstance(value, dict):
         raise UnusableRecording(source, f"[dialect] kinds must be a table, not {value!r}")
     kinds: dict[str, str] = {}
@@ -131,12 +134,12 @@ Steps = tuple[str | int, ...]
 
 
 def steps_of(path: str) -> Steps:
-    """Return the steps of a path: dots lead into objects, numbers into lists."""
+    """Return the steps of a path. Dots separate them, and a number is an index of a list."""
     return tuple(int(step) if step.isdecimal() else step for step in path.split("."))
 
 
 def locate(value: Any, steps: Steps) -> Any:
-    """Return what a path leads to; None if it leads nowhere."""
+    """Return the value at a path, or None if there is no such value."""
     for step in steps:
         if isinstance(value, dict):
             value = value.get(str(step))
@@ -150,7 +153,7 @@ def locate(value: Any, steps: Steps) -> Any:
 class _TableReader:
     def __init__(self, paths: Mapping[str, Steps], kinds: Mapping[str, str], prefix: str) -> None:
         self._paths = [(field, steps) for field, steps in paths.items() if field != "kind"]
-        # Most paths have one step, and locate() costs more than all else.
+        # Most paths have one step, and `locate` takes most of the time.
         self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1]
         self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1]
         self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix

@@ -1,4 +1,4 @@
-"""What a recording consists of: messages as a container holds them, and frames as a dialect reads them."""
+"""The parts of a recording: messages, as a container holds them, and frames, as a dialect reads them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ KINDS: Final = (
     "snapshot",  # repeats a value that other frames sent
     "subscribed",
     "gap",
-    "event",  # belongs to a run, and nothing else is known about it
+    "event",  # belongs to a run and states no other fact
     "other",  # the dialect does not know it
 )
-"""What a frame does. Everything that a protocol has beyond it is `event` or `other`."""
+"""What a frame does. Any other type of a protocol is `event` or `other`."""
 
 FIELDS: Final = ("kind", "run", "thread", "user", "message", "call", "name", "text", "whole", "args", "position")
 """The fields that a `[dialect]` table may locate."""
@@ -38,22 +38,22 @@ class Message(msgspec.Struct, gc=False):
     """One message that a client received."""
 
     client: str
-    """The socket, or the response, that received it."""
+    """The socket or the response that received the message."""
     connection: int
-    """The number of reconnects of this client before it."""
+    """The number of reconnects of this client before the message."""
     index: int
-    """The number of its line, or of the message in its file, from 1."""
+    """The number of the line or of the message in its file, from 1."""
     value: Any
-    """Decoded JSON; text that is not JSON stays a string."""
+    """The decoded JSON, or a string if the text is not JSON."""
     user: str | None = None
     thread: str | None = None
     read_at: float | None = None
     event: str | None = None
-    """The name that server-sent events give it."""
+    """The event name of a server-sent event."""
 
 
 class ObservedFrame(msgspec.Struct, gc=False):
-    """One fact that a message states. A message may state several; what its dialect lacks is None."""
+    """One fact that a message states. A message may state several facts. Fields that its dialect lacks are None."""
 
     origin: Message
     kind: str
@@ -62,20 +62,23 @@ class ObservedFrame(msgspec.Struct, gc=False):
     message: str | None = None
     call: str | None = None
     text: str | None = None
-    """A delta, to be appended."""
+    """A delta, which is appended to the text or the arguments."""
     whole: Any = None
-    """A value that is complete in itself: a text, or arguments as text or as decoded JSON."""
+    """A complete value: a text, or arguments as text or as decoded JSON."""
     position: int | None = None
     first_position: int | None = None
-    """Only where the frame stands for the positions `first_position` to `position`."""
+    """Set only if the frame represents the positions `first_position` to `position`."""
     user: str | None = None
     name: str | None = None
     implicit: bool = False
-    """Whether the protocol lets this delta begin its message or call."""
+    """True if the protocol allows this delta to begin its message or call."""
 
 
 def decode_json(data: str | bytes) -> Any:
-    """Decode JSON. Half of a surrogate pair is valid: backends cut texts there. ValueError for anything else."""
+    """Decode JSON.
+
+    Half of a surrogate pair is valid, because backends may cut a text inside a pair. ValueError for anything else.
+    """
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeError):
@@ -92,7 +95,10 @@ def _refuse(constant: str) -> Any:
 
 
 def encode_json(value: object) -> str:
-    """Encode a decoded value. What JSON does not have, such as half of a surrogate pair, is written as in Python."""
+    """Encode a decoded value.
+
+    A value that JSON cannot represent, such as half of a surrogate pair, is written as in Python.
+    """
     try:
         return msgspec.json.encode(value).decode()
     except (UnicodeEncodeError, msgspec.MsgspecError, RecursionError):
@@ -100,7 +106,7 @@ def encode_json(value: object) -> str:
 
 
 def decode_text(text: str) -> Any:
-    """Decode a message that may be JSON. Any other text is returned as it is."""
+    """Decode a message that may be JSON. Any other text is returned unchanged."""
     if not text.startswith(("{", "[")):
         return text
     try:

@@ -1,6 +1,6 @@
 """Judges a stream of frames: a pure function from frames to violations, with memory that does not grow with the stream.
 
-Frames are first attributed to a client, a run, and a message or call; each rule then looks at one of them alone.
+Each frame is first attributed to a client, a run, and a message or call. Each rule then judges one of these separately.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["Judge"]
 
 POSITIONS: Final = "positions"
 END_OF_STREAM: Final = "[DONE]"
-"""What several protocols send after the last frame of a response. It is no frame."""
+"""Texts that several protocols send after the last frame of a response. It is no frame."""
 
 
 class Judge:
-    """Takes the frames of one recording, in the order in which they were received."""
+    """Judges the frames of one recording, in the order in which they were received."""
 
     def __init__(self, dialect: StreamDialect) -> None:
         self.dialect = dialect
@@ -121,7 +121,9 @@ class Judge:
     def _reconnect(self, client: ClientState, message: Message) -> None:
         client.connection = message.connection
         client.reconnects += 1
-        if client.numberings and not client.unnumbered:  # a repeated frame is recognized, and a missing one known
+        if (
+            client.numberings and not client.unnumbered
+        ):  # A repeated frame can be recognized, and a missing one detected.
             return
         for stream in client.streams.values():
             if not stream.ended:

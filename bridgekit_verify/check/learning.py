@@ -39,13 +39,13 @@ KIND_RULES: Final = (
     ("text", r"delta|token|chunk|text|^say$|content"),
     ("tool", r"tool|call|function"),
 )
-"""The first rule that a type's name matches gives its kind."""
+"""Rules that map the name of a type to a kind. The first matching rule counts."""
 Path = tuple[str, ...]
 Row = Mapping[Path, Any]
 
 
 def draft_table(path: str, messages: Iterable[Message]) -> str:
-    """Return a TOML file with a `[dialect]` table. UnusableRecording if the recording has no JSON objects."""
+    """Return a TOML file with a `[dialect]` table. Raises UnusableRecording if the recording has no JSON objects."""
     pairs = [(message, dict(_leaves(message.value))) for message in messages if isinstance(message.value, dict | list)]
     rows = [row for _, row in pairs]
     if not rows:
@@ -84,7 +84,10 @@ def _paths(rows: Sequence[Row]) -> list[Path]:
 
 
 def _kind(rows: Sequence[Row]) -> Path | None:
-    """Return the path of a string that nearly every frame has, with few values; a usual name first."""
+    """Return the path of a string that nearly every frame has and that has few values.
+
+    Paths with a usual name come first.
+    """
     candidates = []
     for path in _paths(rows):
         values = _values(rows, path)
@@ -97,7 +100,7 @@ def _kind(rows: Sequence[Row]) -> Path | None:
 
 
 def _ids(rows: Sequence[Row], kind: Path | None) -> dict[str, Path]:
-    """Return the paths of ids by their names. Each path is used once."""
+    """Return the paths whose names are those of ids. Each path is used once."""
     found: dict[str, Path] = {}
     for field, pattern in ID_NAMES.items():
         for path in _paths(rows):
@@ -110,7 +113,7 @@ def _ids(rows: Sequence[Row], kind: Path | None) -> dict[str, Path]:
 
 
 def _texts(rows: Sequence[Row], taken: set[Path]) -> dict[str, Path]:
-    """Return the path of deltas, which has the most strings, and those of complete values."""
+    """Return the path of the deltas, which has the most strings, and the paths of complete values."""
     strings = {
         path: sum(isinstance(each, str) for each in _values(rows, path)) for path in _paths(rows) if path not in taken
     }
@@ -127,7 +130,8 @@ def _texts(rows: Sequence[Row], taken: set[Path]) -> dict[str, Path]:
 def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) -> list[str]:
     """Draft the position: a whole number that increases by one in every client, thread or run.
 
-    Where each client has one run, all three fit. The run is drafted then, since its next one may begin anew.
+    If each client has only one run, all three scopes fit. The function then chooses the run, because the numbering may
+    restart with the next run.
     """
     for path in _paths([row for _, row in pairs]):
         found = [
@@ -144,7 +148,7 @@ def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) 
 
 
 def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | None) -> list[list[int]]:
-    """Return the numbers of each scope if they are positions, otherwise nothing."""
+    """Return the numbers of each scope if they are positions, and otherwise an empty mapping."""
     numbers = defaultdict[object, list[int]](list)
     for message, row in pairs:
         if type(row.get(path)) is int:
@@ -157,7 +161,7 @@ def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | Non
 
 
 def _kinds(rows: Sequence[Row], kind: Path, run: Path | None) -> list[str]:
-    """Draft the kinds: by position in each run for start and end, by name for the others."""
+    """Draft the kinds. Start and end follow from the order in each run, and the other kinds from the names."""
     by_run = defaultdict[Any, list[str]](list)
     for row in rows:
         if kind in row and (run is None or run in row):

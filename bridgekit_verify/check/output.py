@@ -17,11 +17,11 @@ __all__ = ["format_json", "format_junit", "format_text"]
 
 SHOWN_VIOLATIONS: Final = 10
 CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"""What XML cannot hold, and what would control a terminal."""
+"""Characters that XML cannot contain, or that control a terminal."""
 
 
 def format_text(verdict: RecordingVerdict, baseline: Baseline) -> str:
-    """Return one line for each property, and below each broken one what shows it."""
+    """Return one line for each property. Below a broken property, list its violations and frames."""
     return "\n".join(_clean(line) for line in _lines(verdict, baseline))
 
 
@@ -60,14 +60,14 @@ def _clean(text: str) -> str:
 
 
 def format_json(verdicts: Sequence[RecordingVerdict], baseline: Baseline, failed: Iterable[str]) -> str:
-    """Return one object: the verdicts, the stale entries of the baseline, and the errors of unusable files."""
+    """Return one JSON object with the verdicts, the stale entries of the baseline, and the errors of unusable files."""
     found = {
         "recordings": verdicts,
         "stale": baseline.stale(verdicts),
         "accepted": sorted(baseline.keys),
         "unusable": list(failed),
     }
-    # Ids and excerpts may hold half of a surrogate pair, which UTF-8 cannot.
+    # Ids and excerpts may contain half of a surrogate pair, which UTF-8 cannot encode.
     return msgspec.json.encode(_encodable(msgspec.to_builtins(found))).decode()
 
 
@@ -80,7 +80,10 @@ def _encodable(value: object) -> object:
 
 
 def format_junit(verdicts: Sequence[RecordingVerdict], baseline: Baseline) -> str:
-    """Return a suite for each recording, with one test case for each property. An unknown answer is skipped."""
+    """Return a suite for each recording, with one test case for each property.
+
+    An unknown answer becomes a skipped test.
+    """
     root = ElementTree.Element("testsuites", name="bridgekit check")
     for verdict in verdicts:
         suite = ElementTree.SubElement(root, "testsuite", name=_clean(verdict.path), tests=str(len(verdict.answers)))

@@ -1,4 +1,4 @@
-"""Which client each run, message and call belongs to, to find frames that reached another user or thread."""
+"""Tracks which client each run, message and call belongs to, to find frames that reached another user or thread."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Stray(NamedTuple):
 
 
 class Owners:
-    """By id, the clients that received it, and whether each received its beginning."""
+    """For each id, the clients that received it, and whether each of them received its first frame."""
 
     def __init__(self) -> None:
         self._seen: dict[StreamKey, dict[str, tuple[bool, int]]] = {}
@@ -44,7 +44,7 @@ class Owners:
         self._seen.pop(key, None)
 
     def check_ids(self, findings: Findings, client: ClientState, frame: ObservedFrame) -> None:
-        """Compare the ids that a frame states with its client's."""
+        """Compare the ids in a frame with those of its client."""
         user, thread = frame.user, frame.thread
         if user is not None and client.user is not None and user != client.user:
             findings.broken(
@@ -61,7 +61,7 @@ class Owners:
                 self._strays.append(_Stray(thread, client, excerpt(frame.origin)))
 
     def conclude(self, findings: Findings, clients: Mapping[str, ClientState]) -> None:
-        """Find ids that a client received although they began at another user's or thread's client."""
+        """Find ids that a client received although their first frame reached a client of another user or thread."""
         self._conclude_strays(findings, clients)
         for (kind, name), seen in self._seen.items():
             if len(seen) > 1 and name is not None:

@@ -1,4 +1,4 @@
-"""Follows one numbering: which positions are missing, repeated, or late."""
+"""Tracks one numbering to find which positions are missing, repeated or late."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import enum
 __all__ = ["Numbering", "PositionStep"]
 
 MAX_RANGES = 1_000
-"""Ranges of missing positions that one numbering remembers. Later ones count as lost at once."""
+"""Limit on the ranges of missing positions that one numbering remembers. Positions in further ranges count as lost
+immediately."""
 
 
 class PositionStep(enum.Enum):
-    """What a position says about its frame."""
+    """The relation of a position to the positions before it."""
 
     NEXT = "next"
     SKIPS = "skips"
-    """Positions before it are missing so far."""
+    """Positions before this one are missing so far."""
     LATE = "late"
-    """It was missing, and arrives after a later one."""
+    """The position was missing, and arrives after a later one."""
     REPEATED = "repeated"
     REPLAYED = "replayed"
-    """It is sent again after a reconnect, which is no duplicate."""
+    """The position arrives again after a reconnect, which is no duplicate."""
     RECOVERED = "recovered"
-    """It was missing before a reconnect, and is sent after it."""
+    """The position was missing before a reconnect, and arrives after it."""
 
 
 class Numbering:
-    """One numbering as one client receives it."""
+    """The state of one numbering at one client."""
 
     __slots__ = ("_before_cut", "_connection", "_previous", "first", "first_is_known", "last", "missing")
 
@@ -34,14 +35,15 @@ class Numbering:
         self.first_is_known = expected is not None
         self.first = self.last = -1 if expected is None else expected - 1
         self.missing: list[tuple[int, int, int, bool]] = []
-        """First and last missing position, the index of the message that skipped them, and whether a reconnect did."""
+        """Missing ranges: first and last position, the index of the message that skipped them, and whether a reconnect
+        skipped them."""
         self._connection = connection
         self._before_cut: int | None = None
         self._previous = self.last
 
     @property
     def complete(self) -> bool:
-        """Whether every position from the first one to the last arrived."""
+        """True if every position from the first to the last arrived."""
         return self.first_is_known and not self.missing
 
     def add(self, first: int, last: int, connection: int, index: int) -> PositionStep:
@@ -87,7 +89,10 @@ class Numbering:
         return found
 
     def announce(self, first: int, last: int | None) -> None:
-        """Excuse positions that the server said it will not send. An open end restarts the numbering."""
+        """Excuse positions that the server announced that it will not send.
+
+        A range without an end restarts the numbering.
+        """
         if last is None:
             self.first_is_known, self.first, self.last, self.missing = False, -1, -1, []
             return

@@ -1,4 +1,4 @@
-"""What a dialect is, and those without a table: bridgekit, AG-UI, OpenAI Responses, and Vercel's UI stream."""
+"""Defines what a dialect is, and the built-in dialects: bridgekit, AG-UI, OpenAI Responses, and Vercel's UI stream."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ __all__ = ["BUILT_IN", "StreamDialect", "built_in"]
 
 @dataclass(frozen=True)
 class StreamDialect:
-    """A protocol: its frames, and which facts its frames can state at all."""
+    """A protocol: how to read its frames, and which facts its frames can state."""
 
     name: str
     frames: Callable[[Message], Iterable[ObservedFrame]]
     fields: frozenset[str]
-    """The fields of FIELDS that its frames have."""
+    """The fields of FIELDS that the protocol's frames have."""
     kinds: frozenset[str]
     position_per: str = "client"
-    """What has a numbering of its own: one of PER."""
+    """The scope of a numbering: one of PER."""
     first_position: int | None = None
-    """The first number of a numbering. None: it may begin anywhere."""
+    """The first number of a numbering, or None if it may begin with any number."""
     run_is_connection: bool = False
-    """Whether each response, or connection, is one run, so that frames name no run."""
+    """True if each response or connection is one run, so that frames name no run."""
     json_arguments: bool = True
-    """Whether the arguments of a call are always JSON."""
+    """True if the arguments of a call are always JSON."""
     source: str = "built in"
     prefix: str = ""
-    """What stands before the JSON of a text message."""
+    """The text before the JSON of a text message."""
     recognized_by: frozenset[str] = frozenset()
-    """The types that no other protocol has: one of them must occur, or begin with one of `type_prefixes`."""
+    """Types that no other protocol has. The dialect is detected only if a message has one of them, or a type that
+    begins with one of `type_prefixes`."""
     known_types: frozenset[str] = frozenset()
     type_prefixes: tuple[str, ...] = ()
 
     def numbering_of(self, frame: ObservedFrame, run: str | None) -> str | None:
-        """Return the key of a frame's numbering among those of its client. None: the client has only one."""
+        """Return the key of a frame's numbering, or None if the client has only one numbering."""
         match self.position_per:
             case "thread":
                 return frame.thread
@@ -48,7 +49,7 @@ class StreamDialect:
         return None
 
     def lacks(self, names: str) -> bool:
-        """Whether it has none of these fields and kinds, such as `args|whole` and `kinds.ended`."""
+        """Return whether the dialect has none of these fields and kinds, such as `args|whole` and `kinds.ended`."""
         return not any(
             name.removeprefix("kinds.") in (self.kinds if name.startswith("kinds.") else self.fields)
             or (name == "run" and self.run_is_connection)
@@ -56,7 +57,7 @@ class StreamDialect:
         )
 
     def describe_lack(self, *names: str) -> str:
-        """Return which of these fields and kinds it lacks, as a reason; empty if it has them."""
+        """Return a reason that names which of these fields and kinds the dialect lacks, or an empty string."""
         lacking = dict.fromkeys(name.replace("|", " or ") for name in names if self.lacks(name))
         return f"the dialect {self.name} has no {' and no '.join(lacking)}" if lacking else ""
 
@@ -74,7 +75,10 @@ def _list(value: object) -> list[dict[str, Any]]:
 
 
 def _value_and_type(message: Message) -> tuple[dict[str, Any], str]:
-    """Return the message's object and its type. What is no object, or has no type, is of no known type."""
+    """Return the message's object and its type.
+
+    A value that is no object, or that has no type, gets a type that no dialect knows.
+    """
     value = message.value if isinstance(message.value, dict) else {}
     type_ = value.get("type")
     return value, type_ if isinstance(type_, str) else ""
@@ -280,7 +284,7 @@ def _dialect(
     name: str, read: Callable[[Message], Iterator[ObservedFrame]], types: Mapping[str, str], shared: set[str],
     fields: set[str], **options: Any,
 ) -> StreamDialect:  # fmt: skip
-    """Return a built-in dialect. Other protocols have the `shared` types as well."""
+    """Return a built-in dialect. Other protocols may also have the `shared` types."""
     known = frozenset(types)
     return StreamDialect(
         name, read, frozenset(fields), frozenset(types.values()), known_types=known, recognized_by=known - shared,
@@ -315,5 +319,5 @@ BUILT_IN: Final[Mapping[str, StreamDialect]] = {
 
 
 def built_in(name: str) -> StreamDialect | None:
-    """Return a built-in dialect by its name in any case."""
+    """Return a built-in dialect by its name, in upper or lower case."""
     return next((each for each in BUILT_IN.values() if each.name.lower() == name.lower()), None)

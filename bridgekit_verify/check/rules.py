@@ -1,4 +1,7 @@
-"""The rules about runs, messages and calls. Each looks at one frame and the state of what it was attributed to."""
+"""The rules about runs, messages and calls.
+
+Each rule judges one frame by the state of the run, message or call to which the frame was attributed.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +18,29 @@ from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, Str
 __all__ = ["Rules"]
 
 KEPT_STREAMS: Final = 20_000
-"""Messages and calls that ended and are still compared with later snapshots, over all clients."""
+"""Limit, over all clients, on the ended messages and calls that are kept to compare them with later snapshots."""
 MAX_OPEN_STREAMS: Final = 40_000
 MAX_EVICTIONS: Final = 8
-"""How many of the oldest are looked at, to find one that ended, when a new one begins."""
+"""When a new message or call begins, at most this many of the oldest are examined to find one that has ended."""
 KEPT_RUNS: Final = 20_000
 CONTRADICTION: Final = "the recording contradicts itself"
 CONTENT: Final = frozenset(
     {"text_begin", "text", "text_end", "thinking", "tool_begin", "tool_args", "tool_end", "tool", "tool_result",
      "snapshot", "event"}
 )  # fmt: skip
-"""The kinds of frames that may not follow the end of their run."""
+"""The kinds of frames that must not follow the end of their run."""
 
 Handler = Callable[[ClientState, RunState | None, StreamState, ObservedFrame], None]
 
 
 class Rules:
-    """The rules that a dialect's frames allow."""
+    """The rules that apply to the frames of a dialect."""
 
     def __init__(self, dialect: StreamDialect, findings: Findings, owners: Owners) -> None:
         self.dialect, self.findings, self.owners = dialect, findings, owners
         self.forgotten = 0
         self.unattributed = 0
-        """Deltas that name no message or call."""
+        """The number of deltas that name no message or call."""
         has, fields = dialect.kinds.__contains__, dialect.fields
         self.knows_runs = "run" in fields or dialect.run_is_connection
         self._knows_calls = "call" in fields and has("tool_begin")
@@ -48,7 +51,7 @@ class Rules:
         self._sums_args = "text" in fields and "call" in fields and has("tool_args")
         self._streams: deque[tuple[ClientState, StreamKey, StreamState]] = deque()
         self._forgot_open = False
-        """Whether a message or call that had not ended was forgotten: its later deltas are then not all."""
+        """True if an unfinished message or call was forgotten. Its later deltas are then incomplete."""
         self._past_runs: deque[tuple[ClientState, RunState]] = deque()
         self._handlers: dict[str, Handler] = {
             "text_begin": self._begin,
@@ -62,7 +65,7 @@ class Rules:
             "tool_result": self._result,
             "snapshot": self._snapshot,
         }
-        """By kind, the rule for a frame of a text or call."""
+        """The rule for each kind of frame of a text or call."""
 
     def judge(
         self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
@@ -143,7 +146,7 @@ class Rules:
                     del owner.numberings[old.id]
 
     def settle(self, run: RunState, message: Message | None) -> None:
-        """Judge the texts and calls that are open when their run ends."""
+        """Judge the texts and calls that are still open when their run ends."""
         for stream in sorted(run.open, key=lambda each: each.first):
             if message is not None and not run.failed and not stream.ended:
                 self._left_open(stream, message)
@@ -174,7 +177,7 @@ class Rules:
             text = f"{stream} begins again"
             self._contradicts(Property.DUPLICATED, "begun twice", stream, text, frame.origin, stream.first)
             return
-        if stream.ended:  # its id is used again, for another text
+        if stream.ended:  # The id is used again for another text.
             stream = StreamState(stream.id, stream.is_call, client.id, run, frame.origin.index)
             client.streams["text", stream.id] = stream
             self.remember(client, ("text", stream.id), stream)
@@ -223,7 +226,7 @@ class Rules:
         stream.release()
 
     def _ended_unbegun(self, stream: StreamState, frame: ObservedFrame) -> None:
-        """The beginning of a message or call did not arrive, although the start of its run may have."""
+        """Report a message or call whose beginning did not arrive, unless the start of its run may be missing too."""
         if not self._knows_begin(stream) or (stream.is_call and frame.implicit):
             return
         which = Property.CALLS if stream.is_call else Property.LOST
@@ -234,8 +237,8 @@ class Rules:
             self.findings.unknown(which, f"{stream} may have begun before the recording")
 
     def _whole_call(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
-        """A call in one frame: its beginning, its arguments and its end."""
-        if stream.begun and not stream.ended:  # it was announced, and now arrives as a whole
+        """Judge a call in one frame, which is its beginning, its arguments and its end."""
+        if stream.begun and not stream.ended:  # The call was announced, and now arrives complete.
             self._end(client, run, stream, frame)
             return
         if stream.begun:
@@ -251,7 +254,7 @@ class Rules:
         if stream.resulted:
             text = f"{stream} has a second result"
             self._contradicts(Property.DUPLICATED, "result twice", stream, text, frame.origin)
-        if not stream.begun:  # the result of a call of an earlier run, which the user has confirmed
+        if not stream.begun:  # the result of an earlier run's call, which the user has confirmed
             self.findings.unknown(Property.CALLS, f"{stream} may have begun before the recording")
         stream.resulted = True
 
@@ -273,7 +276,7 @@ class Rules:
             self._compare(stream, whole, Message(stream.client, 0, index, whole))
 
     def _compare(self, stream: StreamState, whole: Any, message: Message) -> None:
-        """Compare a complete value with the deltas, or with the complete value that came before."""
+        """Compare a complete value with the deltas, or with an earlier complete value."""
         equal = self._equals(stream, whole)
         if equal is None:
             return
@@ -305,7 +308,10 @@ class Rules:
             self._contradicts(Property.ARGUMENTS, "not JSON", stream, problem, message, stream.first)
 
     def remember(self, client: ClientState, key: StreamKey, stream: StreamState) -> None:
-        """Keep a message or call. If there are too many, forget the oldest that ended, or the oldest of very many."""
+        """Keep a message or call.
+
+        Over the limit, forget the oldest that has ended. Far over the limit, forget the oldest.
+        """
         kept = self._streams
         kept.append((client, key, stream))
         for _ in range(MAX_EVICTIONS if len(kept) > KEPT_STREAMS else 0):

@@ -1,4 +1,4 @@
-"""The state of a client, of a run, and of one streamed text or arguments. Long texts are hashed to bound memory."""
+"""Holds the state of each client, each run, and each streamed text or call. It hashes long texts to limit memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ StreamKey = tuple[str, str | None]
 """The channel of a text (text, thinking or call), and the id of its message or call."""
 
 KEPT_CHARACTERS: Final = 16_384
-"""Arguments up to this length are kept, to compare them as JSON. Longer ones are compared as text."""
+"""Arguments up to this length are kept, so that they can be compared as JSON. Longer arguments are compared as text."""
 
 
 class ClientState:
@@ -35,20 +35,20 @@ class ClientState:
         self.runs: dict[str, RunState] = {}
         self.open_runs: dict[str, RunState] = {}
         self.run: RunState | None = None
-        """The run of the latest frame that named one."""
+        """The run that the latest frame with a run id named."""
         self.streams: dict[StreamKey, StreamState] = {}
         self.numberings: dict[str | None, Numbering] = {}
         self.epochs: dict[str | None, str | None] = {}
-        """Which numbering the server named last: another one begins anew."""
+        """The numbering that the server named last. A different name starts a new numbering."""
         self.unattributed_ends = 0
-        """Ends that name no run, while several runs were open."""
+        """The number of ends that named no run while several runs were open."""
         self.chunk: StreamKey | None = None
-        """The message or call of the latest chunk, whose successors need not name it."""
+        """The message or call of the latest chunk. The following chunks need not name it."""
         self.unidentified = 0
-        """Frames that show no run, thread, user, message or call."""
+        """The number of frames that name no run, thread, user, message or call."""
         self.unmapped_after_end: int | None = None
         self.unnumbered = False
-        """Whether a delta had no position, so that a repeated one is not recognized."""
+        """True if a delta had no position, so that a repeated delta cannot be recognized."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,14 +65,14 @@ class RunState:
     reported_after_end: bool = False
     last_kind: str = ""
     open: set[StreamState] = field(default_factory=set)
-    """Texts and calls that have begun and not ended."""
+    """Texts and calls that have begun and have not ended."""
 
     def __str__(self) -> str:
         return f"run {self.id}"
 
 
 class StreamState:
-    """One message or one call: what its deltas add up to, and the whole values that it was compared with."""
+    """One message or call: the concatenation of its deltas, and the complete values that were compared with it."""
 
     __slots__ = (
         "_digest", "_fingerprint", "_hash", "_pieces", "begun", "characters", "client", "ended", "first", "id",
@@ -83,16 +83,16 @@ class StreamState:
         self.id, self.is_call, self.client, self.run, self.first = stream_id, is_call, client, run, first
         self.begun = self.ended = self.resulted = False
         self.implicit = False
-        """Whether its first delta began it, so that no frame ends it."""
+        """True if the first delta began the message or call. No frame then marks its end."""
         self.characters = 0
         self.uncertain: str | None = None
-        """Why the deltas that arrived need not be all."""
+        """The reason why the received deltas may be incomplete."""
         self.whole: bytes | None = None
         """The fingerprint of the complete value of a call that has no deltas."""
         self.pending: tuple[Any, int] | None = None
-        """A complete value that arrived before the end, and its message."""
+        """A complete value that arrived before the end, with its message."""
         self.status: str | None = None
-        """`equal` or `different` once it was compared."""
+        """`equal` or `different`, once a complete value was compared."""
         self._hash: Any = None
         self._digest: bytes | None = None
         self._fingerprint: bytes | None = None
@@ -111,7 +111,7 @@ class StreamState:
             self._hash.update(_bytes(text))
 
     def _shorten(self) -> None:
-        """Keep the text of a short call in one piece, and only the hash of anything else."""
+        """Join the pieces of a short call. Of any other text, keep only the hash."""
         assert self._pieces is not None
         text = "".join(self._pieces)
         if self.is_call and self.characters <= KEPT_CHARACTERS:
@@ -123,7 +123,7 @@ class StreamState:
         return self._digest if self._hash is None else self._hash.digest()
 
     def release(self) -> None:
-        """Keep only hashes of what ended."""
+        """Keep only the hash of a text or call that has ended."""
         if self._pieces is not None:
             text = "".join(self._pieces)
             if self.is_call:
@@ -133,11 +133,14 @@ class StreamState:
 
     @property
     def text(self) -> str | None:
-        """The text, if it is kept."""
+        """The text, or None if only its hash is kept."""
         return None if self._pieces is None else "".join(self._pieces)
 
     def equals(self, whole: Any) -> bool | None:
-        """Compare a complete value with the deltas. Arguments are equal if they are the same JSON. None: unknown."""
+        """Return whether a complete value equals the deltas.
+
+        Arguments are equal if they are the same JSON. None: unknown.
+        """
         if isinstance(whole, str) and _length(whole) == self.characters:
             data = _bytes(whole)
             if self._pieces is not None:
@@ -152,14 +155,17 @@ class StreamState:
 
 
 def fingerprint(value: Any) -> bytes:
-    """Hash arguments, as text or as decoded JSON: those that are the same JSON have the same fingerprint."""
+    """Hash arguments, as text or as decoded JSON. Arguments that are the same JSON have the same fingerprint."""
     decoded = _decoded(value)
     text = repr(value) if decoded is None else json.dumps(decoded, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def _decoded(value: Any) -> Any:
-    """Return a tuple with the decoded value; None if it is not JSON. No arguments are an empty object."""
+    """Return a tuple with the decoded value, or None if the text is not JSON.
+
+    Empty arguments count as an empty object.
+    """
     if not isinstance(value, str):
         return (value,)
     try:
@@ -173,10 +179,10 @@ def is_json(text: str) -> TypeGuard[str]:
 
 
 def _length(text: str) -> int:
-    """Count in units of UTF-16, in which halves of a surrogate pair add up to the pair."""
+    """Count UTF-16 units, so that two halves of a surrogate pair have the length of the pair."""
     return len(text) if text.isascii() else len(_bytes(text)) // 2
 
 
 def _bytes(text: str) -> bytes:
-    # Halves of a surrogate pair in two deltas and the pair in a complete value have the same bytes.
+    # Two halves of a surrogate pair in two deltas encode to the same bytes as the pair in a complete value.
     return text.encode("utf-16-le", "surrogatepass")

@@ -12,10 +12,10 @@ import anyio
 from starlette.applications import Starlette
 
 from bridgekit.chain.link_1_startup import Application, create_app
+from bridgekit.cursors_and_gaps import Gap, Subscribed, decode_any
 from bridgekit.errors import DeterministicStartupError, Disconnected, MalformedFrame, unwrap_single_error
 from bridgekit.events import AgentEvent, Receipt, RoutedEvent
 from bridgekit.serve.in_process import serving
-from bridgekit.signals import Gap, Subscribed, decode_any
 from bridgekit.transport.client import EventClient, connect
 from bridgekit_verify.measure.calls import LinkCall
 from bridgekit_verify.measure.checker import Verdict, check

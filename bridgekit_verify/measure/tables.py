@@ -8,8 +8,8 @@ from typing import Final
 import pandas as pd
 
 from bridgekit_verify.measure.experiment import Measurement
-from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.measure.thread_id_families import FAMILIES, Families, families_by_name
 
 __all__ = ["count_table", "family_table", "loss_table", "rate_table", "transcript"]
 

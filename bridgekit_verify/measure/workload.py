@@ -18,8 +18,8 @@ from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.events import EventType
 from bridgekit.ids import HexSource
 from bridgekit_verify.errors import InvalidParameter
-from bridgekit_verify.measure.families import FAMILIES, OwnedThread, own_threads, thread_ids
 from bridgekit_verify.measure.history import BridgeBinding, EventKey, Expectation, ExpectedEvents, Handover, History
+from bridgekit_verify.measure.thread_id_families import FAMILIES, OwnedThread, own_threads, thread_ids
 
 __all__ = [
     "AGENT",

@@ -18,8 +18,8 @@ from bridgekit.transport import hub
 from bridgekit_verify.as_committed import HubThatAlwaysSaysSent, HubWithoutThreads
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from bridgekit_verify.links import LINKS, Link
-from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.statistics import Sample
+from bridgekit_verify.measure.thread_id_families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.workload import AGENT, seeded
 from bridgekit_verify.probes.observing import SCENARIO_TIMEOUT_SECONDS, judge, observe, quiet
 from bridgekit_verify.probes.rules import Judgement, ViolationKind

@@ -21,10 +21,10 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.counters import DeliveryCounters
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import FrameTooLarge, PayloadError, ThreadNotOwned
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.signals import Cursor
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.workload import OwnedThread, RunBarrier
 from bridgekit_verify.probes.recording import Recording

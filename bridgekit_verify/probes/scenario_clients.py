@@ -9,8 +9,8 @@ import anyio
 from anyio.abc import TaskStatus
 from websockets.exceptions import WebSocketException
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import BridgekitError
-from bridgekit.signals import Cursor
 from bridgekit.transport.client import connect
 from bridgekit_verify.measure.workload import OwnedThread
 from bridgekit_verify.probes.recording import Recording

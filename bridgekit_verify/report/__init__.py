@@ -25,8 +25,8 @@ markup           markdown, code and HTML outputs -> safe, self-contained HTML
 page             Report -> index.html
 building         runs all steps: build_report
 
-Notebooks import only the names below. The libraries that execute and render (nbclient, nbconvert, jinja2) are imported
-by the modules that use them, so that a kernel does not load them.
+Notebooks import only the names below. Only the modules that execute and render import nbclient, nbconvert and jinja2,
+so that a kernel does not load them.
 """
 
 from bridgekit_verify.report.assertions import show_asserted_values
@@ -47,5 +47,5 @@ __all__ = [
     "source_of",
 ]
 
-# Every notebook imports this package, and an assertion without the values that it compared does not help its reader.
+# Every notebook imports this package, and its assertions should show the values that they compared.
 show_asserted_values()

@@ -1,7 +1,7 @@
 """Makes a failed assertion in a notebook state the values that it compared, as pytest does for the tests.
 
 `assert delivered == 60` then fails with `delivered == 60: 58 == 60`, in the console, in JUnit XML and in the report.
-The cells are changed when they run, so that the committed notebooks contain plain assertions.
+The module rewrites the cells when they run, so that the committed notebooks contain plain assertions.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _OPERATORS: Final[dict[type[ast.cmpop], str]] = {
 }  # fmt: skip
 
 MAX_CHARACTERS: Final = 200
-"""Characters of one value that a message shows."""
+"""Limit on the characters of one value in a message."""
 MAX_MEMBERS: Final = 12
-"""Members of one collection that a message shows."""
+"""Limit on the members of one collection in a message."""
 
 
 class AssertedValues:
@@ -34,7 +34,10 @@ class AssertedValues:
         self._values: list[tuple[str, object]] = []
 
     def see(self, operator: str, value: object) -> object:
-        """Record one operand and return it. `operator` is the one before it, empty for the first operand."""
+        """Record one operand and return it.
+
+        `operator` is the operator before the operand, and empty for the first one.
+        """
         if not operator:
             self._values = []
         self._values.append((operator, value))

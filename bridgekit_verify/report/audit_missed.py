@@ -1,4 +1,7 @@
-"""Findings of notebook 11: what the audit missed, each a claim about the chain that is tested by running it."""
+"""Findings of notebook 11: defects that the audit missed.
+
+Each finding is a claim that is tested by running the chain.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ EMBEDDED_DIGITS = 8
 OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
 SEARCHED = {"signed, verified": "signed run ids", "carried": "events that carry their thread"}
-"""How the searches for a leak find the thread, apart from Fix 1."""
+"""The ways, besides Fix 1, in which the searches for a leak find the thread."""
 
 
 def shared_agent_claim(study: SharedAgentStudy) -> Finding:

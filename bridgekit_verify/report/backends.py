@@ -38,7 +38,7 @@ def truth_claim(study: BackendStudy) -> Finding:
 
 
 def sound_claim(study: BackendStudy) -> Finding:
-    """Test that nothing is broken in a subject without a defect."""
+    """Test that no property is broken in a subject without a defect."""
     sound = [each for each in study.subjects if not each.expected]
     clean = Rate(sum(each.is_exact for each in sound), len(sound))
     return Finding(

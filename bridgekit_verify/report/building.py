@@ -1,7 +1,7 @@
 """Builds the report: notebooks -> executed copies -> index.html, results.csv, results.json.
 
-The three files are written to a temporary folder next to their destination and then moved, so that a report that fails
-or is interrupted leaves nothing behind, and an older report stays complete.
+The three files are written to a temporary folder next to their destination and then moved, so that a failed or
+interrupted report leaves no files behind, and an older report stays complete.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def build_report(
 ) -> BuiltReport:
     """Execute copies of the notebooks, and write the report to the folder `out`.
 
-    The copies stay in the folder `executed` if there is one; otherwise they are temporary. `log` gets one line for each
+    The copies stay in the folder `executed`, if given, and are otherwise temporary. `log` gets one line for each
     notebook. Raises FileNotFoundError for a folder without notebooks, ParameterError for a parameter that no notebook
     has, and ReportNotWritten, before any notebook runs if `out` is not a folder that can be written to.
     """
@@ -114,7 +114,9 @@ def _publish(stage: Path, out: Path, names: Mapping[str, str]) -> None:
 
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """Create a temporary folder in `out`, and `out` itself if necessary; remove what is empty or temporary at the end.
+    """Create a temporary folder in `out`, and `out` itself if necessary.
+
+    At the end, remove temporary and empty folders.
 
     Raises ReportNotWritten if `out` is not a folder or cannot be written to.
     """
@@ -127,7 +129,7 @@ def _staging(out: Path) -> Iterator[Path]:
             shutil.rmtree(stage, ignore_errors=True)
     finally:
         for folder in created:
-            # Only an empty folder can be removed, so that a finished report stays.
+            # `rmdir` removes only an empty folder, so that a finished report stays.
             with suppress(OSError):
                 folder.rmdir()
 
@@ -147,7 +149,7 @@ def _missing_folders(out: Path) -> list[Path]:
     try:
         return [folder for folder in (out, *out.parents) if not folder.exists()]
     except (OSError, ValueError):
-        return []  # the path itself is not usable, which creating it reports
+        return []  # The path itself is not usable. Its creation reports the reason.
 
 
 def _reason(error: Exception) -> str:

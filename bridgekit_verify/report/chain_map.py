@@ -1,4 +1,4 @@
-"""Draws the map of notebook 00: the ten links in the order in which an event passes them, and what each passes on."""
+"""Draws the map of notebook 00: the ten links in order, and what each link passes on."""
 
 from __future__ import annotations
 

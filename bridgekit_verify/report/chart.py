@@ -1,4 +1,4 @@
-"""The chart of the first screen: which share of the events is dropped before and after each fix and each repair."""
+"""Computes the chart of the first screen: the share of dropped events before and after each fix and each repair."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHART_LABELS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The events of one row of the chart: one part, or one for each kind of thread id if their shares differ."""
+    """The events of one row of the chart. It has one part for each kind of thread id if their shares differ."""
 
     parts: tuple[Fate, ...]
     text: str
@@ -55,7 +55,7 @@ def bar(step: Step) -> Bar:
     alt = f"{of(found.dropped, found.expected)} events dropped, {found.leaked:,} of them read by another user"
     if step.same_for_every_kind:
         return Bar((found,), _bar_text(found), alt)
-    # The counts do not overlap: a kind that leaks does not count as lost as well.
+    # The counts do not overlap: a kind that leaks does not also count as lost.
     counts = {"lost": len(step.losing), "leaked": len(step.leaking)}
     first, *rest = [(word, count) for word, count in counts.items() if count]
     text = ", ".join([f"{first[1]} of {kinds} kinds {first[0]}", *(f"{count} {word}" for word, count in rest)])
@@ -64,7 +64,7 @@ def bar(step: Step) -> Bar:
 
 
 def _bar_text(found: Fate) -> str:
-    """Return the shares in words. They add up to 100 %, unless a leaked event reached its own user as well."""
+    """Return the shares in words. The shares add up to 100 %, unless a leaked event also reached its own user."""
     if not found.leaked:
         return f"{share(found.dropped, found.expected)} dropped"
     counts = {"lost": found.lost, "leaked": found.leaked, "delivered": found.delivered}
@@ -100,7 +100,7 @@ def chart(tables: DropTables) -> dict[str, tuple[ChartRow, ...]]:
 
 
 def unchanged(rows: Sequence[ChartRow]) -> Bar | None:
-    """Return one bar for the code as committed if every row of both chains has the same one; None otherwise."""
+    """Return one bar for the code as committed if all rows of both chains have the same bar, and otherwise None."""
     first = rows[0].committed
     if len(rows) < 2 or first is None or len(first.parts) > 1:
         return None

@@ -10,7 +10,7 @@ from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_hub
 from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Verdict
 from bridgekit_verify.studies.drops import BEFORE, COMMITTED, REPORTED, FixDrops
-from bridgekit_verify.studies.study import KINDS, FixStudy, LinkStudy
+from bridgekit_verify.studies.links_and_fixes import KINDS, FixStudy, LinkStudy
 from bridgekit_verify.variants import AS_COMMITTED, SOUND, Variant
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def verdict_of(holds: bool, *, known: bool = True) -> Verdict:
-    """Return the verdict "holds" or "does not hold", or "unknown" if there was nothing to judge."""
+    """Return the verdict "holds" or "does not hold", or "unknown" if no event was counted."""
     if not known:
         return "unknown"
     return "holds" if holds else "does not hold"
@@ -55,8 +55,8 @@ def run_answer(probe: Probe) -> RunAnswer:
 def link_claim(study: LinkStudy) -> Finding:
     """Answer both questions about a link: was the audit right, and does the link work when run as committed?
 
-    Only a link that fails as committed has a delivery before the repair. One that works was broken on purpose to count
-    what it carries, so that its count is called an experiment.
+    Only a link that fails as committed has a delivery before the repair. A link that works was broken on purpose to
+    count the events that it carries. The finding calls this count an experiment.
     """
     link, before, after = study.link, study.before, study.after
     works = run_answer(study.committed)
@@ -92,7 +92,7 @@ def link_claim(study: LinkStudy) -> Finding:
 
 
 def _reading(measurement: Measurement) -> str:
-    """Return in a clause how many events reach their user, and how many another one."""
+    """Return a clause with the number of events that reach their user, and that reach another user."""
     verdict = measurement.verdict
     leaked = f", and {verdict.misrouted:,} reach another user" if verdict.misrouted else ""
     return f"{verdict.delivery.counts} events reach their user{leaked}"
@@ -142,7 +142,7 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
     broken = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD]
     unknown = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.UNKNOWN]
     reported_broken = [probe.link.number for probe in committed if probe.link.reported == "broken"]
-    # A link without a result could only add to those that fail.
+    # A link without a result could only increase the number of failing links.
     verdict: Verdict = (
         "unknown" if unknown and set(broken) <= set(reported_broken) else verdict_of(broken == reported_broken)
     )
@@ -185,7 +185,7 @@ FIX_CLAIMS: Final = {
     ),
     3: ("fix 3", "A service that stores the thread of each run finds the run's thread (Fix 3, optional)."),
 }
-"""By number of the fix: the variant that tests it alone, and the audit's statement."""
+"""By number of the fix, the variant that tests only this fix, and the audit's statement about it."""
 
 
 def fix_claim(number: int, drops: FixDrops) -> Finding:

@@ -32,7 +32,7 @@ _STRUCTURED: dict[str, type[Finding | Table | Source]] = {
     TABLE_MIME: Table,
     SOURCE_MIME: Source,
 }
-# Other forms of an output that need no script, richest first.
+# Forms of an output that need no script, richest first.
 _PLAINER = {"text/html": "html", "text/markdown": "markdown", "text/plain": "text"}
 
 
@@ -124,7 +124,7 @@ def _parameters(cells: list[Any]) -> dict[str, Any]:
 
 
 def _times(cells: list[Any]) -> tuple[datetime | None, datetime | None]:
-    """Return when the first cell started and the last one ended, by the metadata that the runner stored."""
+    """Return the start of the first cell and the end of the last cell, from the metadata that the runner stored."""
     stored = [cell["metadata"].get("execution", {}) for cell in cells]
     starts = [times["iopub.execute_input"] for times in stored if "iopub.execute_input" in times]
     ends = [times["shell.execute_reply"] for times in stored if "shell.execute_reply" in times]

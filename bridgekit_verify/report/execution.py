@@ -102,7 +102,7 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    # A late output is an error, because an output that the copy lacks would be missing in the report.
+    # A late output is an error, because the copy, and therefore the report, would lack it.
     client = NotebookClient(
         notebook, timeout=cell_seconds, raise_on_iopub_timeout=True, iopub_timeout=30, log=_silent_log()
     )
@@ -141,14 +141,15 @@ def _silent_log() -> logging.Logger:
 
 @asynccontextmanager
 async def _kernel(client: NotebookClient, folder: Path) -> AsyncGenerator[None]:
-    """Run a kernel for this client for the length of a block.
+    """Run a kernel for this client while the block runs.
 
-    nbclient's own function replaces the signal handlers of the process, so that Ctrl-C would end one notebook and start
+    nbclient's own function replaces the signal handlers of the process. Ctrl-C would then end one notebook and start
     the next.
     """
     client.km = manager = AsyncKernelManager(kernel_spec_manager=_RunningInterpreter())
     try:
-        # A kernel that is stopped in a cell writes tracebacks to its own stderr; those of cells are in the outputs.
+        # A kernel that is stopped in a cell writes tracebacks to its own stderr. The tracebacks of cells are in the
+        # outputs.
         await client.async_start_new_kernel(cwd=str(folder), env=kernel_environment(), stderr=DISCARD)
         await client.async_start_new_kernel_client()
         yield
@@ -164,6 +165,6 @@ def kernel_environment() -> dict[str, str]:
     """Return this process's environment, with the running package first on PYTHONPATH, so that kernels import it."""
     root = str(Path(bridgekit_verify.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    # Without the name of a live session, which would make the explorer show controls instead of its table.
+    # The name of a live session is removed, because the explorer would otherwise show controls instead of its table.
     environment = {name: value for name, value in os.environ.items() if name != "JPY_SESSION_NAME"}
     return {**environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}

@@ -1,7 +1,7 @@
-"""Detects whether an executed notebook failed, independently of its runner: some runners let a failed notebook pass.
+"""Detects whether an executed notebook failed. Some runners let a failed notebook pass.
 
-A failing assertion in a task group ends a notebook without an `error` output, and some runners check nothing else.
-A notebook therefore passes only if every code cell ran and its last output is the line that `checked` prints.
+A failing assertion in a task group ends a notebook without an `error` output, but some runners check only these
+outputs. A notebook therefore passes only if every code cell ran and its last output is the line that `checked` prints.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def failure_of(name: str, cells: list[Any]) -> str | None:
-    """Return one line with notebook, cell and the exception's last line; None if the notebook passed.
+    """Return one line with notebook, cell and the exception's last line, or None if the notebook passed.
 
     `name` is the file's name without its suffix; `cells` are the cells as nbformat stores them.
     """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE
 from bridgekit_verify.faults.trials.load import EVENTS_A_STEP
 from bridgekit_verify.faults.trials.matrix import FaultMatrix
+from bridgekit_verify.faults.trials.offline_time import Window, WindowStudy
 from bridgekit_verify.faults.trials.stall import BRIDGEKIT, Stall, StallStudy
 from bridgekit_verify.faults.trials.trial import Trial
-from bridgekit_verify.faults.trials.windows import Window, WindowStudy
 from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import OURS, Finding, Verdict
@@ -21,7 +21,10 @@ WAITS_SHARE = 0.5
 
 
 def matrix_claim(matrix: FaultMatrix) -> Finding:
-    """Test that no fault causes silent loss or misrouting in a mode with a log; list the losses without one."""
+    """Test that no fault causes silent loss or misrouting in a mode with a log.
+
+    List the losses in modes without a log.
+    """
     guaranteed = matrix.guaranteed
     unprotected = [trial for trial in matrix.of(AT_MOST_ONCE.name) if trial.fault in matrix.injected]
     lossy = [trial.fault.name for trial in unprotected if trial.verdict.lost_silent]

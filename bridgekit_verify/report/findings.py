@@ -24,7 +24,7 @@ WORKS = "Does it work when run?"
 HOLDS = "Does the claim hold?"
 CONTRADICTS = "Contradicts the audit?"
 _CONTRADICTIONS: dict[AuditAnswer, str] = {"yes": "no", "no": "yes"}
-"""What an answer to "Was the audit right?" means for a defect that the audit does not report."""
+"""The meaning of an answer to "Was the audit right?" for a defect that the audit does not report."""
 
 OURS = "ours"
 """`Finding.reported` of a claim that bridgekit makes and the audit does not."""
@@ -52,7 +52,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     """Whether the claim holds when it is tested."""
     audit_right: AuditAnswer | None = None
-    """Answer to "Was the audit right?"; None: it follows from the verdict (see `right`)."""
+    """Answer to "Was the audit right?", or None if it follows from the verdict (see `right`)."""
     works: RunAnswer = "unknown"
     """Answer to "Does it work when run?", for the code as committed; only a finding that `runs` has one."""
     answer: str
@@ -60,23 +60,23 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[str, ...] = ()
     """Observations, one computed sentence each."""
     before: tuple[int, int] | None = None
-    """k of n events delivered before the repair; None if not counted."""
+    """k of n events delivered before the repair, or None if they were not counted."""
     after: tuple[int, int] | None = None
-    """k of n events delivered after the repair; None if not counted."""
+    """k of n events delivered after the repair, or None if they were not counted."""
     labels: tuple[str, str] = ("before", "after")
-    """What `before` and `after` are called: "without a log" and "with a log", for example."""
+    """The labels of `before` and `after`, such as "without a log" and "with a log"."""
     experiment: str = ""
-    """What was broken on purpose to count `before`; empty if `before` is the code as committed."""
+    """The part that was broken on purpose to count `before`. Empty if `before` is the code as committed."""
     counted: str = ""
-    """The ids and the chain that `before` and `after` were counted with; empty if the claim states them."""
+    """The ids and the chain of the counts `before` and `after`. Empty if the claim states them."""
     sound: Verdict = "unknown"
-    """Whether this link holds in the sound chain."""
+    """True if this link holds in the sound chain."""
     rule: str = ""
-    """How the verdict follows from the measurements, with every bound and allowance; empty if the answer shows it."""
+    """How the verdict follows from the measurements, with every bound and allowance. Empty if the answer shows it."""
     sample: Sample | None = None
-    """The smallest sample that the verdict rests on; None if nothing was measured."""
+    """The smallest sample that the verdict depends on, or None if nothing was measured."""
     timing: str = ""
-    """The time that the verdict rests on, such as "CPU time of an event"; empty if it rests on counts alone."""
+    """The time that the verdict depends on, such as "CPU time of an event". Empty if it depends only on counts."""
 
     def __post_init__(self) -> None:
         if not _IDENTIFIER.fullmatch(self.id):
@@ -92,12 +92,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def runs(self) -> bool:
-        """Whether "Does it work when run?" has a meaning: for a link, the whole chain and a fix of the audit."""
+        """True if "Does it work when run?" applies: to a link, the whole chain and a fix of the audit."""
         return self.id == "chain" or self.id.startswith(("link-", "fix-"))
 
     @property
     def right(self) -> AuditAnswer:
-        """Whether the audit was right: `audit_right`, or what the verdict says of a claim of the audit."""
+        """Whether the audit was right: `audit_right`, or what follows from the verdict on a claim of the audit."""
         if self.audit_right is not None:
             return self.audit_right
         if self.reported == OURS:
@@ -122,9 +122,9 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[str, ...]
     records: tuple[dict[str, Any], ...]
     measurement: bool = True
-    """Whether its rows are measurements, which go to results.csv."""
+    """True if the table's rows are measurements, which go to results.csv."""
     folded: bool = False
-    """Whether it is closed until the reader opens it."""
+    """True if the page shows the table only when the reader opens it."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +136,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def delivery_text(finding: Finding) -> str:
-    """Return the delivery before and after, with intervals, as text. An experiment is called one."""
+    """Return the delivery before and after, with intervals, as text.
+
+    The text states whether the delivery is that of an experiment.
+    """
     first, second = finding.labels
     counted = ((first, finding.before), (second, finding.after))
     text = ", ".join(f"{label} {Rate.of(counts)}" for label, counts in counted if counts is not None)
@@ -159,7 +162,7 @@ def answers(finding: Finding) -> dict[str, str]:
 
 
 def basis_text(finding: Finding) -> str:
-    """Return what the verdict rests on: its rule, its smallest sample, and the time that it depends on, if any."""
+    """Return the basis of the verdict: its rule, its smallest sample, and the time that it depends on, if any."""
     parts = [finding.rule] if finding.rule else []
     if finding.sample is not None:
         parts.append(f"Smallest sample for this verdict: {finding.sample}.")
@@ -169,7 +172,7 @@ def basis_text(finding: Finding) -> str:
 
 
 def numeric_columns(table: Table) -> set[str]:
-    """Return the columns that contain only numbers and missing values; they are right-aligned."""
+    """Return the columns that contain only numbers and missing values, which are right-aligned."""
     values = {name: {type(row.get(name)) for row in table.records} - {type(None)} for name in table.columns}
     return {name for name, kinds in values.items() if kinds and kinds <= {int, float}}
 

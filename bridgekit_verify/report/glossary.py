@@ -1,4 +1,4 @@
-"""The terms that the page uses and the columns of results.csv, each with its meaning in plain words."""
+"""Defines the terms of the page and the columns of results.csv in plain words."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ COLUMNS: Final = {
     "lines removed": "lines that a repair removes from the rebuilt chain",
     "lines added": "lines that a repair adds to the rebuilt chain",
 }
-"""The columns that results.csv always offers if a table has them, each with its meaning. They come first."""
+"""Columns that results.csv contains whenever a table has them, each with its meaning. They come first."""
 
 OTHER_COLUMNS: Final = {
     "dropped at other links": "events that another link than the notebook's own stopped or misrouted",
@@ -89,4 +89,4 @@ OTHER_COLUMNS: Final = {
     "kinds": "how many kinds of thread id were measured",
     "kinds that lose or leak": "how many kinds of thread id have a lost or leaked event",
 }
-"""Other columns that are offered if enough tables have them, each with its meaning."""
+"""Columns that results.csv contains if enough tables have them, each with its meaning."""

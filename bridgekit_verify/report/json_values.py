@@ -20,7 +20,7 @@ def json_value(value: Any, where: str) -> Any:
     if the value has no JSON type, or is infinite; the message names its place, `where`.
     """
     item = value.tolist() if type(value).__module__ == "numpy" else value
-    # pandas' markers for a missing value are equal to nothing, and one of them is a date.
+    # No pandas marker for a missing value equals any value, and one marker is a date.
     if item is None or type(item).__name__ in ("NAType", "NaTType"):
         return None
     for kinds, convert in _CONVERSIONS:
@@ -43,7 +43,7 @@ def _object(value: dict[Any, Any], where: str) -> dict[str, Any]:
     return {str(key): json_value(each, where) for key, each in value.items()}
 
 
-# The first kind that fits is used: an enumeration can be a text or a number as well, and bool is an int.
+# The order matters, because an enumeration can also be a text or a number, and bool is an int.
 _CONVERSIONS: Final[tuple[tuple[Any, Callable[[Any, str], Any]], ...]] = (
     (enum.Enum, lambda value, where: json_value(value.value, where)),
     (bool, lambda value, where: value),

@@ -44,10 +44,11 @@ CLAIM_GROUPS: Final = {
     "step": "Verification steps",
     "claim": "Claims about impact",
 }
-"""Titles of the groups of claims by the start of a finding's id; the longest start decides."""
+"""Titles of the groups of claims by the start of a finding's id. The longest matching start decides."""
 MISSED: Final = "What the audit missed"
 PARTS: Final = {"missed": MISSED, "fault": "Faults", "scale": "Scale", "trust": "Validation", "backend": "Backends"}
-"""Titles of the sections by the first word of a finding's id. Those after the first are part two, for engineers."""
+"""Titles of the sections by the first word of a finding's id. The sections after the first form part two, for
+engineers."""
 WHOLE_CHAIN: Final = "chain"
 _NUMBER = re.compile(r"\d+")
 
@@ -67,17 +68,17 @@ class LinkStatus:
 
     @property
     def right(self) -> AuditAnswer:
-        """Whether the audit was right about the link."""
+        """The answer to "Was the audit right?" about the link."""
         return self.finding.right if self.finding else "not examined" if self.number == BEYOND else "unknown"
 
     @property
     def works(self) -> RunAnswer:
-        """Whether the link works as committed."""
+        """The answer to "Does it work when run?" about the link as committed."""
         return self.finding.works if self.finding else "unknown"
 
     @property
     def sound(self) -> Verdict:
-        """Whether the link holds in the sound chain."""
+        """The answer for the link in the sound chain."""
         return self.finding.sound if self.finding else "unknown"
 
     @property
@@ -87,7 +88,7 @@ class LinkStatus:
 
 
 def startup_note(links: Sequence[LinkStatus], tables: DropTables) -> str:
-    """Return why no repair names link 1 although it fails; "" if it works, is unknown, or nothing was repaired."""
+    """Return the reason why no repair names link 1 although it fails, or "" if there is nothing to explain."""
     fails = any(link.number == 1 and link.works == "fails" for link in links)
     repaired = {number for repair in tables.repairs for number in _NUMBER.findall(repair.links)}
     if not fails or not repaired or "1" in repaired:
@@ -99,7 +100,10 @@ def startup_note(links: Sequence[LinkStatus], tables: DropTables) -> str:
 
 
 def all_findings(report: Report) -> dict[str, tuple[Finding, Notebook]]:
-    """Return every finding by its id with its notebook: those recorded, and those computed from the drop rates."""
+    """Return every finding by its id with its notebook.
+
+    They include the findings that are computed from the drop rates.
+    """
     tables = read_drop_tables(report)
     computed = {finding.id: finding for finding in priority_findings(tables)}
     found = dict(report.findings)
@@ -109,7 +113,7 @@ def all_findings(report: Report) -> dict[str, tuple[Finding, Notebook]]:
 
 
 def link_statuses(report: Report) -> tuple[LinkStatus, ...]:
-    """Return the audit's nine links, the tenth, and any other link with a finding "link-N", in order."""
+    """Return the audit's nine links, link 10, and any other link with a finding "link-N", in order."""
     found = {f.link: f for f, _ in report.findings.values() if f.id.startswith("link-") and f.link is not None}
     numbers = sorted({*AUDITED_LINKS, BEYOND, *found})
     return tuple(
@@ -206,7 +210,7 @@ def _claim_group(finding: Finding) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ReportSection:
-    """A finding with its figure and table: those whose name is the finding's id with underscores."""
+    """A finding with the figure and the table whose name is the finding's id with underscores."""
 
     finding: Finding
     figure: Figure | None
@@ -226,7 +230,7 @@ def sections(report: Report) -> dict[str, list[ReportSection]]:
 
 
 def other_findings(report: Report) -> list[Finding]:
-    """Return the findings that no other section shows: the whole chain first, then the others in order."""
+    """Return the findings that no other section shows. The finding about the whole chain comes first."""
     links = {link.finding.id for link in link_statuses(report) if link.finding}
     rest = [
         finding
@@ -241,11 +245,11 @@ def _first_word(finding: Finding) -> str:
 
 
 def smallest_sample(report: Report) -> Finding | None:
-    """Return the finding whose verdict rests on the smallest sample; None if no finding states one."""
+    """Return the finding whose verdict depends on the smallest sample, or None if no finding states a sample."""
     findings = [f for f, _ in all_findings(report).values() if f.sample is not None and f.verdict != "unknown"]
     return min(findings, key=lambda finding: (finding.sample, finding.id), default=None)
 
 
 def timed_findings(report: Report) -> list[Finding]:
-    """Return the findings whose verdict rests on a time, and can differ on another machine."""
+    """Return the findings whose verdict depends on a time, and may differ on another machine."""
     return [f for f, _ in all_findings(report).values() if f.timing]

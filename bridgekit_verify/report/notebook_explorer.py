@@ -22,7 +22,7 @@ from bridgekit.events import CRITICAL
 from bridgekit.ids import ID_BYTES
 from bridgekit_verify.measure.drops import count_drops
 from bridgekit_verify.measure.experiment import Measurement, measure
-from bridgekit_verify.measure.families import own_threads
+from bridgekit_verify.measure.thread_id_families import own_threads
 from bridgekit_verify.measure.trace_figure import trace_alt_text, trace_figure
 from bridgekit_verify.measure.tracing import Trace, trace_workload
 from bridgekit_verify.measure.workload import Workload

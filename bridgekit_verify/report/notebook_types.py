@@ -15,7 +15,7 @@ NOTEBOOK_FORMAT = 4
 
 
 class MalformedNotebook(BridgekitError, ValueError):
-    """A file with the suffix of a notebook is not one."""
+    """A file has the suffix of a notebook, but is not a notebook."""
 
 
 write_notebook: Callable[[NotebookNode, Path], None] = nbformat.write

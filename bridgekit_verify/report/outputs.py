@@ -1,6 +1,6 @@
 """Functions for notebooks: each shows a result to the reader and stores its data for the report in the same output.
 
-In a kernel they display rich output; in plain Python they print the same content as text.
+In a kernel, these functions display rich output. In plain Python, they print the same content as text.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def record(finding: Finding) -> None:
 def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool = True, folded: bool = False) -> None:
     """Show a frame as a table, and pass its rows to results.json and, if they are measurements, to results.csv.
 
-    A `folded` table is closed until the reader opens it. Raises ValueError for a column name that results.csv reserves.
+    A `folded` table is shown only when the reader opens it. Raises ValueError for a column name that results.csv
+    reserves.
     """
     table = table_of(frame, caption, name=name, measurement=measurement, folded=folded)
     text = f"{caption}\n{frame.to_string(index=False)}"
@@ -66,7 +67,7 @@ def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool =
 
 def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
     """Show a matplotlib figure with alternative text and a caption, and close it."""
-    from PIL import Image  # imported here, because notebooks without figures do not need it
+    from PIL import Image  # Imported here, because notebooks without figures do not need it.
 
     drawn, image = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=FIGURE_DOTS_PER_INCH, bbox_inches="tight", facecolor="white")
@@ -124,7 +125,10 @@ def sentinel(name: str) -> str:
 
 
 def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool, folded: bool = False) -> Table:
-    """Return a frame as plain data. A named index becomes a column; an unnamed one is dropped. Raises ValueError."""
+    """Return a frame as plain data.
+
+    A named index becomes a column. An index without a name is dropped. Raises ValueError.
+    """
     plain = frame.reset_index() if any(label is not None for label in frame.index.names) else frame
     columns = tuple(_label(column) for column in plain.columns)
     for column in columns:
@@ -165,7 +169,7 @@ def read_source(thing: type | Callable[..., Any] | ModuleType) -> Source:
 
 
 def _show(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
-    """Display in IPython; print the text elsewhere."""
+    """Display an output in IPython. Elsewhere, print its text."""
     if "IPython" in sys.modules:
         from IPython.core.getipython import get_ipython
 

@@ -90,7 +90,7 @@ PART_TWO: Final = {
     " does it reach the right user? Each question is called a property. This section checks two small example backends,"
     " without and with known defects, and recordings of a published one. Read it before you check your own.",
 }
-"""The sections for engineers, each with the reason why it is there."""
+"""The sections for engineers, each with the reason why a reader needs it."""
 
 _COUNTS = re.compile(r"([\d,]+) of ([\d,]+)")
 _CODE = re.compile(r"`([^`]+)`")
@@ -192,7 +192,7 @@ def _marks(subject: LinkStatus | Finding) -> tuple[ShownAnswer, ...]:
 
 
 def _icon(question: str, answer: str) -> str:
-    """Return the icon of an answer. A defect that contradicts the audit is bad news, so that its "yes" is a warning."""
+    """Return the icon of an answer. For a defect that contradicts the audit, "yes" has the icon of a warning."""
     return {"yes": "warning", "no": "none"}.get(answer, _ICONS[answer]) if question == CONTRADICTS else _ICONS[answer]
 
 
@@ -203,7 +203,7 @@ def _lifecycle(report: Report) -> Finding | None:
 
 
 def _pictures(report: Report, tables: DropTables) -> tuple[Figure, ...]:
-    """Return the figures of the notebook with the drop rates, or of an older report's "before_after"."""
+    """Return the figures of the notebook with the drop rates, or of "before_after" in an older report."""
     if tables.notebook is not None:
         return tables.notebook.figures
     older = report.figure("before_after")
@@ -220,7 +220,7 @@ def _fault_explanations(report: Report) -> Mapping[str, str]:
 
 
 def _data_url(kind: str, text: str) -> str:
-    """Return a text as a URL that holds it, so that the page saves it without a server."""
+    """Return a URL that contains the text, so that a reader can save the text from the page without a server."""
     return f"data:{kind};charset=utf-8;base64,{b64encode(text.encode()).decode()}"
 
 

@@ -16,7 +16,7 @@ class ParameterError(BridgekitError, ValueError):
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Parse command-line settings such as "seed=7"; a value that is not a literal is text. Raises ParameterError."""
+    """Parse command-line settings such as "seed=7". A value that is not a literal is text. Raises ParameterError."""
     parameters: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -35,7 +35,7 @@ def read_parameters(source: str) -> dict[str, Any]:
 
 
 def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
-    """Return the cell's source with the literals in `parameters` replaced; comments stay.
+    """Return the cell's source with the literals in `parameters` replaced. Comments stay.
 
     Raises ParameterError if a value has another type than the literal that it replaces.
     """
@@ -51,7 +51,7 @@ def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
 
 
 def require_known(parameters: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ParameterError for a name that no notebook has; the message lists the known names."""
+    """Raise ParameterError for a name that no notebook has. The message lists the known names."""
     have = sorted(set(known))
     unknown = sorted(set(parameters) - set(have))
     if unknown:

@@ -1,7 +1,7 @@
-"""Removes absolute paths from what a notebook stored: the report is shared, and a path names a user and a machine.
+"""Removes absolute paths from the outputs of notebooks. The report is shared, and a path names a user and a machine.
 
-A file keeps the part of its path that says what it is: below `site-packages` or the folder of a package, else its name.
-Paths of a URL ("/ws", "/healthz") stay, because they have no suffix and start at no folder of a file system.
+A file keeps the part of its path below `site-packages` or the folder of a package, or otherwise its name. Paths of a
+URL ("/ws", "/healthz") stay, because they have no suffix and start at no folder of a file system.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def without_paths(value: Any) -> Any:
 
 
 def _is_image(key: object, item: object) -> bool:
-    """Return whether an entry of an output is an image; its metadata, such as the caption, has the same key."""
+    """Return whether an entry of an output is an image. The image's metadata, such as its caption, has the same key."""
     return key in _IMAGES and not isinstance(item, Mapping)
 
 
@@ -72,10 +72,10 @@ def _shorten(text: str) -> str:
 @cache
 def _own_folders() -> list[str]:
     """Return the folders of this process that can occur in an output, the longest first."""
-    # The folder of this checkout, of the interpreter and its packages, of the user, and for temporary files.
+    # The folders of this checkout, the interpreter, its packages, the user, and temporary files.
     checkout = Path(__file__).resolve().parents[2]
     found = {checkout, Path(sys.prefix), Path(sys.base_prefix), Path.cwd(), Path(tempfile.gettempdir())}
-    with suppress(RuntimeError):  # there may be no home folder
+    with suppress(RuntimeError):  # The user may have no home folder.
         found.add(Path.home())
     # A folder such as /usr is too short to be removed as text; the patterns find its files.
     return sorted((str(folder) for folder in found if len(folder.parts) > 2), key=len, reverse=True)

@@ -1,6 +1,6 @@
 """Findings about the audit's priorities and its advice on monitoring, computed from the drop rates of notebook 10.
 
-Each priority is judged by one rule, which the finding states. The rule compares what the fixes deliver.
+One rule, which the finding states, judges each priority. The rule compares the events that the fixes deliver.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from bridgekit_verify.report.findings import AuditAnswer, Finding, Verdict
 __all__ = ["priority_findings"]
 
 WRITTEN: Final = {1: ("fix 1",), 2: ("fix 2 as written", "fix 2 with its method"), 3: ("fix 3",)}
-"""The steps that measure each fix of the audit: the first one as the audit writes it."""
+"""The steps that measure each fix of the audit. The first step is the fix as the audit writes it."""
 _VERDICTS: Final[dict[AuditAnswer, Verdict]] = {"yes": "holds", "unknown": "unknown"}
 
 
 def priority_findings(tables: DropTables) -> tuple[Finding, ...]:
-    """Return one finding for each priority of the audit and one for its advice on monitoring; none without tables."""
+    """Return one finding for each priority of the audit and one for its advice on monitoring.
+
+    Without tables, return none.
+    """
     if tables.notebook is None:
         return ()
     return _critical(tables), _important(tables), _optional(tables), _monitoring(tables)
@@ -83,7 +86,7 @@ def _critical(tables: DropTables) -> Finding:
 
 
 def _important(tables: DropTables) -> Finding:
-    """Fix 2 is important as a backup to Fix 1: right if Fix 1 with it delivers everything without a leak."""
+    """Judge "Fix 2 is important as a backup to Fix 1": right if both together deliver every event without a leak."""
     one = _alone(tables, "fix 1")
     written, supplied = _alone(tables, "fixes 1 and 2 as written"), _alone(tables, "fixes 1 and 2 with the method")
     if one is None or written is None:
@@ -110,7 +113,7 @@ def _important(tables: DropTables) -> Finding:
 
 
 def _optional(tables: DropTables) -> Finding:
-    """Fix 3 is optional: right if Fixes 1 and 2 deliver everything without it."""
+    """Judge "Fix 3 is optional": right if Fixes 1 and 2 deliver every event without it."""
     one, three = _alone(tables, "fix 1"), _alone(tables, "fix 3")
     without = _alone(tables, "fixes 1 and 2 as written")
     if one is None or three is None or without is None:
@@ -128,7 +131,7 @@ def _optional(tables: DropTables) -> Finding:
 
 
 def _monitoring(tables: DropTables) -> Finding:
-    """Monitor routing failures: sufficient only if every dropped event is one that the bridge reports as not sent."""
+    """Judge "Monitor routing failures": sufficient only if the bridge reports every dropped event as not sent."""
     steps = tables.fixes(AS_COMMITTED)
     before = tables.step(AS_COMMITTED)
     measured = [step for step in (before, *steps) if step is not None]

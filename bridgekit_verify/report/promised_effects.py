@@ -1,4 +1,4 @@
-"""Findings for the effects that the audit promises of its fixes and for its verification steps, each tested."""
+"""Findings about the effects that the audit promises of its fixes, and about its verification steps. Each is tested."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from bridgekit_verify.measure.statistics import Rate, Sample
 from bridgekit_verify.measure.workload import seeded
 from bridgekit_verify.report.claims import smallest_sample_of, verdict_of
 from bridgekit_verify.report.findings import AuditAnswer, Finding
+from bridgekit_verify.studies.links_and_fixes import FixStudy
 from bridgekit_verify.studies.manual_run import HandNotification, notify_by_hand
-from bridgekit_verify.studies.study import FixStudy
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIXES, SOUND, VARIANTS, Variant
 
 __all__ = [
@@ -111,7 +111,7 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
 
 
 def _shown_at_work(measurement: Measurement) -> Rate:
-    """Return the events within a run that their user read before the run's end, by order of arrival and not by time."""
+    """Return the events within a run that their user read before the run's end, judged by order and not by time."""
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
     ended: set[str] = set()
     seen: set[EventKey] = set()
@@ -182,7 +182,7 @@ def run_id_claim(seed: int) -> Finding:
         claim=f"The run id {STEP_2_RUN_ID} contains thread_123.",
         reported="step",
         verdict=verdict_of("thread_123" in STEP_2_RUN_ID),
-        # The statement is true, and the step cannot show whether Fix 1 is in place.
+        # The statement is true, but the step cannot show whether Fix 1 is in place.
         audit_right="as worded, but insufficient" if "thread_123" in STEP_2_RUN_ID else "no",
         answer=f"The text {STEP_2_RUN_ID} contains thread_123. The assertion calls no code, so it passes on each of"
         f" {len(made)} chains, before and after Fix 1.",
@@ -218,8 +218,9 @@ def notification_table(notified: Sequence[HandNotification]) -> pd.DataFrame:
 def notify_claim(notified: Sequence[HandNotification]) -> Finding:
     """Judge step 3, one notification by hand on each chain.
 
-    Right if the event arrives on both chains after Fix 1. The step promises that the run id resolves and that the event
-    is emitted. If both happen but the event does not arrive, the step is right as worded, but insufficient.
+    The step is right if the event arrives on both chains after Fix 1. The step promises that the run id resolves and
+    that the event is emitted. If both happen but the event does not arrive, the step is right as worded, but
+    insufficient.
     """
     by_chain = {each.chain: each for each in notified}
     after = [by_chain[name] for name in ("fix 1", COMMITTED_WITH_FIX_1.name)]

@@ -17,13 +17,13 @@ from bridgekit_verify.report.glossary import COLUMNS, OTHER_COLUMNS
 from bridgekit_verify.report.judging import all_findings, headline, link_statuses
 from bridgekit_verify.report.structure import Notebook, Report
 
-# Increase it when a program that reads the old format would misread the new one.
+# Increase this number when a program that reads the old format would misread the new one.
 SCHEMA_VERSION: Final = 2
 
 MAX_COLUMNS: Final = 25
-"""The most columns that results.csv has. The other columns of a table are only in results.json."""
+"""Limit on the columns of results.csv. The other columns of a table are only in results.json."""
 
-# What a spreadsheet program takes for the start of a formula, also in full width.
+# Characters that a spreadsheet program treats as the start of a formula, including full-width forms.
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
@@ -35,8 +35,8 @@ def results_json(report: Report) -> str:
 def results_csv(report: Report) -> str:
     """Return the rows of all measurement tables as one CSV table with the columns of `csv_columns`.
 
-    Cells of a column that a table lacks stay empty. A text that a spreadsheet program would run as a formula starts
-    with an apostrophe; numbers stay numbers.
+    Cells of a column that a table lacks stay empty. A text that a spreadsheet program would run as a formula gets an
+    apostrophe in front. Numbers stay numbers.
     """
     columns = list(csv_columns(report))
     text = io.StringIO()
@@ -143,7 +143,7 @@ def _interval(counts: tuple[int, int] | None) -> tuple[float, float] | None:
 
 
 def _csv_cell(value: object) -> object:
-    """Return a value for a CSV cell; lists and objects become JSON."""
+    """Return a value for a CSV cell. Lists and objects become JSON."""
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA_STARTS):

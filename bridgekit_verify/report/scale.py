@@ -24,14 +24,14 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["capacity_claim", "edge_claim", "memory_claim", "workers_claim"]
 
 MAX_RESIDUAL = 0.2
-"""Allowed distance of a point from its line, as a share of the highest point: memory is allocated in blocks."""
+"""Allowed distance of a point from its line, as a share of the highest point, because memory is allocated in blocks."""
 GROWTH = 2.0
-"""Ratio up to which the cost of an event counts as constant: CPU time is noisy, and real growth would be many times
-as much."""
+"""Ratio up to which the cost of an event counts as constant: CPU time varies, and real growth would be many times
+larger."""
 
 
 def capacity_claim(study: CapacityStudy) -> Finding:
-    """Test that events are on time up to some load and late beyond it, and that all are accounted for."""
+    """Test that events are on time up to some load and late above it, and that every event is counted."""
     steps = study.steps
     lost = sum(step.client.lost for step in steps)
     unaccounted = [step for step in steps if not step.accounted_for]
@@ -78,7 +78,7 @@ def _describe_capacity(search: LoadSearch) -> str:
 
 
 def _describe_runs(edge: str, best: StepResult) -> str:
-    """Return a load of events as runs: the number of concurrent runs depends on the pauses between their events."""
+    """Return a load of events as a number of runs, which depends on the pauses between the events of a run."""
     return (
         f"On the {edge} edge, {best.wave.runs_per_second:,.0f} runs of {best.wave.plan.events} events begin per"
         " second. If"
@@ -112,7 +112,7 @@ def _describe_unaccounted(step: StepResult) -> str:
 
 
 def memory_claim(study: MemoryStudy) -> Finding:
-    """Test that idle sockets, threads and waiting runs cost memory in proportion, and little CPU time per event."""
+    """Test that idle sockets, threads and waiting runs take memory in proportion, and little CPU time per event."""
     nonlinear = [
         f"On the {scaling.edge.name} edge, {fit.of}: {100 * fit.max_residual:.0f} % off the line"
         for scaling in study.scalings
@@ -242,7 +242,7 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
 
 
 def _paired_load(capacity: CapacityStudy) -> list[str]:
-    """Return which load "with pauses" means, because the table shows the costs at another one."""
+    """Return the load of "with pauses", because the table shows the costs at another load."""
     loads = {round(step.events_per_second) for steps in capacity.paired.values() for step in steps}
     if len(loads) != 1:
         return []

@@ -26,7 +26,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Display:
-    """An output that is a finding, a table or source code."""
+    """An output of one of three kinds: a finding, a table or source code."""
 
     content: Finding | Table | Source
 
@@ -69,11 +69,11 @@ class Notebook:
     started: datetime | None
     ended: datetime | None
     failure: str | None
-    """One line with the place and reason of its failure; None if it passed."""
+    """One line with the place and reason of the notebook's failure, or None if it passed."""
 
     @property
     def seconds(self) -> float | None:
-        """Seconds from the start of its first cell to the end of its last cell; None if unknown."""
+        """Seconds from the start of the first cell to the end of the last cell, or None if unknown."""
         return (self.ended - self.started).total_seconds() if self.started and self.ended else None
 
     @property
@@ -103,7 +103,7 @@ class Notebook:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Versions and commit with which the numbers were measured."""
+    """The versions and the commit of the code that produced the numbers."""
 
     bridgekit: str
     python: str
@@ -111,7 +111,7 @@ class Environment:
     commit: str | None
     """None outside a git checkout."""
     changed: bool | None
-    """Whether the checkout had uncommitted changes; None outside a checkout."""
+    """True if the checkout had uncommitted changes. None outside a checkout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether there is at least one notebook, and all passed."""
+        """True if there is at least one notebook and all notebooks passed."""
         return bool(self.notebooks) and not self.failures
 
     @property
@@ -144,21 +144,21 @@ class Report:
 
     @property
     def started(self) -> datetime | None:
-        """When the first notebook started, in UTC; None if unknown."""
+        """The time when the first notebook started, in UTC, or None if unknown."""
         return min((notebook.started for notebook in self.notebooks if notebook.started), default=None)
 
     @property
     def seconds(self) -> float | None:
-        """Seconds from the start of the first notebook to the end of the last; None if unknown."""
+        """Seconds from the start of the first notebook to the end of the last notebook, or None if unknown."""
         ended = max((notebook.ended for notebook in self.notebooks if notebook.ended), default=None)
         return (ended - self.started).total_seconds() if self.started and ended else None
 
     def figure(self, name: str) -> tuple[Figure, Notebook] | None:
-        """Return the first figure with this name and its notebook; None if there is none."""
+        """Return the first figure with this name and its notebook, or None if no figure has this name."""
         found = ((f, notebook) for notebook in self.notebooks for f in notebook.figures if f.name == name)
         return next(found, None)
 
     def table(self, name: str) -> tuple[Table, Notebook] | None:
-        """Return the first table with this name and its notebook; None if there is none."""
+        """Return the first table with this name and its notebook, or None if no table has this name."""
         found = ((t, notebook) for notebook in self.notebooks for t in notebook.tables if t.name == name)
         return next(found, None)

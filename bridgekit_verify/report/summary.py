@@ -1,6 +1,6 @@
 """The first screen in words and numbers: the answer, the risks and the order of repairs. No rendering.
 
-Each sentence is computed from the tables of notebook 10. A sentence about a table that is missing says so.
+Each sentence is computed from the tables of notebook 10. If a table is missing, its sentence states that.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ INSTRUCTIONS: Final = {
     "connection bound": "assign each connection to its thread",
     "link 8 call": "call the bridge with the arguments that it takes",
 }
-"""What to do for each repair, in words."""
+"""The instruction for each repair, in words."""
 AFTER_FIXES: Final = "after the audit's fixes"
 
 
@@ -77,13 +77,13 @@ class Action:
     order: int
     name: str
     instruction: str
-    """What to do, in words; "" for a repair that is not one of `REPAIRS`."""
+    """The instruction in words, or "" for a repair that is not one of `REPAIRS`."""
     links: str
-    """The numbers of the links that it repairs."""
+    """The numbers of the links that the repair changes."""
     effect: str
     size: str
     gain: int
-    """Events delivered by this repair in addition to those before it."""
+    """The number of events that this repair delivers in addition to the repairs before it."""
     fate: Fate
 
 
@@ -120,7 +120,7 @@ def answer(tables: DropTables) -> Answer:
 
 
 def _fixes_clause(tables: DropTables, before: Fate) -> str:
-    """Return the end of the first sentence: what the audit's fixes change on the code as committed."""
+    """Return the end of the first sentence: the effect of the audit's fixes on the code as committed."""
     fixes = tables.fixes(AS_COMMITTED)
     if not fixes:
         return "."
@@ -135,7 +135,7 @@ def _fixes_clause(tables: DropTables, before: Fate) -> str:
 
 
 def _repairs_sentence(tables: DropTables) -> str:
-    """Return the second sentence: what the repairs deliver together, and what happens without the first of them."""
+    """Return the second sentence: the delivery with all repairs, and the delivery without the first of them."""
     if not tables.repairs:
         return "The repairs were not measured."
     last = tables.repairs[-1]
@@ -180,7 +180,7 @@ def _leak(tables: DropTables) -> Risk:
 
 
 def _after(steps: Sequence[Step]) -> str:
-    """Return when something occurs that occurs after each of these fixes."""
+    """Return the clause that names the fixes after which a risk occurs."""
     return f"after {FIXES[steps[0].name]}" if len(steps) == 1 else AFTER_FIXES
 
 
@@ -239,7 +239,7 @@ def _undetected(tables: DropTables) -> Risk:
     steps = [step for step in (before, *tables.fixes(AS_COMMITTED)) if step]
     if not steps:
         return Risk("undetected", title, "unknown", (NOT_MEASURED,))
-    # Of equals, the last one: it has the most fixes.
+    # Of equal results, take the last, which has the most fixes.
     worst = max(reversed(steps), key=lambda step: step.false_success)
     if not worst.false_success:
         return Risk("undetected", title, "not observed", ("No event was reported as sent that its user did not read.",))
@@ -277,7 +277,7 @@ def size_text(removed: int, added: int) -> str:
 
 
 def order_note(tables: DropTables) -> str:
-    """Return in which orders of the repairs no step leaks; "" if the combinations were not measured."""
+    """Return the orders of the repairs in which no step leaks, or "" if the combinations were not measured."""
     if len(tables.subsets) != 2 ** len(REPAIRS):
         return ""
     leaking = {subset.repairs for subset in tables.subsets if subset.leaked}
@@ -290,7 +290,7 @@ def order_note(tables: DropTables) -> str:
 
 
 def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
-    """Return what the audit's fixes would do in place of the repair of routing; "" if that was not measured.
+    """Return the effect of the audit's fixes in place of the repair of routing, or "" if it was not measured.
 
     `lifecycle` is the finding about Fix 3 over the life of a run, which qualifies a recommendation of Fix 3.
     """
@@ -339,12 +339,12 @@ def scope(tables: DropTables) -> tuple[str, ...]:
 
 
 def _product(tables: DropTables, expected: int, kinds: int) -> str:
-    """Return the number of events as a product of the load's parameters; "" if the notebook does not state them."""
+    """Return the number of events as a product of the load's parameters, or "" if the notebook does not state them."""
     parameters = tables.notebook.parameters if tables.notebook else {}
     users, runs = parameters.get("THREADS"), parameters.get("RUNS")
     if not isinstance(users, int) or not isinstance(runs, int) or not users * runs * kinds:
         return ""
     events, rest = divmod(expected, kinds * users * runs)
-    if rest:  # a kind of the reader's own has a number of users of its own
+    if rest:  # A kind that the reader defines has its own number of users.
         return ""
     return f"{expected:,} events = {kinds} kinds × {users:,} users × {runs:,} runs × {events} events."

@@ -14,9 +14,9 @@ from bridgekit.errors import UnknownName
 from bridgekit_verify.measure.drop_figure import DropPanel, drop_alt_text, drop_figure
 from bridgekit_verify.measure.drops import DropCount, count_drops, total
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.families import FAMILIES, Families
+from bridgekit_verify.measure.thread_id_families import FAMILIES, Families
 from bridgekit_verify.measure.workload import Workload
-from bridgekit_verify.studies.study import KINDS, FixStudy, study_fixes
+from bridgekit_verify.studies.links_and_fixes import KINDS, FixStudy, study_fixes
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, BROKEN, FIXES, SOUND, Variant
 
 __all__ = [

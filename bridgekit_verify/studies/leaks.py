@@ -21,9 +21,9 @@ from bridgekit.ids import RunId, SignedRunIds, ThreadId, UserId
 from bridgekit.resolution import Carried, NoRoute, Resolver, route_of
 from bridgekit_verify.audited_routing import EmbeddedRunIds, ReportParser
 from bridgekit_verify.measure.experiment import Measurement, measure_each
-from bridgekit_verify.measure.families import FAMILIES, Families, families_by_name, threads_by_family
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.tables import count_table, transcript
+from bridgekit_verify.measure.thread_id_families import FAMILIES, Families, families_by_name, threads_by_family
 from bridgekit_verify.measure.workload import AGENT, OwnedThread, Workload, seeded
 from bridgekit_verify.variants import FIX_1, SOUND
 

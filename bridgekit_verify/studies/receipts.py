@@ -17,7 +17,7 @@ from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.history import EventKey, History
 from bridgekit_verify.measure.plots import TEXT_COLOUR, frame_grid, new_figure
 from bridgekit_verify.measure.workload import Workload, thread_ids
-from bridgekit_verify.studies.study import EXAMPLE
+from bridgekit_verify.studies.links_and_fixes import EXAMPLE
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, BROKEN, FIXES, SOUND, Variant
 
 __all__ = ["ARRIVALS", "RECEIPT_CHAINS", "ReceiptStudy", "receipt_table", "study_receipts"]

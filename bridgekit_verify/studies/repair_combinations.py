@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from bridgekit.events import EventType
 from bridgekit_verify.measure.drop_figure import DropPanel, drop_alt_text, drop_figure
 from bridgekit_verify.measure.drops import DropCount, count_drops, total
-from bridgekit_verify.measure.families import FAMILIES, Families
+from bridgekit_verify.measure.thread_id_families import FAMILIES, Families
 from bridgekit_verify.repairs import (
     NEW_CLASSES,
     REPAIRS,
@@ -25,7 +25,7 @@ from bridgekit_verify.repairs import (
     subsets,
 )
 from bridgekit_verify.studies.drops import drop_columns
-from bridgekit_verify.studies.study import study_fixes
+from bridgekit_verify.studies.links_and_fixes import study_fixes
 from bridgekit_verify.variants import FIXES, Variant
 
 __all__ = ["RepairStudy", "study_repairs"]

@@ -17,7 +17,7 @@ from bridgekit_verify.measure.plots import GREEN, TEXT_COLOUR, VERMILLION, new_f
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.tables import transcript
 from bridgekit_verify.measure.workload import Workload, thread_ids
-from bridgekit_verify.studies.study import EXAMPLE
+from bridgekit_verify.studies.links_and_fixes import EXAMPLE
 from bridgekit_verify.variants import BROKEN, SOUND
 
 __all__ = ["EMITTED_BY_AGENTS", "SharedAgentStudy", "concurrency_levels", "study_shared_agent"]

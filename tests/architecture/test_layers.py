@@ -53,17 +53,17 @@ PURE_MODULES = [
     *(
         f"{VERIFY}.check.live.{name}"
         for name in (
-            "answers",
             "checking",
             "delivery",
-            "evidence",
+            "expected_and_received",
             "ledger",
             "markers",
+            "model_answers",
+            "model_requests",
             "model_rules",
+            "model_scripts",
             "observing",
-            "requests",
             "scenarios",
-            "scripts",
         )
     ),
     *(f"{VERIFY}.measure.{name}" for name in ("checker", "history", "ledger", "numbering", "statistics")),

@@ -11,9 +11,9 @@ from typing import Final
 
 import anyio
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import AgentEvent, EventType, Frame, Receipt
 from bridgekit.ids import RunId, ThreadId, new_id
-from bridgekit.signals import Cursor
 from bridgekit.stores import Stores, stores_from
 from bridgekit.transport.log import DEFAULT_RETENTION, EventLog, Replay, Retention
 from tests.factories import RUN, emitted

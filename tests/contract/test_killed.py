@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from bridgekit.cursors_and_gaps import Cursor, GapReason
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.signals import Cursor, GapReason
 from bridgekit_verify.harness.processes import start_process
 from tests.contract.conftest import open_location
 from tests.contract.publishing import RETENTION, THREADS

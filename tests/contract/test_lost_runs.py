@@ -25,7 +25,7 @@ RUNS = [ActiveRun(RunId(f"run {number}"), THREAD, "researcher") for number in ra
 
 @pytest.fixture(autouse=True)
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridgekit.stores.redis.runs.LEASE_SECONDS", LEASE_SECONDS)
+    monkeypatch.setattr("bridgekit.stores.redis.active_runs.LEASE_SECONDS", LEASE_SECONDS)
 
 
 async def started(stores: Stores) -> Application:

@@ -6,9 +6,9 @@ from collections import defaultdict
 
 import anyio
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import Outcome
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.signals import Cursor
 from bridgekit.transport.log import Retention
 from tests.contract.stores import WAIT_SECONDS, StoreLocation, event_with_number, number_in, numbers
 from tests.factories import OTHER, THREAD

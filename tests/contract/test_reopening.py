@@ -6,10 +6,10 @@ import anyio
 import pytest
 
 from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import RunAlreadyMapped, SubscriptionRefused
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.signals import Cursor
 from bridgekit.transport.authorization import Handshake
 from bridgekit.transport.log import Retention
 from bridgekit.transport.tickets import Tickets

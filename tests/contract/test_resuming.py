@@ -7,8 +7,8 @@ import re
 import anyio
 import pytest
 
+from bridgekit.cursors_and_gaps import START, Cursor, GapReason
 from bridgekit.ids import ThreadId
-from bridgekit.signals import START, Cursor, GapReason
 from bridgekit.transport.log import Replay, Retention
 from tests.contract.stores import (
     POLL_INTERVAL_SECONDS,

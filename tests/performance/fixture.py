@@ -14,10 +14,10 @@ import anyio
 
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.serve.in_process import serving
-from bridgekit.signals import Cursor
 from bridgekit.stores import memory_stores
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.log import DEFAULT_RETENTION, Retention

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridgekit.signals import Cursor
+from bridgekit.cursors_and_gaps import Cursor
 from tests.performance.counting import Calls
 from tests.performance.fixture import EVENTS, ServedFixture, emit_events
 from tests.performance.task_switches import wait_settled

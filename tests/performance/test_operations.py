@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from benchmarks.in_process import attach_subscriber, start_bridgekit
-from benchmarks.micro.finished import finished
+from benchmarks.micro.without_event_loop import finished
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.ids import RunId, ThreadId

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor
 from tests.performance.budgets import Edge
 from tests.performance.counting import Calls
 from tests.performance.fixture import ServedFixture, emit_events, serve_fixture

@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from benchmarks.in_process import attach_subscriber, start_bridgekit
-from benchmarks.micro.finished import finished
+from benchmarks.micro.without_event_loop import finished
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import Receipt

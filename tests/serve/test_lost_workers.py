@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from bridgekit.chain.lost_runs import WORKER_LOST
+from bridgekit.cursors_and_gaps import Gap, GapReason
 from bridgekit.events import EventType, RoutedEvent
 from bridgekit.ids import new_id
-from bridgekit.signals import Gap, GapReason
-from bridgekit.stores.redis.runs import LEASE_SECONDS, RENEWALS
+from bridgekit.stores.redis.active_runs import LEASE_SECONDS, RENEWALS
 from bridgekit.transport.resuming_client import ResumingClient
 from tests import served_application
 from tests.server_processes import Server, reserve_port, started

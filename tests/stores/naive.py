@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from bridgekit.cursors_and_gaps import Cursor, GapReason
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor, GapReason
 from bridgekit.transport.log import Replay, Retention
 
 

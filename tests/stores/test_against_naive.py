@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import Outcome, encode
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor
-from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import Synchronous
+from bridgekit.stores.sqlite.group_commit import open_database
 from bridgekit.stores.sqlite.log import SqliteEventLog
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog, MemoryEventLog, Retention

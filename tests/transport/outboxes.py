@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bridgekit.counters import DeliveryCounters
+from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason, Subscribed, decode_any
 from bridgekit.events import EventType, Frame
 from bridgekit.ids import RunId
-from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
 from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import CrowdedOutboxes, OutboxLimits, Subscriber

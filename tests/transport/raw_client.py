@@ -16,9 +16,9 @@ from urllib.parse import urlencode, urlsplit
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
 
+from bridgekit.cursors_and_gaps import Subscribed, encode_signal
 from bridgekit.errors import unwrap_single_error
 from bridgekit.ids import ThreadId, UserId
-from bridgekit.signals import Subscribed, encode_signal
 from tests.factories import ALICE, THREAD
 
 MASK: Final = b"\x00" * 4

@@ -11,10 +11,10 @@ from anyio.abc import SocketAttribute, SocketStream
 from websockets.exceptions import InvalidHandshake
 
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
+from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason, encode_signal
 from bridgekit.errors import Disconnected, MalformedFrame
 from bridgekit.events import EventType
 from bridgekit.serve.in_process import serving
-from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
 from bridgekit.transport.client import EventClient, connect
 from tests.factories import ALICE, THREAD, emitted, frame
 from tests.transport.raw_client import EPOCH, Answer, raw_server, sending, subscribed

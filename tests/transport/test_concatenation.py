@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.cursors_and_gaps import Cursor, Gap, Subscribed, decode_any
 from bridgekit.errors import MalformedFrame
 from bridgekit.events import FRAME_BYTES, EventType, Frame, Policy, RoutedEvent, decode, define_event_type, encode
 from bridgekit.ids import RunId
-from bridgekit.signals import Cursor, Gap, Subscribed, decode_any
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.coalescing import CONCATENATED_BYTES

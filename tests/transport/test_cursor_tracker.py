@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason
 from bridgekit.errors import MalformedFrame
-from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.transport.cursor_tracker import CursorTracker, Item
 from tests.factories import THREAD, routed
 

@@ -10,9 +10,9 @@ import anyio
 import httpx
 import pytest
 
+from bridgekit.cursors_and_gaps import Gap, GapReason
 from bridgekit.errors import Disconnected
 from bridgekit.events import EventType
-from bridgekit.signals import Gap, GapReason
 from bridgekit.transport.authorization import CLOSE_DRAINED
 from bridgekit.transport.client import EventClient
 from tests.served_application import FOR_LONG, RUNS_TIMEOUT_SECONDS, STORE

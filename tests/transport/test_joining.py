@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import StoreUnavailable
 from bridgekit.events import EventType
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor
 from bridgekit.transport.log import MemoryEventLog, Replay
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
 from tests.factories import THREAD

@@ -12,8 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridgekit.counters import DeliveryCounters
+from bridgekit.cursors_and_gaps import GapReason
 from bridgekit.events import EventType, Outcome, Receipt
-from bridgekit.signals import GapReason
 from bridgekit.transport import metrics
 from bridgekit.transport.authorization import CLOSE_NOT_OWNER
 from bridgekit.transport.hub import Hub

@@ -8,8 +8,8 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridgekit.cursors_and_gaps import GapReason
 from bridgekit.events import POLICIES, EventType, Frame, Policy
-from bridgekit.signals import GapReason
 from bridgekit.transport.log import DEFAULT_RETENTION, Retention
 from bridgekit.transport.outbox import BATCH_FRAMES, OUTBOX_LIMITS, SLOW_AFTER_TICKS, WRITE_BYTES, OutboxLimits
 from tests.transport.outboxes import Box, gap, numbered, progress, thought, tool

@@ -12,8 +12,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 from websockets.exceptions import InvalidStatus
 
+from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason, encode_signal
 from bridgekit.errors import MalformedFrame, SubscriptionRefused
-from bridgekit.signals import Cursor, Gap, GapReason, encode_signal
 from bridgekit.transport.resuming_client import Backoff, ResumingClient, subscribe
 from tests.factories import ALICE, THREAD, frame
 from tests.transport.raw_client import (

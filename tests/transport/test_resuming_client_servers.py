@@ -6,8 +6,8 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from bridgekit.cursors_and_gaps import Gap
 from bridgekit.errors import SubscriptionRefused
-from bridgekit.signals import Gap
 from bridgekit.transport.client import on_trio
 from bridgekit.transport.log import Retention
 from bridgekit.transport.resuming_client import Backoff, ResumingClient

@@ -17,9 +17,9 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason, Subscribed, decode_any
 from bridgekit.events import POLICIES, AgentEvent, EventType, Policy
 from bridgekit.ids import RunId
-from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, decode_any
 from bridgekit.transport.cursor_tracker import CursorTracker, Item
 from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits

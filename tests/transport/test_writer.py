@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 from websockets.protocol import State
 
 from bridgekit.counters import DeliveryCounters
-from bridgekit.signals import Cursor
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.log import Replay
 from bridgekit.transport.native import NativeConnection

@@ -1,7 +1,7 @@
 """Delivers each frame of a thread to its sockets once, in order of seq: from channel messages and from the log.
 
-Sharded pub/sub delivers at most once, and a lost subscription does not report what it missed. So messages are buffered
-while the log is read.
+Sharded pub/sub delivers a message at most once, and a lost subscription does not report which messages it missed. A
+worker therefore buffers messages while it reads the log.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import Frame, decode_frame
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor
 from bridgekit.stores.redis.functions import ThreadKeys
 from bridgekit.transport.log import LocalSink, Replay, replay_after
 
@@ -24,11 +24,11 @@ __all__ = ["ChannelMessage", "LogEntries", "ThreadDelivery"]
 _log = logging.getLogger(__name__)
 
 BUFFER_BYTES: Final = 1_048_576
-"""Limit on one thread's buffered messages. Beyond it, the buffer is dropped and the log is read."""
+"""Limit on one thread's buffered messages. Over the limit, the worker drops the buffer and reads the log."""
 PART_BYTES: Final = 32_768
-"""Limit on what is delivered before the sockets are written to. It is much less than an outbox holds."""
+"""Limit on the bytes that are delivered before the sockets are written. It is much smaller than an outbox."""
 EVENT_BYTES: Final = 512
-"""A smaller event counts as this many bytes, because an outbox also has a limit on events."""
+"""A smaller event counts as this many bytes, because an outbox also limits the number of events."""
 
 
 def _decodable(entries: Iterable[bytes]) -> Iterator[Frame]:
@@ -36,7 +36,7 @@ def _decodable(entries: Iterable[bytes]) -> Iterator[Frame]:
         try:
             yield decode_frame(entry)
         except msgspec.DecodeError as error:
-            # Another program wrote it. Clients see that its seq is missing, and get a gap.
+            # Another program wrote the entry. Clients detect the missing seq and get a gap.
             _log.warning("skipped an entry of the log that is not a frame: %s", error)
 
 
@@ -47,7 +47,7 @@ class ChannelMessage(msgspec.Struct, frozen=True, gc=False):
     after: int
     """The thread's seq before the batch."""
     last: int
-    """The thread's seq after the batch. Seqs without a frame were skipped."""
+    """The thread's seq after the batch. The thread skipped each seq that has no frame."""
     frames: tuple[Frame, ...]
     size_bytes: int
 
@@ -55,7 +55,7 @@ class ChannelMessage(msgspec.Struct, frozen=True, gc=False):
     def decode(cls, data: bytes) -> ChannelMessage:
         """Decode a message.
 
-        Raises ValueError or DecodeError if it was not published by the functions in `functions.lua`.
+        Raises ValueError or DecodeError if the functions in `functions.lua` did not publish the message.
         """
         head, *lines = data.split(b"\n")
         epoch, after, last = head.decode().split(" ")
@@ -64,7 +64,10 @@ class ChannelMessage(msgspec.Struct, frozen=True, gc=False):
         )
 
     def split(self) -> tuple[ChannelMessage, ChannelMessage | None]:
-        """Split off what may be delivered before the sockets are written to. The second part is None if empty."""
+        """Split off the frames that may be delivered before the sockets are written.
+
+        The second part is None if no frame is left.
+        """
         size = 0
         for index, frame in enumerate(self.frames[:-1], 1):
             size += max(len(frame.data), EVENT_BYTES)
@@ -80,7 +83,7 @@ class LogEntries(NamedTuple):
 
     head: Cursor
     oldest: int
-    """From this seq on, each seq has a frame or is known to be skipped."""
+    """From this seq on, each seq either has a frame or was skipped."""
     frames: tuple[Frame, ...]
 
     @classmethod
@@ -96,7 +99,7 @@ class LogEntries(NamedTuple):
         return cls(Cursor(epoch.decode(), int(seq)), oldest, frames)
 
     def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
-        """Return what a client with this cursor receives."""
+        """Return the replay for a client with this cursor."""
         return replay_after(thread_id, self.head, self.frames, after, self.oldest)
 
 
@@ -112,38 +115,38 @@ class ThreadDelivery:
         self.thread_id = thread_id
         self.keys = keys
         self.sockets = 0
-        """How many sockets have joined."""
+        """The number of sockets that have joined."""
         self.behind = True
-        """Whether messages are buffered until the log is read or the sockets are written to."""
+        """True while messages are buffered, until the log is read or the sockets are written."""
         self.must_read = True
-        """Whether the log must be read before anything else is delivered."""
+        """True if the log must be read before any other event is delivered."""
         self.ready = asyncio.Event()
-        """Set when the position is known from which events are delivered."""
+        """Set when the worker knows the position from which to deliver events."""
         self.problem = ""
-        """Why the log cannot be read although its node answers."""
+        """The reason why the log cannot be read although its node answers."""
         self._epoch = ""
         self._seq = 0
         self._delivered_bytes = 0
-        """An upper bound on the bytes delivered since the sockets were last written to."""
+        """An upper bound on the bytes that were delivered since the sockets were last written."""
         self._buffer: list[ChannelMessage] = []
         self._buffered_bytes = 0
         self._overflowed = False
-        """Whether the buffer was dropped. The log has its events."""
+        """True if the buffer was dropped. The log still has the dropped events."""
 
     @property
     def position(self) -> Cursor | None:
-        """The last seq that needs no delivery, or None before the first read of the log.
+        """The last seq that does not need delivery, or None before the first read of the log.
 
         Each event up to it was delivered, was published before the sockets joined, or is lost.
         """
         return Cursor(self._epoch, self._seq) if self._epoch else None
 
     def require_read(self) -> None:
-        """Buffer messages until the log is read, because some may have been missed."""
+        """Buffer messages until the log is read, because the worker may have missed some."""
         self.behind = self.must_read = True
 
     def on_message(self, message: ChannelMessage, sink: LocalSink) -> None:
-        """Deliver a message if it is the next one. Otherwise buffer it and set `behind`."""
+        """Deliver a message that directly follows the position. Buffer any other message and set `behind`."""
         if not self.behind:
             if self._comes_next(message):
                 self._delivered_bytes += message.size_bytes
@@ -160,7 +163,7 @@ class ThreadDelivery:
             self._overflowed = True
 
     def on_read(self, log: LogEntries, sink: LocalSink) -> None:
-        """Buffer what the log has after the position. `drain` delivers it, and then the buffered messages."""
+        """Buffer the log's entries after the position. `drain` delivers them, and then the buffered messages."""
         epoch, seq = log.head
         self.must_read = False
         if not self._epoch:
@@ -176,7 +179,10 @@ class ThreadDelivery:
         self.behind = bool(self._buffer) or self._overflowed
 
     async def drain(self, sink: LocalSink) -> None:
-        """Deliver the buffer as fast as sockets are written to. Stop if it is empty or the log must be read."""
+        """Deliver the buffer, as fast as the sockets are written.
+
+        Stop if the buffer is empty or the log must be read.
+        """
         while True:
             await sink.wait_for_room(self.thread_id)
             self._delivered_bytes = 0
@@ -204,7 +210,7 @@ class ThreadDelivery:
                 seq = frame.seq
                 deliver(thread_id, frame)
         if message.last > seq:
-            # No later frame shows that these seqs are missing. So clients must reconnect, and get a gap.
+            # No later frame would show that these seqs are missing. Clients must therefore reconnect to get a gap.
             seq = message.last
             sink.force_reconnect(thread_id)
         self._seq = seq

@@ -1,4 +1,4 @@
-"""Key names, and the Lua library that the server executes: its source and the names of its functions."""
+"""Builds key names, and loads the source and the function names of the Lua library that the server executes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ __all__ = [
 ]
 
 SEQ_SKIP_AFTER_RESTART: Final = 1_000_000
-"""How many seqs a thread skips when its latest ones may have been lost. `functions.lua` has the same constant."""
+"""The number of seqs that a thread skips when its latest ones may have been lost. `functions.lua` has the same
+constant."""
 
 _TEXT: Final = files(__package__).joinpath("functions.lua").read_text(encoding="utf-8")
 _VERSION: Final = hashlib.sha256(_TEXT.encode()).hexdigest()[:12]
@@ -60,9 +61,9 @@ class ThreadKeys(NamedTuple):
     """The two keys of one thread. They share a hash slot."""
 
     log: bytes
-    """A stream. The pub/sub channel of the thread has the same name."""
+    """The key of a stream, which is the thread's log. The thread's pub/sub channel has the same name."""
     head: bytes
-    """A string: the thread's epoch, seq and other state of the functions."""
+    """The key of a string: the thread's epoch, seq and other state of the functions."""
     slot: int
 
 
@@ -77,7 +78,7 @@ class KeyNames:
         self.thread = lru_cache(maxsize=10_000)(self._thread)
 
     def _thread(self, thread_id: ThreadId) -> ThreadKeys:
-        """Return a thread's keys. They contain a hash of its id, which may have any characters."""
+        """Return a thread's keys. The keys contain a hash of the thread id, because the id may have any characters."""
         tag = _hashed(thread_id)
         log, head = (f"{self._prefix}:{{{tag}}}:{name}".encode() for name in ("log", "head"))
         return ThreadKeys(log, head, key_slot(log))
@@ -91,11 +92,14 @@ class KeyNames:
         return self._key("runs", "runs"), self._key("workers", "runs"), self._key("generation", "runs")
 
     def ticket(self, ticket_id: str) -> Key:
-        """Return the key of a used ticket. It shares the slot of the generation, so that both are lost together."""
+        """Return the key of a used ticket.
+
+        The key shares its slot with the generation, so that a failure loses both.
+        """
         return self._key(f"used:{_hashed(ticket_id)}", "runs")
 
     def heartbeat(self, worker: str, number: int) -> Key:
-        """Return a heartbeat channel of one worker. Different numbers give different slots."""
+        """Return a heartbeat channel of one worker. Channels with different numbers have different slots."""
         return self._key("heartbeat", f"{worker}.{number}")
 
     def _key(self, kind: str, tag: str) -> Key:

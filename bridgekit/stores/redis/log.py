@@ -14,10 +14,10 @@ import anyio
 from anyio import AsyncContextManagerMixin
 from anyio.abc import TaskGroup
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import StoreUnavailable, unwrap_single_error
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Outcome, Receipt, encode_unnumbered
 from bridgekit.ids import ThreadId, new_id
-from bridgekit.signals import Cursor
 from bridgekit.stores.redis.delivery import LogEntries, ThreadDelivery
 from bridgekit.stores.redis.functions import READ, ThreadKeys
 from bridgekit.stores.redis.publishing import (
@@ -43,9 +43,10 @@ ANSWER_TIMEOUT_SECONDS: Final = 0.25
 POLL_INTERVAL_SECONDS: Final = 0.05
 """Interval between checks for publishers that have waited too long."""
 OPEN_TIMEOUT_SECONDS: Final = 1.0
-"""How long a starting worker waits for its first heartbeats. After that it starts without them."""
+"""How long a starting worker waits for its first heartbeats. After this time, it starts without heartbeats."""
 JOIN_TIMEOUT_SECONDS: Final = 5.0
-"""How long a socket waits to join on an available node: thousands of sockets may join at the same time."""
+"""How long a socket waits to join on an available node. The limit is high, because thousands of sockets may join at the
+same time."""
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
 """How long a stopping worker waits for unconfirmed events."""
 
@@ -55,7 +56,7 @@ SHUTTING_DOWN: Final = "this worker is shutting down"
 
 
 class _NodePipeline:
-    """This worker's sender and subscriptions for one node."""
+    """Holds this worker's sender and subscriptions for one node."""
 
     def __init__(self, node: Node, sender: BatchSender, reader: PubSubReader) -> None:
         self.node = node
@@ -65,12 +66,12 @@ class _NodePipeline:
 
     @property
     def unavailable(self) -> bool:
-        """Whether callers fail immediately instead of waiting for the node."""
+        """True if callers fail immediately instead of waiting for the node."""
         return self.sender.unavailable or self.node.unavailable
 
     @property
     def healthy(self) -> bool:
-        """Whether the node accepts events, its heartbeats arrive, and no thread is behind."""
+        """True if the node accepts events, its heartbeats arrive, and no thread is behind."""
         return (
             not (self.node.failing.is_set() or self.sender.unavailable)
             and self.reader.live.is_set()
@@ -79,7 +80,7 @@ class _NodePipeline:
 
     @property
     def problem(self) -> str:
-        """Why the node is not healthy; empty if it is."""
+        """The reason why the node is not healthy, or an empty string."""
         if self.healthy:
             return ""
         if self.node.failing.is_set():
@@ -95,12 +96,13 @@ class _NodePipeline:
 
 
 class RedisEventLog(AsyncContextManagerMixin):
-    """An `EventLog` in a Redis server or Cluster. Closing it waits briefly until pending events are confirmed.
+    """An `EventLog` in a Redis server or Cluster.
 
-    Events that the server has not confirmed wait in this process, in order and up to a limit. They are lost if the
-    process ends.
-    `retention.threads` has no effect: the server deletes a thread's frames after `retention.seconds`, and its epoch and
-    seq after a day without use.
+    When the log closes, it waits briefly for the confirmation of pending events.
+
+    Events that the server has not confirmed wait in this process, in order and up to a limit. These events are lost if
+    the process ends. `retention.threads` has no effect: the server deletes a thread's frames after `retention.seconds`,
+    and its epoch and seq after a day without use.
     """
 
     def __init__(
@@ -240,7 +242,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         return None if node is None else self._pipelines.get(node)
 
     def _route(self, queue: PublishQueue) -> None:
-        """Hand the queue to the node that serves its slot now."""
+        """Assign the queue to the node that serves its slot now."""
         self._enqueue(queue, self._pipeline_for_slot(queue.keys.slot))
 
     def _enqueue(self, queue: PublishQueue, pipeline: _NodePipeline | None) -> None:
@@ -282,7 +284,7 @@ class RedisEventLog(AsyncContextManagerMixin):
             self._subscribe(thread)
 
     async def _watch_timeouts(self) -> None:
-        """Resolve the receipts of publishers that have waited too long as PENDING."""
+        """Give publishers that have waited too long a PENDING receipt."""
         while True:
             await self._backlog.nonempty.wait()
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
@@ -296,7 +298,8 @@ class RedisEventLog(AsyncContextManagerMixin):
         pipeline = self._pipeline_for_slot(queue.keys.slot)
         queues = [queue]
         if pipeline is None or pipeline.sender.confirmed_at < since:
-            # The node has confirmed no event since. If it has confirmed others, only this thread has a problem.
+            # The node has confirmed no event since then. If it has confirmed events of other threads, only this thread
+            # has a problem.
             queues = [each for each in self._backlog if self._pipeline_for_slot(each.keys.slot) is pipeline]
             if pipeline is not None:
                 pipeline.sender.unavailable = True

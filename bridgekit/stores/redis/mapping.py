@@ -1,4 +1,4 @@
-"""Routes of runs and used tickets on a shared server. Each has one key, and each operation is one command."""
+"""Stores routes and used tickets on a shared server. Each has its own key, and each operation is one command."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class RedisMappingStore:
 
 
 class RedisUsedTickets:
-    """Used tickets with an expiry: the server deletes each when the ticket itself expires."""
+    """Stores used tickets on a shared server, which deletes each one when the ticket expires."""
 
     def __init__(self, topology: ClusterTopology) -> None:
         self._topology = topology
         self.generation = ""
 
     async def load(self) -> RedisUsedTickets:
-        """Read the generation. The registry of active runs reads it again whenever it renews its lease."""
+        """Read the generation. The registry of active runs reads the generation again whenever it renews its lease."""
         key, slot = self._topology.names.runs()[2]
         stored: bytes = await self._topology.call(
             slot, "FCALL", GENERATION, 1, key, self._topology.synced(slot), new_id()
@@ -57,10 +57,11 @@ class RedisUsedTickets:
         return self
 
     async def mark_used(self, ticket_id: str, seconds: float) -> bool:
-        # A server that does not answer this executes no command later, so that the ticket can be presented again.
+        # Check first that the server answers. A server that does not answer could execute the SET after the client was
+        # refused, and the client could not present the ticket again.
         await self.load()
         key, slot = self._topology.names.ticket(ticket_id)
-        # A call that is repeated because its reply was lost recognizes its own mark.
+        # If a call is repeated because its reply was lost, it recognizes its own mark.
         mark = new_id().encode()
         duration_ms = max(1, math.ceil(1_000 * seconds))
         stored = await self._topology.call(slot, "SET", key, mark, "NX", "GET", "PX", duration_ms)

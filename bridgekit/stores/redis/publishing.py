@@ -1,6 +1,7 @@
 """Sends events to the server: a bounded queue for each thread, and batches of many threads in one command.
 
-A batch without a reply is sent again unchanged under the same number, so the server can ignore a batch that it has.
+A worker sends a batch without a reply again, unchanged and under the same number, so that the server can ignore a batch
+that it already has.
 """
 
 from __future__ import annotations
@@ -47,16 +48,16 @@ BACKLOG_EVENTS: Final = 10_000
 BACKLOG_BYTES: Final = 33_554_432
 """Limit on the bytes of these events."""
 COUNTED_REFUSALS: Final = 65_536
-"""About how many threads have their refused events counted while they have unconfirmed events."""
+"""Approximate limit on the threads whose refused events are counted while they have unconfirmed events."""
 BATCH_EVENTS: Final = 128
 """Limit on one thread's events in a batch."""
 BATCH_BYTES: Final = 262_144
 """Limit on the bytes of these events. A larger event is sent in a batch of its own."""
 MAX_IN_FLIGHT: Final = 2
-"""Limit on commands to one node without a reply. While the node executes one, this worker prepares the next. With a
-higher limit, commands are smaller and cost more in total."""
+"""Limit on commands to one node that have no reply yet. While the node executes one command, this worker prepares the
+next. With a higher limit, commands would be smaller and cost more in total."""
 REQUEST_EVENTS: Final = 256
-"""Approximate limit on the events in one command. It blocks the server for about 10 µs per event."""
+"""Approximate limit on the events in one command. A command blocks the server for about 10 µs per event."""
 REQUEST_BYTES: Final = 1_048_576
 
 _RELAYED: Final = Outcome.RELAYED
@@ -73,7 +74,7 @@ class Entry:
         """The frame without its seq."""
         self.since = since
         self.answer = answer
-        """Done when the publisher has its receipt or was cancelled. Either way the event is sent."""
+        """The publisher's receipt. The sender sends the event even if the publisher was cancelled."""
 
     def resolve(self, receipt: Receipt) -> None:
         """Give the publisher its receipt. Later calls have no effect."""
@@ -82,7 +83,7 @@ class Entry:
 
 
 class PublishQueue:
-    """One thread's unconfirmed events, in order. At most one batch of them is in flight."""
+    """One thread's unconfirmed events, in order. At most one batch of the queue is in flight."""
 
     __slots__ = ("batch", "keys", "number", "queued", "skip", "thread_id", "waiting")
 
@@ -90,18 +91,18 @@ class PublishQueue:
         self.thread_id = thread_id
         self.keys = keys
         self.waiting: deque[Entry | int] = deque()
-        """Events that are in no batch yet, and between them the counts of refused events."""
+        """Events that are not yet in a batch, and between them the counts of refused events."""
         self.number = 0
-        """The number of the unconfirmed batch, or 0 if there is none. Numbers increase within a worker, so the server
-        can ignore a batch that it has."""
+        """The number of the unconfirmed batch, or 0 if there is none. Numbers increase within a worker, so that the
+        server can ignore a batch that it already has."""
         self.skip = 0
-        """How many seqs the thread skips before the batch, one for each refused event."""
+        """The number of seqs that the thread skips before the batch, one for each refused event."""
         self.batch: list[Entry] = []
         self.queued = False
-        """Whether the queue belongs to a sender or waits for a node."""
+        """True if the queue belongs to a sender or waits for a node."""
 
     def next_batch(self, numbers: Iterator[int]) -> list[Entry]:
-        """Return the batch to send: the unconfirmed one, unchanged, or a new one."""
+        """Return the batch to send: the unconfirmed batch, unchanged, or a new batch."""
         if not self.number:
             self.number, waiting = next(numbers), self.waiting
             while waiting and isinstance(refused := waiting[0], int):
@@ -137,7 +138,7 @@ class Backlog:
         """Set while every event is confirmed."""
         self.empty.set()
         self.nonempty = asyncio.Event()
-        """Set while some event is not confirmed."""
+        """Set while at least one event is not confirmed."""
 
     def __len__(self) -> int:
         """Return the number of unconfirmed events."""
@@ -206,13 +207,13 @@ class BatchSender:
         worker: bytes,
         route: Callable[[PublishQueue], None],
     ) -> None:
-        """`route` is called with each queue that has more to send: its slot may have moved to another node."""
+        """`route` is called with each queue that has more events, because its slot may have moved to another node."""
         self.node = node
         self.unavailable = False
-        """Whether the node confirmed no event in time. Publishers then do not wait."""
+        """True if the node did not confirm an event in time. Publishers then do not wait."""
         self.confirmed_at = 0.0
         self.problem = ""
-        """Why the node last failed to confirm events."""
+        """The reason why the node last failed to confirm events."""
         self._topology = topology
         self._backlog = backlog
         self._retention = retention
@@ -299,7 +300,7 @@ class BatchSender:
         self.problem = problem
 
     def _refuse(self, queue: PublishQueue, problem: str) -> None:
-        """Refuse a batch because of its thread's keys. Other threads are not affected."""
+        """Refuse a batch because of an error of its thread's keys. The batches of other threads are still sent."""
         for entry in queue.batch:
             entry.resolve(refused(queue.thread_id, problem))
         self._continue(queue)
@@ -323,14 +324,14 @@ class BatchSender:
         self._continue(queue)
 
     def _retry(self, queues: list[PublishQueue]) -> None:
-        """Send these queues again after a pause. Other threads continue, because the problem may not concern them."""
+        """Send these queues again after a pause. Other threads continue, because the error may not concern them."""
         loop, pause = asyncio.get_running_loop(), self._backoff.next()
         for queue in queues:
             loop.call_later(pause, self._route, queue)
 
 
 def refused(thread_id: ThreadId, reason: str) -> Receipt:
-    """Return the receipt of an event that is not sent."""
+    """Return the REFUSED receipt of an event that is not sent."""
     return Receipt(outcome=Outcome.REFUSED, thread_id=thread_id, link=LINK, reason=reason)
 
 

@@ -1,4 +1,4 @@
-"""Errors of a Redis server: their text, whether they concern the server or a key, and the pauses between attempts."""
+"""Interprets errors of a Redis server: their text, whether they concern one key, and when to try again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ __all__ = ["CONNECTION_ERRORS", "KeyProblem", "RetryDelay", "concerns_key", "err
 _log = logging.getLogger(__name__)
 
 CONNECTION_ERRORS: Final = (RedisError, OSError, TimeoutError)
-"""Raised if a command is refused or its connection is lost. In the second case it may have been executed."""
+"""Errors of redis-py for a refused command or a lost connection. In the second case, the server may have executed the
+command."""
 FOREIGN_VALUES: Final = (
     "WRONGTYPE",
     "the head of the thread has another format",
@@ -23,13 +24,16 @@ FOREIGN_VALUES: Final = (
     "attempt to ",
     "bad argument ",
 )
-"""Parts of the errors for a value that another program has written. The last two are Lua's."""
+"""Parts of the error messages about a value that another program has written. The last two are Lua's messages."""
 REPORT_SECONDS: Final = 60.0
 """How long `/healthz` shows an error that concerns single keys."""
 
 
 class RetryDelay:
-    """Pauses between attempts. Each is twice as long, up to a second, and random, so that workers retry out of step."""
+    """Pauses between attempts.
+
+    Each pause is random, so that workers do not retry at the same time. Its bound doubles each time, up to one second.
+    """
 
     FIRST_SECONDS: Final = 0.05
     LONGEST_SECONDS: Final = 1.0
@@ -46,8 +50,10 @@ class RetryDelay:
 
 
 class KeyProblem:
-    """The error of single keys that was reported last. It is shown for a minute, and logged once as long as it
-    continues."""
+    """The latest error that concerns single keys.
+
+    `/healthz` shows it for a minute. The log shows it once while it continues.
+    """
 
     def __init__(self) -> None:
         self._text = ""
@@ -66,8 +72,10 @@ class KeyProblem:
 
 
 def error_message(error: BaseException) -> str:
-    """Return the text of an error, or of the first in a group, with the server's code. It contains no URL, which may
-    contain a password."""
+    """Return the text of an error, or of the first error in a group, with the server's code.
+
+    The text contains no URL, because a URL may contain a password.
+    """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     code = getattr(error, "status_code", None)
@@ -75,7 +83,7 @@ def error_message(error: BaseException) -> str:
 
 
 def concerns_key(problem: str) -> bool:
-    """Whether an error concerns a key, and not the server: another program's value is stored under it."""
+    """Return whether an error concerns only one key, under which another program has stored a value."""
     return any(text in problem for text in FOREIGN_VALUES)
 
 

@@ -13,8 +13,8 @@ import msgspec
 from anyio.abc import TaskGroup
 from redis.asyncio.client import PubSub
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import StoreUnavailable
-from bridgekit.signals import Cursor
 from bridgekit.stores.redis.delivery import ChannelMessage, LogEntries, ThreadDelivery
 from bridgekit.stores.redis.functions import ThreadKeys
 from bridgekit.stores.redis.topology import (
@@ -43,16 +43,16 @@ ReadLog = Callable[[ThreadKeys, Cursor | None], Awaitable[LogEntries]]
 
 
 class PubSubReader:
-    """Receives the messages of one node. If its connection is lost or dead, it opens another one."""
+    """Receives the messages of one node. If its connection is lost or dead, the reader opens another one."""
 
     def __init__(
         self, node: Node, topology: ClusterTopology, worker: str, read: ReadLog, sink: Callable[[], LocalSink]
     ) -> None:
         self.node = node
         self.live = asyncio.Event()
-        """Set while the worker's heartbeats, which are published like events, come back on this connection."""
+        """Set while this connection receives the worker's heartbeats, which are published like events."""
         self.problem = ""
-        """Why the last connection ended."""
+        """The reason why the last connection ended."""
         self._topology = topology
         self._worker = worker
         self._read = read
@@ -73,15 +73,18 @@ class PubSubReader:
 
     @property
     def complete(self) -> bool:
-        """Whether no thread is behind, except those whose own keys cannot be read."""
+        """True if no thread is behind, except threads whose own keys cannot be read."""
         return not any(thread.behind and not thread.problem for thread in self._threads.values())
 
     def is_subscribed(self, thread: ThreadDelivery) -> bool:
-        """Whether this connection, or the next one, subscribes to the thread's channel."""
+        """Return whether this connection or the next one subscribes to the thread's channel."""
         return self._threads.get(thread.keys.log) is thread
 
     def add(self, thread: ThreadDelivery) -> None:
-        """Subscribe to the thread's channel. Once the server confirms that, the thread's log is read."""
+        """Subscribe to the thread's channel.
+
+        The worker reads the thread's log once the server confirms the subscription.
+        """
         thread.require_read()
         self._threads[thread.keys.log] = thread
         self._change(thread.keys.log, subscribe=True)
@@ -103,7 +106,8 @@ class PubSubReader:
                     anyio.create_task_group() as tasks,
                 ):
                     self._start(tasks)
-                    # The first subscription opens the connection. If two tasks did so, each would open one.
+                    # The first subscription opens the connection. Two tasks that subscribe at the same time would open
+                    # two connections.
                     self._subscribing[self._heartbeat_channel] += 1
                     await pubsub.ssubscribe(self._heartbeat_channel)
                     tasks.start_soon(self._write_changes, pubsub)
@@ -113,7 +117,7 @@ class PubSubReader:
                         if kind == b"smessage":
                             self._on_message(channel, data)
                         else:
-                            # redis-py also tracks the subscriptions, and needs each confirmation.
+                            # redis-py also tracks the subscriptions, so it must see each confirmation.
                             await pubsub.handle_message([kind, channel, data])
                             self._on_confirmation(kind, channel)
             except* CONNECTION_ERRORS as group:
@@ -149,7 +153,7 @@ class PubSubReader:
             thread.require_read()
 
     def _change(self, channel: bytes, *, subscribe: bool) -> None:
-        # Without a connection there is nothing to write: `_start` subscribes to all current threads.
+        # Without a connection, do nothing: `_start` will subscribe to all current threads.
         if self._tasks is not None:
             self._changes.put_nowait((channel, subscribe))
 
@@ -164,7 +168,7 @@ class PubSubReader:
                 await pubsub.sunsubscribe(channel)
 
     async def _send_heartbeats(self, backoff: RetryDelay) -> None:
-        """Publish to the worker's own channel at intervals. A dead connection is detected when nothing comes back."""
+        """Publish to the worker's own channel at intervals. If no heartbeat returns, the connection is dead."""
         while True:
             try:
                 async with asyncio.timeout(HEARTBEAT_TIMEOUT_SECONDS):
@@ -179,7 +183,8 @@ class PubSubReader:
     async def _send_heartbeat(self) -> None:
         self._returned.clear()
         await self._subscribed.wait()
-        # Published through the connection that events use, because that may lead to another server than this one.
+        # Published through the connection for events, because a wrong address could connect it to another server than
+        # this connection.
         if not await self.node.request("SPUBLISH", self._heartbeat_channel, b""):
             raise ConnectionResetError("events and subscriptions are connected to different servers")
         await self._returned.wait()
@@ -201,7 +206,7 @@ class PubSubReader:
             if channel == self._heartbeat_channel:
                 self._subscribed.set()
             elif thread is not None:
-                # A read for an earlier, cancelled subscription may have happened before this one.
+                # An earlier, cancelled subscription may have read the log before this subscription started.
                 thread.require_read()
                 self._catch_up(thread)
 
@@ -209,7 +214,7 @@ class PubSubReader:
         try:
             thread.on_message(ChannelMessage.decode(data), self._sink())
         except (ValueError, msgspec.DecodeError) as error:
-            # If the message was an event, the log has it.
+            # If the message was an event, the log contains it.
             _log.warning("received a message that is not a frame, and read the log instead: %s", error)
             thread.require_read()
         if thread.behind:
@@ -246,7 +251,7 @@ async def _unchanged(message: Any) -> Any:
 
 
 def _was_last(requested: Counter[bytes], channel: bytes) -> bool:
-    """Count a confirmation, and return whether it confirms the last request for the channel."""
+    """Count a confirmation, and return whether the confirmed request is the last one for the channel."""
     requested[channel] -= 1
     if requested[channel]:
         return False

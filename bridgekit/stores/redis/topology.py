@@ -1,7 +1,7 @@
-"""The nodes of the server or Cluster behind a URL: a client for each, its slots, and whether it is available.
+"""Finds the nodes of the server or Cluster behind a URL, and tracks their slots and availability.
 
-redis-py connects, reconnects and implements the protocol. Each node has its own client. A single `RedisCluster` would
-delay commands to every node while it reads the layout again because one node does not reply.
+redis-py connects, reconnects and implements the protocol. Each node has its own client. With a single `RedisCluster`,
+one node that does not reply would delay the commands to every node, because the client then reads the layout again.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ OPEN_TIMEOUT_SECONDS: Final = 5.0
 """How long a starting application waits for its store."""
 CONNECT_TIMEOUT_SECONDS: Final = 1.0
 REPLY_TIMEOUT_SECONDS: Final = 1.0
-"""A connection without a reply for this long is closed, because a hanging server does not close it."""
+"""The client closes a connection that has no reply for this long, because a hanging server does not close it."""
 CALL_TIMEOUT_SECONDS: Final = 1.0
-"""How long one call may take, retries included. Once the node is marked unavailable, calls fail immediately."""
+"""How long one call may take, including retries. Once the node is marked unavailable, calls fail immediately."""
 UNAVAILABLE_AFTER_SECONDS: Final = 0.25
 """A node is unavailable after its commands have failed for this long."""
 REFRESH_INTERVAL_SECONDS: Final = 0.25
 """Pause between requests for the layout of the Cluster."""
 REQUEST_CONNECTIONS: Final = 4
-"""Connections to a node for requests, in addition to those for publishing and subscriptions."""
+"""The number of connections to a node for requests. Publishing and subscriptions have further connections."""
 REQUEST_COMMANDS: Final = 32
 """Limit on requests in one write."""
 
@@ -74,8 +74,8 @@ Command = Sequence[bytes | str | int]
 class Node:
     """One server: its client, its pending requests, and whether it is available.
 
-    Its own tasks send all commands. So a cancelled caller does not close a connection, and requests made together share
-    one write.
+    The node's own tasks send all commands. A cancelled caller therefore does not close a connection, and requests made
+    together share one write.
     """
 
     def __init__(self, address: Address, settings: Mapping[str, Any], on_failure: Callable[[], None]) -> None:
@@ -83,12 +83,12 @@ class Node:
         self.slots: frozenset[int] = frozenset()
         self.is_cluster = False
         self.syncs_each_write = False
-        """Whether the server syncs each write to disk before it replies."""
+        """True if the server syncs each write to disk before it replies."""
         self.problem = "not connected yet"
-        """Why the last command failed."""
+        """The reason why the last command failed."""
         self.scope = anyio.CancelScope()
         self._was_answering = False
-        """Whether the server has answered at all, so that a failure is not one of the startup."""
+        """True if the server has answered at least once. A later failure is then no failure of the startup."""
         self._on_failure = on_failure
         endpoint = {"path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
         self.client = Redis.from_pool(ConnectionPool(**settings, **endpoint, redis_connect_func=self._on_connect))
@@ -105,19 +105,19 @@ class Node:
 
     @property
     def unavailable(self) -> bool:
-        """Whether commands have failed for so long that callers do not wait for the node."""
+        """True if commands have failed for so long that callers do not wait for the node."""
         return self.failing.is_set() and time.monotonic() - self._failing_since >= UNAVAILABLE_AFTER_SECONDS
 
     def request(self, *command: bytes | str | int) -> asyncio.Future[Any]:
-        """Send one command with the next write. The future has the reply, and may be cancelled."""
+        """Send one command with the next write, and return a future of the reply. The caller may cancel the future."""
         reply = asyncio.get_running_loop().create_future()
         self._requests.put_nowait((command, reply))
         return reply
 
     async def execute(self, *commands: Command) -> list[Any]:
-        """Send commands in one write, and return each reply or error. Raises if the connection is lost.
+        """Send commands in one write, and return each reply or error. Raises an error if the connection is lost.
 
-        Only this store's tasks call it, because cancelling the calling task closes the connection.
+        Call it only from this store's tasks, because cancelling the calling task closes the connection.
         """
         started, replies = time.monotonic(), list[Any]()
         pool: Any = self.client.connection_pool  # get_connection is not annotated
@@ -215,20 +215,23 @@ class Node:
             _log.warning("%s: %s", self, problem)
         self.is_cluster = info.get("cluster_enabled") == "1"
         settings: Any = None
-        # Not every user may read the configuration. If this one may not, assume that writes are not synced.
+        # The Redis user may lack permission to read the configuration. In that case, assume that writes are not synced.
         with suppress(ResponseError):
             settings = await _ask(connection, "CONFIG", "GET", "appendonly", "appendfsync")
         self.syncs_each_write = settings == {b"appendonly": b"yes", b"appendfsync": b"always"}
         try:
             await _ask(connection, "FUNCTION", "LOAD", SOURCE)
         except ResponseError as error:
-            # A library is never replaced: another worker has loaded the same text.
+            # Never replace a library: another worker has loaded the same text.
             if "already exists" not in str(error):
                 raise
 
 
 class ClusterTopology(AsyncContextManagerMixin):
-    """All nodes of a store; a single server is one node. Opening it raises StoreUnavailable if no node replies."""
+    """All nodes of a store; a single server is one node.
+
+    Opening the topology raises StoreUnavailable if no node replies.
+    """
 
     def __init__(self, url: str, *, prefix: str = "bridgekit") -> None:
         self._address, self._settings = parse_url(url)
@@ -269,11 +272,11 @@ class ClusterTopology(AsyncContextManagerMixin):
         return int(node is not None and node.syncs_each_write)
 
     def on_change(self, call: Callable[[], None]) -> None:
-        """Register a function to call whenever slots have moved or nodes have joined or left."""
+        """Register a function that is called after slots have moved, or nodes have joined or left."""
         self._on_change.append(call)
 
     def refresh(self) -> None:
-        """Request that the layout be read again."""
+        """Request another read of the layout."""
         self._stale.set()
 
     async def call(self, slot: int, *command: bytes | str | int) -> Any:
@@ -316,7 +319,7 @@ class ClusterTopology(AsyncContextManagerMixin):
         return node
 
     async def _follow_layout(self, tasks: TaskGroup) -> None:
-        """Read the layout of the Cluster whenever `refresh` has been called."""
+        """Read the layout of the Cluster after each call of `refresh`."""
         while True:
             await self._stale.wait()
             self._stale.clear()
@@ -325,13 +328,13 @@ class ClusterTopology(AsyncContextManagerMixin):
             await asyncio.sleep(REFRESH_INTERVAL_SECONDS)
 
     async def _read_layout(self, tasks: TaskGroup) -> bool:
-        # In random order, because a node that is cut off from the others has an old layout.
+        # Ask nodes in random order, because a node that is cut off from the other nodes has an old layout.
         for node in random.sample(list(self._nodes.values()), len(self._nodes)):
             if node.answering.is_set():
                 with suppress(*CONNECTION_ERRORS):
                     layout: dict[Address, frozenset[int]] = {}
                     for first, last, (host, port, *_), *_ in await node.request("CLUSTER SLOTS"):
-                        # A node that does not know its own host is at the host of this connection.
+                        # If a node does not know its own host, use the host of this connection.
                         address = (host.decode() if host else node.address[0], port)
                         layout[address] = layout.get(address, frozenset()) | frozenset(range(first, last + 1))
                     self._apply(layout, tasks)
@@ -343,7 +346,7 @@ class ClusterTopology(AsyncContextManagerMixin):
             self._add(address, tasks)
         for address, node in list(self._nodes.items()):
             node.slots = layout.get(address, frozenset())
-            # The node of the URL stays, so that the layout can be read from it when all others have left.
+            # Keep the node of the URL, to read the layout from it when all other nodes have left.
             if not node.slots and address != self._address:
                 self._nodes.pop(address).scope.cancel()
         self._known.set()
@@ -358,7 +361,10 @@ class ClusterTopology(AsyncContextManagerMixin):
 
 
 def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
-    """Return the server's address, and the settings of its connections with `prefix`. InvalidId for an invalid URL."""
+    """Return the server's address, and the settings of its connections with `prefix`.
+
+    Raises InvalidId if the URL is not valid.
+    """
     try:
         settings: dict[str, Any] = {**parse_redis_url(url)}
         address: Address = settings.pop("path", "") or (settings.pop("host", ""), settings.pop("port", 6379))

@@ -1,7 +1,7 @@
 """The SQLite store: thread logs, routes and active runs in one file, for one process.
 
 file            opens, locks, checks and closes the file
-database        writes by group commit, and reads between two commits
+group_commit    writes many operations in one commit, and reads between two commits
 thread_log      one thread's position and rows in the file
 log             thread logs; an event is committed before it is delivered
 mapping         routes of runs, and active runs

@@ -1,7 +1,7 @@
 """The file of a SQLite store: one process opens, locks, checks and closes it.
 
-These functions block, so they run in a worker thread. Beside the file is a state file. It shows whether the file is the
-one that was written last, or an older one, such as a restored backup.
+These functions block, so they run in a worker thread. A state file is stored beside the file. It shows whether the file
+has the latest commits, or is an older version such as a restored backup.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ __all__ = [
 
 STORE: Final = "SQLite"
 STALE_ROUTE_SECONDS: Final = 86_400.0
-"""How long a run that was live when the file was closed keeps its route, unless it is registered again. Without this
-limit, the route would stay forever if the process that executed the run is gone."""
+"""How long the store keeps the route of a run that was live when the file was closed, unless the run is registered
+again. Without this limit, the route would never expire if the process that executed the run has ended."""
 CACHE_KB: Final = 32_768
 
 _SCHEMA: Final = files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")
 _APPLICATION_ID: Final = 0x62726467
-"""Identifies our files by their header. It encodes the letters "brdg"."""
+"""Identifies bridgekit's files by their header: the letters "brdg" as a number."""
 _VERSION: Final = 4
 _STATE_BYTES: Final = 64
 CHECK_SECONDS: Final = 1.0
@@ -54,26 +54,26 @@ _ADVICE: Final = {
     sqlite3.SQLITE_FULL: "free some space",
     sqlite3.SQLITE_IOERR: "the disk failed or is full, or the process may not write to the file",
 }
-"""What to do about an error, by its primary code."""
+"""The advice for an error, by SQLite's primary code."""
 
 
 class Synchronous(enum.StrEnum):
-    """When SQLite waits for the disk, which decides what an acknowledged event survives.
+    """When SQLite waits for the disk, which decides whether acknowledged events survive a power loss.
 
-    With each setting it survives the end of the process. If a power loss may have lost events, every thread begins a
+    With every setting, they survive the end of the process. If a power loss may have lost events, every thread begins a
     new epoch, so that a client that resumes gets a gap.
     """
 
     OFF = "off"
     """Never. A power loss may damage the file."""
     NORMAL = "normal"
-    """At checkpoints. A power loss may lose the last seconds."""
+    """At checkpoints. A power loss may lose the events of the last seconds."""
     FULL = "full"
-    """At every commit. A power loss loses nothing, if the disk stores what it confirms."""
+    """At every commit. A power loss loses no event, if the disk stores the writes that it confirms."""
 
 
 def parse_synchronous(value: str) -> Synchronous:
-    """Parse a setting. UnknownName lists the known ones."""
+    """Parse a setting. Raises UnknownName, which lists the valid settings."""
     try:
         return Synchronous(value)
     except ValueError:
@@ -81,7 +81,7 @@ def parse_synchronous(value: str) -> Synchronous:
 
 
 def checksum(*values: object) -> int:
-    """Return the checksum of a row that is read at startup. SQLite itself detects no changed value."""
+    """Return the checksum of a row that is read at startup. SQLite itself does not detect a changed value."""
     return crc32(msgspec.json.encode(values))
 
 
@@ -91,15 +91,19 @@ def damaged(path: Path, what: str) -> StoreUnusable:
 
 
 class StoreFile:
-    """The file, opened for this process alone, and the state file beside it."""
+    """The file, which is open in this process only, and the state file beside it."""
 
     def __init__(self, path: Path, synchronous: Synchronous, now: float) -> None:
-        """Raises StoreInUse or StoreUnusable if the file cannot be opened. A file that is not ours is not changed."""
+        """Raises StoreInUse or StoreUnusable if the file cannot be opened.
+
+        The constructor does not change a file of another program.
+        """
         self.path = path
         try:
             _create_private(path)
             self._identity = identity(path)
-            # No timeout: a second worker is refused immediately. No isolation level: a statement is a transaction.
+            # Without a timeout, a second worker is refused immediately. Without an isolation level, each statement is a
+            # transaction.
             self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
             try:
                 self._acquire_lock()
@@ -109,7 +113,7 @@ class StoreFile:
                 raise
         except OSError as error:
             raise StoreUnusable(STORE, str(path), error.strerror or str(error)) from error
-        except ValueError as error:  # a table has no row, or several
+        except ValueError as error:  # A table has no row, or several rows.
             raise damaged(path, str(error)) from error
         except sqlite3.Error as error:
             code = error_code(error)
@@ -124,16 +128,16 @@ class StoreFile:
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except UnicodeError as error:
-            # Python's module reports damaged text in this way.
+            # Python's module raises this error for damaged text.
             corrupt = sqlite3.DatabaseError(str(error))
             corrupt.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise corrupt from error
 
     def commit(self, sql: str, parameters: tuple[object, ...], position: float) -> list[Any]:
-        """Execute a writing statement. `position` is the time that it writes to threads, or 0."""
+        """Execute a writing statement. `position` is the time that the statement writes to threads, or 0."""
         if (now := time.monotonic()) - self._checked_at >= CHECK_SECONDS:
             if self._read_inodes() != self._inodes:
-                # What is written to a deleted file is lost when the process ends.
+                # Data that is written to a deleted file is lost when the process ends.
                 raise sqlite3.OperationalError(f"{self.path}* was deleted, moved or replaced; restart the application")
             self._checked_at = now
         rows = self.fetch(sql, parameters)
@@ -142,7 +146,7 @@ class StoreFile:
         return rows
 
     def close(self) -> None:
-        """Close the file, so that a later power loss loses nothing of it."""
+        """Close the file so that a later power loss does not affect it."""
         with suppress(sqlite3.Error):
             self.fetch("PRAGMA synchronous=FULL")
             self.fetch("UPDATE store SET boot = NULL")
@@ -159,10 +163,12 @@ class StoreFile:
         return [_inode(f"{self.path}{suffix}") for suffix in ("", "-wal", "-state")]
 
     def _open_state(self) -> mmap.mmap:
-        """Map the state file to memory: a call to write it would release the interpreter's lock in each commit."""
+        """Map the state file to memory: a system call in each commit would release the interpreter's lock."""
         descriptor = os.open(f"{self.path}-state", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.write(descriptor, b" " * _STATE_BYTES)  # reserve the space: writing to memory reports no full disk
+            os.write(
+                descriptor, b" " * _STATE_BYTES
+            )  # Reserve the space, because a write to mapped memory cannot report a full disk.
             return mmap.mmap(descriptor, _STATE_BYTES)
         finally:
             os.close(descriptor)
@@ -171,8 +177,10 @@ class StoreFile:
         self._state[:] = text.ljust(_STATE_BYTES).encode()
 
     def _acquire_lock(self) -> None:
-        """Lock the file against every other connection, check that it is ours and not damaged, and create the tables
-        if it is new."""
+        """Lock the file against every other connection, and check that it is an undamaged file of bridgekit.
+
+        Create the tables if the file is new.
+        """
         # Set before the first read, so that the index of the write-ahead log stays in memory and the lock is kept.
         self.fetch("PRAGMA locking_mode=EXCLUSIVE")
         application_id, version = self._value("PRAGMA application_id"), self._value("PRAGMA user_version")
@@ -191,13 +199,13 @@ class StoreFile:
             raise damaged(self.path, " ".join(problem.split()))
 
     def _begin_session(self, synchronous: Synchronous, now: float) -> None:
-        """Record which boot has the file open, after all earlier writes are safe on the disk."""
+        """Wait until all earlier writes are on the disk, and then record the boot in which the file is open."""
         boot = _boot_id()
         ((last_boot, last_synchronous),) = self.fetch("SELECT boot, synchronous FROM store")
         lost_power = last_boot is not None and last_synchronous != Synchronous.FULL and (last_boot != boot or not boot)
         if lost_power or not self._is_latest():
             # The latest events may be missing. A client that received them must not mistake new events with the same
-            # numbers for them. The runs in the file may have ended.
+            # numbers for the missing ones. The runs in the file may have ended.
             self._connection.executescript("BEGIN; DELETE FROM events; DELETE FROM threads; DELETE FROM runs; COMMIT")
         self._state = self._open_state()
         self._write_state(f"open {self._newest() or 0.0!r}")
@@ -208,7 +216,7 @@ class StoreFile:
         self.fetch(f"PRAGMA cache_size=-{CACHE_KB}")
 
     def _is_latest(self) -> bool:
-        """Return whether the file has every commit of which a client may know, according to the state file."""
+        """Return whether the file has every commit that the state file records, which clients may have seen."""
         newest = self._newest()
         with suppress(OSError, ValueError):
             match Path(f"{self.path}-state").read_text(encoding="ascii").split():
@@ -232,20 +240,25 @@ class StoreFile:
 
 
 def _create_private(path: Path) -> None:
-    """Create the file with permissions for its owner only. An existing file is not changed."""
+    """Create the file with permissions for its owner only. The function does not change an existing file."""
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def error_code(error: sqlite3.Error) -> int:
-    """Return SQLite's primary error code: the lowest byte of the extended one. 0 for an error of Python's module."""
+    """Return SQLite's primary error code, which is the lowest byte of the extended code.
+
+    Return 0 for an error of Python's module.
+    """
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF
 
 
 def identity(path: Path) -> str:
-    """Return what changes whenever a file is written, restored or moved. Unlike its other times, no program can set
-    ctime back."""
+    """Return a text that changes whenever a file is written, restored or moved.
+
+    It contains the ctime, because a program can set back a file's other times but not the ctime.
+    """
     status = path.stat()
     return f"{status.st_ino} {status.st_ctime_ns}"
 
@@ -258,7 +271,10 @@ def _inode(path: str) -> int | None:
 
 
 def _boot_id() -> str:
-    """Return the id of this boot of the machine; empty if unknown. Then any unclean end counts as a power loss."""
+    """Return the id of this boot of the machine, or an empty string if it is unknown.
+
+    Without it, any unclean end counts as a power loss.
+    """
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return ""

@@ -1,7 +1,7 @@
 """Thread logs in a SQLite file: acknowledged events survive the process, and `seq` continues after a restart.
 
-An event is committed before it is delivered and before its sender gets a receipt. `seq` is assigned in memory, where
-the position of every known thread is kept. Frames are only in the file.
+An event is committed before it is delivered and before its sender gets a receipt. The log assigns `seq` in memory,
+where it keeps the position of every known thread. It keeps frames only in the file.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from itertools import chain
 from typing import Any, Final
 from zlib import crc32
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor
-from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, Pending, RowsDamaged, encode_rows
 from bridgekit.stores.sqlite.file import STORE, checksum, damaged
+from bridgekit.stores.sqlite.group_commit import LOAD_TIMEOUT_SECONDS, Database, Pending, RowsDamaged, encode_rows
 from bridgekit.stores.sqlite.thread_log import ThreadLog, count_retained
 from bridgekit.transport.log import (
     DEFAULT_RETENTION,
@@ -37,14 +37,14 @@ _logger = logging.getLogger(__name__)
 
 BACKLOG_EVENTS: Final = 10_000
 BACKLOG_BYTES: Final = 33_554_432
-"""Most events, and bytes of their frames, that are accepted and not yet delivered."""
+"""Limits on the events that are accepted and not yet delivered: their number, and the bytes of their frames."""
 BATCH_EVENTS: Final = 512
-"""Most events in one transaction. The event loop takes about as many microseconds to deliver them."""
+"""Most events in one transaction. The event loop takes about one microsecond to deliver an event."""
 BATCH_BYTES: Final = 4_194_304
 DELETED_ROWS: Final = 1_024
-"""Most rows deleted in one transaction, so that no sender waits for a long deletion."""
+"""Limit on the rows that one transaction deletes, so that no sender waits for a long deletion."""
 EXPIRED_LOGS: Final = 256
-"""Most logs that are checked for expiry after one transaction."""
+"""Limit on the logs that are checked for expiry after one transaction."""
 
 _THREADS: Final = """
   SELECT number, thread_id, epoch, seq, last, sum, used_at,
@@ -62,7 +62,7 @@ _ORPHANS: Final = """
     (SELECT max(seq) FROM events WHERE thread = number)
   FROM found WHERE number IS NOT NULL AND number NOT IN (SELECT number FROM threads)
 """
-"""Events of forgotten threads, left if the process ended before it had deleted them."""
+"""Events of forgotten threads, which remain if the process ended before it had deleted them."""
 _FRAMES: Final = """
   SELECT first, min(seq), CAST(group_concat(data, '') AS BLOB), group_concat(sum || ' ' || size)
   FROM (
@@ -70,11 +70,14 @@ _FRAMES: Final = """
     FROM events WHERE thread = ? AND seq > ? AND at >= ? ORDER BY seq
   )
 """
-"""All frames in one row: the reading thread would otherwise wait for the interpreter's lock once per row."""
+"""Returns all frames in one row, because the reading thread waits for the interpreter's lock once per row."""
 
 
 class _PendingEvent(Pending[Receipt]):
-    """An accepted event. Awaiting it gives the receipt, which is PENDING if the file takes too long."""
+    """An accepted event.
+
+    An event that waits for its commit. Awaiting it returns the receipt, which is PENDING if the file takes too long.
+    """
 
     __slots__ = ("frame", "log")
 
@@ -115,20 +118,20 @@ class SqliteEventLog:
         self._undelivered: dict[ThreadLog, deque[_PendingEvent]] = {}
         """Committed events of threads for which a task delivers several events."""
         self._changed: dict[ThreadLog, None] = {}
-        """Threads whose position in the file is out of date although none of their events waits."""
+        """Threads that have no waiting event but whose position in the file is out of date."""
         self._forgotten: list[int] = []
         """Numbers of threads to delete from the file."""
         self._with_rows: OrderedDict[ThreadLog, None] = OrderedDict()
         """Threads with rows in the file, least recently published first."""
         self._deletions: deque[tuple[int, int, int]] = deque()
-        """Rows to delete: a thread's number, and the first and last `seq`, at most `DELETED_ROWS` of them."""
+        """Rows to delete: a thread's number with the first and last `seq` of at most `DELETED_ROWS` rows."""
         # The transaction in progress, or the last one:
         self._batch: list[_PendingEvent] = []
         self._batch_heads: dict[ThreadLog, tuple[int, int]] = {}
-        """Thread positions that it writes, as (`seq`, `last`)."""
+        """Thread positions that the transaction writes, as (`seq`, `last`)."""
         self._batch_forgotten = 0
         self._batch_deletions = 0
-        """How many entries of `_forgotten` and `_deletions` it includes."""
+        """How many entries of `_forgotten` and `_deletions` the transaction includes."""
         database.sources.append(self)
 
     async def load(self) -> SqliteEventLog:
@@ -203,7 +206,10 @@ class SqliteEventLog:
         return replay_after(thread_id, head, frames, after, oldest)
 
     async def _read(self, log: ThreadLog, after: int) -> tuple[int, list[Frame]]:
-        """Return the retained frames after a `seq`, and the `seq` from which only lost events are missing."""
+        """Return the retained frames after a `seq`.
+
+        Also return the `seq` from which every event without a frame is lost.
+        """
         before = self._database.clock() - self.retention.seconds
         try:
             ((first, _, data, sums),) = await self._database.read(_FRAMES, log.number, after, before)
@@ -213,7 +219,7 @@ class SqliteEventLog:
         if data is None:
             return log.last + 1, []
         frames = log.decode_frames(data, sums)
-        # The file is trimmed slightly later than the log.
+        # Rows are deleted from the file slightly later than from the log.
         excess = len(frames) - count_retained(frames, self.retention)
         return (frames[excess - 1].seq + 1 if excess else first), frames[excess:]
 
@@ -278,8 +284,10 @@ class SqliteEventLog:
             self._resolve(pending, _failed(pending.log, pending.frame.seq, Outcome.REFUSED, problem))
 
     def _settle(self, pending: _PendingEvent) -> None:
-        """Record that the event is committed or lost. Settling a thread's last waiting event also settles the refused
-        events after it."""
+        """Record that the event is committed or lost.
+
+        Settling a thread's last waiting event also settles the refused events after it.
+        """
         log = pending.log
         log.waiting -= 1
         log.settled = pending.frame.seq if log.waiting else log.seq
@@ -287,11 +295,10 @@ class SqliteEventLog:
             self._changed[log] = None
 
     def _deliver_events(self, log: ThreadLog, events: deque[_PendingEvent]) -> None:
-        """Deliver events of one thread, in order. Between two of them the event loop can write to its sockets.
+        """Deliver events of one thread, in order. The event loop can write to its sockets between two events.
 
-        A single event is delivered immediately: the event loop has run since the thread's previous event. Several
-        events are delivered by a task, so that neither the next commit nor another thread waits for the thread's
-        clients.
+        A single event is delivered immediately: the event loop has run since the thread's previous event. A task
+        delivers several events, so that neither the next commit nor another thread waits for the thread's clients.
         """
         if (undelivered := self._undelivered.get(log)) is not None:
             undelivered.extend(events)
@@ -336,7 +343,7 @@ class SqliteEventLog:
             self._delete(log.number, log.segments[0].first, log.last)
 
     def _retain(self, events_of: Mapping[ThreadLog, Iterable[_PendingEvent]], now: float) -> None:
-        """Count new rows, and delete rows over the limits in these logs, and expired rows in some other logs."""
+        """Count new rows. Delete rows over the limits in these logs, and expired rows in some other logs."""
         before = now - self.retention.seconds
         for log, events in events_of.items():
             for pending in events:

@@ -1,4 +1,7 @@
-"""Routes and active runs in a SQLite file: after a restart, runs are still known, and those of a killed process end."""
+"""Stores routes and active runs in a SQLite file.
+
+After a restart, routes still exist, and a killed process's runs end.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from bridgekit.errors import StoreUnavailable
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import ActiveRun
 from bridgekit.mapping.memory import MAX_ROUTES, MemoryMappingStore
-from bridgekit.stores.sqlite.database import LOAD_TIMEOUT_SECONDS, Database, PendingRows
 from bridgekit.stores.sqlite.file import checksum, damaged
+from bridgekit.stores.sqlite.group_commit import LOAD_TIMEOUT_SECONDS, Database, PendingRows
 
 __all__ = ["SqliteMappingStore", "SqliteRunRegistry"]
 
@@ -21,7 +24,7 @@ _RUNS: Final = "SELECT run_id, thread_id, agent_name, sum FROM runs"
 
 
 async def _load(database: Database, sql: str, *parameters: object, values: int) -> list[Any]:
-    """Return rows whose first `values` columns have their checksum in the next one."""
+    """Return rows after checking each row's first `values` columns against the checksum in the next column."""
     rows = await database.read(sql, *parameters, timeout_seconds=LOAD_TIMEOUT_SECONDS)
     for row in rows:
         if checksum(*row[:values]) != row[values]:
@@ -30,9 +33,11 @@ async def _load(database: Database, sql: str, *parameters: object, values: int) 
 
 
 class SqliteMappingStore:
-    """Routes in memory, for lookups, and in the file. Every change is in the file before the caller gets its answer.
+    """Keeps routes in memory, for lookups, and in the file.
 
-    The copy in memory is exact, because only one process can have the file open.
+    A change is committed before the caller gets its answer.
+
+    The copy in memory is always current, because only one process can open the file.
     """
 
     def __init__(self, database: Database, *, routes: int = MAX_ROUTES) -> None:
@@ -41,12 +46,12 @@ class SqliteMappingStore:
         self._memory = MemoryMappingStore(database.clock, routes=routes)
         self.known = self._memory.known
         self._stale: set[RunId] = set()
-        """Runs that were live when the file was closed. They expire unless they are registered again."""
+        """Runs that were live when the file was closed. Their routes expire unless the runs are registered again."""
         self._adding: dict[RunId, anyio.Event] = {}
-        """Runs whose routes are being written. Other registrations of such a run wait for the result."""
+        """Runs whose routes are being written. Further registrations of such a run wait for the result."""
 
     async def load(self) -> SqliteMappingStore:
-        """Read the routes in the file. Called before any other method."""
+        """Read the routes in the file. Call this before any other method."""
         for run_id, thread_id, _, due, closed in await _load(self._database, _ROUTES, self._database.clock(), values=2):
             self._memory.restore(run_id, thread_id, due)
             if not closed:
@@ -85,8 +90,8 @@ class SqliteMappingStore:
             self._memory.insert(run_id, thread_id)
         due = self._memory.close(run_id, self._database.clock() + seconds)
         if due is not None:
-            # In memory the route expires in any case. If this row is not written, the route is live in the file, and
-            # expires like that of a stale run.
+            # The route in memory expires in any case. If this row is not written, the route in the file stays live.
+            # After a restart, it expires like the route of a stale run.
             with suppress(StoreUnavailable):
                 await self._put(run_id, thread_id, due)
 
@@ -95,17 +100,20 @@ class SqliteMappingStore:
 
 
 class SqliteRunRegistry:
-    """Only one process can have the file open. So the runs in it are those of processes that ended before."""
+    """Only one process can open the file.
+
+    At startup, the file therefore contains only runs of processes that have ended.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._rows = PendingRows(database, "runs")
         self._lost: list[ActiveRun] = []
         self._unclosed: set[RunId] = set()
-        """Runs that have ended, and are still in the file, because it could not be written."""
+        """Ended runs that are still in the file, because it could not be written."""
 
     async def load(self) -> SqliteRunRegistry:
-        """Read the runs in the file. Called before any other method."""
+        """Read the runs in the file. Call this before any other method."""
         self._lost = [ActiveRun(*row[:3]) for row in await _load(self._database, _RUNS, values=3)]
         return self
 

@@ -19,7 +19,7 @@ __all__ = ["Segment", "ThreadLog", "count_retained"]
 _logger = logging.getLogger(__name__)
 
 SEGMENTS: Final = 8
-"""Approximate number of segments in a full log. Trimming row by row would need as many deletions as insertions."""
+"""Approximate number of segments in a full log. Without segments, each insertion would need a deletion."""
 
 
 @dataclass(slots=True)
@@ -45,25 +45,27 @@ class ThreadLog(ThreadSequence):
         self.number = number
         """Identifies the thread in the file."""
         self.salt = checksum(number, thread_id)
-        """Start value of the checksums of its frames, so that no frame is taken for one of another thread."""
+        """Start value of the checksums of the thread's frames, so that a frame of another thread is detected."""
         self.waiting = 0
         """Number of events that wait for their commit."""
         self.settled = seq
         """Every event up to this number is committed or lost."""
         self.last = last
-        """The last committed event. Events from there to `settled` are lost."""
+        """The last committed event. Every later event up to `settled` is lost."""
         self.segments: list[Segment] = []
         self.rows = 0
         self.size_bytes = 0
 
     def restore(self, first: int, last: int, at: float) -> None:
-        """Count the rows that are already in the file. Their size is unknown and counted as 0."""
+        """Count the rows that are already in the file. Their size is unknown, so it counts as 0."""
         self.rows = last - first + 1
         self.segments.append(Segment(first, last, self.rows, 0, at, at))
 
     def decode_frames(self, data: bytes, sums: str) -> list[Frame]:
-        """Split joined frames, of which `sums` has the checksums and sizes. A client sees from the numbers that a
-        damaged one is missing."""
+        """Split concatenated frames by the checksums and sizes in `sums`, and omit damaged ones.
+
+        A client detects an omitted frame by its missing `seq`.
+        """
         frames, start = [], 0
         for each in sums.split(","):
             total, size = map(int, each.split(" "))
@@ -92,7 +94,7 @@ class ThreadLog(ThreadSequence):
             segment.size_bytes += size_bytes
 
     def trim(self, before: float, retention: Retention) -> list[Segment]:
-        """Remove and return the segments that have expired, or that the retention policy does not require."""
+        """Remove and return the segments that have expired or exceed the retention policy."""
         removed = []
         while self.segments:
             first = self.segments[0]

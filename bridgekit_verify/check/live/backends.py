@@ -1,4 +1,4 @@
-"""Checks one backend: scripted model, start, load and judgement. The command and the pytest fixture use it."""
+"""Checks one backend from its start to its verdict. The command and the pytest fixture use this module."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["BackendCheck", "DrivenRun", "check_app", "check_backend", "drive_bac
 
 @dataclass
 class DrivenRun:
-    """What one load has recorded. It is not judged."""
+    """The recording of one load, and how the load ended. It is not judged."""
 
     path: str
     run: LiveRun
@@ -45,11 +45,11 @@ class DrivenRun:
     """Requests that failed, connections that the backend ended, and runs without an end."""
 
     def save(self, path: str | Path) -> None:
-        """Save the run. `bridgekit check FILE` judges it again."""
+        """Save the run. `bridgekit check FILE` judges the saved run again."""
         write_run(path, self.run)
 
     def judge(self) -> BackendCheck:
-        """Raises UnusableBackend if the dialect is not stated and not known."""
+        """Raises UnusableBackend if the file states no dialect and none is recognized."""
         try:
             verdict = check_run(self.run, path=self.path)
         except UnusableRecording as error:
@@ -67,7 +67,7 @@ class BackendCheck(DrivenRun):
 
     @property
     def passed(self) -> bool:
-        """Whether the backend was judged, and no property is broken."""
+        """True if the backend was judged and no property is broken."""
         return not self.verdict.broken and self.verdict.subject is Subject.JUDGED
 
     @property
@@ -77,7 +77,7 @@ class BackendCheck(DrivenRun):
 
 
 async def check_backend(backend: Backend, load: Load | None = None, **options: Any) -> BackendCheck:
-    """Drive the backend and judge what its clients received. Options are those of `drive_backend`."""
+    """Drive the backend and judge what its clients received. The options are those of `drive_backend`."""
     return (await drive_backend(backend, load, **options)).judge()
 
 
@@ -93,8 +93,8 @@ async def drive_backend(
 ) -> DrivenRun:
     """Start the backend with the scripted model, and apply the scenarios (default: all but stress).
 
-    `app` is an ASGI application, a function that makes one, or the name of either as `module:name`. It is served in
-    this process in place of `[start]`. Needs asyncio. Raises UnusableBackend if the backend or its file is unusable.
+    `app` is an ASGI application, a function that makes one, or the name of either as `module:name`. This process serves
+    the application in place of `[start]`. Needs asyncio. Raises UnusableBackend if the backend or its file is unusable.
     """
     load = load or Load(users=min(2, len(backend.users) or 2))
     names = scenarios or default_scenarios(backend)
@@ -129,7 +129,7 @@ async def drive_backend(
 
 
 async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: RunningBackend) -> None:
-    """Apply the scenarios. A backend that ends under load is judged by what arrived until then."""
+    """Apply the scenarios. If the backend ends under load, it is judged by what arrived before."""
     failure: UnusableBackend | None = None
     try:
         with unwrap_single_error():
@@ -144,7 +144,7 @@ async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: Runn
 
 
 def check_app(backend: str | Path | Backend, app: Any = None, **options: Any) -> BackendCheck:
-    """Check a backend in a thread, because a test may run an event loop. Options are those of `check_backend`."""
+    """Check a backend in a thread, because a test may run an event loop. The options are those of `check_backend`."""
     described = backend if isinstance(backend, Backend) else load_backend(backend)
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(anyio.run, partial(check_backend, described, app=app, **options)).result()
@@ -163,7 +163,7 @@ async def _in_process(backend: Backend, model: str, app: Any) -> AsyncIterator[R
 
 @contextmanager
 def _variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for the length of a block. An application reads the model's address when it is made."""
+    """Set environment variables while the block runs. An application reads the model's address when it is created."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -186,7 +186,7 @@ def _custom_driver(backend: Backend) -> BackendDriver:
 
 
 def _import(backend: Backend, name: str, what: str) -> Any:
-    """Return what `module:name` names. The folder of the TOML file is searched first."""
+    """Return what `module:name` names. Search the folder of the TOML file first."""
     module, _, attribute = name.partition(":")
     for folder in (backend.folder, Path(backend.path).parent):
         if str(folder.resolve()) not in sys.path:

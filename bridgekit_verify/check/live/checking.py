@@ -1,4 +1,4 @@
-"""Checks a live run: the answers of its recording, corrected and completed by the model's ledger."""
+"""Judges a live run: corrects and completes the answers of its recording with the model's ledger."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, detect
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.check.live.delivery import ClientTally, judge_delivery
-from bridgekit_verify.check.live.evidence import LEDGER, LedgerFindings, LiveEvidence, channel_name
+from bridgekit_verify.check.live.expected_and_received import LEDGER, LedgerFindings, LiveEvidence, channel_name
 from bridgekit_verify.check.live.ledger import CallOutcome
 from bridgekit_verify.check.live.model_rules import judge_calls, judge_ends, judge_owners, judge_requests
 from bridgekit_verify.check.live.observing import observe
@@ -27,16 +27,16 @@ __all__ = ["LiveVerdict", "Subject", "check_run", "judge_live"]
 CONTAINER: Final = "live run"
 MAX_VIOLATIONS: Final = 1_000
 OF_THE_CUT: Final = frozenset(Property) - {Property.USER, Property.THREAD}
-"""What a cut that nothing resumes may break, without a mistake of the backend."""
+"""Properties that a cut without a resume may break although the backend is sound."""
 OF_A_DEAD_MODEL: Final = {Property.LOST, Property.CALLS, Property.ARGUMENTS, Property.TEXT, Property.SNAPSHOT}
 OF_AN_EARLY_END: Final = OF_A_DEAD_MODEL | {Property.DUPLICATED, Property.ORDER}
-"""What the rules for recordings conclude from an end that is not the last frame."""
+"""Properties that the rules for recordings call broken if an end is not the last frame."""
 OF_COPIES: Final = OF_AN_EARLY_END | {Property.ENDED, Property.END_LAST}
-"""What a replay without positions may break."""
+"""Properties that a replay without positions may break although the backend is sound."""
 
 
 class Subject(enum.StrEnum):
-    """Whether the backend did what a check needs."""
+    """States whether the backend used the model, so that it can be judged."""
 
     JUDGED = "judged"
     NEVER_CALLED = "never called the model"
@@ -48,10 +48,10 @@ class LiveVerdict(RecordingVerdict, frozen=True):
     """The judgement of a live run."""
 
     subject: Subject = Subject.JUDGED
-    """Where it is not judged, no property holds."""
+    """If the backend is not judged, no property holds."""
     tallies: tuple[ClientTally, ...] = ()
     notes: tuple[str, ...] = ()
-    """What is no violation, but should be known: neutral answers, refused attempts, channels that are not shown."""
+    """Facts that are no violations: neutral answers, refused attempts, and channels that no client receives."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -66,16 +66,19 @@ ADVICE: Final = {
     Subject.RETURNED_NOTHING: "see what it logged, and whether [listen] states where its frames arrive",
     Subject.ECHOED: "it must ask the model, and send what the model answers",
 }
-"""What to do about a backend that cannot be judged."""
+"""The advice for a backend that cannot be judged."""
 
 
 def check_run(run: LiveRun, *, path: str = "") -> LiveVerdict:
-    """Judge a run that is at hand, as `check_recording` judges it from the file of `write_run`."""
+    """Judge a run in memory, as `check_recording` judges the file that `write_run` writes."""
     return judge_live(msgspec.structs.replace(run, messages=numbered(run.messages)), path=path)
 
 
 def judge_live(run: LiveRun, *, path: str, dialect: StreamDialect | None = None) -> LiveVerdict:
-    """Judge a run whose messages have the numbers of their lines. `dialect` replaces the one that the run states."""
+    """Judge a run whose messages have the numbers of their lines.
+
+    `dialect` replaces the dialect that the run states.
+    """
     messages, limit = run.messages, run.limit
     dialect = dialect or dialect_of(run.dialect, path)
     if dialect is None:
@@ -103,7 +106,7 @@ def judge_live(run: LiveRun, *, path: str, dialect: StreamDialect | None = None)
 
 
 def _feed_position(judge: Judge, evidence: LiveEvidence, message: Message) -> None:
-    """Count the position of a misrouted frame, if the numbering of this client has a place for it."""
+    """Count the position of a misrouted frame if it fits the numbering of this client."""
     own = evidence.own_positions[message.client]
     first, last = evidence.clients[message.client].positions.get(message.index, (None, None))
     if judge.dialect.position_per == "run" or first is None or last is None or first in own:
@@ -114,7 +117,7 @@ def _feed_position(judge: Judge, evidence: LiveEvidence, message: Message) -> No
 
 
 NO_DIALECT: Final = StreamDialect("unknown", lambda _: (), frozenset(), frozenset())
-"""For a run in which nothing was received."""
+"""The dialect for a run in which no frame was received."""
 
 
 def _subject(evidence: LiveEvidence) -> Subject:
@@ -135,13 +138,13 @@ def _subject(evidence: LiveEvidence) -> Subject:
 def _merge(
     evidence: LiveEvidence, findings: LedgerFindings, recorded: PropertyAnswer, subject: Subject
 ) -> PropertyAnswer:
-    """Return one answer. The ledger is the stronger source; what it excuses is no violation."""
+    """Return one answer. The ledger takes precedence: a violation that the ledger excuses is removed."""
     which = recorded.property
     excuses = {each: _excuse(evidence, which, each) for each in recorded.violations}
     kept = [each for each, excuse in excuses.items() if excuse is None]
     removed = len(recorded.violations) - len(kept)
     own = findings.violations.get(which, [])
-    if which is Property.ENDED and kept:  # both count the same ends
+    if which is Property.ENDED and kept:  # Both count the same ends.
         own = []
     if own or recorded.count > removed:
         shown = (*own, *kept)[:MAX_VIOLATIONS]
@@ -157,7 +160,7 @@ def _merge(
 
 
 def _excuse(evidence: LiveEvidence, which: Property, violation: RecordedViolation) -> str | None:
-    """Return why the recording's violation is none, because of what only the ledger and the driver know."""
+    """Return the reason, from the ledger or the driver, why a violation of the recording is none."""
     for name in dict.fromkeys(frame.client for frame in violation.frames):
         client = evidence.clients[name]
         own = [canary for canary, prompt in evidence.prompts.items() if name in prompt.clients]

@@ -1,4 +1,4 @@
-"""What a check drives: the clients of users, the runs that they request, and the interface of a driver."""
+"""The objects that a check drives: the users' clients, the runs that they request, and the interface of a driver."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class RequestedRun:
     number: int
     thread_values: dict[str, str]
     ended: bool = False
-    """Whether a client received its end."""
+    """True if a client received the run's end."""
     excused: bool = False
-    """Whether the check cut its connection, and nothing continues it."""
+    """True if the check cut the run's connection and the file has no `[resume]`."""
     problem: str | None = None
-    """Why its request failed, or why it was given up."""
+    """The reason why the run's request failed, or why the check gave the run up."""
     progress: int = 0
-    """Counts what the model has sent for it."""
+    """Counts the pieces that the model has sent for the run."""
 
     @property
     def values(self) -> dict[str, str]:
-        """What the placeholders of a run stand for, with those of its thread."""
+        """The values of the placeholders of the run and its thread."""
         own = {"run": self.id, "canary": self.canary, "prompt": self.prompt, "n": str(self.number)}
         return {**self.thread_values, **own}
 
@@ -40,7 +40,7 @@ ReceivedMessage = Callable[["LiveClient", str | bytes | object, str | None], Non
 
 
 class LiveClient:
-    """One socket, or one streamed response, of a user in a thread."""
+    """One socket or one streamed response of a user in a thread."""
 
     def __init__(self, name: str, values: dict[str, str], base_url: str, on_message: ReceivedMessage) -> None:
         self.id = name
@@ -54,7 +54,7 @@ class LiveClient:
         """The position of the latest frame, for a resume."""
         self.last_event_id = ""
         self.closed_because = ""
-        """Why the latest connection ended."""
+        """The reason why the latest connection ended."""
         self._opened = anyio.Event()
         self._on_message = on_message
 
@@ -64,11 +64,11 @@ class LiveClient:
 
     @property
     def thread(self) -> str | None:
-        """Its thread. None: it receives all threads of its user."""
+        """Its thread. None if the client receives all threads of its user."""
         return self.values.get("thread")
 
     def opened(self) -> None:
-        """State that the client is connected, so that runs may start."""
+        """Record that the client is connected, so that runs may start."""
         self._opened.set()
 
     @property
@@ -79,12 +79,12 @@ class LiveClient:
         await self._opened.wait()
 
     def reconnects(self) -> None:
-        """Count a reconnect: the next connection is another one."""
+        """Count a reconnect, so that later messages belong to the next connection."""
         self.connection += 1
         self._opened = anyio.Event()
 
     def received(self, message: str | bytes | object, *, event: str | None = None, event_id: str = "") -> None:
-        """Record a message: text, bytes or decoded JSON. `event` is the name that server-sent events give it."""
+        """Record a message: text, bytes or decoded JSON. `event` is the name of a server-sent event."""
         if event_id:
             self.last_event_id = event_id
         self._on_message(self, message, event)
@@ -92,14 +92,14 @@ class LiveClient:
 
 @dataclass
 class ClientGroup:
-    """The clients that receive the same runs: those of one thread, or of all threads of a user."""
+    """The clients that receive the same runs: the clients of one thread, or of all threads of a user."""
 
     inside: bool
-    """Whether a connection is cut inside a frame."""
+    """True if a connection is cut inside a frame."""
     clients: list[LiveClient] = field(default_factory=list)
     open_runs: list[RequestedRun] = field(default_factory=list)
     active_at: float = 0.0
-    """When the latest message arrived, or the model sent something for it."""
+    """The time when the latest message arrived, or when the model last sent a piece for the client."""
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def wake(self) -> None:
@@ -116,7 +116,7 @@ class LiveThread(NamedTuple):
 
 
 class BackendDriver(Protocol):
-    """Starts runs and listens. `[driver] class` names one where a TOML file cannot express the protocol."""
+    """Starts runs and listens. `[driver] class` names a driver if a TOML file cannot express the protocol."""
 
     async def listen(self, client: LiveClient) -> None:
         """Connect, call `client.opened()` and then `client.received` for each message, until the connection ends.
@@ -125,4 +125,4 @@ class BackendDriver(Protocol):
         """
 
     async def start(self, client: LiveClient, run: RequestedRun) -> None:
-        """Send the run's prompt as this client. May also call `client.received`, for a streamed response."""
+        """Send the run's prompt as this client. The method may also call `client.received`, for a streamed response."""

@@ -1,4 +1,7 @@
-"""The TOML file of a backend: how it starts, how a run is requested, and how a client listens. No I/O but one file."""
+"""The TOML file of a backend: how to start it, how to request a run, and how a client receives frames.
+
+The only I/O is reading that file.
+"""
 
 from __future__ import annotations
 
@@ -41,24 +44,25 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Start(Section, frozen=True):
-    """How the backend starts, or where it runs already."""
+    """How the backend starts, or where it already runs."""
 
     command: str | list[str] = ""
     url: str = ""
-    """Of a backend that runs already, or of the one that the command starts (default: 127.0.0.1 and {port})."""
+    """The address of a backend that already runs, or of the backend that the command starts (default: 127.0.0.1 and
+    {port})."""
     folder: str = "."
     """The working directory of the command, relative to the file."""
     env: dict[str, str] = {}
     ready: str = "/"
     """The path that answers when the backend is ready."""
     seconds: float | None = None
-    """How long it may take until it answers (default: 30, and 5 for a backend that runs already)."""
+    """How long the backend may take until it answers (default: 30, and 5 for a backend that already runs)."""
     model_port: int = 0
-    """The port of the scripted model, for a backend that runs already. 0: the system chooses it."""
+    """The port of the scripted model, for a backend that already runs. With 0, the system chooses the port."""
 
 
 class Prepare(Section, frozen=True):
-    """A request before the runs, whose answer gives values."""
+    """A request before the runs, whose answer provides values for placeholders."""
 
     request: str
     per: Literal["user", "thread"] = "thread"
@@ -69,14 +73,15 @@ class Prepare(Section, frozen=True):
 
 
 class RunTemplate(Section, frozen=True):
-    """What starts a run: an HTTP request, or a message on the client's WebSocket."""
+    """The way to start a run: an HTTP request, or a message on the client's WebSocket."""
 
     request: str = ""
     send: Body | None = None
     headers: dict[str, str] = {}
     body: Body | None = None
     values: dict[str, str] = {}
-    """The path in the JSON answer, by placeholder. For answers that do not hold the frames."""
+    """The path in the JSON answer, by placeholder. Values from the answer to the request, if the answer does not
+    contain the frames."""
 
 
 class Listening(Section, frozen=True):
@@ -84,7 +89,8 @@ class Listening(Section, frozen=True):
 
     kind: Literal["response", "sse", "websocket"]
     url: str = ""
-    """The path of the socket or stream. With `response`: of the stream of one run, requested after the run."""
+    """The path of the socket or stream. With `response`, it is the path of the stream of one run, which is requested
+    after the run."""
     headers: dict[str, str] = {}
     protocols: list[str] = []
     """Subprotocols that the WebSocket offers."""
@@ -96,18 +102,18 @@ class Listening(Section, frozen=True):
 
 
 class Resuming(Section, frozen=True):
-    """How a client continues after its connection was cut. What is missing is that of `[listen]`."""
+    """How a client continues after its connection was cut. Keys that are missing have their values from `[listen]`."""
 
     url: str = ""
     request: str = ""
-    """Where each response is a run: the request that continues it."""
+    """If each response is a run, the request that continues the run."""
     headers: dict[str, str] = {}
     body: Body | None = None
     opening: list[Body] | None = None
 
 
 class HistoryRequest(Section, frozen=True):
-    """The request for what the backend remembers of a thread."""
+    """The request for the backend's history of a thread."""
 
     request: str
     headers: dict[str, str] = {}
@@ -133,7 +139,7 @@ class Backend(Section, frozen=True):
     driver: Driving | None = None
     dialect: dict[str, Any] | None = None
     path: str = "backend"
-    """The file that it was read from."""
+    """The file that was read."""
 
     @property
     def folder(self) -> Path:
@@ -142,12 +148,12 @@ class Backend(Section, frozen=True):
 
     @property
     def kind(self) -> str:
-        """`response`, `sse`, `websocket`, or `class`."""
+        """How clients receive frames: `response`, `sse`, `websocket`, or `class`."""
         return self.listen.kind if self.listen is not None else "class"
 
     @property
     def per_user(self) -> bool:
-        """Whether a socket receives all threads of its user: only the request for a run names the thread."""
+        """True if a socket receives all threads of its user, because only the request for a run names the thread."""
         if self.listen is None or self.listen.kind == "response":
             return False
         names = {"thread"} | {name for step in self.prepare if step.per == "thread" for name in step.values}
@@ -156,25 +162,28 @@ class Backend(Section, frozen=True):
         return not names & named and bool(names & names_in((run.request, run.send, run.headers, run.body)))
 
     def with_env(self, **variables: str) -> Backend:
-        """Return a copy whose process gets these variables as well."""
+        """Return a copy whose process also gets these variables."""
         return self._with_start(env={**self.start.env, **variables})
 
     def with_command(self, command: str | list[str]) -> Backend:
-        """Return a copy that another command starts."""
+        """Return a copy that is started with another command."""
         return self._with_start(command=command)
 
     def _with_start(self, **changes: Any) -> Backend:
         return msgspec.structs.replace(self, start=msgspec.structs.replace(self.start, **changes))
 
     def stream_dialect(self) -> StreamDialect | None:
-        """Return the dialect that the file states. None: it is detected from the frames."""
+        """Return the dialect that the file states, or None if it must be detected from the frames."""
         if self.dialect is not None:
             return parse_table(self.dialect, self.path)
         return built_in(self.listen.dialect) if self.listen is not None else None
 
 
 def load_backend(path: str | Path) -> Backend:
-    """Read a file. UnusableRecording names the first line that is wrong; OSError if it cannot be read."""
+    """Read a file.
+
+    Raises UnusableRecording, which names the first invalid line, or OSError if the file cannot be read.
+    """
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -183,7 +192,7 @@ def load_backend(path: str | Path) -> Backend:
 
 
 def parse_backend(document: Mapping[str, Any], path: str | Path = "backend") -> Backend:
-    """Return the backend that a decoded TOML document describes. UnusableBackend names what is wrong."""
+    """Return the backend that a decoded TOML document describes. Raises UnusableBackend, which names the problem."""
     if "path" in document:
         raise UnusableBackend(path, "has the unknown table [path]")
     try:

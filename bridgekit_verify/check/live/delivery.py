@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from bridgekit_verify.check.answers import Evidence, Property, excerpt
-from bridgekit_verify.check.live.evidence import ExpectedText, LedgerFindings, LiveEvidence, channel_name
+from bridgekit_verify.check.live.expected_and_received import ExpectedText, LedgerFindings, LiveEvidence, channel_name
 from bridgekit_verify.check.live.ledger import CallOutcome
 from bridgekit_verify.check.live.markers import Marker
 from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
@@ -19,7 +19,7 @@ __all__ = ["ClientTally", "judge_delivery"]
 
 
 class ClientTally(msgspec.Struct):
-    """The markers of one client. sent = delivered + lost + unknown, and received is the sum of the other six."""
+    """Counts of one client's markers. sent = delivered + lost + unknown, and received is the sum of the other six."""
 
     client: str
     sent: int = 0
@@ -36,7 +36,7 @@ class ClientTally(msgspec.Struct):
 
 
 def judge_delivery(evidence: LiveEvidence, findings: LedgerFindings) -> list[ClientTally]:
-    """Judge what each client received, and return one tally a client."""
+    """Judge what each client received, and return one tally for each client."""
     tallies = {name: ClientTally(name) for name in evidence.clients}
     expected = list(evidence.expected())
     for each in expected:
@@ -92,21 +92,22 @@ def _numbers(markers: Sequence[Marker]) -> str:
 
 
 def _near(text: ExpectedText, missing: Sequence[Marker]) -> Iterator[Evidence]:
-    """Yield the frame with the piece before the first missing one, which shows where it should have been."""
+    """Yield the frame with the piece before the first missing piece, to show where the missing piece belongs."""
     before = [marker for marker in text.markers if marker < missing[0] and text.client.occurrences.get(marker)]
     if before:
         yield excerpt(text.client.occurrences[before[-1]][0].message)
 
 
 def _span(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker]) -> str:
-    """Return between which two points the evidence shows the loss, or that nothing shows it."""
+    """Return the two points between which the loss happened, or state that there is no evidence."""
+    marker = missing[0]
+    written = {each for wire in evidence.ledger.wires if wire.client == text.client.id for each in wire.markers}
+    if str(marker) in written:
+        return "wire to client (the backend wrote it to a connection that was cut, and no resume repeated it)"
     if _is_lost_by_cut(evidence, text, missing):
         return "resume (the connection was cut there)"
-    marker = missing[0]
-    for wire in evidence.ledger.wires:
-        if wire.client == text.client.id:
-            passed = str(marker) in wire.markers
-            return "wire to client (a proxy passed it on)" if passed else "backend to wire (a proxy did not see it)"
+    if any(str(each) in written for each in text.markers):
+        return "backend to wire (the backend wrote other pieces to the connection, but not this one)"
     others = [each for each in text.prompt.clients if each != text.client.id]
     if any(evidence.delivered(evidence.clients[name], marker) for name in others):
         return "backend to wire or later (another client of the run received it)"
@@ -123,7 +124,7 @@ def _span(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker])
 
 
 def _is_lost_by_cut(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker]) -> bool:
-    """Whether the connection changed between the pieces around the first missing one, or where the text stops."""
+    """Return whether the connection changed around the first missing piece, or after the last received one."""
     client = text.client
     if client.last_connection == 0:
         return False
@@ -157,7 +158,7 @@ def _count_received(
             tally.unattributed += len(arrived)
         elif not evidence.is_entitled(client, marker.canary):
             tally.misrouted += len(arrived)
-        elif not evidence.delivered(client, marker):  # replays of what this numbering had before
+        elif not evidence.delivered(client, marker):  # replays of positions that this numbering already had
             tally.replayed += len(arrived)
         else:
             _count_copies(evidence, findings, client, tally, marker, arrived)
@@ -194,7 +195,7 @@ RANKS: Final = {"p": 0, "t": 1}
 
 
 def _judge_order(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient) -> None:
-    """Texts are in order over all calls of a run, thinking as well, and arguments within their call."""
+    """Judge the order of texts and thinking over all calls of a run, and of arguments within their call."""
     latest: dict[tuple[object, ...], tuple[int, int, int]] = {}
     seen = set[Marker]()
     for marker, message in client.arrivals:
@@ -247,7 +248,7 @@ def _judge_text(evidence: LiveEvidence, findings: LedgerFindings, text: Expected
 
 
 def _is_received_twice(text: ExpectedText) -> bool:
-    """Whether pieces came again on a later connection, where no position shows that they are copies."""
+    """Return whether pieces arrived again on a later connection without a position that shows that they are copies."""
     for marker in text.markers:
         copies = [each for each in text.client.occurrences.get(marker, ()) if each.how == "delta"]
         if any(each.position is None and each.message.connection != copies[0].message.connection for each in copies):
@@ -256,7 +257,7 @@ def _is_received_twice(text: ExpectedText) -> bool:
 
 
 def _difference(sent: str, received: str) -> str:
-    """Show both texts from where they differ."""
+    """Return both texts from the position at which they differ."""
     index = next((n for n, pair in enumerate(zip(sent, received, strict=False)) if pair[0] != pair[1]), None)
     start = max(0, (min(len(sent), len(received)) if index is None else index) - 20)
     return f"{received[start : start + 60]!r} instead of {sent[start : start + 60]!r}"
@@ -272,7 +273,7 @@ def _frames(evidence: LiveEvidence, text: ExpectedText) -> Iterator[Evidence]:
 
 
 def _judge_resume(evidence: LiveEvidence, findings: LedgerFindings, expected: Iterable[ExpectedText]) -> None:
-    """A resume is complete if a run that was cut has no loss around the cut."""
+    """Report a resume as incomplete if a run whose connection was cut has a loss around the cut."""
     tried, losses = 0, defaultdict[tuple[str, str], list[ExpectedText]](list)
     for text in expected:
         client = text.client

@@ -1,4 +1,4 @@
-"""Drives a backend as its TOML file says: HTTP requests, streamed responses, server-sent events, and WebSockets."""
+"""Drives a backend as its TOML file states: HTTP requests, streamed responses, server-sent events, and WebSockets."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ CLOSE_TIMEOUT_SECONDS: Final = 1.0
 ANSWER_TIMEOUT_SECONDS: Final = 30.0
 ACCEPT: Final = "text/event-stream, application/x-ndjson, application/json;q=0.9, */*;q=0.8"
 TEMPORARY: Final = {408, 409, 425, 429}
-"""Statuses of requests that are correct and may succeed later: timeout, conflict, too early, too many requests."""
+"""Statuses of correct requests that may succeed later: timeout, conflict, too early, too many requests."""
 EXCERPT_CHARACTERS: Final = 200
 
 
 CONNECTION_ERRORS: Final = (httpx.HTTPError, WebSocketException, OSError)
-"""What reading or writing raises when a connection ends."""
+"""Errors that a read or write raises when a connection ends."""
 
 
 class RunRefused(Exception):
-    """The backend answered the request for a run with an error. `temporary`: it asks to try again later."""
+    """The backend answered the request for a run with an error.
+
+    It is `temporary` if the backend asks the client to try again later.
+    """
 
     def __init__(self, problem: str, *, temporary: bool = False) -> None:
         super().__init__(problem)
@@ -44,18 +47,18 @@ class RunRefused(Exception):
 
 @asynccontextmanager
 async def http_client() -> AsyncIterator[httpx.AsyncClient]:
-    """Give a client without limits: hundreds of responses may be open, and a stream may be silent for long."""
-    # Connections are not kept: the backend may close one at the moment in which the next request is sent on it.
+    """Yield an HTTP client without limits. Hundreds of responses may be open, and a stream may be silent for long."""
+    # Connections are not kept alive, because the backend may close one just when the next request is sent on it.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     timeout = httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None, write=ANSWER_TIMEOUT_SECONDS)
-    # Cookies are not kept: all users share this client. A file passes them on as values of `@cookie`.
+    # Cookies are not stored, because all users share this client. A file passes cookies on with `@cookie`.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     async with httpx.AsyncClient(limits=limits, timeout=timeout, cookies=no_cookies, trust_env=False) as client:
         yield client
 
 
 class Requests:
-    """The requests of a check whose answers hold no frames: preparation, history, and the start of runs."""
+    """Sends the requests whose answers contain no frames: preparation, history, and the start of runs."""
 
     def __init__(self, backend: Backend, http: httpx.AsyncClient) -> None:
         self._backend, self._http = backend, http
@@ -66,7 +69,7 @@ class Requests:
         return self._values(f"[[prepare]] {step.request}", step.values, response)
 
     async def history(self, base_url: str, values: Values) -> str:
-        """Return what the backend remembers of a thread, as it answers."""
+        """Return the backend's answer to the request for a thread's history."""
         asked = self._backend.history
         assert asked is not None
         built = self.build(asked.request, base_url, asked.headers, asked.body, values)
@@ -93,7 +96,7 @@ class Requests:
         return self._http.build_request(method, base_url + fill_url(path, values), content=content, headers=sent)
 
     def check_status(self, table: str, response: httpx.Response) -> None:
-        """Raise UnusableBackend for a status that says that the file is wrong, and RunRefused for any other error."""
+        """Raise UnusableBackend for a status that indicates a wrong file, and RunRefused for any other error."""
         status, request = response.status_code, f"{response.request.method} {response.request.url.path}"
         if status < 300 or (status < 400 and table == "[[prepare]]"):  # a login may answer with a redirect
             return
@@ -113,14 +116,14 @@ class Requests:
         return response
 
     async def _ask(self, table: str, built: httpx.Request) -> httpx.Response:
-        """Send a request without which the check cannot go on."""
+        """Send a request that the check cannot continue without."""
         try:
             return await self._send(table, built)
         except RunRefused as error:
             raise UnusableBackend(self._backend.path, f"{table} {error}") from error
 
     def _values(self, request: str, wanted: Mapping[str, str], response: httpx.Response) -> dict[str, str]:
-        """Return what these paths lead to: in the JSON answer, or `@cookie.NAME` and `@header.NAME`."""
+        """Return the values at these paths in the JSON answer, or of `@cookie.NAME` and `@header.NAME`."""
         found: dict[str, str] = {}
         for name, path in wanted.items():
             source, _, key = path.partition(".")
@@ -165,7 +168,7 @@ class TomlDriver:
             built = self._requests.build(asked.request, client.base_url, asked.headers, asked.body, values)
             await self._stream(client, "[run]", asked.request, built)
         else:
-            # Not through the client's proxy: only the connection on which it listens is cut.
+            # This request bypasses the client's proxy, because the check cuts only the connection that receives frames.
             await self._requests.start_run(self._direct_url, values)
 
     async def listen(self, client: LiveClient) -> None:

@@ -1,4 +1,4 @@
-"""The model's side of a live run: which prompts were sent, what the model sent for them, and what backends repeated."""
+"""Records a live run at the model: its prompts, the pieces that it sent, and what the backend repeated to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from bridgekit_verify.check.live.markers import markers_in, new_canary, prompt_text
-from bridgekit_verify.check.live.scripts import SCENARIOS, SentCall, SentPiece
+from bridgekit_verify.check.live.model_scripts import SCENARIOS, SentCall, SentPiece
 from bridgekit_verify.errors import InvalidParameter
 
 __all__ = [
@@ -27,14 +27,14 @@ __all__ = [
 
 
 class UserPrompt(msgspec.Struct, frozen=True):
-    """A message that the driver sent as a user, and who must receive the answer."""
+    """A message that the driver sent as a user, with the clients that must receive the answer."""
 
     canary: str
     scenario: str
     user: str
     thread: str
     clients: tuple[str, ...]
-    """The sockets, or the response, that are entitled to the run."""
+    """The sockets or the response that must receive the run."""
     asked_on: str = ""
     """The socket that sent the prompt. Empty: a request did."""
 
@@ -44,7 +44,7 @@ class UserPrompt(msgspec.Struct, frozen=True):
 
 
 class Excuse(msgspec.Struct, frozen=True):
-    """Why a client need not receive all of a run: what is missing there is unknown, not lost."""
+    """The reason why a client may miss a part of a run. Missing pieces are then unknown and not lost."""
 
     canary: str
     client: str
@@ -62,19 +62,20 @@ class CallOutcome(enum.StrEnum):
 
 
 class ModelCall(msgspec.Struct):
-    """One request for a prompt, and what was written as its answer."""
+    """One request of the backend for a prompt, with the answer that the model sent."""
 
     canary: str
     number: int
-    """Counts the requests of a prompt from 1. Markers hold it."""
+    """The number of the request for its prompt, from 1. Markers hold it."""
     round: int
-    """How many rounds of tool results the request held."""
+    """The number of rounds of tool results in the request."""
     api: Literal["chat", "responses"]
     streamed: bool
     alone: bool
-    """Whether a message of the request was the prompt and nothing else."""
+    """True if a message of the request consisted of the prompt alone."""
     setting: str
-    """Fingerprint of the instructions and the offered tools: titles and guards have another one than the agent."""
+    """The fingerprint of the instructions and the offered tools, which differs between the agent and a title or
+    guard."""
     held: tuple[str, ...]
     """Every canary in the request, in prompts and in markers."""
     pieces: list[SentPiece] = msgspec.field(default_factory=list)
@@ -88,7 +89,7 @@ class ModelCall(msgspec.Struct):
     """The model's earlier texts, as this request repeats them."""
 
     def text(self, channel: str) -> str:
-        """Return what was sent on a channel."""
+        """Return the text that was sent on a channel."""
         return "".join(piece.text for piece in self.pieces if piece.channel == channel)
 
     @property
@@ -97,13 +98,13 @@ class ModelCall(msgspec.Struct):
 
 
 class NeutralCall(msgspec.Struct, frozen=True):
-    """A request that belongs to no prompt, such as for a title: it got a neutral answer."""
+    """A request that belongs to no prompt, such as a request for a title. The model sent a neutral answer."""
 
     api: str
     excerpt: str
     held: tuple[str, ...] = ()
     canary: str | None = None
-    """The prompt that it quotes within other text, after that prompt was already sent alone."""
+    """The prompt that the request quotes within other text, after the prompt was already sent alone."""
 
 
 class RejectedCall(msgspec.Struct, frozen=True):
@@ -115,21 +116,21 @@ class RejectedCall(msgspec.Struct, frozen=True):
 
 
 class InterruptedRun(msgspec.Struct, frozen=True):
-    """A run during which the driver cut a client's connection, and resumed it."""
+    """A run during which the driver cut a client's connection and resumed it."""
 
     canary: str
     client: str
 
 
 class WireText(msgspec.Struct, frozen=True):
-    """The markers that a proxy passed on to a client, as text."""
+    """The markers that a backend wrote to a client's connections, as a proxy read them."""
 
     client: str
     markers: tuple[str, ...]
 
 
 class HistoryText(msgspec.Struct, frozen=True):
-    """The backend's own history of a thread, as it answered a request for it."""
+    """The backend's answer to a request for the history of a thread."""
 
     user: str
     thread: str
@@ -137,7 +138,7 @@ class HistoryText(msgspec.Struct, frozen=True):
 
 
 class ModelLedger(msgspec.Struct):
-    """Everything that is known of the model's side. The server adds calls; the driver adds prompts."""
+    """The record of a live run at the model. The model server adds calls, and the driver adds prompts."""
 
     prompts: list[UserPrompt] = msgspec.field(default_factory=list)
     calls: list[ModelCall] = msgspec.field(default_factory=list)
@@ -163,7 +164,7 @@ class ModelLedger(msgspec.Struct):
         return prompt
 
     def excuse(self, canary: str, client: str, reason: str) -> None:
-        """Record why a client may miss a part of a run, such as a cut that the backend offers no resume for."""
+        """Record the reason why a client may miss a part of a run, such as a cut without a resume."""
         self.excuses.append(Excuse(canary, client, reason))
 
     def add_history(self, *, user: str, thread: str, text: str) -> None:
@@ -171,11 +172,11 @@ class ModelLedger(msgspec.Struct):
         self.histories.append(HistoryText(user, thread, text))
 
     def add_cut(self, canary: str, client: str) -> None:
-        """Record that a client's connection was cut during a run, and resumed: nothing may be missing."""
+        """Record that a client's connection was cut during a run and resumed, so that no piece may be missing."""
         self.cuts.append(InterruptedRun(canary, client))
 
     def add_wire(self, client: str, text: str) -> None:
-        """Record what a proxy passed on to a client, to tell a loss before the wire from one after it."""
+        """Record what a backend wrote to a client's connections, to locate losses."""
         self.wires.append(WireText(client, tuple(sorted({str(marker) for marker in markers_in(text)}))))
 
     def calls_of(self, canary: str) -> list[ModelCall]:

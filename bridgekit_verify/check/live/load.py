@@ -1,4 +1,4 @@
-"""The load of a check: users with threads, runs in them, tabs, connections that are cut, and slow readers."""
+"""Applies the load of a check: users with threads, runs, tabs, cut connections and slow readers."""
 
 from __future__ import annotations
 
@@ -35,21 +35,23 @@ CONNECT_SECONDS: Final = 15.0
 FIRST_CALL_SECONDS: Final = 10.0
 """How long a backend may take from the request for a run to its first call of the model."""
 MAX_ATTEMPTS: Final = 5
-"""How often a client tries to connect again."""
+"""Limit on a client's consecutive attempts to connect."""
 INSIDE_BYTES: Final = 9
-"""A cut inside a frame ends the connection this many bytes later: a chunk's or a frame's header, and a part of it."""
+"""A cut inside a frame ends the connection this many bytes later: after the header of a chunk or frame, and a part of
+its content."""
 CUT_AFTER: Final = (1, 5)
-"""After how many messages of its first run a connection is cut: at least, at most."""
+"""The minimum and maximum number of messages of its first run after which a connection is cut."""
 SLOW_BYTES_PER_SECOND: Final = 20_000
 UNFINISHED_SECONDS: Final = 10.0
-"""How long a run may be silent after tool calls and failed answers: the backend calls the model again."""
+"""How long a run may be silent after tool calls and failed answers, because the backend calls the model again."""
 NO_END_SECONDS: Final = 1.0
-"""After the model's final text, how long a run may be silent whose dialect has no end."""
+"""How long a run may be silent after the model's final text, if its dialect has no end."""
 PIECES_OFFLINE: Final = 3
-"""While a client is offline after a cut, the model sends at least so many pieces, unless it is done before."""
+"""While a client is offline after a cut, the model sends at least this many pieces, unless its answer ends before."""
 MAX_OFFLINE_SECONDS: Final = 2.0
 SLOW_SECONDS: Final = 2.0
-"""Afterwards it reads as fast as it can: a run of large frames would otherwise not end in time."""
+"""How long a slow reader reads slowly. It then reads as fast as it can, because a run with large frames would otherwise
+not end in time."""
 POLL_SECONDS: Final = 0.05
 NOT_RESUMED: Final = "the check cut the connection, and the file has no [resume]"
 
@@ -80,7 +82,7 @@ class LoadSession:
         self.problems: list[str] = []
         """Requests that failed, connections that the backend ended, and runs without an end."""
         self.limit: str | None = None
-        """What ended the load early."""
+        """The reason why the load ended early."""
         self._backend, self._driver, self._requests, self._ledger, self._load = backend, driver, requests, ledger, load
         self._model = model
         self._url, self._seed, self._random, self._max_frames = url, seed, Random(seed), max_frames
@@ -92,11 +94,14 @@ class LoadSession:
         self._groups: dict[str, ClientGroup] = {}
         self._cuts: dict[str, PlannedCut] = {}
         self._slow: dict[str, tuple[RunningToxic, float]] = {}
-        """The slow readers, and until when each is slow."""
+        """The slow readers, each with the time until which it is slow."""
         self._scope = anyio.CancelScope()
 
     async def run(self, scenarios: tuple[str, ...]) -> None:
-        """Apply each scenario in turn. A backend that calls no model, or sends nothing, in the first gets no other."""
+        """Apply each scenario in turn.
+
+        If the backend does not call the model, or sends no frame, in the first scenario, the others are skipped.
+        """
         with self._scope:
             self._users = [await self._user(number) for number in range(1, self._load.users + 1)]
             for name in scenarios:
@@ -148,7 +153,10 @@ class LoadSession:
         return client
 
     def _canary(self, name: str) -> str:
-        """Return the canary of a run. It depends on the seed and the run's name, so that baselines stay valid."""
+        """Return the canary of a run.
+
+        The canary depends only on the seed and the run's name, so that baselines stay valid.
+        """
         return f"K{hashlib.blake2b(f'{self._seed} {name}'.encode(), digest_size=4).hexdigest()}"
 
     def _uuid(self) -> uuid.UUID:
@@ -228,7 +236,7 @@ class LoadSession:
         return run
 
     async def _stream(self, group: ClientGroup, kind: LoadKind, run: RequestedRun, client: LiveClient) -> None:
-        """Request a run and read its response. If the check cut it, continue it as `[resume]` says."""
+        """Request a run and read its response. If the check cut the response, continue it as `[resume]` states."""
         client.values = {**client.values, **run.values}
         with anyio.move_on_after(self._load.run_seconds) as limit:
             async with self._path(group, client, kind if run.number == 1 else LoadKind(kind.script, slow=kind.slow)):
@@ -245,7 +253,7 @@ class LoadSession:
             run.problem = client.closed_because
 
     async def _wait_until_over(self, group: ClientGroup, run: RequestedRun) -> None:
-        """Wait for the run's end, or until neither the model nor the backend sends anything for it."""
+        """Wait for the run's end, or until neither the model nor the backend sends data for the run."""
         with anyio.move_on_after(self._load.run_seconds):
             while not run.ended and run.problem is None:
                 with anyio.move_on_after(POLL_SECONDS):
@@ -274,7 +282,7 @@ class LoadSession:
             return
         with anyio.move_on_after(self._load.run_seconds):
             settled = 0
-            while settled < 2:  # once more, because on a busy machine frames may wait to be read
+            while settled < 2:  # Wait once more, because frames may still wait to be read on a busy machine.
                 await anyio.sleep(POLL_SECONDS)
                 settled = settled + 1 if self._is_settled(groups) else 0
 
@@ -296,7 +304,10 @@ class LoadSession:
             raise UnusableBackend(self._backend.path, text)
 
     async def _listen(self, group: ClientGroup, client: LiveClient, kind: LoadKind) -> None:
-        """Listen as one client. It reconnects after a cut, and a few times after the backend closed the connection."""
+        """Listen as one client.
+
+        Let the client listen. It reconnects after a cut, and a few times after the backend closed the connection.
+        """
         async with self._path(group, client, kind):
             failed = 0
             while failed < MAX_ATTEMPTS:
@@ -315,7 +326,7 @@ class LoadSession:
             raise UnusableBackend(self._backend.path, f"client {client.id} failed {failed} times to connect: {reason}")
 
     def _note_cut(self, runs: Iterable[RequestedRun], client: LiveClient) -> None:
-        """Note that the check cut a client's connection: with `[resume]`, nothing of these runs may be missing."""
+        """Record that the check cut a client's connection. With `[resume]`, no piece of these runs may be missing."""
         if self._backend.resume is None and self._backend.kind != "class":
             self._excuse(runs, [client], NOT_RESUMED)
             return
@@ -323,14 +334,14 @@ class LoadSession:
             self._ledger.add_cut(run.canary, client.id)
 
     def _excuse(self, runs: Iterable[RequestedRun], clients: Iterable[LiveClient], reason: str) -> None:
-        """Note why what is missing of these runs is not lost."""
+        """Record the reason why missing pieces of these runs are not lost."""
         for run in runs:
             run.excused = reason == NOT_RESUMED
             for client in clients:
                 self._ledger.excuse(run.canary, client.id, reason)
 
     async def _reconnect(self, client: LiveClient, runs: Iterable[RequestedRun]) -> None:
-        """Stay offline for a while, in which the model goes on with what it is sending for these runs."""
+        """Stay offline for a while, so that the model sends further pieces for these runs."""
         client.reconnects()
         canaries = [run.canary for run in runs]
         wanted = self._pieces(canaries) + PIECES_OFFLINE
@@ -346,7 +357,7 @@ class LoadSession:
         return any(call.outcome is CallOutcome.OPEN for canary in canaries for call in self._ledger.calls_of(canary))
 
     def _was_cut(self, client: LiveClient) -> bool:
-        """Return whether the check cut the client's connection, and let the next one pass."""
+        """Return whether the check cut the client's connection. The next connection is not cut."""
         cut = self._cuts.get(client.id)
         if cut is None or cut.toxic is None:
             return False
@@ -356,7 +367,7 @@ class LoadSession:
 
     @asynccontextmanager
     async def _path(self, group: ClientGroup, client: LiveClient, kind: LoadKind) -> AsyncIterator[None]:
-        """Lead the client through a fault proxy if the scenario needs one."""
+        """Connect the client through a fault proxy if the scenario needs one."""
         if not kind.cuts and not kind.slow:
             yield
             return
@@ -368,9 +379,15 @@ class LoadSession:
             if kind.slow:
                 until = time.monotonic() + SLOW_SECONDS
                 self._slow[client.id] = between.slow_reader(SLOW_BYTES_PER_SECOND), until
+            passed = bytearray()
             if kind.cuts and client is group.clients[0]:
                 self._cuts[client.id] = PlannedCut(between, self._random.randint(*CUT_AFTER), group.inside)
-            yield
+                between.on_data = passed.extend
+            try:
+                yield
+            finally:
+                if passed:
+                    self._ledger.add_wire(client.id, passed.decode("ascii", "replace"))
 
     def _received(self, client: LiveClient, message: Any, event: str | None) -> None:
         if self.limit is not None:

@@ -1,4 +1,4 @@
-"""Judges owners, tool calls, ends of runs, and the model's requests with the ledger. Pure functions."""
+"""Judges owners, tool calls, ends of runs, and the model's requests by the ledger. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from bridgekit_verify.check.answers import Property, excerpt
 from bridgekit_verify.check.frames import Message
-from bridgekit_verify.check.live.evidence import LedgerFindings, LiveEvidence
+from bridgekit_verify.check.live.expected_and_received import LedgerFindings, LiveEvidence
 from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, UserPrompt
 from bridgekit_verify.check.live.markers import canaries_in, markers_in
+from bridgekit_verify.check.live.model_scripts import SentCall
 from bridgekit_verify.check.live.observing import ObservedClient, raw_text
-from bridgekit_verify.check.live.scripts import SentCall
 from bridgekit_verify.check.streams import fingerprint, is_json
 
 __all__ = ["judge_calls", "judge_ends", "judge_owners", "judge_requests"]
@@ -23,7 +23,7 @@ __all__ = ["judge_calls", "judge_ends", "judge_owners", "judge_requests"]
 
 
 def judge_owners(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Find frames with the canary of a run that their client is not entitled to."""
+    """Find frames with the canary of a run whose user or thread is not the client's."""
     users, threads = set[str | None](), set[str | None]()
     for client in evidence.clients.values():
         own = [evidence.prompts[each] for each in client.canaries if evidence.is_entitled(client, each)]
@@ -55,7 +55,7 @@ def _misrouted(findings: LedgerFindings, client: ObservedClient, prompt: UserPro
     elif client.thread != prompt.thread:
         message = f"{reader} received frames of {prompt.canary} ({owner})"
         findings.broken(Property.THREAD, "another thread's run", prompt, message, frames)
-    elif any(marker.canary == prompt.canary for marker, _ in client.arrivals):  # a snapshot may hold earlier runs
+    elif any(marker.canary == prompt.canary for marker, _ in client.arrivals):  # A snapshot may contain earlier runs.
         message = f"{reader} received deltas of {prompt.canary}, which another response of this thread started"
         findings.broken(Property.THREAD, "another response's run", prompt, message, frames)
 
@@ -89,7 +89,7 @@ def _judge_histories(evidence: LiveEvidence, findings: LedgerFindings) -> None:
 
 
 def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Compare the arguments of each call with what was received, and with what the backend repeated to the model."""
+    """Compare each call's arguments with those that clients received or the backend repeated to the model."""
     ids = {call.id for made in evidence.ledger.calls for call in made.calls}
     ids_are_kept = any(not ids.isdisjoint(client.call_kinds) for client in evidence.clients.values())
     counts = Counter[str]()
@@ -131,7 +131,7 @@ def _expected_calls(evidence: LiveEvidence) -> Iterator[tuple[ObservedClient, Us
 def _received(client: ObservedClient, call: SentCall, ids: Collection[str]) -> tuple[list[Any], set[str]]:
     """Return the arguments of a call as a client received them, and the kinds of the call's frames.
 
-    A call is recognized by its id, or by a marker where the backend gives calls other ids than the model.
+    A call is recognized by its id. If the backend gives calls other ids than the model, it is recognized by a marker.
     """
     marker = next(iter(markers_in(call.arguments)), None)
     prefix = "" if marker is None else f"[{marker.canary}.{marker.call}.{marker.channel}."
@@ -171,12 +171,15 @@ def _judge_values(
 
 
 def _same(value: Any, arguments: str) -> bool:
-    """Compare as JSON. Text that is not JSON is another value, whatever it begins with."""
+    """Compare as JSON. Text that is not JSON never equals a JSON value."""
     return (not isinstance(value, str) or is_json(value)) and fingerprint(value) == fingerprint(arguments)
 
 
 def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
-    """Compare the arguments that later requests hold. The first request that holds others shows the damage."""
+    """Compare the arguments that later requests contain.
+
+    The first request with different arguments shows the damage.
+    """
     sent = {
         call.id: call for made in evidence.ledger.calls for call in made.calls if made.outcome is CallOutcome.COMPLETE
     }
@@ -200,7 +203,7 @@ def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
 
 
 def judge_ends(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Compare the number of ends with the number of runs, and find pieces after the end of a run without id."""
+    """Compare the number of ends with the number of runs, and find pieces after the end of a run that has no id."""
     if "ended" not in evidence.dialect.kinds:
         return
     has_ids = not evidence.dialect.lacks("run")
@@ -223,7 +226,7 @@ def _judge_count(
     findings: LedgerFindings, client: ObservedClient, prompts: Sequence[UserPrompt], ends: Sequence[Message],
     least: int, *, exact: bool,
 ) -> None:  # fmt: skip
-    """Several ends with ids are no violation here: a run may consist of several, such as one for each response."""
+    """Several ends with ids are no violation here, because a run may have several, such as one for each response."""
     prompt = prompts[-1] if prompts else None
     message = f"client {client.id} received {len(ends)} ends of {len(prompts)} runs"
     if len(ends) < least and client.last_kind == "other":
@@ -235,7 +238,7 @@ def _judge_count(
 
 
 def _judge_after_end(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient) -> None:
-    """An end that names no run ends the only run that is open. Several open runs make it unknown."""
+    """An end that names no run ends the only run that is open. If several runs are open, the result is unknown."""
     ends = iter([*client.ends, None])
     end = next(ends)
     open_, ended, first = set[str](), set[str](), set[object]()
@@ -259,7 +262,7 @@ def _judge_after_end(evidence: LiveEvidence, findings: LedgerFindings, client: O
 
 
 def judge_requests(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Find prompts that were asked too often or never, and requests that hold another user's text."""
+    """Find prompts that the model got too often or never, and requests that contain another user's text."""
     retried = 0
     for canary, prompt in evidence.prompts.items():
         attempts = evidence.ledger.calls_of(canary)

@@ -16,19 +16,26 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bridgekit_verify.check.live.answers import AnswerHead, Step, whole_answer, write_answer
 from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger, NeutralCall, RejectedCall
 from bridgekit_verify.check.live.markers import prompt_text
-from bridgekit_verify.check.live.requests import BadModelRequest, ModelRequest, RequestEntry, read_chat, read_responses
-from bridgekit_verify.check.live.scripts import SCENARIOS, SentPiece, Turn, plan_turn
+from bridgekit_verify.check.live.model_answers import AnswerHead, Step, whole_answer, write_answer
+from bridgekit_verify.check.live.model_requests import (
+    BadModelRequest,
+    ModelRequest,
+    RequestEntry,
+    read_chat,
+    read_responses,
+)
+from bridgekit_verify.check.live.model_scripts import SCENARIOS, SentPiece, Turn, plan_turn
 from bridgekit_verify.check.live.thread_server import ThreadServer
 
 __all__ = ["ModelServer", "model_application"]
 
 NEUTRAL_TEXT: Final = "OK."
-"""The answer to requests that belong to no prompt."""
+"""The answer to requests that contain no prompt."""
 KEEP_ALIVE_SECONDS: Final = 3_600
-"""Longer than any run: a server that closes idle connections would cause failures that are no backend's."""
+"""Longer than any run, because a server that closes idle connections would cause failures that the backend did not
+cause."""
 EXCERPT_CHARACTERS: Final = 400
 _LOG: Final = logging.getLogger(__name__)
 _LOG.propagate = False
@@ -70,7 +77,7 @@ class ModelServer(ThreadServer):
 
 
 class _QuietProtocol(H11Protocol):
-    """Logs to this module's logger: an answer that ends early is a scenario, and no error of the server."""
+    """Logs to this module's logger, because an answer that ends early is a scenario and no error of the server."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -100,7 +107,8 @@ class _Model:
     def __init__(self, ledger: ModelLedger) -> None:
         self._ledger = ledger
         self._responses: dict[str, tuple[str, str]] = {}
-        """Canary and scenario of each response, for requests that continue one instead of repeating its messages."""
+        """Canary and scenario of each response, for requests that continue a response instead of repeating its
+        messages."""
 
     def endpoint(self, read: Callable[[object], ModelRequest]) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
@@ -146,7 +154,8 @@ class _Model:
     def _attribute(self, asked: ModelRequest) -> tuple[ModelCall, str] | str | None:
         """Return the new model call for the request's prompt, with the name of its scenario.
 
-        Return the prompt's canary, or None, if the request is not the agent's."""
+        Return the prompt's canary, or None, if the request is not the agent's.
+        """
         found = asked.prompts()
         if found:
             canary, scenario, index = self._chosen(asked, found)
@@ -168,11 +177,11 @@ class _Model:
             _note_echo(call, entry)
         return call, scenario
 
-
     def _chosen(self, asked: ModelRequest, found: list[tuple[str, str, int]]) -> tuple[str, str, int]:
-        """Return the prompt that the request asks to answer: other users' prompts may stand beside it.
+        """Return the prompt that the request must answer. The request may also hold prompts of other users.
 
-        It is the one whose tool result comes last, or else the latest one that this agent has not asked yet."""
+        It is the prompt whose tool result is the last entry, or else the latest one without an answer so far.
+        """
         owners = {call.id: made.canary for made in self._ledger.calls for call in made.calls}
         continued = owners.get(asked.entries[-1].result_of or "")
         setting = asked.setting()
@@ -239,12 +248,12 @@ class _WrittenAnswer(Response):
             if piece is not None:
                 if written == self._ends_after:
                     self._call.outcome = CallOutcome.ENDED_EARLY
-                    return  # the server closes the connection of an answer that has no end
+                    return  # The server closes the connection of an answer that has no end.
                 await anyio.sleep(self._pause_seconds)
             await send({"type": "http.response.body", "body": data, "more_body": True})
             if piece is not None:
                 self._call.pieces.append(piece)
                 written += 1
-                if written == total:  # what follows only ends the answer: clients may stop reading here
+                if written == total:  # The rest only ends the answer, so clients may stop reading here.
                     self._call.outcome = CallOutcome.COMPLETE
         await send({"type": "http.response.body", "body": b""})

@@ -20,7 +20,7 @@ ENDS: Final = ("ended", "error")
 
 
 class Occurrence(NamedTuple):
-    """One arrival of a marker. Deltas deliver; complete values and unknown frames repeat."""
+    """One arrival of a marker. A delta delivers the marker. A complete value or an unknown frame repeats it."""
 
     how: Literal["delta", "replay", "whole", "raw"]
     message: Message
@@ -68,20 +68,20 @@ class ObservedClient:
     """Markers in deltas, in the order in which their last characters arrived. Replays are not among them."""
     runs: list[TextRun] = field(default_factory=list)
     texts: dict[TextKey, str] = field(default_factory=lambda: defaultdict(str))
-    """What the deltas of each channel add up to."""
+    """The concatenated deltas of each channel."""
     whole_texts: dict[TextKey, list[str]] = field(default_factory=lambda: defaultdict(list))
     """The part of each complete value that belongs to a channel."""
     wholes: list[tuple[str | None, Any, Message]] = field(default_factory=list)
     """Complete values, with their call id if they are arguments."""
     canaries: dict[str, list[Evidence]] = field(default_factory=lambda: defaultdict(list))
-    """By canary, excerpts of the first MAX_EVIDENCE messages that hold it in any form."""
+    """By canary, excerpts of the first MAX_EVIDENCE messages that contain it in any form."""
     canaries_by_message: dict[int, set[str]] = field(default_factory=dict)
     subjects: dict[int, str] = field(default_factory=dict)
-    """By message without a canary, what it names most precisely: a call, a message, or a run."""
+    """By message without a canary, the most specific id that it names: a call, a message, or a run."""
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By message, the first and the last position that it states."""
     prompts: set[str] = field(default_factory=set)
-    """The prompts that the client received back."""
+    """The prompts that the backend sent back to the client."""
     call_kinds: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """By call id, the kinds of its frames."""
     ids: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -92,14 +92,14 @@ class ObservedClient:
     ends: list[Message] = field(default_factory=list)
     """The frames that end a run, without replays."""
     fragments: int = 0
-    """Runs of text that hold a part of a marker, but no complete one."""
+    """Texts that contain a part of a marker but no complete marker."""
 
 
 MAX_EVIDENCE: Final = 3
 
 
 class _Reader:
-    """Attributes the frames of one client."""
+    """Attributes the frames of one client to runs, messages and calls."""
 
     def __init__(self, client: ObservedClient, dialect: StreamDialect) -> None:
         self.client, self._dialect = client, dialect
@@ -175,7 +175,7 @@ class _Reader:
         stream.origins.append((frame.origin, frame.position))
 
     def _is_replayed(self, frame: ObservedFrame) -> bool:
-        """Whether a reconnect repeats a frame under the position that the client already has."""
+        """Return whether a frame repeats, after a reconnect, a position that the client already has."""
         if frame.position is None:
             return False
         connection, key = frame.origin.connection, self._dialect.numbering_of(frame, frame.run)
@@ -184,7 +184,7 @@ class _Reader:
 
 
 def observe(messages: Sequence[Message], dialect: StreamDialect) -> dict[str, ObservedClient]:
-    """Return by name what each client received."""
+    """Return what each client received, by the client's name."""
     readers: dict[str, _Reader] = {}
     for message in messages:
         reader = readers.get(message.client)
@@ -219,7 +219,7 @@ def _conclude(client: ObservedClient) -> None:
 def segments_of(text: str) -> list[tuple[Marker, str, int]]:
     """Return each marker, its text up to the next marker, and where the marker ends.
 
-    The space before a marker is the beginning of its piece, also where another run's piece stands before it.
+    The space before a marker belongs to its piece, even if a piece of another run precedes it.
     """
     found = list(MARKER.finditer(text))
     starts = [each.start() - (each[4] != "1" and text[max(0, each.start() - 1)] == " ") for each in found]

@@ -1,4 +1,4 @@
-"""Records what clients receive, and follows which runs have ended. It judges nothing."""
+"""Records the messages that clients receive, and tracks which runs have ended. It judges nothing."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class LiveRecorder:
         self._dialect = dialect
         self._runs: dict[str, RequestedRun] = {}
         self._canary_of: dict[str, str] = {}
-        """By the backend's run id, the canary that stood in one of its frames."""
+        """By the backend's run id, the canary that one of the run's frames contained."""
 
     def add(self, run: RequestedRun) -> None:
         self._runs[run.canary] = run
 
     def record(self, client: LiveClient, received: Any, event: str | None, open_runs: list[RequestedRun]) -> None:
-        """Record a message. `open_runs` are those of the client's thread: an end ends one of them."""
+        """Record a message. `open_runs` are the open runs of the client's thread, one of which an end message ends."""
         if isinstance(received, bytes):
             received = received.decode("utf-8", "replace")
         value = decode_text(received) if isinstance(received, str) else received
@@ -65,7 +65,7 @@ class LiveRecorder:
                 run.ended = True
 
     def _run_of(self, frame: ObservedFrame, open_runs: list[RequestedRun]) -> RequestedRun | None:
-        """Return the run that a frame ends. An end whose run nothing names ends the only open one."""
+        """Return the run that a frame ends. An end that names no run ends the run if only one is open."""
         if frame.run in self._canary_of:
             return self._runs[self._canary_of[frame.run]]
         for run in open_runs:

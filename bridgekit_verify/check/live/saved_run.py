@@ -19,16 +19,16 @@ __all__ = ["LiveRun", "dialect_of", "is_header", "numbered", "read_header", "wri
 
 
 class LiveRun(msgspec.Struct):
-    """Everything that is known of a live run, and all that judging needs."""
+    """The recording and the ledger of a live run, from which it can be judged."""
 
     ledger: ModelLedger
     messages: Sequence[Message] = ()
     dialect: str | dict[str, Any] | None = None
     """A built-in dialect, or a `[dialect]` table. None: it is detected."""
     about: dict[str, Any] = msgspec.field(default_factory=dict)
-    """What the driver wants to keep, such as its load. It is not judged."""
+    """Further data of the driver, such as its load. It is not judged."""
     limit: str | None = None
-    """What ended the load early: what was open then is unknown."""
+    """The limit that ended the load early. Runs that were open at that time are unknown."""
 
 
 class _FirstLine(LiveRun, kw_only=True):
@@ -60,7 +60,7 @@ def _envelope(message: Message) -> dict[str, Any]:
 
 
 def is_header(line: bytes) -> bool:
-    """Whether a line, or its start, begins as the first line of a live run does."""
+    """Return whether a line, or the start of one, begins like the first line of a live run."""
     return line.startswith(b'{"bridgekit_run": ')
 
 

@@ -1,4 +1,4 @@
-"""What a load consists of: counts, waiting times, and the scenarios by name. It does no I/O."""
+"""Defines a load: its counts, its time limits, and the scenarios by name. It does no I/O."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import Final, NamedTuple
 import msgspec
 
 from bridgekit_verify.check.live.config import Backend
-from bridgekit_verify.check.live.scripts import SCENARIOS
+from bridgekit_verify.check.live.model_scripts import SCENARIOS
 from bridgekit_verify.errors import InvalidParameter
 
 __all__ = ["LOADS", "Load", "LoadKind", "default_scenarios", "model_fails"]
 
 
 MAX_CLIENTS: Final = 2_000
-"""Clients at once: one process reads them all."""
+"""Limit on concurrent clients, because one process reads them all."""
 
 
 class Load(msgspec.Struct, frozen=True):
-    """How many users, threads and runs, and how long the check waits for them."""
+    """The number of users, threads and runs, and how long the check waits for them."""
 
     users: int = 2
     threads: int = 2
-    """Threads of each user, all at once."""
+    """The number of threads of each user, all of which run at the same time."""
     runs: int = 2
     """Runs in each thread."""
     at_once: int = 1
-    """How many of a thread's runs are active at once."""
+    """The number of a thread's runs that are active at the same time."""
     tabs: int = 1
     """Sockets of each thread."""
     run_seconds: float = 30.0
-    """After this time a run that has not ended is given up."""
+    """The check gives a run up if it has not ended after this time."""
     quiet_seconds: float = 3.0
-    """A run without an end is over when, after the model's final text, nothing was sent for this time."""
+    """A run without an end counts as over if no data was sent for this time after the model's final text."""
     settle_seconds: float = 0.3
     """How long the check waits for further frames after the last end."""
     offline_seconds: float = 0.2
@@ -49,7 +49,7 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class LoadKind(NamedTuple):
-    """What a scenario does: the model's script, and what happens to the clients' connections."""
+    """A scenario: the model's script, and what the check does to the clients' connections."""
 
     script: str
     cuts: bool = False
@@ -67,12 +67,15 @@ LOADS: Final = {
 
 
 def default_scenarios(backend: Backend) -> tuple[str, ...]:
-    """Return what a check applies if nothing is chosen. What a cut costs is known only where a client can resume."""
+    """Return the scenarios that a check applies by default.
+
+    They include `cut` only if a client can resume, because the losses of a cut are otherwise unknown.
+    """
     resume = ("cut",) if backend.resume is not None or backend.kind == "class" else ()
     sockets = () if backend.kind == "response" else ("tabs",)
     return ("text", "thinking", "calls", "burst", "retry", "dies", "slow_reader", *resume, *sockets)
 
 
 def model_fails(script: str) -> bool:
-    """Whether the script lets the model fail, so that a backend may answer a run with an error."""
+    """Return whether the script makes the model fail, so that a backend may answer a run with an error."""
     return bool(SCENARIOS[script].refusals or SCENARIOS[script].ends_in)

@@ -1,4 +1,4 @@
-"""Starts the backend under check: its command, an address at which it runs already, or an ASGI application."""
+"""Starts the backend under check by its command or as an ASGI application, or uses a backend that already runs."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ __all__ = ["RunningBackend", "environment", "running_backend", "served_applicati
 
 START_SECONDS: Final = 30.0
 RUNNING_SECONDS: Final = 5.0
-"""How long a backend that runs already may take to answer."""
+"""How long a backend that already runs may take to answer."""
 STOP_SECONDS: Final = 5.0
 EXIT_SECONDS: Final = 0.3
-"""How long after a failed connection the exit of the process may become known."""
+"""How long to wait after a failed connection for the process to exit."""
 REQUEST_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.05
 SHOWN_LINES: Final = 3
-"""An error shows this many of the last lines that the process wrote."""
+"""An error message shows this many of the last lines that the process wrote."""
 
 
 class RunningBackend:
@@ -47,7 +47,7 @@ class RunningBackend:
 
     @property
     def problem(self) -> str | None:
-        """Why the backend does not run any more."""
+        """The reason why the backend no longer runs."""
         if self.thread is not None and not self.thread.is_alive():
             return "the application ended: see the log of its lifespan"
         if self.process is None or self.process.exit_code is None:
@@ -57,14 +57,14 @@ class RunningBackend:
         return f"the backend ended with exit code {self.process.exit_code}{text}"
 
     async def find_problem(self) -> str | None:
-        """Return why the backend does not run any more, if it has just ended."""
+        """Return the reason why the backend no longer runs, if it has just ended."""
         if self.process is not None:
             with suppress(ProcessTimeout):
                 await self.process.wait(within=EXIT_SECONDS)
         return self.problem
 
     async def read_output(self) -> None:
-        """Read what the process writes: it would block when the pipe is full."""
+        """Read the output of the process, which would block if the pipe were full."""
         assert self.process is not None
         async for line in self.process.lines():
             self.output.append(line)
@@ -72,7 +72,7 @@ class RunningBackend:
 
 @asynccontextmanager
 async def running_backend(backend: Backend, model: str) -> AsyncIterator[RunningBackend]:
-    """Run the backend for the length of a block. `model` is the address of the scripted model, without `/v1`."""
+    """Run the backend while the block runs. `model` is the address of the scripted model, without `/v1`."""
     start = backend.start
     if not start.command:
         if not start.url:
@@ -96,7 +96,7 @@ async def running_backend(backend: Backend, model: str) -> AsyncIterator[Running
                 tasks.start_soon(running.read_output)
                 await _wait_until_ready(backend, running)
                 yield running
-                with suppress(ProcessTimeout):  # it is killed at the end of the block
+                with suppress(ProcessTimeout):  # The process is killed at the end of the block.
                     await process.terminate(within=STOP_SECONDS)
                 tasks.cancel_scope.cancel()
     except OSError as error:
@@ -104,10 +104,10 @@ async def running_backend(backend: Backend, model: str) -> AsyncIterator[Running
 
 
 def environment(backend: Backend, values: Values) -> dict[str, str]:
-    """Return the variables that the backend gets beside those of this process."""
-    # Programs of this environment are found also where it is not activated, after all others.
+    """Return the variables that the backend gets in addition to those of this process."""
+    # The environment's programs come last in the search path, so that they are found even if it is not activated.
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
-    # The model is on this machine: a proxy for the network would not find it.
+    # The model is on this machine, so a network proxy could not reach it.
     direct = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"]))
     stated = {name: fill_text(value, values) for name, value in backend.start.env.items()}
     return {"PATH": path, "NO_PROXY": direct, "no_proxy": direct, **stated}
@@ -141,7 +141,7 @@ def _free_port() -> int:
 
 @asynccontextmanager
 async def served_application(backend: Backend, app: ASGIApp) -> AsyncIterator[RunningBackend]:
-    """Serve an application on a real port, in a thread, for the length of a block."""
+    """Serve an application on a real port, in a thread, while the block runs."""
     with ThreadServer(app, "backend under check", ws="websockets-sansio") as server:
         running = RunningBackend(server.address, thread=server.thread)
         await _wait_until_ready(backend, running)

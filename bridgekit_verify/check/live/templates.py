@@ -1,4 +1,4 @@
-"""Texts with placeholders such as `{thread}`: their names, and how values are quoted in them."""
+"""Fills texts with placeholders such as `{thread}`, and quotes the values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 __all__ = ["Body", "Values", "fill_body", "fill_text", "fill_url", "names_in"]
 
 Values = Mapping[str, str]
-"""What placeholders stand for, by name."""
+"""The values of placeholders, by name."""
 Body = str | dict[str, Any] | list[Any]
 
 PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -29,12 +29,12 @@ def names_in(template: object) -> set[str]:
 
 
 def fill_text(template: str, values: Values) -> str:
-    """Replace the placeholders by their values. A name that has none stays."""
+    """Replace the placeholders with their values. A placeholder without a value stays."""
     return PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
 
 
 def fill_url(template: str, values: Values) -> str:
-    """Replace the placeholders by their values, quoted for a URL."""
+    """Replace the placeholders with their values, quoted for a URL."""
     return PLACEHOLDER.sub(lambda found: quote(values.get(found[1], found[0]), safe=""), template)
 
 

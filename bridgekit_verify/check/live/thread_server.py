@@ -14,9 +14,9 @@ __all__ = ["ThreadServer"]
 
 
 class ThreadServer:
-    """Serves for the length of a `with` block. Whatever blocks in the application does not delay the caller.
+    """Serves while a `with` block runs. Code that blocks in the application does not delay the caller.
 
-    With port 0 the system chooses the port. `options` are those of uvicorn.
+    With port 0 the system chooses the port. `options` are uvicorn's options.
     """
 
     def __init__(self, app: ASGIApp, name: str, port: int = 0, **options: Any) -> None:
@@ -27,7 +27,10 @@ class ThreadServer:
         self.thread = threading.Thread(target=self._serve, name=name)
 
     def _serve(self) -> None:
-        with suppress(SystemExit), self._socket:  # the application's lifespan may fail: then nothing can connect
+        with (
+            suppress(SystemExit),
+            self._socket,
+        ):  # The application's lifespan may fail, and no client could then connect.
             self._server.run([self._socket])
 
     def __enter__(self) -> Self:

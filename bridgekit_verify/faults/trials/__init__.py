@@ -7,6 +7,6 @@ recorder          records what workers report and users read, and builds the his
 load              the agent runs during a fault and after it
 trial             applies one fault to one deployment and checks the history
 matrix            every fault in every delivery mode, once or repeatedly as a soak test
-windows           loss as a function of the time that users are offline
+offline_time      loss as a function of the time that users are offline
 stall             a socket that stops reading: the bridge compared with two servers that send in a loop
 """

@@ -29,7 +29,7 @@ from bridgekit_verify.faults.trials.worker_process import (
 )
 from bridgekit_verify.harness.messages import Ready
 from bridgekit_verify.harness.processes import START_TIMEOUT_SECONDS, ChildProcess, start_module
-from bridgekit_verify.measure.families import OwnedThread
+from bridgekit_verify.measure.thread_id_families import OwnedThread
 
 __all__ = [
     "AT_MOST_ONCE",

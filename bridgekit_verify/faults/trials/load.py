@@ -15,7 +15,7 @@ from bridgekit_verify.faults.trials.deployment import WorkerProcess
 from bridgekit_verify.faults.trials.fault_catalogue import Fault, FaultContext
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder
 from bridgekit_verify.faults.trials.worker_process import RunRequest
-from bridgekit_verify.measure.families import OwnedThread
+from bridgekit_verify.measure.thread_id_families import OwnedThread
 
 __all__ = ["EVENTS_A_STEP", "SETTLE_SECONDS", "AgentLoad", "TrialPlan", "run_after_fault", "run_during_fault"]
 

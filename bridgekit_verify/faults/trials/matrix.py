@@ -19,9 +19,9 @@ from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MOD
 from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, Fault, FaultTarget
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
 from bridgekit_verify.measure.drop_figure import DELIVERED, DROPPED, LEAKED
-from bridgekit_verify.measure.families import OwnedThread, thread_ids
 from bridgekit_verify.measure.plots import TEXT_COLOUR, frame_grid, new_figure
 from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.measure.thread_id_families import OwnedThread, thread_ids
 
 __all__ = ["FaultMatrix", "Soak", "random_plan", "run_matrix", "soak"]
 

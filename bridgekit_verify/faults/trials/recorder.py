@@ -15,15 +15,15 @@ from msgspec.structs import replace
 from websockets.exceptions import InvalidHandshake
 
 from bridgekit.chain.lost_runs import WORKER_LOST
+from bridgekit.cursors_and_gaps import Cursor, Gap
 from bridgekit.errors import Disconnected
 from bridgekit.events import EventType, Receipt, RoutedEvent
-from bridgekit.signals import Cursor, Gap
 from bridgekit.transport.client import connect
 from bridgekit.transport.resuming_client import Backoff, subscribe
 from bridgekit_verify.faults.trials.worker_process import Acknowledged, Attempted, Ended, RunReport
 from bridgekit_verify.measure.experiment import arrival_of
-from bridgekit_verify.measure.families import OwnedThread
 from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket
+from bridgekit_verify.measure.thread_id_families import OwnedThread
 
 __all__ = ["Reader", "Recorder", "assign_seq", "read_and_resume", "read_without_resume"]
 

@@ -24,10 +24,10 @@ from bridgekit_verify.faults.trials.fault_catalogue import Fault, FaultContext, 
 from bridgekit_verify.faults.trials.load import SETTLE_SECONDS, AgentLoad, TrialPlan, run_after_fault, run_during_fault
 from bridgekit_verify.faults.trials.recorder import Reader, Recorder, read_and_resume, read_without_resume
 from bridgekit_verify.measure.checker import Verdict, check
-from bridgekit_verify.measure.families import OwnedThread
 from bridgekit_verify.measure.history import Arrival, EventKey, History, Socket
 from bridgekit_verify.measure.ledger import Row, ledger
 from bridgekit_verify.measure.plots import BLUE, LOST, VERMILLION, new_figure
+from bridgekit_verify.measure.thread_id_families import OwnedThread
 
 __all__ = ["Trial", "TrialPlan", "latency_figure", "missed_events", "run_trial"]
 

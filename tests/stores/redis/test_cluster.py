@@ -8,9 +8,9 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import Outcome
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor
 from bridgekit_verify.faults.redis_servers import RedisServer
 from tests.servers import SharedCluster
 from tests.stores.redis.workers import POLL_SECONDS, SOON_SECONDS, RedisWorker, event_with, publish, redis_worker

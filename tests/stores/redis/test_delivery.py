@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason
 from bridgekit.events import Frame, encode_unnumbered, numbered
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.stores.redis.delivery import (
     BUFFER_BYTES,
     EVENT_BYTES,

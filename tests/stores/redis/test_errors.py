@@ -13,12 +13,12 @@ import httpx
 import pytest
 
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import Disconnected, StoreUnavailable, SubscriptionRefused
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import ActiveRun
 from bridgekit.serve.in_process import serving
-from bridgekit.signals import Cursor
 from bridgekit.stores import redis_stores
 from bridgekit.stores.redis import topology
 from bridgekit.transport.client import connect

@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.transport.log import Retention
 from tests.factories import OTHER, THREAD
 from tests.stores.redis.workers import RedisWorker, event_with, redis_worker

@@ -7,9 +7,9 @@ from collections import Counter
 import anyio
 import pytest
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import EventType, Frame, Outcome, encode_unnumbered, numbered
 from bridgekit.ids import RunId, ThreadId
-from bridgekit.signals import Cursor
 from bridgekit.stores.redis.log import RedisEventLog
 from bridgekit_verify.faults.redis_servers import redis_server
 from tests.factories import OTHER, THREAD

@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import Receipt
-from bridgekit.signals import Cursor
 from bridgekit.stores.redis.log import RedisEventLog
 from bridgekit.stores.redis.subscriptions import PubSubReader
 from bridgekit.stores.redis.topology import ClusterTopology

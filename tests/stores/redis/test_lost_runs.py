@@ -45,7 +45,7 @@ class Waiting(BaseAgent):
 
 @pytest.fixture(autouse=True)
 def lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridgekit.stores.redis.runs.LEASE_SECONDS", LEASE_SECONDS)
+    monkeypatch.setattr("bridgekit.stores.redis.active_runs.LEASE_SECONDS", LEASE_SECONDS)
     monkeypatch.setattr(Waiting, "go", anyio.Event(), raising=False)
     monkeypatch.setattr(Waiting, "receipts", [], raising=False)
 

@@ -7,8 +7,8 @@ import shutil
 import anyio
 import pytest
 
+from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason
 from bridgekit.events import Outcome
-from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.stores.redis.functions import SEQ_SKIP_AFTER_RESTART
 from bridgekit_verify.faults.redis_servers import Persistence, redis_server
 from tests.factories import THREAD

@@ -5,9 +5,9 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason
 from bridgekit.events import Outcome
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor, Gap, GapReason
 from bridgekit.stores.redis.log import ANSWER_TIMEOUT_SECONDS
 from bridgekit_verify.faults.redis_servers import Persistence, redis_server
 from tests.factories import OTHER, THREAD

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import Synchronous
+from bridgekit.stores.sqlite.group_commit import open_database
 from bridgekit.stores.sqlite.log import SqliteEventLog
 from bridgekit.transport.log import DEFAULT_RETENTION, Retention
 from tests.contract.stores import Worker

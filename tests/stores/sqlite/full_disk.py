@@ -10,8 +10,8 @@ from pathlib import Path
 
 import anyio
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import Outcome, Receipt
-from bridgekit.signals import Cursor
 from bridgekit.stores import sqlite_stores
 from tests.contract.stores import Worker, event_with_number, numbers
 from tests.factories import THREAD

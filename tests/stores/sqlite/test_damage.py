@@ -16,11 +16,11 @@ from typing import Any
 import anyio
 import pytest
 
+from bridgekit.cursors_and_gaps import Cursor, GapReason
 from bridgekit.errors import BridgekitError, StoreUnusable
 from bridgekit.events import Outcome
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import ActiveRun
-from bridgekit.signals import Cursor, GapReason
 from bridgekit.stores import sqlite_stores
 from bridgekit.stores.sqlite import file
 from tests.contract.stores import POLL_INTERVAL_SECONDS, WAIT_SECONDS, Worker, event_with_number, number_in, numbers
@@ -368,7 +368,7 @@ async def test_removed_file_is_reported_and_its_events_are_refused(
     path: Path, removal: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr("bridgekit.stores.sqlite.database.RETRY_SECONDS", POLL_INTERVAL_SECONDS)
+    monkeypatch.setattr("bridgekit.stores.sqlite.group_commit.RETRY_SECONDS", POLL_INTERVAL_SECONDS)
     monkeypatch.setattr(file, "CHECK_SECONDS", POLL_INTERVAL_SECONDS)
     async with worker(path) as busy:
         assert (await busy.publish(THREAD)).kept
@@ -383,7 +383,7 @@ async def test_removed_file_is_reported_and_its_events_are_refused(
 
 
 async def test_file_that_is_moved_back_is_used_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridgekit.stores.sqlite.database.RETRY_SECONDS", POLL_INTERVAL_SECONDS)
+    monkeypatch.setattr("bridgekit.stores.sqlite.group_commit.RETRY_SECONDS", POLL_INTERVAL_SECONDS)
     monkeypatch.setattr(file, "CHECK_SECONDS", 0)
     async with worker(path) as busy:
         await busy.publish(THREAD)

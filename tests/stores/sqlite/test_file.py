@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import StoreInUse, StoreUnusable, UnknownName
 from bridgekit.ids import RunId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.signals import Cursor
 from bridgekit.stores import sqlite_stores, stores_from
 from bridgekit.stores.sqlite.file import STALE_ROUTE_SECONDS
 from bridgekit_verify.harness.processes import ChildProcess, start_process

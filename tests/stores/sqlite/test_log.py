@@ -11,12 +11,12 @@ import pytest
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from bridgekit.cursors_and_gaps import Cursor, GapReason
 from bridgekit.errors import FrameTooLarge, PayloadError, StoreUnavailable
 from bridgekit.events import Frame, Outcome, Receipt, decode
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor, GapReason
-from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import Synchronous
+from bridgekit.stores.sqlite.group_commit import open_database
 from bridgekit.stores.sqlite.log import SqliteEventLog
 from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.hub import Hub

@@ -11,8 +11,8 @@ from bridgekit.errors import MappingFull, StoreUnavailable
 from bridgekit.ids import RunId
 from bridgekit.mapping import ActiveRun, RunThreadMappingService
 from bridgekit.stores import sqlite_stores
-from bridgekit.stores.sqlite.database import open_database
 from bridgekit.stores.sqlite.file import STALE_ROUTE_SECONDS, Synchronous
+from bridgekit.stores.sqlite.group_commit import open_database
 from bridgekit.stores.sqlite.mapping import SqliteMappingStore
 from tests.factories import OTHER, RUN, THREAD
 from tests.stores.sqlite.files import Clock, query, run_script

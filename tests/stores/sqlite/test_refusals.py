@@ -7,9 +7,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from bridgekit.cursors_and_gaps import Cursor, GapReason
 from bridgekit.events import Outcome
-from bridgekit.signals import Cursor, GapReason
-from bridgekit.stores.sqlite import database
+from bridgekit.stores.sqlite import group_commit
 from bridgekit.transport.log import Replay
 from tests.contract.stores import POLL_INTERVAL_SECONDS, WAIT_SECONDS, number_in, numbers
 from tests.factories import OTHER, THREAD
@@ -44,7 +44,7 @@ async def test_refused_event_is_not_delivered_and_the_next_one_reveals_the_gap(p
 
 
 async def test_resuming_client_does_not_wait_for_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "RETRY_SECONDS", TIMEOUT_SECONDS)
+    monkeypatch.setattr(group_commit, "RETRY_SECONDS", TIMEOUT_SECONDS)
     await create_store(path, REFUSING)
     async with worker(path) as ill:
         begun = await ill.join(THREAD)
@@ -98,7 +98,7 @@ async def test_failed_commit_refuses_the_events_of_its_batch_only(path: Path) ->
 async def test_store_recovers_with_the_disk_with_and_without_publishing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "RETRY_SECONDS", POLL_INTERVAL_SECONDS)
+    monkeypatch.setattr(group_commit, "RETRY_SECONDS", POLL_INTERVAL_SECONDS)
     await create_store(path, FULL)
     async with worker(path) as ill:
         begun = await ill.join(THREAD)

@@ -7,8 +7,8 @@ from pathlib import Path
 import anyio
 
 from bridgekit.errors import StoreUnavailable
-from bridgekit.stores.sqlite.database import PendingRows, open_database
 from bridgekit.stores.sqlite.file import Synchronous
+from bridgekit.stores.sqlite.group_commit import PendingRows, open_database
 from tests.stores.sqlite.files import query
 
 

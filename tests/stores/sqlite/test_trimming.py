@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bridgekit.cursors_and_gaps import Cursor, GapReason
 from bridgekit.events import Outcome
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor, GapReason
 from bridgekit.stores.sqlite.file import checksum
 from bridgekit.transport.log import Retention
 from tests.contract.stores import numbers

@@ -20,11 +20,11 @@ from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.counters import DeliveryCounters
+from bridgekit.cursors_and_gaps import Gap, GapReason
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
 from bridgekit.ids import SignedRunIds
 from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
 from bridgekit.resolution import Carried
-from bridgekit.signals import Gap, GapReason
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import MemoryEventLog
 from bridgekit.transport.outbox import Subscriber

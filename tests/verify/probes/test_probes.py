@@ -9,14 +9,14 @@ import anyio
 import pytest
 
 from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
+from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import DeterministicStartupError
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor
 from bridgekit.stores import redis_stores, sqlite_stores
 from bridgekit.transport.hub import LINK, Connection, Hub
 from bridgekit.transport.log import EventLog, Replay
-from bridgekit_verify.measure.families import FAMILIES
+from bridgekit_verify.measure.thread_id_families import FAMILIES
 from bridgekit_verify.probes.observing import judge_all, observe
 from bridgekit_verify.probes.probes import Observations, Probe, ProbeAnswer, probe, probe_all, probe_ten
 from bridgekit_verify.probes.scenario_agents import audited_threads

@@ -13,7 +13,7 @@ from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.probes.probes import probe_all
 from bridgekit_verify.report.claims import chain_claim, connection_claim, fix_claim, link_claim, lost_claim
 from bridgekit_verify.studies.drops import BEFORE, COMMITTED, REPORTED, FixDrops, study_fix_drops
-from bridgekit_verify.studies.study import EXAMPLE, FixStudy, study_link
+from bridgekit_verify.studies.links_and_fixes import EXAMPLE, FixStudy, study_link
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIXES, SOUND
 
 pytestmark = pytest.mark.slow

@@ -24,8 +24,8 @@ from bridgekit_verify.report.promised_effects import (
     run_id_claim,
     step_claims,
 )
+from bridgekit_verify.studies.links_and_fixes import EXAMPLE, FixStudy, study_fixes
 from bridgekit_verify.studies.manual_run import HandNotification
-from bridgekit_verify.studies.study import EXAMPLE, FixStudy, study_fixes
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIX_1, SOUND, VARIANTS
 
 pytestmark = pytest.mark.slow

@@ -19,9 +19,9 @@ from bridgekit_verify.capacity.sizing import Demand
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, DELIVERY_MODES, RESUME
 from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.matrix import FaultMatrix
+from bridgekit_verify.faults.trials.offline_time import Window, WindowStudy
 from bridgekit_verify.faults.trials.stall import SERVERS, Stall, StallStudy
 from bridgekit_verify.faults.trials.trial import Trial
-from bridgekit_verify.faults.trials.windows import Window, WindowStudy
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, Socket

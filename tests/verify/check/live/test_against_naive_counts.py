@@ -13,8 +13,8 @@ from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.live.checking import check_run
 from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger
+from bridgekit_verify.check.live.model_scripts import SentPiece
 from bridgekit_verify.check.live.saved_run import LiveRun
-from bridgekit_verify.check.live.scripts import SentPiece
 
 TABLE = {
     "kind": "t",

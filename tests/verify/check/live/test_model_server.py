@@ -11,8 +11,8 @@ import pytest
 
 from bridgekit_verify.check.live.ledger import CallOutcome, ModelLedger, UserPrompt
 from bridgekit_verify.check.live.markers import markers_in
+from bridgekit_verify.check.live.model_scripts import SCENARIOS
 from bridgekit_verify.check.live.model_server import ModelServer
-from bridgekit_verify.check.live.scripts import SCENARIOS
 from bridgekit_verify.errors import InvalidParameter
 from tests.verify.check.live.sound_backends import TOOLS, ask
 

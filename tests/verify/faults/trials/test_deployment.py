@@ -17,7 +17,7 @@ from bridgekit_verify.faults.trials.worker_process import (
     WorkerSetup,
 )
 from bridgekit_verify.harness.processes import ProcessExited
-from bridgekit_verify.measure.families import thread_ids
+from bridgekit_verify.measure.thread_id_families import thread_ids
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

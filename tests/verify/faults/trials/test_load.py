@@ -12,8 +12,8 @@ from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.load import AgentLoad, TrialPlan
 from bridgekit_verify.faults.trials.recorder import Recorder
 from bridgekit_verify.faults.trials.worker_process import Attempted, Ended
-from bridgekit_verify.measure.families import thread_ids
 from bridgekit_verify.measure.history import EventKey
+from bridgekit_verify.measure.thread_id_families import thread_ids
 
 [OWNED] = thread_ids("chat_<n>", 1)
 RUN = "down:chat:during 1"

@@ -18,7 +18,7 @@ from bridgekit_verify.faults.trials.deployment import (
 )
 from bridgekit_verify.faults.trials.fault_catalogue import FAULTS, FaultTarget, faults_named
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
-from bridgekit_verify.measure.families import thread_ids
+from bridgekit_verify.measure.thread_id_families import thread_ids
 from tests.verify.faults.trials.trials import SOCKET, trial
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -1,4 +1,4 @@
-"""The ledger and the observed clients, brought together: what each client must receive, and how it arrives."""
+"""Combines the ledger and the observed clients: what each client must receive, and how it arrives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def channel_name(channel: str) -> str:
 
 
 class LedgerFindings:
-    """Violations, and reasons against *holds*, by property."""
+    """Collects violations and reasons against *holds*, by property."""
 
     def __init__(self) -> None:
         self.violations: dict[Property, list[RecordedViolation]] = defaultdict(list)
@@ -35,7 +35,7 @@ class LedgerFindings:
     def broken(
         self, which: Property, rule: str, prompt: UserPrompt | None, message: str, frames: Iterable[Evidence] = ()
     ) -> None:
-        """Record a violation. Its key has no canary, so that it is the same in the next run."""
+        """Record a violation. The key contains no canary, so that it is the same in the next run."""
         key = f"{which}: {rule}" + (f": scenario {prompt.scenario}" if prompt else "")
         subject = f"prompt {prompt.canary}" if prompt else rule
         self.violations[which].append(RecordedViolation(key, subject, message, LEDGER, tuple(frames)))
@@ -45,7 +45,7 @@ class LedgerFindings:
 
 
 class ExpectedText(NamedTuple):
-    """What one client must receive of one channel of one call."""
+    """The text of one channel of one call that one client must receive."""
 
     client: ObservedClient
     prompt: UserPrompt
@@ -53,7 +53,7 @@ class ExpectedText(NamedTuple):
     channel: str
     markers: tuple[Marker, ...]
     excuse: str | None
-    """Why a part may be missing."""
+    """The reason why a part may be missing."""
 
     def __str__(self) -> str:
         return f"the {channel_name(self.channel)} of {self.prompt.canary} (call {self.call.number})"
@@ -108,7 +108,7 @@ class LiveEvidence:
         }
         self.how = self._ways_of_delivery()
         self.foreign = {index for client in self.clients.values() for index in self._foreign_messages(client)}
-        """The messages of runs of other users and threads: those with only their canaries, or only their ids."""
+        """Messages of runs of other users and threads, which contain only canaries or only ids of those runs."""
         self.own_positions = {
             client.id: {
                 position
@@ -121,13 +121,15 @@ class LiveEvidence:
         self.early_ends = set[str]()
         """The clients that received frames of a run after its end."""
         self.dead = {call.canary for call in ledger.calls if call.outcome is CallOutcome.ENDED_EARLY}
-        """The prompts for which the model died in mid-answer."""
+        """The prompts for which the model ended an answer early."""
 
     def _main_calls(self, canary: str) -> Iterator[ModelCall]:
-        """Yield the calls whose answers the user waits for. A title or a guard may ask with the same prompt.
+        """Yield the calls whose answers the user waits for.
 
-        The answer of such a call was not used, and shown at most in frames of no known kind, while that of another
-        call of the same round was.
+        The backend may use the same prompt to request a title or a guard.
+
+        A call is such a request if its answer was not used, and shown at most in frames of an unknown kind, while the
+        answer of another call of the same round was.
         """
         calls = [call for call in self.ledger.calls_of(canary) if call.outcome is not CallOutcome.REFUSED]
         echoed = {id_ for call in calls for id_ in call.results}
@@ -143,7 +145,10 @@ class LiveEvidence:
                 yield call
 
     def _ways_of_delivery(self) -> dict[str, set[str]]:
-        """Return by kind of channel how its markers arrive. No way: this backend shows them to no client."""
+        """Return, by kind of channel, how its markers arrive.
+
+        An empty result means that this backend shows them to no client.
+        """
         found: dict[str, set[str]] = defaultdict(set)
         for client in self.clients.values():
             for marker, occurrences in client.occurrences.items():
@@ -152,14 +157,14 @@ class LiveEvidence:
         for kind, hows in found.items():
             if "delta" in hows:
                 ways[kind] = {"delta"}
-            elif kind == "a":  # the result of a tool may repeat its arguments
+            elif kind == "a":  # The result of a tool may repeat its arguments.
                 ways[kind] = hows & {"whole"}
             else:
                 ways[kind] = hows & {"whole", "raw"}
         return ways
 
     def is_shown(self, channel: str) -> bool:
-        """Whether any client received anything of this kind of channel, or must because calls are shown."""
+        """Return whether a client received a piece of this kind of channel, or must do so because calls are shown."""
         return bool(self.how.get(channel[0])) or (channel[0] == "a" and self.shows_calls and self.carries_arguments)
 
     @property
@@ -169,12 +174,12 @@ class LiveEvidence:
 
     @property
     def carries_arguments(self) -> bool:
-        """Whether the dialect has a place for arguments."""
+        """Return whether the dialect can state arguments."""
         streams = not self.dialect.lacks("kinds.tool_args") and not self.dialect.lacks("text")
         return streams or not self.dialect.lacks("args")
 
     def delivered(self, client: ObservedClient, marker: Marker) -> list[Occurrence]:
-        """Return the arrivals that deliver a marker; replays repeat it."""
+        """Return the arrivals that deliver a marker, without replays."""
         ways = self.how.get(marker.channel[0], set())
         return [each for each in client.occurrences.get(marker, ()) if each.how in ways]
 

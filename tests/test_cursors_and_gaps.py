@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason, Subscribed, cursor, decode_any, encode_signal
 from bridgekit.errors import FrameTooLarge, InvalidId, MalformedFrame
 from bridgekit.events import FRAME_BYTES
 from bridgekit.ids import ThreadId
-from bridgekit.signals import Cursor, Gap, GapReason, Subscribed, cursor, decode_any, encode_signal
 from tests.factories import THREAD, frame, routed
 
 EPOCH = "0123456789abcdef"

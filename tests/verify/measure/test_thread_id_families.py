@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from bridgekit import ids
 from bridgekit.errors import InvalidId, UnknownName
 from bridgekit_verify.errors import InvalidParameter
-from bridgekit_verify.measure.families import (
+from bridgekit_verify.measure.tables import family_table
+from bridgekit_verify.measure.thread_id_families import (
     FAMILIES,
     families_by_name,
     own_threads,
     thread_ids,
     threads_by_family,
 )
-from bridgekit_verify.measure.tables import family_table
 from tests.tree import ROOT
 
 DOCUMENTED = [

@@ -1,4 +1,4 @@
-"""What the scripted model answers: a pure function from a scenario and the offered tools to numbered pieces."""
+"""Plans the answers of the scripted model: a pure function from a scenario and the offered tools to numbered pieces."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ WORDS: Final = (
     "a<b>&c",
     "end",
 )
-"""The words of texts: characters that a wrong encoding or a wrong cut damages."""
+"""The words of texts. They contain characters that a wrong encoding or a wrong cut damages."""
 PLAIN_WORDS: Final = ("north", "east", "south")
-"""The words of arguments: their JSON has no escapes, so that each piece is text."""
+"""The words of arguments. Their JSON has no escapes, so that each piece is plain text."""
 MAX_DEPTH: Final = 8
 
 
@@ -46,26 +46,27 @@ class SentCall(msgspec.Struct, frozen=True):
 
 
 class ModelScript(msgspec.Struct, frozen=True):
-    """One scenario. Counts are numbers of pieces."""
+    """One scenario. Its counts are numbers of pieces, unless stated otherwise."""
 
     texts: int = 8
     thinking: int = 0
     before_calls: int = 0
-    """Pieces of text in the same answer, before its calls."""
+    """The number of pieces of text in the same answer, before its calls."""
     calls: int = 0
-    """Calls at once in each round, if the request offers tools."""
+    """The number of calls in each round, if the request offers tools."""
     rounds: int = 1
-    """How many answers call tools before the final text."""
+    """The number of answers that call tools before the final text."""
     arguments: Literal["pieces", "beside", "whole"] = "pieces"
-    """`pieces` follow an empty first one; the first piece, or all of it, stands `beside` the name, or `whole`."""
+    """How arguments are sent: as `pieces` after an empty first one, with the first piece `beside` the name, or `whole`
+    with the name."""
     interleaved: bool = False
-    """Whether the pieces of parallel calls alternate. Few models do: a stress case."""
+    """True if the pieces of parallel calls alternate. Few models send them so; it is a stress case."""
     split: bool = False
-    """Whether each marker is cut across two deltas."""
+    """True if each marker is split across two deltas."""
     refusals: int = 0
-    """How many attempts get a 503 first."""
+    """The number of attempts that first get a 503."""
     ends_in: Literal["", "text", "arguments"] = ""
-    """Where the connection ends in mid-answer, on every attempt."""
+    """The channel in which the connection ends during the answer, on every attempt."""
     pause_seconds: float = 0.002
 
 
@@ -86,7 +87,7 @@ SCENARIOS: Final[Mapping[str, ModelScript]] = {
     "dies_in_call": ModelScript(calls=2, ends_in="arguments"),
     "everything": ModelScript(thinking=3, before_calls=2, calls=2, interleaved=True, split=True, refusals=1),
 }
-"""By name. `interleaved` and `everything` are stress cases."""
+"""The scenarios by name. `interleaved` and `everything` are stress cases."""
 
 
 class OfferedTool(NamedTuple):
@@ -102,7 +103,7 @@ class Turn(NamedTuple):
     pieces: Sequence[SentPiece]
     calls: Sequence[SentCall]
     ends_after: int | None = None
-    """After how many pieces the connection ends. None: the answer is complete."""
+    """The number of pieces after which the connection ends, or None for a complete answer."""
 
 
 def plan_turn(
@@ -133,7 +134,7 @@ def _texts(script: ModelScript, canary: str, number: int, channel: str, count: i
 
 
 def _cut(script: ModelScript, text: str) -> list[str]:
-    """Cut a piece in two after its first canary, if the scenario does."""
+    """Cut a piece in two after its first canary, if the scenario splits pieces."""
     found = MARKER.search(text)
     if not script.split or found is None:
         return [text]
@@ -156,7 +157,10 @@ def _argument_pieces(script: ModelScript, calls: Sequence[SentCall]) -> list[Sen
 
 
 def _pieces_of(arguments: str) -> list[str]:
-    """Cut arguments before each marker but the first, so that each piece has one; without markers, in the middle."""
+    """Cut arguments before each marker except the first, so that each piece has one marker.
+
+    Cut arguments without markers in the middle.
+    """
     starts = [found.start() for found in MARKER.finditer(arguments)][1:]
     bounds = [0, *(starts or [len(arguments) // 2]), len(arguments)]
     return [arguments[start:end] for start, end in itertools.pairwise(bounds)]
@@ -175,7 +179,7 @@ def _call(canary: str, number: int, index: int, tool: OfferedTool) -> SentCall:
 
 
 def _example(schema: Any, root: Mapping[str, Any], text: Any, depth: int) -> Any:  # noqa: C901  # one branch a keyword
-    """Return a value that a JSON schema allows; its free strings hold markers."""
+    """Return a value that a JSON schema allows, with markers in its free strings."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return None
     if isinstance(reference := schema.get("$ref"), str):

@@ -9,7 +9,7 @@ import pytest
 from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure.tables import loss_table, transcript
 from bridgekit_verify.probes.tables import chain_table
-from bridgekit_verify.studies.study import EXAMPLE, FixStudy, study_fixes, study_link
+from bridgekit_verify.studies.links_and_fixes import EXAMPLE, FixStudy, study_fixes, study_link
 from bridgekit_verify.variants import AS_REPORTED, FIX_1, SOUND
 
 pytestmark = pytest.mark.slow

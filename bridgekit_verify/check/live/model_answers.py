@@ -1,4 +1,4 @@
-"""Encodes a turn as an answer of chat completions or Responses, whole or streamed: pure functions."""
+"""Pure functions that encode a turn as an answer of chat completions or Responses, whole or streamed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bridgekit_verify.check.live.requests import ModelRequest
-from bridgekit_verify.check.live.scripts import SentPiece, Turn
+from bridgekit_verify.check.live.model_requests import ModelRequest
+from bridgekit_verify.check.live.model_scripts import SentPiece, Turn
 
 __all__ = ["AnswerHead", "Step", "whole_answer", "write_answer"]
 
@@ -18,7 +18,7 @@ Value = dict[str, Any]
 
 @dataclass(frozen=True)
 class AnswerHead:
-    """What every frame of an answer repeats."""
+    """The fields that every frame of an answer repeats."""
 
     id: str
     model: str
@@ -26,7 +26,7 @@ class AnswerHead:
 
 
 Step = tuple[SentPiece | None, bytes]
-"""What is written at once: a piece of the turn, or None for the frames around the pieces."""
+"""A piece of the turn, or None for the frames around the pieces, with its encoded bytes."""
 
 
 def write_answer(request: ModelRequest, turn: Turn, head: AnswerHead) -> Iterator[Step]:
@@ -115,7 +115,7 @@ class _ResponsesStream:
                 yield from ((None, event) for event in self._begin(channel))
             self.sent[channel] += piece.text
             left[channel] -= 1
-            if piece.text:  # an empty first piece of arguments is what output_item.added already says
+            if piece.text:  # output_item.added already states an empty first piece of arguments.
                 yield piece, self._delta(piece)
             if not left[channel]:
                 yield from ((None, event) for event in self._end(channel))
@@ -178,7 +178,7 @@ class _ResponsesStream:
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
     def item(self, channel: str, status: str) -> Value:
-        """Return an output item with what was sent so far; one in progress is empty."""
+        """Return an output item with the text that was sent so far. An item in progress is empty."""
         text = self.sent.get(channel, "") if status == "completed" else ""
         id_ = self._item_id(channel)
         if channel == "r":

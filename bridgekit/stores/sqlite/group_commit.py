@@ -1,4 +1,4 @@
-"""The writer of the SQLite file: group commit, and one read between two commits.
+"""Writes to the SQLite file by group commit, and reads between two commits.
 
 One task uses the connection. It collects the waiting rows of all sources, commits them as one transaction in a worker
 thread, and then answers one read.
@@ -33,9 +33,10 @@ ANSWER_TIMEOUT_SECONDS: Final = 2.0
 LOAD_TIMEOUT_SECONDS: Final = 60.0
 """How long a read during application startup waits for the file."""
 RETRY_SECONDS: Final = 1.0
-"""Time between checks of the file, and attempts to write one that could not be written, if nothing is published."""
+"""Time between checks of the file, and between attempts to write a file that could not be written, if no event is
+published."""
 BACKLOG_ROWS: Final = 10_000
-"""How many rows of one table may wait for a commit."""
+"""Limit on the rows of one table that wait for a commit."""
 _PROBE: Final = "UPDATE store SET synchronous = synchronous"
 _CHECK: Final = "SELECT 1"
 
@@ -47,8 +48,10 @@ class RowsDamaged(StoreUnavailable):
 
 
 class Pending(Generic[ResultT]):
-    """A request that waits for the file. It is executed in its turn, even if no caller waits for the result any
-    more."""
+    """A request that waits for the file.
+
+    The writer executes it in order, even if no caller waits for the result any more.
+    """
 
     __slots__ = ("_answered", "enqueued_at", "result")
 
@@ -56,8 +59,8 @@ class Pending(Generic[ResultT]):
         self.enqueued_at = time.monotonic()
         self.result: ResultT | None = None
         self._answered: anyio.Event | None = None
-        """Created when a caller waits. A timer for each caller would cost more than everything else here: see
-        `Database.watch`."""
+        """Created when a caller waits. `Database.watch` limits the wait, because a timer for each caller would cost
+        more than the request itself."""
 
     def resolve(self, result: ResultT) -> None:
         """Set the result, and wake the callers that wait for it."""
@@ -71,7 +74,7 @@ class Pending(Generic[ResultT]):
         self._answered.set()
 
     async def wait(self) -> ResultT | None:
-        """Return the result, or None if there is none in time."""
+        """Return the result, or None if it does not arrive in time."""
         if self.result is None:
             self._answered = self._answered or anyio.Event()
             await self._answered.wait()
@@ -79,33 +82,40 @@ class Pending(Generic[ResultT]):
 
 
 class WriteSource(Protocol):
-    """A source of rows to write. Its methods return immediately."""
+    """Provides rows to the writer, and gets the result of their commit. Its methods return immediately."""
 
     def next_batch(self) -> Mapping[str, str | bytes]:
-        """Return the rows to write next, as columns of the inbox; an empty mapping if none wait.
+        """Return the rows to write next, as columns of the inbox. The mapping is empty if no row waits.
 
-        While the database is unhealthy, a batch is returned only if it contains new rows: a failed batch alone is not
-        repeated.
+        While the database is unhealthy, return a batch only if it contains new rows, because a failed batch alone is
+        not repeated.
         """
 
     def complete(self, problem: str) -> None:
-        """Handle the result of the batch: it is committed if `problem` is empty, and otherwise not written at all."""
+        """Handle the result of the batch.
+
+        If `problem` is empty, the whole batch is committed; otherwise no row of it is written.
+        """
 
     def unresolved(self) -> Iterable[Pending[Any]]:
         """Yield all requests without a result, and possibly the last batch."""
 
 
 class Database:
-    """An open file. A writer is a WriteSource that calls `notify`; readers call `read`."""
+    """An open file.
+
+    A component that writes is a WriteSource and calls `notify`. A component that reads calls `read`.
+    """
 
     def __init__(self, file: StoreFile, clock: Callable[[], float], answer_timeout_seconds: float) -> None:
         self.path = file.path
         self._file = file
         self._thread = anyio.CapacityLimiter(1)
-        """A dedicated thread, so that the application's other worker threads do not delay a commit."""
+        """Limits the commits to one dedicated thread, so that the application's other worker threads do not delay
+        them."""
         self._answer_timeout_seconds = answer_timeout_seconds
         self.clock = clock
-        """Returns seconds since 1970, because times in the file must mean the same to the next process."""
+        """Returns seconds since 1970, because times in the file must have the same meaning in the next process."""
         self.sources: list[WriteSource] = []
         self.tasks: TaskGroup
         """A task group for the sources, available once there is a batch. `run` waits for its tasks."""
@@ -114,16 +124,19 @@ class Database:
         self._work = anyio.Event()
         self._busy_since: float | None = None
         self._now = 0.0
-        """The time of the last transaction. It never decreases, so that the latest commit can be identified."""
+        """The time of the last transaction. It never decreases, so that it identifies the latest commit."""
         self._problem = ""
         """The error of the last transaction, or empty."""
         self._ended = anyio.Event()
         self.closed = False
-        """Whether new requests are refused. Accepted ones are still written."""
+        """True if new requests are refused. The writer still writes accepted requests."""
 
     @property
     def problem(self) -> str:
-        """Why the last transaction was not committed, or a statement is overdue; empty if neither is the case."""
+        """The reason why the last transaction was not committed or a statement is overdue.
+
+        Empty if the database is healthy.
+        """
         return self._problem or ("the disk does not answer in time" if self._is_late else "")
 
     @property
@@ -135,12 +148,12 @@ class Database:
         self._work.set()
 
     def close(self) -> None:
-        """Refuse new requests, and end `run` when all accepted ones are written."""
+        """Refuse new requests, and end `run` when all accepted requests are written."""
         self.closed = True
         self.notify()
 
     async def read(self, sql: str, *parameters: object, timeout_seconds: float | None = None) -> list[Any]:
-        """Return the rows of a query, as committed. Raises StoreUnavailable if they cannot be read, or not in time."""
+        """Return the rows of a query, as committed. Raises StoreUnavailable if the rows cannot be read in time."""
         if self.closed:
             raise StoreUnavailable(STORE, "it is closed")
         request: Pending[list[Any] | StoreUnavailable] = Pending()
@@ -188,7 +201,7 @@ class Database:
                             pending.expire()
 
     async def _write_and_read(self) -> bool:
-        """Commit the waiting rows and answer one read. Return False if there was nothing to do."""
+        """Commit the waiting rows and answer one read. Return False if no row and no read waited."""
         wrote = await self._write()
         return await self._answer_read() or wrote
 
@@ -196,11 +209,11 @@ class Database:
         with anyio.move_on_after(RETRY_SECONDS):
             await self._work.wait()
         if not self._work.is_set():
-            # An unhealthy server receives no events, so only this probe shows that the file can be written again.
+            # An unhealthy server receives no events, so only this probe can show that the file is writable again.
             await self._commit(_PROBE if self._problem else _CHECK, ())
 
     async def _write(self) -> bool:
-        """Commit the waiting rows as one transaction. Return False if there are none."""
+        """Commit the waiting rows as one transaction. Return False if no row waits."""
         batches = [(source, batch) for source in self.sources if (batch := source.next_batch())]
         if not batches:
             return False
@@ -232,7 +245,7 @@ class Database:
         return problem
 
     async def _answer_read(self) -> bool:
-        """Answer the oldest read. Return False if there is none."""
+        """Answer the oldest read. Return False if no read waits."""
         if not self._reads:
             return False
         request, query = self._reads.popitem(last=False)
@@ -265,10 +278,13 @@ class PendingRows:
         database.sources.append(self)
 
     async def put(self, row: tuple[object, ...]) -> None:
-        """Write a row, and return when it is committed. Raises StoreUnavailable if it is not, or will be only later."""
+        """Write a row, and return when it is committed.
+
+        Raises StoreUnavailable if the row is not committed in time. It may be committed later.
+        """
         if self._database.closed:
             raise StoreUnavailable(STORE, "it is closed")
-        # Rows of cancelled callers still wait here, so the number of rows is bounded, not that of callers.
+        # Rows of cancelled callers still wait here. The limit therefore applies to rows and not to callers.
         if len(self._waiting) >= self._limit:
             raise StoreUnavailable(STORE, "its queue of unwritten rows is full; try again later")
         pending: Pending[str] = Pending()
@@ -304,9 +320,10 @@ async def open_database(
     clock: Callable[[], float] = time.time,
     answer_timeout_seconds: float = ANSWER_TIMEOUT_SECONDS,
 ) -> AsyncIterator[Database]:
-    """Open the file for this process alone, for the length of a block. It is created if necessary.
+    """Open the file in this process only, while the block runs. Create the file if necessary.
 
-    Raises StoreInUse or StoreUnusable if that is not possible. At the end of the block, waiting rows are still written.
+    Raises StoreInUse or StoreUnusable if the file cannot be opened. At the end of the block, the writer still writes
+    waiting rows.
     """
     file = await to_thread.run_sync(StoreFile, path, synchronous, clock())
     try:

@@ -18,9 +18,9 @@ from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, RESUME, Deli
 from bridgekit_verify.faults.trials.fault_catalogue import FAULTS
 from bridgekit_verify.faults.trials.load import EVENTS_A_STEP
 from bridgekit_verify.faults.trials.trial import Trial, TrialPlan, run_trial
-from bridgekit_verify.measure.families import OwnedThread, thread_ids
 from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, VERMILLION, new_figure, percents
 from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.measure.thread_id_families import OwnedThread, thread_ids
 
 __all__ = ["Window", "WindowStudy", "predicted_loss", "study_windows"]
 

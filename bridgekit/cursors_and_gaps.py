@@ -1,4 +1,4 @@
-"""Signals: frames that are not events. They state where a subscription starts and which events the client will miss."""
+"""Signals, the frames that are not events: where a subscription starts, and which events the client will not get."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Cursor(NamedTuple):
     """A client's position in a thread: it has read every event up to `seq`, or was sent a gap for it."""
 
     epoch: str
-    """The epoch of `seq`: 16 hexadecimal digits, new and random each time that numbering restarts."""
+    """The epoch of `seq`: 16 hexadecimal digits, chosen at random each time that numbering restarts."""
     seq: int
 
 
@@ -42,7 +42,10 @@ def cursor(epoch: object, seq: object) -> Cursor:
 
 
 class Subscribed(msgspec.Struct, frozen=True, tag_field="type", tag="subscribed"):
-    """The first frame on every socket. The client then gets each event of the thread after `seq`, in order, once."""
+    """The first frame on every socket.
+
+    After it, the client gets each event of the thread after `seq` once and in order.
+    """
 
     thread_id: ThreadId
     epoch: str

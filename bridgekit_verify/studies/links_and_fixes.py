@@ -12,8 +12,8 @@ from bridgekit.chain.self_check import SOUND_CHECKS
 from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.links import LINKS, Link
 from bridgekit_verify.measure.experiment import Measurement, measure
-from bridgekit_verify.measure.families import FAMILIES, Families, Family, families_by_name, thread_ids
 from bridgekit_verify.measure.tables import count_table
+from bridgekit_verify.measure.thread_id_families import FAMILIES, Families, Family, families_by_name, thread_ids
 from bridgekit_verify.measure.workload import Workload
 from bridgekit_verify.probes.audit_descriptions import Wording, check_wording
 from bridgekit_verify.probes.probes import Probe, probe

@@ -10,9 +10,9 @@ import pytest
 
 from bridgekit.ids import RunId
 from bridgekit_verify.faults.trials.deployment import AT_MOST_ONCE, RESUME
+from bridgekit_verify.faults.trials.offline_time import Window, WindowStudy, predicted_loss, study_windows
 from bridgekit_verify.faults.trials.recorder import Reader
 from bridgekit_verify.faults.trials.trial import TrialPlan, missed_events
-from bridgekit_verify.faults.trials.windows import Window, WindowStudy, predicted_loss, study_windows
 from bridgekit_verify.measure.history import Arrival
 from bridgekit_verify.report.faults import windows_claim
 from tests.verify.faults.trials.trials import SOCKET, key, no_ticket, trial

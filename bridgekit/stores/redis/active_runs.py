@@ -22,18 +22,19 @@ from bridgekit.stores.redis.topology import ClusterTopology, RetryDelay
 __all__ = ["LEASE_SECONDS", "RedisRunRegistry"]
 
 LEASE_SECONDS: Final = 15.0
-"""A worker whose lease was not renewed for so long counts as dead."""
+"""A worker that has not renewed its lease for this long counts as dead."""
 FIRST_RETRY_SECONDS: Final = RetryDelay.FIRST_SECONDS / 2
 """The shortest pause after which a call whose reply was lost is repeated."""
 RENEWALS: Final = 5
-"""How often a lease is renewed before it would end."""
+"""How many times a worker renews its lease within the duration of one lease."""
 
 
 class RedisRunRegistry(AsyncContextManagerMixin):
-    """The worker's own lease, its runs, and those of dead workers.
+    """Renews the worker's lease, records its runs, and takes over the runs of dead workers.
 
-    All times are differences: those between leases by the server's clock, those of this worker by its own. After the
-    store was unavailable, every worker has a whole lease of time to renew its own before others take its runs over.
+    The server's clock measures leases, and the worker's clock measures the worker's own pauses. No time of one clock is
+    compared with the other. After the store was unavailable, each worker has the duration of one lease to renew its
+    lease. Only then may other workers take over its runs.
     """
 
     def __init__(self, topology: ClusterTopology, used_tickets: RedisUsedTickets) -> None:
@@ -43,21 +44,23 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         self._lease_seconds = LEASE_SECONDS
         self._runs, self._workers, self._generation = topology.names.runs()
         self._open: dict[RunId, bytes] = {}
-        """The worker's own runs, and those that it took over, until they are closed, with thread and agent."""
+        """The worker's open runs, including those that it took over, with thread and agent."""
         self._known_generation = ""
         self._doubtful: set[RunId] = set()
-        """Own runs that another worker may have taken over, because the lease had expired before it was renewed."""
+        """Runs of this worker that another worker may have taken over, because the lease expired before it was
+        renewed."""
         self._reply_may_be_lost = False
-        """Whether a reply with runs that were taken over may have been lost. The next one then lists them again."""
+        """True if a reply that listed taken-over runs may have been lost. The next reply then lists these runs
+        again."""
         self._unclosed: set[RunId] = set()
-        """Runs that have ended, and are still in the store, because it did not answer."""
+        """Ended runs that the store still holds, because it did not answer."""
         self._renewed_at = time.monotonic()
         self._answering_since: float | None = None
-        """Since when every renewal was answered."""
+        """The time since which the store has answered every renewal."""
         self._lost: list[ActiveRun] = []
         self._found = asyncio.Event()
         self._takes_over = False
-        """Whether someone waits for lost runs. A process that only publishes leaves them to others."""
+        """True if a task waits for lost runs. A process that only publishes does not take over lost runs."""
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[RedisRunRegistry]:
@@ -73,13 +76,15 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run.run_id, rest)
 
     async def holds(self, run_id: RunId) -> bool:
-        # While the lease is fresh and never expired, no worker can have taken the run over, and none can until its end
-        # event is sent.
+        # While the lease is valid and has never expired, no worker can have taken the run over. No worker can do so
+        # before the end event is sent.
         fresh = time.monotonic() - self._renewed_at < self._lease_seconds / 2
         if run_id not in self._open or (fresh and run_id not in self._doubtful):
             return True
         try:
-            await self._renew_once(time.monotonic())  # if the store has lost its data, this stores the run again
+            await self._renew_once(
+                time.monotonic()
+            )  # If the store has lost its data, this command stores the run again.
             stored: bytes | None = await self._topology.call(self._runs.slot, "HGET", self._runs.name, run_id)
         except StoreUnavailable:
             return True
@@ -123,13 +128,14 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         known, self._known_generation = self._known_generation, generation.decode()
         self._used_tickets.generation = self._known_generation
         if known != self._known_generation:
-            # The store has lost its data, or may have. So these runs were not taken over, and are unknown there.
+            # The store has lost its data, or may have lost it. It does not know these runs, so no worker took them
+            # over.
             for run_id, rest in list(self._open.items()):
                 await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run_id, rest)
         if time.monotonic() - self._renewed_at >= self._lease_seconds:
             self._doubtful.update(self._open)
         self._renewed_at, self._answering_since = began, since or began
-        # A call that took longer may have been repeated.
+        # redis-py may have repeated a call that took longer.
         self._reply_may_be_lost = time.monotonic() - began >= FIRST_RETRY_SECONDS
         for name, rest in zip(reply[0::2], reply[1::2], strict=True):
             run_id = RunId(name.decode())

@@ -1,4 +1,4 @@
-"""Reads what a backend asks the model, as chat completions or as Responses: a pure function from JSON to one form."""
+"""Pure functions that read a backend's request to the model, as chat completions or as Responses, into one form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from bridgekit.errors import BridgekitError
 from bridgekit_verify.check.live.markers import PROMPT, canaries_in
-from bridgekit_verify.check.live.scripts import OfferedTool
+from bridgekit_verify.check.live.model_scripts import OfferedTool
 
 __all__ = ["BadModelRequest", "ModelRequest", "RequestEntry", "read_chat", "read_responses"]
 
@@ -29,13 +29,13 @@ class RequestEntry:
     role: str
     text: str = ""
     calls: dict[str, str] = field(default_factory=dict)
-    """Arguments by call id, of an assistant's message."""
+    """The arguments in an assistant's message, by call id."""
     result_of: str | None = None
 
 
 @dataclass
 class ModelRequest:
-    """What both APIs have in common."""
+    """The content of a request, in a form that both APIs share."""
 
     api: Literal["chat", "responses"]
     model: str
@@ -62,12 +62,12 @@ class ModelRequest:
         ]
 
     def rounds_after(self, index: int) -> int:
-        """Return how many rounds of tool results follow an entry."""
+        """Return the number of rounds of tool results after an entry."""
         roles = [entry.role for entry in self.entries[index + 1 :]]
         return sum(role == "tool" and roles[n + 1 : n + 2] != ["tool"] for n, role in enumerate(roles))
 
     def setting(self) -> str:
-        """Fingerprint the instructions, without prompts and numbers such as the time, and the names of the tools."""
+        """Fingerprint the tools' names and the instructions, without prompts and numbers such as the time."""
         system = [
             re.sub(r"\d+", "", PROMPT.sub("", each.text))
             for each in self.entries
@@ -81,7 +81,7 @@ class ModelRequest:
 
 
 def read_chat(body: object) -> ModelRequest:
-    """Read the body of a chat completions request. BadModelRequest names what is wrong."""
+    """Read the body of a chat completions request. Raises BadModelRequest, which names the problem."""
     request = _object(body)
     entries = [_chat_entry(each, number) for number, each in enumerate(_list(request, "messages"))]
     if request.get("n") not in (None, 1):
@@ -99,7 +99,7 @@ def read_chat(body: object) -> ModelRequest:
 
 
 def read_responses(body: object) -> ModelRequest:
-    """Read the body of a Responses request. BadModelRequest names what is wrong."""
+    """Read the body of a Responses request. Raises BadModelRequest, which names the problem."""
     request = _object(body)
     given = request.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else _list(request, "input")
@@ -186,7 +186,7 @@ def _chosen(request: Mapping[str, Any], tools: list[OfferedTool]) -> list[Offere
 
 
 def text_of(content: object) -> str:
-    """Return the text of a message's content: a string, or parts with a text each."""
+    """Return the text of a message's content, which is a string or a list of parts with texts."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):

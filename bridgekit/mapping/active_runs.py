@@ -1,4 +1,4 @@
-"""The registry of active runs: the runs of a worker that dies are found there, and ended by another worker."""
+"""The registry of active runs, in which a worker finds the runs of a dead worker to end them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ActiveRun", "MemoryRunRegistry", "RunRegistry"]
 
 
 class ActiveRun(NamedTuple):
-    """A run that a worker executes, with what its end event needs."""
+    """A run that a worker executes, with the fields that its end event needs."""
 
     run_id: RunId
     thread_id: ThreadId
@@ -26,19 +26,23 @@ class RunRegistry(Protocol):
         """Record that this worker executes the run. Raises StoreUnavailable if the store did not answer in time."""
 
     async def holds(self, run_id: RunId) -> bool:
-        """Return whether this worker may send the run's end event now. False if another worker has taken the run over,
-        because this one was silent for too long."""
+        """Return whether this worker may send the run's end event now.
+
+        Return False if another worker took the run over because this worker did not renew its lease in time.
+        """
 
     async def close(self, run_id: RunId) -> None:
-        """Record that the run has ended and its end event was sent. It is tried again later if the store does not
-        answer."""
+        """Record that the run has ended and its end event was sent.
+
+        If the store does not answer, the registry tries again later.
+        """
 
     async def take_lost(self) -> list[ActiveRun]:
         """Wait until there are runs whose worker died, take them over, and return them."""
 
 
 class MemoryRunRegistry:
-    """Records nothing: runs in memory end with their process, and a new epoch tells their clients."""
+    """Records no runs, because runs in memory end with their process. Clients detect this by the new epoch."""
 
     async def open(self, run: ActiveRun) -> None:
         """Does nothing."""
