@@ -133,11 +133,9 @@ class LiveEvidence:
         """
         calls = [call for call in self.ledger.calls_of(canary) if call.outcome is not CallOutcome.REFUSED]
         echoed = {id_ for call in calls for id_ in call.results}
-        ranks = {
-            call.number: 2 if any(each.id in echoed for each in call.calls) or (canary, call.number, False) in self._shown
-            else int((canary, call.number, True) in self._shown)
-            for call in calls
-        }  # fmt: skip
+        used = {call.number for call in calls if any(each.id in echoed for each in call.calls)}
+        used |= {number for shown, number, is_raw in self._shown if shown == canary and not is_raw}
+        ranks = {each.number: 2 * (each.number in used) or (canary, each.number, True) in self._shown for each in calls}
         for call in calls:
             rivals = [ranks[each.number] for each in calls if each.round == call.round]
             quoted = not call.alone and any(each.alone for each in calls)

@@ -419,6 +419,18 @@ async def test_application_whose_lifespan_fails_gives_one_line(tmp_path: Path) -
         check_app(tiny_backend(tmp_path, "websocket"), Starlette(lifespan=lifespan))
 
 
+async def test_imported_application_is_checked_twice_although_it_keeps_its_first_model(tmp_path: Path) -> None:
+    first = list[str]()
+
+    def make() -> Starlette:
+        first.append(os.environ["OPENAI_BASE_URL"])
+        os.environ["OPENAI_BASE_URL"] = first[0]
+        return create_app()
+
+    for _ in range(2):
+        assert check_app(tiny_backend(tmp_path, "websocket"), make, load=SMALL, scenarios=("text",)).passed
+
+
 def test_fixture_checks_an_application_and_starts_a_command(
     tmp_path: Path, bridgekit_check: Callable[..., BackendCheck]
 ) -> None:
