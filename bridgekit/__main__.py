@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with unwrap_single_error():
                 code: int = options.run(options)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # the shell has closed it
+                sys.stdout.flush()
     except BrokenPipeError:
         # Without this, the interpreter writes the buffered output when it exits, and prints a BrokenPipeError.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

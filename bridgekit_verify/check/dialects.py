@@ -12,11 +12,13 @@ from bridgekit_verify.check.frames import FIELDS, KINDS, Message, ObservedFrame,
 from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect
 from bridgekit_verify.errors import UnusableRecording
 
-__all__ = ["detect", "load_table", "locate", "parse_table", "steps_of"]
+__all__ = ["EVENT", "detect", "load_table", "locate", "parse_table", "steps_of"]
 
 PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
 EVENT: Final = "@event"
+WHOLE: Final = ("whole", "args")
+IDS: Final = {"run", "thread", "user", "message", "call"}
 SAMPLE_MESSAGES: Final = 100
 ENOUGH: Final = 0.5
 
@@ -76,7 +78,8 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
     if run_is_connection:
         del paths["run"]
     prefix = str(table.get("prefix", ""))
-    reader = _TableReader({field: steps_of(path) for field, path in paths.items()}, kinds, prefix)
+    located = {field: steps_of(path) for field, path in paths.items()}
+    reader = _TableReader(located, kinds, prefix)
     return StreamDialect(
         name,
         reader,
@@ -87,7 +90,7 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
         run_is_connection=run_is_connection,
         json_arguments=False,
         source=source,
-        prefix=prefix,
+        reads_text="prefix" in table or any(isinstance(steps[0], int) for steps in located.values()),
     )
 
 
@@ -153,21 +156,21 @@ def locate(value: Any, steps: Steps) -> Any:
 class _TableReader:
     def __init__(self, paths: Mapping[str, Steps], kinds: Mapping[str, str], prefix: str) -> None:
         self._paths = [(field, steps) for field, steps in paths.items() if field != "kind"]
-        # Most paths have one step, and `locate` takes most of the time.
-        self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1]
-        self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1]
+        # Most paths have one step, and `locate` takes most of the time. A complete value is read after the call's id.
+        late = WHOLE if len(paths.get("call", ())) > 1 else ()
+        self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in late]
+        self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]
         self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
 
     def __call__(self, message: Message) -> Iterator[ObservedFrame]:
         value = message.value
-        if isinstance(value, str) and self._prefix:
+        if isinstance(value, str):
             value = decode_text(value.removeprefix(self._prefix))
         if self._kind == (EVENT,):
             theirs: Any = message.event
         else:
             theirs = None if self._kind is None else locate(value, self._kind)
-        kind = self._kinds.get(str(theirs), "other")
-        frame = ObservedFrame(message, kind)
+        frame = ObservedFrame(message, self._kinds.get(str(theirs), "other"))
         if isinstance(value, dict):
             for field, name in self._names:
                 if (found := value.get(name)) is not None:
@@ -179,12 +182,12 @@ class _TableReader:
 
 
 def _set(frame: ObservedFrame, field: str, found: Any) -> None:
-    if field == "position":
+    if field in IDS:
+        if isinstance(found, str | int):
+            setattr(frame, field, found if type(found) is str else str(found))
+    elif field == "position":
         frame.position = found if type(found) is int else None
-    elif field in ("whole", "args"):
-        if (field == "args") == (frame.kind in ("tool", "tool_end") or frame.call is not None):
-            frame.whole = found
     elif field == "text":
         frame.text = found if isinstance(found, str) else None
-    elif isinstance(found, str | int):
-        setattr(frame, field, str(found))
+    elif (field == "args") == (frame.kind in ("tool", "tool_end") or frame.call is not None):
+        frame.whole = found

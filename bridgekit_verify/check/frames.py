@@ -30,7 +30,7 @@ KINDS: Final = (
 )
 """What a frame does. Any other type of a protocol is `event` or `other`."""
 
-FIELDS: Final = ("kind", "run", "thread", "user", "message", "call", "name", "text", "whole", "args", "position")
+FIELDS: Final = ("kind", "run", "thread", "user", "message", "call", "text", "whole", "args", "position")
 """The fields that a `[dialect]` table may locate."""
 
 
@@ -62,16 +62,17 @@ class ObservedFrame(msgspec.Struct, gc=False):
     message: str | None = None
     call: str | None = None
     text: str | None = None
-    """A delta, which is appended to the text or the arguments."""
+    """A delta, which is appended to the text or the arguments. In a gap, its reason."""
     whole: Any = None
     """A complete value: a text, or arguments as text or as decoded JSON."""
     position: int | None = None
     first_position: int | None = None
     """Set only if the frame represents the positions `first_position` to `position`."""
     user: str | None = None
-    name: str | None = None
+    group: str | None = None
+    """What counts or continues on its own within a client: an epoch of positions, or a subagent's chunks."""
     implicit: bool = False
-    """True if the protocol allows this delta to begin its message or call."""
+    """True if the protocol allows this delta to begin its message or call, or frames of its run after this error."""
 
 
 def decode_json(data: str | bytes) -> Any:

@@ -19,7 +19,7 @@ from bridgekit_verify.check.protocols import BUILT_IN
 from tests.verify.check.samples import DIALECTS, TABLE, Value
 
 JUDGING_PER_DECODING = 5
-REMEMBERED = {"KEPT_STREAMS": 2_000, "MAX_OPEN_STREAMS": 4_000, "KEPT_RUNS": 2_000}
+REMEMBERED = {"KEPT_STREAMS": 2_000, "MAX_OPEN_STREAMS": 4_000, "KEPT_RUNS": 500}
 """A tenth of what the judge remembers by default, so that a stream ten times shorter exceeds it."""
 MAX_GROWTH_BYTES = 5_000_000
 

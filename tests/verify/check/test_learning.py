@@ -45,6 +45,13 @@ def test_check_with_a_draft_finds_a_lost_frame(tmp_path: Path) -> None:
     assert states(verdict)[Property.LOST] is State.BROKEN
 
 
+def test_draft_with_unusual_names_is_toml(tmp_path: Path) -> None:
+    names = {"go": '\N{SPEECH BALLOON}"go"', "say": "say\\\t\n", "done": "\x00"}
+    values = [{**value, "t": names.get(str(value["t"]), value["t"])} for value in DIALECTS["chat"]("r", "t")]
+    table = learn(Path(save(tmp_path / "a.jsonl", *values)))
+    assert tomllib.loads(table.read_text(encoding="utf-8"))["dialect"]["kinds"]["started"] == names["go"]
+
+
 def test_recording_without_json_is_unusable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["learn", save(tmp_path / "a.jsonl", '"hello"')]) == 2
     assert "has no frame that is JSON" in capsys.readouterr().err
