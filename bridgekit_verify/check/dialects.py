@@ -17,6 +17,8 @@ __all__ = ["EVENT", "detect", "load_table", "locate", "parse_table", "steps_of"]
 PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
 EVENT: Final = "@event"
+TEXT: Final = "@text"
+"""The path of a message that is text and not JSON."""
 WHOLE: Final = ("whole", "args")
 IDS: Final = {"run", "thread", "user", "message", "call"}
 SAMPLE_MESSAGES: Final = 100
@@ -90,7 +92,8 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
         run_is_connection=run_is_connection,
         json_arguments=False,
         source=source,
-        reads_text="prefix" in table or any(isinstance(steps[0], int) for steps in located.values()),
+        reads_text="prefix" in table
+        or any(isinstance(steps[0], int) or steps[0] == TEXT for steps in located.values()),
     )
 
 
@@ -161,16 +164,19 @@ class _TableReader:
         self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in late]
         self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]
         self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
+        starts = sorted((type_[:-1] for type_ in kinds if type_.endswith("*")), key=len, reverse=True)
+        self._starts = [(start, kinds[f"{start}*"]) for start in starts]
 
     def __call__(self, message: Message) -> Iterator[ObservedFrame]:
         value = message.value
         if isinstance(value, str):
             value = decode_text(value.removeprefix(self._prefix))
+            value = {TEXT: value} if isinstance(value, str) else value
         if self._kind == (EVENT,):
             theirs: Any = message.event
         else:
             theirs = None if self._kind is None else locate(value, self._kind)
-        frame = ObservedFrame(message, self._kinds.get(str(theirs), "other"))
+        frame = ObservedFrame(message, self._kinds.get(str(theirs)) or self._begun(str(theirs)))
         if isinstance(value, dict):
             for field, name in self._names:
                 if (found := value.get(name)) is not None:
@@ -179,6 +185,9 @@ class _TableReader:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)
         yield frame
+
+    def _begun(self, theirs: str) -> str:
+        return next((kind for start, kind in self._starts if theirs.startswith(start)), "other")
 
 
 def _set(frame: ObservedFrame, field: str, found: Any) -> None:

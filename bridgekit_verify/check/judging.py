@@ -49,10 +49,9 @@ class Judge:
         read, take = self.dialect.frames, self.take
         for message in messages:
             self.messages += 1
-            if message.value == END_OF_STREAM:
-                continue
             for frame in read(message):
-                take(frame)
+                if frame.kind != "other" or message.value != END_OF_STREAM:
+                    take(frame)
 
     def take(self, frame: ObservedFrame) -> None:
         """Judge one frame."""

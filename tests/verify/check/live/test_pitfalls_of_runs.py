@@ -410,6 +410,31 @@ def test_foreign_pieces_between_own_ones_do_not_damage_the_own_text() -> None:
     assert {Property.USER, Property.LOST} <= broken(verdict) <= {Property.USER, Property.LOST, Property.THREAD}
 
 
+PLAIN: dict[str, Any] = {
+    "run": "@connection", "kind": "@text", "text": "@text",
+    "kinds": {"text": "*", "ended": "[DONE]", "error": "[ERROR]*"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scenario", ["text", "dies"])
+@pytest.mark.parametrize(
+    ("removed", "properties"),
+    [("", set()), (".t.2]", {Property.LOST, Property.TEXT}), ("[DONE]", {Property.ENDED})],
+)
+def test_text_that_is_no_json_is_judged(scenario: str, removed: str, properties: set[Property]) -> None:
+    """As of backends that send each piece as it is, and one text at the end."""
+    run = sound("bare", "text") if scenario == "text" else sound_run("bare", *interrupted("dies"))
+    end = "[DONE]" if scenario == "text" else "[ERROR] the model's connection ended"
+    messages = [
+        msgspec.structs.replace(each, value=each.value.get("d", end))
+        for each in run.messages
+        if each.value["t"] in ("say", "done")
+    ]
+    kept = [each for each in messages if not removed or each.client != "s1" or removed not in each.value]
+    found = broken(check_run(LiveRun(run.ledger, kept, PLAIN)))
+    assert found == (properties if scenario == "text" else set())
+
+
 # Dialects with a line less
 
 
