@@ -92,8 +92,7 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
         run_is_connection=run_is_connection,
         json_arguments=False,
         source=source,
-        reads_text="prefix" in table
-        or any(isinstance(steps[0], int) or steps[0] == TEXT for steps in located.values()),
+        reads_text="prefix" in table or any(type(each[0]) is int or each[0] == TEXT for each in located.values()),
     )
 
 

@@ -255,12 +255,9 @@ async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: b
                 client.received(each.data, event=name, event_id=each.id)
     elif mime_type == "application/json":
         client.received((await response.aread()).decode("utf-8", "replace"))
-    elif as_text:
-        async for part in response.aiter_text():
-            client.received(part)
     else:
-        async for line in response.aiter_lines():
-            if text := line.removeprefix("data:").strip(" \x1e"):
+        async for part in response.aiter_text() if as_text else response.aiter_lines():
+            if text := part if as_text else part.removeprefix("data:").strip(" \x1e"):
                 client.received(text)
 
 

@@ -90,7 +90,7 @@ class LiveEvidence:
         if limit is not None:
             pairs = ((prompt.canary, name) for prompt in ledger.prompts for name in prompt.clients)
             self.excuses.update(dict.fromkeys(pairs, f"{limit} stopped the reading"))
-        self.cuts = {(each.canary, each.client) for each in ledger.cuts}
+        self.cuts = set(ledger.cuts)
         self._shown = {
             (marker.canary, marker.call, each.how == "raw")
             for client in self.clients.values()

@@ -16,13 +16,11 @@ __all__ = [
     "CallOutcome",
     "Excuse",
     "HistoryText",
-    "InterruptedRun",
     "ModelCall",
     "ModelLedger",
     "NeutralCall",
     "RejectedCall",
     "UserPrompt",
-    "WireText",
 ]
 
 
@@ -115,20 +113,6 @@ class RejectedCall(msgspec.Struct, frozen=True):
     problem: str
 
 
-class InterruptedRun(msgspec.Struct, frozen=True):
-    """A run during which the driver cut a client's connection and resumed it."""
-
-    canary: str
-    client: str
-
-
-class WireText(msgspec.Struct, frozen=True):
-    """The markers that a backend wrote to a client's connections, as a proxy read them."""
-
-    client: str
-    markers: tuple[str, ...]
-
-
 class HistoryText(msgspec.Struct, frozen=True):
     """The backend's answer to a request for the history of a thread."""
 
@@ -146,8 +130,10 @@ class ModelLedger(msgspec.Struct):
     neutral: list[NeutralCall] = msgspec.field(default_factory=list)
     rejected: list[RejectedCall] = msgspec.field(default_factory=list)
     histories: list[HistoryText] = msgspec.field(default_factory=list)
-    cuts: list[InterruptedRun] = msgspec.field(default_factory=list)
-    wires: list[WireText] = msgspec.field(default_factory=list)
+    cuts: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    """The canary of each run during which the driver cut the connection of a client, and resumed it; and the client."""
+    wires: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    """By client, the markers that the backend wrote to its connections, as a proxy read them."""
 
     def add_prompt(
         self, *, user: str, thread: str, clients: Iterable[str], scenario: str = "text", canary: str = "",
@@ -173,11 +159,11 @@ class ModelLedger(msgspec.Struct):
 
     def add_cut(self, canary: str, client: str) -> None:
         """Record that a client's connection was cut during a run and resumed, so that no piece may be missing."""
-        self.cuts.append(InterruptedRun(canary, client))
+        self.cuts.append((canary, client))
 
     def add_wire(self, client: str, text: str) -> None:
         """Record what a backend wrote to a client's connections, to locate losses."""
-        self.wires.append(WireText(client, tuple(sorted({str(marker) for marker in markers_in(text)}))))
+        self.wires[client] = sorted({str(marker) for marker in markers_in(text)})
 
     def calls_of(self, canary: str) -> list[ModelCall]:
         return [call for call in self.calls if call.canary == canary]

@@ -97,6 +97,16 @@ async def test_events_that_are_lost_while_a_client_is_offline_break_the_resume(t
 
 
 @pytest.mark.parametrize("kind", SOCKETS)
+async def test_piece_that_was_written_to_the_cut_connection_is_lost_on_the_wire(tmp_path: Path, kind: str) -> None:
+    """The cut ends one connection inside a frame, and the backend sends again nothing that it has written."""
+    result = await check(tiny_backend(tmp_path, kind, "sent"), SMALL, scenarios=("cut",))
+    assert set(result.run.ledger.wires) == {f"cut user{n} thread1 tab1" for n in (1, 2)}
+    losses = next(each for each in result.verdict.answers if each.property is Property.LOST).violations
+    assert any(": wire to client (" in each.message for each in losses), result.text
+    assert {Property.LOST, Property.RESUME} <= broken(result)
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
 async def test_what_a_cut_connection_misses_is_unknown_if_no_resume_is_stated(tmp_path: Path, kind: str) -> None:
     backend = tiny_backend(tmp_path, kind, "offline", without="resume")
     result = await check(backend, TWO_RUNS, scenarios=("cut",))
