@@ -41,7 +41,7 @@ def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
     }
     best = max(shares, key=lambda name: shares[name], default=None)
     if best is None or shares[best] < ENOUGH * total:
-        seen = ", ".join(repr(name)[:40] for name, _ in types.most_common(4)) or "none"
+        seen = ", ".join(repr(name)[:40] for name, _ in types.most_common(4)) or "none, as they are text (@text)"
         raise UnusableRecording(
             path,
             f"is in no known dialect ({', '.join(BUILT_IN)}); types of its first frames: {seen}. "
