@@ -204,7 +204,7 @@ class LiveEvidence:
         prompt = self.prompts.get(canary)
         if prompt is None or client.id in prompt.clients:
             return False
-        return (client.user, client.thread) != (prompt.user, prompt.thread)
+        return client.user != prompt.user or client.thread not in (None, prompt.thread)
 
     def is_entitled(self, client: ObservedClient, canary: str) -> bool:
         return canary in self.prompts and client.id in self.prompts[canary].clients

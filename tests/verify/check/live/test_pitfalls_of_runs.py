@@ -378,6 +378,17 @@ def test_later_socket_of_a_user_may_receive_all_threads_again(scenario: str) -> 
     assert broken(check_run(msgspec.structs.replace(run, messages=[*run.messages, *again]))) == set()
 
 
+def test_position_that_a_resume_of_all_threads_skips_is_lost() -> None:
+    """Also if no prompt of the run entitles this socket to the skipped frame."""
+    run = socket_of_a_user(sound("flat", "text"))
+    later = [msgspec.structs.replace(each, client="ann later") for each in of_client(run, "ann")]
+    later = [*later[:5], *reconnected(later[6:])]
+    found = broken(check_run(msgspec.structs.replace(run, messages=[*run.messages, *later])))
+    assert (
+        {Property.LOST, Property.RESUME} <= found <= {Property.LOST, Property.RESUME, Property.SNAPSHOT, Property.TEXT}
+    )
+
+
 @pytest.mark.parametrize("kind", ["say", "called"])
 def test_frame_that_names_another_thread_on_a_socket_of_all_threads_breaks_right_thread(kind: str) -> None:
     run = socket_of_a_user(sound("flat"))
