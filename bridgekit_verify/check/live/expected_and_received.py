@@ -62,7 +62,7 @@ class ExpectedText(NamedTuple):
 def _with_askers(ledger: ModelLedger, clients: Mapping[str, ObservedClient]) -> ModelLedger:
     """Let only the socket that asked expect the answer, if no other socket received anything of what it did not ask."""
     if any(
-        name != each.asked_on and name in clients and each.canary in clients[name].canaries
+        name != each.asked_on and each.asked_on and name in clients and each.canary in clients[name].canaries
         for each in ledger.prompts
         for name in each.clients
     ):
