@@ -22,7 +22,7 @@ class RunsAgents(Protocol):
     """A stack that calls the agents itself, one run at a time."""
 
     async def run(self, run: AgentRun, bodies: Sequence[EventBody], yield_after: int) -> None:
-        """Execute one whole run; `yield_after` is a value of KINDS."""
+        """Execute one whole run. `yield_after` is a value of KINDS."""
 
 
 async def emit_load(stack: Stack, wave: Wave, kind: str) -> EmitReport:
@@ -59,7 +59,7 @@ async def _runs(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[EventBod
 
 
 async def emit_paced(stack: Stack, wave: Wave, per_second: float, within: float) -> list[tuple[int, int, int]]:
-    """Emit a wave from one emitter at a fixed rate; return each event's thread, start time and duration (ns).
+    """Emit a wave from one emitter at a fixed rate. Return each event's thread, start time and duration (ns).
 
     An emitter that the stack delays catches up afterwards, so that the average rate is constant. The emitter stops
     after `within` seconds.

@@ -97,7 +97,7 @@ async def own_cost(runs: int) -> dict[str, float]:
 
 
 def event_of(run: AgentRun, position: int = 2) -> AgentEvent:
-    """Return one event of a run; the default is the third event, which has a typical size."""
+    """Return one event of a run. The default is the third event, which has a typical size."""
     body = run.bodies()[position]
     return AgentEvent(
         type=EventType(body.type),

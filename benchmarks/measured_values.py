@@ -31,18 +31,18 @@ class Series:
         self._values.setdefault(key, []).extend(values)
 
     def __getitem__(self, key: SeriesKey) -> Sequence[float]:
-        """Return the values of a key; an empty sequence if there are none."""
+        """Return the values of a key, or an empty sequence."""
         return self._values.get(key, ())
 
     def __iter__(self) -> Iterator[SeriesKey]:
         return iter(self._values)
 
     def median(self, key: SeriesKey) -> float | None:
-        """Return the median of the values; None if there are none."""
+        """Return the median of the values, or None if there are none."""
         return median(self[key]) if self[key] else None
 
     def ratio(self, of: SeriesKey, over: SeriesKey) -> float | None:
-        """Return the median of the ratios per round, so that a slow phase affects both values; None without values."""
+        """Return the median of the ratios per round, or None. A slow phase affects both values of a ratio."""
         ratios = [
             above / below
             for above, below in zip_longest(self[of], self[over])

@@ -18,7 +18,7 @@ class Try(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     change: str
     measured: str
     kept: str
-    """"yes", or "no" and why."""
+    """The text that states whether the change was kept, and why."""
 
 
 class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -47,8 +47,8 @@ other rows of bridgekit, the adapter emits every event, and no run is executed.
 {throughput_table}
 
 *Never waiting*: agents emit all their events without yielding to the event loop. *Waiting between runs*: they yield
-after five events. *Waiting between events*: they yield after each event. A rate with a * is limited by what the client
-could read, not by what the stack could send.
+after five events. *Waiting between events*: they yield after each event. A * marks a rate that the client limits,
+and not the stack.
 
 ## From emission to the client's read
 
@@ -230,7 +230,7 @@ def _missed_section(targets: Sequence[TargetResult], explained: Sequence[Explana
 
 def _explained(missed: Sequence[TargetResult], explanation: Explanation) -> str:
     names = "; ".join(f"{each.measured}: {found_ratio(each)}, wanted {each.bound}" for each in missed)
-    tries = [f"- {each.change}: {each.measured}. Kept: {each.kept}." for each in explanation.tries]
+    tries = [f"- {each.change}: {each.measured}. {each.kept}." for each in explanation.tries]
     return "\n\n".join(
         (
             f"#### {names}",

@@ -54,15 +54,15 @@ class Plan:
     latency_stacks: tuple[str, ...]
     rates: tuple[float, ...] = (500.0,)
     stall_seconds: float = 0.0
-    """Duration of the stall measurement; 0 skips it."""
+    """Duration of the stall measurement, or 0 to skip it."""
     subscribers: int = 0
-    """Number of subscribers in the fan-out measurement; 0 skips it."""
+    """Number of subscribers in the fan-out measurement, or 0 to skip it."""
     idle_stacks: tuple[str, ...]
     """Stacks whose idle connections, fan-out and stall are measured."""
     idle_connections: int
     idle_rounds: int
     idle_seconds: float = 0.0
-    """Duration of the measurement of keepalive CPU time on idle connections; 0 skips it."""
+    """Duration of the measurement of keepalive CPU time on idle connections, or 0 to skip it."""
     own_rounds: int
     mappings: int
     background_loads: tuple[BackgroundLoad, ...]

@@ -49,7 +49,7 @@ class FillStack(msgspec.Struct, frozen=True, tag=True):
 
 
 class Emit(msgspec.Struct, frozen=True, tag=True):
-    """Emits a wave from all threads' agents concurrently; `kind` is a key of KINDS. Reply: EmitReport."""
+    """Emits a wave from all threads' agents concurrently. `kind` is a key of KINDS. Reply: EmitReport."""
 
     wave: Wave
     kind: str
@@ -72,7 +72,7 @@ class EmitPaced(msgspec.Struct, frozen=True, tag=True):
 
 class PacedReport(msgspec.Struct, frozen=True, tag=True):
     emissions: list[tuple[int, int, int]]
-    """Thread, emission time and waiting time of the emitter for each event; times in nanoseconds."""
+    """Thread, emission time and waiting time of the emitter for each event. Times are in nanoseconds."""
 
 
 class OpenSubscribers(msgspec.Struct, frozen=True, tag=True):

@@ -116,7 +116,7 @@ class _Run:
 
 
 async def run_plan(plan: Plan) -> Results:
-    """Run all measurements of the plan. The results list missing and failed stacks; the other stacks continue."""
+    """Run all measurements of the plan. The results list missing and failed stacks. The other stacks continue."""
     where, run = machine(), _Run(plan)
     async with interleaving(run.failed) as interleaved:
         await run.throughput(interleaved)

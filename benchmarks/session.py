@@ -172,9 +172,9 @@ async def session(
     buffer_bytes: int = 0,
     keepalive_seconds: float = KEEPALIVE_SECONDS,
 ) -> AsyncIterator[Session]:
-    """Run a stack in its own processes for the length of a block, with `subscribers` sockets in each thread.
+    """Run a stack in its own processes while the block runs, with `subscribers` sockets in each thread.
 
-    `buffer_bytes` is the size of each socket's kernel buffer at both ends; 0 keeps the system's default.
+    `buffer_bytes` is the size of each socket's kernel buffer at both ends, or 0 for the system's default.
     """
     async with AsyncExitStack() as stack:
         options = ["--send-buffer-bytes", str(buffer_bytes), "--keepalive-seconds", str(keepalive_seconds)]
@@ -200,7 +200,7 @@ async def session(
 
 @asynccontextmanager
 async def start_load_client(name: str) -> AsyncIterator[ChildProcess]:
-    """Run a load client without sockets for the length of a block."""
+    """Run a load client without sockets while the block runs."""
     async with start_module("benchmarks.load_process", name=name) as process:
         await process.receive(Ready, wanted="start")
         yield process

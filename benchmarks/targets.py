@@ -44,7 +44,7 @@ class Target:
     """The subject of the target, as shown in the table."""
     of: SeriesKey
     over: SeriesKey | None = None
-    """The series to divide by, within each round; None if the target applies to the value itself."""
+    """The series to divide by, within each round, or None if the target applies to the value itself."""
     at_least: float | None = None
     at_most: float | None = None
     how_to_measure: str = ""
@@ -52,7 +52,7 @@ class Target:
 
     @property
     def bound(self) -> float:
-        """The bound; `sign` states whether it is a maximum or a minimum."""
+        """The bound. `sign` states whether it is a maximum or a minimum."""
         bound = self.at_most if self.at_least is None else self.at_least
         assert bound is not None
         return bound
@@ -67,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class JudgedTarget:
-    """A target and its measured value; the value is None if it was not measured."""
+    """A target and its measured value. The value is None if it was not measured."""
 
     target: Target
     value: float | None
@@ -93,7 +93,7 @@ def _judge(series: Series, target: Target) -> JudgedTarget:
 def _relative_targets(
     stack: str, peer: str, *, burst: float, yielding: float, p50: float, p99: float | None = None
 ) -> Iterator[Target]:
-    """Yield bounds on a stack's CPU time and latency relative to another stack; less is better."""
+    """Yield bounds on a stack's CPU time and latency relative to another stack. Lower values are better."""
     what = f"{stack} / {peer}"
     for kind, at_most in ((BURST, burst), (YIELDING, yielding)):
         yield Target(what=what, of=SeriesKey(CPU, stack, kind), over=SeriesKey(CPU, peer, kind), at_most=at_most)

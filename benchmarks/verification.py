@@ -1,4 +1,4 @@
-"""Verify that the received events are exactly the emitted ones; otherwise a stack gets no result."""
+"""Verify that the received events are exactly the emitted events. Otherwise, the stack gets no result."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LoadVerdict:
 
 
 class _Arrived(msgspec.Struct, forbid_unknown_fields=True):
-    """The envelope of a received event; unknown fields are an error."""
+    """The envelope of a received event. Unknown fields are an error."""
 
     type: str
     thread_id: str

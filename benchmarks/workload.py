@@ -30,7 +30,7 @@ YIELDING: Final = "yielding"
 RUN: Final = "run"
 BURST: Final = "burst"
 KINDS: Final[Mapping[str, int]] = {YIELDING: 1, RUN: EVENTS, BURST: 0}
-"""Kinds of agents, each with the number of events after which it yields to the event loop; 0 means never."""
+"""Kinds of agents, each with the number of events after which it yields to the event loop, or 0 for never."""
 
 _FILLER: Final = "the sources agree in all that matters here"
 
@@ -57,7 +57,7 @@ class AgentRun:
 
     @property
     def run_id(self) -> str:
-        """The run id; it is as long as a run id of the audited backend."""
+        """The run id. It is as long as a run id of the audited backend."""
         return f"run_{self.thread:06x}{self.number:06x}"
 
     @property
@@ -113,7 +113,7 @@ class Wave:
         return [AgentRun(thread, number, padding) for number in range(self.first, self.first + self.runs)]
 
     def in_turn(self) -> Iterator[tuple[AgentRun, EventBody]]:
-        """Yield every event of the wave for a single emitter; the threads take turns event by event."""
+        """Yield every event of the wave for a single emitter. The threads take turns event by event."""
         for position in range(self.runs):
             runs = [self.of(thread)[position] for thread in range(self.threads)]
             for bodies in zip(*(run.bodies() for run in runs), strict=True):

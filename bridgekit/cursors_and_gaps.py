@@ -24,7 +24,7 @@ class Cursor(NamedTuple):
 
 
 START: Final = Cursor("start", 0)
-"""The cursor of a client that has read nothing and wants everything that the log retains. It names no epoch."""
+"""The cursor of a client that has read no event and requests every retained event. It names no epoch."""
 
 _EPOCH = re.compile("[0-9a-f]{16}")
 _SEQ_DIGITS: Final = 18
@@ -79,7 +79,7 @@ class Gap(
     """The epoch of `first` and `last`."""
     first: Annotated[int, msgspec.Meta(ge=1)]
     last: int | None
-    """None if the number of events is unknown: the gap then covers everything from `first` to the end of the epoch."""
+    """None if the number of events is unknown. The gap then covers every event from `first` to the end of the epoch."""
     reason: GapReason
 
     def __contains__(self, seq: int) -> bool:

@@ -1,4 +1,4 @@
-"""The hierarchy of bridgekit's errors. Each error has its data as attributes; its message says what to do."""
+"""The hierarchy of bridgekit's errors. Each error has attributes with its data, and a message that says what to do."""
 
 from __future__ import annotations
 
@@ -307,5 +307,5 @@ def unwrap_single_error() -> Iterator[None]:
             raise leaf
         finally:
             # Python sets the group as the context of `leaf` if the group is leaving a `with` block. A notebook would
-            # then display nothing.
+            # then not display the error.
             leaf.__context__ = None

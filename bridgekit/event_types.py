@@ -81,9 +81,8 @@ def define_event_type(name: str, policy: Policy) -> EventType:
     Raises InvalidId if the name is not valid or already has another policy, and ValueError for an unknown policy.
     """
     if not _TYPE_NAME.fullmatch(name):
-        raise InvalidId(
-            "event type", f"{name!r} must be a letter and at most 63 of a-z, 0-9 and _, and no signal's type"
-        )
+        rule = "must be a letter, then at most 63 of a-z, 0-9 and _, and not the type of a signal"
+        raise InvalidId("event type", f"{name!r} {rule}")
     defined, policy = EventType(name), Policy(policy)
     if POLICIES.setdefault(defined, policy) is not policy:
         raise InvalidId("event type", f"{name!r} already has the policy {POLICIES[defined].value!r}")

@@ -176,7 +176,7 @@ class Outcome(enum.StrEnum):
     UNROUTABLE = "unroutable"
     """No thread was found for the event's run."""
     REFUSED = "refused"
-    """The event could not be encoded, published or stored; `Receipt.reason` says why."""
+    """The event could not be encoded, published or stored. `Receipt.reason` states the reason."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,7 +249,7 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
             event = _as_plain_event(event)
         data = _encode(event)
         # Most payloads hold only strings, integers, booleans and null, at most one level deep and under keys that are
-        # strings. They need no further check; any other payload goes through `_check`.
+        # strings. They need no further check. Any other payload goes through `_check`.
         for key, value in event.payload.items():
             kind = type(value)
             if type(key) is not str:

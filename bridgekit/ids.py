@@ -54,8 +54,8 @@ REQUEST_BYTES: Final = 65_536
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 HexSource = Callable[[int], str]
-"""Returns a string of the given number of random hexadecimal digits. The default source is cryptographically secure;
-measurements pass a seeded one."""
+"""Returns a string of the given number of random hexadecimal digits. The default source is cryptographically secure.
+Measurements pass a seeded source."""
 
 
 def thread_id(value: object) -> ThreadId:

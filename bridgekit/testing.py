@@ -66,7 +66,7 @@ class CollectingClient:
         return [event for event, _ in self.timed]
 
     async def wait_until_complete(self, run_id: str | None = None, *, seconds: float = TIMEOUT_SECONDS) -> None:
-        """Wait for the event that ends the run, `agent_completed` or `agent_error`; without a run id, for any run's.
+        """Wait for the event that ends the run, `agent_completed` or `agent_error`. Without a run id, any run counts.
 
         Raises TimeoutError if it did not arrive within `seconds`. Raises Disconnected if the server closed the socket
         first.
@@ -146,7 +146,7 @@ class ServedApplication:
     async def run(
         self, agent_name: str, request: str = "", *, thread_id: str = THREAD, user_id: str = USER
     ) -> ObservedRun:
-        """Run an agent while the user's client is subscribed; return the agent's result and the events received.
+        """Run an agent while the user's client is subscribed. Return the agent's result and the events received.
 
         An error that the agent raises is raised here. The method waits at most `TIMEOUT_SECONDS` for events that were
         published to the thread. It does not wait for other events. To check the events, call `assert_delivered`.

@@ -1,7 +1,6 @@
 """bridgekit_verify: the suite that measures whether an agent's events reach their users.
 
-It builds on `bridgekit`, which never imports it. The parts are listed lowest first; a part imports only from those
-above it:
+The suite builds on `bridgekit`. The parts are listed lowest first. A part imports only from those above it:
 
     errors
     as_committed, variants, repairs   the chains that are compared

@@ -1,4 +1,4 @@
-"""Each defect of the audited code, as the smallest override of a sound link; selected when the application is built.
+"""Each defect of the audited code, as the smallest override of a sound link. A variant selects defects.
 
 The facts come from the public history of `netra-systems/zen` at commit ced61c673 (2025-09-01), whose line numbers the
 audit uses. The names D1 to D10 are the same throughout bridgekit. The last part of the module breaks links that are
@@ -97,7 +97,7 @@ class CoreThatSharesAgents(AgentExecutionCore):
 class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
     """D8, link 8: pass `metadata=` with the five critical events.
 
-    No `notify_*` method accepts that argument; the TypeError is swallowed at debug level.
+    No `notify_*` method accepts that argument. The TypeError is swallowed at debug level.
     """
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:

@@ -1,4 +1,4 @@
-"""How the audited code and its fixes make run ids and find threads. Sound are `SignedRunIds` and `Carried`."""
+"""The ways in which the audited code and its fixes make run ids and find threads. The sound chain does not use them."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class InvalidParameter(BridgekitError, ValueError):
 
 
 class UnknownFamily(UnknownName):
-    """No family of thread ids has the name. The message also says how to pass ids of one's own."""
+    """No family of thread ids has the name. The message also says how to pass your own ids."""
 
     def __init__(self, name: object, known: tuple[str, ...]) -> None:
         super().__init__("family of thread ids", name, known)

@@ -110,7 +110,7 @@ def _rewritten(committed: Any, sound: Any) -> Iterator[tuple[list[str], list[str
 
 
 def _body(function: Callable[..., Any], owner: type | None = None) -> list[str]:
-    """Return the lines of a function's body; `owner` is the class that defines it, if it may call `super()`."""
+    """Return the lines of a function's body. `owner` is the class that defines it, if it may call `super()`."""
     definition = _parsed(function)
     if owner is not None:
         _InlineSuper(owner).visit(definition)

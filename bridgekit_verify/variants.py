@@ -59,7 +59,7 @@ def resolver_of_fix_2_with_its_method(mapping: RunThreadMappingService) -> Resol
 
 
 def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
-    """Look the run up in the mapping service, then continue as committed.
+    """Look up the run in the mapping service, then continue as committed.
 
     The audit does not say when the bridge queries the service. If it did so after the parser, this would be Fix 2 with
     its method.
@@ -68,7 +68,7 @@ def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
 
 
 def resolver_of_fixes_2_and_3(mapping: RunThreadMappingService) -> Resolver:
-    """Look the run up in the mapping service, then continue as in Fix 2 as written."""
+    """Look up the run in the mapping service, then continue as in Fix 2 as written."""
     return FirstOf(MappingLookup(mapping), resolver_of_fix_2_as_written(mapping))
 
 
@@ -104,7 +104,7 @@ class Variant:
         tools: ToolDispatcher | None = None,
         seed: int = 0,
     ) -> BridgeConfig:
-        """Return the configuration of an application of this variant; `hex_source` supplies the random part of run ids.
+        """Return the configuration of an application of this variant. `hex_source` supplies the random part of run ids.
 
         Authorization does not differ between variants: each accepts the user id that a client states.
         """
@@ -149,7 +149,7 @@ class Fix:
     """The replaced fields of a `Variant`."""
 
     def applied_to(self, base: Variant, *, name: str | None = None) -> Variant:
-        """Return the base chain with this fix; by default it is called "<base> with <fix>"."""
+        """Return the base chain with this fix. By default it is called "<base> with <fix>"."""
         return replace(base, name=name or f"{base.name} with {self.name}", summary=self.summary, **self.parts)
 
 
@@ -277,7 +277,7 @@ BROKEN: Final[Mapping[int, Variant]] = {
 
 
 def variant(name: object) -> Variant:
-    """Return the variant with that name. UnknownName lists the known names."""
+    """Return the variant with that name. Raises UnknownName, which lists the known names."""
     rows = {**VARIANTS} | {row.name: row for row in BROKEN.values()}
     if not isinstance(name, str) or name not in rows:
         raise UnknownName("variant", name, tuple(rows))

@@ -71,7 +71,7 @@ def test_every_reason_of_a_gap_is_on_the_page() -> None:
 
 
 def test_types_that_may_be_coalesced_are_on_the_page() -> None:
-    assert f"`{EventType.AGENT_THINKING}` and `{EventType.PROGRESS_UPDATE}` make room" in USING
+    assert f"`{EventType.AGENT_THINKING}` and `{EventType.PROGRESS_UPDATE}` make room" in " ".join(USING.split())
 
 
 def test_every_emit_method_is_on_the_page_with_its_event_and_policy() -> None:

@@ -38,7 +38,7 @@ TOP: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One box of the picture."""
+    """One box of the drawing."""
 
     name: str
     does: str

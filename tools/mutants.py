@@ -1,4 +1,7 @@
-"""Generate all mutants of a module's source, each with one small change. No I/O; `tools.mutate` tests the mutants."""
+"""Generate all mutants of a module's source, each with one small change.
+
+The module does no I/O. `tools.mutate` tests the mutants.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ ARITHMETIC: Final[dict[type[ast.operator], type[ast.operator]]] = {
 NAMES: Final = {"min": "max", "max": "min", "any": "all", "all": "any", "ceil": "floor", "sorted": "list"}
 
 MAX_LINE_CHARACTERS: Final = 120
-"""How many characters of a line are shown for an edit."""
+"""Limit on the shown characters of an edited line."""
 
 # Fields for readers or the type checker, in which a mutation has no effect at run time.
 IGNORED_FIELDS: Final = {"annotation", "returns", "decorator_list", "bases", "type_params", "format_spec"}
@@ -183,7 +186,7 @@ def _with(node: ast.AST, **fields: object) -> ast.AST:
 
 
 def _line(node: ast.AST) -> int:
-    """Return the line of a node; a `case` has only the line of its pattern."""
+    """Return the line of a node. A `case` has only the line of its pattern."""
     line: int = getattr(node.pattern if isinstance(node, ast.match_case) else node, "lineno", 0)
     return line
 
@@ -201,6 +204,6 @@ def _window(before: str, after: str) -> tuple[str, str]:
 
 
 def _head(node: ast.AST) -> str:
-    """Return the code of a node as one line; for a compound statement, its header."""
+    """Return the code of a node as one line. For a compound statement, return its header."""
     text = ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).strip()
     return text.partition("\n")[0]

@@ -3,8 +3,8 @@
 The modules are the pure measuring modules, the modules that compute the report's verdicts, and the links of the chain.
 
 Each mutant is written to a copy of the package, and the fast tests of its module run. A mutant that survives shows a
-gap in the tests, or has no observable effect; `tools/mutants_explained.toml` explains the latter. The exit code is 1 if
-a survivor has no explanation, or an explanation has no survivor.
+gap in the tests, or has no observable effect. `tools/mutants_explained.toml` explains mutants without an effect. The
+exit code is 1 if a survivor has no explanation, or an explanation has no survivor.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ TARGETS: Final[Mapping[str, Target]] = {
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A mutant of a module; the mutant is None to check that the tests pass without one."""
+    """A mutant of a module. The mutant is None to check that the tests pass without one."""
 
     module: str
     mutant: Mutant | None
@@ -216,7 +216,7 @@ def _survivors(copies: Sequence[Path], trials: Sequence[Trial]) -> Iterator[Tria
 
 
 def _try(copy: Path, trial: Trial) -> None:
-    """Run the tests of a module in a copy with the mutant, in a forked process; exit 0 if they pass."""
+    """Run the tests of a module in a copy with the mutant, in a forked process. Exit 0 if they pass."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 1)
     os.dup2(sink, 2)

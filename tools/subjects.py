@@ -39,13 +39,14 @@ PAGE: Final = """\
 # Published frameworks, and bridgekit, checked from outside
 
 Written by `make subjects`. Each subject is a small application on a published package, in `examples/subjects`. It ran
-in an environment of its own, with the version below, and with the scripted model of `bridgekit check` in place of a
-language model. {load}. *Clean* means that no property is broken. What cannot be seen from outside is unknown.
+in a separate environment, with the version below, and with the scripted model of `bridgekit check` in place of a
+language model. {load}. *Clean* means that no property is broken.
+*Unknown* means that the property cannot be observed from outside.
 
 {date} UTC, bridgekit {version}, Python {python}.
 
 A finding states what was seen with this version, in this application. It may be a limit that the project documents, or
-one that it has repaired since. We thank the authors: each of these packages can be checked only because it is open.
+one that it has repaired since. We thank the authors: only open packages can be checked in this way.
 
 | subject | version | {columns} |
 |---|---|{rule}|
@@ -59,8 +60,8 @@ EXPLAINED: Final = {
     "text": "a plain answer",
     "thinking": "with reasoning",
     "calls": "two tool calls, whose arguments follow in pieces",
-    "beside": "the first piece of the arguments stands beside the name of the tool",
-    "whole": "all arguments stand beside the name",
+    "beside": "the first piece of the arguments is sent with the name of the tool",
+    "whole": "all arguments are sent with the name",
     "interleaved": "the pieces of two calls alternate, which few models do",
     "retry": "the model first answers 503",
     "dies": "the model's connection ends in mid-answer",

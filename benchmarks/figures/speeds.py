@@ -35,7 +35,7 @@ def _numbers(axis: Axes) -> None:
 
 
 def throughput_figure(series: Series) -> Figure | None:
-    """Draw events per second and CPU time per event; None without data."""
+    """Draw events per second and CPU time per event. Return None without data."""
     stacks = stacks_of(series, "events/s")
     if not stacks:
         return None
@@ -72,7 +72,7 @@ def _times(ratio: float) -> str:
 
 
 def latency_figure(series: Series) -> Figure | None:
-    """Draw the latency of single events at a fixed rate; None without data."""
+    """Draw the latency of single events at a fixed rate. Return None without data."""
     rates = list(dict.fromkeys(key.kind for key in series if key.measure == QUANTILES[0].key))
     if not rates:
         return None
@@ -93,7 +93,7 @@ def latency_figure(series: Series) -> Figure | None:
 
 
 def stall_figure(series: Series) -> Figure | None:
-    """Draw how a subscriber that stops reading affects the other subscribers; None without data."""
+    """Draw how a subscriber that stops reading affects the other subscribers. Return None without data."""
     measure = "stall: neighbours' events, %"
     stacks = stacks_of(series, measure)
     if not stacks:

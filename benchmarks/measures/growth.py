@@ -57,7 +57,7 @@ def steps(sizes: Mapping[str, Sequence[int]]) -> list[BackgroundLoad]:
 async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncIterator[Session]:
     """Run a session with this background load. A second client opens the idle sockets, so the first is not affected."""
     async with AsyncExitStack() as stack:
-        # The cost of pings depends on time and not on events; `idle_work` measures it separately.
+        # The cost of pings depends on time and not on events. `idle_work` measures it separately.
         opened = await stack.enter_async_context(session(peer, threads=THREADS, keepalive_seconds=QUIET_SECONDS))
         if background.threads or background.mappings:
             await opened.sockets.request(FillStack(background.threads, background.mappings), Done, within=FILL_SECONDS)

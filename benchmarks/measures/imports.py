@@ -26,7 +26,7 @@ print((time.perf_counter() - begun) * 1000, len({heavy!r} & sys.modules.keys()))
 
 
 def imports(series: Series, *, rounds: int) -> None:
-    """Measure each import in a new interpreter; the start of the interpreter is not included."""
+    """Measure each import in a new interpreter. The start of the interpreter is not included."""
     for _ in range(rounds):
         for case, code in CASES.items():
             ms, heavy = _imported(CODE.format(code=code, heavy=set(HEAVY)))

@@ -16,7 +16,7 @@ __all__ = ["Interleaving", "interleaving", "log_progress"]
 
 
 class Interleaving:
-    """Measures stacks in turn. A stack that fails is excluded from later rounds; the other stacks continue."""
+    """Measures stacks in turn. A stack that fails is excluded from later rounds. The other stacks continue."""
 
     def __init__(self, sessions: AsyncExitStack, failed: dict[str, str]) -> None:
         self.failed = failed
@@ -50,7 +50,7 @@ class Interleaving:
         await self.guarded(peer, measured)
 
     async def guarded(self, peer: Peer, measure: Callable[[], Awaitable[None]]) -> None:
-        """Run a measurement unless the stack has failed before; exclude the stack if the measurement fails."""
+        """Run a measurement unless the stack has failed before. Exclude the stack if the measurement fails."""
         if peer.name in self.failed:
             return
         try:
@@ -69,7 +69,7 @@ class Interleaving:
 
 @asynccontextmanager
 async def interleaving(failed: dict[str, str]) -> AsyncIterator[Interleaving]:
-    """Interleave measurements for the length of a block. Excluded stacks are added to `failed`, with the reason."""
+    """Interleave measurements while the block runs. Excluded stacks are added to `failed`, with the reason."""
     async with AsyncExitStack() as sessions:
         yield Interleaving(sessions, failed)
 

@@ -39,7 +39,7 @@ async def stall(series: Series, peer: Peer, *, per_second: float, seconds: float
 
 
 async def _measure_wave(opened: Session, per_second: float, seconds: float) -> dict[str, float]:
-    """Measure one wave. Raises WrongAnswer if an event that arrived is wrong; events may be missing."""
+    """Measure one wave. Raises WrongAnswer if an event that arrived is wrong. Events may be missing."""
     wave = opened.next_wave(max(1, round(per_second * seconds / EVENTS / THREADS)), padding_bytes=PADDING_BYTES)
     before, within = await opened.memory_kib(), seconds + GRACE_SECONDS
     emitted, received = await opened.run_paced_load(wave, per_second, within)

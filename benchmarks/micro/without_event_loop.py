@@ -27,7 +27,7 @@ class Timer(Protocol):
 
 
 def finished(awaitable: Awaitable[T]) -> T:
-    """Return the result of an awaitable that never waits. Raises RuntimeError if it waits."""
+    """Return the result of an awaitable that never waits. Raises RuntimeError if the coroutine waits."""
     coroutine = awaitable.__await__()
     try:
         next(coroutine)

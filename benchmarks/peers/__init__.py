@@ -1,6 +1,6 @@
 """The compared stacks: each stack is a row of PEERS and a small module of this package.
 
-A module has a function `serve(context)`, which runs a Stack for the length of a block. Only this module imports the
+A module has a function `serve(context)`, which runs a Stack until its block ends. Only this module imports the
 stack's libraries. Stacks other than bridgekit run in a separate environment, because they pin incompatible versions.
 """
 
@@ -24,14 +24,14 @@ PEERS_ENVIRONMENT: Final = Path(__file__).parents[2] / ".venv-peers"
 """Environment that `make bench` installs from the requirements.txt next to this file."""
 
 EmitFunction = Callable[[EventBody], Awaitable[object]]
-"""Emits one event of a run; the awaitable is done when the stack returns control to the agent."""
+"""Emits one event of a run. The awaitable is done when the stack returns control to the agent."""
 
 
 class Stack(Protocol):
     """A stack that runs in this process."""
 
     port: int
-    """Port of the stack's sockets; 0 if this process has no sockets."""
+    """Port of the stack's sockets, or 0 if this process has no sockets."""
 
     def agent(self, run: AgentRun) -> EmitFunction:
         """Return the emit function of an agent for this run."""
@@ -73,18 +73,18 @@ class Peer:
 
     @property
     def missing(self) -> str:
-        """Names of missing packages; empty if the stack can be measured."""
+        """The names of missing packages. Empty if the stack can be measured."""
         return ", ".join(name for name, found in self.versions.items() if not found)
 
     @property
     def versions(self) -> dict[str, str]:
-        """The versions of the stack's packages; an empty text for a package that is not installed."""
+        """The versions of the stack's packages. The text is empty for a package that is not installed."""
         places = [str(place) for place in self.environment.glob("lib/python*/site-packages")]
         found = {name: list(distributions(name=name, path=places)) for name in self.packages}
         return {name: each[0].version if each else "" for name, each in found.items()}
 
     def serve(self, context: StackContext) -> AbstractAsyncContextManager[Stack]:
-        """Run the stack in this process for the length of a block."""
+        """Run the stack in this process while the block runs."""
         factory = cast(
             "Callable[[StackContext], AbstractAsyncContextManager[Stack]]",
             import_module(f"{__name__}.{self.file}").serve,

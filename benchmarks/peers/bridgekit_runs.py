@@ -20,7 +20,10 @@ __all__ = ["serve"]
 
 
 class _ScriptedAgent(BaseAgent):
-    """Emits the events of the run's script. The core emits the start before them and the end after them."""
+    """Emits the events of the run's script.
+
+    The core emits the run's start before these events, and its end after them.
+    """
 
     scripts: dict[str, tuple[Sequence[EventBody], bool]] = {}  # noqa: RUF012  # the registry creates the agents
 

@@ -1,4 +1,4 @@
-"""Django Channels: each consumer joins its thread's group; the channel layer is in memory or over Redis pub/sub."""
+"""Django Channels: each consumer joins its thread's group. The channel layer is in memory or over Redis pub/sub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmarks.workload import EnvelopeFactory, EventBody
 __all__ = ["serve"]
 
 CAPACITY: Final = 100_000
-"""Capacity of a channel. The in-memory layer's default is 100 messages; the layer drops further messages silently."""
+"""Capacity of a channel. The in-memory layer's default is 100 messages. The layer drops further messages silently."""
 
 
 class _Consumer(AsyncJsonWebsocketConsumer):

@@ -33,9 +33,9 @@ class StackContext:
     sockets: bool = True
     agents: bool = True
     broker: str = ""
-    """URL of the Redis-protocol server that connects the parts; empty if there is none."""
+    """URL of the Redis-protocol server that connects the parts, or "" without a server."""
     send_buffer_bytes: int = 0
-    """Size of each socket's send buffer; 0 keeps the system's default."""
+    """Size of each socket's send buffer, or 0 for the system's default."""
     keepalive_seconds: float = KEEPALIVE_SECONDS
     """Ping interval of bridgekit's edges. The other stacks use their defaults."""
 
@@ -93,7 +93,7 @@ class SocketGroups(Generic[T]):
 
 @asynccontextmanager
 async def on_uvicorn(app: ASGIApp, context: StackContext) -> AsyncIterator[int]:
-    """Serve an application on uvicorn for the length of a block, and yield the port."""
+    """Serve an application on uvicorn while the block runs, and yield the port."""
     config = uvicorn.Config(
         app, ws="websockets-sansio", lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1
     )

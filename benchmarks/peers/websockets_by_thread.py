@@ -14,7 +14,7 @@ __all__ = ["serving"]
 
 @asynccontextmanager
 async def serving(context: StackContext) -> AsyncIterator[tuple[int, SocketGroups[ServerConnection]]]:
-    """Run the server for the length of a block, and yield its port and the connections by thread."""
+    """Run the server while the block runs, and yield its port and the connections by thread."""
     groups = SocketGroups[ServerConnection]()
 
     async def endpoint(connection: ServerConnection) -> None:

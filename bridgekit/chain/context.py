@@ -35,7 +35,7 @@ class RunResult:
 
 
 enclosing_runs: ContextVar[tuple[RunContext, ...]] = ContextVar("enclosing_runs", default=())
-"""The runs that the current task is part of. The last run is the innermost; each earlier run started the next one as
+"""The runs that the current task is part of. The last run is the innermost. Each earlier run started the next one as
 its sub-agent."""
 
 

@@ -15,7 +15,7 @@ __all__ = ["BaseAgent"]
 
 
 class BaseAgent(Emitter):
-    """Base class of agents; one instance serves one run. Implement `execute` and report progress with `emit_*`.
+    """Base class of agents. One instance serves one run. Implement `execute` and report progress with `emit_*`.
 
     The core emits the run's first and last event, so an agent emits only the events in between.
     """

@@ -48,7 +48,8 @@ class AgentWebSocketBridge:
         """Converts the application's own types in payloads. Startup sets it."""
         self._locate: Callable[[], object] = int
         self._home: object = 0
-        """What `_locate` returns where events may be emitted. Before `bind_to_event_loop` that is everywhere."""
+        """The result of `_locate` on the event loop or thread on which events may be emitted. Before
+        `bind_to_event_loop`, it is the same on all of them."""
 
     def bind_to_event_loop(self) -> None:
         """From now on, refuse events from other OS threads and event loops, because they would arrive late or never."""
@@ -72,7 +73,7 @@ class AgentWebSocketBridge:
         first. Raises UnknownEventType, PayloadError, FrameTooLarge or WrongEventLoop if the caller made a mistake, and
         StoreUnavailable if the store does not answer. Of these, only UnknownEventType does not count the event as lost.
         A thread that the event carries must be that of its run, if this worker knows the run. A missing route raises no
-        error, so that the agent's run continues; the Receipt and the counters record it.
+        error, so that the agent's run continues. The Receipt and the counters record it.
         """
         if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
             self._reject(event)

@@ -40,7 +40,7 @@ class ProbeConnection:
         """Do nothing, because the check has read no event of the earlier epoch."""
 
     async def received(self, count: int) -> bool:
-        """Wait for `count` frames; return whether they arrived in time.
+        """Wait for `count` frames. Return whether they arrived in time.
 
         A shared store delivers the frames with a delay.
         """

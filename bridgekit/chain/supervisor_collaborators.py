@@ -75,7 +75,7 @@ async def claim_thread(sessions: SessionFactory, thread_id: ThreadId, user_id: U
 class MemoryThreadStore:
     """Stores thread owners in memory, the default.
 
-    An application with a durable or shared store refuses to start with it.
+    An application with a durable or shared store refuses to start with this thread store.
     """
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class ScriptedModel:
 class PythonTools:
     """Dispatches tools that are Python callables: coroutine functions run on the event loop, others in a thread.
 
-    If the run is cancelled, the call ends immediately. Python cannot stop a function that runs in a thread; its result
+    If the run is cancelled, the call ends immediately. Python cannot stop a function that runs in a thread. Its result
     is discarded.
     """
 

@@ -20,8 +20,8 @@ from bridgekit.invariants.rules import Invariant, Signalled, Violation, run_viol
 __all__ = ["Invariant", "LatencyQuantiles", "RunReport", "Violation", "check_run", "check_stream", "format_report"]
 
 MAX_FRAMES_SHOWN: Final = 12
-"""A report shows all frames of a run that has at most this many. Of a longer run, it shows the frames around
-violations."""
+"""A report shows all frames of a run that has at most this many. If a run has more frames, the report shows those
+around violations."""
 
 
 class LatencyQuantiles(NamedTuple):
@@ -80,7 +80,7 @@ def check_run(
 
     `required`: the event types that a completed run must contain. These types are not required if the run ended in an
     error. `signalled`: gaps that the client was sent, as pairs of first and last missing `seq`. They are not
-    violations. `whole`: whether the stream contains everything that was read of the thread. `seq` counts within the
+    violations. `whole`: whether the stream contains every frame that was read of the thread. `seq` counts within the
     thread, so pass False if frames of other runs were filtered out. The function then checks order and duplicates, but
     not gaps.
     """

@@ -16,7 +16,7 @@ __all__ = ["Invariant", "SeqRange", "Signalled", "Violation", "run_violations", 
 SeqRange = tuple[int, int]
 """The first and the last missing `seq` of a gap, both inclusive."""
 Signalled = Iterable[SeqRange] | Mapping[str, Iterable[SeqRange]]
-"""Gaps that a client was sent, by thread id; or without thread ids if the stream has only one thread."""
+"""Gaps that a client was sent, by thread id. The thread ids may be omitted if the stream has only one thread."""
 
 
 class Invariant(enum.StrEnum):
@@ -50,7 +50,7 @@ class Violation(NamedTuple):
     invariant: Invariant
     message: str
     position: int | None = None
-    """The frame's number in the recording, from 1; None if the violation is a missing frame."""
+    """The frame's number in the recording, from 1, or None if the violation is a missing frame."""
     seq: int | None = None
     event_id: str | None = None
 

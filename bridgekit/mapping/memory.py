@@ -22,7 +22,7 @@ class MemoryMappingStore:
     Every operation takes amortized O(1): each lookup first evicts the routes that are due. If all runs have the same
     grace period, the order of closing is the order of expiry. If grace periods differ, an expired route may follow one
     that has not expired. The store does not return the expired route, and frees its memory when it is looked up or when
-    the route before it expires. When the store is full, `insert` evicts the run that was closed first; it never evicts
+    the route before it expires. When the store is full, `insert` evicts the run that was closed first. It never evicts
     a live run.
     """
 

@@ -42,7 +42,7 @@ class AppSpec:
     target: str
     """The application, as MODULE:ATTRIBUTE."""
     store: str | None = None
-    """The URL of a store; None for the application's own store."""
+    """The URL of a store, or None for the application's own store."""
     key_file: Path | None = None
     origins: Sequence[str] = ()
     runs_seconds: float | None = None

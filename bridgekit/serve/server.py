@@ -68,7 +68,7 @@ class ServerOptions:
     port: int
     """0 lets the system pick a port."""
     monitoring_port: int | None
-    """The only port for `/metrics` and `/healthz`; None serves them on `port`."""
+    """The only port for `/metrics` and `/healthz`, or None to serve them on `port`."""
     workers: int
     edge: str | None
     """The edge, "asgi" or "native". With None, `choose_edge` chooses one that fits the application."""

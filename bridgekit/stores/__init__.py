@@ -82,7 +82,7 @@ def sqlite_stores(
 ) -> StoreFactory:
     """Stores in one SQLite file, for one worker. An acknowledged event survives a restart.
 
-    `synchronous` chooses what a power loss may lose, "off", "normal" or "full": see
+    `synchronous` is "off", "normal" or "full", and decides which events a power loss may lose: see
     `bridgekit.stores.sqlite.file.Synchronous`. Raises UnknownName for any other value.
     """
     from bridgekit.stores.sqlite import file, group_commit, log, mapping
@@ -107,8 +107,8 @@ def sqlite_stores(
 def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: str = "bridgekit") -> StoreFactory:
     """Stores in a server or Cluster that speaks the Redis protocol, for any number of workers and machines.
 
-    `url` names the server, or one node of the Cluster. The server's configuration decides what survives its restart.
-    Applications that share a server need different prefixes: `redis://host:port/0?prefix=mine`, or `prefix`.
+    `url` names the server, or one node of the Cluster. The server's configuration decides which data survives its
+    restart. Applications that share a server need different prefixes: `redis://host:port/0?prefix=mine`, or `prefix`.
 
     Raises NotInstalled if the package `redis` is missing, and InvalidId if the URL names no server. Opening the stores
     on another event loop than asyncio's raises AsyncioRequired.

@@ -145,7 +145,7 @@ def parse_first_message(message: str | bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What a socket is authorized for: one thread, and the user who subscribes to it."""
+    """The thread to which a socket may subscribe, and the user who subscribes."""
 
     user_id: UserId
     thread_id: ThreadId

@@ -48,7 +48,7 @@ redact_tickets(__name__)
 
 
 def on_trio() -> bool:
-    """Return whether the calling task runs on trio; if not, it runs on asyncio."""
+    """Return whether the calling task runs on trio and not on asyncio."""
     return anyio.get_cancelled_exc_class() is not asyncio.CancelledError
 
 
@@ -121,7 +121,7 @@ async def connect(
     headers: Mapping[str, str] | None = None,
     keepalive_seconds: float = KEEPALIVE_SECONDS,
 ) -> AsyncIterator[EventClient]:
-    """Subscribe to a thread for the length of a block.
+    """Subscribe to a thread while the block runs.
 
     The client receives every later event of the thread or, with `after`, every event after that cursor. `url` is the
     server's, such as `ws://127.0.0.1:8000`. `ticket` comes from the application and opens one socket. A server that

@@ -70,7 +70,7 @@ class CoalescingQueue:
         """The `seq` of the latest waiting frame, for each run and each type that may be coalesced."""
         self._superseded: deque[int] = deque()
         """The `seq` of superseded frames, in the order in which their successors arrived. The first entry always waits
-        in the queue; later entries may have been taken from it."""
+        in the queue. Later entries may have been taken from it."""
         for frame in frames:
             self.note(frame.seq)
             if not (concatenate and self.concatenate(frame)):

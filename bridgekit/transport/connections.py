@@ -116,7 +116,10 @@ class ConnectionRegistry:
 
     @property
     def health(self) -> tuple[str, int]:
-        """The status text and HTTP status code of `/healthz`: 200 if a new socket would be served now."""
+        """The status text and HTTP status code of `/healthz`.
+
+        The code is 200 if the application would serve a new socket now.
+        """
         if self._closed:
             return "shutting down", 503
         problem = self.hub.problem
@@ -125,7 +128,7 @@ class ConnectionRegistry:
         return f"the store is unavailable: {problem}", 503
 
     def check_origin_and_cursor(self, handshake: Handshake) -> Cursor | None:
-        """Check what needs no authorization, and return the cursor from which the client resumes.
+        """Run the checks that need no authorization, and return the cursor from which the client resumes.
 
         Raises SubscriptionRefused if the page's origin is not allowed or the cursor is malformed. Raises Disconnected
         if the server shuts down.
@@ -207,7 +210,7 @@ class ConnectionRegistry:
         return refusal.code, refusal.reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
 
     async def join(self, socket: Subscriber, after: Cursor | None) -> Replay:
-        """Subscribe a socket until `leave`, and return what to send first.
+        """Subscribe a socket until `leave`, and return the replay to send first.
 
         Raises Disconnected if the store is unavailable, or if the socket was closed before it was subscribed. In both
         cases, the client has received no event, and can reconnect with the same cursor.

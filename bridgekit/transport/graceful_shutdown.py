@@ -139,7 +139,7 @@ class _Shutdown:
 
     @contextmanager
     def handlers_installed(self) -> Iterator[None]:
-        """Replace the server's signal handlers for the length of a block."""
+        """Replace the server's signal handlers while the block runs."""
         for number in self._handlers:
             signal.signal(number, self._handle)
             _installed[number] = self._handle

@@ -67,7 +67,7 @@ class Hub:
 
     @property
     def retention(self) -> Retention:
-        """How much of each thread the log retains."""
+        """The retention policy of the log."""
         return self._log.retention
 
     def attach(self, connection: Connection) -> None:

@@ -66,7 +66,8 @@ class Replay(NamedTuple):
     """The gaps and frames that a subscriber gets before new events."""
 
     cursor: Cursor
-    """The start of the stream. The first of `frames`, or else the thread's next event, has the next `seq`."""
+    """The start of the stream. The next `seq` is that of the first frame or, without frames, of the thread's next
+    event."""
     frames: tuple[Frame, ...] = ()
     """Every event after the cursor, up to now."""
     gap: Gap | None = None

@@ -71,8 +71,8 @@ def check_origin(handshake: Handshake, allowed: frozenset[Origin]) -> None:
 
 
 def _same_site(page: Origin, handshake: Handshake) -> bool:
-    # If the socket has no TLS, a proxy may have terminated TLS, so the page's origin may be https. An http page,
-    # however, cannot open a TLS socket of its own origin.
+    # If the socket has no TLS, a proxy may have terminated TLS, so the page's origin may be https. An http page cannot
+    # open a TLS socket of its own origin.
     if page.scheme != "https" and (page.scheme != "http" or handshake.secure):
         return False
     return handshake.host is not None and page == origin(f"{page.scheme}://{handshake.host}")

@@ -135,7 +135,7 @@ class Subscriber:
         """Enqueue a frame without waiting. Return False if the socket is closing, or if this frame causes it to close.
 
         Over the limits, the outbox joins adjacent deltas of a message into one frame. It drops superseded frames,
-        oldest first. It never drops another frame; instead, the client is disconnected.
+        oldest first. The outbox never drops other frames. If they do not fit, the client is disconnected.
         """
         if self.code is not None:
             return False
@@ -291,7 +291,7 @@ class Subscriber:
         return self._waiting_bytes >= self._crowded_bytes or len(self) >= self._crowded_events
 
     def is_slow(self) -> bool:
-        """Return whether the outbox is crowded and its client reads nothing."""
+        """Return whether the outbox is crowded and its client does not read."""
         return self._room is not None and self._idle_ticks >= SLOW_AFTER_TICKS
 
     def tick(self) -> None:

@@ -102,7 +102,7 @@ async def subscribe(
     random: Callable[[], float] = random_source.random,
     on_status: Callable[[bool], None] = lambda subscribed: None,
 ) -> AsyncIterator[ResumingClient]:
-    """Subscribe to a thread for the length of a block, and reconnect whenever the socket is lost.
+    """Subscribe to a thread while the block runs, and reconnect whenever the socket is lost.
 
     The stream starts now or after a cursor. The block starts when the first socket is subscribed, without a time limit.
     Raises SubscriptionRefused if the server refuses the client. `ticket` is called for each socket, and once more if

@@ -31,8 +31,7 @@ from bridgekit.transport.resumed_coroutine import resumed
 __all__ = ["AsgiSubscriber", "NativeSubscriber", "WriteScheduler", "WritingSubscriber", "encode_frames"]
 
 BATCH_MIN_EVENTS: Final = 16
-"""If an event-loop iteration puts fewer frames than this, they are written at its end. Otherwise, the write waits for
-more frames."""
+"""If an event-loop iteration puts at least this many frames, the write waits for more."""
 BATCH_MAX_ITERATIONS: Final = 8
 BATCH_MAX_SECONDS: Final = 0.005
 """Longest time that a write waits for more frames while producers are active. Larger writes need fewer system calls."""
@@ -45,7 +44,7 @@ MAX_IDLE_WORKERS: Final = 64
 class WriteScheduler:
     """Flushes each subscriber with new frames once per event-loop iteration.
 
-    Use it as an async context manager; outside the block, it does not write. If a socket cannot be written immediately,
+    Use it as an async context manager. Outside the block, it does not write. If a socket cannot be written immediately,
     the task that started the send waits for it, and another task continues with the other sockets. No socket therefore
     waits for a slow one. Each send ends in the task in which it started, as cancel scopes and timeouts require.
     """
@@ -126,10 +125,7 @@ class WriteScheduler:
                 await work.wait()
 
     async def _wait_for_batch(self) -> None:
-        """Yield while producers keep enqueuing, so that one write carries more frames.
-
-        The scheduler does not call this method for only a few events.
-        """
+        """Yield while producers keep enqueuing many frames, so that one write carries more of them."""
         until = time.monotonic() + BATCH_MAX_SECONDS
         for _ in range(BATCH_MAX_ITERATIONS):
             if any(len(subscriber) >= BATCH_MAX_FRAMES for subscriber in self._scheduled):
@@ -289,7 +285,7 @@ class NativeSubscriber(WritingSubscriber):
             self._write(self._connection)
 
     def flush(self) -> None:
-        """Write what the transport accepts. Then close the socket, if it is to be closed and no frame waits."""
+        """Write the frames that the transport accepts. Close the socket if it must close and no frame waits."""
         self._scheduled = False
         connection = self._connection
         if connection is None or self._closed:
@@ -344,7 +340,7 @@ class AsgiSubscriber(WritingSubscriber):
         self._context = copy_context()
         """The context variables that middleware has set for this connection. Sends run in this context."""
         self._first: list[bytes] | None = None
-        """Messages to send before the outbox; None until the client is subscribed."""
+        """Messages to send before the outbox, or None until the client is subscribed."""
         self._pending: tuple[anyio.CancelScope, anyio.Event] | None = None
         """The cancel scope of the send that a task awaits, and the event that marks its end."""
 
@@ -398,6 +394,6 @@ class AsgiSubscriber(WritingSubscriber):
         finally:
             self._scheduled = False
             if not open_after:
-                # Either everything was sent and the end is decided, or the connection is broken.
+                # Either all frames were sent and the socket is to be closed, or the connection is broken.
                 self._closed = True
                 self._read_scope.cancel()

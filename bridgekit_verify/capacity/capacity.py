@@ -78,7 +78,7 @@ class CapacityStudy:
         return pd.DataFrame([_summary(search) for search in self.searches])
 
     def figure(self) -> Figure:
-        """Draw the share of events within one second and the 99th percentile over load; mark the carried load."""
+        """Draw the share of events within one second and the 99th percentile over load. Mark the carried load."""
         carried = [
             f"{'at least ' if each.underestimate_reason else ''}{each.carries:,.0f} ({each.edge.name})"
             for each in self.searches
@@ -169,7 +169,7 @@ async def study_capacity(
     rounds: int = 4,
     edges: Sequence[Edge] = EDGES,
 ) -> CapacityStudy:
-    """Find the highest load that each edge carries; alternate between the edges. No new load starts after `seconds`.
+    """Find the highest load that each edge carries. Alternate between the edges. No new load starts after `seconds`.
 
     Each thread has one socket and gets an equal share of the runs. Loads are in events per second, up to `max_load`.
     Then all edges get the same load in turns, `rounds` times, because CPU times are comparable only at the same load.
@@ -239,7 +239,7 @@ async def _apply_load(each: Testbed, load: float, plan: LoadPlan) -> StepResult:
 LineStyle = tuple[str, str, str]
 
 STYLES: Final[tuple[LineStyle, ...]] = ((VERMILLION, "s", "-"), (BLUE, "o", "--"))
-"""Colour, marker and line of each edge; markers and lines distinguish the edges without colour."""
+"""Colour, marker and line of each edge. Markers and lines distinguish the edges without colour."""
 
 
 def _draw_on_time(axis: Axes, name: str, steps: Sequence[StepResult], style: LineStyle) -> None:

@@ -1,6 +1,6 @@
 """The client process of a measurement: opens the users' sockets, reads a wave, and judges what was read.
 
-The suite's checker judges delivery; lateness is computed from the events' due times.
+The suite's checker judges delivery. Lateness is computed from the events' due times.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _fastest(third: Sequence[tuple[float, float]]) -> float:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return the quantile of sorted values (nearest rank); 0 if there are none."""
+    """Return the quantile of sorted values (nearest rank), or 0 without values."""
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
 
 

@@ -36,7 +36,7 @@ SATURATED_SHARE: Final = 0.85
 WAITED_FOR_CPU_SHARE: Final = 0.15
 """A process that waits for a CPU for at least this share of the time is considered disturbed by other programs."""
 SECOND_LOAD_SHARE: Final = 0.8
-"""Share of a core that the second load would use at the first load's cost per event; the cost falls with load."""
+"""Share of a core that the second load would use at the first load's cost per event. The cost falls with load."""
 MIN_EVENTS: Final = 400
 """Minimum number of events of a load: if all are on time, 381 events are enough for a lower bound of 99 %."""
 MIN_LOAD_RATIO: Final = 1.25
@@ -86,7 +86,7 @@ class StepResult:
 
     @property
     def falls_behind(self) -> float:
-        """Seconds of lateness that each second of this load adds; 0 if the process keeps up."""
+        """Seconds of lateness that each second of this load adds, or 0 if the process keeps up."""
         client = self.client
         return max(client.late_last - client.late_first, 0.0) / client.apart_seconds if client.apart_seconds else 0.0
 
@@ -120,7 +120,7 @@ class StepResult:
 
     @property
     def service_us(self) -> float:
-        """Service time of an event in µs; longer than its CPU time if the process has to wait for a CPU."""
+        """Service time of an event in µs, which is longer than its CPU time if the process waits for a CPU."""
         return self.cpu_us * self.utilisation / self.server.share if self.server.share else self.cpu_us
 
     @property
@@ -135,7 +135,7 @@ class StepResult:
 
 
 def next_load(steps: Sequence[StepResult], *, min_load: float, max_load: float) -> float | None:
-    """Return the next load to try, in events per second; None if the search is complete.
+    """Return the next load to try, in events per second, or None if the search is complete.
 
     The first load is low and shows the approximate cost of an event. A load that failed while other programs used the
     CPUs is tried once more, because this interference is usually temporary.
@@ -154,13 +154,13 @@ def next_load(steps: Sequence[StepResult], *, min_load: float, max_load: float) 
 
 
 def carried_load(steps: Sequence[StepResult]) -> float | None:
-    """Return the highest carried load below the lowest failed load; None if there is none."""
+    """Return the highest carried load below the lowest failed load, or None if there is none."""
     beyond = failed_load(steps) or math.inf
     return max((s.events_per_second for s in steps if s.carried and s.events_per_second < beyond), default=None)
 
 
 def failed_load(steps: Sequence[StepResult]) -> float | None:
-    """Return the lowest load that was not carried in any try; None if there is none."""
+    """Return the lowest load that was not carried in any try, or None if there is none."""
     carried = {step.events_per_second for step in steps if step.carried}
     return min({step.events_per_second for step in steps} - carried, default=None)
 
@@ -173,14 +173,14 @@ def round_load(load: float) -> float:
 
 @dataclass
 class LoadSearch:
-    """The loads that were applied to one edge, in order; the last ones are deliberate overloads."""
+    """The loads that were applied to one edge, in order. The last ones are deliberate overloads."""
 
     edge: Edge
     steps: list[StepResult]
 
     @property
     def carries(self) -> float | None:
-        """The highest carried load in events per second; None if not even the lowest load was carried."""
+        """The highest carried load in events per second, or None if not even the lowest load was carried."""
         return carried_load(self.steps)
 
     @property
@@ -199,7 +199,7 @@ class LoadSearch:
 
     @property
     def underestimate_reason(self) -> str:
-        """Why the edge may carry more than the search found; empty if a higher load failed without interference."""
+        """Why the edge may carry more than the search found. Empty if a higher load failed without interference."""
         if (beyond := failed_load(self.steps)) is None:
             return "no load was tried that it does not carry"
         failing = [step for step in self.steps if step.events_per_second == beyond]

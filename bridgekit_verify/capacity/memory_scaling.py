@@ -44,7 +44,7 @@ SPARE_FILES: Final = 100
 """Upper bound on the open files of a process that are not sockets."""
 BURST_SECONDS: Final = 0.25
 BURST_EVENTS: Final = 4_000.0
-"""Load of a burst in events per second; the runs of a burst have no pauses."""
+"""Load of a burst in events per second. The runs of a burst have no pauses."""
 STUDY_SECONDS: Final = 600.0
 
 SOCKETS: Final = "idle sockets"
@@ -84,7 +84,7 @@ class LinearFit:
 
     @property
     def first_kib(self) -> float:
-        """Intercept of the fit in KiB; negative if the first items used memory that was already free."""
+        """Intercept of the fit in KiB. It is negative if the first items used memory that was already free."""
         return self._line[1]
 
     @property

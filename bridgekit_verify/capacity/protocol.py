@@ -97,9 +97,9 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     cpu_seconds: float
     """CPU time of the process during `seconds`."""
     share: float
-    """CPU time divided by elapsed time, between the first runs' end and the last start; 1 is a full core."""
+    """CPU time divided by elapsed time, between the first runs' end and the last start. A full core is 1."""
     run_queue_wait: float
-    """Share of the same interval in which the process was ready but waited for a CPU; 0 if unknown."""
+    """Share of the same interval in which the process was ready but waited for a CPU, or 0 if unknown."""
     pauses: int
     """Number of garbage collections."""
     longest_pause: float

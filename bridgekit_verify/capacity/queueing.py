@@ -68,12 +68,12 @@ class Point:
 
     @property
     def predicted(self) -> float:
-        """Predicted mean lateness in seconds, including the measured garbage collections; NaN from 95 % utilisation."""
+        """Predicted mean lateness in seconds, with the measured garbage collections, or NaN from 95 % utilisation."""
         return self._predicted(self.step.server.pauses_squared)
 
     @property
     def predicted_steady(self) -> float:
-        """Predicted mean lateness in seconds without garbage collections; NaN from 95 % utilisation."""
+        """Predicted mean lateness in seconds without garbage collections, or NaN from 95 % utilisation."""
         return self._predicted(0.0)
 
     def _predicted(self, pauses_squared: float) -> float:
@@ -89,7 +89,7 @@ class WaitingStudy:
     points: Mapping[str, Sequence[Point]]
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each carried load, with times in ms; predictions are missing without a steady state."""
+        """Return one row for each carried load, with times in ms. Predictions are missing without a steady state."""
         return pd.DataFrame(
             {
                 "edge": name,
@@ -116,7 +116,10 @@ class WaitingStudy:
         return f"Up to two thirds of a core, the mean delay is at most {1_000 * max(light):.1f} ms"
 
     def figure(self) -> Figure:
-        """Draw lateness over utilisation, one panel for each edge: measured, and predicted with and without pauses."""
+        """Draw measured lateness over utilisation, with the predictions with and without pauses.
+
+        Each edge has a panel.
+        """
         with new_figure(self.title(), 6.2, 1.2 + 2.6 * len(self.points)) as figure:
             axes = figure.subplots(len(self.points), 1, sharey=True, sharex=True, squeeze=False)[:, 0]
             for row, (axis, (name, points)) in enumerate(zip(axes, self.points.items(), strict=True)):

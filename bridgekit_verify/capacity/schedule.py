@@ -1,4 +1,6 @@
-"""Compute when each run starts and when each of its events is due. No I/O; both processes compute the schedule.
+"""Compute when each run starts and when each of its events is due.
+
+The module does no I/O, and both processes compute the schedule.
 
 The load is open: a run starts at its time, even if earlier runs have not ended. Lateness counts from the due time of an
 event, not from its emission by a busy process. A load that waits for the server would send fewer events while the
@@ -36,7 +38,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 1
     """A run of n steps has 2 + 3 n events."""
     pause_seconds: float = 0.1
-    """Pause between two events of a run, for model and tools; 0 emits all events in one burst."""
+    """Pause between two events of a run, for model and tools. With 0, all events are emitted in one burst."""
     seconds: float = 1.5
     """Time in which new runs start."""
     seed: int = 0

@@ -126,7 +126,7 @@ class GcPauses:
 
 
 async def _sleep_until_due(moment: float, pause: float) -> None:
-    """Sleep until an event is due; return immediately for agents without pauses."""
+    """Sleep until an event is due. Return immediately for agents without pauses."""
     if pause:
         await anyio.sleep_until(moment)
 

@@ -109,7 +109,7 @@ def _timeout(count: int) -> float:
 
 @asynccontextmanager
 async def start_testbed(edge: Edge, *, store: str = "memory:") -> AsyncIterator[Testbed]:
-    """Run both processes for the length of a block; then kill them. Raises ProcessExited or ProcessTimeout."""
+    """Run both processes while the block runs, and then kill them. Raises ProcessExited or ProcessTimeout."""
     key = secrets.token_bytes(KEY_BYTES)
     with unwrap_single_error():
         async with (

@@ -15,7 +15,7 @@ from bridgekit_verify.check.streams import ClientState, RunState, StreamState
 __all__ = ["RecordingVerdict", "conclude"]
 
 RUNS: Final = ("kind", "run", "kinds.started", "kinds.ended")
-TEXTS: Final = ("kind", "message", "text", "whole", "kinds.text", "kinds.text_end|kinds.snapshot")
+TEXTS: Final = ("kind", "message", "text", "whole", "kinds.text", "kinds.text_end")
 CALLS: Final = ("kind", "call", "kinds.tool_begin|kinds.tool", "kinds.tool_end|kinds.tool")
 ARGUMENTS: Final = (*CALLS, "text", "args", "kinds.tool_args|kinds.tool")
 NEEDS: Final = {
@@ -132,11 +132,12 @@ def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
     dialect, findings = judge.dialect, judge.findings
     if dialect.lacks("kinds.ended") or not judge.rules.knows_runs:
         return
-    same_id: dict[str, list[RunState]] = {}
+    readers = {run: (run.id, judge.clients[run.client].user, judge.clients[run.client].thread) for run in runs}
+    together: dict[object, list[RunState]] = {}
+    for run, reader in readers.items():
+        together.setdefault(reader, []).append(run)
     for run in runs:
-        same_id.setdefault(run.id, []).append(run)
-    for run in runs:
-        others = [each for each in same_id[run.id] if each is not run and _same_reader(judge, run, each)]
+        others = [each for each in together[readers[run]] if each is not run]
         if run.ended:
             _judge_start(judge, run, others)
             continue
@@ -149,11 +150,6 @@ def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
             )  # fmt: skip
         for which in (Property.LOST, Property.RESUME):
             findings.unknown(which, f"run {run.id} has no end, so its last frames may be missing")
-
-
-def _same_reader(judge: Judge, run: RunState, other: RunState) -> bool:
-    client, theirs = judge.clients[run.client], judge.clients[other.client]
-    return (client.user, client.thread) == (theirs.user, theirs.thread)
 
 
 def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> None:
@@ -197,7 +193,7 @@ def _judge_numberings(judge: Judge, clients: list[ClientState]) -> None:
             if not numbering.first_is_known:
                 reason = f"the positions of {name} begin at {numbering.first}: earlier frames may be missing"
                 findings.unknown(Property.LOST, reason)
-            for low, high, index, cut in numbering.missing:
+            for low, high, index, cut in () if client.unplaced else numbering.missing:
                 positions = f"position {low}" if low == high else f"positions {low} to {high}"
                 for which in (Property.LOST, Property.RESUME) if cut else (Property.LOST,):
                     findings.broken(

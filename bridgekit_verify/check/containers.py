@@ -198,10 +198,9 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
     The frame is either a field of the line, or the line itself, which then states the client in further fields.
     """
     name = next((each for each in BODIES if each in value), "")
-    noted = (
-        name == "frame" and "type" not in value and isinstance(value["frame"], dict | str)
-    )  # with other notes beside it
-    whole = not name or not (noted or value.keys() <= STATEMENTS[name])
+    # Beside a member `frame`, a recorder may write notes of its own. A protocol's frame has a type beside it.
+    has_notes = name == "frame" and "type" not in value and isinstance(value["frame"], dict | str)
+    whole = not name or not (has_notes or value.keys() <= STATEMENTS[name])
     body = value if whole else value[name]
     if not whole and value.get("direction") in SENT:
         return None
@@ -215,7 +214,7 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
         decode_text(body) if isinstance(body, str) else body,
         user,
         thread,
-        float(read_at) if isinstance(read_at, int | float) else None,
+        float(read_at) if isinstance(read_at, int | float) and abs(read_at) < 2**63 else None,
         _id(value.get("event_name")),
     )
 
@@ -300,24 +299,16 @@ class _Response(msgspec.Struct):
     content: _Content = msgspec.field(default_factory=_Content)
 
 
-class _Request(msgspec.Struct):
-    url: str = ""
-
-
 class _Entry(msgspec.Struct):
-    request: _Request = msgspec.field(default_factory=_Request)
+    request: dict[str, Any] = {}
     response: _Response = msgspec.field(default_factory=_Response)
     sockets: list[_WebSocketMessage] | None = msgspec.field(name="_webSocketMessages", default=None)
     events: list[_EventSourceMessage] | None = msgspec.field(name="_eventSourceMessages", default=None)
 
 
-class _Creator(msgspec.Struct):
-    name: str = ""
-
-
 class _Log(msgspec.Struct):
     entries: list[_Entry]
-    creator: _Creator = msgspec.field(default_factory=_Creator)
+    creator: dict[str, Any] = {}
 
 
 class _Har(msgspec.Struct):
@@ -330,7 +321,7 @@ def _read_har(path: str, data: bytes) -> Iterator[Message]:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UnusableRecording(path, f"is not a complete HAR file: {_short(error)}") from error
     messages = list(_har_messages(log))
-    if not messages and log.creator.name.lower() == "firefox":
+    if not messages and str(log.creator.get("name")).lower() == "firefox":
         raise UnusableRecording(path, "was saved by Firefox, whose HAR holds no frames: record with Chromium")
     if not messages:
         raise UnusableRecording(path, "holds no WebSocket message and no streamed response body: record with content")
@@ -347,7 +338,7 @@ def _har_messages(log: _Log) -> Iterator[Message]:
     for number, entry in enumerate(log.entries, 1):
         client, connection = f"response {number}", 0
         if entry.sockets is not None:
-            client, connection = _continued(f"socket {number}", entry.request.url, entry.sockets, sockets)
+            client, connection = _continued(f"socket {number}", str(entry.request.get("url")), entry.sockets, sockets)
         for value, event, read_at in _har_values(entry):
             index += 1
             yield Message(client, connection, index, value, read_at=read_at, event=event)

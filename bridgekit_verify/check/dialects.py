@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -166,7 +166,7 @@ class _TableReader:
         starts = sorted((type_[:-1] for type_ in kinds if type_.endswith("*")), key=len, reverse=True)
         self._starts = [(start, kinds[f"{start}*"]) for start in starts]
 
-    def __call__(self, message: Message) -> Iterator[ObservedFrame]:
+    def __call__(self, message: Message) -> tuple[ObservedFrame]:
         value = message.value
         if isinstance(value, str):
             value = decode_text(value.removeprefix(self._prefix))
@@ -177,13 +177,19 @@ class _TableReader:
             theirs = None if self._kind is None else locate(value, self._kind)
         frame = ObservedFrame(message, self._kinds.get(str(theirs)) or self._begun(str(theirs)))
         if isinstance(value, dict):
-            for field, name in self._names:
-                if (found := value.get(name)) is not None:
-                    _set(frame, field, found)
+            self._set_named(frame, value)
         for field, steps in self._paths:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)
-        yield frame
+        return (frame,)
+
+    def _set_named(self, frame: ObservedFrame, value: Mapping[str, Any]) -> None:
+        for field, name in self._names:
+            found = value.get(name)
+            if type(found) is str and field in IDS:
+                setattr(frame, field, found)
+            elif found is not None:
+                _set(frame, field, found)
 
     def _begun(self, theirs: str) -> str:
         return next((kind for start, kind in self._starts if theirs.startswith(start)), "other")
@@ -192,7 +198,7 @@ class _TableReader:
 def _set(frame: ObservedFrame, field: str, found: Any) -> None:
     if field in IDS:
         if isinstance(found, str | int):
-            setattr(frame, field, found if type(found) is str else str(found))
+            setattr(frame, field, str(found))
     elif field == "position":
         frame.position = found if type(found) is int else None
     elif field == "text":

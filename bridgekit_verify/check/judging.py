@@ -166,8 +166,9 @@ class Judge:
     # Positions
 
     def _signal(self, client: ClientState, frame: ObservedFrame) -> None:
-        if client.thread is None:
-            client.thread = frame.thread
+        client.subscribed.add(frame.thread)
+        if client.stated_thread is None:
+            client.thread = frame.thread if len(client.subscribed) == 1 else None
         key = frame.thread if self.dialect.position_per == "thread" else None
         numbering = client.numberings.get(key)
         if frame.kind == "gap":
@@ -195,12 +196,15 @@ class Judge:
         if self.dialect.position_per == "run" and run is None:
             for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.RESUME):
                 self.findings.unknown(which, "positions count within a run, and some frames do not name theirs")
+            client.unplaced = True
             return False
         key = self.dialect.numbering_of(frame, None if run is None else run.id)
         first = frame.first_position if frame.first_position is not None else last
         numbering = client.numberings.get(key)
+        expected = self.dialect.first_position
+        if expected is not None and last < expected:
+            return False
         if numbering is None:  # it begins at its first position, or in the middle if the recording does
-            expected = self.dialect.first_position
             known = expected is not None and first <= expected
             numbering = client.numberings[key] = Numbering(expected if known else None, connection)
         step = numbering.add(first, last, connection, frame.origin.index)

@@ -170,7 +170,7 @@ def _kind(rows: Sequence[Row]) -> Path | None:
 
 
 def _ids(rows: Sequence[Row], kind: Path | None) -> dict[str, Path]:
-    """Return the paths whose names are those of ids. Each path is used once."""
+    """Return the paths whose names are usual names of ids. Each path is used once."""
     found: dict[str, Path] = {}
     for field, pattern in ID_NAMES.items():
         exact = re.compile(rf"({pattern})(_?id)?", re.IGNORECASE)

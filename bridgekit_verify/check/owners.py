@@ -29,9 +29,9 @@ class Owners:
     def saw(self, key: StreamKey, client: ClientState, frame: ObservedFrame) -> None:
         """Record the first frame with this id at a client. If it names the client's thread, the id is the client's."""
         own = frame.thread is not None and frame.thread == client.thread
-        first, *state = self._first.setdefault(key, (client.id, own, frame.origin.index))
+        first, begun, index = self._first.setdefault(key, (client.id, own, frame.origin.index))
         if first != client.id:
-            shared = self._shared.setdefault(key, {first: (state[0], state[1])})
+            shared = self._shared.setdefault(key, {first: (begun, index)})
             shared.setdefault(client.id, (own, frame.origin.index))
 
     def began(self, key: StreamKey, client: str) -> None:
@@ -48,9 +48,10 @@ class Owners:
     def check_ids(self, findings: Findings, client: ClientState, frame: ObservedFrame) -> None:
         """Compare the ids in a frame with those of its client."""
         origin = frame.origin
+        subscribes = frame.kind == "subscribed"  # to one more thread
         for which, word, own, named in (
             (Property.USER, "user", origin.user or client.user, frame.user),
-            (Property.THREAD, "thread", origin.thread or client.thread, frame.thread),
+            (Property.THREAD, "thread", origin.thread or (None if subscribes else client.thread), frame.thread),
         ):
             if named is not None and own is not None and named != own:
                 findings.broken(

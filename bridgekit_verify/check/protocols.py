@@ -154,7 +154,7 @@ def read_ag_ui(message: Message) -> Iterator[ObservedFrame]:
     if kind in ("tool_begin", "tool_args", "tool_end", "tool_result", "other"):
         frame.call = _text(get("toolCallId"))
     if kind in ("text", "thinking", "tool_args", "other"):
-        frame.text, frame.implicit = get("delta"), type_ in _AG_UI_CHUNKS
+        frame.text, frame.implicit = get("delta"), type_ in _AG_UI_CHUNKS and kind != "other"
     yield frame
     if kind == "snapshot":
         yield from _ag_ui_snapshot(message, frame, _list(get("messages")))

@@ -94,7 +94,7 @@ class Rules:
             self._start_run(client, run, frame)
 
     def _leave(self, stream: StreamState | None, frame: ObservedFrame) -> None:
-        """Note a frame whose message or call is not known, or what it does to it."""
+        """Count a frame whose kind, message or call is not known, and note what it leaves uncertain."""
         if frame.kind == "other":
             if stream is not None:
                 stream.uncertain = UNNAMED
@@ -108,7 +108,7 @@ class Rules:
             self.findings.unknown(Property.SNAPSHOT, reason)
 
     def _is_repeated(self, client: ClientState, run: RunState | None, stream: StreamState | None, kind: str) -> bool:
-        """Whether a frame of something that ended before a reconnect may be sent again, where no position shows it."""
+        """Return True if a frame may repeat what was complete before a reconnect. Positions would show it."""
         if kind == "snapshot":
             return False
         if stream is not None:
@@ -307,8 +307,8 @@ class Rules:
             return
         if stream.ended:
             self._compare(stream, frame.whole, frame.origin)
-        elif stream.equals(frame.whole):  # as far as it goes, unless no frame will end it
-            stream.status = "equal" if stream.implicit or not self._knows_end(stream) else None
+        elif stream.equals(frame.whole):  # as far as it goes, unless no frame ends it
+            stream.status = "equal" if stream.implicit else None
         else:
             stream.pending = (frame.whole, frame.origin.index)
 

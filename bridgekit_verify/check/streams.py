@@ -21,12 +21,12 @@ KEPT_CHARACTERS: Final = 16_384
 
 
 class ClientState:
-    """What one client has received."""
+    """The state of one client: its runs, messages and calls."""
 
     __slots__ = (
         "chunks", "connection", "epochs", "id", "last", "numberings", "open_runs", "reconnected_at", "run",
-        "runs", "starts_inside", "stated_thread", "stated_user", "streams", "thread", "unattributed_ends",
-        "unidentified", "unmapped_after_end", "unnumbered", "user",
+        "runs", "starts_inside", "stated_thread", "stated_user", "streams", "subscribed", "thread", "unattributed_ends",
+        "unidentified", "unmapped_after_end", "unnumbered", "unplaced", "user",
     )  # fmt: skip
 
     def __init__(self, message: Message) -> None:
@@ -41,6 +41,8 @@ class ClientState:
         self.open_runs: dict[str, RunState] = {}
         self.run: RunState | None = None
         """The run that the latest frame with a run id named."""
+        self.subscribed = set[str | None]()
+        """The threads that the server confirmed. A client of several has no thread of its own."""
         self.streams: dict[StreamKey, StreamState] = {}
         self.numberings: dict[str | None, Numbering] = {}
         self.epochs: dict[str | None, str | None] = {}
@@ -56,6 +58,8 @@ class ClientState:
         self.unmapped_after_end: int | None = None
         self.unnumbered = False
         """True if a frame had no position, so that a repeated frame cannot be recognized."""
+        self.unplaced = False
+        """True if a frame had a position of an unknown run. Other positions are then not known to be missing."""
 
     def restate(self, message: Message) -> None:
         """Follow a recording that states the user or the thread late, or another one than before."""
@@ -77,7 +81,7 @@ class ClientState:
 
 @dataclass(slots=True, eq=False)
 class RunState:
-    """What one client received of one run."""
+    """The state of one run at one client."""
 
     id: str
     client: str
@@ -151,7 +155,7 @@ class StreamState:
             self._hash.update(_bytes(text))
 
     def _shorten(self) -> None:
-        """Join the pieces of a short call. Of any other text, keep only the hash."""
+        """Join the pieces of a short call. For any other text, keep only the hash."""
         assert self._pieces is not None
         text = "".join(self._pieces)
         if self.is_call and self.characters <= KEPT_CHARACTERS:

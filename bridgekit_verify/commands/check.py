@@ -29,7 +29,7 @@ __all__ = ["add_arguments", "run"]
 BROKEN: Final = 1
 UNUSABLE: Final = 2
 MAX_PROBLEMS: Final = 10
-"""How many problems of a load are printed. The saved run contains all problems."""
+"""Limit on the printed problems of a load. The saved run contains all problems."""
 SUBJECTS: Final = {Subject.NEVER_CALLED: 3, Subject.RETURNED_NOTHING: 4, Subject.ECHOED: 5}
 """The exit codes of live runs that could not be judged."""
 

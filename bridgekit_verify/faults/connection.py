@@ -33,7 +33,7 @@ class RateLimiter:
         self._free_at = -math.inf
 
     def wait(self, now: float, rate: float) -> float:
-        """Return the seconds until the next read is allowed; infinity at a rate of 0. `rate` is in bytes per second."""
+        """Return the seconds until the next read may start: infinity at a rate of 0. `rate` is in bytes per second."""
         return max(0.0, self._free_at - now) if rate > 0 else math.inf
 
     def max_bytes(self, rate: float) -> int:
@@ -41,7 +41,7 @@ class RateLimiter:
         return CHUNK_BYTES if rate == math.inf else min(CHUNK_BYTES, max(1, int(rate * TICK_SECONDS)))
 
     def consumed(self, size: int, now: float, rate: float) -> None:
-        """Record a read of `size` bytes at the time `now`; the rate must be finite and above 0."""
+        """Record a read of `size` bytes at the time `now`. The rate must be finite and above 0."""
         self._free_at = max(self._free_at, now - TICK_SECONDS) + size / rate
 
 
@@ -179,7 +179,7 @@ class Pump:
             self._wake()
 
     async def _write(self, data: bytes | memoryview, target: socket.socket) -> None:
-        """Write all bytes; empty data shuts down the sending side of the socket (end of stream)."""
+        """Write all bytes. Empty data shuts down the sending side of the socket (end of stream)."""
         if not data:
             await self._wait_until_unblocked()
             target.shutdown(socket.SHUT_WR)
@@ -193,7 +193,7 @@ class Pump:
             rest = rest[await self._send(rest, target) :]
 
     async def _send(self, rest: memoryview, target: socket.socket) -> int:
-        """Send bytes and return their number; return 0 after a wait for the socket, because toxics may have changed."""
+        """Send bytes and return their number. Return 0 after a wait for the socket, because toxics may have changed."""
         try:
             sent = target.send(rest[: self._bytes_left()])
         except BlockingIOError:

@@ -91,7 +91,7 @@ class Proxy:
         return RunningToxic(self, number)
 
     def stop(self, number: int) -> None:
-        """End the toxic with this number, as `RunningToxic.stop` does; do nothing if the toxic has ended."""
+        """End the toxic with this number, as `RunningToxic.stop` does. Do nothing if the toxic has ended."""
         toxic = self._running.pop(number, None)
         if toxic is None:
             return
@@ -100,7 +100,7 @@ class Proxy:
         self._update_connections()
 
     def latency(self, seconds: float, jitter: float = 0.0, *, seed: int = 0) -> RunningToxic:
-        """Delay both directions by `seconds`, plus or minus up to `jitter` seconds; see `Latency`."""
+        """Delay both directions by `seconds`, plus or minus up to `jitter` seconds. See `Latency`."""
         return self.start(AddedLatency(seconds, jitter, seed=seed))
 
     def bandwidth(
@@ -110,7 +110,7 @@ class Proxy:
         return self.start(Bandwidth(bytes_per_second, directions=directions))
 
     def slow_reader(self, bytes_per_second: float = 0.0) -> RunningToxic:
-        """Read from the server at this rate; at the default of 0, do not read."""
+        """Read from the server at this rate. At the default of 0, do not read."""
         return self.start(SlowReader(bytes_per_second))
 
     def timeout(self) -> RunningToxic:
@@ -118,19 +118,19 @@ class Proxy:
         return self.start(Timeout())
 
     def partition(self) -> RunningToxic:
-        """Block all bytes and new connections until the toxic stops; then deliver them."""
+        """Block all bytes and new connections until the toxic stops. Then deliver them."""
         return self.start(Partition())
 
     def reset_peer(self, after_bytes: int = 0) -> RunningToxic:
-        """Reset both ends (RST) immediately or after `after_bytes` from the server; also affects new connections."""
+        """Reset both ends (RST), immediately or after `after_bytes` from the server. New connections are also reset."""
         return self.start(ResetPeer(after_bytes))
 
     def limit_data(self, after_bytes: int) -> RunningToxic:
-        """Close each connection after `after_bytes` more from the server; new connections count from their start."""
+        """Close each connection after `after_bytes` more from the server. New connections count from their start."""
         return self.start(LimitData(after_bytes))
 
     def slicer(self, piece_bytes: int, variation: int = 0, seconds: float = 0.0, *, seed: int = 0) -> RunningToxic:
-        """Split the bytes of both directions into small pieces; see `Slicer`."""
+        """Split the bytes of both directions into small pieces. See `Slicer`."""
         return self.start(Slicer(piece_bytes, variation, seconds, seed=seed))
 
     def down(self) -> RunningToxic:
@@ -143,7 +143,7 @@ class Proxy:
             self.stop(number)
 
     async def serve(self, tasks: TaskGroup) -> None:
-        """Accept connections until cancelled, and serve each in a task of the group; then close the port."""
+        """Accept connections until cancelled, and serve each in a task of the group. Then close the port."""
         try:
             while True:
                 while any(toxic.blocks or toxic.refuses for toxic in self._running.values()):
@@ -189,7 +189,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> AsyncIterator[Proxy]:
-    """Run a proxy in front of the server at this address for the length of a block; then close all connections.
+    """Run a proxy in front of the server at this address while the block runs, and then close all connections.
 
     `buffer_bytes` limits each socket's kernel buffer (the kernel doubles the value) and the delayed bytes of each
     direction. The default is small, because a proxy that buffers everything hides a slow reader from the server. With

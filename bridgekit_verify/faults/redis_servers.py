@@ -129,7 +129,10 @@ class RedisServer:
         return self._process is not None and self._process.exit_code is None
 
     async def start(self) -> None:
-        """Start the process and wait until it replies. Raises ServerFailed if it does not, with the end of its log."""
+        """Start the process and wait until it replies.
+
+        Raises ServerFailed, with the end of the server's log, if it does not.
+        """
         file = self.directory / "server.conf"
         file.write_text("\n".join(self._settings) + "\n", encoding="utf-8")
         # The server's own directory also receives the files that a crash leaves behind.
@@ -177,7 +180,7 @@ class RedisServer:
         self._signal(signal.SIGCONT)
 
     async def restart(self) -> None:
-        """Start the server again on the same port and directory; a running process is killed first."""
+        """Start the server again on the same port and directory. A running process is killed first."""
         await self.kill()
         await self.start()
 
@@ -202,7 +205,7 @@ class RedisServer:
 async def redis_server(
     persistence: Persistence = Persistence.NONE, *, settings: Sequence[str] = (), password: str | None = None
 ) -> AsyncIterator[RedisServer]:
-    """Run a server for the length of a block; then kill it. `settings` are extra lines of its configuration file."""
+    """Run a server while the block runs, and then kill it. `settings` are extra lines of its configuration file."""
     with tempfile.TemporaryDirectory(prefix="bridgekit-redis-", ignore_cleanup_errors=True) as directory:
         server = RedisServer(Path(directory), (*persistence.value, *settings), password)
         try:
@@ -257,13 +260,13 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        """URL of the first node; a client discovers the other nodes from it."""
+        """URL of the first node. A client discovers the other nodes from it."""
         return self.servers[0].url
 
 
 @asynccontextmanager
 async def redis_cluster(persistence: Persistence = Persistence.NONE, *, nodes: int = 3) -> AsyncIterator[RedisCluster]:
-    """Run a cluster of primaries for the length of a block, ready for commands; then kill its servers."""
+    """Run a cluster of primaries while the block runs, and then kill its servers. It starts ready for commands."""
     async with AsyncExitStack() as stack:
         servers = [
             await stack.enter_async_context(redis_server(persistence, settings=CLUSTER_SETTINGS)) for _ in range(nodes)

@@ -1,6 +1,6 @@
 """Toxics: the network faults that a proxy can start and stop, as immutable parameter sets.
 
-The names are those of Toxiproxy (https://github.com/Shopify/toxiproxy#toxics); `partition` is Jepsen's name.
+The names are those of Toxiproxy (https://github.com/Shopify/toxiproxy#toxics). `partition` is Jepsen's name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BOTH_DIRECTIONS: Final = (Direction.TO_CLIENT, Direction.TO_SERVER)
 
 @dataclass(frozen=True, kw_only=True)
 class Toxic:
-    """Base class of all toxics. It has no effect; each subclass overrides the properties that it changes.
+    """Base class of all toxics. It has no effect. Each subclass overrides the properties that it changes.
 
     Active toxics combine: delays are summed, and the lowest rate and the shortest piece apply.
     """
@@ -72,11 +72,11 @@ class Toxic:
         return 0.0
 
     def rate(self) -> float:
-        """Return the read limit in bytes per second; infinity for no limit."""
+        """Return the read limit in bytes per second, or infinity for no limit."""
         return math.inf
 
     def piece(self, rng: Random) -> int | None:
-        """Return the size of the next piece in bytes; None means that the bytes are not split."""
+        """Return the size of the next piece in bytes, or None if the bytes are not split."""
         return None
 
     def pause(self) -> float:
@@ -84,13 +84,13 @@ class Toxic:
         return 0.0
 
     def limit(self) -> int | None:
-        """Return after how many forwarded bytes a connection is cut; None for no limit."""
+        """Return after how many forwarded bytes a connection is cut, or None for no limit."""
         return None
 
 
 @dataclass(frozen=True)
 class AddedLatency(Toxic):
-    """Delays every piece by `seconds`, plus or minus up to `jitter` seconds; the order within a direction is kept."""
+    """Delays every piece by `seconds`, plus or minus up to `jitter` seconds. The order within a direction is kept."""
 
     seconds: float
     jitter: float = 0.0

@@ -1,4 +1,4 @@
-"""A thread store whose owners the experiment declares in every process, so that a process that ends loses none."""
+"""A thread store whose owners the experiment declares in every process, so that they survive the end of a process."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class LoadClient(Generic[S]):
         return [each for each in self.sockets if not each.paused]
 
     def requests(self, kind: Any) -> Iterator[Any]:
-        """Yield messages of these types until standard input closes; while waiting, answer the server's pings."""
+        """Yield messages of these types until standard input closes. While waiting, answer the server's pings."""
         decoder = msgspec.json.Decoder(kind)
         while True:
             while self._lines:
@@ -204,7 +204,7 @@ class LoadClient(Generic[S]):
                 decoded = time.monotonic()
 
     def poll(self, seconds: float | None) -> bool:
-        """Wait at most `seconds` (None: no limit) and read every socket that has bytes; return whether one had."""
+        """Wait at most `seconds` (None: no limit) and read every socket that has bytes. Return whether one had."""
         received = False
         for key, _ in self._selector.select(seconds):
             if key.data is None:
@@ -223,7 +223,7 @@ class LoadClient(Generic[S]):
         self._selector.unregister(paused.raw)
 
     def resume_all(self, seconds: float) -> int:
-        """Read the paused sockets again for at most `seconds`; return how many of them the server has closed."""
+        """Read the paused sockets again for at most `seconds`. Return how many of them the server has closed."""
         paused, deadline = [each for each in self.sockets if each.paused], time.monotonic() + seconds
         for each in paused:
             each.paused = False

@@ -65,7 +65,7 @@ class CpuReply(msgspec.Struct, frozen=True, tag=True):
 
 
 async def read_stdin_lines() -> AsyncIterator[bytes]:
-    """Yield each line of standard input without its line end; an incomplete last line is dropped.
+    """Yield each line of standard input without its line end. An incomplete last line is dropped.
 
     No thread is used, because a thread that blocks in a read cannot be cancelled.
     """
@@ -121,7 +121,7 @@ def cpu_ns() -> int:
 
 
 def raise_file_limit() -> int:
-    """Raise the soft limit of open files (and so sockets) to the hard limit; return the limit."""
+    """Raise the soft limit of open files (and so sockets) to the hard limit. Return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -134,6 +134,6 @@ def resident_kib() -> int:
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1_024
-    # Other systems report only the peak value; macOS reports it in bytes.
+    # Other systems report only the peak value, and macOS reports it in bytes.
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return highest // 1_024 if sys.platform == "darwin" else highest

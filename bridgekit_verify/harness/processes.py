@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 DISCARD: Final = subprocess.DEVNULL
-"""Value for processes that another library starts: discards the output of a stream."""
+"""Discards the output of a stream of a process that another library starts."""
 START_TIMEOUT_SECONDS: Final = 60.0
 """Timeout for the first message of a process, which may import many modules on a busy machine."""
 REPLY_TIMEOUT_SECONDS: Final = 60.0
@@ -82,7 +82,7 @@ class ProcessTimeout(ProcessFailed, TimeoutError):
 
 
 class ChildProcess:
-    """A process with pipes to its standard input and output; use `start_process` to create one.
+    """A process with pipes to its standard input and output. Use `start_process` to create one.
 
     The process leads its own session, so that signals also reach its own child processes.
     """
@@ -105,7 +105,7 @@ class ChildProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code; None while the process runs, negative for the signal that ended it."""
+        """Exit code, or None while the process runs. It is negative if a signal ended the process."""
         return self._started.returncode
 
     @property
@@ -141,7 +141,7 @@ class ChildProcess:
         self._output = BufferedByteReceiveStream(self._process.stdout)
 
     async def restart(self) -> None:
-        """Run the same command in a new process; a process that still runs is killed first."""
+        """Run the same command in a new process. A process that still runs is killed first."""
         await self._end()
         await self.start()
 
@@ -163,7 +163,7 @@ class ChildProcess:
         self.send_signal(signal.SIGCONT)
 
     async def kill(self) -> int:
-        """Send SIGKILL to the process and its children, even if they are paused; return the exit code."""
+        """Send SIGKILL to the process and its children, even if they are paused. Return the exit code."""
         self._signal_session(signal.SIGKILL)
         return await self.wait()
 
@@ -213,7 +213,7 @@ class ChildProcess:
             raise ProcessFailed(f"{self.name} sent no {_kind_name(kind)} but {line[:200]!r}: {error}") from error
 
     async def request(self, message: msgspec.Struct, kind: type[T], *, within: float = REPLY_TIMEOUT_SECONDS) -> T:
-        """Send a message and return the reply; concurrent requests are serialized."""
+        """Send a message and return the reply. Concurrent requests are serialized."""
         async with self._request_lock:
             await self.send(message)
             return await self.receive(kind, within=within, wanted=f"answer {type(message).__name__}")
@@ -270,9 +270,9 @@ class ChildProcess:
 async def start_process(
     command: Sequence[str], *, name: str = "", env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> AsyncIterator[ChildProcess]:
-    """Run a command for the length of a block; then kill the process. Raises OSError if the command cannot start.
+    """Run a command while the block runs, and then kill the process. Raises OSError if the command cannot start.
 
-    `env` is the complete environment of the process; None passes on the environment of this process.
+    `env` is the complete environment of the process. None passes on the environment of this process.
     """
     process = ChildProcess(command, name=name, env=env, cwd=cwd)
     try:

@@ -41,7 +41,7 @@ class Dialect(Protocol):
         """Return the bytes that the client sends first."""
 
     def feed(self, data: bytes) -> bytes | None:
-        """Decode bytes from the server; return the bytes to send back, or None."""
+        """Decode bytes from the server. Return the bytes to send back, or None."""
 
 
 class InvalidFrame(Exception):
@@ -89,7 +89,7 @@ class FrameDecoder:
         self._rest = data[at:]
 
     def take_replies(self) -> bytes | None:
-        """Return the bytes to send back and clear them; None if there are none."""
+        """Return the bytes to send back and clear them, or None if there are none."""
         replies, self.replies = bytes(self.replies), bytearray()
         return replies or None
 
@@ -143,7 +143,7 @@ class HttpDialect:
 
 
 class WebSocketDialect(HttpDialect):
-    """Decodes one text frame for each event; the first frame confirms the subscription."""
+    """Decodes one text frame for each event. The first frame confirms the subscription."""
 
     def __init__(self, path: str, *protocols: str) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from bridgekit_verify.measure.history import BridgeBinding, Emission, EventKey, 
 __all__ = ["EMITTED_BY_CORE", "Attribution", "misrouted_upstream", "missing_handover", "undelivered_emission"]
 
 EMITTED_BY_CORE: Final = frozenset({EventType.AGENT_STARTED, EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
-"""The events that the core itself sends to the bridge; all other events pass through the agent and its adapter."""
+"""The events that the core itself sends to the bridge. All other events pass through the agent and its adapter."""
 
 HANDOVERS: Final = ((2, 3, "supervisor"), (2, 4, "supervisor"), (4, 5, "engine"))
 """Calling link, called link, and the name of the caller, for each handover of a run."""
@@ -27,7 +27,7 @@ class Attribution:
 
 
 def missing_handover(history: History, request: str) -> Attribution | None:
-    """Return the link that received a run and did not pass the run on; None if every link passed it on."""
+    """Return the link that received a run and did not pass the run on, or None if every link passed it on."""
     received_by = history.received_by.get(request)
     if received_by is None or history.bound_by_registry:
         return None

@@ -56,7 +56,7 @@ class LinkCall:
     """The link that was called."""
     method: str
     part: Any
-    """The object that was called; None for a function."""
+    """The object that was called, or None for a function."""
     given: dict[str, Any]
     """The arguments, by the parameter names of the sound link."""
     caller: LinkCall | None
@@ -75,7 +75,7 @@ class LinkCall:
     """The binding of the adapter when the agent asked it to emit the event."""
 
     def caught(self, key: EventKey | None = None) -> list[BaseException]:
-        """Return the exceptions that this call caught; with `key`, leave out exceptions about another event."""
+        """Return the exceptions that this call caught. With `key`, leave out exceptions about another event."""
         inside = [call.error for call in self.calls if key is None or call.key in (None, key)]
         raised = _chain(self.error)
         candidates = {id(error): error for error in (*inside, *(line.error for line in self.logged)) if error}
@@ -113,7 +113,7 @@ def observed(base: Any, sound: type, methods: Mapping[str, int], listen: Listene
 
 
 def observe_instance(part: object, sound: type, methods: Mapping[str, int], listen: Listener) -> None:
-    """Report the calls of an object's `methods` from now on; do nothing if the object is already observed."""
+    """Report the calls of an object's `methods` from now on. Do nothing if the object is already observed."""
     for name, link in methods.items():
         if name not in vars(part):
             method = getattr(type(part), name)
@@ -179,7 +179,7 @@ PASSING_ON: Final = {_await_within.__code__}
 
 
 class _CallLog(logging.Handler):
-    """Adds each record of a logger to the call in progress; passes to other handlers only records enabled before."""
+    """Adds each record of a logger to the call in progress. Other handlers get only records of the earlier level."""
 
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__(logging.DEBUG)

@@ -52,7 +52,7 @@ class Verdict:
     reordered: int
     """Frames read after a frame with a higher `seq` (RFC 4737, type-P-reordered)."""
     reordering_extent: int
-    """The largest delay of a reordered frame, in frames (RFC 4737, section 4.2.2); 0 if no frame is reordered."""
+    """The largest delay of a reordered frame, in frames (RFC 4737, section 4.2.2), or 0 if no frame is reordered."""
     reordered_in_run: int
     """Frames with a higher `seq` than an event that their run emitted later. The order of reading does not matter."""
     false_gaps: int
@@ -125,8 +125,9 @@ def _collection_paused() -> Iterator[None]:
 def check(history: History, expected: ExpectedEvents | None = None) -> Verdict:
     """Return the verdict on a history. Raises LedgerImbalance if its counts contradict each other.
 
-    `expected` is what the workload's parameters imply. By default, the checker counts the history's own events and
-    sockets. The count detects an error of the ledger, but not an event that was never recorded.
+    `expected` is the number of events that the workload's parameters imply. By default, the checker counts the
+    history's own events and sockets. The count detects an error of the ledger, but not an event that was never
+    recorded.
     """
     rows = ledger(history)
     planned = _count_expected(history) if expected is None else expected

@@ -38,7 +38,7 @@ PARTS: Final[Mapping[str, dict[str, Any]]] = {
 WIDTH: Final = 5.4
 LEFT: Final = 0.05
 BARS: Final = 1.72
-"""The left edge of the bars; the labels end just before it."""
+"""The left edge of the bars. The labels end just before this edge."""
 BARS_WIDTH: Final = 2.72
 COUNTS: Final = BARS + BARS_WIDTH + 0.09
 BAR: Final = 0.2
@@ -59,7 +59,7 @@ class DropPanel:
 
     heading: str
     rows: Mapping[str, Mapping[str, DropCount]]
-    """The counts by label of the row, then by kind of thread id; each row has the same kinds."""
+    """The counts by label of the row, then by kind of thread id. Each row has the same kinds."""
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The kinds of thread id in groups, drawn with space between the groups. Needed where the kinds of a row differ."""
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class DropPanel:
 
     @property
     def has_one_bar_per_row(self) -> bool:
-        """Whether in each row every kind has the same shares, so that one bar represents them."""
+        """Whether all kinds of each row have the same shares, so that one bar can represent them."""
         return all(have_equal_shares(counts.values()) for counts in self.rows.values())
 
 
@@ -172,7 +172,7 @@ def _affected(counts: Mapping[str, DropCount], kinds: Sequence[str]) -> str:
 
 
 def _unit(panel: DropPanel) -> str:
-    """Return what is counted beside the bars, such as "events"."""
+    """Return the unit of the counts beside the bars, such as "events"."""
     counted = _counted(panel)
     return counted if panel.has_one_bar_per_row else f"Each bar: one kind of thread id. Beside it: {counted.lower()}"
 

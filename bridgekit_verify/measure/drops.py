@@ -48,7 +48,7 @@ class DropCount:
 
     @property
     def shares(self) -> tuple[Fraction, Fraction, Fraction] | None:
-        """The shares delivered, dropped and leaked; None if no event was expected."""
+        """The shares delivered, dropped and leaked, or None if no event was expected."""
         if not self.expected:
             return None
         whole = self.expected

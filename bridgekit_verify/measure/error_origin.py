@@ -1,6 +1,6 @@
 """Find the link that raised an error, from the object whose method raised it, not from the method's module.
 
-A broken link is a subclass that any module may define. Its base class identifies the link; its module does not. The
+A broken link is a subclass that any module may define. The base class identifies the link, but the module does not. The
 suite's own subclasses, which only record calls, are recognized by their module.
 """
 
@@ -50,7 +50,7 @@ Traceback frames in the suite's other modules belong to the harness, even if the
 
 
 def link_of_error(error: BaseException) -> int | None:
-    """Return the innermost link in the traceback of the error; None if the traceback contains no link."""
+    """Return the innermost link in the traceback of the error, or None if the traceback contains no link."""
     return next((link for frame in _innermost_first(error) if (link := _link_at(frame)) is not None), None)
 
 

@@ -69,8 +69,8 @@ async def measure(
 ) -> Measurement:
     """Run the workload through the variant over real sockets on 127.0.0.1, and return its history and verdict.
 
-    The same variant, workload and seed give the same counts. LedgerImbalance and errors of the harness propagate;
-    errors that the agents' runs raise are part of the result. `measure` calls `on_event` with each event that a socket
+    The same variant, workload and seed give the same counts. LedgerImbalance and errors of the harness propagate.
+    Errors that the agents' runs raise are part of the result. `measure` calls `on_event` with each event that a socket
     reads. Frames that an `observer` reads with its own sockets are not counted. `calls` receives every call between the
     links from startup to the hub, for a trace.
     """
@@ -162,7 +162,7 @@ async def _read(
 def arrival_of(socket: Socket, event: RoutedEvent, *, read_at: float, epoch: str | None = None) -> Arrival:
     """Build the history's record of an event that a socket read.
 
-    `read_at` is in seconds since 1970; `epoch` identifies the numbering of `seq`.
+    `read_at` is in seconds since 1970. `epoch` identifies the numbering of `seq`.
     """
     return Arrival(
         socket=socket,

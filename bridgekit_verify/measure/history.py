@@ -34,7 +34,7 @@ class EventKey(NamedTuple):
     request: str
     type: EventType
     step: int
-    """The agent's step, counted from 1; 0 for events that occur once per run."""
+    """The agent's step, counted from 1, or 0 for events that occur once per run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,14 @@ class Arrival:
 
     socket: Socket
     key: EventKey | None
-    """The event in the frame; None if the content of the frame identifies no event."""
+    """The event in the frame, or None if the content of the frame identifies no event."""
     run_id: RunId
     seq: int
     emitted_at: float
     read_at: float
     """`emitted_at` and `read_at` are in seconds since 1970."""
     epoch: str | None = None
-    """The epoch of `seq`; None if there was only one."""
+    """The epoch of `seq`, or None if there was only one."""
 
 
 class SignalledGap(NamedTuple):
@@ -85,9 +85,9 @@ class SignalledGap(NamedTuple):
 
     first: int
     last: int | None
-    """The last seq of the range; None if the range extends to the end of its epoch, whose last seq is unknown."""
+    """The last seq of the range, or None if the range extends to the end of its epoch, whose last seq is unknown."""
     epoch: str | None = None
-    """The epoch of the range; None if there was only one."""
+    """The epoch of the range, or None if there was only one."""
 
     def covers(self, receipt: Receipt) -> bool:
         """Return whether the range includes the event with this receipt."""
@@ -151,7 +151,7 @@ class History:
     gaps: dict[int, list[SignalledGap]] = field(default_factory=dict)
     """Gaps that the server signalled, by socket number."""
     wrong_bridge: tuple[int, str] | None = None
-    """The first of links 1 to 5 that holds or passes on a bridge other than the application's; None if no link does."""
+    """The first of links 1 to 5 that holds or passes on another bridge than the application's, or None."""
     bound_by_registry: bool = False
     """Whether agents got their bridge from the registry (link 3) and not from the core (link 5)."""
     bridge: int | None = None
@@ -182,7 +182,7 @@ class History:
 
 
 def key_of(event_type: EventType, payload: Mapping[str, object]) -> EventKey | None:
-    """Return the event that a payload identifies by its content; None if the payload identifies no event."""
+    """Return the event that a payload identifies by its content, or None if the payload identifies no event."""
     match payload:
         case {"context": {"request": str(request)}} if event_type is EventType.AGENT_STARTED:
             return EventKey(request, event_type, 0)

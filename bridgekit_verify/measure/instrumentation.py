@@ -1,7 +1,7 @@
 """Record what each link of a variant receives, without changing what the link does.
 
-Each part that the variant chose, sound or broken, is observed where other links call it. The history records from these
-calls what the ledger needs. A trace also keeps the calls, and observes the bridge and the hub.
+Each part that the variant chose, sound or broken, is observed where other links call it. From these calls, the history
+records the facts that the ledger needs. A trace also keeps the calls, and observes the bridge and the hub.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HUB: Final = {"publish": 10, "deliver": 10}
 
 
 def instrument(variant: Variant, listen: Listener, *, to_the_hub: bool = False) -> Variant:
-    """Return the variant; links 2 to 5 and the adapter report their calls. Agents need `instrumented_agent`.
+    """Return the variant. Links 2 to 5 and the adapter report their calls. Agents need `instrumented_agent`.
 
     `to_the_hub` also observes startup, the bridge and its hub, for listeners that `recording_calls` returns.
     """
@@ -141,7 +141,7 @@ def _request(call: LinkCall) -> str | None:
 
 
 def wrong_bridge(application: Application, history: History) -> tuple[int, str] | None:
-    """Return the first link that holds or passed on a bridge other than the one it received; None if no link does."""
+    """Return the first link that holds or passed on another bridge than it received, or None."""
     supervisor, right = application.supervisor, id(application.bridge)
     holders: tuple[tuple[int, str, int | None, int | None], ...] = (
         (1, "startup gave the supervisor another bridge", history.bridge_given.get(2), right),

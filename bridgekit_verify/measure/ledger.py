@@ -24,13 +24,13 @@ class Row(NamedTuple):
     expectation: Expectation
     socket: Socket
     copies: int
-    """How often the socket read the event; 0 is a loss."""
+    """How often the socket read the event. The event is lost if this is 0."""
     latency_seconds: float | None
-    """Time from emission to the first read, on one clock; None for a loss."""
+    """Time from emission to the first read, on one clock, or None for a loss."""
     signalled: bool
     """Whether the event is lost and the server sent the client a gap that covers the event."""
     attribution: Attribution | None
-    """The link that lost the event; None if the event is not lost."""
+    """The link that lost the event, or None if the event is not lost."""
 
 
 def ledger(history: History) -> list[Row]:
@@ -110,7 +110,7 @@ def _before_the_bridge(history: History, key: EventKey) -> Attribution:
 
 
 def _unreported_emission(history: History, handover: Handover) -> Attribution:
-    """Attribute the loss from what the agent held when its run started, where no emission is recorded."""
+    """Attribute the loss by the state of the agent at the start of its run, because no emission is recorded."""
     if not handover.given:
         return Attribution(3 if history.bound_by_registry else 5, "the agent was given no bridge")
     if not handover.passed_on:

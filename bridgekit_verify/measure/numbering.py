@@ -129,7 +129,7 @@ def _skipped(known: set[int], signalled: list[tuple[int, int]]) -> int:
 
 
 def _signalled(history: History, socket: int, epoch: str | None) -> list[tuple[int, int]]:
-    """Return the signalled ranges of an epoch in ascending order; adjacent ranges are merged."""
+    """Return the signalled ranges of an epoch in ascending order. Adjacent ranges are merged."""
     gaps = [gap for gap in history.gaps.get(socket, ()) if None in (gap.epoch, epoch) or gap.epoch == epoch]
     joined: list[tuple[int, int]] = []
     for first, last in sorted((gap.first, END if gap.last is None else gap.last) for gap in gaps):

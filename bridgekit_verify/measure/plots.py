@@ -1,6 +1,6 @@
-"""Draw figures: each title states one finding with k of n; rates from samples have 95 % Wilson intervals.
+"""Draw figures: each title states one finding with k of n. Rates from samples have 95 % Wilson intervals.
 
-The colours are those of Okabe and Ito, which remain distinguishable with any colour vision; hatching and labels carry
+The colours are those of Okabe and Ito, which remain distinguishable with any colour vision. Hatching and labels carry
 the same information without colour.
 """
 
@@ -65,7 +65,7 @@ def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
 
 
 def lines_of(text: str, limit: int) -> list[str]:
-    """Return the text's own lines if they fit; otherwise as few lines as possible, of about the same length."""
+    """Return the text's own lines if they fit. Otherwise, return as few lines as possible, of about the same length."""
     own = text.splitlines()
     if all(len(line) <= limit for line in own):
         return own
@@ -76,7 +76,7 @@ def lines_of(text: str, limit: int) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Return the text; each character that the font lacks is replaced by its escape, such as \\u6771.
+    """Return the text. Each character that the font lacks is replaced by its escape, such as \\u6771.
 
     matplotlib would draw a box for the character and print a warning.
     """
@@ -96,7 +96,7 @@ def percents(rates: Sequence[Rate]) -> tuple[list[float], list[list[float]]]:
 
 
 def draw_rates(axis: Axes, xs: Sequence[float], rates: Sequence[Rate], colour: str, marker: str, size: float) -> None:
-    """Draw each known rate in percent as a marker with its interval; unknown rates are left out."""
+    """Draw each known rate in percent as a marker with its interval. Unknown rates are left out."""
     known = [(x, rate) for x, rate in zip(xs, rates, strict=True) if rate.known]
     at, (values, bars) = [x for x, _ in known], percents([rate for _, rate in known])
     axis.errorbar(at, values, yerr=bars, fmt="none", ecolor=TEXT_COLOUR, elinewidth=1.3, capsize=3, zorder=4)
@@ -104,7 +104,7 @@ def draw_rates(axis: Axes, xs: Sequence[float], rates: Sequence[Rate], colour: s
 
 
 def frame_grid(axis: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
-    """Label the rows and columns of a grid with cells of size 1, without lines; the first row is at the top."""
+    """Label the rows and columns of a grid with cells of size 1, without lines. The first row is at the top."""
     axis.set_xlim(0, len(columns))
     axis.set_ylim(len(rows), 0)
     axis.set_xticks([column + 0.5 for column in range(len(columns))], columns)

@@ -30,7 +30,7 @@ def wilson(k: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, fl
     p = k / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # For k = 0 and k = n the bound is exactly 0 or 1; the formula adds a rounding error.
+    # For k = 0 and k = n the bound is exactly 0 or 1. The formula adds a rounding error.
     return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
 
 

@@ -14,7 +14,7 @@ from bridgekit_verify.measure.thread_id_families import FAMILIES, Families, fami
 __all__ = ["count_table", "family_table", "loss_table", "rate_table", "transcript"]
 
 EXAMPLE_CHARACTERS: Final = 48
-"""How many characters of an example id are shown."""
+"""Limit on the shown characters of an example id."""
 
 
 def count_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
@@ -30,7 +30,7 @@ def count_table(measurements: Iterable[Measurement], **labels: Sequence[object])
 def rate_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
     """Return the columns of `count_table`, then the delivery rate and its 95 % Wilson interval.
 
-    The rates are in percent, and missing if nothing was expected.
+    The rates are in percent, and missing if no event was expected.
     """
     return _labelled([_counts(each) | _delivery(each.verdict.delivery) for each in measurements], labels)
 

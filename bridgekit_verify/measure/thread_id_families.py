@@ -67,7 +67,7 @@ class Family:
     name: str
     generate: IdGenerator
     source: Citation | None = None
-    """Where ids of this kind occur; None for stress families and for a reader's own ids."""
+    """Where ids of this kind occur, or None for stress families and for a reader's own ids."""
     own: int | None = None
     """How many ids a reader's own family has. Other families generate as many as requested."""
 
@@ -78,7 +78,7 @@ class Family:
 
     @property
     def documented(self) -> bool | None:
-        """Whether ids of this kind occur in the audit or the public history; None for a reader's own ids."""
+        """Whether ids of this kind occur in the audit or the public history, or None for a reader's own ids."""
         return None if self.own is not None else self.source is not None
 
     def threads(self, count: int, *, seed: int = 0) -> tuple[OwnedThread, ...]:
@@ -95,7 +95,7 @@ Families = str | Iterable[str] | Mapping[str, Family | Iterable[str]]
 
 
 def _named(number: int, source: random.Random) -> str:
-    """Return `thread_alice_smith` and so on; after 32 different ids, a number is appended."""
+    """Return `thread_alice_smith` and so on. After 32 different ids, a number is appended."""
     repetition = number // 32
     return f"thread_{_USERS[number // 4 % 8]}_{_NAMES[number % 4]}" + (f"_{repetition}" if repetition else "")
 

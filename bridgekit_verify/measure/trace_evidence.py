@@ -34,7 +34,7 @@ class Names:
         self._numbers: dict[str, dict[int, int]] = {}
 
     def number(self, kind: str, identity: int | None) -> str:
-        """Return the kind of an object and its number, such as "bridge 2"; "no bridge" for None."""
+        """Return the kind of an object and its number, such as "bridge 2", or "no bridge" for None."""
         if identity is None:
             return f"no {kind}"
         numbers = self._numbers.setdefault(kind, {})
@@ -80,7 +80,7 @@ class EventCalls:
     arrivals: list[Arrival]
     """The frames of this event that sockets read."""
     bridge: Any
-    """The application's bridge, to which the sockets are attached; None if the application did not start."""
+    """The application's bridge, to which the sockets are attached, or None if the application did not start."""
     run_id: RunId
     thread_id: ThreadId
     user_id: UserId
@@ -150,7 +150,7 @@ class EventCalls:
 
     @property
     def agent(self) -> Any:
-        """The agent that executed the run; None if no agent did."""
+        """The agent that executed the run, or None if no agent did."""
         executed = self.first_of_run(6, "execute")
         return None if executed is None else executed.part
 
@@ -175,7 +175,7 @@ class EventCalls:
 
     @property
     def failure(self) -> BaseException | None:
-        """The error that ended the run; None if it ended normally."""
+        """The error that ended the run, or None if it ended normally."""
         calls = (*self.of_run(2, "open_run", "run"), *self.of_run(3, "create_bound"), *self.of_run(6, "execute"))
         return next((call.error for call in calls if call.error is not None), None)
 
@@ -187,7 +187,10 @@ class EventCalls:
 
     @property
     def last_link(self) -> int:
-        """The last link that received the event; if no link received the event, the last link that received its run."""
+        """The last link that received the event.
+
+        If no link received the event, it is the last link that received its run.
+        """
         for link in (10, 9, 8, 6):
             if self.with_event(link) is not None:
                 return link

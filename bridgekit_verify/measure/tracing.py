@@ -32,7 +32,7 @@ __all__ = ["LinkStep", "Trace", "trace_run", "trace_workload"]
 class Trace:
     """The observed calls of one measurement, by event.
 
-    An event is named by its run's request, such as "question 1", and its type; the step counts from 1.
+    An event is named by its run's request, such as "question 1", and its type. The step counts from 1.
     """
 
     measurement: Measurement
@@ -66,7 +66,7 @@ class Trace:
         return path_steps(self._event(request, event, step))
 
     def ended_at(self, request: str, event: str, step: int = 1) -> int | None:
-        """Return the last link that received the event; None if its own user's socket read it.
+        """Return the last link that received the event, or None if its own user's socket read it.
 
         Return 10 if only sockets of other users read the event. If the event was not emitted, return the last link that
         received its run.
@@ -87,7 +87,7 @@ class Trace:
         return _readers(self._event(request, event, step))
 
     def disagreement(self, request: str, event: str, step: int = 1) -> str:
-        """Return how the trace and the ledger of the run differ about this event; empty if they agree."""
+        """Return how the trace and the ledger of the run differ about this event, or "" if they agree."""
         found = self._event(request, event, step)
         row = next((row for row in self.measurement.ledger if row.expectation.key == found.key), None)
         if row is None:
@@ -223,7 +223,7 @@ async def trace_run(
 ) -> Trace:
     """Trace one run in each thread, all at once, over real sockets. The requests are "question 1" and so on.
 
-    `chain` is a variant or its name; each thread belongs to a different user. Raises UnknownName if no variant has this
+    `chain` is a variant or its name. Each thread belongs to a different user. Raises UnknownName if no variant has this
     name, and InvalidId or InvalidParameter if a thread id is not allowed.
     """
     owned = own_threads([threads] if isinstance(threads, str) else threads)

@@ -77,7 +77,7 @@ ALWAYS_ONLINE: Final = OfflinePattern(0, of=1)
 class Workload:
     """The size of a load. Raises InvalidParameter if a value is not allowed.
 
-    A run of `steps` steps has 2 + 3 * `steps` events; a run of one step has the five critical events.
+    A run of `steps` steps has 2 + 3 * `steps` events. A run of one step has the five critical events.
     """
 
     threads: tuple[OwnedThread, ...]
@@ -194,7 +194,7 @@ class RunBarrier:
         try:
             await gate.wait()
         except BaseException:
-            # A party that is cancelled while it waits has not reached this step; `leave` lets the others continue.
+            # A party that is cancelled while it waits has not reached this step. `leave` lets the others continue.
             if not gate.is_set():
                 self._waiting -= 1
             raise

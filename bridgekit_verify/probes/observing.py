@@ -75,7 +75,7 @@ async def observe(
     """Serve the variant on 127.0.0.1, run the scenario in these threads, and return the recorded calls and frames.
 
     `and_then` runs after the scenario, on the same application. Raises DeterministicStartupError if the application
-    does not start. Errors of the harness propagate; errors that a link raises are part of the observation.
+    does not start. Errors of the harness propagate. Errors that a link raises are part of the observation.
     """
     recording, plans, tools = Recording(), dict[str, RunPlan](), ToolCalls()
     agents = {name: recording.subclass("agent", scenario_agent(variant.agent, plans)) for name in AGENTS}

@@ -1,7 +1,7 @@
 """Probe each link and the hub: run the scenario through a chain in which only the probed link is the variant's.
 
 A probe judges only its own link, by what the link received and passed on. It therefore does not blame the neighbours of
-a broken link. If nothing reached a link, the answer is *unknown*.
+a broken link. If no call reached a link, the answer is *unknown*.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Probe:
     evidence: str
     """What the probe observed, in one sentence."""
     sample: Sample | None = None
-    """The number of observations behind the answer; None if nothing was tested."""
+    """The number of observations behind the answer, or None if nothing was tested."""
 
 
 async def probe(
@@ -110,7 +110,7 @@ async def probe_all(
     edge: str = "asgi",
     shared: Observations | None = None,
 ) -> list[Probe]:
-    """Test the nine links of a variant over a real server; the answers are in the order of the chain.
+    """Test the nine links of a variant over a real server. The answers are in the order of the chain.
 
     Link 9 is also tested with `threads` threads of every family of thread ids. For thread ids of your own, pass
     `families={"mine": ["support-42", "support-43"]}`: then only these ids decide about link 9. With `shared`,
@@ -277,7 +277,7 @@ async def _judge_checks(variant: Variant, found: Judgement) -> None:
 
 
 async def _started(variant: Variant) -> Application | DeterministicStartupError:
-    """Start an application without a server; return the application, or the error if it refuses to start."""
+    """Start an application without a server. Return the application, or the error if it refuses to start."""
     config = variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(0))
     try:
         with quiet(), DeterministicStartupError.at(1, "the application"):

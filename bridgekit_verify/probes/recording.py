@@ -128,9 +128,9 @@ class RecordedCall:
     name: str
     owner: Any
     given: dict[str, Any]
-    """Arguments by name; values that a callee could change are copied."""
+    """Arguments by name. Values that a callee could change are copied."""
     within: RecordedCall | None
-    """The recorded call that made this call; None for an outermost call."""
+    """The recorded call that made this call, or None for an outermost call."""
     entered: int
     """Position of the call's start in the order of all starts and ends of calls."""
     entered_at: datetime
@@ -173,7 +173,7 @@ class Recording:
     """An index of calls by part, and by part and caller: judges look up thousands of calls."""
 
     def of(self, part: str, *names: str, startup: bool = False) -> list[RecordedCall]:
-        """Return the calls of a part's methods; calls during startup only with `startup`."""
+        """Return the calls of a part's methods. Include calls during startup only with `startup`."""
         first = 0 if startup else self.judged_from
         return [call for call in self._of_part(part, None) if call.entered >= first and call.name in names]
 
@@ -182,7 +182,10 @@ class Recording:
         return [made for made in self._of_part(part, call.entered) if made.within is call and made.name in names]
 
     def _of_part(self, part: str, within: int | None) -> list[RecordedCall]:
-        """Return the calls of a part; with `within`, only those made by the call that was entered at this position."""
+        """Return the calls of a part.
+
+        With `within`, return only those made by the call that was entered at this position.
+        """
         if self._indexed is not self.calls:
             self._indexed, self._indexed_count, self._by_part = self.calls, 0, {}
         for call in islice(self.calls, self._indexed_count, None):
@@ -281,7 +284,7 @@ class Recording:
 
 
 def recorded(variant: Variant, recording: Recording) -> Variant:
-    """Return the variant; every part except the agents records its calls."""
+    """Return the variant. Every part except the agents records its calls."""
     return replace(
         variant,
         run_ids=lambda source: recording.instance("run_ids", variant.run_ids(source)),

@@ -55,7 +55,7 @@ class Judgement:
     violations: list[tuple[ViolationKind, str]] = field(default_factory=list)
     """The kind and the evidence of each violation, in the order in which the violations were found."""
     summary: str = ""
-    """What holds if there is no violation, in one clause."""
+    """The clause that states the result if there is no violation."""
 
     def expect(self, condition: bool, kind: ViolationKind, evidence: str | Callable[[], str]) -> bool:
         """Record a violation if the condition is false, and return the condition."""
@@ -93,7 +93,7 @@ def label(request: str) -> str:
 
 
 def difference(given: object, found: object, path: str) -> str | None:
-    """Return the first difference of two values, or None. Compares types, key order and all digits as well."""
+    """Return the first difference of two values, or None. The comparison includes types, key order and all digits."""
     # Most values are equal, and tracking the path within them would take several times as long.
     return None if _identical(given, found) else _first_difference(given, found, path)
 
@@ -153,7 +153,7 @@ class Match:
     """Calls to the next link that belong to no call of this link, or repeat one."""
 
     def overtaken(self, group: Callable[[RecordedCall], Hashable]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
-        """Yield each call that was passed on after a later call of its group, together with the later call."""
+        """Yield each call that was passed on after a later call of its group, with that later call."""
         latest: dict[Hashable, tuple[RecordedCall, RecordedCall]] = {}
         for call, made in sorted(self.pairs, key=lambda pair: pair[1].entered):
             before = latest.get(group(call))

@@ -83,7 +83,7 @@ def expect_in_order(
 
 
 def judge_agent(seen: Observation) -> Judgement:
-    """Link 6: the adapter receives the agent's binding, its events and their order; tools run as requested."""
+    """Link 6: the adapter receives the agent's binding, its events and their order. Tools run as requested."""
     link, recording = Judgement(6), seen.recording
     bindings = recording.of("agent", "set_websocket_bridge", startup=True)
     for call in bindings:

@@ -40,7 +40,7 @@ class _Published:
 
     @property
     def seq(self) -> int:
-        """The `seq` in the receipt; 0 if the receipt has no `seq`."""
+        """The `seq` in the receipt, or 0 if the receipt has no `seq`."""
         return 0 if self.receipt is None or self.receipt.seq is None else self.receipt.seq
 
     @property
@@ -91,7 +91,7 @@ def judge_hub(seen: Observation) -> Judgement:
 
 
 def _accepted(link: Judgement, call: RecordedCall) -> bool:
-    """Return whether the hub accepted the event; record a violation if the decision was wrong."""
+    """Return whether the hub accepted the event. Record a violation if the decision was wrong."""
     sendable = _sendable(call.event)
     if call.raised is None:
         link.expect(sendable is not False, ViolationKind.CHANGED, "a value that JSON cannot carry is accepted")
@@ -105,7 +105,7 @@ def _accepted(link: Judgement, call: RecordedCall) -> bool:
 
 
 def _sendable(event: EmittedEvent) -> bool | None:
-    """Return whether the hub must accept the event; None if its size is close to the limit."""
+    """Return whether the hub must accept the event, or None if its size is close to the limit."""
     try:
         size = len(json.dumps(event.payload, allow_nan=False, ensure_ascii=False).encode())
     except ValueError:
@@ -212,7 +212,7 @@ def _matching(
     threads: _Threads,
     allowed: Counter[str],
 ) -> _Published | None:
-    """Return the event that the frame carries; record a violation if this socket must not read the event."""
+    """Return the event that the frame carries. Record a violation if this socket must not read the event."""
     event_id, thread = frame.get("event_id"), client.owned.thread_id
     if left.get(str(event_id)):
         return left[str(event_id)].popleft()
@@ -266,7 +266,7 @@ def _sockets(count: int) -> str:
 
 
 def _judge_receipt(link: Judgement, seen: Observation, published: _Published) -> None:
-    """Check that the receipt reports the number of sockets that read the event; clients that left may be included."""
+    """Check that the receipt reports the number of sockets that read the event. Clients that left may be included."""
     receipt, call = published.receipt, published.call
     if receipt is None:
         return

@@ -246,7 +246,7 @@ def judge_engine(seen: Observation) -> Judgement:
 
 
 def judge_core(seen: Observation) -> Judgement:
-    """Link 5: each run gets a new agent, bound to the run; one start precedes its events, and one end follows them."""
+    """Link 5: each run gets a new agent, bound to the run. One start precedes its events, and one end follows them."""
     link, recording = Judgement(5), seen.recording
     runs = [call for call in recording.of("core", "execute_agent") if _is_run(call)]
     for call in runs:
@@ -271,7 +271,7 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     ends = [each for each in notified if each.name != NOTIFIERS[0]]
     kind = ViolationKind.DUPLICATED if len(starts) > 1 or len(ends) > 2 else ViolationKind.LOST
     link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} starts")
-    # If an end event cannot be encoded, an error event follows it; otherwise a run has one end.
+    # If an end event cannot be encoded, an error event follows it. Otherwise, a run has one end.
     ended = [each for each in ends if each.raised is None]
     link.expect(
         len(ended) == 1,

@@ -1,8 +1,8 @@
-"""The scenario that probes, `bridgekit audit` and the audit's first verification step share: realistic use.
+"""A scenario of realistic use, which probes, `bridgekit audit` and the audit's first verification step share.
 
-Two users have several threads each, with two sockets per thread; one thread has no socket. Three agents execute
+Two users have several threads each, with two sockets per thread. One thread has no socket. Three agents execute
 concurrent and repeated runs. Some runs fail or are cancelled, and some events follow the end of their run. Clients join
-late, reconnect or resume. The scenario only acts and records; `rules` judges the recording.
+late, reconnect or resume. The scenario only acts and records. `rules` judges the recording.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Observation:
     errors: list[tuple[int, Exception]] = field(default_factory=list)
     """Errors that links raised, each with the number of the link."""
     accepted_foreign_user: bool | None = None
-    """Whether the chain accepted a run in another user's thread; None if the scenario did not try this."""
+    """Whether the chain accepted a run in another user's thread, or None if the scenario did not try this."""
     unbound: Receipt | None = None
     """The receipt of an event of an adapter without a bridge."""
     intruder: Client | None = None
@@ -79,7 +79,7 @@ class Observation:
         return application
 
     def note(self, error: Exception) -> bool:
-        """Record an error that a link raised; return False for an error of the suite itself, which must propagate."""
+        """Record an error that a link raised. Return False for an error of the suite itself, which must propagate."""
         if isinstance(error, PROVOKED):
             return True
         link = None if raised_by_harness(error) else link_of_error(error)
@@ -328,7 +328,7 @@ class _Scenario:
         return request
 
     async def _guarded(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the result of the call; None if a link raised an error, which is recorded."""
+        """Return the result of the call, or None if a link raised an error, which is recorded."""
         try:
             return await call()
         except Exception as error:

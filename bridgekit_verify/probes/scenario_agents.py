@@ -39,7 +39,7 @@ NESTED: Final[dict[str, Any]] = {
     "same": "1",
     "Same": 1,
 }
-"""A payload with every kind of JSON value; its keys are not sorted."""
+"""A payload with every kind of JSON value. Its keys are not sorted."""
 AGENTS: Final = (AGENT, "writer \U0001f58b\ufe0f", "Researcher")
 """Names of agents. The first and the last name differ only in case."""
 TOOLS: Final = ("look_up", "search.web \U0001f52d")
@@ -61,7 +61,7 @@ class RunPlan:
     barrier: RunBarrier | None = None
     """A barrier of two steps: all runs of the group are in progress between the steps."""
     size: int = 0
-    """Size of a large event in bytes; the run's tool call and result are large as well."""
+    """Size of a large event in bytes. The run's tool call and result are large as well."""
     burst: int = 0
     """How many events the agent emits in a row."""
     ending: str = "returns"

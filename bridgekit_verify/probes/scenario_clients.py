@@ -27,7 +27,7 @@ class Client:
         self.after = after
         """The cursor from which the client asked to resume."""
         self.start: Cursor | None = None
-        """The cursor at which the server starts the stream; None if the subscription was refused."""
+        """The cursor at which the server starts the stream, or None if the subscription was refused."""
         self.frames: list[dict[str, Any]] = []
         """Frames with events, decoded by the standard library's parser, so that every field is compared."""
         self.gaps: list[dict[str, Any]] = []

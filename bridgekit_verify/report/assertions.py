@@ -89,7 +89,7 @@ def _seen(operator: str, operand: ast.expr) -> ast.expr:
 
 
 def show_asserted_values() -> None:
-    """Rewrite the assertions of this kernel's later cells; without a kernel, do nothing."""
+    """Rewrite the assertions of this kernel's later cells. Without a kernel, do nothing."""
     if "IPython" not in sys.modules:
         return
     from IPython.core.getipython import get_ipython

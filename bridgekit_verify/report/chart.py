@@ -45,7 +45,7 @@ class ChartRow:
 
 
 def share(k: int, n: int) -> str:
-    """Return k of n in percent as text; only exact values are "0 %" and "100 %"."""
+    """Return k of n in percent as text. Only exact values are "0 %" and "100 %"."""
     return f"{percent(k / n).removesuffix('.0')} %" if n else "unknown"
 
 

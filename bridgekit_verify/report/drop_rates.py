@@ -1,7 +1,7 @@
 """Reads the tables of notebook 10: what happened to the events before and after each fix and each repair.
 
-A table that no notebook showed reads as None, and what would be computed from it is unknown. A table that lacks a
-column, or whose counts contradict each other, is an error.
+A table that no notebook showed is None, and values that depend on it are unknown. A table that lacks a column, or whose
+counts contradict each other, is an error.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ class Fate:
 
     @property
     def lost(self) -> int:
-        """Dropped, and read by no socket."""
+        """The number of dropped events that no socket read."""
         return max(self.dropped - self.leaked, 0)
 
     @property
     def complete(self) -> bool:
-        """Whether every event reached its user and no other one. False if nothing was expected."""
+        """Whether every event reached its user and no other one. False if no event was expected."""
         return self.delivered == self.expected > 0 and not self.leaked
 
 
@@ -88,7 +88,7 @@ class Kind(Fate):
 
     name: str
     documented: bool
-    """Whether it occurs in the audit or the public history; otherwise it was chosen as a stress test."""
+    """True if the kind occurs in the audit or the public history. Otherwise, it is a stress kind."""
     false_success: int
     """Events that the bridge reported as sent and that their user did not read."""
 
@@ -103,7 +103,7 @@ class Step:
 
     @property
     def fate(self) -> Fate:
-        """All kinds together: counts of events, not a rate that could be expected elsewhere."""
+        """The sum over all kinds. The counts describe only this measurement."""
         return _sum(self.kinds)
 
     @property
@@ -205,7 +205,7 @@ def read_drop_tables(report: Report) -> DropTables:
 
 
 def _records(report: Report, name: str, *columns: str) -> tuple[Mapping[str, Any], ...]:
-    """Return the rows of a table; none without the table. Raises MalformedTable."""
+    """Return the rows of a table, or no rows if the table is missing. Raises MalformedTable."""
     found = report.table(name)
     if found is None:
         return ()

@@ -47,7 +47,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(folder: Path, *command: str) -> str | None:
-    """Return the output of a git command; None if git is not installed or the folder is not a checkout."""
+    """Return the output of a git command, or None if git is not installed or the folder is not a checkout."""
     try:
         return command_output("git", "-C", str(folder), *command).strip()
     except (OSError, ProcessFailed):

@@ -48,7 +48,7 @@ def execute_folder(
     cell_seconds: int = CELL_SECONDS,
     log: Callable[[str], None] = print,
 ) -> tuple[str, ...]:
-    """Execute a copy of every notebook in the folder `copies`; return one line for each that failed.
+    """Execute a copy of every notebook in the folder `copies`. Return one line for each failed notebook.
 
     At most `jobs` notebooks run at once. `parameters` replaces literals of the cells tagged `parameters`, in the
     notebooks that have them. `log` gets one line for each notebook when it ends.
@@ -98,7 +98,7 @@ def _is_parameters(cell: NotebookNode) -> bool:
 
 
 async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds: int) -> str | None:
-    """Execute in place up to the first failure; return the failure as one line, or None."""
+    """Execute in place up to the first failure. Return the failure as one line, or None."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -132,7 +132,7 @@ def _add_error(notebook: NotebookNode, index: int, name: str, value: str) -> Non
 
 
 def _silent_log() -> logging.Logger:
-    """Return a logger without output for nbclient, whose errors are part of the notebook's failure."""
+    """Return a logger without output for nbclient, because the notebook's failure already contains its errors."""
     log = logging.getLogger(f"{__name__}.nbclient")
     log.addHandler(logging.NullHandler())
     log.propagate = False

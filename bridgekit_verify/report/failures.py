@@ -21,7 +21,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def failure_of(name: str, cells: list[Any]) -> str | None:
     """Return one line with notebook, cell and the exception's last line, or None if the notebook passed.
 
-    `name` is the file's name without its suffix; `cells` are the cells as nbformat stores them.
+    `name` is the file's name without its suffix. `cells` are the cells as nbformat stores them.
     """
     code = list(enumerate(filter(runs, cells), 1))
     for number, cell in code:
@@ -67,7 +67,7 @@ def _printed_exception(cell: Any) -> str | None:
 
 def _line(name: str, number: int, reason: str) -> str:
     lines = [line.strip() for line in strip_colours(reason).splitlines() if line.strip()]
-    # The message of an assertion can have several lines; the first one states what failed.
+    # The message of an assertion can have several lines. The first one states what failed.
     return f"{name}: code cell {number}: {lines[0] if lines else 'failed without an error message'}"
 
 

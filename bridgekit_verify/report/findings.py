@@ -40,7 +40,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One claim of the audit, and the result of testing it."""
 
     id: str
-    """Unique in the report: "link-3", "fix-1", "step-2", "claim-lost"; "chain" is the chain as a whole."""
+    """Unique in the report, such as "link-3", "fix-1", "step-2" or "claim-lost". The whole chain has "chain"."""
     title: str
     """For a link, such as "Link 3 · AgentRegistry": the part after the dot is its name in the grid."""
     link: int | None = None
@@ -48,13 +48,14 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     claim: str
     """The audit's statement, paraphrased."""
     reported: str
-    """The audit's status, such as "working", "broken", "fix", "step"; "ours" for a claim that is not from the audit."""
+    """The audit's status, such as "working", "broken", "fix" or "step". A claim that is not from the audit has
+    "ours"."""
     verdict: Verdict
     """Whether the claim holds when it is tested."""
     audit_right: AuditAnswer | None = None
     """Answer to "Was the audit right?", or None if it follows from the verdict (see `right`)."""
     works: RunAnswer = "unknown"
-    """Answer to "Does it work when run?", for the code as committed; only a finding that `runs` has one."""
+    """Answer to "Does it work when run?", for the code as committed. Only a finding that `runs` has an answer."""
     answer: str
     """The result in one sentence, computed from the measurements."""
     evidence: tuple[str, ...] = ()

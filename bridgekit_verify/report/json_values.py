@@ -17,7 +17,7 @@ def json_value(value: Any, where: str) -> Any:
     """Return a value as a JSON type. A missing value is None.
 
     Numbers stay exact, dates become ISO 8601 text, and UUIDs, decimals and enumerations become text. Raises ValueError
-    if the value has no JSON type, or is infinite; the message names its place, `where`.
+    if the value has no JSON type, or is infinite. The message names its place, `where`.
     """
     item = value.tolist() if type(value).__module__ == "numpy" else value
     # No pandas marker for a missing value equals any value, and one marker is a date.

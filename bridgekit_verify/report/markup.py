@@ -71,7 +71,7 @@ class _Offline(mistune.HTMLRenderer):
         return f"<h{level}{anchor}>{text}</h{level}>\n"
 
     def block_html(self, html: str) -> str:
-        """Render the folded answer of an exercise; all other HTML is shown as text."""
+        """Render the folded answer of an exercise. All other HTML is shown as text."""
         text = escape(html.strip())
         for tag, kept in _FOLDING.items():
             text = text.replace(escape(tag), kept)

@@ -52,7 +52,7 @@ STYLE: Final = (
 
 
 def is_live() -> bool:
-    """Return whether a reader's session runs this kernel. Jupyter Server names the session; nbclient does not."""
+    """Return whether a reader's session runs this kernel. Jupyter Server names the session, but nbclient does not."""
     return bool(os.environ.get("JPY_SESSION_NAME")) and find_spec("ipywidgets") is not None
 
 
@@ -95,7 +95,8 @@ async def explore_once(
     """Trace the chosen chain and the sound one, and measure the drop rates of both and of the code as committed.
 
     The shown run is the first whose event another user read, else the first whose event was lost, else the first.
-    `outside_core` lets the registry bind the agents, as in a `Workload`. InvalidId and UnknownName say what is allowed.
+    `outside_core` lets the registry bind the agents, as in a `Workload`. Raises InvalidId or UnknownName, which name
+    the allowed values.
     """
     workload = _workload(threads, runs_at_once, outside_core=outside_core)
     chosen = variant(chain)
@@ -186,7 +187,7 @@ def controls(seed: int) -> Any:
 
 
 class _Worker:
-    """Runs the explorer's one background task; a change while it runs starts it again afterwards."""
+    """Runs the explorer's one background task. A change while it runs starts it again afterwards."""
 
     def __init__(self, work: Callable[[], Any], show: Callable[[str], None]) -> None:
         self._work = work

@@ -39,5 +39,5 @@ def error_output(name: str, value: str) -> NotebookNode:
 
 
 def highlight(code: str, language: str) -> str:
-    """Return code as HTML with syntax classes; code in an unknown language stays plain."""
+    """Return code as HTML with syntax classes. Code in an unknown language stays plain."""
     return _highlighter(language)(code)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 FIGURE_DOTS_PER_INCH = 160
 FIGURE_COLOURS = 128
 
-# Okabe-Ito colours; the text next to them carries the same information.
+# Okabe-Ito colours. The text next to them carries the same information.
 _EDGE = {"holds": "#009E73", "does not hold": "#D55E00", "unknown": "#999999"}
 
 
@@ -120,7 +120,7 @@ def checked(name: str) -> None:
 
 
 def sentinel(name: str) -> str:
-    """Return the line that `checked` prints for a notebook; `name` is the file's name without its suffix."""
+    """Return the line that `checked` prints for a notebook. `name` is the file's name without its suffix."""
     return f"checked: {name}"
 
 

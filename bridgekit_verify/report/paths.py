@@ -77,7 +77,7 @@ def _own_folders() -> list[str]:
     found = {checkout, Path(sys.prefix), Path(sys.base_prefix), Path.cwd(), Path(tempfile.gettempdir())}
     with suppress(RuntimeError):  # The user may have no home folder.
         found.add(Path.home())
-    # A folder such as /usr is too short to be removed as text; the patterns find its files.
+    # A folder such as /usr is too short to be removed as text. The patterns find its files.
     return sorted((str(folder) for folder in found if len(folder.parts) > 2), key=len, reverse=True)
 
 

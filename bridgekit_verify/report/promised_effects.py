@@ -138,7 +138,7 @@ def _business_value() -> Finding:
 
 
 async def step_claims(study: FixStudy, notified: Sequence[HandNotification], *, seed: int) -> list[Finding]:
-    """Judge the audit's three verification steps, word for word; `notified` is from `notify_on_each_chain`."""
+    """Judge the audit's three verification steps, word for word. `notified` is from `notify_on_each_chain`."""
     return [event_flow_claim(study, *await _as_committed(study, seed)), run_id_claim(seed), notify_claim(notified)]
 
 

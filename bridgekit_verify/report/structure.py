@@ -62,7 +62,7 @@ class Notebook:
     """One executed notebook."""
 
     name: str
-    """The file's name without its ending; its anchor in the page."""
+    """The file's name without its suffix, which is also the notebook's anchor in the page."""
     title: str
     cells: tuple[Cell, ...]
     parameters: dict[str, Any]

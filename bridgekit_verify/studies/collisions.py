@@ -42,7 +42,7 @@ STEPS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
 
 def runs_to_collision(digits: int, source: HexSource, *, limit: int) -> int | None:
-    """Return how many run ids of one thread were created until two were equal; None if `limit` ids all differ."""
+    """Return how many run ids of one thread were created until two were equal, or None if `limit` ids all differ."""
     run_ids = EmbeddedRunIds(lambda _: source(digits))
     thread, seen = ThreadId("thread_123"), set[RunId]()
     for number in range(1, limit + 1):

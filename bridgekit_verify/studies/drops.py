@@ -114,7 +114,7 @@ async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> Drop
     """Measure one broken link before and after each fix, and after the link's repair.
 
     Link `number` is broken, link 9 is as reported, and all other links are sound. Without the defect of link 9, the
-    fixes would have no effect. The last step has all fixes and the repaired link; for link 9, it is the sound chain.
+    fixes would have no effect. The last step has all fixes and the repaired link. For link 9, it is the sound chain.
     Link 3 is measured with agents that the registry binds, because the core binds its own agents.
     """
     if number not in BROKEN:
@@ -269,7 +269,7 @@ async def study_fix_drops(
 
 
 def _rows(steps: Mapping[str, Mapping[str, DropCount]]) -> dict[str, Mapping[str, DropCount]]:
-    """Return the rows of a chain's panel; one row if no fix changes a count."""
+    """Return the rows of a chain's panel, or one row if no fix changes a count."""
     shares = {tuple(count.shares for count in kinds.values()) for kinds in steps.values()}
     if len(shares) == 1 and len(steps) > 1:
         return {"Before, and after each fix": next(iter(steps.values()))}

@@ -1,6 +1,6 @@
 """Find thread ids whose events Fix 1, with Fix 2's parser, routes to no thread or to another user's thread.
 
-The parser takes one segment of the thread id for the whole id. If no thread has that id, the event is lost; otherwise
+The parser takes one segment of the thread id for the whole id. If no thread has that id, the event is lost. Otherwise,
 the owner of that thread reads another user's event. Whether an id is safe therefore depends on the other ids, and can
 be computed without a socket. The shortest leak is then measured over real sockets.
 """
@@ -103,7 +103,7 @@ class Search:
 
     round_trip: str
     leak: tuple[ThreadId, ThreadId] | None
-    """The shortest pair for which events of the first thread are routed to the second; None without a leak."""
+    """The shortest pair for which events of the first thread are routed to the second, or None without a leak."""
     found_after: int | None
     """How many pairs were tried until the first leak, which may be longer than the shortest."""
     tried: int
@@ -179,7 +179,7 @@ class RouteOutcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ParsedRoute:
-    """A thread, and the existing thread that its events are routed to; None if they are lost."""
+    """A thread, and the existing thread that its events are routed to, or None if they are lost."""
 
     owned: OwnedThread
     resolved_thread: OwnedThread | None

@@ -50,12 +50,12 @@ MAPPINGS: Final[Mapping[str, Callable[[Clock], RunThreadMappingService]]] = {
 }
 STYLES: Final = ((VERMILLION, "D"), (BLUE, "s"), (GREEN, "o"))
 UNDER_WAY: Final = 5
-"""How many seconds each run takes; one run starts per second."""
+"""Duration of each run in seconds. One run starts per second."""
 
 
 @dataclass(frozen=True)
 class Retained:
-    """The number of routes and bytes that a mapping holds after a number of runs."""
+    """The routes and the bytes that a mapping holds after a given number of runs."""
 
     mapping: str
     cleaned_up: bool
@@ -86,9 +86,9 @@ async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], 
 
 
 def bytes_of(root: object) -> int:
-    """Return the size of the containers, texts and numbers reachable from an object, through attributes.
+    """Return the size of all containers, texts and numbers that an object refers to, directly or indirectly.
 
-    Other objects are not counted: they are few, and their size depends on what Python allocated earlier.
+    Other objects are not counted, because they are few and their size depends on Python's earlier allocations.
     """
     seen: set[int] = set()
     waiting, total = [root], 0
@@ -112,7 +112,7 @@ def bytes_of(root: object) -> int:
 
 
 LATENESS_SECONDS: Final = (-1.0, 0.0, 1.0, 5.0, 15.0, 29.0, 30.0, 60.0)
-"""When an event is emitted, in seconds after the end of its run; negative while the run is active."""
+"""The time of an event in seconds after the end of its run. It is negative while the run is active."""
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,11 @@ class Rerouted:
     variant: str
     verdict: Verdict
     refused: RunAlreadyMapped | None
-    """The error of the second registration; None if it was accepted."""
+    """The error of the second registration, or None if it was accepted."""
 
 
 async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerouted:
-    """Emit `events` events of one run by its run id, over real sockets; register the run again after half of them."""
+    """Emit `events` events of one run by its run id, over real sockets. Register the run again after half of them."""
     alice = OwnedThread(ThreadId("thread_123"), UserId("alice"))
     bob = OwnedThread(ThreadId("thread_124"), UserId("bob"))
     refused = None
@@ -321,7 +321,7 @@ async def study_lifecycles(
 ) -> LifecycleStudy:
     """Measure memory, late events, events from another process, and a second registration.
 
-    Memory is measured after each number of runs in `held_runs`; late and remote events belong to `runs` runs of `users`
+    Memory is measured after each number of runs in `held_runs`. Late and remote events belong to `runs` runs of `users`
     users. The study starts a process, kills it, and starts it again. Raises ProcessExited or ProcessTimeout if this
     process fails.
     """

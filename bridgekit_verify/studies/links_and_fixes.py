@@ -138,7 +138,7 @@ class FixStudy:
         return tuple(name for name in self.families if self.cells[name, variant].verdict.misrouted)
 
     def counts(self, variant: str | None = None) -> pd.DataFrame:
-        """Return one row per family and variant; with `variant`, only the rows of that variant."""
+        """Return one row per family and variant. With `variant`, return only the rows of that variant."""
         chosen = {key: cell for key, cell in self.cells.items() if variant in (None, key[1])}
         names = [name for name, _ in chosen]
         labels: dict[str, Sequence[object]] = {

@@ -79,7 +79,7 @@ class ManualRun:
 
 @asynccontextmanager
 async def manual_run(variant: Variant, threads: Sequence[OwnedThread], *, seed: int = 0) -> AsyncIterator[ManualRun]:
-    """Serve a variant, with one socket per thread, for the duration of a block; `history` is complete afterwards.
+    """Serve a variant, with one socket per thread, for the duration of a block. `history` is complete afterwards.
 
     Enter and leave the context manager in the same task.
     """

@@ -97,7 +97,7 @@ class RepairStudy:
 
     @cached_property
     def order(self) -> Order:
-        """The recommended order: it has the fewest leaks, then the earliest safe step, then the earliest delivery.
+        """The recommended order: by the fewest leaks, then the earliest safe step, then the earliest delivery.
 
         After a safe step, no further repair causes a leak, in any order.
         """

@@ -68,7 +68,7 @@ class SecondProcess:
 
 @asynccontextmanager
 async def second_process() -> AsyncIterator[SecondProcess]:
-    """Run `second_worker` for the length of a block; then kill the process."""
+    """Run `second_worker` while the block runs, and then kill the process."""
     async with start_module(second_worker.__name__, name="the second process") as process:
         ready = await process.receive(ServedUrls, within=START_TIMEOUT_SECONDS, wanted="serve")
         yield SecondProcess(process, ready.urls)
@@ -92,7 +92,7 @@ class ProcessDelivery:
 async def measure_processes(*, users: int = 5, runs: int = 20, seed: int = 0) -> list[ProcessDelivery]:
     """Register runs in this process, then emit an event of each here, in a second process, and after its restart.
 
-    Both Fix 3 and the sound chain are measured; the sound chain's mapping uses a memory store. Every user has a socket
+    Both Fix 3 and the sound chain are measured. The sound chain's mapping uses a memory store. Every user has a socket
     at the process that emits, so only the route can be missing.
     """
     threads = thread_ids("thread_123", users, seed=seed)

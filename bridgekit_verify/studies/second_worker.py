@@ -44,7 +44,7 @@ class ProcessRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of an action; for a notification, the fields of its Receipt."""
+    """The result of an action. For a notification, it has the fields of its Receipt."""
 
     outcome: Outcome = Outcome.SENT
     thread_id: ThreadId | None = None

@@ -1,4 +1,4 @@
-"""Broken versions of links 6 to 8, each the smallest override of a sound link; see also `broken_links_1_to_5`."""
+"""Broken versions of links 6 to 8, each the smallest override of a sound link. See also `broken_links_1_to_5`."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class AdapterThatRaises(WebSocketBridgeAdapter):
 
 
 class AdapterThatEmitsLate(WebSocketBridgeAdapter):
-    """Link 8, delayed: emits the first of every two events after the second."""
+    """Link 8, delayed: emits events in pairs, the second of each pair first."""
 
     waiting: tuple[EventType, Payload] | None = None
 

@@ -1,4 +1,4 @@
-"""Broken versions of links 9 and 10, each the smallest override of a sound link; see also `broken_links_1_to_5`.
+"""Broken versions of links 9 and 10, each the smallest override of a sound link. See also `broken_links_1_to_5`.
 
 Link 10 is broken for real sockets only. The startup check uses a connection inside the process and must pass: a defect
 that startup detects never reaches a measurement.
@@ -43,12 +43,12 @@ class RouteOfTheLastEvent:
 
 
 def route_of_the_last_event(mapping: RunThreadMappingService) -> Resolver:
-    """Return a RouteOfTheLastEvent; the mapping is not used."""
+    """Return a RouteOfTheLastEvent. The mapping is not used."""
     return RouteOfTheLastEvent()
 
 
 class _BridgeThatSendsOtherwise(AgentWebSocketBridge, abc.ABC):
-    """Base class: a subclass replaces the sending; observers are notified as in the sound bridge."""
+    """Base class: a subclass replaces the sending. Observers are notified as in the sound bridge."""
 
     async def notify(self, event: AgentEvent) -> Receipt:
         receipt = await self._send(event)
@@ -78,7 +78,7 @@ class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
 
 
 class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
-    """Link 9, delayed: sends the first of every two events of a run after the second.
+    """Link 9, delayed: sends the events of a run in pairs, the second of each pair first.
 
     The first event is reported as sent immediately.
     """
@@ -145,7 +145,7 @@ class HubThatSwallows(_HubThatBreaksDelivery):
 
 
 class HubThatDeliversLate(_HubThatBreaksDelivery):
-    """Link 10, delayed: delivers the first of every two frames of a socket after the second."""
+    """Link 10, delayed: delivers the frames of a socket in pairs, the second of each pair first."""
 
     def __init__(self, broker: EventLog | None = None) -> None:
         super().__init__(broker)

@@ -1,7 +1,7 @@
 """Compare measured rates with known ones: interval coverage with its nominal value, counts with closed forms.
 
 Two kinds of measurement have a rate that is known in advance. In the first kind, each frame is lost with a known
-probability; in the second, the users are offline for a known part of the time.
+probability. In the second, the users are offline for a known part of the time.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ async def study_calibration(
 ) -> CalibrationStudy:
     """Measure the sound chain over real sockets under conditions with a known delivery rate.
 
-    There are `threads` concurrent users with `runs` runs each; a run has five events. All users go offline together and
+    There are `threads` concurrent users with `runs` runs each. A run has five events. All users go offline together and
     for whole runs. The users therefore miss exactly w of every t runs, if `runs` is a multiple of t.
     """
     base = Workload(threads=thread_ids("thread_123", threads, seed=seed), runs_per_thread=runs, at_once=threads)
@@ -274,7 +274,7 @@ class RateCheck:
 
     @property
     def inside(self) -> bool:
-        """Whether the interval contains the known value; for an exact rate, whether the rate equals the known value."""
+        """True if the interval contains the known value. An exact rate must equal the known value."""
         if self.exact:
             return self.measured.k == round(self.closed_form * self.measured.n)
         low, high = self.measured.interval

@@ -241,7 +241,7 @@ MUTATIONS: Final[Mapping[str, tuple[Mutation, Effect]]] = {
 
 
 def mutate(history: History, names: Sequence[str], *, seed: int = 0) -> tuple[History, Verdict]:
-    """Apply mutations to a clean history, each to different events; return the new history and its expected verdict.
+    """Apply mutations to a clean history, each to different events. Return the new history and its expected verdict.
 
     Raises MutationNotApplicable if the history is not clean or has too few events.
     """
@@ -295,7 +295,7 @@ SHOWN: Final = {
 
 
 def _summary(before: Verdict, after: Verdict) -> str:
-    """Return the changed counts as text; a field without a label appears under its name."""
+    """Return the changed counts as text. A field without a label appears under its name."""
     changes = {f.name: (getattr(before, f.name), getattr(after, f.name)) for f in fields(Verdict)}
     implied = {"delivered", "frames", "reordering_extent", "losses", "misroutes"}
     changed_counts = [

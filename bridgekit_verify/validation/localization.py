@@ -1,6 +1,6 @@
 """Check that probes and ledger name the broken link, for each link and each way to break it.
 
-Probes and ledger do not know the breakage; the links that they name are compared with the broken link. On the diagonal
+Probes and ledger do not know the breakage. The links that they name are compared with the broken link. On the diagonal
 of the matrix every breakage must be named. Every other cell must be empty or explained.
 """
 
@@ -52,7 +52,8 @@ class MatrixCell:
 
     @property
     def fewer(self) -> list[str]:
-        """The counts of the probes or of the ledger, if they named the link less often than both together did."""
+        """The counts of the probes and of the ledger, where one of them named the link less often than both
+        together."""
         counts = (("probes", self.by_probes), ("ledger", self.by_ledger))
         return [f"{source} {count}" for source, count in counts if count < self.named]
 
@@ -154,7 +155,7 @@ class Localization:
         return pd.DataFrame([case.row for case in self.cases])
 
     def cells(self) -> dict[tuple[int, int], MatrixCell]:
-        """Return the non-empty cells of the matrix, by broken and named link; those off the diagonal have a letter."""
+        """Return the non-empty cells of the matrix, by broken and named link. Cells off the diagonal have a letter."""
         letters = {(broken, named): letter for letter, broken, named, *_ in self._elsewhere()}
         cells = {pair: MatrixCell(note=letter) for pair, letter in letters.items()}
         for link in NAMES:
@@ -272,8 +273,8 @@ async def localize(
 ) -> Localization:
     """Probe and measure every breakage and the sound chain.
 
-    Each of `users` users has one run of `steps` steps; two runs are concurrent. Use an even number of steps, so that an
-    event that is delayed until the next event is delivered eventually. Takes about 0.4 s per breakage.
+    Each of `users` users has one run of `steps` steps. Two runs are concurrent. Use an even number of steps, so that an
+    event that is delayed until the next event is delivered eventually. A breakage takes about 0.4 s.
     """
     shared = Observations(seed, threads=1)
     cases = [await _case(breakage, users, steps, seed, shared) for breakage in breakages]

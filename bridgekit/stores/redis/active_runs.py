@@ -32,9 +32,9 @@ RENEWALS: Final = 5
 class RedisRunRegistry(AsyncContextManagerMixin):
     """Renews the worker's lease, records its runs, and takes over the runs of dead workers.
 
-    The server's clock measures leases, and the worker's clock measures the worker's own pauses. No time of one clock is
-    compared with the other. After the store was unavailable, each worker has the duration of one lease to renew its
-    lease. Only then may other workers take over its runs.
+    The server's clock measures leases, and the worker's clock measures the worker's own pauses. The worker never
+    compares a time of one clock with a time of the other. After the store was unavailable, each worker has the duration
+    of one lease to renew its lease. Only then may other workers take over its runs.
     """
 
     def __init__(self, topology: ClusterTopology, used_tickets: RedisUsedTickets) -> None:

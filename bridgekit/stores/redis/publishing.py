@@ -46,13 +46,13 @@ _log = logging.getLogger(__name__)
 BACKLOG_EVENTS: Final = 10_000
 """Limit on this worker's events that the server has not confirmed."""
 BACKLOG_BYTES: Final = 33_554_432
-"""Limit on the bytes of these events."""
+"""Limit on the bytes of the events that the server has not confirmed."""
 COUNTED_REFUSALS: Final = 65_536
 """Approximate limit on the threads whose refused events are counted while they have unconfirmed events."""
 BATCH_EVENTS: Final = 128
 """Limit on one thread's events in a batch."""
 BATCH_BYTES: Final = 262_144
-"""Limit on the bytes of these events. A larger event is sent in a batch of its own."""
+"""Limit on the bytes of one thread's events in a batch. A larger event is sent in a batch of its own."""
 MAX_IN_FLIGHT: Final = 2
 """Limit on commands to one node that have no reply yet. While the node executes one command, this worker prepares the
 next. With a higher limit, commands would be smaller and cost more in total."""

@@ -228,10 +228,7 @@ class Node:
 
 
 class ClusterTopology(AsyncContextManagerMixin):
-    """All nodes of a store; a single server is one node.
-
-    Opening the topology raises StoreUnavailable if no node replies.
-    """
+    """All nodes of a store, which may be a single server. Opening it raises StoreUnavailable if no node replies."""
 
     def __init__(self, url: str, *, prefix: str = "bridgekit") -> None:
         self._address, self._settings = parse_url(url)

@@ -94,7 +94,7 @@ class WriteSource(Protocol):
     def complete(self, problem: str) -> None:
         """Handle the result of the batch.
 
-        If `problem` is empty, the whole batch is committed; otherwise no row of it is written.
+        If `problem` is empty, the whole batch is committed. Otherwise, no row of it is written.
         """
 
     def unresolved(self) -> Iterable[Pending[Any]]:
@@ -169,7 +169,7 @@ class Database:
         raise request.result or StoreUnavailable(STORE, "no answer in time")
 
     async def run(self) -> None:
-        """Alternate between a commit and a read, until the database is closed and everything is written."""
+        """Alternate between a commit and a read, until the database is closed and all rows are written."""
         try:
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as self.tasks:

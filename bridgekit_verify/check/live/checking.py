@@ -181,7 +181,7 @@ def _excuse(evidence: LiveEvidence, which: Property, violation: RecordedViolatio
     return None
 
 
-# What else should be known
+# Further facts for the reader
 
 
 def _notes(evidence: LiveEvidence) -> list[str]:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -193,7 +194,7 @@ class LoadSession:
             else:
                 await self._wait_connected(group)
             asking = clients[number % len(clients)]
-            run = self._request(thread, kind.script, number, clients, asking.id if self._backend.run.send else "")
+            run = self._request(thread, kind.script, number, clients, asking)
             try:
                 if self._backend.kind == "response":
                     await self._stream(group, kind, run, clients[0])
@@ -219,7 +220,7 @@ class LoadSession:
                 raise RunRefused(client.closed_because) from error
 
     def _request(
-        self, thread: LiveThread, script: str, number: int, clients: list[LiveClient], asked_on: str
+        self, thread: LiveThread, script: str, number: int, clients: list[LiveClient], asking: LiveClient
     ) -> RequestedRun:
         prompt = self._ledger.add_prompt(
             user=thread.values["user"],
@@ -227,7 +228,7 @@ class LoadSession:
             canary=self._canary(f"{thread.name} run {number}"),
             clients=[client.id for client in clients],
             scenario=script,
-            asked_on=asked_on,
+            asked_on=asking.id if self._backend.run.send else "",
         )
         run = RequestedRun(str(self._uuid()), prompt.canary, prompt.text, number, thread.values)
         self.recorder.add(run)
@@ -379,15 +380,10 @@ class LoadSession:
             if kind.slow:
                 until = time.monotonic() + SLOW_SECONDS
                 self._slow[client.id] = between.slow_reader(SLOW_BYTES_PER_SECOND), until
-            passed = bytearray()
             if kind.cuts and client is group.clients[0]:
                 self._cuts[client.id] = PlannedCut(between, self._random.randint(*CUT_AFTER), group.inside)
-                between.on_data = passed.extend
-            try:
-                yield
-            finally:
-                if passed:
-                    self._ledger.add_wire(client.id, passed.decode("ascii", "replace"))
+                between.on_data = partial(self._ledger.add_wire, client.id)
+            yield
 
     def _received(self, client: LiveClient, message: Any, event: str | None) -> None:
         if self.limit is not None:

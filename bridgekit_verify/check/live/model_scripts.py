@@ -60,7 +60,7 @@ class ModelScript(msgspec.Struct, frozen=True):
     """How arguments are sent: as `pieces` after an empty first one, with the first piece `beside` the name, or `whole`
     with the name."""
     interleaved: bool = False
-    """True if the pieces of parallel calls alternate. Few models send them so; it is a stress case."""
+    """True if the pieces of parallel calls alternate. Few models do this, so it is a stress case."""
     split: bool = False
     """True if each marker is split across two deltas."""
     refusals: int = 0

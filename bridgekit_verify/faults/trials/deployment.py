@@ -163,7 +163,7 @@ class WorkerProcess:
 
 @asynccontextmanager
 async def start_worker(setup: WorkerSetup) -> AsyncIterator[WorkerProcess]:
-    """Run a worker for the length of a block; then kill its process. Raises ProcessExited or ProcessTimeout."""
+    """Run a worker while the block runs, and then kill its process. Raises ProcessExited or ProcessTimeout."""
     with unwrap_single_error():
         async with (
             start_module(worker_process.__name__, name=f"the worker with the store {setup.store!r}") as process,
@@ -195,7 +195,7 @@ class Deployment:
 async def deployed(
     delivery: DeliveryMode, owned: Sequence[OwnedThread], *, cut_broker: bool = False
 ) -> AsyncIterator[Deployment]:
-    """Start all processes of a delivery mode with these threads for the length of a block; then end the processes."""
+    """Run all processes of a delivery mode with these threads while the block runs, and then end them."""
     key = secrets.token_bytes(KEY_BYTES)
     async with AsyncExitStack() as stack:
         broker, between, url = None, None, f"{delivery.store}:"

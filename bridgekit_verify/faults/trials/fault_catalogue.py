@@ -145,7 +145,7 @@ async def _cut_broker(context: FaultContext, seconds: float) -> None:
 
 
 async def _cut_subscriptions(context: FaultContext, seconds: float) -> None:
-    """Cut each worker's pub/sub connection repeatedly; the other connections stay open."""
+    """Cut each worker's pub/sub connection repeatedly. The other connections stay open."""
     if (broker := context.deployment.broker) is not None:
         until = anyio.current_time() + seconds
         while anyio.current_time() < until:

@@ -23,7 +23,7 @@ RETRYABLE: Final = (StoreUnavailable.__name__, ShuttingDown.__name__)
 """Names of the errors after which a client can request a refused run again."""
 RETRY_SECONDS: Final = 0.1
 NO_RESUME_WAIT_SECONDS: Final = 1.0
-"""How long to wait for a client that does not resume; events that arrive later count as lost."""
+"""How long to wait for a client that does not resume. Events that arrive later count as lost."""
 EVENTS_A_STEP: Final = 3
 MAX_RUNS_BEFORE_FAULT: Final = 10
 """How many runs may be started before the fault: on a busy machine, a run may almost end before the fault starts."""

@@ -118,7 +118,7 @@ class FaultMatrix:
         )
 
     def figure(self) -> Figure:
-        """Draw faults as rows and delivery modes as columns; a cell shows counts, coloured by its worst outcome."""
+        """Draw faults as rows and delivery modes as columns. A cell shows counts, coloured by its worst outcome."""
         faults, modes = self.faults, self.modes
         with new_figure(self.title(), 1.6 + 1.22 * len(modes), 1.7 + 0.34 * len(faults)) as figure:
             axis = figure.subplots()
@@ -311,7 +311,7 @@ async def soak(
     modes: Iterable[DeliveryMode] = tuple(DELIVERY_MODES.values()),
     print_line: Callable[[str], None] = print,
 ) -> Soak:
-    """Run rounds of the matrix for this many minutes, at least one; the last round is completed."""
+    """Run rounds of the matrix for this many minutes, at least one. The last round is completed."""
     all_faults, all_modes = tuple(faults), tuple(modes)
     found, started = Soak(), time.monotonic()
     while not found.rounds or time.monotonic() - started < 60 * minutes:

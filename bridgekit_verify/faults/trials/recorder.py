@@ -44,7 +44,7 @@ class Reader:
     online: list[tuple[float, float]] = field(default_factory=list)
     """Start and end of each subscription, in seconds since the Unix epoch."""
     starts: list[int] = field(default_factory=list)
-    """The `seq` after which each subscription starts, as confirmed by the server; empty for a client that resumes."""
+    """The `seq` after which each subscription starts, as the server confirmed it. Empty for a client that resumes."""
     duplicates: int = 0
     """The number of duplicated events, which the client dropped."""
     lost_run_ends: int = 0
@@ -146,7 +146,7 @@ class Recorder:
     emitted: Counter[str] = field(default_factory=Counter)
     """Number of events that the agent attempted, by request."""
     ended: dict[str, str] = field(default_factory=dict)
-    """Error text of each ended run, by request; empty without an error."""
+    """The error text of each ended run, by request. The text is empty if the run succeeded."""
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
     async def wait_ended(self, requests: Sequence[str]) -> None:
@@ -203,7 +203,7 @@ def assign_seq(
 ) -> dict[EventKey, Receipt]:
     """Infer the `seq` of events that were acknowledged without a `seq` because the store was unavailable.
 
-    `asked` lists one thread's events in the order of emission; the completed receipts are returned. The `seq` of an
+    `asked` lists one thread's events in the order of emission. The completed receipts are returned. The `seq` of an
     event lies between those of its neighbours. An event that was read needs no inferred `seq`. Any other event gets the
     first possible `seq` that was neither read nor signalled, and counts as a silent loss. If there is none, the event
     gets a signalled `seq`. If no `seq` is free, or no later event is known, the receipt stays without a `seq`.

@@ -184,12 +184,12 @@ class Stall:
 
     @property
     def median_during(self) -> float:
-        """Median latency of the events that were due during the stall, in seconds; 0 if there are none."""
+        """Median latency of the events that were due during the stall, in seconds, or 0 if there are none."""
         return _quantile(self.during, 0.5)
 
     @property
     def median_before(self) -> float:
-        """Median latency of the events that were due before the stall, in seconds; 0 if there are none."""
+        """Median latency of the events that were due before the stall, in seconds, or 0 if there are none."""
         return _quantile(self.before, 0.5)
 
     @property
@@ -199,7 +199,7 @@ class Stall:
 
     @property
     def longest_wait(self) -> float:
-        """The longest time that the agent waited for an emission, in seconds; 0 if there are no emissions."""
+        """The longest time that the agent waited for an emission, in seconds, or 0 if there are no emissions."""
         return max(self.waits, default=0.0)
 
 

@@ -103,7 +103,7 @@ class Trial:
 
     @property
     def longest_latency(self) -> float:
-        """The longest time from an event's emission to its arrival, in seconds; 0 if no event arrived."""
+        """The longest time from an event's emission to its arrival, in seconds, or 0 if no event arrived."""
         return max((each.read_at - each.emitted_at for each in self.first_copies), default=0.0)
 
     @property

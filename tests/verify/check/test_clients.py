@@ -17,8 +17,8 @@ from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.dialects import parse_table
 from bridgekit_verify.check.protocols import built_in
 from tests.verify.check.protocol_samples import PROTOCOLS, TEXT, ag_ui_assistant, ag_ui_run, streamed
-from tests.verify.check.samples import WORDS, Line, Value, ag_ui, write
-from tests.verify.check.test_check import broken, save, states
+from tests.verify.check.samples import DIALECTS, WORDS, Line, Value, ag_ui, write
+from tests.verify.check.test_check import broken, check, save, states
 
 
 def interleaved(*runs: Sequence[Line]) -> list[Line]:
@@ -57,12 +57,20 @@ def test_socket_of_several_threads_is_judged_by_what_each_line_states(tmp_path: 
     assert list(broken(found)) == [Property.THREAD]
 
 
+@pytest.mark.parametrize("name", ["OpenAI Responses", "chat", "bridgekit"])
+def test_runs_at_once_at_one_socket_are_not_broken(name: str, tmp_path: Path) -> None:
+    """Most events of OpenAI do not name their response."""
+    runs = [lines("s", "ann", "t", list(DIALECTS[name](f"r{n}", f"t{n}"))) for n in range(3)]
+    path = write(tmp_path / "a.jsonl", [line._replace(thread="") for line in interleaved(*runs)])
+    assert broken(check(name, path)) == {}
+
+
 def test_lines_need_not_repeat_what_they_state(tmp_path: Path) -> None:
     """Any line of a socket may state its user and thread. A frame of another thread is then foreign."""
     values = [*ag_ui("r", "t"), {"type": "RUN_STARTED", "threadId": "other", "runId": "q"}]
     rows: list[Value] = [{"socket": "s", "frame": value} for value in values]
     rows[3] |= {"user": "ann", "thread": "t"}
-    assert list(broken(check_recording(save(tmp_path / "a.jsonl", *rows))))[0] == Property.THREAD
+    assert Property.THREAD in broken(check_recording(save(tmp_path / "a.jsonl", *rows)))
 
 
 def test_ids_that_each_user_has_are_not_foreign(tmp_path: Path) -> None:
@@ -92,7 +100,8 @@ def test_message_in_two_parts_is_not_broken(tmp_path: Path) -> None:
 
 
 def test_frame_may_have_other_notes_beside_it(tmp_path: Path) -> None:
-    rows = [{"socket": "s", "ts": n, "note": {}, "frame": value} for n, value in enumerate(ag_ui("r", "t"))]
+    notes = {"socket": "s", "ts": "", "note": {}, "read_at": 10**400}
+    rows = [{**notes, "frame": value} for value in ag_ui("r", "t")]
     verdict = check_recording(save(tmp_path / "a.jsonl", *rows))
     assert (verdict.dialect, verdict.runs, broken(verdict)) == ("AG-UI", 1, {})
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import itertools
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bridgekit.__main__ import main
+from bridgekit_verify.check import protocols
 from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.concluding import RecordingVerdict
 from bridgekit_verify.check.dialects import load_table, parse_table
+from bridgekit_verify.check.protocols import BUILT_IN
 from tests.verify.check import samples
 from tests.verify.check.protocol_samples import PROTOCOLS, with_shorter_delta
-from tests.verify.check.samples import Line, Value, write
+from tests.verify.check.samples import DIALECTS, Line, Value, write
 from tests.verify.check.test_check import broken, har, save, states
 
 
@@ -145,7 +149,7 @@ def test_text_that_no_prefix_begins_is_another_frame(first: str, tmp_path: Path)
     assert states(judge(path, table))[Property.ENDED] is State.HOLDS
 
 
-PHOENIX = [
+PHOENIX: list[list[Any]] = [
     ["1", "1", "room:t", "phx_reply", {"status": "ok"}],
     *(["1", None, "room:t", kind, {"run": "r", "d": "x"}] for kind in ("go", *["say"] * 6, "done")),
 ]
@@ -169,11 +173,42 @@ def test_frames_that_are_lists_are_judged_and_drafted(rows: list[str], tmp_path:
 
 def test_lines_of_a_table_may_stand_at_any_depth(tmp_path: Path) -> None:
     """The complete arguments are found although the path of the call is longer."""
-    table = samples.TABLE.replace('"called"', '"was"').replace('call = "call"\ntext', 'call = "at.call"\ntext')
-    table = table.replace("tool_end", "snapshot").replace('whole = "full"\n', "")
-    values = [
-        {**value, "t": "was" if value["t"] == "called" else value["t"], "at": {"call": value.get("call")}}
-        for value in samples.table("r", "t")
-    ]
-    found = states(judge(save(tmp_path / "a.jsonl", *values), table))
+    table = samples.TABLE.replace('call = "call"\ntext', 'call = "at.call"\ntext').replace('whole = "full"\n', "")
+    values = [{**value, "at": {"call": value.get("call")}} for value in samples.table("r", "t")]
+    snapshots = [{**value, "t": "was", "n": len(values) + n} for n, value in enumerate(values) if "full" in value]
+    ends = [{name: each for name, each in value.items() if name != "full"} for value in values]
+    path = save(tmp_path / "a.jsonl", *ends[:-1], *snapshots, ends[-1])
+    found = states(judge(path, table + 'snapshot = "was"\n'))
     assert found[Property.ARGUMENTS] is State.HOLDS
+
+
+ROWS = {
+    "AG-UI": protocols.AG_UI,
+    "OpenAI Responses": protocols.OPENAI,
+    "Vercel UI stream": protocols.VERCEL,
+    "bridgekit": protocols.BRIDGEKIT,
+}
+RUNS = {name: run for name, (run, table) in PROTOCOLS.items() if not table and name != "Vercel error"}
+RUNS |= {name: lambda run, name=name: DIALECTS[name](run, "t") for name in ROWS}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_built_in_dialect_without_a_row_only_makes_answers_unknown(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a sound run, and for one without one of its frames."""
+    values = list(RUNS[name]("r"))
+    dialect = BUILT_IN[judge(save(tmp_path / "whole.jsonl", *values)).dialect]
+    rows = ROWS[dialect.name]
+    recordings = [values, *([*values[:n], *values[n + 1 :]] for n in range(1, len(values), 3))]
+    paths = [save(tmp_path / f"{n}.jsonl", *each) for n, each in enumerate(recordings)]
+    before = [states(check_recording(path, dialect=dialect)) for path in paths]
+    for type_ in {value["type"] for value in values} & rows.keys():
+        with monkeypatch.context() as patch:
+            patch.delitem(rows, type_)
+            less = replace(dialect, kinds=frozenset(rows.values()))
+            for path, whole in zip(paths, before, strict=True):
+                found = states(check_recording(path, dialect=less))
+                begins = {each for each in found if found[each] is State.HOLDS and whole[each] is not State.HOLDS}
+                assert not begins, (type_, path)
+                assert path != paths[0] or State.BROKEN not in found.values(), type_

@@ -71,7 +71,7 @@ MISTAKES = [
     ("sse", "[start]", "[[users]]\nuser = 'a'\ntoken = 5\n[start]", "[[users]] number 1 token: expected a text in"),
     (
         "sse", "[start]", "[run]\nrequest = 'POST /x'\nrequest = 'POST /y'\n[start]",
-        "is not TOML: Cannot overwrite a value (at line 3, column 20): request = 'POST /y'",
+        "is not TOML: Cannot overwrite a value (at line 4, column 20): request = 'POST /y'",
     ),
     ("response", "[listen]", "[resume]\n[listen]", "[resume] needs the line 'request' with kind = 'response'"),
     ("response", "[listen]", "values = { a = 'b' }\n[listen]", "[run] values needs [listen] url with kind ="),
@@ -130,7 +130,7 @@ def test_documented_file_is_valid(text: str) -> None:
 
 
 def test_page_names_every_scenario_and_the_default_ones() -> None:
-    rows = PAGE.partition("| scenario |")[2].partition("These run by default")[0]
+    rows = PAGE.partition("| scenario |")[2].partition("The command runs these scenarios by default")[0]
     socket = parse_backend(tomllib.loads(FILES["websocket"]))
     assert set(re.findall(r"`(\w+)`", rows)) - {"sse", "websocket"} == set(default_scenarios(socket))
     assert {name for name in LOADS if f"`{name}`" not in PAGE} == set()
