@@ -101,7 +101,7 @@ def _near(text: ExpectedText, missing: Sequence[Marker]) -> Iterator[Evidence]:
 def _span(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker]) -> str:
     """Return the two points between which the loss happened, or state that there is no evidence."""
     marker = missing[0]
-    written = evidence.ledger.wires.get(text.client.id, "")
+    written = evidence.ledger.wires.get(text.client.id, [])
     if str(marker) in written:
         return "wire to client (the backend wrote it to a connection that was cut, and no resume repeated it)"
     if _is_lost_by_cut(evidence, text, missing):

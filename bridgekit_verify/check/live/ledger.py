@@ -132,8 +132,8 @@ class ModelLedger(msgspec.Struct):
     histories: list[HistoryText] = msgspec.field(default_factory=list)
     cuts: list[tuple[str, str]] = msgspec.field(default_factory=list)
     """The canary of each run during which the driver cut the connection of a client, and resumed it; and the client."""
-    wires: dict[str, str] = msgspec.field(default_factory=dict)
-    """By client, what the backend wrote to its connections, as a proxy read it."""
+    wires: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    """By client, the markers that the backend wrote to its connections, as a proxy read them."""
 
     def add_prompt(
         self, *, user: str, thread: str, clients: Iterable[str], scenario: str = "text", canary: str = "",
@@ -161,9 +161,10 @@ class ModelLedger(msgspec.Struct):
         """Record that a client's connection was cut during a run and resumed, so that no piece may be missing."""
         self.cuts.append((canary, client))
 
-    def add_wire(self, client: str, data: bytes) -> None:
+    def add_wire(self, client: str, text: str) -> None:
         """Record what a backend wrote to a client's connections, to locate losses."""
-        self.wires[client] = self.wires.get(client, "") + data.decode("ascii", "replace")
+        if found := sorted({str(marker) for marker in markers_in(text)}):
+            self.wires[client] = found
 
     def calls_of(self, canary: str) -> list[ModelCall]:
         return [call for call in self.calls if call.canary == canary]

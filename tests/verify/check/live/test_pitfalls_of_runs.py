@@ -534,7 +534,7 @@ def test_loss_is_located_as_far_as_the_evidence_allows(evidence: str, span: str)
             user="ann", thread="t1", text=text.replace(".t.5]", "") if "without" in evidence else text
         )
     elif evidence.startswith("wire"):
-        run.ledger.add_wire("s1", (text.replace(".t.5]", "") if "without" in evidence else text).encode())
+        run.ledger.add_wire("s1", text.replace(".t.5]", "") if "without" in evidence else text)
     cut = middle(of_client(run))
     verdict = check_run(edited(run, lambda own: [*own[:cut], *own[cut + 1 :]]))
     assert broken(verdict) == {Property.LOST, Property.TEXT}
