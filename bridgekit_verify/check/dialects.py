@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bridgekit_verify.check.frames import FIELDS, KINDS, Message, ObservedFrame, decode_text
+from bridgekit_verify.check.frames import END_OF_STREAM, FIELDS, KINDS, Message, ObservedFrame, decode_text
 from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect
 from bridgekit_verify.errors import UnusableRecording
 
@@ -175,12 +175,16 @@ class _TableReader:
             theirs: Any = message.event
         else:
             theirs = None if self._kind is None else locate(value, self._kind)
-        frame = ObservedFrame(message, self._kinds.get(str(theirs)) or self._begun(str(theirs)))
+        kind = self._kinds.get(str(theirs))
+        frame = ObservedFrame(message, kind or self._begun(str(theirs)))
         if isinstance(value, dict):
             self._set_named(frame, value)
         for field, steps in self._paths:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)
+        # `*` alone means every other text: neither an error without one, nor the end of the stream.
+        if kind is None and (message.value == END_OF_STREAM or (theirs is None and frame.text is frame.whole is None)):
+            frame.kind = "other"
         return (frame,)
 
     def _set_named(self, frame: ObservedFrame, value: Mapping[str, Any]) -> None:

@@ -152,7 +152,7 @@ class _Reader:
                 client.ids[f"{name} {id_}"] |= canaries
                 client.subjects[index] = f"{name} {id_}"
         if frame.thread is not None and len(canaries) == 1:
-            client.threads[frame.thread].setdefault(*canaries, frame.origin)
+            client.threads[frame.thread].setdefault(next(iter(canaries)), frame.origin)
         if frame.position is not None:
             first = frame.position if frame.first_position is None else frame.first_position
             client.positions[index] = (first, frame.position)

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from bridgekit_verify.check.answers import Property, State
+from bridgekit_verify.check.dialects import parse_table
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.live.checking import LiveVerdict, Subject, check_run
 from bridgekit_verify.check.live.ledger import ModelLedger
@@ -444,6 +445,14 @@ def test_text_that_is_no_json_is_judged(scenario: str, removed: str, properties:
     kept = [each for each in messages if not removed or each.client != "s1" or removed not in each.value]
     found = broken(check_run(LiveRun(run.ledger, kept, PLAIN)))
     assert found == (properties if scenario == "text" else set())
+
+
+def test_every_other_message_is_a_text_only_if_it_has_one() -> None:
+    paths = {"kind": "end", "run": "id", "text": "delta"}
+    read = parse_table({**paths, "kinds": {"text": "*", "ended": "stop"}}, "table").frames
+    values = ({"delta": "a"}, {"end": "stop"}, {"error": "busy"}, "[DONE]")
+    kinds = [frame.kind for value in values for frame in read(Message("c", 0, 1, value))]
+    assert kinds == ["text", "ended", "other", "other"]
 
 
 # Dialects with a line less
