@@ -28,10 +28,10 @@ unexport PYTHONDONTWRITEBYTECODE
 # Time limit for one notebook cell.
 CELL_TIMEOUT_SECONDS ?= 180
 
-# Parallel test processes, each with its own servers: one more than the two cores of CI, because many tests wait for
-# servers and timeouts. All tests of a file run in one, the longest files first: see tests/file_order.py.
-TEST_PROCESSES ?= 3
-PARALLEL       := -n $(TEST_PROCESSES) --no-loadscope-reorder
+# Parallel test processes, each with its own servers: twice the two cores of CI, because many tests wait for servers and
+# timeouts. All tests of a file run in one, the longest files first: see tests/file_order.py.
+TEST_PROCESSES ?= 4
+PARALLEL       := -p tests.light_imports -n $(TEST_PROCESSES) --no-loadscope-reorder
 
 # How long `make soak` repeats the fault matrix.
 SOAK_MINUTES ?= 60
@@ -58,12 +58,11 @@ test: $(READY)  ## run every notebook and every test (CI also runs check and int
 report: $(READY)  ## run every notebook and write report/index.html, one file to send by email
 	$(BIN)/bridgekit report
 
-unit: export TESTS_ASYNCIO_DEBUG := 0
 unit: $(READY)  ## run the fast tests: no notebooks, no tests marked slow
 	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m 'not slow and not acceptance' --ignore=tests/notebooks --ignore=tests/interop $(PYTEST_FLAGS) tests
 
-acceptance: $(READY)  ## check backends with known defects, with every seed and load (about 25 minutes)
-	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m acceptance $(PYTEST_FLAGS) tests/verify/check
+acceptance: $(READY)  ## run the long tests: backends with known defects, notebooks at odd sizes (about 25 minutes)
+	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m acceptance $(PYTEST_FLAGS) tests/verify/check tests/verify/probes tests/notebooks
 
 subjects: $(READY)  ## check published frameworks, each in an environment of its own; writes docs/results/subjects.md
 	$(BIN)/python -m tools.subjects
@@ -72,7 +71,7 @@ interop: $(READY)  ## test with Node's ws, Chromium and nginx; installs them (De
 	@tests/interop/install
 	$(BIN)/pytest -p no:nbmake $(PYTEST_FLAGS) tests/interop
 
-mutation: $(READY)  ## mutation testing of the code that judges (minutes); writes docs/results/mutation.md
+mutation: $(READY)  ## mutation testing of the code that judges and of the links (about 20 minutes); writes docs/results/mutation.md
 	$(BIN)/python -m tools.mutate
 
 soak: $(READY)  ## repeat the fault matrix for SOAK_MINUTES (default 60); writes docs/results/soak.md

@@ -104,13 +104,13 @@ def _find_in_value(value: object, path: str) -> str | None:
     return None
 
 
-def explain(error: Exception, payload: object) -> str:
+def explain(error: BaseException, payload: object) -> str:
     """Return which value of a payload caused the encoder's error, or the error if that cannot be found."""
-    if not isinstance(error, RecursionError):
-        with suppress(Exception):
-            if problem := find_problem(payload):
-                return problem
-    return f"JSON cannot carry it: {error}"
+    with suppress(BaseException):  # a value's own code may raise anything
+        if not isinstance(error, RecursionError) and (problem := find_problem(payload)):
+            return problem
+        return f"JSON cannot carry it: {error}"
+    return f"JSON cannot carry it: {type(error).__name__}"
 
 
 def _find_in_time_zone(offset: timedelta | None, moment: str) -> str | None:

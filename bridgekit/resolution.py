@@ -10,7 +10,7 @@ import msgspec
 from bridgekit.events import AgentEvent
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = ["Carried", "MappingLookup", "NoRoute", "Resolver", "Route", "route_of"]
+__all__ = ["OTHER_THREAD", "Carried", "MappingLookup", "NoRoute", "Resolver", "Route", "route_of"]
 
 
 class NoRoute(msgspec.Struct, frozen=True):
@@ -21,7 +21,7 @@ class NoRoute(msgspec.Struct, frozen=True):
 
 _CARRIES_NONE: Final = NoRoute("the event carries no thread")
 _NOT_MAPPED: Final = NoRoute("the run is not in the mapping")
-_OTHER_THREAD: Final = NoRoute("the event carries another thread than its run's")
+OTHER_THREAD: Final = NoRoute("the event carries another thread than its run's")
 
 
 Route = ThreadId | NoRoute
@@ -62,7 +62,7 @@ class Carried:
     def resolve(self, event: AgentEvent) -> Route | Awaitable[Route]:
         if (thread_id := event.thread_id) is not None:
             known, run_id = self._known, event.run_id
-            return _OTHER_THREAD if run_id in known and known[run_id] != thread_id else thread_id
+            return OTHER_THREAD if run_id in known and known[run_id] != thread_id else thread_id
         return _CARRIES_NONE if self._otherwise is None else self._look_up(self._otherwise, event)
 
     async def _look_up(self, otherwise: Resolver, event: AgentEvent) -> Route:

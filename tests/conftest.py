@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from bridgekit_verify.faults.redis_servers import NoRedisServer
+from tests import light_imports  # noqa: F401  # before a test imports nbformat
 from tests.backends import ASYNCIO, TRIO
 from tests.file_order import start_order
 from tests.servers import SharedCluster, shared_cluster, shared_server
@@ -52,6 +54,21 @@ def redis_url() -> Iterator[str]:
     """The URL of a shared server, which tests must not stop. Each test uses its own key prefix."""
     with shared_server() as url:
         yield url
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Exempt all imported modules and collected tests from garbage collection.
+
+    They are a million objects, and collections during the tests would traverse them again and again.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

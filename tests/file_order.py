@@ -7,21 +7,39 @@ from typing import Final
 
 __all__ = ["LONGEST", "file_of", "start_order"]
 
+WITH_A_CLUSTER: Final = (
+    "tests/contract/",
+    "tests/stores/redis/test_cluster.py",
+    "tests/stores/redis/test_topology.py",
+    "tests/verify/faults/test_redis_servers.py",
+)
+"""These count as one file, so that only one process starts a Redis cluster. Its servers use CPU time until it ends."""
+
 LONGEST: Final = (
-    "tests/notebooks/test_odd_parameters.py",
+    "tests/verify/check/live/test_backends.py",
+    "tests/contract/",
     "tests/notebooks/test_small_parameters.py",
     "build/executed/13_scale.ipynb",
-    "tests/verify/check/live/test_backends.py",
-    "tests/verify/check/acceptance/test_no_false_alarm.py",
     "tests/verify/probes/test_injected_faults.py",
-    "build/executed/12_faults.ipynb",
-    "tests/serve/test_lost_workers.py",
+    "tests/verify/probes/test_further_faults.py",
     "tests/serve/test_command.py",
-    "tests/verify/check/live/test_live_command.py",
-    "build/executed/14_trust.ipynb",
+    "tests/verify/check/acceptance/test_no_false_alarm.py",
+    "build/executed/12_faults.ipynb",
     "tests/verify/capacity/test_testbed.py",
-    "tests/verify/faults/trials/test_matrix.py",
+    "build/executed/14_trust.ipynb",
+    "tests/verify/probes/test_probes.py",
+    "tests/stores/redis/test_errors.py",
+    "build/executed/10_before_and_after.ipynb",
+    "tests/serve/test_file_descriptors.py",
+    "build/executed/11_what_the_audit_missed.ipynb",
+    "build/executed/15_other_backends.ipynb",
+    "tests/verify/check/live/test_live_command.py",
+    "tests/serve/test_connection_limits.py",
     "tests/verify/validation/test_localization.py",
+    "tests/mission_critical/test_websocket_agent_events_suite.py",
+    "tests/verify/faults/trials/test_matrix.py",
+    "tests/test_pytest_plugin.py",
+    "tests/serve/test_lost_workers.py",
 )
 """The files that take longest. They are started first, so that all processes end at about the same time."""
 
@@ -32,6 +50,8 @@ def file_of(nodeid: str) -> str:
     """Return the file that a test belongs to; for a test of an executed notebook, the notebook."""
     if found := _EXECUTED.match(nodeid):
         return f"build/executed/{found['notebook']}"
+    if nodeid.startswith(WITH_A_CLUSTER):
+        return WITH_A_CLUSTER[0]
     return nodeid.partition("::")[0]
 
 

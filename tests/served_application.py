@@ -34,10 +34,28 @@ KEY = b"a key that every worker of the tests knows"
 STORE = "SERVED_STORE"
 KEYLESS = "SERVED_WITHOUT_KEY"
 RUNS_TIMEOUT_SECONDS = "SERVED_RUNS_SECONDS"
+SHORT_LIMITS = "SERVED_WITH_SHORT_LIMITS"
+"""Shortens the lease of runs and the time limits of connections without a request to a fifth."""
 FOR_LONG = "600"
 """Longer than any test waits for a server to stop."""
 
 _go = anyio.Event()
+
+
+def _shorten_limits() -> None:
+    from bridgekit.serve import connection_limits
+    from bridgekit.stores.redis import active_runs
+
+    for module, name in (
+        (connection_limits, "HEAD_TIMEOUT_SECONDS"),
+        (connection_limits, "REPLACED_AFTER_SECONDS"),
+        (active_runs, "LEASE_SECONDS"),
+    ):
+        setattr(module, name, getattr(module, name) / 5)
+
+
+if SHORT_LIMITS in os.environ:
+    _shorten_limits()
 
 
 class Patient(BaseAgent):

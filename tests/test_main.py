@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -119,9 +120,13 @@ def test_reader_that_has_ended_causes_no_traceback(
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 @pytest.mark.parametrize("arguments", [["demo"], ["demo", "--json"], ["audit", "--threads", "1"]], ids=" ".join)
-def test_command_prints_in_the_encoding_of_the_terminal(arguments: list[str], encoding: str) -> None:
-    script = 'PYTHONIOENCODING=$0 "$@" >/dev/null && echo printed'
-    assert command_output("sh", "-c", script, encoding, sys.executable, "-m", "bridgekit", *arguments) == "printed\n"
+def test_command_prints_in_the_encoding_of_the_terminal(
+    arguments: list[str], encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding))
+    assert main(arguments) == 0
+    assert printed.getvalue().decode(encoding)
 
 
 @pytest.mark.slow

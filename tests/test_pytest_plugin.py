@@ -1,4 +1,4 @@
-"""The plugin in a user's project: a separate pytest process collects the user's test files and uses real sockets."""
+"""The plugin in a user's project: another pytest session collects the user's test files and uses real sockets."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ MESSAGE = re.findall(r"```text\n(.*?)```", DOCUMENT, re.DOTALL)[0]
 
 BEGINNING = EXAMPLE[: EXAMPLE.index("async def test_")]
 """The documented example without its tests: an agent and the two fixtures."""
+OTHER_PLUGINS = ("-p", "no:nbmake", "-p", "no:cacheprovider", "-p", "no:xdist")
 
 
 @pytest.fixture
@@ -31,9 +32,14 @@ def users(pytester: pytest.Pytester) -> pytest.Pytester:
 
 
 def run(users: pytest.Pytester, source: str, *words: str) -> pytest.RunResult:
+    """Run the user's tests in this process, which has imported what they need: starting a process takes longer."""
     users.makepyfile(source)
-    beside = () if any("asyncio" in word for word in words) else ("-p", "no:asyncio")
-    return users.runpytest_subprocess("-p", "no:nbmake", "-p", "no:cacheprovider", *beside, *words)
+    return users.runpytest_inprocess(*OTHER_PLUGINS, "-p", "no:asyncio", *words)
+
+
+def run_in_a_process(users: pytest.Pytester, source: str, *words: str) -> pytest.RunResult:
+    users.makepyfile(source)
+    return users.runpytest_subprocess(*OTHER_PLUGINS, *words)
 
 
 def test_plugin_is_registered_as_a_pytest_entry_point() -> None:
@@ -42,7 +48,7 @@ def test_plugin_is_registered_as_a_pytest_entry_point() -> None:
 
 
 def test_documented_example_passes(users: pytest.Pytester) -> None:
-    run(users, EXAMPLE).assert_outcomes(passed=2)
+    run_in_a_process(users, EXAMPLE, "-p", "no:asyncio").assert_outcomes(passed=2)
 
 
 def test_documented_recording_prints_the_documented_violations(capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,7 +201,7 @@ def test_error_shows_the_fixture_to_write_when_it_is_missing(users: pytest.Pytes
 
 
 def test_plugin_imports_nothing_else_when_no_test_uses_it(users: pytest.Pytester) -> None:
-    run(
+    run_in_a_process(
         users,
         """\
 import sys
@@ -205,6 +211,8 @@ def test_nothing_else_is_loaded(request):
     assert [name for name in sys.modules if name.startswith("bridgekit")] == ["bridgekit", "bridgekit.pytest_plugin"]
     assert "uvicorn" not in sys.modules
 """,
+        "-p",
+        "no:asyncio",
     ).assert_outcomes(passed=1)
 
 
@@ -395,7 +403,7 @@ def test_documented_example_beside_pytest_asyncio(
     users: pytest.Pytester, words: tuple[str, ...], outcomes: dict[str, int]
 ) -> None:
     """In its auto mode, pytest-asyncio takes over fixtures that are anyio's, and a message says so."""
-    result = run(users, EXAMPLE, *words)
+    result = run_in_a_process(users, EXAMPLE, *words)
     result.assert_outcomes(**outcomes)
     if "errors" in outcomes:
         result.stdout.fnmatch_lines(["*pytest-asyncio in its auto mode runs them in another event loop.", "*strict*"])
@@ -406,4 +414,4 @@ def test_user_test_of_pytest_asyncio_runs_beside_the_example(users: pytest.Pytes
     example = EXAMPLE.replace("pytestmark = pytest.mark.anyio\n", "").replace(
         "async def test_", "@pytest.mark.anyio\nasync def test_"
     )
-    run(users, example + theirs, "-o", "asyncio_mode=strict", *SCOPE).assert_outcomes(passed=3)
+    run_in_a_process(users, example + theirs, "-o", "asyncio_mode=strict", *SCOPE).assert_outcomes(passed=3)

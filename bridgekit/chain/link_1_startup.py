@@ -268,7 +268,7 @@ def lifespan(
                 edge,
                 counters_shared(application.counters, edge.hub),
                 lost_runs_ended(application.bridge),
-                drain_on_shutdown(shutting_down),
+                drain_on_shutdown(shutting_down, seconds=config.runs_seconds + config.drain_seconds),
             ):
                 yield
 

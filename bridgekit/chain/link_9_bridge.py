@@ -249,23 +249,23 @@ class AgentWebSocketBridge:
         payload: Payload,
         thread_id: ThreadId | None,
     ) -> Receipt:
-        """Validate the ids of a caller outside the chain, and publish the event. InvalidId names the invalid field."""
-        return await self.notify(
-            AgentEvent(
-                type=event_type,
-                run_id=ids.run_id(run_id),
-                agent_name=ids.agent_name(agent_name),
-                payload=payload,
-                thread_id=None if thread_id is None else ids.thread_id(thread_id),
-            )
+        """Validate the ids of a caller outside the chain, and publish the event when there is room for it. InvalidId
+        names the invalid field."""
+        event = AgentEvent(
+            type=event_type,
+            run_id=ids.run_id(run_id),
+            agent_name=ids.agent_name(agent_name),
+            payload=payload,
+            thread_id=None if thread_id is None else ids.thread_id(thread_id),
         )
+        return await (self.notify_when_room(event) if self.crowded else self.notify(event))
 
 
 def _converted(event: AgentEvent, hook: PayloadHook) -> Payload:
     try:
         payload: Payload = apply_hook(hook, event.payload)
     except BaseException as error:  # raised by the application's code, such as a panic of a Rust library
-        raise PayloadError(event.type, f"payload_hook failed: {type(error).__name__}: {error}") from error
+        raise PayloadError(event.type, f"payload_hook failed: {user_error_text(error)}") from error
     return payload
 
 

@@ -37,7 +37,7 @@ from bridgekit.serve.native_handoff import (
 )
 from bridgekit.transport.asgi import MONITORING_PORT
 from bridgekit.transport.connections import ConnectionRegistry
-from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
+from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS, start_deadline
 from bridgekit.transport.metrics import FOLDER_VARIABLE
 
 __all__ = ["ServedAt", "ServerOptions", "serve"]
@@ -50,6 +50,9 @@ GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 EXIT_TIMEOUT_SECONDS: Final = 2.0
 """How long the process may continue after that, for example because a tool blocks or an agent catches its
 cancellation."""
+BLOCKED_TIMEOUT_SECONDS: Final = 8.0
+"""How long the process may continue after the time to drain if its event loop is blocked. This is more than both times
+above, and with the default times less than the 30 s that Kubernetes grants."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
@@ -109,7 +112,7 @@ def serve(
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="bridgekit-")))
             load = partial(StartupReporter, spec.load, served, end_process, folder)
             return _run_workers(_config(load, options), listeners, ready, folder)
-        end = end_process if ends_process else lambda code: None
+        end: EndProcess = end_process if ends_process else lambda code, seconds: None
         return _run_single(_config(StartupReporter(lambda: app, served, end), options), listeners, ready, end)
 
 
@@ -147,23 +150,28 @@ class StartupReporter:
     _app: ASGIApp | None = None
 
     def __init__(
-        self, load: Callable[[], ASGIApp], served: ServedAt, on_end: Callable[[int], None], folder: Path | None = None
+        self, load: Callable[[], ASGIApp], served: ServedAt, end: EndProcess, folder: Path | None = None
     ) -> None:
-        """`folder` is shared by all workers of the server. `on_end` is called at the end of the shutdown, with 0."""
+        """`folder` is shared by all workers of the server. `end` is called on a signal, and at the end of the shutdown,
+        with how long the process may then continue."""
         self._load = load
         self._served = served
-        self._on_end = on_end
+        self._end = end
         self._folder = folder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             _show_warnings()
+            start_deadline.set(self._start_deadline)
             if self._folder is not None:
                 os.environ.setdefault(FOLDER_VARIABLE, str(self._folder))
             await self._run_lifespan(scope, receive, send)
         else:
             assert self._app is not None
             await self._app(scope, receive, send)
+
+    def _start_deadline(self, drain_seconds: float, number: int) -> threading.Timer | None:
+        return self._end(EXIT_SIGNALLED + number, drain_seconds + BLOCKED_TIMEOUT_SECONDS)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         handoff = AsyncExitStack()
@@ -175,6 +183,7 @@ class StartupReporter:
                 failure = message.get("message", "")  # Starlette sends the traceback here, and then raises the error
                 return
             if message["type"] == "lifespan.startup.complete":
+                _show_warnings()  # again, because the application may have configured logging
                 scope["state"][MONITORING_PORT] = self._served.monitoring_port
                 scope["state"].update(await handoff.enter_async_context(self._handoff()))
                 started = True
@@ -182,7 +191,7 @@ class StartupReporter:
                 await (
                     handoff.aclose()
                 )  # Before the message, because the server cancels all remaining tasks after the message.
-                self._on_end(0)
+                self._end(0, EXIT_TIMEOUT_SECONDS)
             await send(message)
 
         try:
@@ -233,6 +242,9 @@ def _printed(folder: Path) -> Path:
 def _show_warnings() -> None:
     """Print bridgekit's warnings and errors on standard error, unless the application configures logging."""
     ours = logging.getLogger("bridgekit")
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and f"{name}.".startswith("bridgekit."):
+            logger.disabled = False  # as `logging.config` leaves every logger that it does not name
     for handler in ours.handlers[:]:
         if isinstance(handler, logging.NullHandler):
             ours.removeHandler(handler)
@@ -241,10 +253,10 @@ def _show_warnings() -> None:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], on_end: Callable[[int], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], end: EndProcess) -> None:
         super().__init__(config)
         self._on_ready = on_ready
-        self._on_end = on_end
+        self._end = end
         self.second_signal: int | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -262,34 +274,35 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self.second_signal = sig
             self.force_exit = True
-            self._on_end(EXIT_SIGNALLED + sig)
+            self._end(EXIT_SIGNALLED + sig, EXIT_TIMEOUT_SECONDS)
             _LOG.setLevel(logging.CRITICAL)  # All tasks are cancelled, and uvicorn would log an error for each of them.
         self.should_exit = True
 
 
-def end_process(code: int) -> None:
-    """End this process after EXIT_TIMEOUT_SECONDS if it has not ended.
+EndProcess = Callable[[int, float], threading.Timer | None]
 
-    Python itself waits for threads without a limit.
-    """
+
+def end_process(code: int, seconds: float) -> threading.Timer:
+    """End this process after `seconds` if it has not ended. Python would wait for threads without limit."""
 
     def leave() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
-    timer = threading.Timer(EXIT_TIMEOUT_SECONDS, leave)
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), leave)
     timer.daemon = True
     timer.start()
+    return timer
 
 
 def _run_single(
     config: uvicorn.Config,
     listeners: list[socket.socket],
     on_ready: Callable[[], None],
-    on_end: Callable[[int], None],
+    end: EndProcess,
 ) -> int:
-    server = _Server(config, on_ready, on_end)
+    server = _Server(config, on_ready, end)
     try:
         server.run(listeners)
     except SystemExit:
@@ -308,6 +321,9 @@ class _Workers(Multiprocess):
         super().__init__(config, sockets=listeners)
         self._on_ready: Callable[[], None] | None = on_ready
         self.second_signal: int | None = None
+        # Otherwise, a signal during a reload waits until every worker is replaced. An Event cannot be set in a handler.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: threading.Thread(target=self.should_exit.set).start())
 
     def keep_subprocess_alive(self) -> None:
         super().keep_subprocess_alive()

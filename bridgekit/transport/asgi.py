@@ -180,7 +180,8 @@ def _connections(app: Starlette) -> ConnectionRegistry:
 
 
 def _monitored(request: Request) -> ConnectionRegistry:
-    if request.scope.get("state", {}).get(MONITORING_PORT) not in (None, request.scope["server"][1]):
+    port = request.scope.get("state", {}).get(MONITORING_PORT)
+    if port is not None and port != request.scope["server"][1]:  # a Unix socket has none
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return _connections(request.app)
 

@@ -193,7 +193,7 @@ def _judge_numberings(judge: Judge, clients: list[ClientState]) -> None:
             if not numbering.first_is_known:
                 reason = f"the positions of {name} begin at {numbering.first}: earlier frames may be missing"
                 findings.unknown(Property.LOST, reason)
-            for low, high, index, cut in () if client.unplaced else numbering.missing:
+            for low, high, index, cut in numbering.missing if not client.unplaced else []:
                 positions = f"position {low}" if low == high else f"positions {low} to {high}"
                 for which in (Property.LOST, Property.RESUME) if cut else (Property.LOST,):
                     findings.broken(

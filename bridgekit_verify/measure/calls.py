@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from types import MethodType
 from typing import Any, Final
 
@@ -131,6 +131,7 @@ def _without_part(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda _, *given, **named: function(*given, **named)
 
 
+@cache  # each measurement observes the same methods
 def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)[1:]
 

@@ -14,9 +14,11 @@ import anyio
 from bridgekit.chain.link_1_startup import create_app
 from bridgekit.errors import unwrap_single_error
 from bridgekit.serve.in_process import serving
+from bridgekit.transport.outbox import OutboxLimits
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from bridgekit_verify.measure.workload import OwnedThread, seeded
 from bridgekit_verify.probes.recording import RecordedCall, Recording, recorded
+from bridgekit_verify.probes.route_lifetimes import judge_lifetimes
 from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text
 from bridgekit_verify.probes.rules_of_events import (
     EMITTERS,
@@ -42,6 +44,8 @@ __all__ = ["JUDGES", "SCENARIO_TIMEOUT_SECONDS", "judge", "judge_all", "observe"
 
 SCENARIO_TIMEOUT_SECONDS: Final = 20.0
 """A longer scenario is cancelled and judged by the calls recorded so far."""
+OUTBOX: Final = OutboxLimits(events=96)
+"""Small, so that the scenario can fill an outbox."""
 LINK_OF_PART: Final = {
     "supervisor": 2, "registry": 3, "engine": 4, "core": 5, "agent": 6, "adapter": 8, "bridge": 9, "mapping": 9,
     "run_ids": 9, "hub": 10,
@@ -77,13 +81,15 @@ async def observe(
     `and_then` runs after the scenario, on the same application. Raises DeterministicStartupError if the application
     does not start. Errors of the harness propagate. Errors that a link raises are part of the observation.
     """
-    recording, plans, tools = Recording(), dict[str, RunPlan](), ToolCalls()
+    recording, plans = Recording(), dict[str, RunPlan]()
+    tools = ToolCalls(plans)
     agents = {name: recording.subclass("agent", scenario_agent(variant.agent, plans)) for name in AGENTS}
     config = recorded(variant, recording).config(agents, hex_source=seeded(seed), tools=tools.dispatcher(), seed=seed)
-    app = create_app(replace(config, db_session_factory=DeclaredOwners()), start=variant.start)
+    app = create_app(replace(config, db_session_factory=DeclaredOwners(), outbox=OUTBOX), start=variant.start)
     with quiet(), unwrap_single_error():
         async with serving(app, edge=edge) as url:
             seen = Observation(app, url, recording, threads, plans, tools)
+            seen.lifetimes = await judge_lifetimes(variant.mapping)
             seen.first_counters = copy.deepcopy(seen.application.counters)
             with anyio.move_on_after(timeout_seconds) as recording.limit:
                 await play(seen)

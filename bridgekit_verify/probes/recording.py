@@ -35,6 +35,7 @@ _EMITTERS: Final = {
     "emit_agent_completed": ("result", "execution_time_ms"),
     "emit_error": ("error_message", "error_context"),
     "emit_progress": ("progress",),
+    "emit_text": ("delta",),
 }
 _NOTIFIERS: Final = {
     "notify_agent_started": ("context", "message"),
@@ -44,6 +45,7 @@ _NOTIFIERS: Final = {
     "notify_agent_completed": ("result", "execution_time_ms"),
     "notify_agent_error": ("error_message", "error_context"),
     "notify_progress_update": ("progress",),
+    "notify_text_delta": ("delta",),
 }
 PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "supervisor": {
@@ -65,15 +67,20 @@ PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "emit": ("event_type", "payload"),
         "use_tool": ("tool_name",),
         "execute": ("context",),
+        "begin_run": (),
+        "end_run": ("run_id",),
         **_EMITTERS,
     },
     "adapter": {
         "set_websocket_bridge": ("bridge", "run_id", "agent_name", "thread_id"),
         "emit": ("event_type", "payload"),
+        "begin_run": (),
+        "end_run": ("run_id",),
     },
     "bridge": {
         "notify": ("event",),
         "notify_when_room": ("event",),
+        "record": ("event", "receipt"),
         **{name: ("run_id", "agent_name", *given) for name, given in _NOTIFIERS.items()},
     },
     "mapping": {"register_mapping": ("run_id", "thread_id"), "cleanup_mapping": ("run_id",)},

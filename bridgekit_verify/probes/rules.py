@@ -131,8 +131,10 @@ def _first_difference(given: object, found: object, path: str) -> str | None:
 
 def canonical(value: object) -> Hashable:
     """Return a hashable form of a value: two forms are equal exactly if `difference` finds no difference."""
-    if isinstance(value, str):  # checked first: it is the most frequent type, and the check for a mapping is slow
+    if isinstance(value, str):  # the plain types come first, because the check for a mapping is slow
         return str(value)
+    if value is None or isinstance(value, int):
+        return (type(value).__name__, repr(value))
     if isinstance(value, (list, tuple)):
         return ("array", *map(canonical, value))
     if isinstance(value, (dict, Mapping)):

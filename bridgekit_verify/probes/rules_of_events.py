@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridgekit.chain.link_7_8_adapter import Emitter
-from bridgekit.events import EventType, Receipt
+from bridgekit.event_types import END_EVENTS
+from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit_verify.probes.recording import PARAMETERS, Binding, RecordedCall
 from bridgekit_verify.probes.rules import Judgement, Match, ViolationKind, canonical, error_text, match, same_outcome
 from bridgekit_verify.probes.scenario import Observation
+from bridgekit_verify.probes.scenario_agents import TOOLS, AgentFailed
 
 __all__ = [
     "EMITTERS",
@@ -56,12 +58,14 @@ PAYLOADS: Final[Mapping[EventType, Callable[[Given], dict[str, Any]]]] = {
         "error_context": given.get("error_context") or {},
     },
     EventType.PROGRESS_UPDATE: lambda given: dict(given["progress"]),
+    EventType.TEXT_DELTA: lambda given: {"message_id": given["message_id"], "delta": given["delta"]},
 }
 """For each event type, builds the payload on the wire from the arguments of the method that emits the event."""
 TYPE_OF_METHOD: Final = {
     "emit_thinking": EventType.AGENT_THINKING,
     "emit_error": EventType.AGENT_ERROR,
     "emit_progress": EventType.PROGRESS_UPDATE,
+    "emit_text": EventType.TEXT_DELTA,
 } | {f"{verb}_{each}": each for verb in ("emit", "notify") for each in EventType}
 EMITTERS: Final = tuple(name for name in PARAMETERS["agent"] if name.startswith("emit_"))
 
@@ -100,6 +104,7 @@ def judge_agent(seen: Observation) -> Judgement:
             evidence = error_text(call.raised)
         link.expect(bound == [wanted], ViolationKind.LOST, evidence)
     _judge_composition(link, seen, own=True)
+    _judge_passed_to_adapter(link, seen)
     calls = recording.of("agent", "emit")
     received = [each for each in recording.of("adapter", "emit") if each.within is not None]
     found = match(calls, received, _content, _content)
@@ -114,6 +119,18 @@ def judge_agent(seen: Observation) -> Judgement:
     link.tried = min(len(calls), len(bindings))
     link.summary = f"the adapter receives each of {len(bindings)} bindings and {len(calls)} events as the agent did"
     return link
+
+
+def _judge_passed_to_adapter(link: Judgement, seen: Observation) -> None:
+    """Check that the adapter is told when a run begins and ends, and that its answer is returned."""
+    for call in seen.recording.of("agent", "begin_run", "end_run"):
+        made = seen.recording.within(call, "adapter", call.name)
+        passed = [(each.given, each.result) for each in made]
+        link.expect(
+            passed == [(call.given, call.result)],
+            ViolationKind.DUPLICATED,
+            f"the agent does not pass {call.name} on to its adapter, so that a run may have two ends",
+        )
 
 
 def _judge_composition(link: Judgement, seen: Observation, *, own: bool) -> None:
@@ -144,9 +161,10 @@ def _judge_tools(link: Judgement, seen: Observation) -> None:
     """Check that each tool call emits its start and its end, with the parameters and the result of the tool."""
     results = [result for _, _, result in seen.tools.received]
     for call in seen.recording.of("agent", "use_tool"):
-        if call.left is None or call.raised is not None:
-            continue
         name = call.given["tool_name"]
+        fails = name in TOOLS[3:]
+        if call.left is None or (call.raised is not None and not fails):
+            continue
         shown = seen.recording.within(call, "agent", "emit_tool_executing", "emit_tool_completed")
         names = [each.name for each in shown]
         if not link.expect(
@@ -158,17 +176,25 @@ def _judge_tools(link: Judgement, seen: Observation) -> None:
         start, end = shown
         parameters = {key: each for key, each in call.given.items() if key != "tool_name"}
         link.equal((name, parameters), (start.given.get("tool_name"), start.given.get("parameters")), "tool_executing")
-        link.equal((name, call.result), (end.given.get("tool_name"), end.given.get("result")), "tool_completed")
+        result = seen.application.bridge.error_text(call.raised) if call.raised is not None else call.result
+        link.equal((name, result), (end.given.get("tool_name"), end.given.get("result")), "tool_completed")
         link.expect(
             start.given.get("tool_call_id") == end.given.get("tool_call_id"),
             ViolationKind.CHANGED,
             f"start and end of a call of {name!a} have different ids",
         )
         link.expect(
-            any(call.result is each for each in results),
+            any(call.result is each for each in results) if not fails else _is_error_of(name, call.raised),
             ViolationKind.CHANGED,
             f"the agent gets another result of {name!a}",
         )
+        status = "error" if fails else "success"
+        link.equal(status, end.given.get("status", "success"), f"the status of {name!a}")
+
+
+def _is_error_of(tool: str, error: BaseException | None) -> bool:
+    """Return whether a call of the tool may end with the error: its own one, or that of the run's cancellation."""
+    return isinstance(error, AgentFailed) if tool == TOOLS[3] else not isinstance(error, Exception | None)
 
 
 def judge_adapter_binding(seen: Observation) -> Judgement:
@@ -231,8 +257,12 @@ def judge_emission(seen: Observation) -> Judgement:
             ViolationKind.FALSE_RECEIPT,
             f"an event without a bridge is reported as {seen.unbound.outcome}, lost at link {seen.unbound.link}",
         )
-    calls = [call for call in recording.of("adapter", "emit") if call.held is not None and call.held.bridge is not None]
-    calls = [call for call in calls if call.held is not None and call.held.run_id is not None]
+    refused = _judge_ends(link, seen)
+    calls = [
+        call
+        for call in recording.of("adapter", "emit")
+        if call.held is not None and None not in (call.held.bridge, call.held.run_id) and id(call) not in refused
+    ]
     entered = [
         each
         for each in recording.of("bridge", "notify", "notify_when_room")
@@ -257,6 +287,44 @@ def judge_emission(seen: Observation) -> Judgement:
     link.tried = len(calls)
     link.summary = f"each of {len(calls)} events of {len(kinds)} types reaches the bridge once, unchanged and in order"
     return link
+
+
+def _judge_ends(link: Judgement, seen: Observation) -> set[int]:
+    """Check that an adapter emits at most one end of its run, and return the ids of the calls that it must refuse."""
+    guarded, ended, refused = dict[int, bool](), dict[int, object](), set[int]()
+    for call in seen.recording.of("adapter", "set_websocket_bridge", "begin_run", "end_run", "emit"):
+        adapter, run_id = id(call.owner), call.held.run_id if call.held is not None else None
+        if call.name in ("set_websocket_bridge", "begin_run"):
+            guarded[adapter] = call.name == "begin_run"
+        elif call.name == "end_run":
+            link.expect(
+                call.result is (ended.get(adapter) != call.given["run_id"]),
+                ViolationKind.DUPLICATED,
+                "the adapter answers wrongly whether the run has an end event",
+            )
+            ended[adapter] = call.given["run_id"]
+        elif guarded.get(adapter) and call.given["event_type"] in END_EVENTS and run_id is not None:
+            if ended.get(adapter) == run_id:
+                refused.add(id(call))
+                _expect_refused(link, seen, call)
+            elif call.raised is None and not _is_refused(call):
+                ended[adapter] = run_id
+    return refused
+
+
+def _expect_refused(link: Judgement, seen: Observation, call: RecordedCall) -> None:
+    notified = seen.recording.within(call, "bridge", "notify", "notify_when_room")
+    link.expect(not notified, ViolationKind.DUPLICATED, "a run that has ended gets another end event")
+    counted = seen.recording.within(call, "bridge", "record")
+    link.expect(
+        _is_refused(call) and call.result.link == 8 and len(counted) == 1,
+        ViolationKind.FALSE_RECEIPT,
+        "a second end event is not reported as refused by link 8, or not counted",
+    )
+
+
+def _is_refused(call: RecordedCall) -> bool:
+    return isinstance(call.result, Receipt) and call.result.outcome is Outcome.REFUSED
 
 
 def _judge_event(link: Judgement, call: RecordedCall, made: RecordedCall) -> None:

@@ -20,7 +20,9 @@ from bridgekit_verify.probes.scenario_agents import AGENTS
 
 __all__ = ["FamilyRoute", "judge_families", "judge_routing", "route_families"]
 
-NOTIFIERS: Final = tuple(name for name in PARAMETERS["bridge"] if name not in ("notify", "notify_when_room"))
+NOTIFIERS: Final = tuple(
+    name for name in PARAMETERS["bridge"] if name.startswith("notify_") and name != "notify_when_room"
+)
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,8 @@ def _judge_mapping(link: Judgement, seen: Observation) -> None:
             ViolationKind.LOST if found is None else ViolationKind.MISROUTED,
             f"with {len(seen.lookups)} open runs, the mapping has {_thread_text(found)} for one of {thread_id!a}",
         )
+    for kind, evidence in seen.lifetimes:
+        link.expect(False, kind, evidence)
     made = Counter(call.result for call in seen.recording.of("run_ids", "new") if call.result is not ABSENT)
     link.expect(all(count == 1 for count in made.values()), ViolationKind.MISROUTED, "two runs have the same run id")
 
@@ -237,8 +241,12 @@ def _judge_counters(link: Judgement, seen: Observation, calls: list[RecordedCall
             wanted.lost[8, type(call.raised).__name__] += 1
         elif isinstance(receipt := call.result, Receipt):
             _count(wanted, call, receipt)
+    for call in seen.recording.of("bridge", "record"):
+        if call.within is None or call.within.part != "bridge":  # an event that the adapter refused
+            _count(wanted, call, call.given["receipt"])
     for name in ("sent", "kept", "pending", "lost"):
-        expected, found = getattr(wanted, name), getattr(counted, name)
+        # What startup left in the counters is a fault of link 1.
+        expected, found = getattr(wanted, name), getattr(counted, name) - getattr(seen.first_counters, name, Counter())
         more, fewer = found - expected, expected - found
         parts = [f"{count} more of {_counted(what)}" for what, count in more.most_common(1)] + [
             f"{count} fewer of {_counted(what)}" for what, count in fewer.most_common(1)

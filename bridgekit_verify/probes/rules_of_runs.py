@@ -7,6 +7,8 @@ from typing import Any
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.events import Outcome, Receipt
+from bridgekit.transport.hub import LINK
 from bridgekit_verify.probes.recording import RecordedCall
 from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text, is_within, label, same_outcome
 from bridgekit_verify.probes.scenario import Observation
@@ -177,7 +179,6 @@ def judge_registry(seen: Observation) -> Judgement:
         )
         given_out.add(id(agent))
         link.expect(agent.name == context.agent_name, ViolationKind.CHANGED, f"an agent is called {agent.name!r}")
-        held = agent._websocket_adapter
         if not link.expect(
             agent.has_websocket_bridge(), ViolationKind.LOST, "an agent has no bridge after it was bound"
         ):
@@ -185,9 +186,9 @@ def judge_registry(seen: Observation) -> Judgement:
         bindings = recording.within(call, "agent", "set_websocket_bridge")
         given = [(each.given.get("run_id"), each.given.get("thread_id")) for each in bindings if each.owner is agent]
         link.expect(
-            given == [(context.run_id, context.thread_id)] or held.run_id == context.run_id,
+            given == [(context.run_id, context.thread_id)],
             ViolationKind.MISROUTED,
-            f"the agent of {label(context.request)} is bound to another run",
+            f"the agent of {label(context.request)} is bound to another run or thread",
         )
     link.tried = min(len(created), len(bound))
     link.summary = f"each of {len(created)} agents is new and has its own adapter; {len(bound)} are bound to their run"
@@ -269,14 +270,20 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     notified = recording.within(call, "bridge", *NOTIFIERS)
     starts = [each for each in notified if each.name == NOTIFIERS[0]]
     ends = [each for each in notified if each.name != NOTIFIERS[0]]
-    kind = ViolationKind.DUPLICATED if len(starts) > 1 or len(ends) > 2 else ViolationKind.LOST
+    kind = ViolationKind.DUPLICATED if len(starts) > 1 else ViolationKind.LOST
     link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} starts")
     # If an end event cannot be encoded, an error event follows it. Otherwise, a run has one end.
-    ended = [each for each in ends if each.raised is None]
+    # The core sends an end event again if the hub refused it.
+    ended = [each for each in ends if each.raised is None and not _is_refused_by_hub(each)]
+    asked = recording.within(call, "agent", "end_run")
     link.expect(
-        len(ended) == 1,
-        ViolationKind.DUPLICATED if len(ended) > 1 else ViolationKind.LOST,
-        f"{what} has {len(ended)} ends",
+        not executed or bool(asked), ViolationKind.DUPLICATED, f"the agent of {what} may emit an end after the core's"
+    )
+    wanted = 0 if any(each.result is False for each in asked) else 1
+    link.expect(
+        len(ended) == wanted,
+        ViolationKind.DUPLICATED if len(ended) > wanted else ViolationKind.LOST,
+        f"{what} has {len(ended)} ends" if wanted else f"{what} has an end of its agent and {len(ended)} of the core",
     )
     if executed and starts:
         link.expect(starts[0].entered < executed[0].entered, ViolationKind.REORDERED, f"{what} starts after its agent")
@@ -292,6 +299,11 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
         )
     if starts:
         link.equal({"request": context.request}, starts[0].given.get("context"), f"the context of {what}")
+
+
+def _is_refused_by_hub(call: RecordedCall) -> bool:
+    receipt = call.result
+    return isinstance(receipt, Receipt) and receipt.outcome is Outcome.REFUSED and receipt.link == LINK
 
 
 def _judge_end(link: Judgement, call: RecordedCall, executed: RecordedCall, end: RecordedCall, what: str) -> None:
@@ -335,6 +347,8 @@ def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, exec
         if each.owner is agent and each.within is call and each.entered < executed.entered
     ]
     wanted = (call.owner.websocket_bridge, context.run_id, context.thread_id)
+    begun = [each for each in recording.within(call, "agent", "begin_run") if each.owner is agent]
+    link.expect(len(begun) == 1, ViolationKind.DUPLICATED, f"the agent of {what} may emit several ends")
     link.expect(bool(bound), ViolationKind.LOST, f"the agent of {what} gets no bridge before it begins")
     link.expect(
         not bound or bound == [wanted], ViolationKind.MISROUTED, f"the agent of {what} is bound to something else"

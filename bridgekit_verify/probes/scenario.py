@@ -23,13 +23,16 @@ from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.counters import DeliveryCounters
 from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import FrameTooLarge, PayloadError, ThreadNotOwned
+from bridgekit.event_types import END_EVENTS
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.workload import OwnedThread, RunBarrier
 from bridgekit_verify.probes.recording import Recording
-from bridgekit_verify.probes.scenario_agents import AGENTS, NESTED, SIZES, TEXT, AgentFailed, RunPlan, ToolCalls
+from bridgekit_verify.probes.rules import ViolationKind, label
+from bridgekit_verify.probes.scenario_agents import AGENTS, SIZES, AgentFailed, RunPlan, ToolCalls
 from bridgekit_verify.probes.scenario_clients import Client
+from bridgekit_verify.probes.scenario_values import EMISSIONS, RESULTS, TEXT
 
 __all__ = ["UNKNOWN_RUN", "Observation", "play"]
 
@@ -37,7 +40,9 @@ WAIT_SECONDS: Final = 8.0
 """Limit for waiting until all runs of a group are in progress, and until the last sockets close."""
 CLOSE_SECONDS: Final = 1.0
 """How long the server may take to close the sockets of a thread. A client whose socket stays open does not resume."""
-BURST_EVENTS: Final = 200
+BURST_EVENTS: Final = 60
+OVERFLOW_EVENTS: Final = 150
+"""More than an outbox holds: see `observing.OUTBOX`."""
 LONG_REQUEST: Final = "\U0001f6f0" * 10_000
 PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
 """Errors that the scenario provokes. The rules judge how each link handles them."""
@@ -53,6 +58,7 @@ class Observation:
     recording: Recording
     threads: tuple[OwnedThread, ...]
     plans: dict[str, RunPlan]
+    """By the first words of the request: see `label`."""
     tools: ToolCalls
     clients: list[Client] = field(default_factory=list)
     lookups: list[tuple[RunId, ThreadId, ThreadId | None]] = field(default_factory=list)
@@ -70,6 +76,12 @@ class Observation:
     forced: list[int] = field(default_factory=list)
     """The positions in the recording before and after the server closed a thread's sockets."""
     first_counters: DeliveryCounters | None = None
+    lifetimes: list[tuple[ViolationKind, str]] = field(default_factory=list)
+    """The violations of the mapping service that need a clock of its own."""
+    ended: int | None = None
+    """The position in the recording when every socket was closed. Nothing that is published later has a reader."""
+    attached: int = 0
+    """How many connections the hub has after every socket was closed."""
     complete: bool = False
     """Whether the scenario reached its end."""
 
@@ -107,6 +119,7 @@ async def play(seen: Observation) -> None:
             scenario.emit_after_the_end,
             scenario.emit_without_a_route,
             scenario.request_as_another_user,
+            scenario.fill_an_outbox,
             scenario.close_sockets,
         ):
             await act()
@@ -115,6 +128,7 @@ async def play(seen: Observation) -> None:
             for client in seen.clients:
                 await client.ended.wait()
         readers.cancel_scope.cancel()
+    seen.attached, seen.ended = len(seen.application.bridge.hub), seen.recording.position
     seen.complete = True
 
 
@@ -148,39 +162,37 @@ class _Scenario:
             run_of = {thread_id: run_id for run_id, thread_id in runs}
             self._first_runs = [
                 (plan, run_of[owned.thread_id], owned.thread_id)
-                for plan, owned in zip(plans, self.threads, strict=True)
+                for plan, owned in zip(plans, self.threads, strict=False)
                 if owned.thread_id in run_of
             ]
             await self._emit_by_run_id(runs)
             await self._open(self.threads[0])
 
     async def _emit_by_run_id(self, runs: list[tuple[RunId, ThreadId]]) -> None:
-        for number, (run_id, thread_id) in enumerate(runs):
+        """Look up the threads of all runs at the same time, and emit events of each run by its id alone."""
+        emissions = [each for each in EMISSIONS if each.type not in (EventType.AGENT_STARTED, *END_EVENTS)]
+
+        async def emit(number: int, run_id: RunId, thread_id: ThreadId) -> None:
             found = await self._guarded(partial(self.bridge.mapping.get_thread_id, run_id))
             self.seen.lookups.append((run_id, thread_id, found))
-            run = run_id, AGENTS[number % len(AGENTS)]
-            emit = self._notifications(run)[number % 4]
-            await self._guarded(emit)
+            for emission in emissions[number :: len(runs)]:
+                await self._guarded(partial(emission.notify, self.bridge, run_id, AGENTS[number % len(AGENTS)]))
 
-    def _notifications(self, run: tuple[RunId, str]) -> list[Callable[[], Awaitable[Receipt]]]:
-        notify, call = self.bridge, "call \U0001f6f0\ufe0f"
-        return [
-            lambda: notify.notify_agent_thinking(*run, TEXT, step_number=7, progress_percentage=99.5),
-            lambda: notify.notify_tool_executing(*run, "look.up \U0001f52d", tool_call_id=call, parameters=NESTED),
-            lambda: notify.notify_tool_completed(
-                *run,
-                "look.up \U0001f52d",
-                tool_call_id=call,
-                result=NESTED,
-                execution_time_ms=0.1 + 0.2,
-                status="error",
-            ),
-            lambda: notify.notify_progress_update(*run, NESTED),
-        ]
+        async with anyio.create_task_group() as callers:
+            for number, (run_id, thread_id) in enumerate(runs):
+                callers.start_soon(emit, number, run_id, thread_id)
 
     async def lose_a_connection(self) -> None:
-        """Close one of a thread's two sockets from the client's side."""
-        await self.seen.clients[2].disconnect()
+        """Close one of a thread's two sockets from the client's side, after it has read every event."""
+        client = self.seen.clients[2]
+        numbers = [
+            call.result.seq or 0
+            for call in self.seen.recording.of("hub", "publish")
+            if call.given["thread_id"] == client.owned.thread_id and isinstance(call.result, Receipt)
+        ]
+        with anyio.move_on_after(CLOSE_SECONDS):
+            await client.wait_for(max(numbers, default=0))
+        await client.disconnect()
 
     async def run_again(self) -> None:
         async with self._group():
@@ -200,13 +212,13 @@ class _Scenario:
 
     async def run_in_turn(self) -> None:
         for number, owned in enumerate(self.threads):
-            plan = RunPlan(burst=0 if number else BURST_EVENTS)
+            plan = RunPlan(burst=0 if number else BURST_EVENTS, results=(RESULTS[number % len(RESULTS)],))
             await self._run(owned, AGENTS[number % len(AGENTS)], plan, words=LONG_REQUEST if number == 1 else "")
 
     async def end_otherwise(self) -> None:
-        """Run agents that fail, return a value that JSON cannot represent, emit a refused event, or are cancelled."""
-        for number, ending in enumerate(("fails", "unencodable", "refused")):
-            await self._run(self.threads[number], AGENTS[number], RunPlan(ending=ending))
+        """Run agents that fail, return or emit what is refused, emit their own end event, or are cancelled."""
+        for number, ending in enumerate(("fails", "unencodable", "refused", "ends itself")):
+            await self._run(self.threads[number], AGENTS[number % len(AGENTS)], RunPlan(ending=ending))
         plan = RunPlan(ending="hangs")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._run, self.threads[3], AGENTS[1], plan)
@@ -215,7 +227,10 @@ class _Scenario:
             tasks.cancel_scope.cancel()
 
     async def run_outside_the_core(self) -> None:
-        """Let the registry bind the agents of three runs, as for a webhook, and emit every event type in turn."""
+        """Let the registry bind the agents of four runs, as for a webhook, and emit every event type in turn.
+
+        Then emit the same events by run id alone, and bind the agents to another run.
+        """
         opened: list[RunContext] = []
         agents: list[Any] = []
         for number, owned in enumerate((*self.threads[:3], self.threads[0])):
@@ -226,9 +241,12 @@ class _Scenario:
             agent = await self._guarded(partial(self._created, context))
             if isinstance(agent, BaseAgent):
                 agents.append(agent)
-        for emit in _EVERY_KIND:
+        for number, emission in enumerate(EMISSIONS if opened else ()):
             for agent in agents:
-                await self._guarded(partial(emit, agent))
+                await self._guarded(partial(emission.by, agent))
+            run = opened[number % len(opened)]
+            await self._guarded(partial(emission.notify, self.bridge, run.run_id, run.agent_name))
+        await self._bind_again(agents, opened[1:])
         for context in opened:
             await self._guarded(partial(self.application.supervisor.close_run, context))
 
@@ -243,12 +261,21 @@ class _Scenario:
     async def _created(self, context: RunContext) -> Any:
         return self.application.supervisor.registry.create_bound(context)
 
+    async def _bind_again(self, agents: list[Any], runs: list[RunContext]) -> None:
+        async def bind(agent: BaseAgent, run: RunContext) -> None:
+            agent.set_websocket_bridge(self.bridge, run.run_id, thread_id=run.thread_id)
+            await agent.emit_progress({"bound again": TEXT})
+
+        for agent, run in zip(agents, runs, strict=False):
+            await self._guarded(partial(bind, agent, run))
+
     async def emit_after_the_end(self) -> None:
         """Emit events of ended runs: through the agent, and by run id alone."""
         for plan, run_id, thread_id in self._first_runs[:4]:
             self.seen.late.append((run_id, thread_id))
             if plan.agent is not None:
                 await self._guarded(partial(plan.agent.emit_progress, {"late": TEXT}))
+                await self._guarded(partial(plan.agent.emit_error, TEXT))
             await self._guarded(partial(self.bridge.notify_progress_update, run_id, AGENTS[0], {"late": TEXT}))
 
     async def emit_without_a_route(self) -> None:
@@ -272,19 +299,37 @@ class _Scenario:
         else:
             self.seen.accepted_foreign_user = True
 
+    async def fill_an_outbox(self) -> None:
+        """Emit more events at once than an outbox holds, without awaiting the answers."""
+        run = await self._guarded(partial(self._open_run, self.threads[1], 1))
+        if not isinstance(run, RunContext):
+            return
+        answers = []
+        for kind in (EventType.TEXT_DELTA, EventType.PROGRESS_UPDATE, EventType.TEXT_DELTA):
+            for number in range(OVERFLOW_EVENTS if kind is EventType.PROGRESS_UPDATE else OVERFLOW_EVENTS // 6):
+                payload = {"message_id": "burst", "delta": f"{number} \U0001f6f0 "}
+                answers.append(self._emitted(_event(kind, run.run_id, run.thread_id, payload)))
+        for answer in answers:
+            await self._guarded(partial(_awaited, answer))
+        await self._guarded(partial(self.application.supervisor.close_run, run))
+
+    def _emitted(self, event: AgentEvent) -> object:
+        """Return the bridge's answer, without waiting for a socket."""
+        try:
+            return self.bridge.notify(event)
+        except Exception as error:
+            if not self.seen.note(error):
+                raise
+            return None
+
     async def close_sockets(self) -> None:
         """Close a thread's sockets on the server, emit before they are removed, and let their clients resume."""
         thread = self.threads[2]
         clients = [client for client in self.seen.clients if client.owned is thread and not client.ended.is_set()]
         self.seen.forced.append(self.seen.recording.position)
         self.bridge.hub.force_reconnect(thread.thread_id)
-        event = AgentEvent(
-            type=EventType.PROGRESS_UPDATE,
-            run_id=next((run_id for _, run_id, of in self._first_runs if of == thread.thread_id), UNKNOWN_RUN),
-            agent_name=AGENTS[0],
-            payload={"while closing": TEXT},
-            thread_id=thread.thread_id,
-        )
+        run_id = next((run_id for _, run_id, of in self._first_runs if of == thread.thread_id), UNKNOWN_RUN)
+        event = _event(EventType.PROGRESS_UPDATE, run_id, thread.thread_id, {"while closing": TEXT})
         await self._guarded(lambda: _awaited(self.bridge.notify(event)))
         self.seen.forced.append(self.seen.recording.position)
         with anyio.move_on_after(CLOSE_SECONDS):
@@ -294,12 +339,13 @@ class _Scenario:
 
     @asynccontextmanager
     async def _group(self, *, sizes: tuple[int, ...] = ()) -> AsyncIterator[list[RunPlan]]:
-        """Run an agent in every thread at once. The block runs while all runs are in progress."""
-        barrier = RunBarrier(len(self.threads) + 1)
-        plans = [RunPlan(barrier, size) for size in (*sizes, *(0 for _ in self.threads))][: len(self.threads)]
+        """Run an agent in every thread at once, and two in the first. The block runs while all are in progress."""
+        threads = (*self.threads, self.threads[0])
+        barrier = RunBarrier(len(threads) + 1)
+        plans = [RunPlan(barrier, size) for size in (*sizes, *(0 for _ in threads))][: len(threads)]
         async with anyio.create_task_group() as runs:
-            for number, (owned, plan) in enumerate(zip(self.threads, plans, strict=True)):
-                runs.start_soon(self._run, owned, AGENTS[number % len(AGENTS)], plan, barrier)
+            for number, (owned, plan) in enumerate(zip(threads, plans, strict=True)):
+                runs.start_soon(self._run, owned, AGENTS[number % len(self.threads) % len(AGENTS)], plan, barrier)
             with anyio.move_on_after(WAIT_SECONDS):
                 await barrier.step()
             yield plans
@@ -324,7 +370,7 @@ class _Scenario:
     def _new_request(self, plan: RunPlan, words: str = "") -> str:
         self._requests += 1
         request = f"question {self._requests} {TEXT}{words}"
-        self.seen.plans[request] = plan
+        self.seen.plans[label(request)] = plan
         return request
 
     async def _guarded(self, call: Callable[[], Awaitable[Any]]) -> Any:
@@ -346,24 +392,9 @@ class _Scenario:
             await self._open(client.owned, after=cursor)
 
 
+def _event(kind: EventType, run_id: RunId, thread_id: ThreadId, payload: dict[str, Any]) -> AgentEvent:
+    return AgentEvent(type=kind, run_id=run_id, agent_name=AGENTS[0], payload=payload, thread_id=thread_id)
+
+
 async def _awaited(answer: object) -> object:
     return await answer if isinstance(answer, Awaitable) else answer
-
-
-_EVERY_KIND: Final[tuple[Callable[[Any], Awaitable[Any]], ...]] = (
-    lambda agent: agent.emit_agent_started(TEXT, context=NESTED),
-    lambda agent: agent.emit_agent_started(),
-    lambda agent: agent.emit_thinking(TEXT),
-    lambda agent: agent.emit_tool_executing("look.up \U0001f52d", NESTED, tool_call_id="call \U0001f6f0\ufe0f"),
-    lambda agent: agent.emit_tool_executing("look_up", tool_call_id="call 2"),
-    lambda agent: agent.emit_tool_completed(
-        "look.up \U0001f52d", NESTED, tool_call_id="call \U0001f6f0\ufe0f", execution_time_ms=0.1 + 0.2, status="error"
-    ),
-    lambda agent: agent.emit_tool_completed("look_up", tool_call_id="call 2"),
-    lambda agent: agent.emit_agent_completed(NESTED, execution_time_ms=1.5),
-    lambda agent: agent.emit_error(TEXT, error_context=NESTED),
-    lambda agent: agent.emit_error(""),
-    lambda agent: agent.emit_progress({}),
-    lambda agent: agent.emit_progress(NESTED),
-)
-"""Emissions of every event type, with all arguments and with only the required ones."""

@@ -1,4 +1,4 @@
-"""The agents, tools, threads and texts of the scenario, including texts that are easily damaged in transit."""
+"""The agents, tools and threads of the scenario."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import FRAME_BYTES
 from bridgekit.ids import ThreadId, UserId
 from bridgekit_verify.measure.workload import AGENT, OwnedThread, RunBarrier, thread_ids
+from bridgekit_verify.probes.rules import label
+from bridgekit_verify.probes.scenario_values import NESTED, TEXT
 
 __all__ = [
     "AGENTS",
     "CONFUSABLE",
-    "NESTED",
-    "TEXT",
     "TOOLS",
     "AgentFailed",
     "RunPlan",
@@ -31,18 +31,10 @@ __all__ = [
     "thinking",
 ]
 
-TEXT: Final = '\U0001f6f0\ufe0f 𝔘𠜎 é e\u0301 ﬁ Ж 東京 עברית \u200d\ufeff\u2028 \x00\x1f\x7f \\ " </script>'
-"""Text that is often damaged: outside the BMP, composed and decomposed, right to left, control characters, quotes."""
-NESTED: Final[dict[str, Any]] = {
-    f"z {TEXT}": [1, 1.0, -0.0, 0.1 + 0.2, 1e-300, 2**53 + 1, -(2**63), True, False, None, TEXT],
-    "a": {"": {"deep": [[], {}, [{"list": [TEXT, [TEXT]]}]]}},
-    "same": "1",
-    "Same": 1,
-}
-"""A payload with every kind of JSON value. Its keys are not sorted."""
 AGENTS: Final = (AGENT, "writer \U0001f58b\ufe0f", "Researcher")
 """Names of agents. The first and the last name differ only in case."""
-TOOLS: Final = ("look_up", "search.web \U0001f52d")
+TOOLS: Final = ("look_up", "search.web \U0001f52d", "delegate", "broken", "endless")
+"""The third tool calls the second one while its own call is in progress. The last two never return a result."""
 SIZES: Final = (3_000, 20_000, 70_000, 200_000, 900_000)
 """Sizes of large payloads in bytes. The largest is just below the limit of a frame."""
 CONFUSABLE: Final = "confusable"
@@ -66,7 +58,9 @@ class RunPlan:
     """How many events the agent emits in a row."""
     ending: str = "returns"
     """How the agent ends: "returns", "fails", "hangs" (until it is cancelled), "unencodable" (returns a value that JSON
-    cannot represent) or "refused" (emits two events that are refused)."""
+    cannot represent), "refused" (emits two events that are refused) or "ends itself" (emits an end event twice)."""
+    results: tuple[Any, ...] = ()
+    """What the agent returns, instead of the usual result."""
     started: anyio.Event = field(default_factory=anyio.Event)
     """Set when the agent has emitted its events, or the run has ended."""
     agent: Any = None
@@ -75,12 +69,13 @@ class RunPlan:
 
 @dataclass
 class ToolCalls:
-    """The tools of the scenario, and the calls that they received."""
+    """The tools of the scenario, and the calls that returned a result."""
 
+    plans: dict[str, RunPlan]
     received: list[tuple[str, dict[str, Any], Any]] = field(default_factory=list)
 
     def dispatcher(self) -> PythonTools:
-        """Return a dispatcher of two tools: a coroutine function, and a function that runs in a thread."""
+        """Return a dispatcher of the tools: coroutine functions, and one function that runs in a thread."""
 
         async def look_up(**parameters: Any) -> Any:
             return self._result(TOOLS[0], parameters)
@@ -88,7 +83,19 @@ class ToolCalls:
         def search(**parameters: Any) -> Any:
             return self._result(TOOLS[1], parameters)
 
-        return PythonTools(dict(zip(TOOLS, (look_up, search), strict=True)))
+        async def delegate(**parameters: Any) -> Any:
+            caller = self.plans[label(parameters["request"])].agent
+            await caller.use_tool(TOOLS[1], **parameters)
+            return self._result(TOOLS[2], parameters)
+
+        async def broken(**parameters: Any) -> Any:
+            raise AgentFailed(f"{parameters['request']} {TEXT}")
+
+        async def endless(**parameters: Any) -> Any:
+            self.plans[label(parameters["request"])].started.set()
+            await anyio.sleep_forever()
+
+        return PythonTools(dict(zip(TOOLS, (look_up, search, delegate, broken, endless), strict=True)))
 
     def _result(self, tool: str, parameters: dict[str, Any]) -> Any:
         result = {"found": [TEXT, parameters]}
@@ -101,7 +108,8 @@ def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[Bas
 
     class ScenarioAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
         async def execute(self, context: RunContext) -> object:
-            plan, request = plans[context.request], context.request
+            # By the request's first words, because a link may change the rest.
+            plan, request = plans[label(context.request)], context.request
             plan.agent = self
             await self.emit_thinking(f"{request} {TEXT}", step_number=1, progress_percentage=0.1 + 0.2)
             large = _text_of(plan.size)
@@ -110,23 +118,28 @@ def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[Bas
             if barrier is not None:
                 await barrier.step()
                 await barrier.step()
-            await self.emit_progress({})
-            await self.emit_progress({"request": request, **NESTED})
-            if plan.size:
-                await self.emit_progress({"request": request, "large": large})
-            for number in range(plan.burst):
-                await self.emit_progress({"number": number})
-            await self.use_tool(TOOLS[1], request=request)
-            await self.emit_thinking("")
-            return await self._end(plan, request)
-
-        async def _end(self, plan: RunPlan, request: str) -> object:
+            await _emit_events(self, plan, request)
+            if plan.ending == "hangs":
+                await self.use_tool(TOOLS[4], request=request)
             plan.started.set()
-            if plan.ending == "refused":
-                await _emit_refused(self, request)
-            return await _ended(plan, request)
+            return await _ended(self, plan, request)
 
     return ScenarioAgent
+
+
+async def _emit_events(agent: BaseAgent, plan: RunPlan, request: str) -> None:
+    await agent.emit_progress({})
+    await agent.emit_progress({"request": request, **NESTED})
+    if plan.size:
+        await agent.emit_progress({"request": request, "large": _text_of(plan.size)})
+    for number in range(plan.burst):
+        await agent.emit_progress({"number": number})
+    for delta in (TEXT, "", request):
+        await agent.emit_text(delta, message_id=request)
+    await agent.use_tool(TOOLS[2], request=request, empty="")
+    with suppress(AgentFailed):
+        await agent.use_tool(TOOLS[3], request=request)
+    await agent.emit_thinking("", step_number=0)
 
 
 async def _emit_refused(agent: BaseAgent, request: str) -> None:
@@ -140,15 +153,22 @@ def _text_of(size: int) -> str:
     return "\U0001f6f0" * (size // 4)
 
 
-async def _ended(plan: RunPlan, request: str) -> object:
+async def _ended(agent: BaseAgent, plan: RunPlan, request: str) -> object:
     ending = plan.ending
-    if ending == "hangs":
-        await anyio.sleep_forever()
+    if ending == "refused":
+        await _emit_refused(agent, request)
+    if ending == "ends itself":
+        await agent.emit_agent_completed({"request": request}, execution_time_ms=0.0)
+        await agent.emit_error(request)
     if ending == "fails":
         raise AgentFailed(f"{request} {TEXT}")
     if ending == "unencodable":
         return {"request": request, "number": float("inf")}
-    return {"request": request, "answer": [TEXT, NESTED], "large": _text_of(plan.size)}
+    return (
+        plan.results[0]
+        if plan.results
+        else {"request": request, "answer": [TEXT, NESTED], "large": _text_of(plan.size)}
+    )
 
 
 def audited_threads() -> tuple[OwnedThread, ...]:

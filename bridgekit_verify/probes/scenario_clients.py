@@ -37,6 +37,7 @@ class Client:
         self.error: str = ""
         """Why the server refused the client, or how the socket ended."""
         self.ended = anyio.Event()
+        self._arrived = anyio.Event()
         self._recording = recording
         self._scope = anyio.CancelScope()
 
@@ -67,6 +68,17 @@ class Client:
 
     def _store(self, frame: dict[str, Any]) -> None:
         (self.gaps if frame.get("type") == "gap" else self.frames).append(frame)
+        self._arrived.set()
+        self._arrived = anyio.Event()
+
+    async def wait_for(self, seq: int) -> None:
+        """Wait until the client has read this number."""
+        while (
+            not self.ended.is_set()
+            and self.start is not None
+            and int(self.frames[-1]["seq"] if self.frames else 0) < seq
+        ):
+            await self._arrived.wait()
 
     async def disconnect(self) -> None:
         """Close the socket from the client's side."""

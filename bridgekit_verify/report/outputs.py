@@ -70,7 +70,8 @@ def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
     from PIL import Image  # Imported here, because notebooks without figures do not need it.
 
     drawn, image = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=FIGURE_DOTS_PER_INCH, bbox_inches="tight", facecolor="white")
+    options: dict[str, Any] = {"dpi": FIGURE_DOTS_PER_INCH, "bbox_inches": "tight", "facecolor": "white"}
+    figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 0}, **options)
     # The figures have few colours. A palette reduces the file to a third, which matters in a report sent by email.
     few = Image.open(drawn).convert("RGB").quantize(FIGURE_COLOURS, dither=Image.Dither.NONE)
     few.save(image, "png", optimize=True)

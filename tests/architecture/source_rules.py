@@ -42,7 +42,7 @@ def duplicate_classes(sources: Mapping[str, str]) -> dict[str, list[str]]:
     """Return by name the modules of each class that is defined more than once, in `sources` by module."""
     modules = defaultdict[str, list[str]](list)
     for module, source in sources.items():
-        for node in ast.walk(ast.parse(source)):
+        for node in definitions(ast.parse(source)):
             if isinstance(node, ast.ClassDef):
                 modules[node.name].append(module)
     return {name: found for name, found in modules.items() if len(found) > 1}
@@ -64,9 +64,19 @@ def last_name(node: ast.Attribute | ast.Name) -> str:
 
 
 def long_functions(source: str) -> list[str]:
-    functions = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    functions = [node for node in definitions(ast.parse(source)) if not isinstance(node, ast.ClassDef)]
     lengths = ((node.name, (node.end_lineno or node.lineno) - node.lineno + 1) for node in functions)
     return [f"{name}: {lines} lines" for name, lines in lengths if lines > MAX_FUNCTION_LINES]
+
+
+def definitions(node: ast.AST) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yield each class and function below a node. Expressions, which contain none, are most of a tree."""
+    for part in ("body", "handlers", "orelse", "finalbody", "cases"):
+        inner = getattr(node, part, ())
+        for each in inner if isinstance(inner, list) else ():
+            if isinstance(each, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                yield each
+            yield from definitions(each)
 
 
 def lines_with(pattern: re.Pattern[str], text: str) -> list[str]:

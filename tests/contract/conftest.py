@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.backends import ASYNCIO_WITHOUT_DEBUG, TRIO
 from tests.contract.stores import KINDS, Kind, StoreLocation
 
 
@@ -28,13 +27,6 @@ def _needs_asyncio_on_trio(call: Any) -> bool:
     kinds = [value for value in parameters.values() if isinstance(value, Kind)]
     asyncio_only = any(not kind.trio for kind in kinds) or parameters.get("edge") == "native"
     return asyncio_only and parameters.get("anyio_backend", ("",))[0] == "trio"
-
-
-# tests/stores/ runs the code of each store in debug mode.
-@pytest.fixture(scope="module", params=[ASYNCIO_WITHOUT_DEBUG, TRIO], ids=lambda backend: backend[0])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    backend: tuple[str, dict[str, Any]] = request.param
-    return backend
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,8 @@ from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.client import connect
 from bridgekit.transport.outbox import OutboxLimits
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
-from tests.contract.stores import WAIT_SECONDS, StoreLocation
+from tests.contract.conftest import rows
+from tests.contract.stores import KINDS, WAIT_SECONDS, StoreLocation
 from tests.factories import ALICE, RUN, THREAD
 
 OUTBOX = OutboxLimits(events=64)
@@ -54,10 +55,23 @@ def new_agent(application: Application) -> WebSocketBridgeAdapter:
     return agent
 
 
-@pytest.mark.parametrize("event_type", [EventType.TOOL_EXECUTING, EventType.AGENT_THINKING, EventType.TEXT_DELTA, *OWN])
+@pytest.mark.parametrize("event_type", [EventType.TOOL_EXECUTING, EventType.AGENT_THINKING, EventType.TEXT_DELTA])
 async def test_reading_client_gets_every_event_of_a_burst(
     location: StoreLocation, edge: str, event_type: EventType
 ) -> None:
+    await check_burst(location, edge, event_type)
+
+
+@pytest.mark.parametrize("location", rows(KINDS[:1]), indirect=True)
+@pytest.mark.parametrize("event_type", OWN)
+async def test_reading_client_gets_every_event_of_a_burst_of_the_applications_type(
+    location: StoreLocation, edge: str, event_type: EventType
+) -> None:
+    """With one store, because stores do not know the types."""
+    await check_burst(location, edge, event_type)
+
+
+async def check_burst(location: StoreLocation, edge: str, event_type: EventType) -> None:
     async with served(location, edge) as (application, url):
         agent, receipts = new_agent(application), list[Receipt]()
 

@@ -181,3 +181,34 @@ def test_gaps_are_not_checked_when_frames_have_no_thread_id() -> None:
     with_thread = [*sound("a")[:2], *sound("a")[3:]]
     assert Invariant.NO_GAP not in {violation.invariant for violation in check_run(without_thread).violations}
     assert Invariant.NO_GAP in {violation.invariant for violation in check_run(with_thread).violations}
+
+
+def joined(first: int, last: int) -> list[Frame]:
+    """Return a sound run of 9 events in which the frames of `first` to `last` were joined."""
+    whole = run_of("agent_started", *["agent_thinking"] * 5, *(kind for kind, _ in STEPS[2:]))
+    return [
+        {**each, "first_seq": first} if each["seq"] == last else each
+        for each in whole
+        if not first <= each["seq"] < last
+    ]
+
+
+def test_frames_that_were_joined_leave_no_gap() -> None:
+    assert check_run(joined(3, 5)).holds
+    stream = [each for each in joined(3, 5) if each["seq"] != 2]
+    assert violations(check_run(stream)) == [(Invariant.NO_GAP, f"seq 2 is {GAP}", 2)]
+
+
+@pytest.mark.parametrize("latest", [3, 4])
+def test_joined_frame_repeats_no_event_that_was_read(latest: int) -> None:
+    whole = joined(6, 6)
+    stream = [each for each in whole if each["seq"] <= latest] + joined(3, 5)[2:]
+    message = f"seq 3 to 5 were joined, and seq {latest} was read before"
+    assert violations(check_run(stream)) == [(Invariant.ONCE, message, latest + 1)]
+
+
+def test_signalled_gap_within_another_one_does_not_shorten_it() -> None:
+    thoughtful = run_of("agent_started", *["agent_thinking"] * 6, *(kind for kind, _ in STEPS[2:]))
+    holey = [each for each in thoughtful if each["seq"] not in (3, 4, 5)]
+    assert check_run(holey, signalled=[(2, 5), (3, 4)]).holds
+    assert check_run(holey, signalled=[(3, 4), (4, 5)]).holds

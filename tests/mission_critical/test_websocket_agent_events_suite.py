@@ -22,7 +22,7 @@ from bridgekit.errors import BridgekitError, DeterministicStartupError
 from bridgekit.events import CRITICAL, EventType
 from bridgekit_verify.measure.workload import FAMILIES
 from bridgekit_verify.probes.observing import judge_all, observe
-from bridgekit_verify.probes.rules import ViolationKind
+from bridgekit_verify.probes.rules import ViolationKind, label
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import CONFUSABLE, family_threads
 from bridgekit_verify.probes.scenario_clients import Client
@@ -77,7 +77,7 @@ def _frames_of_runs(seen: Observation) -> Iterator[list[dict[str, object]]]:
     """Yield the frames of each requested run that each socket of its thread read."""
     for call in seen.recording.of("supervisor", "run"):
         request = call.given["request"]
-        if seen.plans[request].ending != "returns":
+        if seen.plans[label(request)].ending != "returns":
             continue
         for client in seen.clients:
             if client.owned.thread_id == call.given["thread_id"] and _open_during(client, call.entered, call.left):
@@ -122,7 +122,7 @@ async def run_suite(variant_name: str, family_name: str, seed: int) -> list[Chec
     try:
         return checks(await observe(chain, threads, seed=seed))
     except DeterministicStartupError as refused:
-        return [Check("the application starts", False, str(refused))]
+        return [Check("the application starts", False, f"a fault of {refused}")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
@@ -18,6 +19,8 @@ from tests.notebooks.lint import tags_of
 from tests.tree import NOTEBOOKS
 
 NAMES = tuple(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))
+LARGE = ("10_before_and_after", "13_scale", "15_other_backends")
+"""Notebooks that take longest also at small sizes: `make acceptance` executes them."""
 CELL_SECONDS = 120
 REMOVE_VARIABLES = 'get_ipython().run_line_magic("reset_selective", "-f ^[A-Za-z]")'
 """Names with an underscore stay: they belong to what `bridgekit_verify.report` installs in the kernel when imported."""
@@ -25,21 +28,27 @@ SMALL_FIGURES = "from bridgekit_verify.report import outputs; outputs.FIGURE_DOT
 """Figures are drawn, but with few pixels, because nobody looks at them."""
 
 
-def execute_with(parameters: Mapping[str, Any], folder: Path) -> None:
-    """Execute a copy of every notebook in `folder`, with the parameters of these names replaced.
+def execute_with(parameters: Mapping[str, Any], folder: Path, names: Iterable[str]) -> None:
+    """Execute copies of these notebooks in `folder`, with the parameters of these names replaced.
 
     All copies share one kernel, whose variables are removed after each: at small sizes, starting a kernel and importing
     the packages takes longer than most notebooks.
     """
-    asyncio.run(_execute_all(parameters, folder))
+    asyncio.run(_execute_all(parameters, folder, names))
 
 
-async def _execute_all(parameters: Mapping[str, Any], folder: Path) -> None:
+def selected(request: pytest.FixtureRequest) -> list[str]:
+    """Return the notebooks of the module's tests that this run includes."""
+    calls = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+    return [call.params["name"] for call in calls if call is not None]
+
+
+async def _execute_all(parameters: Mapping[str, Any], folder: Path, names: Iterable[str]) -> None:
     resources = {"metadata": {"path": str(folder)}}
     client = NotebookClient(new_notebook(), timeout=CELL_SECONDS, resources=resources)  # type: ignore[no-untyped-call]
     async with client.async_setup_kernel():
         await _execute_cell(client, SMALL_FIGURES)
-        for name in NAMES:
+        for name in names:
             client.nb = with_parameters(name, parameters)
             # What remains in the notebook is all that the guard sees, as with nbmake.
             with contextlib.suppress(CellExecutionError):

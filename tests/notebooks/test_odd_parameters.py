@@ -1,4 +1,7 @@
-"""Asserts and verdicts of every notebook also hold at sizes that do not divide each other, and for an empty list."""
+"""Asserts and verdicts of every notebook also hold at sizes that do not divide each other, and for an empty list.
+
+`make acceptance` runs it. The smallest sizes, which `make test` runs, do not divide each other either.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.notebooks.guard import faults_of
-from tests.notebooks.parameter_runs import NAMES, execute_with
+from tests.notebooks.parameter_runs import NAMES, execute_with, selected
 
 ODD: dict[str, Any] = {
     "SEED": 5,
@@ -43,13 +46,13 @@ ODD: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def executed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("odd")
-    execute_with(ODD, folder)
+    execute_with(ODD, folder, selected(request))
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.parametrize("name", NAMES)
 def test_notebook_holds_at_odd_sizes(name: str, executed: Path) -> None:
     assert faults_of(executed / f"{name}.ipynb") == []

@@ -11,7 +11,6 @@ from tests.performance.budgets import EDGES, Edge
 from tests.performance.fixture import ServedFixture, serve_fixture
 from tests.performance.task_switches import CountingLoop
 
-# No debug mode, so that the counts are those of production.
 BACKENDS: dict[str, dict[str, Any]] = {"asyncio": {"loop_factory": CountingLoop}, "trio": {}}
 
 

@@ -61,7 +61,6 @@ def freeze_existing_objects() -> Iterator[None]:
     gc.freeze()
     yield
     tracemalloc.stop()
-    gc.unfreeze()
 
 
 async def emit_and_read(stage: ServedFixture, reader: Reader, events: int) -> None:

@@ -21,7 +21,7 @@ from bridgekit.transport.asgi import routes
 from bridgekit.transport.authorization import Handshake, OwnerAuthorizer
 from bridgekit.transport.tickets import Tickets
 from tests.factories import ALICE, THREAD, emitted
-from tests.transport.raw_client import HEADER_END, MASK, RawPeer, handshake, raw_peer
+from tests.transport.raw_client import BUFFER_BYTES, HEADER_END, MASK, RawPeer, handshake, raw_peer
 
 TIMEOUT_SECONDS = 60.0
 STALLED_SECONDS = 1.0
@@ -68,7 +68,7 @@ async def served(
     app = Starlette(routes=[*routes(), *ROUTES], lifespan=lifespan(config))
     app.state.released = anyio.Event()
     with anyio.fail_after(TIMEOUT_SECONDS):
-        async with serving(app, edge=edge) as url:
+        async with serving(app, edge=edge, send_buffer_bytes=BUFFER_BYTES) as url:
             await app.state.bridgekit.open_thread(THREAD, ALICE)
             yield app, url
 

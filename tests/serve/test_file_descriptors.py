@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from tests import served_application
 from tests.server_processes import APP, PROCESS_TIMEOUT_SECONDS, Server, started
 from tests.transport.raw_client import handshake
 
@@ -53,7 +54,8 @@ def held(server: Server, request: bytes) -> Iterator[list[socket.socket]]:
 async def test_health_responds_and_the_log_stays_short_while_descriptors_run_out(
     edge: str, request_bytes: bytes
 ) -> None:
-    async with started("bridgekit", "serve", APP, "--port", "0", "--edge", edge, files=FILES) as server:
+    command = ("bridgekit", "serve", APP, "--port", "0", "--edge", edge)
+    async with started(*command, files=FILES, env={served_application.SHORT_LIMITS: "1"}) as server:
         await server.read_until("is served at ws://")
         with held(server, request_bytes):
             for _ in range(ATTEMPTS):

@@ -90,5 +90,6 @@ def test_unexplained_survivors_and_stale_explanations_are_reported() -> None:
         "checker: explained, but no survivor: f: a < b -> a <= b"
     ]
     page = result_page(counts_by_module, explained)
-    assert "| checker | 10 | 9 | 1 |\n| all | 10 | 9 | 1 |" in page
+    assert "| checker | 10 | 9 | 1 | 0 |\n| all | 10 | 9 | 1 | 0 |" in page
+    assert "| all | 10 | 9 | 0 | 1 |" in result_page(counts_by_module, {})
     assert "- `f: a < b -> a <= b`  \n  a is never b" in page

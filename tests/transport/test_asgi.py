@@ -13,9 +13,11 @@ import pytest
 from bridgekit.errors import SubscriptionRefused
 from bridgekit.events import EventType
 from bridgekit.transport.authorization import Handshake, Subscription
-from bridgekit.transport.outbox import BATCH_FRAMES, OUTBOX_LIMITS
+from bridgekit.transport.outbox import BATCH_FRAMES, OutboxLimits
 from tests.factories import ALICE, BOB, OTHER, THREAD
 from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
+
+SMALL_OUTBOX = OutboxLimits(events=512)
 
 
 async def test_first_frame_confirms_the_subscription_and_its_position(site: Site) -> None:
@@ -78,32 +80,34 @@ async def test_refused_socket_gets_a_terminal_close_code_and_the_reason(
 
 
 async def test_slow_socket_is_disconnected_and_others_get_every_frame(site: Site) -> None:
+    site.edge.scheduler.limits = SMALL_OUTBOX
     async with site.visited((ALICE, THREAD), (ALICE, THREAD)) as [slow, quick]:
         slow.stop_reading()
         receipts = []
         # One frame is being written, the outbox is at its limit, and the next one exceeds it.
-        for count in (1, OUTBOX_LIMITS.events // 2, OUTBOX_LIMITS.events // 2, 1):
+        for count in (1, SMALL_OUTBOX.events // 2, SMALL_OUTBOX.events // 2, 1):
             receipts += await site.publish(count, type=EventType.TOOL_EXECUTING)
             await anyio.wait_all_tasks_blocked()
-        assert [receipt.sockets for receipt in receipts] == [2] * (OUTBOX_LIMITS.events + 1) + [1]
+        assert [receipt.sockets for receipt in receipts] == [2] * (SMALL_OUTBOX.events + 1) + [1]
         assert slow.close == (4008, "too slow: connect again")
         assert slow.seqs == []
         assert len(site.hub) == 1
         await site.publish()
         await anyio.wait_all_tasks_blocked()
-    assert quick.seqs == list(range(1, OUTBOX_LIMITS.events + 4))
+    assert quick.seqs == list(range(1, SMALL_OUTBOX.events + 4))
     assert quick.close is None
-    assert site.counters.unwritten == {"too slow": OUTBOX_LIMITS.events + 1}
+    assert site.counters.unwritten == {"too slow": SMALL_OUTBOX.events + 1}
 
 
 async def test_slow_socket_that_cannot_be_closed_delays_no_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.edge.scheduler.limits = SMALL_OUTBOX
     monkeypatch.setattr("bridgekit.transport.asgi.CLOSE_TIMEOUT_SECONDS", 0.0)
     slow = site.browser(slow_at="*")
     async with site.open(slow):
         slow.stop_reading()
         await site.publish()
         await anyio.wait_all_tasks_blocked()
-        await site.publish(OUTBOX_LIMITS.events + 1, type=EventType.TOOL_EXECUTING)
+        await site.publish(SMALL_OUTBOX.events + 1, type=EventType.TOOL_EXECUTING)
     assert (slow.seqs, slow.close) == ([], None)
     assert len(site.hub) == 0
 
@@ -146,11 +150,12 @@ async def test_refused_socket_raises_no_error_when_it_has_already_left(site: Sit
 
 
 async def test_slow_socket_raises_no_error_when_it_has_already_left(site: Site) -> None:
+    site.edge.scheduler.limits = SMALL_OUTBOX
     browser = site.browser(broken_at="websocket.close")
     async with site.open(browser):
         browser.stop_reading()
-        await site.publish(OUTBOX_LIMITS.events + BATCH_FRAMES + 1, type=EventType.TOOL_EXECUTING)
-    assert site.counters.unwritten == {"too slow": OUTBOX_LIMITS.events + BATCH_FRAMES}
+        await site.publish(SMALL_OUTBOX.events + BATCH_FRAMES + 1, type=EventType.TOOL_EXECUTING)
+    assert site.counters.unwritten == {"too slow": SMALL_OUTBOX.events + BATCH_FRAMES}
 
 
 async def test_healthz_reports_the_number_of_connections(site: Site) -> None:

@@ -237,23 +237,25 @@ def test_joined_event_is_refused_when_its_first_number_is_invalid(first: int) ->
 
 # Over real sockets.
 
-TOKENS = 20_000
-"""Several times what an outbox and the system's buffers take without joining."""
+TOKENS = 10_000
+"""With LONG_WORD in each, more than a small outbox and the system's buffers take without joining."""
+LONG_WORD = "x" * 120
 SMALL_OUTBOX = OutboxLimits(events=1_024)
 RETAINED = 1_500
 """More than a small outbox takes, and a log retains it whole."""
 
 
-def text_with(tokens: int) -> str:
-    return "".join(f"token {number} " for number in range(tokens))
+def text_with(tokens: int, word: str = "token") -> str:
+    return "".join(f"{word} {number} " for number in range(tokens))
 
 
 class Streaming(BaseAgent):
     """Streams one message of as many tokens as requested."""
 
     async def execute(self, context: RunContext) -> object:
-        for number in range(int(context.request)):
-            await self.emit_text(f"token {number} ", message_id="answer")
+        tokens, word = context.request.split()
+        for number in range(int(tokens)):
+            await self.emit_text(f"{word} {number} ", message_id="answer")
         return None
 
 
@@ -266,8 +268,9 @@ async def streaming(outbox: OutboxLimits) -> AsyncIterator[tuple[Application, st
             yield app.state.bridgekit, url
 
 
-async def run(application: Application, tokens: int) -> None:
-    await application.supervisor.run(agent_name="streaming", thread_id=THREAD, user_id=ALICE, request=str(tokens))
+async def run(application: Application, tokens: int, word: str = "token") -> None:
+    request = f"{tokens} {word}"
+    await application.supervisor.run(agent_name="streaming", thread_id=THREAD, user_id=ALICE, request=request)
 
 
 async def read_run(client: EventClient) -> list[RoutedEvent]:
@@ -282,13 +285,13 @@ def text_of(events: Sequence[RoutedEvent]) -> str:
 
 
 async def test_client_that_reads_nothing_during_the_stream_gets_the_whole_text() -> None:
-    async with streaming(OutboxLimits()) as (application, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
-        await run(application, TOKENS)
+    async with streaming(SMALL_OUTBOX) as (application, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
+        await run(application, TOKENS, LONG_WORD)
         read = await read_run(client)
         assert application.counters.coalesced == 0
     assert client.gaps == []
-    assert text_of(read) == text_with(TOKENS)
-    assert len(read) < TOKENS / 2, "the test must reach the limits of the outbox"
+    assert text_of(read) == text_with(TOKENS, LONG_WORD)
+    assert len(read) < TOKENS, "the test must reach the limits of the outbox"
     assert [event.first_seq or event.seq for event in read] == [1, *(event.seq + 1 for event in read[:-1])]
 
 

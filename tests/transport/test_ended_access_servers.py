@@ -15,7 +15,7 @@ from bridgekit.transport.client import connect
 from tests.factories import ALICE, BOB, OTHER, THREAD, emitted
 from tests.timeouts import TIMEOUT_SECONDS
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
-from tests.transport.raw_client import raw_peer
+from tests.transport.raw_client import RawPeer, raw_peer
 
 KEY = "key"
 CRITERIA: dict[str, dict[str, Any]] = {
@@ -52,6 +52,13 @@ async def test_socket_is_closed_and_gets_nothing_that_is_published_later(criteri
                     assert (await bob.receive()).seq == 1
 
 
+async def read_and_confirm_the_close(peer: RawPeer, wanted: bytes) -> None:
+    """Otherwise, uvicorn waits ten seconds for the client's close frame."""
+    await peer.read_until(CLOSE_ACCESS_ENDED.to_bytes(2, "big"))
+    await peer.send_close()
+    await peer.read_until(wanted)
+
+
 async def test_client_that_reads_nothing_is_disconnected_and_its_waiting_events_are_discarded() -> None:
     app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer))
     with anyio.fail_after(TIMEOUT_SECONDS):
@@ -66,5 +73,6 @@ async def test_client_that_reads_nothing_is_disconnected_and_its_waiting_events_
                 assert connections.end_access(user_id=ALICE) == 1
                 await app.state.bridgekit.bridge.notify(emitted(payload={"reasoning": "later"}))
                 with pytest.raises((EOFError, ConnectionError)):
-                    await peer.read_until(b"later")
-            assert connections.counters.unwritten["access ended"] > 0
+                    await read_and_confirm_the_close(peer, b"later")
+                assert b"later" not in peer.read
+        assert connections.counters.unwritten["access ended"] > 0

@@ -12,7 +12,7 @@ from bridgekit.errors import StoreUnavailable
 from bridgekit.events import EventType
 from bridgekit.ids import ThreadId
 from bridgekit.transport.log import MemoryEventLog, Replay
-from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
+from bridgekit.transport.outbox import OutboxLimits
 from tests.factories import THREAD
 from tests.transport.fake_browser import TIMEOUT_SECONDS, Browser, Site
 
@@ -159,10 +159,10 @@ async def test_events_at_every_step_of_joining_are_received_once_and_in_order() 
 
 async def test_outbox_limit_applies_during_joining_and_the_client_may_reconnect() -> None:
     """During the replay, the outbox has the same limit as at other times."""
-    async with joining() as each:
+    async with joining(OutboxLimits(events=64)) as each:
         await each.until_asked()
-        receipts = await each.site.publish(OUTBOX_LIMITS.events + 1, type=EventType.TOOL_EXECUTING)
-        assert [receipt.sockets for receipt in receipts] == [1] * OUTBOX_LIMITS.events + [0]
+        receipts = await each.site.publish(65, type=EventType.TOOL_EXECUTING)
+        assert [receipt.sockets for receipt in receipts] == [1] * 64 + [0]
         each.browser.resume_reading()
     assert each.browser.close == (4008, "too slow: connect again")
     assert len(each.browser.messages) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,7 +13,9 @@ import pytest
 from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 
+from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.events import EventType, Receipt, RoutedEvent
 from bridgekit.ids import ThreadId
@@ -159,9 +162,9 @@ async def test_drain_waits_for_a_slow_reader(monkeypatch: pytest.MonkeyPatch) ->
                 await slow.send_close()
 
 
-BURST = 2_500
+BURST = 1_250
 """Events that an agent emits without awaiting anything else: more than twice the size of an outbox."""
-SMALL = OutboxLimits(events=1_024)
+SMALL = OutboxLimits(events=512)
 
 
 @pytest.mark.parametrize("event_type", [TOOL, THOUGHT, EventType.TEXT_DELTA], ids=str)
@@ -192,12 +195,12 @@ async def test_reading_client_gets_every_event_of_a_burst_of_any_length(event_ty
     assert [event.seq for event in read] == list(range(1, BURST + 1))
 
 
-AGENTS = 2_000
+AGENTS = 1_000
 """Agents that emit in the same iteration of the event loop: about twice what an outbox holds."""
 
 
 @pytest.mark.parametrize("thread_id", [THREAD, None], ids=["known thread", "mapped run"])
-async def test_reading_client_gets_every_event_of_thousands_of_agents_that_emit_at_once(
+async def test_reading_client_gets_every_event_of_a_thousand_agents_that_emit_at_once(
     thread_id: ThreadId | None,
 ) -> None:
     """The event is one that may not be coalesced. The test fails at the first receipt that is not SENT."""
@@ -221,6 +224,32 @@ async def test_reading_client_gets_every_event_of_thousands_of_agents_that_emit_
             assert application.counters.lost == {}
     assert {event.payload["number"] for event in read} == set(range(AGENTS))
     assert [event.seq for event in read] == list(range(1, AGENTS + 1))
+
+
+class Quick(BaseAgent):
+    async def execute(self, context: RunContext) -> object:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("limits", "runs"),
+    [(SMALL, AGENTS), (OutboxLimits(events=1), 20), (OutboxLimits(size_bytes=1), 20)],
+    ids=["thousands", "an event", "a byte"],
+)
+async def test_reading_client_gets_start_and_end_of_runs_that_start_at_once(limits: OutboxLimits, runs: int) -> None:
+    app = create_app(BridgeConfig(agents={"quick": Quick}, authorizer=OwnerAuthorizer, outbox=limits))
+    with anyio.fail_after(TIMEOUT_SECONDS):
+        async with serving(app) as url:
+            application: Application = app.state.bridgekit
+            await application.open_thread(THREAD, ALICE)
+            run = partial(application.supervisor.run, agent_name="quick", thread_id=THREAD, user_id=ALICE, request="")
+            async with connect(url, user_id=ALICE, thread_id=THREAD) as client, anyio.create_task_group() as tasks:
+                for _ in range(runs):
+                    tasks.start_soon(run)
+                read = [await client.receive() for _ in range(2 * runs)]
+                assert client.gaps == []
+            assert application.counters.lost == {}
+    assert Counter(event.type for event in read) == {EventType.AGENT_STARTED: runs, EventType.AGENT_COMPLETED: runs}
 
 
 SLOW_READ_BYTES = 512
@@ -249,6 +278,10 @@ async def test_agents_that_emit_at_once_wait_for_a_client_that_reads_slowly(monk
         assert application.counters.lost == {}
 
 
+UNAWAITED = 2_500
+"""Large events, which fill an outbox and all buffers before it."""
+
+
 async def test_unawaited_burst_is_refused_when_there_is_no_room_and_never_lost_after_being_retained() -> None:
     app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, outbox=SMALL))
     with anyio.fail_after(TIMEOUT_SECONDS):
@@ -256,15 +289,15 @@ async def test_unawaited_burst_is_refused_when_there_is_no_room_and_never_lost_a
             application: Application = app.state.bridgekit
             await application.open_thread(THREAD, ALICE)
             async with connect(url, user_id=ALICE, thread_id=THREAD) as client:
-                answers = [application.bridge.notify(emitted(TOOL, payload=PAYLOAD)) for _ in range(BURST)]
+                answers = [application.bridge.notify(emitted(TOOL, payload=PAYLOAD)) for _ in range(UNAWAITED)]
                 receipts = [answer for answer in answers if isinstance(answer, Receipt)]
                 taken = [receipt for receipt in receipts if receipt]
                 read = [await client.receive() for _ in taken]
                 assert client.gaps == []
-            assert len(receipts) == BURST
+            assert len(receipts) == UNAWAITED
             assert {receipt.reason for receipt in receipts if not receipt} == {NO_ROOM}
             assert not any(receipt.kept for receipt in receipts if not receipt)
-            assert application.counters.lost == {(10, NO_ROOM): BURST - len(taken)}
+            assert application.counters.lost == {(10, NO_ROOM): UNAWAITED - len(taken)}
     assert [event.seq for event in read] == [receipt.seq for receipt in taken] == list(range(1, len(taken) + 1))
 
 

@@ -23,6 +23,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import ActiveRun
 from bridgekit.stores import sqlite_stores
 from bridgekit.stores.sqlite import file
+from tests.backends import ASYNCIO
 from tests.contract.stores import POLL_INTERVAL_SECONDS, WAIT_SECONDS, Worker, event_with_number, number_in, numbers
 from tests.factories import OTHER, THREAD
 from tests.stores.sqlite.files import hide_change, query, run_script
@@ -30,6 +31,9 @@ from tests.stores.sqlite.files import hide_change, query, run_script
 PAGE_BYTES = 4_096
 THREADS = tuple(ThreadId(f"thread {number}") for number in range(8))
 EVENTS = 8
+
+# What a file contains is checked in a thread, in the same way on both backends.
+on_asyncio = pytest.mark.parametrize("anyio_backend", [ASYNCIO], ids=["asyncio"])
 
 
 @pytest.fixture
@@ -97,6 +101,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@on_asyncio
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_damaged_file_is_refused_with_what_to_do(path: Path, damage: str) -> None:
     await fill(path)
@@ -119,6 +124,7 @@ async def test_empty_file_is_a_new_store_and_clients_get_a_gap(path: Path) -> No
         assert replay.gap.reason is GapReason.RESTARTED
 
 
+@on_asyncio
 @pytest.mark.parametrize("size", [1, 16, 200])
 async def test_no_client_gets_changed_events_wherever_the_file_is_damaged(path: Path, size: int) -> None:
     """The store refuses the file, or each client gets its own events as they were published, or a gap."""
@@ -180,6 +186,7 @@ RUINED = {
 }
 
 
+@on_asyncio
 @pytest.mark.parametrize("ruin", RUINED)
 async def test_row_that_is_no_event_is_a_gap_also_at_the_end(path: Path, ruin: str) -> None:
     async with worker(path) as busy:
@@ -210,6 +217,7 @@ WRONG_TYPES = {
 }
 
 
+@on_asyncio
 @pytest.mark.parametrize("change", WRONG_TYPES)
 async def test_value_of_a_wrong_type_is_refused_at_startup(path: Path, change: str) -> None:
     async with sqlite_stores(path)() as stores:
@@ -231,6 +239,7 @@ CHANGES = {
 }
 
 
+@on_asyncio
 @pytest.mark.parametrize("change", CHANGES)
 async def test_changed_row_is_refused_at_startup(path: Path, change: str) -> None:
     async with sqlite_stores(path)() as stores:

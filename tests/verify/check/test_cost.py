@@ -19,9 +19,9 @@ from bridgekit_verify.check.protocols import BUILT_IN
 from tests.verify.check.samples import DIALECTS, TABLE, Value
 
 JUDGING_PER_DECODING = 5
-REMEMBERED = {"KEPT_STREAMS": 2_000, "MAX_OPEN_STREAMS": 4_000, "KEPT_RUNS": 500}
-"""A tenth of what the judge remembers by default, so that a stream ten times shorter exceeds it."""
-MAX_GROWTH_BYTES = 5_000_000
+REMEMBERED = {"KEPT_STREAMS": 1_000, "MAX_OPEN_STREAMS": 2_000, "KEPT_RUNS": 250}
+"""A twentieth of what the judge remembers by default, so that a stream twenty times shorter exceeds it."""
+MAX_GROWTH_BYTES = 2_500_000
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -84,13 +84,13 @@ def test_memory_does_not_grow_with_the_length_of_the_stream(name: str, monkeypat
         monkeypatch.setattr(rules, limit, value)
     messages = interleaved([STREAMS[name](number) for number in range(100)])
     judge = Judge(BUILT_IN["AG-UI"] if name == "long runs" else parse_table(tomllib.loads(TABLE)["dialect"], "chat"))
-    judge.feed(islice(messages, 4_000))
+    judge.feed(islice(messages, 2_000))
     tracemalloc.start()
-    judge.feed(islice(messages, 50_000))  # more than the judge remembers
+    judge.feed(islice(messages, 25_000))  # more than the judge remembers
     after_limit = tracemalloc.get_traced_memory()[0]
-    judge.feed(islice(messages, 10_000))
+    judge.feed(islice(messages, 5_000))
     grown = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert judge.findings.counts.total() == 0
     assert after_limit < MAX_GROWTH_BYTES
-    assert grown - after_limit < 300_000
+    assert grown - after_limit < 150_000

@@ -10,9 +10,10 @@ import pytest
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.errors import LedgerImbalance
+from bridgekit_verify.measure import checker
 from bridgekit_verify.measure.checker import Verdict, check
 from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, SignalledGap, Socket
-from bridgekit_verify.measure.ledger import Attribution
+from bridgekit_verify.measure.ledger import Attribution, Row, ledger
 from bridgekit_verify.measure.statistics import Rate
 from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, arrival, clean, differences, key, moved, sent
 
@@ -314,3 +315,15 @@ def test_attributions_and_losses_are_in_the_order_of_the_chain() -> None:
         Attribution(10, "reported as sent, but no socket read it"),
     ]
     assert check(History()).attributions == []
+
+
+def test_garbage_collector_is_paused_while_a_history_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    paused = list[bool]()
+
+    def observed(history: History) -> list[Row]:
+        paused.append(not gc.isenabled())
+        return ledger(history)
+
+    monkeypatch.setattr(checker, "ledger", observed)
+    check(clean())
+    assert paused == [True]

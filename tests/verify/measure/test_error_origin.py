@@ -92,6 +92,7 @@ async def test_link_that_raises_does_not_affect_the_probes_before_it() -> None:
     assert [each.answer for each in answers] == [ProbeAnswer.HOLDS] * 8 + [ProbeAnswer.DOES_NOT_HOLD]
 
 
+@pytest.mark.slow
 async def test_hub_has_its_own_probe() -> None:
     assert (await probe_hub(SOUND)).answer is ProbeAnswer.HOLDS
     broken = await probe_hub(BROKEN[1])
@@ -110,6 +111,7 @@ class ThirdPartyAdapter(WebSocketBridgeAdapter):
         raise OSError("not in this package")
 
 
+@pytest.mark.slow
 async def test_broken_link_outside_the_package_is_named() -> None:
     answers = await probe_all(replace(SOUND, adapter=ThirdPartyAdapter), threads=1)
     assert [each.link.number for each in answers if each.answer is not ProbeAnswer.HOLDS] == [7]

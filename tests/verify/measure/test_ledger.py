@@ -181,3 +181,19 @@ def test_part_of_a_history_contains_only_its_event_types() -> None:
     assert [each.key for each in part.expected] == [*part.acknowledged] == [started]
     assert [each.key for each in part.arrivals] == [started]
     assert part.sockets == history.sockets
+
+
+@pytest.mark.parametrize(
+    ("seq", "epoch", "covered"),
+    [(2, "e", True), (3, "e", True), (1, "e", False), (4, "e", False), (None, "e", False), (2, "f", False)],
+)
+def test_gap_covers_the_numbers_of_its_own_epoch(seq: int | None, epoch: str, covered: bool) -> None:
+    receipt = Receipt(outcome=Outcome.SENT, sockets=1, thread_id=ALICES.thread_id, seq=seq, epoch=epoch)
+    assert SignalledGap(2, 3, "e").covers(receipt) is covered
+    assert SignalledGap(2, 3).covers(receipt) is (seq in (2, 3))
+    assert SignalledGap(2, None, "e").covers(receipt) is (seq in (2, 3, 4) and epoch == "e")
+
+
+def test_history_of_some_types_says_so() -> None:
+    assert clean().all_types
+    assert clean().of({EventType.AGENT_THINKING}).all_types is False

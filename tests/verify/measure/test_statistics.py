@@ -103,6 +103,12 @@ def test_eight_hex_digits_collide_after_77_thousand_runs() -> None:
     assert collision_probability(9_292, 8) == pytest.approx(0.01, rel=1e-2)
 
 
+@pytest.mark.parametrize(("digits", "runs"), [(0, 2), (1, 6), (2, 20)])
+def test_few_digits_collide_soon(digits: int, runs: int) -> None:
+    """The bound for 1, 16 and 256 values."""
+    assert runs_until_collision(digits) == runs
+
+
 def test_twelve_hex_digits_collide_after_twenty_million_runs() -> None:
     assert runs_until_collision(12) == pytest.approx(1.1774100 * 2**24, rel=1e-6)
 

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any, Final
 
 import msgspec
@@ -38,12 +39,12 @@ Original = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Fault:
-    """One replaced method of one class."""
+    """One replaced method of one class, or one replaced function of a module."""
 
     name: str
     link: int
     """The link that must be named, and no other."""
-    owner: type
+    owner: type | ModuleType
     method: str
     replacement: Callable[[Original], Callable[..., Any]]
     """Creates the faulty method from the original one."""

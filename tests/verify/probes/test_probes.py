@@ -51,6 +51,7 @@ async def test_only_the_broken_link_is_named(link: int, observed: Observations) 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "answers"),
     [
@@ -88,6 +89,7 @@ class HubWithoutDelivery(Hub):
         return 0
 
 
+@pytest.mark.slow
 async def test_refusal_by_the_hub_is_not_attributed_to_one_of_the_nine_links() -> None:
     silent = Variant(name="no delivery", summary="no socket is reached", hub=HubWithoutDelivery)
     found = await probe_all(silent)
@@ -109,6 +111,7 @@ async def test_link_that_nothing_reaches_is_unknown(monkeypatch: pytest.MonkeyPa
     assert signs(found) == "+-??????+"  # link 9 was also called directly
 
 
+@pytest.mark.slow
 async def test_call_that_does_not_return_is_named_and_its_callers_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     async def wait(hub: object, event: object, thread_id: object) -> None:
         await anyio.sleep_forever()
@@ -121,17 +124,20 @@ async def test_call_that_does_not_return_is_named_and_its_callers_are_not(monkey
     assert found[10].startswith("publish did not return within")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edge", ["asgi", "native"])
 async def test_sound_chain_holds_on_each_edge(edge: str) -> None:
     assert {each.answer for each in await probe_ten(SOUND, edge=edge)} == {ProbeAnswer.HOLDS}
 
 
+@pytest.mark.slow
 async def test_sound_chain_holds_on_sqlite_twice_on_the_same_file(tmp_path: Path) -> None:
     chain = replace(SOUND, stores=sqlite_stores(tmp_path / "bridge.sqlite"))
     for _ in range(2):
         assert [each.evidence for each in await probe_ten(chain) if each.answer is not ProbeAnswer.HOLDS] == []
 
 
+@pytest.mark.slow
 async def test_sound_chain_holds_on_redis(redis_url: str) -> None:
     chain = replace(SOUND, stores=redis_stores(redis_url, prefix="probes"))
     assert [each.evidence for each in await probe_ten(chain) if each.answer is not ProbeAnswer.HOLDS] == []
@@ -162,6 +168,7 @@ class LateHub(Hub):
         return replay
 
 
+@pytest.mark.slow
 async def test_event_that_is_stored_after_a_client_joined_is_no_duplicate() -> None:
     chain = replace(SOUND, hub=LateHub)
     assert [each.evidence for each in await probe_ten(chain) if each.answer is not ProbeAnswer.HOLDS] == []
@@ -172,6 +179,7 @@ async def test_single_probe_agrees_with_the_nine() -> None:
     assert (await probe(9, SOUND)).answer is ProbeAnswer.HOLDS
 
 
+@pytest.mark.slow
 async def test_evidence_states_what_the_probe_observed() -> None:
     reported = await probe(9, variant("as reported"))
     assert reported.evidence.startswith("no route in 13 of 13 kinds of thread id")
@@ -195,6 +203,7 @@ async def test_link_9_is_tested_with_a_readers_own_thread_ids(
     assert found.evidence.startswith(evidence)
 
 
+@pytest.mark.slow
 async def test_id_that_occurs_in_two_families_is_tested_once() -> None:
     found = await probe(9, SOUND, families={**FAMILIES, "mine": ["chat_0", "thread_124"]})
     assert found.answer is ProbeAnswer.HOLDS

@@ -45,6 +45,11 @@ STEPS: Mapping[tuple[str, str], Callable[[str], Counts]] = {
 }
 
 
+def for_each_kind(delivered: int, leaked: int, false_success: int) -> Callable[[str], Counts]:
+    """Return a function with the same counts for every kind."""
+    return lambda kind: (delivered, leaked, false_success)
+
+
 def table(name: str, records: list[dict[str, Any]]) -> Table:
     columns = tuple(dict.fromkeys(column for record in records for column in record))
     return Table(name=name, caption=f"Caption of {name}", columns=columns, records=tuple(records))

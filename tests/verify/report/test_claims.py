@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -15,6 +16,7 @@ from bridgekit_verify.report.claims import chain_claim, connection_claim, fix_cl
 from bridgekit_verify.studies.drops import BEFORE, COMMITTED, REPORTED, FixDrops, study_fix_drops
 from bridgekit_verify.studies.links_and_fixes import EXAMPLE, FixStudy, study_link
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIXES, SOUND
+from tests.verify.report.measured_once import MeasuredOnce
 
 pytestmark = pytest.mark.slow
 
@@ -24,10 +26,20 @@ def anyio_backend() -> str:
     return "asyncio"  # required by uvicorn
 
 
+KINDS = (EXAMPLE, "chat_<n>", "prefixes of one another")
+DROPS = MeasuredOnce(partial(study_fix_drops, threads=3, runs=1, at_once=1, families=KINDS))
+NO_DROPS = MeasuredOnce(partial(study_fix_drops, threads=1, runs=0, at_once=1, families=EXAMPLE))
+LINKS = {number: MeasuredOnce(partial(study_link, number, threads=2, runs=1, at_once=2)) for number in (1, 2, 5, 8, 9)}
+MEASURED = {
+    chain.name: MeasuredOnce(partial(measure, chain, Workload(threads=thread_ids(EXAMPLE, 1))))
+    for chain in (AS_COMMITTED, AS_REPORTED, SOUND)
+}
+PROBES = {chain.name: MeasuredOnce(partial(probe_all, chain)) for chain in (AS_COMMITTED, AS_REPORTED)}
+
+
 @pytest.fixture(scope="module")
 async def drops() -> FixDrops:
-    families = [EXAMPLE, "chat_<n>", "prefixes of one another"]
-    return await study_fix_drops(threads=3, runs=1, at_once=1, families=families)
+    return await DROPS()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +80,7 @@ def with_committed(drops: FixDrops, steps: Mapping[str, Mapping[str, Measurement
 async def test_both_answers_about_a_link_follow_from_its_tests(
     number: int, right: str, works: str, before: tuple[int, int]
 ) -> None:
-    finding = link_claim(await study_link(number, threads=2, runs=1, at_once=2))
+    finding = link_claim(await LINKS[number]())
     assert (finding.right, finding.works) == (right, works)
     assert (finding.before, finding.after) == (before, (10, 10))
     assert bool(finding.experiment) == (works == "works")
@@ -85,17 +97,16 @@ async def test_link_10_was_not_examined_and_fails_as_committed() -> None:
 
 
 async def test_chain_claim_names_the_links_that_do_not_hold() -> None:
-    workload = Workload(threads=thread_ids(EXAMPLE, 1))
-    measured = [await measure(variant, workload) for variant in (AS_COMMITTED, SOUND)]
-    finding = chain_claim(await probe_all(AS_COMMITTED), *measured)
+    measured = [await MEASURED[variant.name]() for variant in (AS_COMMITTED, SOUND)]
+    finding = chain_claim(await PROBES[AS_COMMITTED.name](), *measured)
     assert finding.verdict == "does not hold"
     assert "1, 3, 5, 8 and 9" in finding.answer
     assert (finding.before, finding.after) == ((0, 5), (5, 5))
 
 
 async def test_chain_claim_holds_for_the_chain_as_reported() -> None:
-    measured = await measure(AS_REPORTED, Workload(threads=thread_ids(EXAMPLE, 1)))
-    assert chain_claim(await probe_all(AS_REPORTED), measured, measured).verdict == "holds"
+    measured = await MEASURED[AS_REPORTED.name]()
+    assert chain_claim(await PROBES[AS_REPORTED.name](), measured, measured).verdict == "holds"
 
 
 async def test_fix_verdicts_follow_from_losses_and_leaks(drops: FixDrops) -> None:
@@ -118,8 +129,8 @@ async def test_the_result_of_a_fix_explains_both_of_its_answers(drops: FixDrops)
         assert finding.answer.startswith("As committed, 0 of 45 events reach their user. With only link 9 broken, ")
         assert finding.counted == "thread_123, with only link 9 broken"
         assert "does it work when run? fails" in str(finding).lower()
-    sound = {kind: await measure(SOUND, Workload(threads=thread_ids(EXAMPLE, 1))) for kind in ("chat_<n>",)}
-    everything = with_committed(drops, {"fix 3": dict.fromkeys(drops.counts[COMMITTED]["fix 3"], sound["chat_<n>"])})
+    sound = await MEASURED[SOUND.name]()
+    everything = with_committed(drops, {"fix 3": dict.fromkeys(drops.counts[COMMITTED]["fix 3"], sound)})
     assert [fix_claim(number, everything).works for number in (1, 2, 3)] == ["fails", "fails", "works"]
     assert fix_claim(3, everything).answer.startswith("As committed, 15 of 15 events reach their user.")
 
@@ -156,7 +167,7 @@ async def test_fix_1_holds_if_all_ids_are_like_the_example(drops: FixDrops, stud
 
 
 async def test_claims_about_a_study_without_events_are_unknown() -> None:
-    empty = await study_fix_drops(threads=1, runs=0, at_once=1, families=EXAMPLE)
+    empty = await NO_DROPS()
     claims = [lost_claim(empty), *(fix_claim(number, empty) for number in (1, 2, 3))]
     assert {claim.verdict for claim in claims} == {"unknown"}
     assert {claim.right for claim in claims} == {"unknown"}

@@ -17,7 +17,7 @@ from bridgekit_verify.report.judging import (
     timed_findings,
 )
 from bridgekit_verify.report.structure import Report
-from tests.verify.report.drop_tables import drop_tables
+from tests.verify.report.drop_tables import drop_tables, repairs, table
 from tests.verify.report.example import LINKS, claim, link_finding
 from tests.verify.report.notebooks import drawn, executed, finding, recorded, report_of, tabulated
 
@@ -162,7 +162,11 @@ def test_a_recorded_finding_is_preferred_to_a_computed_one() -> None:
 def test_the_first_link_is_explained_if_no_repair_changes_it() -> None:
     tables = read_drop_tables(report_of(executed("10_a", *map(tabulated, drop_tables()))))
     links = link_statuses(report_with(*map(link_finding, LINKS)))
-    assert "replace this check with one that can fail" in startup_note(links, tables)
+    assert startup_note(links, tables).endswith("After the repairs, replace this check with one that can fail.")
+    of_link_1 = [{**dict(row), "links": "1 and 3"} for row in repairs().records]
+    assert (
+        startup_note(links, read_drop_tables(report_of(executed("01_a", tabulated(table("repairs", of_link_1)))))) == ""
+    )
     assert startup_note(link_statuses(report_with(link_finding(1, works="works"))), tables) == ""
     assert startup_note(links, read_drop_tables(report_of(executed("01_a")))) == ""
     others = report_with(link_finding(1, works="works"), link_finding(3))

@@ -105,6 +105,7 @@ class Result:
         return str(self.widget.value)
 
 
+@pytest.mark.slow
 async def test_live_controls_show_a_new_result_for_each_change_and_recover_from_an_invalid_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,8 @@ from tests.verify.report import drop_tables as build
 from tests.verify.report.drop_tables import ALL, EACH, KINDS, STEPS, Counts
 from tests.verify.report.example import link_finding
 from tests.verify.report.notebooks import executed, recorded, report_of, tabulated
+
+pytestmark = pytest.mark.slow
 
 # The ends are the values at which the sentences change.
 COUNT = st.sampled_from([0, 1, EACH // 2, EACH - 1, EACH])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from bridgekit_verify.report.promised_effects import (
 from bridgekit_verify.studies.links_and_fixes import EXAMPLE, FixStudy, study_fixes
 from bridgekit_verify.studies.manual_run import HandNotification
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, FIX_1, SOUND, VARIANTS
+from tests.verify.report.measured_once import MeasuredOnce
 
 pytestmark = pytest.mark.slow
 
@@ -39,19 +41,27 @@ def anyio_backend() -> str:
     return "asyncio"  # required by uvicorn
 
 
+FIX_1_ON = partial(study_fixes, threads=2, at_once=1, variants=[AS_REPORTED, FIX_1])
+STUDY = MeasuredOnce(partial(FIX_1_ON, runs=1, families=[EXAMPLE, LOSING]))
+WITHOUT_RUNS = MeasuredOnce(partial(FIX_1_ON, runs=0, families=EXAMPLE))
+MEASURED_AS_COMMITTED = MeasuredOnce(partial(measure, AS_COMMITTED, WORKLOAD))
+MEASURED_SOUND = MeasuredOnce(partial(measure, SOUND, WORKLOAD))
+NOTHING_MEASURED = MeasuredOnce(partial(measure, SOUND, replace(WORKLOAD, runs_per_thread=0)))
+
+
 @pytest.fixture(scope="module")
 async def study() -> FixStudy:
-    return await study_fixes(threads=2, runs=1, at_once=1, families=[EXAMPLE, LOSING], variants=[AS_REPORTED, FIX_1])
+    return await STUDY()
 
 
 @pytest.fixture(scope="module")
 async def committed() -> Measurement:
-    return await measure(AS_COMMITTED, WORKLOAD)
+    return await MEASURED_AS_COMMITTED()
 
 
 @pytest.fixture(scope="module")
 async def sound() -> Measurement:
-    return await measure(SOUND, WORKLOAD)
+    return await MEASURED_SOUND()
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +114,10 @@ async def test_event_that_another_user_reads_is_not_shown(study: FixStudy, sound
 
 
 async def test_promises_without_events_are_unknown(study: FixStudy, committed: Measurement) -> None:
-    nothing = await measure(SOUND, replace(WORKLOAD, runs_per_thread=0))
+    nothing = await NOTHING_MEASURED()
     for claim in (all_arrive_claim, real_time_claim, event_flow_claim):
         assert claim(only_example(study), committed, nothing).verdict == "unknown"
-    empty = await study_fixes(threads=2, runs=0, at_once=1, families=EXAMPLE, variants=[AS_REPORTED, FIX_1])
+    empty = await WITHOUT_RUNS()
     assert all_arrive_claim(empty, committed, committed).verdict == "unknown"
     assert real_time_claim(empty, committed, committed).verdict == "unknown"
 

@@ -1,4 +1,7 @@
-"""Localization: probes and ledger name the link for every breakage. On asyncio, over real sockets."""
+"""Localization: probes and ledger name the link for every breakage. On asyncio, over real sockets.
+
+Notebook 14, which `make test` executes, breaks all links.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,10 @@ from bridgekit_verify.variants import SOUND
 
 pytestmark = pytest.mark.slow
 
+BROKEN_LINKS = (1, 5, 8, 9, 10)
+"""The first and the last link, and those in which a delayed event has its own reason."""
+CHOSEN = [row for row in BREAKAGES if row.link in BROKEN_LINKS]
+
 WHERE_ONLY_THE_PROBES_NAME_IT = {"link 1 swallowed"}
 """Only the startup check is broken, and no event passes through it.
 
@@ -28,7 +35,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def found() -> Localization:
-    return await localize()
+    return await localize(CHOSEN)
 
 
 def test_every_link_is_broken_in_every_way_and_only_once() -> None:
@@ -41,13 +48,13 @@ async def test_probes_name_only_the_broken_link_and_the_hub_that_startup_did_not
     found: Localization,
 ) -> None:
     named = {case.breakage.name: case.by_probes for case in found.cases}
-    expected = {row.name: (row.link,) for row in BREAKAGES} | {"link 1 swallowed": (1, 10)}
+    expected = {row.name: (row.link,) for row in CHOSEN} | {"link 1 swallowed": (1, 10)}
     assert named == expected
 
 
 async def test_ledger_attributes_every_loss_misroute_and_delay_to_the_broken_link(found: Localization) -> None:
     named = {case.breakage.name: case.by_ledger for case in found.cases}
-    expected = {row.name: (row.link,) for row in BREAKAGES} | {"link 1 swallowed": (10,)}
+    expected = {row.name: (row.link,) for row in CHOSEN} | {"link 1 swallowed": (10,)}
     assert named == expected
     assert set(WHERE_ONLY_THE_PROBES_NAME_IT) == {
         name for name, links in expected.items() if int(name.split()[1]) not in links
@@ -100,8 +107,8 @@ async def test_no_link_of_the_sound_chain_is_named(found: Localization) -> None:
 
 async def test_matrix_has_a_full_diagonal_and_explains_every_other_cell(found: Localization) -> None:
     matrix = found.matrix()
-    diagonal = [matrix.iloc[index, index] for index in range(10)]
-    assert diagonal == ["5 of 5, ledger 4", *["5 of 5"] * 9]
+    diagonal = [matrix.iloc[link - 1, link - 1] for link in BROKEN_LINKS]
+    assert diagonal == ["5 of 5, ledger 4", *["5 of 5"] * 4]
     beside = {
         (row + 1, column + 1): matrix.iloc[row, column]
         for row in range(10)
@@ -113,15 +120,15 @@ async def test_matrix_has_a_full_diagonal_and_explains_every_other_cell(found: L
     assert list(why["cell"]) == ["a"]
     assert UNEXPLAINED not in set(why["why"])
     assert found.holds
-    assert found.alt_text().startswith("50 of 50 breakages were named")
-    assert len(found.table()) == 50
+    assert found.alt_text().startswith("25 of 25 breakages were named")
+    assert len(found.table()) == len(CHOSEN) == 25
 
 
 async def test_figure_prints_counts_and_explanations(found: Localization) -> None:
     figure = found.figure()
     figure.savefig(BytesIO(), format="png")
     words = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert words.count("5 of 5") == 10
+    assert words.count("5 of 5") == len(BROKEN_LINKS)
     assert "a" in words
     assert "is assigned to a thread" in str(figure.get_supxlabel())
 

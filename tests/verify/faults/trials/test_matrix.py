@@ -1,4 +1,7 @@
-"""The default matrix: every fault in every delivery mode, with real workers, a real file and a real broker."""
+"""A matrix of faults and delivery modes, with real workers, a real file and a real broker.
+
+Notebook 12, which `make test` executes, runs every fault.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +23,25 @@ LOSE_UNPROTECTED = ("slow_reader", "timeout", "reset_peer", "down", "kill while 
 """Faults that always cause loss in the mode "at most once"."""
 
 
+OF_PROCESSES = ("kill", "kill while offline", "restart", "broker's kill", "broker's reset")
+CHOSEN = [fault for fault in FAULTS.values() if not fault.needs_own_deployment or fault.name in OF_PROCESSES]
+"""All faults of the network, and some of a worker and of the broker, each of which starts its own processes."""
 QUICK = TrialPlan(steps=12, pace_seconds=0.03, start_seconds=0.15, duration_seconds=0.25, after_steps=2)
 """Shorter than the default, which notebook 12 runs; `random_plan` covers other timings."""
 
 
 @pytest.fixture(scope="module")
 def matrix() -> FaultMatrix:
-    return anyio.run(partial(run_matrix, plan=QUICK))
+    return anyio.run(partial(run_matrix, plan=QUICK, faults=CHOSEN))
 
 
 @pytest.mark.slow
 def test_every_fault_is_tested_in_every_mode_that_it_applies_to(matrix: FaultMatrix) -> None:
     assert set(matrix.cells) == {
-        (fault.name, row.name) for fault in FAULTS.values() for row in DELIVERY_MODES.values() if fault.applies_to(row)
+        (fault.name, row.name) for fault in CHOSEN for row in DELIVERY_MODES.values() if fault.applies_to(row)
     }
-    assert len(matrix.cells) == 4 * 12 + 6
+    assert len(matrix.cells) == 4 * 11 + 2
+    assert sum(fault.applies_to(row) for fault in FAULTS.values() for row in DELIVERY_MODES.values()) == 4 * 12 + 6
 
 
 @pytest.mark.slow
@@ -42,7 +49,7 @@ def test_no_event_is_lost_silently_in_modes_with_a_log(matrix: FaultMatrix) -> N
     assert {
         name: t.verdict.losses for name, t in matrix.cells.items() if t in matrix.guaranteed and t.verdict.lost_silent
     } == {}
-    assert (matrix.silent_losses.k, matrix.silent_losses.n > 2_000) == (0, True)
+    assert (matrix.silent_losses.k, matrix.silent_losses.n > 1_500) == (0, True)
 
 
 @pytest.mark.slow

@@ -1,0 +1,134 @@
+"""Link 1: what the configuration chooses reaches the started application, and what it must not choose is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import anyio.to_thread
+import pytest
+from starlette.applications import Starlette
+
+from bridgekit.chain.link_1_startup import create_app, lifespan, publisher, shut_down, start_application
+from bridgekit.chain.link_3_registry import AgentRegistry
+from bridgekit.chain.supervisor_collaborators import PythonTools, ScriptedModel
+from bridgekit.errors import DeterministicStartupError, ServeError, ShuttingDown, UnknownName, WrongEventLoop
+from bridgekit.events import AgentEvent, EventType, Receipt
+from bridgekit.ids import RunId
+from bridgekit.stores import MEMORY, Stores, in_memory
+from bridgekit.transport.authorization import OwnerAuthorizer
+from tests.chain.agents import AGENTS, config, context, started, subscribe
+from tests.factories import ALICE, THREAD
+
+RUN = RunId("run_1")
+
+
+def hook(value: object) -> object:
+    return f"converted {value}"
+
+
+@asynccontextmanager
+async def shared_by_workers() -> AsyncIterator[Stores]:
+    yield replace(in_memory(), shared=True)
+
+
+async def test_ticket_is_issued_if_the_authorizer_uses_tickets() -> None:
+    application = await started()
+    ticket = application.ticket(THREAD, ALICE)
+    assert isinstance(ticket, str)
+    assert ticket != application.ticket(THREAD, ALICE)
+
+
+async def test_ticket_is_refused_if_the_authorizer_uses_none() -> None:
+    application = await started(authorizer=OwnerAuthorizer)
+    with pytest.raises(UnknownName) as refused:
+        application.ticket(THREAD, ALICE)
+    assert (refused.value.kind, refused.value.name, refused.value.known) == (
+        "authorizer by ticket",
+        "OwnerAuthorizer",
+        ("Tickets",),
+    )
+
+
+async def test_payload_hook_converts_the_values_of_events() -> None:
+    application = await started(payload_hook=hook)
+    connection = subscribe(application)
+    await application.bridge.mapping.register_mapping(RUN, THREAD)
+    assert await application.bridge.notify_progress_update(RUN, "researcher", {"value": 1j})
+    assert [frame.event.payload for frame in connection.frames] == [{"value": "converted 1j"}]
+
+
+async def test_publisher_needs_stores_that_workers_share() -> None:
+    with pytest.raises(
+        ServeError, match=r"the memory store.*it belongs to one process; a publisher needs redis_stores$"
+    ):
+        async with publisher(MEMORY):
+            raise AssertionError("opened")
+
+
+async def test_publisher_finds_the_thread_of_a_run_and_converts_values() -> None:
+    async with publisher(shared_by_workers, payload_hook=hook) as bridge:
+        await bridge.mapping.register_mapping(RUN, THREAD)
+        receipt = await bridge.notify_progress_update(RUN, "researcher", {"value": 1j})
+        [frame] = await bridge.hub.retained(THREAD)
+    assert (receipt.thread_id, receipt.kept) == (THREAD, True)
+    assert frame.event.payload == {"value": "converted 1j"}
+
+
+async def test_error_of_a_start_function_is_an_error_of_link_1() -> None:
+    async def start(*_: object) -> Any:
+        raise ConnectionError("not today")
+
+    app = Starlette(lifespan=lifespan(config(), start=start))
+    with pytest.raises(DeterministicStartupError) as refused:
+        async with app.router.lifespan_context(app):
+            raise AssertionError("started")
+    assert str(refused.value) == "link 1: the application could not be created: ConnectionError: not today"
+
+
+async def test_durable_store_needs_owners_that_are_stored() -> None:
+    with pytest.raises(DeterministicStartupError) as refused:
+        await start_application(config(), replace(in_memory(), name="durable"))
+    assert refused.value.link == 2
+    assert refused.value.reason.startswith("the durable store retains logs after this process has forgotten the owners")
+    assert refused.value.reason.endswith("opens sessions of your own database, not a MemoryThreadStore")
+
+
+async def test_event_of_another_thread_of_the_process_is_refused_once_the_application_serves() -> None:
+    app = create_app(config())
+    event = AgentEvent(type=EventType.PROGRESS_UPDATE, run_id=RUN, agent_name="a", payload={}, thread_id=THREAD)
+    async with app.router.lifespan_context(app):
+        bridge = app.state.agent_websocket_bridge
+        assert isinstance(bridge.notify(event), Receipt)
+        with pytest.raises(WrongEventLoop):
+            await anyio.to_thread.run_sync(bridge.notify, event)
+
+
+async def test_graceful_shutdown_refuses_runs_and_drains_the_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    drained: list[float] = []
+
+    async def drain(*, seconds: float) -> None:
+        drained.append(seconds)
+
+    app = create_app(config(drain_seconds=7.0))
+    async with app.router.lifespan_context(app):
+        application, edge = app.state.bridgekit, app.state.bridgekit_connections
+        monkeypatch.setattr(edge, "drain", drain)
+        await shut_down(application, edge)
+        assert drained == [7.0]
+        with pytest.raises(ShuttingDown):
+            await application.supervisor.run(agent_name="researcher", thread_id=THREAD, user_id=ALICE, request="why?")
+
+
+async def test_engine_holds_the_registry_that_it_was_given() -> None:
+    supervisor = (await started()).supervisor
+    assert supervisor.engine.registry is supervisor.registry
+
+
+def test_agent_is_bound_only_by_a_registry_that_has_a_bridge() -> None:
+    registry = AgentRegistry(ScriptedModel(), PythonTools({}), AGENTS)
+    with pytest.raises(UnknownName) as refused:
+        registry.create_bound(context())
+    assert str(refused.value) == "no bridge is called 'websocket_bridge'; known: none"
