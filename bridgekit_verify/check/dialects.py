@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bridgekit_verify.check.frames import FIELDS, KINDS, Message, ObservedFrame, decode_text
+from bridgekit_verify.check.frames import END_OF_STREAM, FIELDS, KINDS, Message, ObservedFrame, decode_text
 from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect
 from bridgekit_verify.errors import UnusableRecording
 
@@ -17,6 +17,8 @@ __all__ = ["EVENT", "detect", "load_table", "locate", "parse_table", "steps_of"]
 PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
 EVENT: Final = "@event"
+TEXT: Final = "@text"
+"""The path of a message that is text and not JSON."""
 WHOLE: Final = ("whole", "args")
 IDS: Final = {"run", "thread", "user", "message", "call"}
 SAMPLE_MESSAGES: Final = 100
@@ -39,7 +41,7 @@ def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
     }
     best = max(shares, key=lambda name: shares[name], default=None)
     if best is None or shares[best] < ENOUGH * total:
-        seen = ", ".join(repr(name)[:40] for name, _ in types.most_common(4)) or "none"
+        seen = ", ".join(repr(name)[:40] for name, _ in types.most_common(4)) or "none, as they are text (@text)"
         raise UnusableRecording(
             path,
             f"is in no known dialect ({', '.join(BUILT_IN)}); types of its first frames: {seen}. "
@@ -90,7 +92,7 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
         run_is_connection=run_is_connection,
         json_arguments=False,
         source=source,
-        reads_text="prefix" in table or any(isinstance(steps[0], int) for steps in located.values()),
+        reads_text="prefix" in table or any(type(each[0]) is int or each[0] == TEXT for each in located.values()),
     )
 
 
@@ -161,21 +163,28 @@ class _TableReader:
         self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in late]
         self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]
         self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
+        starts = sorted((type_[:-1] for type_ in kinds if type_.endswith("*")), key=len, reverse=True)
+        self._starts = [(start, kinds[f"{start}*"]) for start in starts]
 
     def __call__(self, message: Message) -> tuple[ObservedFrame]:
         value = message.value
         if isinstance(value, str):
             value = decode_text(value.removeprefix(self._prefix))
+            value = {TEXT: value} if isinstance(value, str) else value
         if self._kind == (EVENT,):
             theirs: Any = message.event
         else:
             theirs = None if self._kind is None else locate(value, self._kind)
-        frame = ObservedFrame(message, self._kinds.get(str(theirs), "other"))
+        kind = self._kinds.get(str(theirs))
+        frame = ObservedFrame(message, kind or self._begun(str(theirs)))
         if isinstance(value, dict):
             self._set_named(frame, value)
         for field, steps in self._paths:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)
+        # `*` alone means every other text: neither an error without one, nor the end of the stream.
+        if kind is None and (message.value == END_OF_STREAM or (theirs is None and frame.text is frame.whole is None)):
+            frame.kind = "other"
         return (frame,)
 
     def _set_named(self, frame: ObservedFrame, value: Mapping[str, Any]) -> None:
@@ -185,6 +194,9 @@ class _TableReader:
                 setattr(frame, field, found)
             elif found is not None:
                 _set(frame, field, found)
+
+    def _begun(self, theirs: str) -> str:
+        return next((kind for start, kind in self._starts if theirs.startswith(start)), "other")
 
 
 def _set(frame: ObservedFrame, field: str, found: Any) -> None:

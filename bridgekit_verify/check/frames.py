@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["FIELDS", "KINDS", "Message", "ObservedFrame", "decode_json", "decode_text", "encode_json"]
+__all__ = ["END_OF_STREAM", "FIELDS", "KINDS", "Message", "ObservedFrame", "decode_json", "decode_text", "encode_json"]
 
 KINDS: Final = (
     "started",  # of a run
@@ -29,6 +29,9 @@ KINDS: Final = (
     "other",  # the dialect does not know it
 )
 """What a frame does. Any other type of a protocol is `event` or `other`."""
+
+END_OF_STREAM: Final = "[DONE]"
+"""Texts that several protocols send after the last frame of a response. It is no frame."""
 
 FIELDS: Final = ("kind", "run", "thread", "user", "message", "call", "text", "whole", "args", "position")
 """The fields that a `[dialect]` table may locate."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from bridgekit_verify.check.answers import Findings, Property
-from bridgekit_verify.check.frames import Message, ObservedFrame
+from bridgekit_verify.check.frames import END_OF_STREAM, Message, ObservedFrame
 from bridgekit_verify.check.owners import Owners
 from bridgekit_verify.check.positions import Numbering, PositionStep
 from bridgekit_verify.check.protocols import StreamDialect
@@ -29,8 +29,6 @@ NUMBERED: Final = CONTENT - {"snapshot"}
 """The kinds of frames that are expected to have a position, in a dialect with positions."""
 ACROSS_RUNS: Final = {"tool_result", "snapshot"}
 """The kinds of frames that may be about a message or call of an earlier run."""
-END_OF_STREAM: Final = "[DONE]"
-"""Texts that several protocols send after the last frame of a response. It is no frame."""
 
 
 class Judge:
@@ -49,10 +47,9 @@ class Judge:
         read, take = self.dialect.frames, self.take
         for message in messages:
             self.messages += 1
-            if message.value == END_OF_STREAM:
-                continue
             for frame in read(message):
-                take(frame)
+                if frame.kind != "other" or message.value != END_OF_STREAM:
+                    take(frame)
 
     def take(self, frame: ObservedFrame) -> None:
         """Judge one frame."""

@@ -109,11 +109,11 @@ def _feed_position(judge: Judge, evidence: LiveEvidence, message: Message) -> No
     """Count the position of a misrouted frame if it fits the numbering of this client."""
     own = evidence.own_positions[message.client]
     first, last = evidence.clients[message.client].positions.get(message.index, (None, None))
-    if judge.dialect.position_per != "client" or first is None or last is None or first in own:
+    if judge.dialect.position_per == "run" or first is None or last is None or first in own:
         return
     if first - 1 in own or last + 1 in own:
         own.add(last)
-        judge.take(ObservedFrame(message, "other", position=last, first_position=first))
+        judge.take(ObservedFrame(message, "other", thread=message.thread, position=last, first_position=first))
 
 
 NO_DIALECT: Final = StreamDialect("unknown", lambda _: (), frozenset(), frozenset())

@@ -23,7 +23,7 @@ from tests.verify.check.test_check import broken, save, states
 ATOMIC = str(RECORDINGS / "lg_atomic.jsonl")
 GOOD = str(RECORDINGS / "good.jsonl")
 PAGE = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
-CHAT, SOCKET_IO, LANGGRAPH = re.findall(r"```toml\n(\[dialect\].*?)```", PAGE, re.DOTALL)
+CHAT, SOCKET_IO, TEXT, CHUNKS, LANGGRAPH = re.findall(r"```toml\n(\[dialect\].*?)```", PAGE, re.DOTALL)
 
 
 def test_json_lists_every_violation_with_its_frames(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def sound_run(anyio_backend: str) -> LiveRun:
-    load = Load(users=2, threads=2, runs=2)
+    load = Load(users=2, threads=2, runs=2, settle_seconds=0.1)
     result = await check_backend(example_backend("websocket"), load, scenarios=("thinking", "calls", "cut"), seed=0)
     return result.run
 

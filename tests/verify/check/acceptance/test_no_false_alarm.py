@@ -11,7 +11,7 @@ from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.studies.other_backends import EXAMPLES, broken_properties, example_backend
 
 SCENARIOS = ("text", "thinking", "calls", "burst", "slow", "cut", "retry", "dies")
-LOAD = Load(users=2, threads=2, runs=2)
+LOAD = Load(users=2, threads=2, runs=2, settle_seconds=0.1)
 REPEATS = range(3)
 
 
