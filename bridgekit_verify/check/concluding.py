@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from bridgekit_verify.check.answers import Evidence, Property, PropertyAnswer, State
 from bridgekit_verify.check.judging import Judge
+from bridgekit_verify.check.property_answers import Evidence, Property, PropertyAnswer, State
 from bridgekit_verify.check.rules import CONTRADICTION, NO_END
 from bridgekit_verify.check.streams import ClientState, RunState, StreamState
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from bridgekit_verify.check.answers import Findings, Property
 from bridgekit_verify.check.frames import END_OF_STREAM, Message, ObservedFrame
 from bridgekit_verify.check.owners import Owners
 from bridgekit_verify.check.positions import Numbering, PositionStep
+from bridgekit_verify.check.property_answers import Findings, Property
 from bridgekit_verify.check.protocols import StreamDialect
 from bridgekit_verify.check.rules import BEGINNINGS, CONTENT, NO_BEGINNING, Rules
 from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState

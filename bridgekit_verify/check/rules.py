@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from bridgekit_verify.check.answers import Evidence, Findings, Property
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.owners import Owners
+from bridgekit_verify.check.property_answers import Evidence, Findings, Property
 from bridgekit_verify.check.protocols import StreamDialect
 from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState, fingerprint, is_json
 

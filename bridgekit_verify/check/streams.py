@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
-from bridgekit_verify.check.answers import Property
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.positions import Numbering
+from bridgekit_verify.check.property_answers import Property
 
 __all__ = ["ClientState", "RunState", "StreamKey", "StreamState", "fingerprint", "is_json"]
 

@@ -69,7 +69,7 @@ class Judgement:
 
     @property
     def evidence(self) -> str:
-        """One sentence for each of the most severe kinds: its first violation, and how often it occurred. No full stop."""
+        """A clause for each of the most severe kinds: its first violation, and how often the kind occurred."""
         by_kind: dict[ViolationKind, list[str]] = {kind: [] for kind in ViolationKind}
         for kind, text in self.violations:
             by_kind[kind].append(text)

@@ -33,7 +33,7 @@ so that a kernel does not load them.
 from bridgekit_verify.report.allowed_parameters import check_parameters
 from bridgekit_verify.report.assertions import show_asserted_values, show_messages_alone
 from bridgekit_verify.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Verdict
-from bridgekit_verify.report.outputs import checked, printed_log, record, show_figure, show_table, source_of
+from bridgekit_verify.report.notebook_outputs import checked, printed_log, record, show_figure, show_table, source_of
 
 __all__ = [
     "FINDING_MIME",

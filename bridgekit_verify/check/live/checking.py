@@ -9,7 +9,6 @@ from typing import Final
 
 import msgspec
 
-from bridgekit_verify.check.answers import Property, PropertyAnswer, RecordedViolation, State, unknown_answer
 from bridgekit_verify.check.concluding import RecordingVerdict, conclude
 from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, detect
 from bridgekit_verify.check.frames import Message, ObservedFrame
@@ -20,6 +19,7 @@ from bridgekit_verify.check.live.ledger import CallOutcome
 from bridgekit_verify.check.live.model_rules import judge_calls, judge_ends, judge_owners, judge_requests
 from bridgekit_verify.check.live.observing import observe
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered
+from bridgekit_verify.check.property_answers import Property, PropertyAnswer, RecordedViolation, State, unknown_answer
 from bridgekit_verify.check.protocols import StreamDialect
 
 __all__ = ["LiveVerdict", "Subject", "check_run", "judge_live"]

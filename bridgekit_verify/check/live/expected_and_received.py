@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from bridgekit_verify.check.answers import Evidence, Property, RecordedViolation
 from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger, UserPrompt
 from bridgekit_verify.check.live.markers import Marker, markers_in
 from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
+from bridgekit_verify.check.property_answers import Evidence, Property, RecordedViolation
 from bridgekit_verify.check.protocols import StreamDialect
 
 __all__ = ["LEDGER", "ExpectedText", "LedgerFindings", "LiveEvidence", "channel_name"]

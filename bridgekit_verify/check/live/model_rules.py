@@ -7,13 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from bridgekit_verify.check.answers import Property, excerpt
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.live.expected_and_received import LedgerFindings, LiveEvidence
 from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, UserPrompt
 from bridgekit_verify.check.live.markers import canaries_in, markers_in
 from bridgekit_verify.check.live.model_scripts import SentCall
 from bridgekit_verify.check.live.observing import ObservedClient, raw_text
+from bridgekit_verify.check.property_answers import Property, excerpt
 from bridgekit_verify.check.streams import fingerprint, is_json
 
 __all__ = ["judge_calls", "judge_ends", "judge_owners", "judge_requests"]

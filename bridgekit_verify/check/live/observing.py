@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from bridgekit_verify.check.answers import Evidence, excerpt
 from bridgekit_verify.check.frames import Message, ObservedFrame, encode_json
 from bridgekit_verify.check.live.markers import MARKER, PROMPT, Marker, canaries_in, markers_in
+from bridgekit_verify.check.property_answers import Evidence, excerpt
 from bridgekit_verify.check.protocols import StreamDialect
 
 __all__ = ["ObservedClient", "Occurrence", "TextRun", "observe", "raw_text"]

@@ -13,10 +13,10 @@ import pytest
 
 from bridgekit.__main__ import main
 from bridgekit_verify.check import protocols
-from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.concluding import RecordingVerdict
 from bridgekit_verify.check.dialects import load_table, parse_table
+from bridgekit_verify.check.property_answers import Property, State
 from bridgekit_verify.check.protocols import BUILT_IN
 from tests.verify.check import samples
 from tests.verify.check.protocol_samples import PROTOCOLS, with_shorter_delta

@@ -11,13 +11,13 @@ import httpx
 import msgspec
 import pytest
 
-from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.dialects import parse_table
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.live.checking import LiveVerdict, Subject, check_run
 from bridgekit_verify.check.live.ledger import ModelLedger
 from bridgekit_verify.check.live.model_server import ModelServer
 from bridgekit_verify.check.live.saved_run import LiveRun
+from bridgekit_verify.check.property_answers import Property, State
 from tests.verify.check.live.sound_backends import DIALECTS, FLAT, TABLE, TOOLS, ask, interrupted, sound, sound_run
 from tests.verify.check.live.test_run_mutations import broken
 

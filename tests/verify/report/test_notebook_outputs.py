@@ -13,7 +13,7 @@ import pytest
 
 from bridgekit_verify.report import Finding, checked, printed_log, record, show_table, source_of
 from bridgekit_verify.report.findings import cell_text, delivery_text
-from bridgekit_verify.report.outputs import _grid, read_source, table_of
+from bridgekit_verify.report.notebook_outputs import _grid, read_source, table_of
 from tests.verify.report.notebooks import finding
 
 
