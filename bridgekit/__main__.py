@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     the user interrupted the command. 141: the program that reads its output, such as `head`, has ended.
     """
     if not sys.stdout:  # None if the caller has closed it
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # until the process ends
+        sys.stdout = io.StringIO()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ESCAPE)
     try:

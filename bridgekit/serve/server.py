@@ -323,6 +323,9 @@ class _Workers(Multiprocess):
             signal.signal(number, lambda *_: threading.Thread(target=self.should_exit.set).start())
 
     def keep_subprocess_alive(self) -> None:
+        for process in self.processes:
+            # While this end is open here, the pipe of a worker that ended looks like one of a worker that is busy.
+            process.child_conn.close()
         super().keep_subprocess_alive()
         for listener in self.sockets:
             listener.listen(QUEUED_CONNECTIONS)

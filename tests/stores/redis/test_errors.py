@@ -25,7 +25,7 @@ from bridgekit.transport.client import connect
 from bridgekit.transport.tickets import Tickets
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
-from tests.factories import ALICE, OTHER, THREAD, emitted
+from tests.factories import ALICE, OTHER, RUN, THREAD, emitted
 from tests.stores.redis.workers import POLL_SECONDS, SOON_SECONDS, RedisWorker, publish, publish_and_wait, redis_worker
 
 pytestmark = pytest.mark.slow
@@ -194,6 +194,7 @@ async def test_error_of_the_server_is_named_in_healthz_receipts_and_the_log(
             while answer.status_code != 200:
                 await anyio.sleep(POLL_SECONDS)
                 answer = await client.get(healthz)
+        await application.bridge.mapping.register_mapping(RUN, THREAD)
         await cause(server)
         receipt = await publish_named(application, expected)
         assert receipt.outcome is Outcome.PENDING
