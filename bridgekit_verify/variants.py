@@ -59,16 +59,16 @@ def resolver_of_fix_2_with_its_method(mapping: RunThreadMappingService) -> Resol
 
 
 def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
-    """Look up the run in the mapping service, then continue as committed.
+    """Look up the run in the mapping service. If it has no thread for the run, use the resolver as committed.
 
-    The audit does not say when the bridge queries the service. If it did so after the parser, this would be Fix 2 with
-    its method.
+    The audit does not say when the bridge queries the service. If it queried the service after the parser, this would
+    be Fix 2 with its method.
     """
     return FirstOf(MappingLookup(mapping), resolver_as_committed(mapping))
 
 
 def resolver_of_fixes_2_and_3(mapping: RunThreadMappingService) -> Resolver:
-    """Look up the run in the mapping service, then continue as in Fix 2 as written."""
+    """Look up the run in the mapping service. If it has no thread for the run, use the resolver of Fix 2 as written."""
     return FirstOf(MappingLookup(mapping), resolver_of_fix_2_as_written(mapping))
 
 

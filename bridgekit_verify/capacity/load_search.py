@@ -32,7 +32,7 @@ WITHIN_SECONDS: Final = 1.0
 PEAK_SECONDS: Final = 30.0
 """Assumed length of a load peak. A load step lasts only seconds, so growing lateness is extrapolated to this length."""
 SATURATED_SHARE: Final = 0.85
-"""A process that uses at least this share of a core is considered the bottleneck."""
+"""A process that uses or waits for at least this share of a core is considered the bottleneck."""
 WAITED_FOR_CPU_SHARE: Final = 0.15
 """A process that waits for a CPU for at least this share of the time is considered disturbed by other programs."""
 SECOND_LOAD_SHARE: Final = 0.8

@@ -112,10 +112,9 @@ def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | 
 
 
 def _answer(judge: Judge, which: Property) -> PropertyAnswer:
-    """Return the answer.
+    """Return the answer for one property.
 
-    Return the answer for one property. If the dialect lacks fields that it needs, this is the first reason for
-    *unknown*.
+    If the dialect lacks fields that the property needs, this is the first reason for *unknown*.
     """
     dialect, needed = judge.dialect, NEEDS.get(which, ())
     answer = judge.findings.answer(which, SOURCES.get(which, ""), lacking=any(map(dialect.lacks, needed)))
@@ -154,7 +153,7 @@ def _same_reader(judge: Judge, run: RunState, other: RunState) -> bool:
 
 
 def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> None:
-    """Report a run that ends without a start. The recording or another socket of the user may have the start."""
+    """Report a run that ends without a start, unless its start may precede the recording or reached another socket."""
     began_elsewhere = any(other.started and other.first < run.first for other in others)
     if run.started or not judge.rules.pairs_runs or began_elsewhere or judge.clients[run.client].first == run.first:
         return

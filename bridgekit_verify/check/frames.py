@@ -77,7 +77,8 @@ class ObservedFrame(msgspec.Struct, gc=False):
 def decode_json(data: str | bytes) -> Any:
     """Decode JSON.
 
-    Half of a surrogate pair is valid, because backends may cut a text inside a pair. ValueError for anything else.
+    Half of a surrogate pair is valid, because backends may cut a text inside a pair. Raises ValueError for a text that
+    is not JSON.
     """
     try:
         return msgspec.json.decode(data)

@@ -20,7 +20,7 @@ __all__ = ["Judge"]
 
 POSITIONS: Final = "positions"
 END_OF_STREAM: Final = "[DONE]"
-"""Texts that several protocols send after the last frame of a response. It is no frame."""
+"""The text that several protocols send after the last frame of a response. It is no frame."""
 
 
 class Judge:

@@ -148,7 +148,7 @@ def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) 
 
 
 def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | None) -> list[list[int]]:
-    """Return the numbers of each scope if they are positions, and otherwise an empty mapping."""
+    """Return the numbers of each scope if they are positions, and otherwise an empty list."""
     numbers = defaultdict[object, list[int]](list)
     for message, row in pairs:
         if type(row.get(path)) is int:

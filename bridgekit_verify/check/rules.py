@@ -254,7 +254,7 @@ class Rules:
         if stream.resulted:
             text = f"{stream} has a second result"
             self._contradicts(Property.DUPLICATED, "result twice", stream, text, frame.origin)
-        if not stream.begun:  # the result of an earlier run's call, which the user has confirmed
+        if not stream.begun:  # It may be the result of an earlier run's call.
             self.findings.unknown(Property.CALLS, f"{stream} may have begun before the recording")
         stream.resulted = True
 

@@ -289,7 +289,7 @@ class LifecycleStudy:
         )
 
     def title(self) -> str:
-        """State how many events each chain delivers by run id within the grace period after the end of a run."""
+        """State how many events of the grace period each chain delivers if the events carry only the run id."""
         shown = [late for late in self.late if late.address == "run id"]
         delivered = " and ".join(f"{_in_time(late).counts} ({late.variant})" for late in shown)
         return f"Within {GRACE_SECONDS:g} s after the end of their run,\nevents are delivered in {delivered} cases"

@@ -68,7 +68,7 @@ class SharedAgentStudy:
         )
 
     def transcript(self, at_once: int, frames: int = 8) -> pd.DataFrame:
-        """Return the first frames that sockets read, in order, if `at_once` concurrent runs share one agent."""
+        """Return the first frames that sockets read in the measurement in which `at_once` runs share one agent."""
         return transcript(next(m for m in self.shared if m.workload.at_once == at_once), frames=frames)
 
     def title(self) -> str:

@@ -1,7 +1,8 @@
 """Check that probes and ledger name the broken link, for each link and each way to break it.
 
-Probes and ledger do not know the breakage. The links that they name are compared with the broken link. On the diagonal
-of the matrix every breakage must be named. Every other cell must be empty or explained.
+Probes and ledger do not know the breakage. The links that they name are compared with the broken link in a matrix: one
+row per broken link, one column per named link. For every breakage, the broken link must be named. A name of any other
+link needs an explanation.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.baseline import Baseline
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.containers import open_recording
+from bridgekit_verify.check.recording_files import open_recording
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.learning import draft_table
 from bridgekit_verify.check.live.backends import BackendCheck, check_app, check_backend, drive_backend

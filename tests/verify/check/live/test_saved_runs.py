@@ -12,7 +12,7 @@ import pytest
 from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.baseline import Baseline
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.containers import Limits, open_recording
+from bridgekit_verify.check.recording_files import Limits, open_recording
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.live.checking import LiveVerdict, check_run
 from bridgekit_verify.check.live.ledger import ModelLedger

@@ -108,7 +108,7 @@ class _Lines:
         return os.read(self._file, CHUNK_BYTES)
 
     def head(self) -> bytes:
-        """Return the start of the file, at least up to its first line that is not empty."""
+        """Return the start of the file, up to its first line that is not empty or about CHUNK_BYTES."""
         data = b""
         while not (data.lstrip(b"\xef\xbb\xbf \t\r\n") and b"\n" in data.lstrip()) and len(data) < CHUNK_BYTES:
             if not (chunk := self._chunk()):
