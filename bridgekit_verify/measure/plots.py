@@ -1,4 +1,4 @@
-"""Draw figures: each title states one finding with k of n. Rates from samples have 95 % Wilson intervals.
+"""Draw figures: each title states one finding. Rates from samples have 95 % Wilson intervals.
 
 The colours are those of Okabe and Ito, which remain distinguishable with any colour vision. Hatching and labels carry
 the same information without colour.

@@ -70,7 +70,7 @@ class Judgement:
 
     @property
     def evidence(self) -> str:
-        """One sentence per kind of violation: the first one, and the number of others. No final full stop."""
+        """The first violation of each of at most two kinds, with the number of others. No final full stop."""
         by_kind: dict[ViolationKind, list[str]] = defaultdict(list)
         for kind, text in self.violations:
             by_kind[kind].append(text)
@@ -130,7 +130,7 @@ def _first_difference(given: object, found: object, path: str) -> str | None:
 
 
 def canonical(value: object) -> Hashable:
-    """Return a hashable form of a value: two forms are equal exactly if `difference` finds no difference."""
+    """Return a hashable form of a value. Two values between which `difference` finds no difference have equal forms."""
     if isinstance(value, str):  # the plain types come first, because the check for a mapping is slow
         return str(value)
     if value is None or isinstance(value, int):

@@ -227,9 +227,9 @@ class _Scenario:
             tasks.cancel_scope.cancel()
 
     async def run_outside_the_core(self) -> None:
-        """Let the registry bind the agents of four runs, as for a webhook, and emit every event type in turn.
+        """Let the registry bind the agents of four runs, as for a webhook, and emit events of every type.
 
-        Then emit the same events by run id alone, and bind the agents to another run.
+        Each agent emits each event, and the bridge emits it by run id alone. Then bind the agents to other runs.
         """
         opened: list[RunContext] = []
         agents: list[Any] = []
@@ -270,7 +270,7 @@ class _Scenario:
             await self._guarded(partial(bind, agent, run))
 
     async def emit_after_the_end(self) -> None:
-        """Emit events of ended runs: through the agent, and by run id alone."""
+        """Emit events of runs that have ended: through the agent, and by run id alone."""
         for plan, run_id, thread_id in self._first_runs[:4]:
             self.seen.late.append((run_id, thread_id))
             if plan.agent is not None:

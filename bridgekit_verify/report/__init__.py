@@ -2,7 +2,7 @@
 
 notebook_types   types for the untyped functions of nbformat and nbconvert
 findings         the data types that a notebook passes to the report
-claims           the audit's claims, each tested again, as findings
+claims           the audit's claims, each tested by running it, as findings
 outputs          called by notebooks: record, show_table, show_figure, source_of, printed_log, checked
 json_values      the values of a data frame -> JSON types
 assertions       makes a failed assertion of a notebook state the values that it compared

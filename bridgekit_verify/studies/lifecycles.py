@@ -117,7 +117,7 @@ LATENESS_SECONDS: Final = (-1.0, 0.0, 1.0, 5.0, 15.0, 29.0, 30.0, 60.0)
 
 @dataclass(frozen=True)
 class LateEvents:
-    """Delivery of the events of ended runs, by time between the end of the run and the emission."""
+    """Delivery of events at fixed times before and after the end of their run."""
 
     variant: str
     address: str

@@ -202,7 +202,7 @@ class Localization:
 
     @property
     def named(self) -> int:
-        """How many breakages both the probes and the ledger named correctly.
+        """For how many breakages both the probes and the ledger named the broken link.
 
         The ledger may name another link if an explanation exists.
         """
@@ -214,7 +214,7 @@ class Localization:
 
     @property
     def holds(self) -> bool:
-        """Whether every breakage is named, every other name is explained, and no link of the sound chain is named."""
+        """Whether each broken link is named, each other name is explained, and no link of the sound chain is named."""
         return (
             bool(self.cases)
             and self.named == len(self.cases)
@@ -232,7 +232,7 @@ class Localization:
         )
 
     def title(self) -> str:
-        """State how many breakages were named."""
+        """State for how many breakages the broken link was named."""
         return f"{self.named} of {len(self.cases)} breakages are named at the link that was broken"
 
     def figure(self) -> Figure:
