@@ -139,9 +139,7 @@ def _config(app: ASGIApp | Callable[[], ASGIApp], options: ServerOptions) -> uvi
 class StartupReporter:
     """Runs the application in its server process, with the native hand-off, and prints why it did not start.
 
-    One of bridgekit's errors takes one line.
-
-    uvicorn would log the traceback of every error.
+    It prints an error of bridgekit on one line, for which uvicorn would log a traceback.
     """
 
     _app: ASGIApp | None = None

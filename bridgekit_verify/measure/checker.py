@@ -27,8 +27,10 @@ __all__ = ["Verdict", "check"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Counts of events and frames. An event that two sockets must receive counts twice in expected, delivered and
-    lost."""
+    """Counts of events and frames.
+
+    An event that two sockets must receive counts twice in expected, delivered and lost.
+    """
 
     expected: int
     """Events that must arrive at a socket entitled to them."""

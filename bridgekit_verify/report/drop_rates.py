@@ -154,8 +154,10 @@ class Subset(Fate):
 
 @dataclass(frozen=True, slots=True)
 class Routing(Fate):
-    """One way to find an event's thread. Except "thread carried", which is itself such a way, all repairs are
-    applied."""
+    """One way to find an event's thread.
+
+    All repairs are applied except "thread carried", which is itself such a way.
+    """
 
     name: str
 

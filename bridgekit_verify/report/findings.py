@@ -179,8 +179,7 @@ def numeric_columns(table: Table) -> set[str]:
 
 
 def cell_text(value: object) -> str:
-    """Return a table's value as text. A float below 10,000 has four significant digits, and a missing value is a
-    dash."""
+    """Return a table's value as text: a float below 10,000 with four significant digits, a missing value as a dash."""
     if value is None:
         return "–"
     if isinstance(value, bool):

@@ -48,9 +48,10 @@ def localization_claim(found: Localization) -> Finding:
         f" {_also_named(len(found.explanations()))}",
         evidence=tuple(
             f"{row['why']}" for row in found.explanations().drop_duplicates(subset="why").to_dict("records")
-        ), rule="Holds if the broken link is named for each breakage, a reason is stated for every other named link,
-        and" " no link of the sound chain is named.", sample=Sample(min(links.count(link) for link in set(links)),
-        "breakages per link") if links else None,
+        ),
+        rule="Holds if the broken link is named for each breakage, a reason is stated for every other named link, and"
+        " no link of the sound chain is named.",
+        sample=Sample(min(links.count(link) for link in set(links)), "breakages per link") if links else None,
     )
 
 

@@ -53,11 +53,11 @@ class SharedAgentStudy:
         )
 
     def misrouted_shared(self) -> list[Rate]:
-        """Return the share of agents' events that another user read if all runs share an agent, by concurrent runs."""
+        """Return the rate of misrouted agents' events in each measurement with one agent for all runs."""
         return [_misrouted(measurement) for measurement in self.shared]
 
     def misrouted_fresh(self) -> list[Rate]:
-        """Return the share of agents' events that another user read if each run has a new agent, by concurrent runs."""
+        """Return the rate of misrouted agents' events in each measurement with a new agent for each run."""
         return [_misrouted(measurement) for measurement in self.fresh]
 
     def is_closed_form(self) -> bool:

@@ -53,8 +53,7 @@ class MatrixCell:
 
     @property
     def fewer(self) -> list[str]:
-        """The counts of the probes and of the ledger, where one of them named the link less often than both
-        together."""
+        """The counts of the probes and of the ledger, if one named the link less often than both together."""
         counts = (("probes", self.by_probes), ("ledger", self.by_ledger))
         return [f"{source} {count}" for source, count in counts if count < self.named]
 

@@ -20,8 +20,7 @@ ENDS: Final = ("ended", "error")
 
 
 class Occurrence(NamedTuple):
-    """One arrival of a marker: in a delta, in a replay of one, in a complete value, or elsewhere in a message
-    (`raw`)."""
+    """One arrival of a marker: in a delta, in a replay of one, in a complete value, or elsewhere (`raw`)."""
 
     how: Literal["delta", "replay", "whole", "raw"]
     message: Message
