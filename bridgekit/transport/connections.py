@@ -185,7 +185,8 @@ class ConnectionRegistry:
         """Close this worker's open sockets that match all given criteria, and return their number.
 
         The sockets get no later event, and their waiting events are discarded. The close code, 4506, tells clients not
-        to reconnect. A client whose socket is being authorized must connect again. Without a criterion, TypeError.
+        to reconnect. A client whose socket is being authorized must connect again. Raises TypeError if no user, thread
+        or ticket is given.
         """
         if user_id is None and thread_id is None and ticket_key is None:
             raise TypeError("end_access needs user_id, thread_id or ticket_key")
