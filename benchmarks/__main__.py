@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import page
+from benchmarks.plan_execution import run_plan
 from benchmarks.plans import FULL, QUICK, Plan
 from benchmarks.results import Results, read, target_table, throughput_table, write
-from benchmarks.running import run_plan
 
 RESULTS = Path(__file__).parent / "results.json"
 FIGURES = Path("docs/results/bench")

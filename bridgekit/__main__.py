@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from bridgekit import __version__
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     5: `bridgekit check` could not judge the backend. 130: the user interrupted the command. 141: the program that reads
     its output, such as `head`, has ended.
     """
+    if not sys.stdout:  # None if the caller has closed it
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # until the process ends
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ESCAPE)
     try:
@@ -67,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with unwrap_single_error():
                 code: int = options.run(options)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # the shell has closed it
+                sys.stdout.flush()
     except BrokenPipeError:
         # Without this, the interpreter writes the buffered output when it exits, and prints a BrokenPipeError.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -196,10 +196,12 @@ class ShuttingDown(BridgekitError):
 
 
 class AgentExited(BridgekitError):
-    """An agent or a tool raised SystemExit. The error ends the run but not the server."""
+    """An agent or a tool raised SystemExit or KeyboardInterrupt. The error ends the run but not the server."""
 
-    def __init__(self, agent_name: str, code: object) -> None:
-        super().__init__(f"agent {agent_name!r} called sys.exit({code!r}); return from `execute` instead")
+    def __init__(self, agent_name: str, error: BaseException) -> None:
+        code = getattr(error, "code", None)
+        shown = f"({code!r})" if type(code) in (int, str) else ""  # another object's `repr` may fail
+        super().__init__(f"agent {agent_name!r} raised {type(error).__name__}{shown}; return from `execute` instead")
         self.agent_name = agent_name
         self.code = code
 

@@ -270,7 +270,7 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
         _check(event, data)
     except PayloadError:
         raise
-    except Exception as error:  # the code of a value's class may raise any error
+    except BaseException as error:  # the code of a value's class may raise any error
         raise PayloadError(event.type, explain(error, payload)) from error
     if (size := len(data) - len(str(event.seq)) + _SEQ_DIGITS) > limit_bytes:
         raise FrameTooLarge(f"{event.type} of run {event.run_id!r}", size, limit_bytes)

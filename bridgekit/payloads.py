@@ -63,8 +63,8 @@ def convert(value: Any) -> object:
     The function compares the result with the value, because a subclass may have more precision than its base.
     """
     kind = next((each for each in _PLAIN_TYPES if isinstance(value, each)), None)
-    # A bool reaches this line only as a key.
-    if kind is not None and type(value) not in (kind, bool):
+    # A bool reaches this line only as a key, or as a proxy that would become a number.
+    if kind is not None and type(value) is not kind and not isinstance(value, bool):
         with suppress(TypeError, ValueError, OverflowError):
             plain = _PLAIN_TYPES[kind](kind, value)
             if plain == value or value != value:
@@ -95,7 +95,7 @@ def _find_in_value(value: object, path: str) -> str | None:
     if isinstance(value, (list, tuple, set, frozenset)):
         return _first(find_problem(child, f"{path}[{index}]") for index, child in enumerate(value))
     if (fields := _fields_of(value)) is not None:
-        return _find_in_mapping(fields, path)
+        return _find_in_mapping(fields, path) or _find_other_fields(value, fields, path)
     data = encode_json(value)
     if (data == b"null" and value is not None) or (isinstance(value, Decimal) and not value.is_finite()):
         return f"JSON has no number for {path} = {value}"
@@ -104,13 +104,20 @@ def _find_in_value(value: object, path: str) -> str | None:
     return None
 
 
-def explain(error: Exception, payload: object) -> str:
+def _find_other_fields(value: object, fields: Mapping[str, object], path: str) -> str | None:
+    # Of attrs classes, the encoder omits private fields, and adds attributes that are no fields.
+    if isinstance(value, msgspec.Struct) or msgspec.json.decode(encode_json(value)).keys() == fields.keys():
+        return None
+    return f"JSON cannot carry {path} with exactly its fields {', '.join(fields)}; {_HOOK_ADVICE}"
+
+
+def explain(error: BaseException, payload: object) -> str:
     """Return which value of a payload caused the encoder's error, or the error if that cannot be found."""
-    if not isinstance(error, RecursionError):
-        with suppress(Exception):
-            if problem := find_problem(payload):
-                return problem
-    return f"JSON cannot carry it: {error}"
+    with suppress(BaseException):  # a value's own code may raise anything
+        if not isinstance(error, RecursionError) and (problem := find_problem(payload)):
+            return problem
+        return f"JSON cannot carry it: {error}"
+    return f"JSON cannot carry it: {type(error).__name__}"
 
 
 def _find_in_time_zone(offset: timedelta | None, moment: str) -> str | None:

@@ -10,7 +10,7 @@ import msgspec
 from bridgekit.events import AgentEvent
 from bridgekit.ids import RunId, ThreadId
 
-__all__ = ["Carried", "MappingLookup", "NoRoute", "Resolver", "Route", "route_of"]
+__all__ = ["OTHER_THREAD", "Carried", "MappingLookup", "NoRoute", "Resolver", "Route", "route_of"]
 
 
 class NoRoute(msgspec.Struct, frozen=True):
@@ -21,7 +21,7 @@ class NoRoute(msgspec.Struct, frozen=True):
 
 _CARRIES_NONE: Final = NoRoute("the event carries no thread")
 _NOT_MAPPED: Final = NoRoute("the run is not in the mapping")
-_OTHER_THREAD: Final = NoRoute("the event carries another thread than its run's")
+OTHER_THREAD: Final = NoRoute("the event carries another thread than its run's")
 
 
 Route = ThreadId | NoRoute
@@ -51,19 +51,33 @@ class Carried:
     """Returns the thread that the event carries. The run's context set it, so no lookup is needed.
 
     A caller outside the chain may pass a wrong thread, so an event of one of the `known` runs that carries another
-    thread gets no route. For an event without a thread, the resolver `otherwise` decides. Without `known`, the result
-    equals that of trying `Carried()` and then `otherwise`, and takes a third of the time.
+    thread gets no route. If other workers open runs as well (`shared`), `otherwise` looks up the other runs. For an
+    event without a thread, the resolver `otherwise` decides. Without `known` and `shared`, the result equals that of
+    trying `Carried()` and then `otherwise`, and takes a third of the time.
     """
 
-    def __init__(self, otherwise: Resolver | None = None, *, known: Mapping[RunId, ThreadId] | None = None) -> None:
+    def __init__(
+        self,
+        otherwise: Resolver | None = None,
+        *,
+        known: Mapping[RunId, ThreadId] | None = None,
+        shared: bool = False,
+    ) -> None:
         self._otherwise = otherwise
         self._known = {} if known is None else known
+        self._checked = otherwise if shared else None
 
     def resolve(self, event: AgentEvent) -> Route | Awaitable[Route]:
         if (thread_id := event.thread_id) is not None:
             known, run_id = self._known, event.run_id
-            return _OTHER_THREAD if run_id in known and known[run_id] != thread_id else thread_id
+            if run_id in known:
+                return thread_id if known[run_id] == thread_id else OTHER_THREAD
+            return thread_id if self._checked is None else self._check(self._checked, event, thread_id)
         return _CARRIES_NONE if self._otherwise is None else self._look_up(self._otherwise, event)
+
+    async def _check(self, otherwise: Resolver, event: AgentEvent, thread_id: ThreadId) -> Route:
+        found = await route_of(otherwise, event)
+        return thread_id if isinstance(found, NoRoute) or found == thread_id else OTHER_THREAD
 
     async def _look_up(self, otherwise: Resolver, event: AgentEvent) -> Route:
         found = await route_of(otherwise, event)

@@ -21,6 +21,7 @@ from bridgekit.errors import Disconnected, unwrap_single_error
 from bridgekit.events import END_EVENTS, AgentEvent, Receipt, RoutedEvent
 from bridgekit.ids import RunId, thread_id, user_id
 from bridgekit.serve.in_process import serving
+from bridgekit.serve.native_handoff import bridge_applications
 from bridgekit.transport.client import EventClient, connect
 from bridgekit.transport.tickets import Tickets
 
@@ -118,13 +119,15 @@ class ServedApplication:
         self.url = url
         """The WebSocket base URL, for example `ws://127.0.0.1:49152`."""
         self.app = app
+        path, self._owner = next(bridge_applications(app), ("/ws", app))
+        self._bridge_url = url + path.removesuffix("/ws")
         self.problems: list[str] = []
         """What `check_emission` found. A test that expects a problem clears the list."""
         self._ended: set[RunId] = set()
 
     @property
     def application(self) -> Application:
-        application: Application = self.app.state.bridgekit
+        application: Application = self._owner.state.bridgekit
         return application
 
     @asynccontextmanager
@@ -135,7 +138,7 @@ class ServedApplication:
         # An error in the test's block must reach the test as raised, and not in an exception group.
         with unwrap_single_error():
             async with (
-                connect(self.url, user_id=user_id, thread_id=thread_id, ticket=ticket) as client,
+                connect(self._bridge_url, user_id=user_id, thread_id=thread_id, ticket=ticket) as client,
                 anyio.create_task_group() as tasks,
             ):
                 collecting = CollectingClient()

@@ -97,7 +97,7 @@ class CoreThatSharesAgents(AgentExecutionCore):
 class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
     """D8, link 8: pass `metadata=` with the five critical events.
 
-    No `notify_*` method accepts that argument. The TypeError is swallowed at debug level.
+    No `notify_*` method accepts that argument. The TypeError is caught, and logged only at level DEBUG.
     """
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
@@ -108,7 +108,7 @@ class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
             notify(self.run_id, self.agent_name, metadata=payload)
         except Exception as error:
             logger.debug("could not emit %s: %s", event_type, error)
-        return Receipt(outcome=Outcome.REFUSED, link=8, reason="swallowed at debug level")
+        return Receipt(outcome=Outcome.REFUSED, link=8, reason="TypeError, logged only at level DEBUG")
 
 
 class Orchestrator:

@@ -131,6 +131,8 @@ bare = Starlette()
 routeless = Starlette(lifespan=lifespan(config()))
 """An application that starts the bridge and has no route for it."""
 
+wrapped_routeless = CORSMiddleware(routeless)
+
 unstarted = Starlette(routes=[Mount("/api", app=app)])
 """An application that does not run the lifespan of the one that it mounts."""
 

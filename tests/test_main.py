@@ -118,6 +118,17 @@ def test_reader_that_has_ended_causes_no_traceback(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 0), (">&- 2>&-", 0), ("<&-", 0), (">/dev/full", 2)])
+@pytest.mark.parametrize("name", ["demo", "version"])
+def test_closed_or_full_output_causes_no_traceback(name: str, closed: str, code: int, tmp_path: Path) -> None:
+    errors = tmp_path / "errors"
+    script = f'{{ "$@" {closed}; }} 2>{errors}; echo $?'
+    printed = command_output("sh", "-c", script, "sh", sys.executable, "-m", "bridgekit", *PRINTING[name])
+    assert int(printed.split()[-1]) == (0 if name == "version" else code)  # argparse ignores errors of output
+    assert errors.read_text() in ("", "bridgekit: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 @pytest.mark.parametrize("arguments", [["demo"], ["demo", "--json"], ["audit", "--threads", "1"]], ids=" ".join)
 def test_command_prints_in_the_encoding_of_the_terminal(

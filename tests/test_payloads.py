@@ -17,6 +17,7 @@ import zoneinfo
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import attrs
 import msgspec
 import numpy as np
 import pandas as pd
@@ -82,6 +83,46 @@ class Record(msgspec.Struct):
     x: object
 
 
+@attrs.define
+class Public:
+    x: object
+
+
+@attrs.define
+class Private:
+    x: object
+    _y: object = 2
+
+
+@attrs.define(slots=False)
+class Extended:
+    x: object = 1
+
+
+EXTENDED = Extended()
+EXTENDED.z = math.nan  # type: ignore[attr-defined]  # no field
+
+
+class Proxy:
+    """Stands for a value and says that it has its type, as proxies of web frameworks do."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    @property  # type: ignore[misc]  # object's is writable
+    def __class__(self) -> Any:
+        return type(object.__getattribute__(self, "value"))
+
+    def __eq__(self, other: object) -> bool:
+        return self.value == other
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __int__(self) -> int:
+        return int(self.value)  # type: ignore[call-overload, no-any-return]  # a number
+
+
 class Opaque:
     """A type of the application."""
 
@@ -141,6 +182,8 @@ DELIVERED: Mapping[str, tuple[object, object]] = {
     "duration": (dt.timedelta(seconds=1.5), "PT1.5S"),
     "dataclass": (Point({"y": [1]}), {"x": {"y": [1]}}),
     "struct": (Record(1), {"x": 1}),
+    "attrs class": (Public({"y": [1]}), {"x": {"y": [1]}}),
+    "proxy of a number": (Proxy(5), 5),
     "enum": (Colour.RED, "red"),
     "number enum": (Level.HIGH, 3),
     "numeric key": ({1: "a", 2.5: "b"}, {"1": "a", "2.5": "b"}),
@@ -205,6 +248,9 @@ REFUSED: Mapping[str, tuple[object, str]] = {
     "equal keys of a date": ({dt.date(2026, 1, 1): 1, "2026-01-01": 2}, EQUAL),
     "equal keys of decimals": ({decimal.Decimal("1.0"): 1, "1.0": 2}, EQUAL),
     "equal keys of a uuid": ({uuid.UUID(int=7): 1, str(uuid.UUID(int=7)): 2}, EQUAL),
+    "private field of an attrs class": (Private(1), "with exactly its fields x, _y"),
+    "attribute of an attrs object that is no field": (EXTENDED, "with exactly its fields x"),
+    "proxy of a boolean": (Proxy(True), TYPE),
     "boolean key": ({True: 1}, "JSON cannot carry the key"),
     "null key": ({None: 1}, "JSON cannot carry the key"),
     "tuple key": ({(1, 2): 1}, "JSON cannot carry the key"),

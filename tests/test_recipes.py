@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -167,6 +168,28 @@ async def test_database_that_fails_asks_the_client_to_try_again(recipe: Any, edg
         async with connect(url, thread_id=THREAD, ticket=application.ticket(THREAD, ALICE)):
             pass
     await recipe.engine.dispose()
+
+
+@both_edges
+@uses("Logout with several workers")
+async def test_logout_ends_the_sockets_of_all_workers(
+    recipe: Any, edge: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRIDGEKIT_STORE", redis_url)
+    workers = [Starlette(routes=recipe.routes(), lifespan=recipe.ending_access) for _ in range(2)]
+    async with AsyncExitStack() as stack:
+        clients = []
+        for worker in workers:
+            url = await stack.enter_async_context(serving(worker, edge=edge))
+            await worker.state.bridgekit.open_thread(THREAD, ALICE)
+            ticket = worker.state.bridgekit.ticket(THREAD, ALICE)
+            clients.append(await stack.enter_async_context(connect(url, thread_id=THREAD, ticket=ticket)))
+        await workers[0].state.redis.publish(recipe.CHANNEL, ALICE)
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            for client in clients:
+                with pytest.raises(SubscriptionRefused) as ended:
+                    await client.receive()
+                assert ended.value.code == 4506
 
 
 @both_edges

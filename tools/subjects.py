@@ -19,11 +19,11 @@ import anyio
 import msgspec
 
 from bridgekit import __version__
-from bridgekit_verify.check.answers import PropertyAnswer, State
 from bridgekit_verify.check.live.backends import BackendCheck, check_backend
 from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.saved_run import LiveRun, numbered
 from bridgekit_verify.check.live.scenarios import Load
+from bridgekit_verify.check.property_answers import PropertyAnswer, State
 from bridgekit_verify.faults.redis_servers import redis_url
 
 EXAMPLES: Final = Path("examples")

@@ -9,7 +9,7 @@ from typing import Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.figures.costs import growth_figure, memory_figure
+from benchmarks.figures.memory_and_growth import growth_figure, memory_figure
 from benchmarks.figures.speeds import latency_figure, stall_figure, throughput_figure
 from benchmarks.measured_values import Series
 from benchmarks.results import Results

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.measured_values import Series, SeriesKey
-from benchmarks.measures.rounds import log_progress
+from benchmarks.measures.interleaving import log_progress
 from benchmarks.peers import Peer
 from benchmarks.protocol import FillStack
 from benchmarks.session import Session, session, start_load_client

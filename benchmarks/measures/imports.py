@@ -7,7 +7,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks.measured_values import Series, SeriesKey
-from benchmarks.measures.rounds import log_progress
+from benchmarks.measures.interleaving import log_progress
 from bridgekit_verify.harness.processes import command_output
 
 __all__ = ["imports"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.measured_values import Series, SeriesKey, quantile
-from benchmarks.measures.rounds import log_progress
+from benchmarks.measures.interleaving import log_progress
 from benchmarks.session import Session
 from benchmarks.verification import WrongAnswer
 from benchmarks.workload import EVENTS

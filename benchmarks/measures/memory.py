@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from benchmarks.measured_values import Series, SeriesKey
-from benchmarks.measures.rounds import log_progress
+from benchmarks.measures.interleaving import log_progress
 from benchmarks.peers import Peer
 from benchmarks.session import session
 

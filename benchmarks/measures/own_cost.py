@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.measured_values import Series, SeriesKey
-from benchmarks.measures.rounds import log_progress
+from benchmarks.measures.interleaving import log_progress
 from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
 from bridgekit_verify.harness.messages import Ready
 from bridgekit_verify.harness.processes import start_module

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Final
 
 from benchmarks.measured_values import Series, SeriesKey, quantile
+from benchmarks.measures.interleaving import log_progress
 from benchmarks.measures.latency import latencies
-from benchmarks.measures.rounds import log_progress
 from benchmarks.peers import Peer
 from benchmarks.protocol import ClosedSockets, ResumeReading, StallOne
 from benchmarks.session import Session, session

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.measured_values import Series, SeriesKey
-from benchmarks.measures.rounds import log_progress
+from benchmarks.measures.interleaving import log_progress
 from benchmarks.peers import Peer
 from benchmarks.session import Session, session
 

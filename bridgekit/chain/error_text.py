@@ -20,32 +20,56 @@ MAX_CAUSES: Final = 3
 """The text of an exception group contains at most this many of its errors."""
 HIDDEN: Final = "***"
 
+_NAMES: Final = (
+    r"(?:pass(?:word|wd|phrase|code)|pwd|secret(?!ary)|token(?!s|iz)|credential|csrf|jwt|session[-_]?id"
+    r"|auth(?=\s*=\s*\()|\bsig(?:nature)?(?=[\w-]*=)|(?:api|account|access|private|encryption|signing"
+    r"|master|subscription)[-_ ]?key)[\w-]{0,64}"
+)
+"""Names whose values are secrets."""
 _SECRETS: Final = (
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@]+@"), rf"\1{HIDDEN}@"),
-    (re.compile(r"(?is)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)"), HIDDEN),
-    (re.compile(r"(?i)\b(authorization|(?:set-)?cookie)(['\"]?\s*[:=])[^\n]*"), rf"\1\2 {HIDDEN}"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), rf"\1 {HIDDEN}"),
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,31}://)[^\s'\"<>]{0,256}@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(?is)-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]*-----|\Z)"), HIDDEN),
+    (re.compile(r"(?i)\b(authorization|(?:set-)?cookie)(['\"]?\s*[:=,])[^\n]*"), rf"\1\2 {HIDDEN}"),
+    (re.compile(r"(?i)\b(bearer|basic)([\s:]+)(?=[a-z]*[^a-z\s])[\w.~+/=-]{6,}"), rf"\1\2{HIDDEN}"),
     (
         re.compile(
-            r"(?i)((?:password|passwd|passphrase|pwd|secret|token|credential|signature|(?:api|access|private)[-_ ]?key)"
-            r"[\w-]*['\"]?\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s,;&)\]}]+)"
+            rf"(?i)({_NAMES}['\"]?\s*(?:=>|[:=])\s*)"
+            r"(?:b?\"(?:\\.|[^\"\\])*\"?|b?'(?:\\.|[^'\\])*'?|\([^)]*|[^\s,;&)\]}]+)"
         ),
         rf"\1{HIDDEN}",
     ),
+    # An argument of a command, and a sentence such as "API key 'abc' is invalid".
+    (re.compile(rf"(?i)(?<![\w-])(--[\w-]{{0,32}}?{_NAMES}\s+)\S+"), rf"\1{HIDDEN}"),
     (
-        re.compile(r"\b(?:sk|pk|rk|hf|gh[opsur]|glpat|xox[a-z])[-_][\w-]{8,}|\b(?:AKIA|ASIA|AIza|eyJ)[\w.-]{12,}"),
+        re.compile(r"(?i)\b((?:password|api[-_ ]?key)\s+(?:is\s+)?)(?:(['\"]).*?\2|(?=[^\s\d]*\d)\S{6,})"),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(r"(?i)\b(hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/\S+"), rf"\1/{HIDDEN}"),
+    # The forms that providers give their keys.
+    (
+        re.compile(
+            r"\b(?:sk|pk|rk|hf|r8|gh[opsur]|github_pat|glpat|gsk|npm|nvapi|pcsk|pypi|dop_v1|lsv2|tvly|whsec|xai|xapp"
+            r"|xox[a-z])[-_][\w-]{8,}|\b(?:SG|hvs|ya29)\.[\w.-]{12,}|\b(?:AKIA|ASIA|AIza|ATATT|LTAI|eyJ)[\w.-]{12,}"
+        ),
+        HIDDEN,
+    ),
+    # A key of AWS.
+    (
+        re.compile(
+            r"(?<![\w+/.=-])(?=[A-Za-z+/]*\d)(?=[A-Z\d+/]*[a-z])(?=[a-z\d+/]*[A-Z])[\w+][\w+/]{39}(?![\w+/.=-])"
+        ),
         HIDDEN,
     ),
     # Keys and hashes: long words of letters and digits, except UUIDs.
     (
         re.compile(
-            r"(?<![\w-])(?![\da-fA-F]{8}-(?:[\da-fA-F]{4}-){3}[\da-fA-F]{12}\b)"
+            r"(?<![\w+-])(?![\da-fA-F]{8}-(?:[\da-fA-F]{4}-){3}[\da-fA-F]{12}\b)"
             r"(?=[\w+-]*\d)(?=[\w+-]*[A-Za-z])[\w+=-]{32,}"
         ),
         HIDDEN,
     ),
 )
-"""Patterns of likely secrets, each with its replacement."""
+"""Patterns of likely secrets, each with its replacement. Each takes linear time: users may choose messages."""
 
 ErrorText = Callable[[BaseException], str]
 """A function that returns the text that the user of a failed run or tool gets."""
@@ -72,13 +96,17 @@ def bounded_error_text(choose: ErrorText, error: BaseException) -> str:
         return _encodable(type(error).__name__)
 
 
+_errors_in: Final[Callable[[BaseException], tuple[BaseException, ...]]] = BaseExceptionGroup.exceptions.__get__
+
+
 def causes_of(error: BaseException) -> list[BaseException]:
     """Return the errors of an exception group, in order. Cancellations are left out if there is another error."""
     found, waiting = list[BaseException](), [error]
     while waiting:
         each = waiting.pop()
-        if isinstance(each, BaseExceptionGroup):
-            waiting += reversed(each.exceptions)
+        # Neither uses attributes of the error, which its own code may define.
+        if issubclass(type(each), BaseExceptionGroup):
+            waiting += reversed(_errors_in(each))
         else:
             found.append(each)
     return [each for each in found if not is_cancellation(each)] or found[:1]
@@ -86,7 +114,7 @@ def causes_of(error: BaseException) -> list[BaseException]:
 
 def is_cancellation(error: BaseException) -> bool:
     """Return whether this is the exception that asyncio or trio raises in a cancelled task."""
-    return type(error).__name__ in ("CancelledError", "Cancelled") and not isinstance(error, Exception)
+    return type(error).__name__ in ("CancelledError", "Cancelled") and not issubclass(type(error), Exception)
 
 
 def _text_of(error: BaseException) -> str:

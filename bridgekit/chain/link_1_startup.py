@@ -76,7 +76,7 @@ RUNS_TIMEOUT_SECONDS: Final = 10.0
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
     """Create the sound resolver: it uses the thread that the event carries, and otherwise looks up the run id."""
-    return Carried(otherwise=MappingLookup(mapping), known=mapping.known)
+    return Carried(otherwise=MappingLookup(mapping), known=mapping.known, shared=mapping.shared)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +268,7 @@ def lifespan(
                 edge,
                 counters_shared(application.counters, edge.hub),
                 lost_runs_ended(application.bridge),
-                drain_on_shutdown(shutting_down),
+                drain_on_shutdown(shutting_down, seconds=config.runs_seconds + config.drain_seconds),
             ):
                 yield
 

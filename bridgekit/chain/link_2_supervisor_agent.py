@@ -72,13 +72,14 @@ class SupervisorAgent:
         the agent raises is raised here after the user was sent `agent_error`.
         """
         context = await self.open_run(agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request)
-        token = enclosing_runs.set((*enclosing_runs.get(), context))
+        enclosing = enclosing_runs.get()
+        enclosing_runs.set((*enclosing, context))
         self._executing[id(context)] = context
         try:
             return RunResult(context, await self.engine.execute(context))
         finally:
             del self._executing[id(context)]
-            enclosing_runs.reset(token)
+            enclosing_runs.set(enclosing)  # `reset` fails if another context closes the coroutine
             await self.close_run(context)
 
     async def open_run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunContext:

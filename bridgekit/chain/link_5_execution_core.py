@@ -46,7 +46,7 @@ class AgentExecutionCore:
 
         If the agent raises an error, the core emits `agent_error` and raises the error again. It treats a result that
         JSON cannot represent as an error of the agent, so that the user still gets an end event. It raises AgentExited
-        in place of SystemExit, so that an agent ends only its own run.
+        in place of SystemExit and KeyboardInterrupt, so that an agent ends only its own run.
         """
         end, run = _RunEnd(self.websocket_bridge, context), (context.run_id, context.agent_name)
         try:
@@ -67,8 +67,8 @@ class AgentExecutionCore:
             end.closed(error)
             raise
         except BaseException as error:
-            exits = next((each for each in causes_of(error) if isinstance(each, SystemExit)), None)
-            failure = error if exits is None else AgentExited(context.agent_name, exits.code)
+            exits = [each for each in causes_of(error) if issubclass(type(each), SystemExit | KeyboardInterrupt)]
+            failure = AgentExited(context.agent_name, exits[0]) if exits else error
             await end.failed(failure)
             if failure is error:
                 raise
@@ -113,8 +113,13 @@ class _RunEnd:
         await self._send(send)
 
     async def failed(self, error: BaseException) -> None:
-        """Log the error, and send `agent_error`."""
-        self._log(error)
+        """Send `agent_error`, and log the error."""
+        try:
+            await self._send_error(error)
+        finally:
+            self.closed(error)  # asyncio may cancel the run a second time meanwhile
+
+    async def _send_error(self, error: BaseException) -> None:
         text = self._bridge.error_text(error)
         for error_context in ({"request": self._context.request}, {}):
             send = partial(
@@ -130,11 +135,18 @@ class _RunEnd:
                 await self._send(send)
                 return
 
-    def closed(self, error: GeneratorExit) -> None:
-        """Publish `agent_error` without waiting, because the run's coroutine is being closed."""
-        self._log(error)
-        if self._decided or not self.close_agent():
-            return
+    def closed(self, error: BaseException) -> None:
+        """Publish `agent_error` without waiting, unless an end event was sent, and log the error.
+
+        The run's coroutine is being closed, or must not wait again.
+        """
+        try:
+            if not self._decided and self.close_agent():
+                self._publish(error)
+        finally:
+            self._log(error)
+
+    def _publish(self, error: BaseException) -> None:
         event = AgentEvent(
             type=EventType.AGENT_ERROR,
             run_id=self._context.run_id,
@@ -155,21 +167,28 @@ class _RunEnd:
         """
         if self._decided or not self.close_agent():
             return
-        self._decided = True
-        try:
-            with anyio.move_on_after(END_TIMEOUT_SECONDS, shield=True):
-                if not await self._bridge.runs.holds(self._context.run_id):
-                    logger.warning("run %s was ended by another worker", self._context.run_id)
-                    return
-                while (receipt := await send()).outcome is Outcome.REFUSED and receipt.link == LINK:  # noqa: ASYNC110 - no event exists
+        self.close_agent = _agent_did_not_start
+        with anyio.move_on_after(END_TIMEOUT_SECONDS, shield=True):
+            if not await self._bridge.runs.holds(self._context.run_id):
+                logger.warning("run %s was ended by another worker", self._context.run_id)
+                self._decided = True
+            while not self._decided:
+                if (thread_id := self._context.thread_id) in self._bridge.crowded:
+                    await self._bridge.hub.wait_for_room(thread_id)
+                self._decided = True  # also if waiting for the receipt is cancelled: asyncio knows no shield
+                try:
+                    receipt = await send()
+                except (PayloadError, FrameTooLarge):
+                    self._decided = False
+                    raise
+                if receipt.outcome is Outcome.REFUSED and receipt.link == LINK:
+                    self._decided = False
                     await anyio.sleep(RETRY_SECONDS)
-        except (PayloadError, FrameTooLarge):
-            self._decided, self.close_agent = False, _agent_did_not_start
-            raise
 
     def _log(self, error: BaseException) -> None:
         run_id, name = self._context.run_id, self._context.agent_name
         if any(map(is_cancellation, causes_of(error))):
             logger.info("run %s of agent %s was cancelled", run_id, name)
         else:
-            logger.error("run %s of agent %s failed", run_id, name, exc_info=error)
+            details = (type(error), error, error.__traceback__)  # an error may be false
+            logger.error("run %s of agent %s failed", run_id, name, exc_info=details)

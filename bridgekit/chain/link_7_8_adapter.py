@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import abc
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final
 
 from bridgekit.chain.error_text import user_error_text
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.counters import RUN_ENDED
+from bridgekit.errors import BridgekitError
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 
@@ -167,6 +168,17 @@ class WebSocketBridgeAdapter(Emitter):
     def has_websocket_bridge(self) -> bool:
         return self.bridge is not None and self.run_id is not None
 
+    async def _unless_refused(self, answer: Awaitable[Receipt]) -> Receipt:
+        """Return the receipt of an end event. If the event was not published, the core sends another."""
+        try:
+            receipt = await answer
+        except BridgekitError:
+            self.ended = None
+            raise
+        if receipt.outcome is Outcome.REFUSED:
+            self.ended = None
+        return receipt
+
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
         """Link 8: create the event and pass it to the bridge."""
         if self.bridge is None or self.run_id is None:
@@ -187,9 +199,11 @@ class WebSocketBridgeAdapter(Emitter):
                 self.bridge.record(event, refused)
                 return refused
             answer = self.bridge.notify(event)
-            if not (isinstance(answer, Receipt) and answer.outcome is Outcome.REFUSED):
-                self.ended = self.run_id
-            return answer
+            if isinstance(answer, Receipt):
+                self.ended = None if answer.outcome is Outcome.REFUSED else self.run_id
+                return answer
+            self.ended = self.run_id
+            return self._unless_refused(answer)
         if self.bridge.crowded:
             return self.bridge.notify_when_room(event)
         return self.bridge.notify(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,11 +21,13 @@ from bridgekit.transport.hub import Hub
 
 __all__ = ["AgentWebSocketBridge", "Observer"]
 
+logger = logging.getLogger(__name__)
+
 _SENT: Final = Outcome.SENT
 
 Observer = Callable[[AgentEvent, Receipt], None]
 """A callback for each event and its Receipt. The bridge calls it before the emitting call returns, so the callback must
-be fast and must not raise an error."""
+be fast. An error that it raises is logged."""
 
 
 class AgentWebSocketBridge:
@@ -72,8 +75,8 @@ class AgentWebSocketBridge:
         Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event loop write frames
         first. Raises UnknownEventType, PayloadError, FrameTooLarge or WrongEventLoop if the caller made a mistake, and
         StoreUnavailable if the store does not answer. Of these, only UnknownEventType does not count the event as lost.
-        A thread that the event carries must be that of its run, if this worker knows the run. A missing route raises no
-        error, so that the agent's run continues. The Receipt and the counters record it.
+        A thread that the event carries must be that of its run, if the run is known: see `notify_in_thread`. A missing
+        route raises no error, so that the agent's run continues. The Receipt and the counters record it.
         """
         if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
             self._reject(event)
@@ -97,6 +100,19 @@ class AgentWebSocketBridge:
         else:
             self.record(event, answer)
         return answer
+
+    async def notify_in_thread(self, thread_id: str, event: AgentEvent) -> Receipt:
+        """Publish the event in the named thread, even if its run belongs to another one. Otherwise as `notify`.
+
+        Raises InvalidId if the thread id is not valid. Check that the thread's owner may see the event.
+        """
+        if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
+            self._reject(event)
+
+        async def named() -> ThreadId:
+            return ids.thread_id(thread_id)
+
+        return await self._notify_when_resolved(event, named())
 
     def notify_when_room(self, event: AgentEvent) -> Answer:
         """Wait until no outbox of the event's thread is crowded, except those of slow clients. Then call `notify`."""
@@ -145,7 +161,11 @@ class AgentWebSocketBridge:
         """Count the event by its receipt, and call the observers with both."""
         self.counters.count(event, receipt)
         for observe in self.observers:
-            observe(event, receipt)
+            try:
+                observe(event, receipt)
+            except Exception:
+                # The event is published, and its run has nothing to do with the observer.
+                logger.exception("an observer failed at %s of run %s", event.type, event.run_id)
 
     async def notify_agent_started(
         self,
@@ -249,23 +269,23 @@ class AgentWebSocketBridge:
         payload: Payload,
         thread_id: ThreadId | None,
     ) -> Receipt:
-        """Validate the ids of a caller outside the chain, and publish the event. InvalidId names the invalid field."""
-        return await self.notify(
-            AgentEvent(
-                type=event_type,
-                run_id=ids.run_id(run_id),
-                agent_name=ids.agent_name(agent_name),
-                payload=payload,
-                thread_id=None if thread_id is None else ids.thread_id(thread_id),
-            )
+        """Validate the ids of a caller outside the chain, and publish the event when there is room for it. InvalidId
+        names the invalid field."""
+        event = AgentEvent(
+            type=event_type,
+            run_id=ids.run_id(run_id),
+            agent_name=ids.agent_name(agent_name),
+            payload=payload,
+            thread_id=None if thread_id is None else ids.thread_id(thread_id),
         )
+        return await (self.notify_when_room(event) if self.crowded else self.notify(event))
 
 
 def _converted(event: AgentEvent, hook: PayloadHook) -> Payload:
     try:
         payload: Payload = apply_hook(hook, event.payload)
     except BaseException as error:  # raised by the application's code, such as a panic of a Rust library
-        raise PayloadError(event.type, f"payload_hook failed: {type(error).__name__}: {error}") from error
+        raise PayloadError(event.type, f"payload_hook failed: {user_error_text(error)}") from error
     return payload
 
 

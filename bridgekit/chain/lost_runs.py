@@ -47,7 +47,7 @@ async def _end_run(bridge: AgentWebSocketBridge, run: ActiveRun) -> None:
         while not await _try_to_end(bridge, run):  # noqa: ASYNC110 - no event exists
             await anyio.sleep(RETRY_SECONDS)
     except Exception:
-        # Without this, an observer that raises an error would stop the server each time that it starts.
+        # Without this, an error of the application's payload_hook would stop the server each time that it starts.
         logger.exception("run %s of a lost worker could not be ended", run.run_id)
 
 

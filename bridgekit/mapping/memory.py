@@ -26,6 +26,8 @@ class MemoryMappingStore:
     a live run.
     """
 
+    shared = False
+
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, routes: int = MAX_ROUTES) -> None:
         self._clock = clock
         self._limit = routes

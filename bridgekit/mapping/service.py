@@ -23,6 +23,10 @@ class MappingStore(Protocol):
     def known(self) -> Mapping[RunId, ThreadId]:
         """The routes that this worker can look up without waiting. The store updates this mapping with each route."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether other workers store routes too, which are not among `known`."""
+
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
         """Store the route if the run has none. Return the run's thread, which may be one that was stored before.
 
@@ -47,6 +51,11 @@ class RunThreadMappingService:
     def known(self) -> Mapping[RunId, ThreadId]:
         """The routes that this worker knows without waiting."""
         return self._store.known
+
+    @property
+    def shared(self) -> bool:
+        """Whether other workers store routes too."""
+        return self._store.shared
 
     async def register_mapping(self, run_id: RunId, thread_id: ThreadId) -> None:
         """Map a run to its thread. Repeating a call has no effect on a live run, and makes a closed run live again.

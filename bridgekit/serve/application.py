@@ -8,7 +8,9 @@ from __future__ import annotations
 import inspect
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -107,7 +109,8 @@ class AppSpec:
 def _find(target: str) -> BridgeConfig | ASGIApp:
     found: Any = _import(target)
     if callable(found) and _needs_no_arguments(found):
-        found = found()
+        with _named(target, "it"):
+            found = found()
     if inspect.iscoroutine(found):
         found.close()
         raise ServeError(target, f"it is an asynchronous function; expected {EXPECTED}")
@@ -119,10 +122,11 @@ def _find(target: str) -> BridgeConfig | ASGIApp:
 
 def _import(target: str) -> object:
     module, _, attribute = target.partition(":")
-    if not module or not attribute:
+    if not module or not attribute or module.startswith("."):
         raise ServeError(target, f"give MODULE:ATTRIBUTE, which names {EXPECTED}")
     try:
-        imported = import_module(module)
+        with _named(target, "its import"):
+            imported = import_module(module)
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
             raise ServeError(target, f"there is no module {error.name!r} in {Path.cwd()} or on the path") from error
@@ -131,6 +135,19 @@ def _import(target: str) -> object:
         return attrgetter(attribute)(imported)
     except AttributeError as error:
         raise ServeError(target, f"{module!r} has no {attribute!r}") from error
+
+
+@contextmanager
+def _named(target: str, what: str) -> Iterator[None]:
+    """Report any error of the application's own code in one line, with its place."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise
+    except (Exception, SystemExit) as error:
+        file, line, *_ = traceback.extract_tb(error.__traceback__)[-1]
+        at = "" if isinstance(error, SyntaxError) else f" ({file}, line {line})"
+        raise ServeError(target, f"{what} raised {type(error).__name__}: {error}{at}") from error
 
 
 def _needs_no_arguments(call: Callable[..., object]) -> bool:

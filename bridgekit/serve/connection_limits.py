@@ -164,9 +164,11 @@ def rejection(head: bytes) -> HTTPStatus | None:
         return HTTPStatus.REQUEST_URI_TOO_LONG
     if len(headers) > MAX_HEADERS or any(len(line) > LINE_BYTES for line in headers):
         return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-    # If a header is repeated, edges, proxies and middleware may each check a different value.
-    names = [line.partition(b":")[0].strip().lower() for line in headers]
-    return HTTPStatus.BAD_REQUEST if names.count(b"origin") > 1 else None
+    fields = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(b":") for line in headers)]
+    # Each edge, proxy and middleware might check another one of several origins. No edge reads a body.
+    bodies = [name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in fields]
+    origins = sum(name == b"origin" for name, _ in fields)
+    return HTTPStatus.BAD_REQUEST if origins > 1 or any(bodies) else None
 
 
 class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
@@ -191,6 +193,15 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
             self.conn.fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
             self.handle_parser_exception()
 
+    def send_receive_event_to_app(self) -> None:
+        # uvicorn would log a traceback for each such message.
+        if self.curr_msg_data_type == "text" and not self.close_sent and not _is_utf8(b"".join(self.frames)):
+            self.frames = []
+            self.conn.fail(CloseCode.INVALID_DATA, "not UTF-8")
+            self.handle_parser_exception()
+        else:
+            super().send_receive_event_to_app()
+
     def resume_writing(self) -> None:
         super().resume_writing()
         self._answers_unread = False
@@ -202,3 +213,11 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
         if self._answers_unread:
             self.transport.pause_reading()
         return message
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.routing import Mount, WebSocketRoute
+from starlette.routing import Host, Mount, WebSocketRoute
 from starlette.types import ASGIApp
 from uvicorn import Config
 from uvicorn.server import ServerState
@@ -33,14 +33,16 @@ __all__ = [
     "EDGES",
     "HANDOFF_KEY",
     "UpgradeProtocol",
+    "bridge_applications",
     "bridge_paths",
     "check_lifespans",
     "choose_edge",
     "native_handoff",
-    "serves_bridge",
+    "unwrapped",
 ]
 
 EDGES: Final = ("asgi", "native")
+NO_BRIDGE: Final = "it does not start the bridge; create it with lifespan=lifespan(config)"
 NON_WEBSOCKET_MIDDLEWARE: Final = (BaseHTTPMiddleware, CORSMiddleware, GZipMiddleware)
 """Middleware classes that pass WebSocket connections on unchanged."""
 HANDOFF_KEY: Final = "bridgekit.handoff"
@@ -89,22 +91,35 @@ def bridge_paths(app: Starlette) -> frozenset[str]:
     return frozenset(path for path, route in first.items() if route.endpoint in ours and route.app is route.endpoint)
 
 
-def check_lifespans(app: Starlette) -> None:
-    """Raise ServeError if a mounted application has routes of the bridge and its lifespan did not run."""
-    for route in app.routes:
-        if isinstance(route, Mount) and isinstance(route.app, Starlette):
-            if bridge_paths(route.app) and "bridgekit_connections" not in route.app.state:
-                raise ServeError(f"the application at {route.path}", NO_LIFESPAN)
-            check_lifespans(route.app)
+def bridge_applications(app: Any, owner: Starlette | None = None, prefix: str = "") -> Iterator[tuple[str, Starlette]]:
+    """Yield the path of each WebSocket route of the bridge, and the application whose lifespan serves it.
 
-
-def serves_bridge(among: Iterable[Any]) -> bool:
-    """Return whether the bridge's WebSocket route is among these routes, or in an application mounted there."""
+    Routes are found below mounted applications and hosts, and behind middleware that has its application as `app`.
+    """
     ours = {route.endpoint for route in routes() if isinstance(route, WebSocketRoute)}
-    among = list(among)
-    return any(route.endpoint in ours for route in _websocket_routes(among)) or any(
-        serves_bridge(route.routes) for route in among if isinstance(route, Mount)
-    )
+    app = unwrapped(app)
+    owner = app if isinstance(app, Starlette) else owner
+    for route in getattr(app, "routes", ()):
+        if isinstance(route, Mount | Host):
+            yield from bridge_applications(route.app, owner, prefix + getattr(route, "path", ""))
+        elif owner is not None:
+            yield from ((prefix + each.path, owner) for each in _websocket_routes([route]) if each.endpoint in ours)
+
+
+def unwrapped(app: Any) -> Any:
+    """Return the application behind middleware."""
+    while getattr(app, "routes", None) is None and (inner := getattr(app, "app", None)) is not None:
+        app = inner
+    return app
+
+
+def check_lifespans(app: Any) -> None:
+    """Raise ServeError if an application has routes of the bridge and its lifespan did not run."""
+    for path, owner in bridge_applications(app):
+        if "bridgekit_connections" not in owner.state:
+            if owner is unwrapped(app):
+                raise ServeError("the application", NO_BRIDGE)
+            raise ServeError(f"the application at {path.removesuffix('/ws') or '/'}", NO_LIFESPAN)
 
 
 def _websocket_routes(among: Iterable[Any]) -> Iterator[WebSocketRoute]:

@@ -29,15 +29,15 @@ from bridgekit.errors import BridgekitError, ServeError, unwrap_single_error
 from bridgekit.serve.application import AppSpec
 from bridgekit.serve.in_process import QUEUED_CONNECTIONS, open_listener, uvicorn_config
 from bridgekit.serve.native_handoff import (
-    bridge_paths,
+    bridge_applications,
     check_lifespans,
     choose_edge,
     native_handoff,
-    serves_bridge,
+    unwrapped,
 )
 from bridgekit.transport.asgi import MONITORING_PORT
 from bridgekit.transport.connections import ConnectionRegistry
-from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
+from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS, start_deadline
 from bridgekit.transport.metrics import FOLDER_VARIABLE
 
 __all__ = ["ServedAt", "ServerOptions", "serve"]
@@ -50,12 +50,14 @@ GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 EXIT_TIMEOUT_SECONDS: Final = 2.0
 """How long the process may continue after that, for example because a tool blocks or an agent catches its
 cancellation."""
+BLOCKED_TIMEOUT_SECONDS: Final = 8.0
+"""How long the process may continue after the time to drain if its event loop is blocked. This is more than both times
+above, and with the default times less than the 30 s that Kubernetes grants."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
 """The time limit for a worker's answers until all workers have started. The first answer waits for Python's imports."""
 NO_ROUTES: Final = "it has no bridgekit routes; add routes=[*routes(), …] and lifespan=lifespan(config)"
-NO_BRIDGE: Final = "it does not start the bridge; create it with lifespan=lifespan(config)"
 
 _LOG: Final = logging.getLogger("uvicorn.error")
 
@@ -109,7 +111,7 @@ def serve(
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="bridgekit-")))
             load = partial(StartupReporter, spec.load, served, end_process, folder)
             return _run_workers(_config(load, options), listeners, ready, folder)
-        end = end_process if ends_process else lambda code: None
+        end: EndProcess = end_process if ends_process else lambda code, seconds: None
         return _run_single(_config(StartupReporter(lambda: app, served, end), options), listeners, ready, end)
 
 
@@ -145,23 +147,28 @@ class StartupReporter:
     _app: ASGIApp | None = None
 
     def __init__(
-        self, load: Callable[[], ASGIApp], served: ServedAt, on_end: Callable[[int], None], folder: Path | None = None
+        self, load: Callable[[], ASGIApp], served: ServedAt, end: EndProcess, folder: Path | None = None
     ) -> None:
-        """`folder` is shared by all workers of the server. `on_end` is called at the end of the shutdown, with 0."""
+        """`folder` is shared by all workers of the server. `end` is called on a signal, and at the end of the shutdown,
+        with how long the process may then continue."""
         self._load = load
         self._served = served
-        self._on_end = on_end
+        self._end = end
         self._folder = folder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             _show_warnings()
+            start_deadline.set(self._start_deadline)
             if self._folder is not None:
                 os.environ.setdefault(FOLDER_VARIABLE, str(self._folder))
             await self._run_lifespan(scope, receive, send)
         else:
             assert self._app is not None
             await self._app(scope, receive, send)
+
+    def _start_deadline(self, drain_seconds: float, number: int) -> threading.Timer | None:
+        return self._end(EXIT_SIGNALLED + number, drain_seconds + BLOCKED_TIMEOUT_SECONDS)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         handoff = AsyncExitStack()
@@ -173,6 +180,7 @@ class StartupReporter:
                 failure = message.get("message", "")  # Starlette sends the traceback here, and then raises the error
                 return
             if message["type"] == "lifespan.startup.complete":
+                _show_warnings()  # again, because the application may have configured logging
                 scope["state"][MONITORING_PORT] = self._served.monitoring_port
                 scope["state"].update(await handoff.enter_async_context(self._handoff()))
                 started = True
@@ -180,7 +188,7 @@ class StartupReporter:
                 await (
                     handoff.aclose()
                 )  # Before the message, because the server cancels all remaining tasks after the message.
-                self._on_end(0)
+                self._end(0, EXIT_TIMEOUT_SECONDS)
             await send(message)
 
         try:
@@ -197,18 +205,16 @@ class StartupReporter:
             raise
 
     def _handoff(self) -> AbstractAsyncContextManager[Mapping[str, Any]]:
-        app = self._app
-        if not isinstance(app, Starlette):
-            if not ConnectionRegistry.running:
-                raise ServeError("the application", NO_ROUTES)
-            return nullcontext({})
-        check_lifespans(app)
-        served = serves_bridge(app.routes)
-        if "bridgekit" not in app.state and (bridge_paths(app) or not served):
-            raise ServeError("the application", NO_BRIDGE)
-        if not served:
+        # An application of another kind may have routes that are not found.
+        if not any(bridge_applications(self._app)) and (
+            isinstance(unwrapped(self._app), Starlette) or not ConnectionRegistry.running
+        ):
             raise ServeError("the application", NO_ROUTES)
-        return native_handoff(app) if self._served.edge == "native" else nullcontext({})
+        check_lifespans(self._app)
+        if self._served.edge == "asgi":
+            return nullcontext({})
+        assert isinstance(self._app, Starlette), "the edge was chosen for it"
+        return native_handoff(self._app)
 
     def _print_startup_error(self, error: Exception) -> None:
         _LOG.setLevel(logging.CRITICAL)  # Without this, uvicorn also logs the error and its exit.
@@ -231,6 +237,9 @@ def _printed(folder: Path) -> Path:
 def _show_warnings() -> None:
     """Print bridgekit's warnings and errors on standard error, unless the application configures logging."""
     ours = logging.getLogger("bridgekit")
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and f"{name}.".startswith("bridgekit."):
+            logger.disabled = False  # as `logging.config` leaves every logger that it does not name
     for handler in ours.handlers[:]:
         if isinstance(handler, logging.NullHandler):
             ours.removeHandler(handler)
@@ -239,10 +248,10 @@ def _show_warnings() -> None:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], on_end: Callable[[int], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], end: EndProcess) -> None:
         super().__init__(config)
         self._on_ready = on_ready
-        self._on_end = on_end
+        self._end = end
         self.second_signal: int | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -260,34 +269,35 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self.second_signal = sig
             self.force_exit = True
-            self._on_end(EXIT_SIGNALLED + sig)
+            self._end(EXIT_SIGNALLED + sig, EXIT_TIMEOUT_SECONDS)
             _LOG.setLevel(logging.CRITICAL)  # All tasks are cancelled, and uvicorn would log an error for each of them.
         self.should_exit = True
 
 
-def end_process(code: int) -> None:
-    """End this process after EXIT_TIMEOUT_SECONDS if it has not ended.
+EndProcess = Callable[[int, float], threading.Timer | None]
 
-    Python itself waits for threads without a limit.
-    """
+
+def end_process(code: int, seconds: float) -> threading.Timer:
+    """End this process after `seconds` if it has not ended. Python would wait for threads without limit."""
 
     def leave() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
-    timer = threading.Timer(EXIT_TIMEOUT_SECONDS, leave)
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), leave)
     timer.daemon = True
     timer.start()
+    return timer
 
 
 def _run_single(
     config: uvicorn.Config,
     listeners: list[socket.socket],
     on_ready: Callable[[], None],
-    on_end: Callable[[int], None],
+    end: EndProcess,
 ) -> int:
-    server = _Server(config, on_ready, on_end)
+    server = _Server(config, on_ready, end)
     try:
         server.run(listeners)
     except SystemExit:
@@ -306,6 +316,9 @@ class _Workers(Multiprocess):
         super().__init__(config, sockets=listeners)
         self._on_ready: Callable[[], None] | None = on_ready
         self.second_signal: int | None = None
+        # Otherwise, a signal during a reload waits until every worker is replaced. An Event cannot be set in a handler.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: threading.Thread(target=self.should_exit.set).start())
 
     def keep_subprocess_alive(self) -> None:
         super().keep_subprocess_alive()

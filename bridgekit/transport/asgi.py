@@ -38,6 +38,7 @@ MONITORING_PORT: Final = "bridgekit.monitoring_port"
 serves them."""
 SERVER_LOGGERS: Final = (
     "asyncio",
+    "bridgekit.transport.connections",
     "hypercorn.access",
     "hypercorn.error",
     "uvicorn.access",
@@ -45,8 +46,8 @@ SERVER_LOGGERS: Final = (
     "uvicorn.error",
     "websockets.server",
 )
-"""Loggers of the ASGI servers, in whose records tickets are redacted. The records contain addresses, tracebacks and, at
-level DEBUG, headers and messages."""
+"""Loggers of the servers, and of errors of an authorizer, in whose records tickets are redacted. The records contain
+addresses, tracebacks and, at level DEBUG, headers and messages."""
 DISCONNECT_ERRORS: Final = (WebSocketDisconnect, OSError, RuntimeError)
 """Errors that `send` raises after the client has left, or after the server has closed the socket, for example because
 the client is dead. Each server raises its own type, and middleware converts some of them to Starlette's
@@ -90,7 +91,7 @@ async def _authorize(
 ) -> tuple[Subscription, Cursor | None]:
     socket.protocol = handshake.protocol
     after = connections.check_origin_and_cursor(handshake)
-    if connections.authorizer.awaits_message(handshake):
+    if connections.awaits_message(handshake):
         await socket.accept()
         ticket = await connections.receive_ticket(socket.receive)
         return await connections.authorize(replace(handshake, ticket=ticket)), after
@@ -180,7 +181,8 @@ def _connections(app: Starlette) -> ConnectionRegistry:
 
 
 def _monitored(request: Request) -> ConnectionRegistry:
-    if request.scope.get("state", {}).get(MONITORING_PORT) not in (None, request.scope["server"][1]):
+    port = request.scope.get("state", {}).get(MONITORING_PORT)
+    if port is not None and port != request.scope["server"][1]:  # a Unix socket has none
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return _connections(request.app)
 

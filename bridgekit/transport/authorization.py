@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http.cookies import SimpleCookie
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -28,6 +29,7 @@ __all__ = [
     "CLOSE_TOO_SLOW",
     "CLOSE_WRONG_ORIGIN",
     "INCOMING_BYTES",
+    "NO_SUCH_THREAD",
     "PROTOCOL",
     "TICKET_PROTOCOL",
     "Authorizer",
@@ -54,6 +56,8 @@ CLOSE_WRONG_ORIGIN: Final = 4_504
 CLOSE_TICKET_USED: Final = 4_505
 CLOSE_ACCESS_ENDED: Final = 4_506
 
+NO_SUCH_THREAD: Final = "no such thread of this user"
+"""The reason for a missing thread and for another user's, so that a client cannot learn which threads exist."""
 INCOMING_BYTES: Final = 16_384
 """Largest frame that a client may send. The client's only message contains the ticket."""
 PROTOCOL: Final = "bridgekit.v1"
@@ -80,12 +84,13 @@ class Handshake:
 
     @property
     def cookies(self) -> Mapping[str, str]:
-        """The cookies by name.
+        """The cookies by name, unquoted as Starlette does.
 
         A browser sends cookies from any page, so the server checks the origin before it uses them.
         """
-        pairs = (each.strip().partition("=") for each in self.headers.get("cookie", "").split(";"))
-        return {name: value.removeprefix('"').removesuffix('"') for name, separator, value in pairs if separator}
+        pairs = (each.partition("=") for each in self.headers.get("cookie", "").split(";"))
+        unquote = SimpleCookie().value_decode
+        return {name.strip(): unquote(value.strip())[0] for name, separator, value in pairs if separator}
 
     @property
     def protocol(self) -> str | None:
@@ -203,5 +208,5 @@ async def authorize_owner(threads: ThreadOwners, subscription: Subscription) -> 
     # The answer is the same for a missing thread and for another user's thread, so that it does not reveal which
     # threads exist.
     if await threads.owner_of(subscription.thread_id) != subscription.user_id:
-        raise SubscriptionRefused(CLOSE_NOT_OWNER, "no such thread of this user")
+        raise SubscriptionRefused(CLOSE_NOT_OWNER, NO_SUCH_THREAD)
     return subscription

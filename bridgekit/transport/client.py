@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect as open_on_asyncio
 from websockets.exceptions import ConcurrencyError, ConnectionClosed
 from websockets.typing import Subprotocol
 
-from bridgekit.cursors_and_gaps import Cursor, Gap, Subscribed, decode_any
+from bridgekit.cursors_and_gaps import START, Cursor, Gap, Subscribed, decode_any
 from bridgekit.errors import BridgekitError, Disconnected, MalformedFrame, NotInstalled, SubscriptionRefused
 from bridgekit.events import FRAME_BYTES, RoutedEvent
 from bridgekit.transport.authorization import CLOSE_DRAINED, PROTOCOL, TICKET_PROTOCOL
@@ -123,7 +123,8 @@ async def connect(
 ) -> AsyncIterator[EventClient]:
     """Subscribe to a thread while the block runs.
 
-    The client receives every later event of the thread or, with `after`, every event after that cursor. `url` is the
+    The client receives every later event of the thread or, with `after`, every event after that cursor; after `START`,
+    everything that the log retains. `url` is the
     server's, such as `ws://127.0.0.1:8000`. `ticket` comes from the application and opens one socket. A server that
     does not require tickets accepts `user_id` instead, or `headers` such as a cookie. The client does not use proxies
     from the environment.
@@ -136,7 +137,7 @@ async def connect(
     if user_id is not None:
         query["user_id"] = user_id
     if after is not None:
-        query |= {"epoch": after.epoch, "seq": str(after.seq)}
+        query |= {"after": "start"} if after == START else {"epoch": after.epoch, "seq": str(after.seq)}
     protocols = None if ticket is None else [Subprotocol(PROTOCOL), Subprotocol(TICKET_PROTOCOL + ticket)]
     async with _open_socket(f"{url}/ws?{urlencode(query)}", protocols, headers, keepalive_seconds) as socket:
         with anyio.fail_after(OPEN_TIMEOUT_SECONDS):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
 
+from bridgekit import ids
 from bridgekit.counters import DeliveryCounters
 from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import Disconnected, InvalidId, StoreUnavailable, SubscriptionRefused
@@ -18,11 +21,13 @@ from bridgekit.transport.authorization import (
     CLOSE_BAD_REQUEST,
     CLOSE_BAD_TICKET,
     CLOSE_DRAINED,
+    CLOSE_NOT_OWNER,
     CLOSE_OVERLOADED,
     CLOSE_RESTARTED,
     CLOSE_STORE_UNAVAILABLE,
     CLOSE_TOO_SLOW,
     INCOMING_BYTES,
+    NO_SUCH_THREAD,
     Authorizer,
     Handshake,
     Subscription,
@@ -47,6 +52,8 @@ __all__ = [
     "ConnectionRegistry",
 ]
 
+logger = logging.getLogger(__name__)
+
 FIRST_MESSAGE_TIMEOUT_SECONDS: Final = 5.0
 """How long a client may take to send its first message, if the message contains its ticket."""
 MAX_UNAUTHENTICATED: Final = 1_024
@@ -57,6 +64,15 @@ DRAIN_TIMEOUT_SECONDS: Final = 10.0
 """How long a drain waits for the outboxes to be written. After that, it aborts the remaining sockets."""
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
 """How long the close handshake of a socket may take."""
+REFUSALS: Final[Mapping[int, int]] = {
+    HTTPStatus.UNAUTHORIZED: CLOSE_BAD_TICKET,
+    HTTPStatus.FORBIDDEN: CLOSE_NOT_OWNER,
+    HTTPStatus.NOT_FOUND: CLOSE_NOT_OWNER,
+}
+"""Close codes by the HTTP status of an application's error. For any other refusal, CLOSE_BAD_REQUEST."""
+REFUSING_STATUSES: Final = range(400, 500)
+TERMINAL_CODES: Final = range(4_500, 5_000)
+"""The close codes that an authorizer may refuse with."""
 MAX_REASON_BYTES: Final = 123
 """Longest reason in a close frame, in bytes (RFC 6455, section 5.5)."""
 
@@ -164,15 +180,24 @@ class ConnectionRegistry:
         del self._unauthenticated[scope]
         scope.cancel()
 
+    def awaits_message(self, handshake: Handshake) -> bool:
+        """Return whether the client must send its credentials in its first message. Raises the errors of
+        `authorize`."""
+        with _close_on_error():
+            return self.authorizer.awaits_message(handshake)
+
     async def authorize(self, handshake: Handshake) -> Subscription:
         """Return the subscription that the client is authorized for.
 
         Raises SubscriptionRefused if the client is not authorized, and Disconnected if the store or the application
-        does not answer in time.
+        does not answer in time, or if the application's code fails.
         """
         ends = self._ends
-        with _close_if_store_unavailable(), anyio.fail_after(AUTHORIZE_TIMEOUT_SECONDS):
-            return replace(await self.authorizer.authorize(handshake), ends=ends)
+        with _close_on_error(), anyio.fail_after(AUTHORIZE_TIMEOUT_SECONDS):
+            subscription = replace(await self.authorizer.authorize(handshake), ends=ends)
+            ids.user_id(subscription.user_id)
+            ids.thread_id(subscription.thread_id)
+            return subscription
 
     def end_access(
         self,
@@ -208,7 +233,7 @@ class ConnectionRegistry:
     def reject(self, refusal: SubscriptionRefused | Disconnected) -> tuple[int, str]:
         """Count a rejected socket, and return the close code and reason to send."""
         self.counters.refused[refusal.code] += 1
-        return refusal.code, refusal.reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+        return refusal.code, refusal.reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
 
     async def join(self, socket: Subscriber, after: Cursor | None) -> Replay:
         """Subscribe a socket until `leave`, and return the replay to send first.
@@ -287,3 +312,25 @@ def _close_if_store_unavailable() -> Iterator[None]:
         yield
     except (StoreUnavailable, TimeoutError) as error:
         raise _close_with(CLOSE_STORE_UNAVAILABLE) from error
+
+
+@contextmanager
+def _close_on_error() -> Iterator[None]:
+    """Give each error of the application's authorizer and thread store a close code, which a browser can read.
+
+    An error with the HTTP status of a refusal is one, such as ThreadNotOwned or an HTTPException. Others are logged.
+    """
+    try:
+        with _close_if_store_unavailable():
+            yield
+    except Disconnected:
+        raise
+    except Exception as error:
+        if isinstance(error, SubscriptionRefused) and error.code in TERMINAL_CODES:
+            raise
+        status = getattr(error, "status_code", HTTPStatus.INTERNAL_SERVER_ERROR)
+        if status in REFUSING_STATUSES:
+            code = REFUSALS.get(status, CLOSE_BAD_REQUEST)
+            raise SubscriptionRefused(code, NO_SUCH_THREAD if code == CLOSE_NOT_OWNER else str(error)) from error
+        logger.exception("a client could not be authorized")
+        raise Disconnected(CLOSE_STORE_UNAVAILABLE, "authorization failed: connect again") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason
+from bridgekit.cursors_and_gaps import START, Cursor, Gap, GapReason
 from bridgekit.errors import MalformedFrame
 from bridgekit.events import RoutedEvent
 
@@ -37,6 +37,8 @@ class CursorTracker:
         self._epoch = start.epoch
         if self.cursor is None:
             self.cursor = start
+        elif self.cursor == START:
+            self.cursor = Cursor(start.epoch, 0)
 
     def accept(self, item: Item) -> list[tuple[Item, Cursor]]:
         """Return the new items that `item` yields, each with the cursor after it. A duplicate yields none."""

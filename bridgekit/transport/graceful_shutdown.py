@@ -14,12 +14,14 @@ own signal handler, drains, and then calls the server's handler. The result depe
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from functools import partial
 from types import FrameType
 from typing import Any, Final
@@ -28,9 +30,14 @@ import anyio
 from anyio.lowlevel import current_token
 
 from bridgekit.errors import unwrap_single_error
-from bridgekit.transport.single_worker_lock import anything_listens, inherited_address, inherited_listeners
+from bridgekit.transport.single_worker_lock import (
+    anything_listens,
+    inherited_address,
+    inherited_listeners,
+    release_listeners,
+)
 
-__all__ = ["DUPLICATE_SIGNAL_SECONDS", "drain_on_shutdown"]
+__all__ = ["DUPLICATE_SIGNAL_SECONDS", "drain_on_shutdown", "start_deadline"]
 
 DUPLICATE_SIGNAL_SECONDS: Final = 1.0
 """A signal within this time of the first is a duplicate: Ctrl-C reaches every worker, and then the parent also signals
@@ -39,6 +46,10 @@ POLL_INTERVAL_SECONDS: Final = 0.25
 """Time between checks of the inherited listening sockets."""
 
 Handler = Callable[[int, FrameType | None], Any]
+
+StartDeadline = Callable[[float, int], threading.Timer | None]
+start_deadline: Final[ContextVar[StartDeadline | None]] = ContextVar("start_deadline", default=None)
+"""Starts a timer that ends the process after so many seconds, with a signal's exit code. `bridgekit serve` sets it."""
 
 _installed: Final[dict[int, Handler]] = {}
 """The signal handlers that are installed in this process, by signal number."""
@@ -56,12 +67,18 @@ def _unblock_after_a_fork() -> None:
 
 
 def _reset_in_a_fork() -> None:
-    """Restore the default handlers in a forked child that is not a server, such as a worker of a process pool."""
+    """Restore the default handlers in a forked child that is not a server, such as a worker of a process pool.
+
+    The child does not listen: otherwise, no new server could use the port while the child lives.
+    """
+    serves = bool(_installed)
     for number, handler in _installed.items():
         if signal.getsignal(number) == handler:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     _installed.clear()
     _unblock_after_a_fork()
+    if serves:
+        release_listeners()
 
 
 if os.name == "posix":
@@ -71,9 +88,10 @@ if os.name == "posix":
 
 
 @asynccontextmanager
-async def drain_on_shutdown(drain: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+async def drain_on_shutdown(drain: Callable[[], Awaitable[None]], *, seconds: float = 0.0) -> AsyncIterator[None]:
     """Call `drain` once before the block ends: on a signal, when the server stops listening, or at the block's end.
 
+    `drain` takes at most `seconds`, unless the event loop is blocked. `bridgekit serve` then ends the process.
     A second signal cancels the draining. The server's handler then gets both signals. This function acts only in a
     server process, which has installed signal handlers or inherited listening sockets. It replaces signal handlers on
     the main thread only. In a notebook or a test runner, it does not call `drain`.
@@ -82,7 +100,7 @@ async def drain_on_shutdown(drain: Callable[[], Awaitable[None]]) -> AsyncIterat
     if not handlers and not listeners:
         yield
         return
-    shutdown = _Shutdown(drain, handlers)
+    shutdown = _Shutdown(drain, handlers, seconds)
     with unwrap_single_error():
         async with anyio.create_task_group() as tasks:
             with shutdown.handlers_installed():
@@ -109,8 +127,13 @@ def _server_handlers() -> dict[int, Handler]:
 class _Shutdown:
     """The shutdown of one application, which happens once."""
 
-    def __init__(self, drain: Callable[[], Awaitable[None]], handlers: Mapping[int, Handler]) -> None:
+    def __init__(self, drain: Callable[[], Awaitable[None]], handlers: Mapping[int, Handler], seconds: float) -> None:
         self._drain = drain
+        self._seconds = seconds
+        """How long the process may continue after the next signal, in addition to the time that its server takes."""
+        self._start_deadline = start_deadline.get()
+        self._deadline: threading.Timer | None = None
+        self._deadline_from = -math.inf
         self._handlers = handlers
         """The server's signal handlers, by signal number."""
         self._call_soon = _call_soon()
@@ -146,6 +169,7 @@ class _Shutdown:
         try:
             yield
         finally:
+            self._cancel_deadline()
             for number, handler in self._handlers.items():
                 _installed.pop(number, None)
                 # A server that was forced to stop has already restored other handlers.
@@ -153,8 +177,18 @@ class _Shutdown:
                     signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # A signal handler runs between any two bytecode instructions, so it only schedules the work.
-        self._call_soon(partial(self._on_signal, number, time.monotonic()))
+        # A signal handler runs between any two bytecode instructions, so it only schedules the work. An agent that
+        # blocks the event loop delays the work without a limit.
+        now = time.monotonic()
+        if self._start_deadline is not None and now - self._deadline_from > DUPLICATE_SIGNAL_SECONDS:
+            self._cancel_deadline()
+            self._deadline = self._start_deadline(self._seconds, number)
+            self._seconds, self._deadline_from = 0.0, now
+        self._call_soon(partial(self._on_signal, number, now))
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def _on_signal(self, number: int, received_at: float) -> None:
         if not self._received:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import anyio
-import anyio.to_thread
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client import CollectorRegistry, generate_latest
@@ -23,8 +22,9 @@ from prometheus_client.registry import Collector
 
 from bridgekit.counters import RUN_ENDED, DeliveryCounters
 from bridgekit.cursors_and_gaps import GapReason
-from bridgekit.errors import FrameTooLarge, PayloadError, unwrap_single_error
+from bridgekit.errors import FrameTooLarge, PayloadError, StoreUnavailable, WrongEventLoop, unwrap_single_error
 from bridgekit.event_types import POLICIES
+from bridgekit.resolution import OTHER_THREAD
 from bridgekit.transport import authorization
 from bridgekit.transport.hub import NO_ROOM
 from bridgekit.transport.log import NO_SUBSCRIBER
@@ -42,7 +42,10 @@ LOSSES: Final = (
     (8, RUN_ENDED),
     (8, PayloadError.__name__),
     (8, FrameTooLarge.__name__),
+    (8, WrongEventLoop.__name__),
     (9, "the event carries no thread; the run is not in the mapping"),
+    (9, OTHER_THREAD.reason),
+    (9, StoreUnavailable.__name__),
     (10, NO_ROOM),
     (10, NO_SUBSCRIBER),
 )
@@ -94,9 +97,14 @@ _METRICS: Final = (
 
 
 def exposition(counters: DeliveryCounters, connections: Sized) -> bytes:
-    """Return the metrics of this worker, and of those that share its folder, in Prometheus's text format."""
+    """Return the metrics of this worker, and of those that share its folder, in Prometheus's text format.
+
+    What a worker answers is in the folder, so that no counter is lower when another worker answers next.
+    """
+    own = _samples(counters, connections)
+    _write(own)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_WorkersCollector(_other_workers() | {str(os.getpid()): _samples(counters, connections)}))
+    registry.register(_WorkersCollector({str(os.getpid()): own} | _written()))
     return generate_latest(registry)
 
 
@@ -124,14 +132,10 @@ def health(status: str, connections: int) -> bytes:
 @asynccontextmanager
 async def counters_shared(counters: DeliveryCounters, connections: Sized) -> AsyncIterator[None]:
     """While the block runs, write this worker's counters to the folder that the workers share, if there is one."""
-    if (folder := os.environ.get(FOLDER_VARIABLE)) is None:
-        yield
-        return
-    file = Path(folder, str(os.getpid()))
 
     async def write_repeatedly() -> None:
-        while True:
-            await anyio.to_thread.run_sync(_write, file, msgspec.json.encode(_samples(counters, connections)))
+        while FOLDER_VARIABLE in os.environ:
+            _write(_samples(counters, connections))
             await anyio.sleep(WRITE_INTERVAL_SECONDS)
 
     with unwrap_single_error():
@@ -139,15 +143,15 @@ async def counters_shared(counters: DeliveryCounters, connections: Sized) -> Asy
             tasks.start_soon(write_repeatedly)
             yield
             tasks.cancel_scope.cancel()
-    _write(file, msgspec.json.encode(_samples(counters, connections)))
+    _write(_samples(counters, connections))
 
 
-def _write(file: Path, data: bytes) -> None:
-    with suppress(
-        OSError
-    ):  # The folder is gone or its disk is full. The other workers keep showing this worker's last counts.
+def _write(samples: dict[str, Samples]) -> None:
+    # If the folder is gone or its disk is full, all workers keep showing this worker's last counts.
+    with suppress(OSError, KeyError):
+        file = Path(os.environ[FOLDER_VARIABLE], str(os.getpid()))
         unfinished = file.with_suffix(".new")
-        unfinished.write_bytes(data)
+        unfinished.write_bytes(msgspec.json.encode(samples))
         unfinished.replace(file)
 
 
@@ -156,12 +160,12 @@ def _samples(counters: DeliveryCounters, connections: Sized) -> dict[str, Sample
     return counted | {CONNECTIONS: [((), len(connections))]}
 
 
-def _other_workers() -> dict[str, dict[str, Samples]]:
-    """Return the samples that the other workers wrote last, by worker."""
+def _written() -> dict[str, dict[str, Samples]]:
+    """Return the samples that the workers wrote last, by worker."""
     found = {}
     for file in Path(os.environ[FOLDER_VARIABLE]).glob("*") if FOLDER_VARIABLE in os.environ else ():
         if file.name.isdecimal():
-            with suppress(OSError):
+            with suppress(OSError, msgspec.DecodeError):  # another program's file
                 found[file.name] = msgspec.json.decode(file.read_bytes(), type=dict[str, Samples])
                 if time.time() - file.stat().st_mtime > DEAD_AFTER_SECONDS:
                     del found[file.name][CONNECTIONS]

@@ -176,7 +176,7 @@ async def _authorize_request(
     pending = connection.pending = _PendingHandshake(handshake)
     try:
         pending.after = connections.check_origin_and_cursor(handshake)
-        if not connections.authorizer.awaits_message(handshake):
+        if not connections.awaits_message(handshake):
             pending.subscription = await connections.authorize(handshake)
     except (SubscriptionRefused, Disconnected) as refusal:
         # Accept the handshake and close it afterwards: a browser cannot read the HTTP status of a refused handshake.

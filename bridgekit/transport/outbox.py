@@ -95,7 +95,7 @@ class Subscriber:
         """True if a flush is scheduled or in progress."""
         self._limits = limits = scheduler.limits
         self._crowded = scheduler.crowded
-        self._crowded_bytes = min(WRITE_BYTES, limits.size_bytes // 2)
+        self._crowded_bytes = max(1, min(WRITE_BYTES, limits.size_bytes // 2))
         self._crowded_events = max(1, limits.events // 2)
         self._room: anyio.Event | None = None
         """Exists while the outbox is crowded. The event is set when the outbox is no longer crowded, or when its client

@@ -24,7 +24,7 @@ from bridgekit.errors import StoreInUse
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["anything_listens", "inherited_address", "inherited_listeners", "single_worker_lock"]
+__all__ = ["anything_listens", "inherited_address", "inherited_listeners", "release_listeners", "single_worker_lock"]
 
 OPEN_FILES: Final = Path("/dev/fd")
 """The folder that lists this process's open file descriptors, on Linux and macOS."""
@@ -56,6 +56,15 @@ def inherited_address(descriptor: int) -> str | None:
 def anything_listens() -> bool:
     """Return whether this process has a listening socket, inherited or not."""
     return any(map(_listens, _open_files()))
+
+
+def release_listeners() -> None:
+    """Close this process's listening sockets in such a way that their descriptors stay in use, as their owners
+    expect."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in filter(_listens, _open_files()):
+        os.dup2(null, descriptor, inheritable=False)
+    os.close(null)
 
 
 def _open_files() -> list[int]:

@@ -114,7 +114,7 @@ class CapacityStudy:
     def alt_text(self) -> str:
         """Return a text alternative of the figure, one clause for each load."""
         return "; ".join(
-            f"{search.edge.name}, {step.events_per_second:,.0f} events per second: {step.on_time} on time,"
+            f"{search.edge.name}, {step.events_per_second:,.0f} events per second: {step.on_time.estimate} on time,"
             f" 99 % within {1_000 * step.client.late_p99:,.0f} ms"
             for search in self.searches
             for step in search.tried
@@ -152,7 +152,7 @@ def _summary(search: LoadSearch) -> dict[str, object]:
         "carries events/s": None if best is None else round(best.events_per_second),
         "runs/s": None if best is None else round(best.wave.runs_per_second),
         "runs at once": None if best is None else round(best.runs_at_once),
-        "on time": None if best is None else str(best.on_time),
+        "on time": None if best is None else best.on_time.estimate,
         "not carried events/s": None if failed is None else round(failed),
         "CPU µs/event": None if best is None else round(best.cpu_us, 1),
         "one core, events/s at most": None if search.core_capacity is None else round_load(search.core_capacity),

@@ -24,8 +24,7 @@ def check_recording(
 
     Raises UnusableRecording if the file cannot be judged, and OSError if it cannot be read.
     """
-    prefix = dialect.prefix if dialect is not None else ""
-    with open_recording(path, text_prefix=prefix, limits=limits) as recording:
+    with open_recording(path, reads_text=dialect is not None and dialect.reads_text, limits=limits) as recording:
         if recording.header is not None:
             run = msgspec.structs.replace(recording.header, messages=list(recording.messages))
             run.limit = recording.limits.reached or run.limit

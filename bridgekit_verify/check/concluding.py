@@ -7,23 +7,23 @@ from typing import Final
 
 import msgspec
 
-from bridgekit_verify.check.answers import Evidence, Property, PropertyAnswer, State
 from bridgekit_verify.check.judging import Judge
-from bridgekit_verify.check.rules import CONTRADICTION
+from bridgekit_verify.check.property_answers import Evidence, Property, PropertyAnswer, State
+from bridgekit_verify.check.rules import CONTRADICTION, NO_END
 from bridgekit_verify.check.streams import ClientState, RunState, StreamState
 
 __all__ = ["RecordingVerdict", "conclude"]
 
 RUNS: Final = ("kind", "run", "kinds.started", "kinds.ended")
-TEXTS: Final = ("kind", "message", "text", "whole", "kinds.text", "kinds.text_end|kinds.snapshot")
+TEXTS: Final = ("kind", "message", "text", "whole", "kinds.text", "kinds.text_end")
 CALLS: Final = ("kind", "call", "kinds.tool_begin|kinds.tool", "kinds.tool_end|kinds.tool")
 ARGUMENTS: Final = (*CALLS, "text", "args", "kinds.tool_args|kinds.tool")
 NEEDS: Final = {
     Property.LOST: ("position", *RUNS),
     Property.DUPLICATED: ("position",),
     Property.ORDER: ("position",),
-    Property.USER: (),
-    Property.THREAD: (),
+    Property.USER: ("kind",),
+    Property.THREAD: ("kind",),
     Property.TEXT: ("kind", "kinds.text", "text", "message"),
     Property.ARGUMENTS: ("kind", "call"),
     Property.CALLS: CALLS,
@@ -43,6 +43,9 @@ HELPS: Final = {
     Property.SNAPSHOT: (*TEXTS, *ARGUMENTS),
 }
 """Further fields and kinds that an *unknown* answer names if the dialect lacks them."""
+OF_STREAMS: Final = (Property.TEXT, Property.ARGUMENTS, Property.CALLS, Property.SNAPSHOT)
+TEXT_KINDS: Final = ("kinds.text_begin", "kinds.text", "kinds.text_end", "kinds.thinking")
+CALL_KINDS: Final = ("kinds.tool_begin", "kinds.tool_args", "kinds.tool_end", "kinds.tool_result")
 SOURCES: Final = {
     Property.LOST: "positions have no gap, and every run ended",
     Property.DUPLICATED: "every position occurs once",
@@ -88,7 +91,7 @@ def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | 
     """Return the answers for the frames that were judged. `limit` names the limit that ended the reading early."""
     clients = list(judge.clients.values())
     runs = [run for client in clients for run in client.runs.values()]
-    streams = [stream for client in clients for key, stream in client.streams.items() if key[0] != "thinking"]
+    streams = [stream for client in clients for stream in client.streams.values()]
     for client in clients:
         for run in client.open_runs.values():
             judge.rules.settle(run, None)
@@ -128,11 +131,12 @@ def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
     dialect, findings = judge.dialect, judge.findings
     if dialect.lacks("kinds.ended") or not judge.rules.knows_runs:
         return
-    same_id: dict[str, list[RunState]] = {}
+    readers = {run: (run.id, judge.clients[run.client].user, judge.clients[run.client].thread) for run in runs}
+    together: dict[object, list[RunState]] = {}
+    for run, reader in readers.items():
+        together.setdefault(reader, []).append(run)
     for run in runs:
-        same_id.setdefault(run.id, []).append(run)
-    for run in runs:
-        others = [each for each in same_id[run.id] if each is not run and _same_reader(judge, run, each)]
+        others = [each for each in together[readers[run]] if each is not run]
         if run.ended:
             _judge_start(judge, run, others)
             continue
@@ -143,19 +147,16 @@ def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
                 Property.ENDED, "no end", f"run {run.id}", f"run {run.id} has no end", CONTRADICTION,
                 Evidence(run.first, run.client),
             )  # fmt: skip
-        findings.unknown(Property.LOST, f"run {run.id} has no end, so its last frames may be missing")
-        findings.unknown(Property.RESUME, f"run {run.id} has no end, so its last frames may be missing")
-
-
-def _same_reader(judge: Judge, run: RunState, other: RunState) -> bool:
-    client, theirs = judge.clients[run.client], judge.clients[other.client]
-    return (client.user, client.thread) == (theirs.user, theirs.thread)
+        for which in (Property.LOST, Property.RESUME):
+            findings.unknown(which, f"run {run.id} has no end, so its last frames may be missing")
 
 
 def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> None:
-    """Report a run that ends without a start, unless its start may precede the recording or reached another socket."""
+    """Report a run that ends without a start, unless it may have started at another socket or before the recording."""
+    client = judge.clients[run.client]
     began_elsewhere = any(other.started and other.first < run.first for other in others)
-    if run.started or not judge.rules.pairs_runs or began_elsewhere or judge.clients[run.client].first == run.first:
+    continues = client.starts_inside or (judge.dialect.run_is_connection and client.reconnected_at)
+    if run.started or not judge.rules.pairs_runs or began_elsewhere or continues:
         return
     judge.findings.broken(
         Property.ENDED if run.first == run.ended_at else Property.LOST, "no start", f"run {run.id}",
@@ -168,6 +169,12 @@ def _excuse(judge: Judge, run: RunState, others: Sequence[RunState], limit: str 
     client = judge.clients[run.client]
     if limit is not None:
         return f"{limit} stopped the reading before the end of run {run.id}"
+    if run.failed:
+        return f"run {run.id} received an error, which may have ended it"
+    if judge.dialect.run_is_connection and run.first < client.reconnected_at:
+        return f"a reconnect of client {client.id} may have cut run {run.id}"
+    if run.ended_at and client.may_repeat(run.ended_at):
+        return f"a reconnect of client {client.id} may have repeated a part of run {run.id}"
     if run.last_kind == "other":
         return f"the last frame of run {run.id} is of a kind that the dialect does not name"
     if client.unattributed_ends:
@@ -185,7 +192,7 @@ def _judge_numberings(judge: Judge, clients: list[ClientState]) -> None:
             if not numbering.first_is_known:
                 reason = f"the positions of {name} begin at {numbering.first}: earlier frames may be missing"
                 findings.unknown(Property.LOST, reason)
-            for low, high, index, cut in numbering.missing:
+            for low, high, index, cut in numbering.missing if not client.unplaced else []:
                 positions = f"position {low}" if low == high else f"positions {low} to {high}"
                 for which in (Property.LOST, Property.RESUME) if cut else (Property.LOST,):
                     findings.broken(
@@ -200,9 +207,10 @@ def _reasons(
     """Yield each property that cannot be found to hold, with the reason."""
     if not judge.frames:
         yield from ((which, "the recording has no frame") for which in Property)
-    if not judge.dialect.lacks("position") and not any(client.numberings for client in clients):
+    if not judge.dialect.lacks("position"):
+        reasons = [f"some frames of client {each.id} have no position" for each in clients if not each.is_numbered]
         for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.RESUME):
-            yield which, "no frame has a position"
+            yield from ((which, reason) for reason in reasons)
     if limit is not None:
         yield Property.LOST, f"{limit} stopped the reading"
     yield from _reasons_of_runs(judge, clients, runs)
@@ -214,9 +222,9 @@ def _reasons(
 
 def _reasons_of_runs(judge: Judge, clients: list[ClientState], runs: list[RunState]) -> Iterator[tuple[Property, str]]:
     if not runs:
-        yield Property.ENDED, "the recording names no run"
-        yield Property.END_LAST, "the recording names no run"
-        yield Property.LOST, "the recording names no run"
+        yield from (
+            (which, "the recording names no run") for which in (Property.ENDED, Property.END_LAST, Property.LOST)
+        )
     for run in runs:
         if not run.started and not judge.dialect.lacks("kinds.started"):
             yield Property.ENDED, f"run {run.id} may have started before the recording"
@@ -224,34 +232,35 @@ def _reasons_of_runs(judge: Judge, clients: list[ClientState], runs: list[RunSta
             yield Property.END_LAST, f"run {run.id} has no end"
     for client in clients:
         if client.unmapped_after_end is not None:
-            yield (
-                Property.END_LAST,
-                f"message {client.unmapped_after_end} follows an end, and the dialect does not name its kind",
-            )
-    if not any(client.reconnects for client in clients):
+            reason = f"message {client.unmapped_after_end} follows an end, and the dialect does not name its kind"
+            yield Property.END_LAST, reason
+    if not any(client.reconnected_at for client in clients):
         yield Property.RESUME, "the recording has no reconnect"
 
 
 def _reasons_of_streams(judge: Judge, streams: list[StreamState]) -> Iterator[tuple[Property, str]]:
-    for which, is_call, word in ((Property.TEXT, False, "message"), (Property.ARGUMENTS, True, "call")):
-        if not any(each.is_call == is_call for each in streams):
-            yield which, f"the recording has no {word} with an id"
+    rules = judge.rules
+    for count, which, kinds in (
+        (rules.unnamed_texts, (Property.TEXT, Property.SNAPSHOT), TEXT_KINDS),
+        (rules.unnamed_calls, (Property.ARGUMENTS, Property.CALLS, Property.SNAPSHOT), CALL_KINDS),
+    ):
+        lacking = ", ".join(each for each in kinds if judge.dialect.lacks(each)) or "some of their types"
+        reason = f"{count} frames are of a kind that the dialect does not name: it may lack {lacking}"
+        yield from ((each, reason) for each in which if count)
+    for property_, word in ((Property.TEXT, "message"), (Property.ARGUMENTS, "call")):
+        if all(each.content is not property_ for each in streams):
+            yield property_, f"the recording has no {word} with an id"
     for each in streams:
-        which, word = (Property.ARGUMENTS, "call") if each.is_call else (Property.TEXT, "message")
-        if each.uncertain is not None or each.status is None:
-            reason = each.uncertain or "no complete value repeats its deltas"
-            yield which, f"{word} {each.id}: {reason}"
-            yield Property.SNAPSHOT, f"{word} {each.id}: {reason}"
+        if each.status is None:
+            reason = f"{each}: {each.uncertain or 'no complete value repeats its deltas'}"
+            yield from ((one, reason) for one in (each.content, Property.SNAPSHOT))
     if not streams:
         yield Property.SNAPSHOT, "the recording has no message and no call with an id"
-    for count, reason in (
-        (judge.rules.forgotten, "messages and calls had no complete value while they were remembered"),
-        (judge.rules.unattributed, "deltas name no message or call"),
+    for count, problem in (
+        (rules.forgotten, "messages and calls had no complete value while they were remembered"),
+        (rules.unattributed, "frames of messages or calls name none"),
     ):
-        if count:
-            yield from (
-                (which, f"{count} {reason}") for which in (Property.TEXT, Property.ARGUMENTS, Property.SNAPSHOT)
-            )
+        yield from ((one, f"{count} {problem}") for one in OF_STREAMS if count)
     yield from _reasons_of_calls([each for each in streams if each.is_call])
 
 
@@ -259,8 +268,8 @@ def _reasons_of_calls(calls: list[StreamState]) -> Iterator[tuple[Property, str]
     if not calls:
         yield Property.CALLS, "the recording has no call"
     for each in calls:
-        if not (each.begun and (each.ended or each.implicit)):
-            yield Property.CALLS, f"call {each.id} has no beginning or no end in the recording"
+        if not (each.begun and (each.ended or each.implicit)) or each.uncertain == NO_END:
+            yield Property.CALLS, f"{each} has no beginning or no end in the recording"
 
 
 def _reasons_of_clients(judge: Judge, clients: list[ClientState]) -> Iterator[tuple[Property, str]]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bridgekit_verify.check.frames import FIELDS, KINDS, Message, ObservedFrame, decode_text
+from bridgekit_verify.check.frames import END_OF_STREAM, FIELDS, KINDS, Message, ObservedFrame, decode_text
 from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect
 from bridgekit_verify.errors import UnusableRecording
 
-__all__ = ["detect", "load_table", "locate", "parse_table", "steps_of"]
+__all__ = ["EVENT", "detect", "load_table", "locate", "parse_table", "steps_of"]
 
 PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
 EVENT: Final = "@event"
+TEXT: Final = "@text"
+"""The path of a message that is text and not JSON."""
+WHOLE: Final = ("whole", "args")
+IDS: Final = {"run", "thread", "user", "message", "call"}
 SAMPLE_MESSAGES: Final = 100
 ENOUGH: Final = 0.5
 
@@ -37,7 +41,7 @@ def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
     }
     best = max(shares, key=lambda name: shares[name], default=None)
     if best is None or shares[best] < ENOUGH * total:
-        seen = ", ".join(repr(name)[:40] for name, _ in types.most_common(4)) or "none"
+        seen = ", ".join(repr(name)[:40] for name, _ in types.most_common(4)) or "none, as they are text (@text)"
         raise UnusableRecording(
             path,
             f"is in no known dialect ({', '.join(BUILT_IN)}); types of its first frames: {seen}. "
@@ -76,7 +80,8 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
     if run_is_connection:
         del paths["run"]
     prefix = str(table.get("prefix", ""))
-    reader = _TableReader({field: steps_of(path) for field, path in paths.items()}, kinds, prefix)
+    located = {field: steps_of(path) for field, path in paths.items()}
+    reader = _TableReader(located, kinds, prefix)
     return StreamDialect(
         name,
         reader,
@@ -87,7 +92,7 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
         run_is_connection=run_is_connection,
         json_arguments=False,
         source=source,
-        prefix=prefix,
+        reads_text="prefix" in table or any(type(each[0]) is int or each[0] == TEXT for each in located.values()),
     )
 
 
@@ -153,38 +158,54 @@ def locate(value: Any, steps: Steps) -> Any:
 class _TableReader:
     def __init__(self, paths: Mapping[str, Steps], kinds: Mapping[str, str], prefix: str) -> None:
         self._paths = [(field, steps) for field, steps in paths.items() if field != "kind"]
-        # Most paths have one step, and `locate` takes most of the time.
-        self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1]
-        self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1]
+        # Most paths have one step, and `locate` takes most of the time. A complete value is read after the call's id.
+        late = WHOLE if len(paths.get("call", ())) > 1 else ()
+        self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in late]
+        self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]
         self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
+        starts = sorted((type_[:-1] for type_ in kinds if type_.endswith("*")), key=len, reverse=True)
+        self._starts = [(start, kinds[f"{start}*"]) for start in starts]
 
-    def __call__(self, message: Message) -> Iterator[ObservedFrame]:
+    def __call__(self, message: Message) -> tuple[ObservedFrame]:
         value = message.value
-        if isinstance(value, str) and self._prefix:
+        if isinstance(value, str):
             value = decode_text(value.removeprefix(self._prefix))
+            value = {TEXT: value} if isinstance(value, str) else value
         if self._kind == (EVENT,):
             theirs: Any = message.event
         else:
             theirs = None if self._kind is None else locate(value, self._kind)
-        kind = self._kinds.get(str(theirs), "other")
-        frame = ObservedFrame(message, kind)
+        kind = self._kinds.get(str(theirs))
+        frame = ObservedFrame(message, kind or self._begun(str(theirs)))
         if isinstance(value, dict):
-            for field, name in self._names:
-                if (found := value.get(name)) is not None:
-                    _set(frame, field, found)
+            self._set_named(frame, value)
         for field, steps in self._paths:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)
-        yield frame
+        # `*` alone means every other text: neither an error without one, nor the end of the stream.
+        if kind is None and (message.value == END_OF_STREAM or (theirs is None and frame.text is frame.whole is None)):
+            frame.kind = "other"
+        return (frame,)
+
+    def _set_named(self, frame: ObservedFrame, value: Mapping[str, Any]) -> None:
+        for field, name in self._names:
+            found = value.get(name)
+            if type(found) is str and field in IDS:
+                setattr(frame, field, found)
+            elif found is not None:
+                _set(frame, field, found)
+
+    def _begun(self, theirs: str) -> str:
+        return next((kind for start, kind in self._starts if theirs.startswith(start)), "other")
 
 
 def _set(frame: ObservedFrame, field: str, found: Any) -> None:
-    if field == "position":
+    if field in IDS:
+        if isinstance(found, str | int):
+            setattr(frame, field, str(found))
+    elif field == "position":
         frame.position = found if type(found) is int else None
-    elif field in ("whole", "args"):
-        if (field == "args") == (frame.kind in ("tool", "tool_end") or frame.call is not None):
-            frame.whole = found
     elif field == "text":
         frame.text = found if isinstance(found, str) else None
-    elif isinstance(found, str | int):
-        setattr(frame, field, str(found))
+    elif (field == "args") == (frame.kind in ("tool", "tool_end") or frame.call is not None):
+        frame.whole = found

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["FIELDS", "KINDS", "Message", "ObservedFrame", "decode_json", "decode_text", "encode_json"]
+__all__ = ["END_OF_STREAM", "FIELDS", "KINDS", "Message", "ObservedFrame", "decode_json", "decode_text", "encode_json"]
 
 KINDS: Final = (
     "started",  # of a run
@@ -30,7 +30,10 @@ KINDS: Final = (
 )
 """What a frame does. Any other type of a protocol is `event` or `other`."""
 
-FIELDS: Final = ("kind", "run", "thread", "user", "message", "call", "name", "text", "whole", "args", "position")
+END_OF_STREAM: Final = "[DONE]"
+"""The text that several protocols send after the last frame of a response. It is no frame."""
+
+FIELDS: Final = ("kind", "run", "thread", "user", "message", "call", "text", "whole", "args", "position")
 """The fields that a `[dialect]` table may locate."""
 
 
@@ -62,16 +65,17 @@ class ObservedFrame(msgspec.Struct, gc=False):
     message: str | None = None
     call: str | None = None
     text: str | None = None
-    """A delta, which is appended to the text or the arguments."""
+    """A delta, which is appended to the text or the arguments. In a gap, its reason."""
     whole: Any = None
     """A complete value: a text, or arguments as text or as decoded JSON."""
     position: int | None = None
     first_position: int | None = None
     """Set only if the frame represents the positions `first_position` to `position`."""
     user: str | None = None
-    name: str | None = None
+    group: str | None = None
+    """What counts or continues on its own within a client: an epoch of positions, or a subagent's chunks."""
     implicit: bool = False
-    """True if the protocol allows this delta to begin its message or call."""
+    """True if the protocol allows this delta to begin its message or call, or frames of its run after this error."""
 
 
 def decode_json(data: str | bytes) -> Any:

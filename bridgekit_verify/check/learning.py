@@ -6,16 +6,24 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
-from bridgekit_verify.check.frames import Message
+from msgspec.structs import replace
+
+from bridgekit_verify.check.concluding import conclude
+from bridgekit_verify.check.dialects import EVENT, parse_table
+from bridgekit_verify.check.frames import Message, decode_text
+from bridgekit_verify.check.judging import Judge
+from bridgekit_verify.check.property_answers import Property
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["draft_table"]
 
 MAX_KINDS: Final = 60
 MAX_DEPTH: Final = 4
+MAX_ITEMS: Final = 6
 EVERYWHERE: Final = 0.9
 KIND_NAMES: Final = ("type", "kind", "event", "t", "op", "action", "name")
 ID_NAMES: Final = {
@@ -40,32 +48,92 @@ KIND_RULES: Final = (
     ("tool", r"tool|call|function"),
 )
 """Rules that map the name of a type to a kind. The first matching rule counts."""
+DELTAS: Final = ("thinking", "text", "tool_args")
 Path = tuple[str, ...]
 Row = Mapping[Path, Any]
 
 
 def draft_table(path: str, messages: Iterable[Message]) -> str:
     """Return a TOML file with a `[dialect]` table. Raises UnusableRecording if the recording has no JSON objects."""
-    pairs = [(message, dict(_leaves(message.value))) for message in messages if isinstance(message.value, dict | list)]
+    prefix, decoded = _decode(list(messages))
+    pairs = [(message, row) for message in decoded if (row := _row(message))]
     rows = [row for _, row in pairs]
-    if not rows:
-        raise UnusableRecording(path, "has no frame that is JSON: strip the prefix of its messages first")
+    if len(rows) < 2:
+        raise UnusableRecording(
+            path, f"has {len(rows) or 'no'} frame that is JSON: record a whole run, one frame per line"
+        )
     kind = _kind(rows)
-    fields = _ids(rows, kind)
-    fields |= _texts(rows, {*fields.values(), *([kind] if kind else [])})
+    fields = {} if kind is None else {"kind": kind}
+    fields |= _ids(rows, kind)
+    fields |= _texts(rows, set(fields.values()))
+    kinds = {} if kind is None else _kinds(rows, kind, fields.get("run"), fields.get("text"))
+    position = _position(pairs, fields)
+    _remove_contradictions(pairs, fields, kinds, position)
     lines = [f"# drafted from {len(rows)} frames by `bridgekit learn`: review every line", "[dialect]"]
-    if kind is not None:
-        lines.append(_line("kind", _quote(kind), rows, kind))
-    lines += [_line(field, _quote(where), rows, where) for field, where in fields.items()]
-    lines += _position(pairs, fields)
-    if kind is not None:
-        lines += ["[dialect.kinds]", *_kinds(rows, kind, fields.get("run"))]
+    lines += [f"prefix = {_quote(prefix)}"] if prefix else []
+    lines += [_line(field, where, rows) for field, where in fields.items()]
+    if position:
+        lines.append(f"position = {{ {', '.join(f'{name} = {_quote(each)}' for name, each in position.items())} }}")
+    by_ours = _by_ours(kinds)
+    lines += ["[dialect.kinds]"] if kinds else []
+    lines += [f"{ours} = {_quote(names if len(names) > 1 else names[0])}" for ours, names in by_ours.items()]
     return "\n".join(lines) + "\n"
+
+
+_quote = partial(json.dumps, ensure_ascii=False)
+"""TOML has most escapes of JSON, but not those of surrogate pairs."""
+
+
+def _decode(messages: Sequence[Message]) -> tuple[str, list[Message]]:
+    """Return the messages with their text decoded, and the prefix that most of it has before its JSON."""
+    texts = [message.value for message in messages if isinstance(message.value, str)]
+    found = Counter(match[0] for text in texts if (match := re.match(r"[^\[{\s]{0,16}(?=[\[{])", text)))
+    prefix = max(found, key=lambda each: found[each], default="")
+    return prefix, [
+        replace(message, value=decode_text(message.value.removeprefix(prefix)))
+        if isinstance(message.value, str) and message.value.startswith(prefix)
+        else message
+        for message in messages
+    ]
+
+
+def _row(message: Message) -> Row:
+    row = dict(_leaves(message.value)) if isinstance(message.value, dict | list) else {}
+    return row if message.event is None else {(EVENT,): message.event, **row}
+
+
+def _remove_contradictions(
+    pairs: Sequence[tuple[Message, Row]], fields: dict[str, Path], kinds: dict[str, str], position: dict[str, Any]
+) -> None:
+    """Remove from a draft what the recording contradicts, since it is taken to be sound."""
+    types = {message.index: str(row.get(fields.get("kind", ()))) for message, row in pairs}
+    for _ in range(MAX_KINDS):
+        table = {field: ".".join(path) for field, path in fields.items()} | {"kinds": _by_ours(kinds)}
+        judge = Judge(parse_table(table | ({"position": position} if position else {}), "draft"))
+        judge.feed(message for message, _ in pairs)
+        broken = [answer for answer in conclude(judge).answers if answer.violations]
+        if not broken:
+            return
+        for answer in broken:
+            if answer.property in (Property.USER, Property.THREAD):
+                fields.pop("user" if answer.property is Property.USER and "user" in fields else "thread", None)
+            elif answer.property in (Property.ENDED, Property.END_LAST):
+                kinds.update((name, "event") for name, ours in kinds.items() if ours in ("ended", "error"))
+            else:
+                kinds[types[answer.violations[0].frames[-1].index]] = "event"
+
+
+def _by_ours(kinds: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the types of each of our kinds."""
+    found: dict[str, list[str]] = {}
+    for name, ours in kinds.items():
+        found.setdefault(ours, []).append(name)
+    return found
 
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     if isinstance(value, dict | list) and len(path) < MAX_DEPTH:
-        pairs = value.items() if isinstance(value, dict) else enumerate(value[:MAX_DEPTH])
+        pairs = value.items() if isinstance(value, dict) else enumerate(value[:MAX_ITEMS])
         for name, each in pairs:
             if "." not in str(name):
                 yield from _leaves(each, (*path, str(name)))
@@ -92,6 +160,8 @@ def _kind(rows: Sequence[Row]) -> Path | None:
     for path in _paths(rows):
         values = _values(rows, path)
         names = {each for each in values if isinstance(each, str)}
+        if re.search("id$", path[-1], re.IGNORECASE):
+            continue
         few = 1 < len(names) <= min(MAX_KINDS, max(2, len(rows) // 2))
         if few and len(values) >= EVERYWHERE * len(rows) and all(isinstance(each, str) for each in values):
             rank = KIND_NAMES.index(path[-1]) if path[-1] in KIND_NAMES else len(KIND_NAMES)
@@ -103,8 +173,9 @@ def _ids(rows: Sequence[Row], kind: Path | None) -> dict[str, Path]:
     """Return the paths whose names are usual names of ids. Each path is used once."""
     found: dict[str, Path] = {}
     for field, pattern in ID_NAMES.items():
-        for path in _paths(rows):
-            if path == kind or path in found.values() or not re.search(pattern, path[-1], re.IGNORECASE):
+        exact = re.compile(rf"({pattern})(_?id)?", re.IGNORECASE)
+        for path in sorted(_paths(rows), key=lambda path: exact.fullmatch(path[-1]) is None):
+            if path == kind or path in found.values() or not exact.search(path[-1]):
                 continue
             if all(isinstance(each, str) and 0 < len(each) <= 128 for each in _values(rows, path)):
                 found[field] = path
@@ -127,7 +198,7 @@ def _texts(rows: Sequence[Row], taken: set[Path]) -> dict[str, Path]:
     return found
 
 
-def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) -> list[str]:
+def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) -> dict[str, Any]:
     """Draft the position: a whole number that increases by one in every client, thread or run.
 
     If each client has only one run, all three scopes fit. The function then chooses the run, because the numbering may
@@ -142,9 +213,9 @@ def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) 
         if found:
             per, numbers = [each for each in found if len(each[1]) == len(found[0][1])][-1]
             firsts = {each[0] for each in numbers}
-            first = f", first = {min(firsts)}" if firsts <= {0} or firsts <= {1} else ""
-            return [f'position = {{ path = {_quote(path)}, per = "{per}"{first} }}']
-    return []
+            first = {"first": min(firsts)} if firsts <= {0} or firsts <= {1} else {}
+            return {"path": ".".join(path), "per": per, **first}
+    return {}
 
 
 def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | None) -> list[list[int]]:
@@ -160,29 +231,26 @@ def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | Non
     return list(numbers.values()) if follow else []
 
 
-def _kinds(rows: Sequence[Row], kind: Path, run: Path | None) -> list[str]:
+def _kinds(rows: Sequence[Row], kind: Path, run: Path | None, text: Path | None) -> dict[str, str]:
     """Draft the kinds. Start and end follow from the order in each run, and the other kinds from the names."""
     by_run = defaultdict[Any, list[str]](list)
     for row in rows:
         if kind in row and (run is None or run in row):
             by_run[row.get(run) if run else None].append(row[kind])
-    kinds = defaultdict[str, list[str]](list)
+    texts = {row.get(kind) for row in rows if text is not None and isinstance(row.get(text), str)}
+    kinds: dict[str, str] = {}
     firsts, lasts = {each[0] for each in by_run.values()}, {each[-1] for each in by_run.values()}
     for name in dict.fromkeys(_values(rows, kind)):
-        matched = next((ours for ours, rule in KIND_RULES if re.search(rule, name, re.IGNORECASE)), None)
+        matched = next((ours for ours, rule in KIND_RULES if re.search(rule, name, re.IGNORECASE)), "event")
         if firsts == {name} and name not in lasts:
             matched = "started"
         elif lasts == {name} and name not in firsts:
             matched = "ended"
-        kinds[matched or "event"].append(name)
-    return [f"{ours} = {json.dumps(names if len(names) > 1 else names[0])}" for ours, names in kinds.items()]
+        kinds[name] = "event" if matched in DELTAS and name not in texts else matched
+    return kinds
 
 
-def _quote(path: Path) -> str:
-    return json.dumps(".".join(path))
-
-
-def _line(field: str, value: str, rows: Sequence[Row], path: Path) -> str:
+def _line(field: str, path: Path, rows: Sequence[Row]) -> str:
     values = _values(rows, path)
     distinct = len({repr(each) for each in values})
-    return f"{field} = {value}  # in {len(values)} of {len(rows)} frames, {distinct} values"
+    return f"{field} = {_quote('.'.join(path))}  # in {len(values)} of {len(rows)} frames, {distinct} values"

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 
 import msgspec
 
-from bridgekit_verify.check.answers import PropertyAnswer, State
 from bridgekit_verify.check.baseline import Baseline
 from bridgekit_verify.check.concluding import RecordingVerdict
+from bridgekit_verify.check.property_answers import PropertyAnswer, State
 
 __all__ = ["format_json", "format_junit", "format_text"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
-from bridgekit_verify.check.answers import Evidence, Findings, Property, excerpt
 from bridgekit_verify.check.frames import ObservedFrame
+from bridgekit_verify.check.property_answers import Evidence, Findings, Property, excerpt
 from bridgekit_verify.check.streams import ClientState, StreamKey
 
 __all__ = ["Owners"]
@@ -16,55 +16,56 @@ MAX_STRAYS: Final = 1_000
 FOREIGN: Final = "an id of another client"
 
 
-class _Stray(NamedTuple):
-    """A frame whose thread is not the thread of its client."""
-
-    thread: str
-    client: ClientState
-    evidence: Evidence
-
-
 class Owners:
     """For each id, the clients that received it, and whether each of them received its first frame."""
 
     def __init__(self) -> None:
-        self._seen: dict[StreamKey, dict[str, tuple[bool, int]]] = {}
-        self._strays: list[_Stray] = []
+        self._first: dict[StreamKey, tuple[str, bool, int]] = {}
+        self._shared: dict[StreamKey, dict[str, tuple[bool, int]]] = {}
+        """The ids that several clients received. Most have one client, and a dict for each would take the memory."""
+        self._strays: list[tuple[str, ClientState, Evidence]] = []
+        """Frames whose thread is not the thread of their client."""
 
-    def saw(self, key: StreamKey, client: str, frame: ObservedFrame) -> None:
-        """Record the first frame with this id at a client."""
-        self._seen.setdefault(key, {}).setdefault(client, (False, frame.origin.index))
+    def saw(self, key: StreamKey, client: ClientState, frame: ObservedFrame) -> None:
+        """Record the first frame with this id at a client. If it names the client's thread, the id is the client's."""
+        own = frame.thread is not None and frame.thread == client.thread
+        first, begun, index = self._first.setdefault(key, (client.id, own, frame.origin.index))
+        if first != client.id:
+            shared = self._shared.setdefault(key, {first: (begun, index)})
+            shared.setdefault(client.id, (own, frame.origin.index))
 
     def began(self, key: StreamKey, client: str) -> None:
-        clients = self._seen.get(key)
-        if clients is not None and client in clients:
-            clients[client] = (True, clients[client][1])
+        first, _, index = self._first.get(key, ("", False, 0))
+        if client in (shared := self._shared.get(key, {})):
+            shared[client] = (True, shared[client][1])
+        elif client == first:
+            self._first[key] = (client, True, index)
 
     def forget(self, key: StreamKey) -> None:
-        self._seen.pop(key, None)
+        self._first.pop(key, None)
+        self._shared.pop(key, None)
 
     def check_ids(self, findings: Findings, client: ClientState, frame: ObservedFrame) -> None:
         """Compare the ids in a frame with those of its client."""
-        user, thread = frame.user, frame.thread
-        if user is not None and client.user is not None and user != client.user:
-            findings.broken(
-                Property.USER, "user", f"client {client.id}, message {frame.origin.index}",
-                f"client {client.id} of user {client.user} received a frame of user {user}", FOREIGN, frame.origin,
-            )  # fmt: skip
-        if thread is not None and client.thread is not None and thread != client.thread:
-            findings.broken(
-                Property.THREAD, "thread", f"client {client.id}, message {frame.origin.index}",
-                f"client {client.id} of thread {client.thread} received a frame of thread {thread}",
-                FOREIGN, frame.origin,
-            )  # fmt: skip
-            if len(self._strays) < MAX_STRAYS:
-                self._strays.append(_Stray(thread, client, excerpt(frame.origin)))
+        origin = frame.origin
+        subscribes = frame.kind == "subscribed"  # to one more thread
+        for which, word, own, named in (
+            (Property.USER, "user", origin.user or client.user, frame.user),
+            (Property.THREAD, "thread", origin.thread or (None if subscribes else client.thread), frame.thread),
+        ):
+            if named is not None and own is not None and named != own:
+                findings.broken(
+                    which, word, f"client {client.id}, message {origin.index}",
+                    f"client {client.id} of {word} {own} received a frame of {word} {named}", FOREIGN, origin,
+                )  # fmt: skip
+                if which is Property.THREAD and len(self._strays) < MAX_STRAYS:
+                    self._strays.append((named, client, excerpt(origin)))
 
     def conclude(self, findings: Findings, clients: Mapping[str, ClientState]) -> None:
         """Find ids that a client received although their first frame reached a client of another user or thread."""
         self._conclude_strays(findings, clients)
-        for (kind, name), seen in self._seen.items():
-            if len(seen) > 1 and name is not None:
+        for (kind, name), seen in self._shared.items():
+            if name is not None:
                 subject = f"{'message' if kind == 'text' else kind} {name}"
                 self._conclude_id(findings, clients, subject, seen)
 
@@ -88,14 +89,16 @@ class Owners:
         subject: str,
         seen: Mapping[str, tuple[bool, int]],
     ) -> None:
-        owners = [clients[name] for name, (begun, _) in seen.items() if begun]
+        begun = [name for name, (own, _) in seen.items() if own]
+        owners = [clients[name] for name in begun]
         for which, word in ((Property.USER, "user"), (Property.THREAD, "thread")):
             side = attrgetter(word)
             values = {side(clients[name]) for name in seen}
             if len(values) < 2:
                 continue
             owning = {side(client) for client in owners}
-            if len(owning) != 1 or None in values:
+            shared = {client.thread for client in owners} & {clients[name].thread for name in seen if name not in begun}
+            if len(owning) != 1 or None in values or (which is Property.USER and shared - {None}):
                 findings.unknown(
                     which, f"{subject} occurs at clients of several {word}s, and does not show whose it is"
                 )

@@ -67,6 +67,8 @@ class Numbering:
     def _repeated(self, first: int, last: int) -> PositionStep:
         replays = self._before_cut is not None and self._previous < last <= self._before_cut
         found = self._fill(first, last)
+        if last < self.first and not self.first_is_known:  # The numbering began earlier than its first arrival.
+            self.first, found = first, True
         self.last = max(self.last, last)
         if replays:
             self._previous = last

@@ -29,8 +29,8 @@ class StreamDialect:
     json_arguments: bool = True
     """True if the arguments of a call are always JSON."""
     source: str = "built in"
-    prefix: str = ""
-    """The text before the JSON of a text message."""
+    reads_text: bool = False
+    """True if it decodes messages that are no objects: text after a prefix, or lists."""
     recognized_by: frozenset[str] = frozenset()
     """Types that no other protocol has. The dialect is detected only if a message has one of them, or a type that
     begins with one of `type_prefixes`."""
@@ -106,11 +106,11 @@ def read_bridgekit(message: Message) -> Iterator[ObservedFrame]:
     frame = ObservedFrame(message, kind, _text(value.get("run_id")), _text(value.get("thread_id")))
     frame.position = _number(value.get("to" if kind == "gap" else "seq"))
     frame.first_position = _number(value.get("from" if kind == "gap" else "first_seq"))
-    frame.name = _text(value.get("reason" if kind == "gap" else "epoch"))
+    frame.group, frame.text = _text(value.get("epoch")), _text(value.get("reason"))
     if kind == "text":
         frame.message, frame.text, frame.implicit = _text(payload.get("message_id")), payload.get("delta"), True
     elif kind in ("tool_begin", "tool_end"):
-        frame.call, frame.name = _text(payload.get("tool_call_id")), _text(payload.get("tool_name"))
+        frame.call = _text(payload.get("tool_call_id"))
     yield frame
 
 
@@ -136,7 +136,8 @@ AG_UI: Final = {
             "STEP_STARTED", "STEP_FINISHED", "STATE_SNAPSHOT", "STATE_DELTA", "ACTIVITY_SNAPSHOT", "ACTIVITY_DELTA",
             "RAW", "CUSTOM", "META", "THINKING_START", "THINKING_END", "THINKING_TEXT_MESSAGE_START",
             "THINKING_TEXT_MESSAGE_END", "REASONING_START", "REASONING_END", "REASONING_MESSAGE_START",
-            "REASONING_MESSAGE_END", "REASONING_ENCRYPTED_VALUE",
+            "REASONING_MESSAGE_END", "REASONING_ENCRYPTED_VALUE", "SUBAGENT_STARTED", "SUBAGENT_FINISHED",
+            "SUBAGENT_ERROR",
         ),
         "event",
     ),
@@ -149,12 +150,11 @@ def read_ag_ui(message: Message) -> Iterator[ObservedFrame]:
     kind = AG_UI.get(type_, "other")
     get = value.get
     frame = ObservedFrame(message, kind, _text(get("runId")), _text(get("threadId")), _text(get("messageId")))
-    if kind in ("text", "thinking"):
-        frame.text, frame.implicit = get("delta"), type_ in _AG_UI_CHUNKS
-    elif kind in ("tool_begin", "tool_args", "tool_end", "tool_result"):
-        frame.message, frame.call = None, _text(get("toolCallId"))
-        if kind == "tool_args":
-            frame.text, frame.implicit = get("delta"), type_ in _AG_UI_CHUNKS
+    frame.group = _text(get("subagentRunId"))
+    if kind in ("tool_begin", "tool_args", "tool_end", "tool_result", "other"):
+        frame.call = _text(get("toolCallId"))
+    if kind in ("text", "thinking", "tool_args", "other"):
+        frame.text, frame.implicit = get("delta"), type_ in _AG_UI_CHUNKS and kind != "other"
     yield frame
     if kind == "snapshot":
         yield from _ag_ui_snapshot(message, frame, _list(get("messages")))
@@ -163,7 +163,7 @@ def read_ag_ui(message: Message) -> Iterator[ObservedFrame]:
 def _ag_ui_snapshot(message: Message, whole: ObservedFrame, entries: list[dict[str, Any]]) -> Iterator[ObservedFrame]:
     for entry in entries:
         content = entry.get("content")
-        if entry.get("role") == "assistant" and isinstance(content, str) and content:
+        if entry.get("role") in ("assistant", "reasoning") and isinstance(content, str) and content:
             yield ObservedFrame(message, "snapshot", whole.run, whole.thread, _text(entry.get("id")), whole=content)
         for call in _list(entry.get("toolCalls") or entry.get("tool_calls")):
             function = call.get("function")
@@ -176,6 +176,8 @@ def _ag_ui_snapshot(message: Message, whole: ObservedFrame, entries: list[dict[s
 
 OPENAI: Final = {
     "response.created": "started",
+    "response.queued": "event",
+    "response.in_progress": "event",
     "response.completed": "ended",
     "response.incomplete": "error",
     "response.failed": "error",
@@ -187,42 +189,63 @@ OPENAI: Final = {
     "response.output_text.done": "text_end",
     "response.refusal.done": "text_end",
     "response.reasoning_text.delta": "thinking",
+    "response.reasoning_text.done": "snapshot",
     "response.reasoning_summary_text.delta": "thinking",
+    "response.reasoning_summary_text.done": "snapshot",
     "response.function_call_arguments.delta": "tool_args",
     "response.function_call_arguments.done": "tool_end",
-    "response.output_item.done": "snapshot",
+    "response.mcp_call_arguments.delta": "tool_args",
+    "response.mcp_call_arguments.done": "tool_end",
+    "response.custom_tool_call_input.delta": "tool_args",
+    "response.custom_tool_call_input.done": "tool_end",
+    "response.code_interpreter_call_code.delta": "tool_args",
+    "response.code_interpreter_call_code.done": "tool_end",
+    "response.output_item.done": "event",
 }
+_PROGRESS: Final = (
+    ".in_progress", ".searching", ".interpreting", ".generating", ".completed", ".failed", ".partial_image",
+    ".annotation.added", "_part.added", "_part.done",
+)  # fmt: skip
+"""The ends of types that tell how far a call or a part is, in addition to those of OPENAI."""
 _REPLIES: Final = {"output_text": "text", "refusal": "refusal"}
+_INPUTS: Final = {
+    "function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input", "code_interpreter_call": "code",
+}  # fmt: skip
+"""The types of items that are calls, and where each has its arguments."""
 
 
-def read_openai(message: Message) -> Iterator[ObservedFrame]:  # noqa: C901  # one branch for each shape of event
+def read_openai(message: Message) -> Iterator[ObservedFrame]:
     value, type_ = _value_and_type(message)
-    kind = OPENAI.get(type_, "event" if type_.startswith("response.") else "other")
-    item, response, part = value.get("item"), value.get("response"), value.get("part")
-    if kind == "tool_begin" and not _is_call(item):
+    get = value.get
+    kind = OPENAI.get(type_) or ("event" if type_.startswith("response.") and type_.endswith(_PROGRESS) else "other")
+    item, response, part = get("item"), get("response"), get("part")
+    if (kind == "tool_begin" and _input_of(item) is None) or (kind == "text_begin" and _reply_of(part) is None):
         kind = "event"
-    if kind == "text_begin" and not (isinstance(part, dict) and part.get("type") in _REPLIES):
-        kind = "event"
-    frame = ObservedFrame(message, kind, position=_number(value.get("sequence_number")))
-    if isinstance(response, dict):
-        frame.run = _text(response.get("id"))
-    if kind in ("tool_args", "tool_end"):
-        frame.call, frame.text, frame.whole = _text(value.get("item_id")), value.get("delta"), value.get("arguments")
+    frame = ObservedFrame(message, kind, position=_number(get("sequence_number")), implicit=type_ == "error")
+    if kind in ("tool_args", "tool_end") or (kind == "other" and "_call" in type_):
+        frame.call, frame.text = _text(get("item_id")), get("delta")
+        frame.whole = get("arguments", get("input", get("code")))
     elif kind == "tool_begin" and isinstance(item, dict):
         frame.call = _text(item.get("id"))
-    elif kind in ("text_begin", "text", "text_end", "thinking"):
-        frame.message = _part_id(value.get("item_id"), value.get("content_index"))
-        frame.text, frame.whole = value.get("delta"), value.get("text", value.get("refusal"))
-    if kind == "snapshot":
-        frame.kind = "event"
-    items = [item] if kind == "snapshot" else response.get("output") if isinstance(response, dict) else None
-    if kind in ("ended", "error", "snapshot") and items:
+    elif kind in ("text_begin", "text", "text_end", "thinking", "snapshot", "other"):
+        frame.message = _part_id(get("item_id"), get("content_index", get("summary_index")))
+        frame.text, frame.whole = get("delta"), get("text", get("refusal"))
+    items = [item] if type_ == "response.output_item.done" else None
+    if isinstance(response, dict):
+        frame.run, items = _text(response.get("id")), response.get("output")
+    if items:
         yield from _openai_items(message, frame.run, _list(items))
     yield frame
 
 
-def _is_call(item: object) -> bool:
-    return isinstance(item, dict) and item.get("type") == "function_call"
+def _input_of(item: object) -> str | None:
+    """Return where an output item has its arguments; None if it is no call."""
+    return _INPUTS.get(str(item.get("type"))) if isinstance(item, dict) else None
+
+
+def _reply_of(part: object) -> str | None:
+    """Return where a part of a message has its text."""
+    return _REPLIES.get(str(part.get("type"))) if isinstance(part, dict) else None
 
 
 def _part_id(item: object, index: object) -> str | None:
@@ -231,12 +254,11 @@ def _part_id(item: object, index: object) -> str | None:
 
 def _openai_items(message: Message, run: str | None, items: list[dict[str, Any]]) -> Iterator[ObservedFrame]:
     for item in items:
-        if _is_call(item):
-            yield ObservedFrame(message, "snapshot", run, call=_text(item.get("id")), whole=item.get("arguments"))
+        if (name := _input_of(item)) is not None:
+            yield ObservedFrame(message, "snapshot", run, call=_text(item.get("id")), whole=item.get(name))
         elif item.get("type") == "message":
             for index, part in enumerate(_list(item.get("content"))):
-                name = _REPLIES.get(str(part.get("type")))
-                if name:
+                if (name := _reply_of(part)) is not None:
                     key = _part_id(item.get("id"), index)
                     yield ObservedFrame(message, "snapshot", run, message=key, whole=part.get(name))
 
@@ -269,10 +291,12 @@ VERCEL: Final = {
 def read_vercel(message: Message) -> Iterator[ObservedFrame]:
     value, type_ = _value_and_type(message)
     kind = VERCEL.get(type_, "event" if type_.startswith("data-") else "other")
-    frame = ObservedFrame(message, kind)
-    if kind in ("text_begin", "text", "text_end", "thinking"):
+    if kind == "tool_result" and value.get("preliminary"):
+        kind = "event"
+    frame = ObservedFrame(message, kind, implicit=type_ == "error")
+    if kind in ("text_begin", "text", "text_end", "thinking", "other"):
         frame.message, frame.text = _text(value.get("id")), value.get("delta")
-    elif kind in ("tool_begin", "tool_args", "tool_end", "tool_result"):
+    if kind in ("tool_begin", "tool_args", "tool_end", "tool_result", "other") and "toolCallId" in value:
         frame.call = _text(value.get("toolCallId"))
         frame.text = value.get("inputTextDelta")
         if kind == "tool_end":
@@ -297,21 +321,21 @@ BUILT_IN: Final[Mapping[str, StreamDialect]] = {
     for each in (
         _dialect(
             "bridgekit", read_bridgekit, BRIDGEKIT, {"gap", "error"},
-            {"kind", "run", "thread", "message", "call", "name", "text", "position"},
+            {"kind", "run", "thread", "message", "call", "text", "position"},
             position_per="thread", first_position=1,
         ),
         _dialect(
             "AG-UI", read_ag_ui, AG_UI, {"RAW", "CUSTOM", "META"},
-            {"kind", "run", "thread", "message", "call", "name", "text", "whole", "args"},
+            {"kind", "run", "thread", "message", "call", "text", "whole", "args"},
         ),
         _dialect(
             "OpenAI Responses", read_openai, OPENAI, {"error"},
-            {"kind", "run", "message", "call", "name", "text", "whole", "args", "position"},
-            position_per="run", first_position=0, type_prefixes=("response.",),
+            {"kind", "run", "message", "call", "text", "whole", "args", "position"},
+            position_per="run", first_position=0, type_prefixes=("response.",), json_arguments=False,
         ),
         _dialect(
             "Vercel UI stream", read_vercel, VERCEL, {"start", "finish", "error", "abort", "file", "custom"},
-            {"kind", "message", "call", "name", "text", "args"},
+            {"kind", "message", "call", "text", "args"},
             run_is_connection=True, type_prefixes=("data-",),
         ),
     )

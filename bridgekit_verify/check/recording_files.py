@@ -32,6 +32,7 @@ MARKS: Final = {"socket", "client", "read_at", "frame"}
 """If a line has one of these fields, it states which client received its frame."""
 RECONNECT: Final = b"---"
 SSE_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+SSE_NAMES: Final = {each.removesuffix(b":") for each in SSE_FIELDS}
 SENT: Final = {"send", "sent", "out", "outgoing"}
 
 
@@ -74,18 +75,21 @@ class OpenRecording:
 
 
 @contextmanager
-def open_recording(path: str, *, text_prefix: str = "", limits: Limits | None = None) -> Iterator[OpenRecording]:
+def open_recording(path: str, *, reads_text: bool = False, limits: Limits | None = None) -> Iterator[OpenRecording]:
     """Open a file, or standard input for `-`. Raises UnusableRecording immediately or while the messages are iterated.
 
-    Lines that start with `text_prefix` are text, which the dialect decodes.
+    `reads_text`: lines that do not start with a brace are text, which the dialect decodes.
     """
     limits = limits or Limits()
+    if path == "-" and sys.stdin is None:
+        raise UnusableRecording(path, "is closed: pass a recording on standard input")
     if path != "-" and Path(path).is_dir():
         raise UnusableRecording(path, "is a folder: pass the recordings in it")
-    file = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY)
+    # Opening a named pipe would otherwise wait for its writer, beyond `limits`.
+    file = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         lines = _Lines(path, file, limits)
-        container, messages, header = _read(lines, text_prefix)
+        container, messages, header = _read(lines, reads_text)
         yield OpenRecording(container, limits.apply(messages), limits, header)
     finally:
         if path != "-":
@@ -140,7 +144,7 @@ class _Lines:
         return UnusableRecording(self.path, f"line {self.number + ahead} {problem}")
 
 
-def _read(lines: _Lines, text_prefix: str) -> tuple[str, Iterator[Message], LiveRun | None]:
+def _read(lines: _Lines, reads_text: bool) -> tuple[str, Iterator[Message], LiveRun | None]:
     head = lines.head()
     if not head.strip():
         raise UnusableRecording(lines.path, "is empty: record at least one frame")
@@ -151,14 +155,14 @@ def _read(lines: _Lines, text_prefix: str) -> tuple[str, Iterator[Message], Live
         return "SSE", _read_sse(lines), None
     if first.startswith(b"{") and (b'"log"' in first[:64] or (first == b"{" and b'"log"' in head[:4096])):
         return "HAR", _read_har(lines.path, lines.rest()), None
-    if first.startswith(b"[") and not text_prefix:
+    if first.startswith(b"[") and not reads_text:
         raise UnusableRecording(lines.path, "is a JSON array: write one frame per line (jq -c '.[]')")
     rows = iter(lines)
     header = read_header(lines.path, next(rows)) if is_header(first) else None
-    return "JSON Lines", _read_json_lines(lines, rows, text_prefix.encode()), header
+    return "JSON Lines", _read_json_lines(lines, rows, reads_text), header
 
 
-def _read_json_lines(lines: _Lines, rows: Iterator[bytes], text_prefix: bytes) -> Iterator[Message]:
+def _read_json_lines(lines: _Lines, rows: Iterator[bytes], reads_text: bool) -> Iterator[Message]:
     connection = 0
     for line in rows:
         if not (line := line.strip()):
@@ -166,10 +170,10 @@ def _read_json_lines(lines: _Lines, rows: Iterator[bytes], text_prefix: bytes) -
         if line.startswith(RECONNECT) and not line.strip(b"-"):
             connection += 1
             continue
-        if text_prefix and line.startswith(text_prefix):
+        if reads_text and not line.startswith(b"{"):
             value: Any = line.decode("utf-8", "replace")
         else:
-            value = _decode_line(lines, line, arrays=bool(text_prefix))
+            value = _decode_line(lines, line)
         if isinstance(value, dict) and not MARKS.isdisjoint(value):
             message = _from_envelope(value, connection, lines.number)
             if message is not None:
@@ -178,12 +182,12 @@ def _read_json_lines(lines: _Lines, rows: Iterator[bytes], text_prefix: bytes) -
             yield Message("1", connection, lines.number, value)
 
 
-def _decode_line(lines: _Lines, line: bytes, *, arrays: bool) -> Any:
+def _decode_line(lines: _Lines, line: bytes) -> Any:
     try:
         value = decode_json(line)
     except ValueError as error:
         raise lines.error(f"is not JSON, one frame per line: {_short(error)}") from error
-    if not isinstance(value, dict | str) and not arrays:
+    if not isinstance(value, dict | str):
         raise lines.error(f"is JSON, but a frame is an object, not {type(value).__name__}")
     return value
 
@@ -194,7 +198,9 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
     The frame is either a field of the line, or the line itself, which then states the client in further fields.
     """
     name = next((each for each in BODIES if each in value), "")
-    whole = not name or not value.keys() <= STATEMENTS[name]
+    # Beside a member `frame`, a recorder may write notes of its own. A protocol's frame has a type beside it.
+    has_notes = name == "frame" and "type" not in value and isinstance(value["frame"], dict | str)
+    whole = not name or not (has_notes or value.keys() <= STATEMENTS[name])
     body = value if whole else value[name]
     if not whole and value.get("direction") in SENT:
         return None
@@ -208,7 +214,7 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
         decode_text(body) if isinstance(body, str) else body,
         user,
         thread,
-        float(read_at) if isinstance(read_at, int | float) else None,
+        float(read_at) if isinstance(read_at, int | float) and abs(read_at) < 2**63 else None,
         _id(value.get("event_name")),
     )
 
@@ -221,36 +227,49 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:120]
 
 
-def _read_sse(lines: _Lines) -> Iterator[Message]:  # noqa: C901  # one branch for each kind of line
-    connection, event, data = 0, None, list[bytes]()
+def _read_sse(lines: _Lines) -> Iterator[Message]:
+    connection = 0
+    for event, data in _sse_events(_sse_lines(lines)):
+        if data is None:
+            connection += 1
+            continue
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            raise lines.error("is not UTF-8") from error
+        value = decode_text(text)
+        if isinstance(value, str) and value.startswith("{"):
+            raise lines.error(f"ends a message whose data is not JSON: {_excerpt(data)}")
+        yield Message("1", connection, lines.number, value, event=event)
+
+
+def _sse_events(lines: Iterable[bytes]) -> Iterator[tuple[str | None, bytes | None]]:
+    """Yield the name and the data of each event. The data of a reconnect is None."""
+    event, data = None, list[bytes]()
     for line in lines:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if line.startswith(RECONNECT) and not line.strip(b"-"):
-            connection += 1
+            yield None, None
         elif name == b"data":
             data.append(value)
         elif name == b"event":
             event = value.decode("utf-8", "replace")
         elif not line:
             if data or event:
-                yield _sse_message(lines, connection, event, data)
+                yield event, b"\n".join(data)
             event, data = None, []
-        elif not line.startswith(SSE_FIELDS):
-            raise lines.error(f"is not a line of server-sent events: {_excerpt(line)}")
     if data:
-        yield _sse_message(lines, connection, event, data)
+        yield event, b"\n".join(data)
 
 
-def _sse_message(lines: _Lines, connection: int, event: str | None, data: list[bytes]) -> Message:
-    try:
-        text = b"\n".join(data).decode()
-    except UnicodeDecodeError as error:
-        raise lines.error("is not UTF-8") from error
-    value = decode_text(text)
-    if isinstance(value, str) and value.startswith("{"):
-        raise lines.error(f"ends a message whose data is not JSON: {_excerpt(text.encode())}")
-    return Message("1", connection, lines.number, value, event=event)
+def _sse_lines(lines: _Lines) -> Iterator[bytes]:
+    """Yield the lines, of which a carriage return ends some. What is none of server-sent events is refused."""
+    for line in lines:
+        for part in line.split(b"\r"):
+            if part and part.partition(b":")[0] not in SSE_NAMES and part.strip(b"-"):
+                raise lines.error(f"is not a line of server-sent events: {_excerpt(part)}")
+            yield part
 
 
 def _excerpt(line: bytes) -> str:
@@ -280,24 +299,16 @@ class _Response(msgspec.Struct):
     content: _Content = msgspec.field(default_factory=_Content)
 
 
-class _Request(msgspec.Struct):
-    url: str = ""
-
-
 class _Entry(msgspec.Struct):
-    request: _Request = msgspec.field(default_factory=_Request)
+    request: dict[str, Any] = {}
     response: _Response = msgspec.field(default_factory=_Response)
     sockets: list[_WebSocketMessage] | None = msgspec.field(name="_webSocketMessages", default=None)
     events: list[_EventSourceMessage] | None = msgspec.field(name="_eventSourceMessages", default=None)
 
 
-class _Creator(msgspec.Struct):
-    name: str = ""
-
-
 class _Log(msgspec.Struct):
     entries: list[_Entry]
-    creator: _Creator = msgspec.field(default_factory=_Creator)
+    creator: dict[str, Any] = {}
 
 
 class _Har(msgspec.Struct):
@@ -310,7 +321,7 @@ def _read_har(path: str, data: bytes) -> Iterator[Message]:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UnusableRecording(path, f"is not a complete HAR file: {_short(error)}") from error
     messages = list(_har_messages(log))
-    if not messages and log.creator.name.lower() == "firefox":
+    if not messages and str(log.creator.get("name")).lower() == "firefox":
         raise UnusableRecording(path, "was saved by Firefox, whose HAR holds no frames: record with Chromium")
     if not messages:
         raise UnusableRecording(path, "holds no WebSocket message and no streamed response body: record with content")
@@ -327,7 +338,7 @@ def _har_messages(log: _Log) -> Iterator[Message]:
     for number, entry in enumerate(log.entries, 1):
         client, connection = f"response {number}", 0
         if entry.sockets is not None:
-            client, connection = _continued(f"socket {number}", entry.request.url, entry.sockets, sockets)
+            client, connection = _continued(f"socket {number}", str(entry.request.get("url")), entry.sockets, sockets)
         for value, event, read_at in _har_values(entry):
             index += 1
             yield Message(client, connection, index, value, read_at=read_at, event=event)
@@ -373,14 +384,10 @@ def _har_text(data: str, encoded: bool) -> str:
 
 def _body_values(body: str, mime_type: str) -> Iterator[tuple[Any, str | None]]:
     """Yield the frames of a streamed response: server-sent events, or one JSON object for each line."""
-    if "event-stream" in mime_type or body.lstrip().startswith(("data:", "event:", "id:", ":")):
-        for block in body.replace("\r\n", "\n").replace("\r", "\n").split("\n\n"):
-            pairs = [line.partition(":")[::2] for line in block.split("\n")]
-            data = [value.removeprefix(" ") for name, value in pairs if name == "data"]
-            event = next((value.removeprefix(" ") for name, value in pairs if name == "event"), None)
-            if data:
-                yield decode_text("\n".join(data)), event
+    lines = body.removeprefix("\ufeff").encode(errors="surrogatepass").splitlines()
+    if "event-stream" in mime_type or (lines and lines[0].startswith(SSE_FIELDS)):
+        for event, data in _sse_events(lines):
+            yield decode_text((data or b"").decode(errors="surrogatepass")), event
     elif "ndjson" in mime_type or "jsonl" in mime_type or "json-seq" in mime_type:
-        for line in body.splitlines():
-            if line.strip("\x1e "):
-                yield decode_text(line.strip("\x1e ")), None
+        texts = (line.strip(b"\x1e ").decode(errors="surrogatepass") for line in lines)
+        yield from ((decode_text(text), None) for text in texts if text)

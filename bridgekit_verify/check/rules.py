@@ -9,26 +9,30 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from bridgekit_verify.check.answers import Evidence, Findings, Property
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.owners import Owners
+from bridgekit_verify.check.property_answers import Evidence, Findings, Property
 from bridgekit_verify.check.protocols import StreamDialect
 from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState, fingerprint, is_json
 
-__all__ = ["Rules"]
+__all__ = ["BEGINNINGS", "CONTENT", "CONTRADICTION", "NO_BEGINNING", "NO_END", "Rules"]
 
 KEPT_STREAMS: Final = 20_000
 """Limit, over all clients, on the ended messages and calls that are kept to compare them with later snapshots."""
 MAX_OPEN_STREAMS: Final = 40_000
 MAX_EVICTIONS: Final = 8
 """When a new message or call begins, at most this many of the oldest are examined to find one that has ended."""
-KEPT_RUNS: Final = 20_000
+KEPT_RUNS: Final = 5_000
 CONTRADICTION: Final = "the recording contradicts itself"
 CONTENT: Final = frozenset(
     {"text_begin", "text", "text_end", "thinking", "tool_begin", "tool_args", "tool_end", "tool", "tool_result",
      "snapshot", "event"}
 )  # fmt: skip
 """The kinds of frames that must not follow the end of their run."""
+NO_BEGINNING: Final = "its beginning is not in the recording"
+NO_END: Final = "it has no end"
+UNNAMED: Final = "the dialect does not name the kind of some of its frames"
+BEGINNINGS: Final = {"text_begin", "tool_begin"}
 
 Handler = Callable[[ClientState, RunState | None, StreamState, ObservedFrame], None]
 
@@ -40,11 +44,14 @@ class Rules:
         self.dialect, self.findings, self.owners = dialect, findings, owners
         self.forgotten = 0
         self.unattributed = 0
-        """The number of deltas that name no message or call."""
+        """The number of frames of messages or calls that name none."""
+        self.unnamed_texts = self.unnamed_calls = 0
+        """The number of frames with a text or an id whose kind the dialect does not name."""
         has, fields = dialect.kinds.__contains__, dialect.fields
         self.knows_runs = "run" in fields or dialect.run_is_connection
         self._knows_calls = "call" in fields and has("tool_begin")
         self._knows_texts = "message" in fields and has("text_begin")
+        self._calls_end = self._knows_calls and has("tool_end")
         self._texts_end = "message" in fields and has("text_end")
         self.pairs_runs = self.knows_runs and has("started") and (has("ended") or has("error"))
         self._sums_text = "text" in fields and "message" in fields and has("text")
@@ -71,41 +78,70 @@ class Rules:
         self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
     ) -> None:
         """Judge a frame that was attributed to a run, and to a text or call."""
+        kind = frame.kind
+        if client.reconnected_at and self._is_repeated(client, run, stream, kind):
+            return
         if run is not None:
             self._note_run(client, run, frame)
-        kind = frame.kind
-        if stream is not None and (handler := self._handlers.get(kind)) is not None:
+        handler = self._handlers.get(kind)
+        if kind == "other" or (stream is None and handler is not None):
+            self._leave(stream, frame)
+        elif stream is not None and handler is not None:
             handler(client, run, stream, frame)
-        elif kind in ("text", "thinking", "tool_args"):
-            self.unattributed += 1
-        elif kind == "snapshot" and frame.whole is not None:
-            reason = "a snapshot holds messages or calls that were not streamed in this recording"
-            self.findings.unknown(Property.SNAPSHOT, reason)
         elif kind in ("ended", "error"):
             self._end_run(client, run, frame)
         elif kind == "started" and run is not None and self.knows_runs:
             self._start_run(client, run, frame)
+
+    def _leave(self, stream: StreamState | None, frame: ObservedFrame) -> None:
+        """Count a frame whose kind, message or call is not known, and note what it leaves uncertain."""
+        if frame.kind == "other":
+            if stream is not None:
+                stream.uncertain = UNNAMED
+            of_text = frame.message is not None or frame.text is not None
+            self.unnamed_calls += frame.call is not None or (of_text and frame.message is None)
+            self.unnamed_texts += of_text and frame.call is None
+        elif frame.kind != "snapshot":
+            self.unattributed += 1
+        elif frame.whole is not None:
+            reason = "a snapshot holds messages or calls that were not streamed in this recording"
+            self.findings.unknown(Property.SNAPSHOT, reason)
+
+    def _is_repeated(self, client: ClientState, run: RunState | None, stream: StreamState | None, kind: str) -> bool:
+        """Return True if a frame may repeat what was complete before a reconnect. Positions would show it."""
+        if kind == "snapshot":
+            return False
+        if stream is not None:
+            done = stream.resulted if kind == "tool_result" else stream.ended and kind not in BEGINNINGS
+            return done and client.may_repeat(stream.first)
+        if run is None:
+            return False
+        if kind == "started":
+            return run.started and not run.ended and client.may_repeat(run.first)
+        if run.ended and client.may_repeat(run.ended_at):
+            self.findings.unknown(Property.END_LAST, f"after a reconnect, frames of {run} follow its end, or repeat it")
+            return True
+        return False
 
     def _contradicts(
         self, which: Property, rule: str, subject: RunState | StreamState, text: str, message: Message,
         earlier: int | None = None,
     ) -> None:  # fmt: skip
         """Report that a message contradicts what its client received before, such as the message `earlier`."""
+        if isinstance(subject, StreamState) and (not self.knows_runs or subject.uncertain == UNNAMED):
+            reason = UNNAMED if self.knows_runs else "without a run, several may have its id"
+            self.findings.unknown(which, f"{subject}: {reason}")
+            return
         before = () if earlier is None else (Evidence(earlier, subject.client),)
         self.findings.broken(which, rule, str(subject), text, CONTRADICTION, *before, message)
 
     # Runs
 
     def _note_run(self, client: ClientState, run: RunState, frame: ObservedFrame) -> None:
-        kind = frame.kind
-        if run.ended and kind not in ("started", "ended", "error", "other"):
-            self._after_end(run, frame)
-        elif run.ended and kind == "other":
+        run.last_kind = frame.kind
+        if run.ended and frame.kind == "other":
             client.unmapped_after_end = frame.origin.index
-        run.last_kind = kind
-
-    def _after_end(self, run: RunState, frame: ObservedFrame) -> None:
-        if frame.kind in CONTENT and self.knows_runs and not run.reported_after_end:
+        elif run.ended and frame.kind in CONTENT and self.knows_runs and not run.reported_after_end:
             run.reported_after_end = True
             text = f"a frame of {run} follows its end"
             self._contradicts(Property.END_LAST, "after the end", run, text, frame.origin, run.ended_at)
@@ -127,13 +163,18 @@ class Rules:
         if run is None or not self.knows_runs:
             client.unattributed_ends += 1
             return
+        if frame.implicit:  # its end may follow
+            run.failed = True
+            return
         run.ended += 1
         if run.ended > 1:
             text = f"{run} ends {run.ended} times"
             self._contradicts(Property.ENDED, "ended twice", run, text, frame.origin, run.ended_at)
             return
-        run.ended_at, run.failed = frame.origin.index, frame.kind == "error"
+        run.ended_at, run.failed = frame.origin.index, run.failed or frame.kind == "error"
         client.open_runs.pop(run.id, None)
+        if not client.open_runs:
+            client.chunks.clear()
         self.settle(run, frame.origin)
         self._past_runs.append((client, run))
         if len(self._past_runs) > KEPT_RUNS:
@@ -148,69 +189,73 @@ class Rules:
     def settle(self, run: RunState, message: Message | None) -> None:
         """Judge the texts and calls that are still open when their run ends."""
         for stream in sorted(run.open, key=lambda each: each.first):
-            if message is not None and not run.failed and not stream.ended:
-                self._left_open(stream, message)
+            left_open = not stream.ended and stream.begun and not stream.implicit and self._knows_end(stream)
+            if left_open and message is not None and not run.failed:
+                text = f"{stream} has begun and has no end, although its run ended"
+                self._contradicts(stream.completeness, "not ended", stream, text, message, stream.first)
             stream.ended = True
             self._compare_pending(stream)
+            if left_open:
+                stream.uncertain = stream.uncertain or NO_END
             stream.release()
         run.open.clear()
-
-    def _left_open(self, stream: StreamState, message: Message) -> None:
-        ends = self._knows_calls and "tool_end" in self.dialect.kinds if stream.is_call else self._texts_end
-        if stream.begun and ends and not stream.implicit:
-            which = Property.CALLS if stream.is_call else Property.LOST
-            text = f"{stream} has begun and has no end, although its run ended"
-            self._contradicts(which, "not ended", stream, text, message, stream.first)
 
     def _knows_begin(self, stream: StreamState) -> bool:
         return self._knows_calls if stream.is_call else self._knows_texts
 
     def _knows_end(self, stream: StreamState) -> bool:
-        return self._knows_calls if stream.is_call else self._texts_end
+        return self._calls_end if stream.is_call else self._texts_end
 
     # Texts and calls
 
     def _begin(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         if not self._knows_begin(stream):
             return
-        if stream.begun and (stream.is_call or not stream.ended):
+        again = stream.begun and client.may_repeat(stream.first)
+        if stream.begun and not again and (stream.is_call or not stream.ended):
             text = f"{stream} begins again"
             self._contradicts(Property.DUPLICATED, "begun twice", stream, text, frame.origin, stream.first)
             return
-        if stream.ended:  # The id is used again for another text.
+        if stream.ended or again:  # The id is used again for another text, or all of it is sent again.
+            if stream.run is not None:
+                stream.run.open.discard(stream)
             stream = StreamState(stream.id, stream.is_call, client.id, run, frame.origin.index)
-            client.streams["text", stream.id] = stream
-            self.remember(client, ("text", stream.id), stream)
+            stream.is_again = True
+            self.remember(client, stream.key, stream)
         elif not stream.begun and stream.first != frame.origin.index:
             text = f"a frame of {stream} arrives before its beginning"
             self._contradicts(Property.ORDER, "begins late", stream, text, frame.origin, stream.first)
         stream.begun, stream.run = True, run
-        self.owners.began(("call" if stream.is_call else "text", stream.id), client.id)
+        self.owners.began(stream.key, client.id)
         if run is not None:
             run.open.add(stream)
 
     def _delta(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         if not stream.begun:
             self._begin_by_delta(run, stream, frame)
-        elif stream.ended and self._knows_end(stream):
+        elif stream.ended and not stream.implicit and self._knows_end(stream):
             which = Property.ARGUMENTS if stream.is_call else Property.ORDER
             self._contradicts(which, "after its end", stream, f"a delta of {stream} follows its end", frame.origin)
         if isinstance(frame.text, str):
             stream.append(frame.text)
-            if frame.position is None:
-                client.unnumbered = True
+            stream.pending = None
+            if stream.status == "equal":  # to a value that was complete until now
+                stream.status = None
 
     def _begin_by_delta(self, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         if run is not None:
             run.open.add(stream)
         if self._forgot_open:
             stream.uncertain = "its first deltas may be forgotten: too many messages and calls had no end"
-        if frame.implicit:
+        if frame.implicit or frame.kind == "thinking":
             stream.begun = stream.implicit = True
-        elif self._knows_begin(stream) and stream.first == frame.origin.index and frame.kind != "thinking":
-            stream.uncertain = "its beginning is not in the recording"
+        elif self._knows_begin(stream) and stream.first == frame.origin.index:
+            stream.uncertain = NO_BEGINNING
 
     def _end(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
+        if frame.implicit and not stream.begun and not stream.characters:
+            self._whole_call(client, run, stream, frame)
+            return
         if not stream.begun:
             self._ended_unbegun(stream, frame)
         elif stream.ended and not frame.implicit and self._knows_end(stream):
@@ -229,12 +274,11 @@ class Rules:
         """Report a message or call whose beginning did not arrive, unless the start of its run may be missing too."""
         if not self._knows_begin(stream) or (stream.is_call and frame.implicit):
             return
-        which = Property.CALLS if stream.is_call else Property.LOST
         if stream.run is not None and stream.run.started:
             text = f"{stream} ends, but it did not begin here"
-            self._contradicts(which, "no beginning", stream, text, frame.origin, stream.first)
+            self._contradicts(stream.completeness, "no beginning", stream, text, frame.origin, stream.first)
         else:
-            self.findings.unknown(which, f"{stream} may have begun before the recording")
+            self.findings.unknown(stream.completeness, f"{stream} may have begun before the recording")
 
     def _whole_call(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         """Judge a call in one frame, which is its beginning, its arguments and its end."""
@@ -263,8 +307,8 @@ class Rules:
             return
         if stream.ended:
             self._compare(stream, frame.whole, frame.origin)
-        elif stream.equals(frame.whole):
-            stream.status = "equal"
+        elif stream.equals(frame.whole):  # as far as it goes, unless no frame ends it
+            stream.status = "equal" if stream.implicit else None
         else:
             stream.pending = (frame.whole, frame.origin.index)
 
@@ -283,18 +327,20 @@ class Rules:
         if equal:
             stream.status = stream.status or "equal"
             return
+        if stream.is_again or stream.uncertain is not None:
+            reason = stream.uncertain or "several parts have its id"
+            self.findings.unknown(Property.SNAPSHOT, f"{stream}: {reason}")
+            return
         stream.status = "different"
         length = len(whole) if isinstance(whole, str) else "other"
         text = f"the deltas of {stream} have {stream.characters} characters, the complete value has {length}"
         if length == stream.characters:
             text = f"the deltas of {stream} differ from the complete value"
-        for which in (Property.ARGUMENTS if stream.is_call else Property.TEXT, Property.SNAPSHOT):
+        for which in (stream.content, Property.SNAPSHOT):
             self._contradicts(which, "differs", stream, text, message, stream.first)
 
     def _equals(self, stream: StreamState, whole: Any) -> bool | None:
         """Return None if the dialect, or the recording, does not allow the comparison."""
-        if stream.uncertain is not None:
-            return None
         if stream.whole is not None:
             return stream.whole == fingerprint(whole)
         return stream.equals(whole) if (self._sums_args if stream.is_call else self._sums_text) else None
@@ -302,7 +348,8 @@ class Rules:
     def _check_json(self, stream: StreamState, message: Message) -> None:
         text = stream.text
         promised = self.dialect.json_arguments or (text or "").startswith(("{", "["))
-        if text and text.strip() and promised and stream.uncertain is None and not is_json(text):
+        delivered = stream.status == "equal" or stream.uncertain is not None  # or what the model wrote is no JSON
+        if text and text.strip() and promised and not delivered and not is_json(text):
             stream.status = "different"
             problem = f"the arguments of {stream} are not JSON: {text[:60]!r}"
             self._contradicts(Property.ARGUMENTS, "not JSON", stream, problem, message, stream.first)
@@ -312,6 +359,7 @@ class Rules:
 
         Over the limit, forget the oldest that has ended. Far over the limit, forget the oldest.
         """
+        client.streams[key] = stream
         kept = self._streams
         kept.append((client, key, stream))
         for _ in range(MAX_EVICTIONS if len(kept) > KEPT_STREAMS else 0):

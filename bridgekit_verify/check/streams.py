@@ -9,6 +9,7 @@ from typing import Any, Final, TypeGuard
 
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.positions import Numbering
+from bridgekit_verify.check.property_answers import Property
 
 __all__ = ["ClientState", "RunState", "StreamKey", "StreamState", "fingerprint", "is_json"]
 
@@ -23,32 +24,59 @@ class ClientState:
     """The state of one client: its runs, messages and calls."""
 
     __slots__ = (
-        "chunk", "connection", "epochs", "first", "id", "last", "numberings", "open_runs", "reconnects", "run", "runs",
-        "streams", "thread", "unattributed_ends", "unidentified", "unmapped_after_end", "unnumbered", "user",
+        "chunks", "connection", "epochs", "id", "last", "numberings", "open_runs", "reconnected_at", "run",
+        "runs", "starts_inside", "stated_thread", "stated_user", "streams", "subscribed", "thread", "unattributed_ends",
+        "unidentified", "unmapped_after_end", "unnumbered", "unplaced", "user",
     )  # fmt: skip
 
     def __init__(self, message: Message) -> None:
-        self.id, self.user, self.thread = message.client, message.user, message.thread
-        self.connection, self.first = message.connection, message.index
+        self.id = message.client
+        self.user = self.stated_user = message.user
+        self.thread = self.stated_thread = message.thread
+        self.connection = message.connection
         self.last = message.index
-        self.reconnects = 0
+        self.reconnected_at = 0
+        """The first message of the latest connection, if it is not the first connection."""
         self.runs: dict[str, RunState] = {}
         self.open_runs: dict[str, RunState] = {}
         self.run: RunState | None = None
         """The run that the latest frame with a run id named."""
+        self.subscribed = set[str | None]()
+        """The threads that the server confirmed. A client of several has no thread of its own."""
         self.streams: dict[StreamKey, StreamState] = {}
         self.numberings: dict[str | None, Numbering] = {}
         self.epochs: dict[str | None, str | None] = {}
         """The numbering that the server named last. A different name starts a new numbering."""
         self.unattributed_ends = 0
         """The number of ends that could not be attributed to a run."""
-        self.chunk: StreamKey | None = None
-        """The message or call of the latest chunk. The following chunks need not name it."""
+        self.chunks: dict[StreamKey, StreamKey] = {}
+        """By channel and group, the message or call of the latest chunk. The following chunks need not name it."""
+        self.starts_inside: bool | None = None
+        """True if its first frame belongs to a run that started earlier. Other runs may have started earlier, too."""
         self.unidentified = 0
         """The number of frames that name no run, thread, user, message or call."""
         self.unmapped_after_end: int | None = None
         self.unnumbered = False
-        """True if a delta had no position, so that a repeated delta cannot be recognized."""
+        """True if a frame had no position, so that a repeated frame cannot be recognized."""
+        self.unplaced = False
+        """True if a frame had a position of an unknown run. Other positions are then not known to be missing."""
+
+    def restate(self, message: Message) -> None:
+        """Follow a recording that states the user or the thread late, or another one than before."""
+        if message.user not in (None, self.stated_user):
+            self.user = message.user if self.stated_user is None else None
+            self.stated_user = message.user
+        if message.thread not in (None, self.stated_thread):
+            self.thread = message.thread if self.stated_thread is None else None
+            self.stated_thread = message.thread
+
+    @property
+    def is_numbered(self) -> bool:
+        return bool(self.numberings) and not self.unnumbered
+
+    def may_repeat(self, index: int) -> bool:
+        """Return True if the connection may repeat what arrived as message `index`. Positions would show it."""
+        return index < self.reconnected_at and not self.is_numbered
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +104,7 @@ class StreamState:
 
     __slots__ = (
         "_digest", "_fingerprint", "_hash", "_pieces", "begun", "characters", "client", "ended", "first", "id",
-        "implicit", "is_call", "pending", "resulted", "run", "status", "uncertain", "whole",
+        "implicit", "is_again", "is_call", "pending", "resulted", "run", "status", "uncertain", "whole",
     )  # fmt: skip
 
     def __init__(self, stream_id: str | None, is_call: bool, client: str, run: RunState | None, first: int) -> None:
@@ -84,6 +112,8 @@ class StreamState:
         self.begun = self.ended = self.resulted = False
         self.implicit = False
         """True if the first delta began the message or call. No frame then marks its end."""
+        self.is_again = False
+        """True if its id was used before, for another text or a part of it."""
         self.characters = 0
         self.uncertain: str | None = None
         """The reason why the received deltas may be incomplete."""
@@ -100,6 +130,20 @@ class StreamState:
 
     def __str__(self) -> str:
         return f"{'call' if self.is_call else 'message'} {self.id}"
+
+    @property
+    def key(self) -> StreamKey:
+        return "call" if self.is_call else "text", self.id
+
+    @property
+    def content(self) -> Property:
+        """The property that compares its deltas with complete values."""
+        return Property.ARGUMENTS if self.is_call else Property.TEXT
+
+    @property
+    def completeness(self) -> Property:
+        """The property that requires its beginning and its end."""
+        return Property.CALLS if self.is_call else Property.LOST
 
     def append(self, text: str) -> None:
         self.characters += _length(text)

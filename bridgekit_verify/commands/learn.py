@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    with open_recording(options.file, limits=Limits(options.max_frames)) as recording:
+    with open_recording(options.file, reads_text=True, limits=Limits(options.max_frames)) as recording:
         table = draft_table(options.file, recording.messages)
     if options.out:
         options.out.write_text(table, encoding="utf-8", errors="replace")

@@ -76,6 +76,8 @@ class Pump:
         self._last_due = -math.inf
         self._changed: anyio.Event | None = None
         self._waited = False
+        self.on_data: Callable[[bytes], None] | None = None
+        """Called with the bytes that were read, before they are forwarded."""
 
     def set_toxics(self, running: Mapping[int, Toxic]) -> None:
         """Apply these toxics, keyed by their start numbers, from now on. Does not wait."""
@@ -101,6 +103,8 @@ class Pump:
                 # A toxic that blocks or drops bytes also hides a socket's failure from the other side.
                 await self._wait_until_unblocked()
                 raise
+            if self.on_data is not None:
+                self.on_data(data)
             if self._active or self._delayed:
                 await self._forward_slowly(data, target, tasks)
             else:
@@ -252,7 +256,10 @@ class ServerAddress(NamedTuple):
 class ProxiedConnection:
     """The client's socket and a socket to the server, with one pump for each direction."""
 
-    def __init__(self, number: int, client: socket.socket, address: ServerAddress, buffer_bytes: int) -> None:
+    def __init__(
+        self, number: int, client: socket.socket, address: ServerAddress, buffer_bytes: int,
+        on_data: Callable[[bytes], None] | None = None,
+    ) -> None:  # fmt: skip
         self._client = client
         self._address = address
         self._buffer_bytes = buffer_bytes
@@ -260,6 +267,7 @@ class ProxiedConnection:
         for end in (self._client, self._server):
             prepare(end, buffer_bytes)
         self._to_client = Pump(Direction.TO_CLIENT, number, buffer_bytes, self._cut_by)
+        self._to_client.on_data = on_data
         self._to_server = Pump(Direction.TO_SERVER, number, buffer_bytes, self._cut_by)
         self._scope = anyio.CancelScope()
         self._reset_on_close = False

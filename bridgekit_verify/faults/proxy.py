@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from types import TracebackType
@@ -58,6 +58,8 @@ class Proxy:
     """
 
     def __init__(self, address: ServerAddress, buffer_bytes: int) -> None:
+        self.on_data: Callable[[bytes], None] | None = None
+        """Called with the bytes that the proxy reads from the server, for the connections that it accepts later."""
         self._address = address
         self._buffer_bytes = buffer_bytes
         self._listener = ProxyListener(buffer_bytes)
@@ -158,7 +160,8 @@ class Proxy:
             self._listener.close()
 
     def _admit(self, client: socket.socket) -> ProxiedConnection:
-        connection = ProxiedConnection(next(self._connection_numbers), client, self._address, self._buffer_bytes)
+        number = next(self._connection_numbers)
+        connection = ProxiedConnection(number, client, self._address, self._buffer_bytes, self.on_data)
         connection.set_toxics(self._running)
         self._connections.add(connection)
         return connection

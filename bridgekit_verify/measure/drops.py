@@ -10,11 +10,11 @@ from typing import Final
 from bridgekit.events import EventType
 from bridgekit_verify.measure.experiment import Measurement
 
-__all__ = ["NOTHING", "DropCount", "count_drops", "have_equal_shares", "total"]
+__all__ = ["NOTHING", "DropCount", "EventCounts", "count_drops", "have_equal_shares", "total"]
 
 
 @dataclass(frozen=True, slots=True)
-class DropCount:
+class EventCounts:
     """Outcomes of the expected events. An event with two entitled sockets counts twice, once for each."""
 
     expected: int
@@ -23,13 +23,7 @@ class DropCount:
     lost: int
     """Events that no user read."""
     leaked: int
-    """Events that another user read."""
-    false_success: int
-    """Events that a receipt reports as sent and that were not delivered."""
-    dropped_at: Mapping[int, int]
-    """Dropped events, by the link that stopped or misrouted them."""
-    arriving: frozenset[EventType]
-    """The event types whose events were all delivered."""
+    """Events that another user read. Their own user may have read them as well."""
 
     @property
     def dropped(self) -> int:
@@ -53,6 +47,18 @@ class DropCount:
             return None
         whole = self.expected
         return Fraction(self.delivered, whole), Fraction(self.dropped, whole), Fraction(self.leaked, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class DropCount(EventCounts):
+    """The counts of measurements, with the links that dropped events."""
+
+    false_success: int
+    """Events that a receipt reports as sent and that were not delivered."""
+    dropped_at: Mapping[int, int]
+    """Dropped events, by the link that stopped or misrouted them."""
+    arriving: frozenset[EventType]
+    """The event types whose events were all delivered."""
 
 
 NOTHING: Final = DropCount(0, 0, 0, 0, 0, {}, frozenset())
@@ -96,6 +102,6 @@ def total(counts: Iterable[DropCount]) -> DropCount:
     )
 
 
-def have_equal_shares(counts: Iterable[DropCount]) -> bool:
+def have_equal_shares(counts: Iterable[EventCounts]) -> bool:
     """Return whether all counts have the same shares, so that one bar can represent them."""
     return len({count.shares for count in counts}) <= 1

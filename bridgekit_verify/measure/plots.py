@@ -1,4 +1,4 @@
-"""Draw figures: each title states one finding. Rates from samples have 95 % Wilson intervals.
+"""Draw figures: each title states one finding. Sampled rates have 95 % Wilson intervals.
 
 The colours are those of Okabe and Ito, which remain distinguishable with any colour vision. Hatching and labels carry
 the same information without colour.
@@ -95,11 +95,21 @@ def percents(rates: Sequence[Rate]) -> tuple[list[float], list[list[float]]]:
     return values, [below, above]
 
 
-def draw_rates(axis: Axes, xs: Sequence[float], rates: Sequence[Rate], colour: str, marker: str, size: float) -> None:
-    """Draw each known rate in percent as a marker with its interval. Unknown rates are left out."""
+def draw_rates(
+    axis: Axes,
+    xs: Sequence[float],
+    rates: Sequence[Rate],
+    colour: str,
+    marker: str,
+    size: float,
+    *,
+    sampled: bool = False,
+) -> None:
+    """Draw each known rate in percent as a marker, if `sampled` with its interval. Unknown rates are left out."""
     known = [(x, rate) for x, rate in zip(xs, rates, strict=True) if rate.known]
     at, (values, bars) = [x for x, _ in known], percents([rate for _, rate in known])
-    axis.errorbar(at, values, yerr=bars, fmt="none", ecolor=TEXT_COLOUR, elinewidth=1.3, capsize=3, zorder=4)
+    if sampled:
+        axis.errorbar(at, values, yerr=bars, fmt="none", ecolor=TEXT_COLOUR, elinewidth=1.3, capsize=3, zorder=4)
     axis.plot(at, values, marker=marker, color=colour, markersize=size, linestyle="", clip_on=False, zorder=3)
 
 

@@ -35,7 +35,10 @@ def wilson(k: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, fl
 
 
 class Rate(NamedTuple):
-    """A rate, k of n, with its interval. For n = 0 the rate is unknown: neither 0 % nor 100 %."""
+    """A rate, k of n. For n = 0 the rate is unknown: neither 0 % nor 100 %.
+
+    As text it is its counts. Only a rate that was sampled has an interval: see `estimate`.
+    """
 
     k: int
     n: int
@@ -71,9 +74,13 @@ class Rate(NamedTuple):
         low, high = self.interval
         return f"{percent(low)} to {percent(high)} %"
 
-    def __str__(self) -> str:
-        """Counts and interval: "58 of 60 (88.6 to 99.08 %)"."""
+    @property
+    def estimate(self) -> str:
+        """Counts and interval of a sampled rate as text: "58 of 60 (88.6 to 99.08 %)"."""
         return f"{self.counts} ({self.bounds})"
+
+    def __str__(self) -> str:
+        return self.counts
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -1,17 +1,16 @@
-"""Measurements as pandas tables: one row per measurement. Rates from samples have their n and interval."""
+"""Measurements as pandas tables with counts: one row per measurement."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import pandas as pd
 
 from bridgekit_verify.measure.experiment import Measurement
-from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.thread_id_families import FAMILIES, Families, families_by_name
 
-__all__ = ["count_table", "family_table", "loss_table", "rate_table", "transcript"]
+__all__ = ["count_table", "family_table", "loss_table", "transcript"]
 
 EXAMPLE_CHARACTERS: Final = 48
 """Limit on the shown characters of an example id."""
@@ -20,23 +19,11 @@ EXAMPLE_CHARACTERS: Final = 48
 def count_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
     """Return one row per measurement, with counts of expected events and of their outcomes.
 
-    For cases that are chosen and not sampled, and therefore have no interval. Columns: variant, runs at once,
-    events expected, delivered, dropped, misrouted, with no entitled socket, false success. `labels` are further
-    columns, placed first, with one value per measurement.
+    Columns: variant, runs at once, events expected, delivered, dropped, misrouted, with no entitled socket, false
+    success. `labels` are further columns, placed first, with one value per measurement. There is no interval, because
+    the cases are chosen and not sampled.
     """
-    return _labelled([_counts(measurement) for measurement in measurements], labels)
-
-
-def rate_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
-    """Return the columns of `count_table`, then the delivery rate and its 95 % Wilson interval.
-
-    The rates are in percent, and missing if no event was expected.
-    """
-    return _labelled([_counts(each) | _delivery(each.verdict.delivery) for each in measurements], labels)
-
-
-def _labelled(rows: list[dict[str, object]], labels: Mapping[str, Sequence[object]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame([_counts(measurement) for measurement in measurements])
     for index, (name, values) in enumerate(labels.items()):
         frame.insert(index, name, list(values))
     return frame
@@ -53,15 +40,6 @@ def _counts(measurement: Measurement) -> dict[str, object]:
         "misrouted": verdict.misrouted,
         "no socket": verdict.no_socket,
         "false success": verdict.false_success,
-    }
-
-
-def _delivery(rate: Rate) -> dict[str, object]:
-    low, high = rate.interval
-    return {
-        "delivered %": round(100 * rate.fraction, 2) if rate.known else None,
-        "from %": round(100 * low, 2) if rate.known else None,
-        "to %": round(100 * high, 2) if rate.known else None,
     }
 
 

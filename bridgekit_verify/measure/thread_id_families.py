@@ -161,7 +161,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         Family("chat_<n>", lambda number, source: f"chat_{number}"),
         Family("<uuid4>", lambda number, source: str(_uuid(source))),
         Family(
-            "prefixes of one another",
+            "starts with another id",
             lambda number, source: f"thread_team{number // 3}{('', '_red', '_red_lead')[number % 3]}",
         ),
         Family("contains _run_", lambda number, source: f"thread_run_{number}_run_{number}"),

@@ -22,6 +22,7 @@ from matplotlib.textpath import text_to_path
 from bridgekit_verify.measure.plots import STYLE, TEXT_COLOUR, printable
 from bridgekit_verify.measure.trace_steps import LINK_NAMES, NOT_REACHED, REACHED, SOCKET, LinkStep
 from bridgekit_verify.measure.tracing import Trace
+from bridgekit_verify.measure.wording import capitalized
 
 __all__ = ["trace_alt_text", "trace_figure"]
 
@@ -120,7 +121,7 @@ class _Column:
         self.cause = trace.cause(request, event, step)
         self.readers = trace.read_by(request, event, step)
         several = len(trace.requests) > 1
-        self.heading = trace.name[:1].upper() + trace.name[1:] + (f", {request}" if several else "")
+        self.heading = capitalized(trace.name) + (f", {request}" if several else "")
         self.lines = {link: list(self._lines(each)) for link, each in self.steps.items()}
 
     @property

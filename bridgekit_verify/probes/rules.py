@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -31,10 +30,10 @@ EMITTING: Final = ("agent", "adapter", "bridge")
 
 
 class ViolationKind(enum.StrEnum):
-    """The kind of a violation, named by what a user or an operator notices."""
+    """The kind of a violation, named by what a user or an operator notices. The most severe kinds are first."""
 
-    LOST = "lost"
     MISROUTED = "misrouted"
+    LOST = "lost"
     DUPLICATED = "duplicated"
     REORDERED = "reordered"
     CHANGED = "changed"
@@ -70,15 +69,16 @@ class Judgement:
 
     @property
     def evidence(self) -> str:
-        """The first violation of each of at most two kinds, with the number of others. No final full stop."""
-        by_kind: dict[ViolationKind, list[str]] = defaultdict(list)
+        """A clause for each of the most severe kinds, at most two: its first violation, and how often it occurred."""
+        by_kind: dict[ViolationKind, list[str]] = {kind: [] for kind in ViolationKind}
         for kind, text in self.violations:
             by_kind[kind].append(text)
-        return ". Also, ".join(f"{texts[0]}{_more(len(texts) - 1)}" for texts in [*by_kind.values()][:MOST_KINDS_SHOWN])
+        found = [texts for texts in by_kind.values() if texts]
+        return ". Also, ".join(f"{texts[0]}{_times(len(texts))}" for texts in found[:MOST_KINDS_SHOWN])
 
 
-def _more(count: int) -> str:
-    return f" (and {count:,} more {'case' if count == 1 else 'cases'})" if count else ""
+def _times(count: int) -> str:
+    return f" (seen {count:,} times)" if count > 1 else ""
 
 
 def shown(value: object) -> str:

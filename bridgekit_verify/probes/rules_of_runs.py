@@ -348,7 +348,7 @@ def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, exec
     ]
     wanted = (call.owner.websocket_bridge, context.run_id, context.thread_id)
     begun = [each for each in recording.within(call, "agent", "begin_run") if each.owner is agent]
-    link.expect(len(begun) == 1, ViolationKind.DUPLICATED, f"the agent of {what} may emit several ends")
+    link.expect(len(begun) == 1, ViolationKind.DUPLICATED, f"the agent of {what} may emit a second end event")
     link.expect(bool(bound), ViolationKind.LOST, f"the agent of {what} gets no bridge before it begins")
     link.expect(
         not bound or bound == [wanted], ViolationKind.MISROUTED, f"the agent of {what} is bound to something else"

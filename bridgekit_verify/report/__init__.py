@@ -5,7 +5,8 @@ findings         the data types that a notebook passes to the report
 claims           the audit's claims, each tested by running it, as findings
 outputs          called by notebooks: record, show_table, show_figure, source_of, printed_log, checked
 json_values      the values of a data frame -> JSON types
-assertions       makes a failed assertion of a notebook state the values that it compared
+allowed_parameters  the values that each parameter of the notebooks may have
+assertions       makes an error in a notebook useful: the values compared, or the message alone
 notebook_explorer  controls of notebook 00 that run chains with a reader's own thread ids
 chain_map        the picture of the ten links in notebook 00
 structure        the report as plain data
@@ -29,9 +30,10 @@ Notebooks import only the names below. Only the modules that execute and render 
 so that a kernel does not load them.
 """
 
-from bridgekit_verify.report.assertions import show_asserted_values
+from bridgekit_verify.report.allowed_parameters import check_parameters
+from bridgekit_verify.report.assertions import show_asserted_values, show_messages_alone
 from bridgekit_verify.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Verdict
-from bridgekit_verify.report.outputs import checked, printed_log, record, show_figure, show_table, source_of
+from bridgekit_verify.report.notebook_outputs import checked, printed_log, record, show_figure, show_table, source_of
 
 __all__ = [
     "FINDING_MIME",
@@ -39,6 +41,7 @@ __all__ = [
     "TABLE_MIME",
     "Finding",
     "Verdict",
+    "check_parameters",
     "checked",
     "printed_log",
     "record",
@@ -49,3 +52,5 @@ __all__ = [
 
 # Every notebook imports this package, and its assertions should show the values that they compared.
 show_asserted_values()
+# A reader who sets a parameter to a value that is not allowed needs the message, not the frames below it.
+show_messages_alone()

@@ -1,7 +1,8 @@
-"""Makes a failed assertion in a notebook state the values that it compared, as pytest does for the tests.
+"""Makes an error in a notebook useful to its reader: a failed assertion states the values that it compared.
 
 `assert delivered == 60` then fails with `delivered == 60: 58 == 60`, in the console, in JUnit XML and in the report.
-The module rewrites the cells when they run, so that the committed notebooks contain plain assertions.
+The module rewrites the cells when they run, so that the committed notebooks contain plain assertions. An error about a
+value that the reader chose is shown as its message, which says what is allowed, without a traceback.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import sys
 from reprlib import Repr
 from typing import Any, Final
 
-__all__ = ["AssertedValues", "ShowAsserted", "show_asserted_values"]
+from bridgekit.errors import InvalidId, UnknownName
+from bridgekit_verify.errors import InvalidParameter
+
+__all__ = ["AssertedValues", "ShowAsserted", "show_asserted_values", "show_messages_alone"]
 
 _NAME: Final = "_asserted_values"
 """The name of `AssertedValues` in a notebook, and of its object while an assertion is evaluated."""
@@ -98,6 +102,26 @@ def show_asserted_values() -> None:
     if shell is not None and not any(isinstance(each, ShowAsserted) for each in shell.ast_transformers):
         shell.user_ns[_NAME] = AssertedValues
         shell.ast_transformers.append(ShowAsserted())
+
+
+def show_messages_alone() -> None:
+    """In this kernel, show errors about a reader's values without a traceback; without a kernel, do nothing."""
+    if "IPython" not in sys.modules:
+        return
+    from IPython.core.getipython import get_ipython
+
+    shell: Any = get_ipython()
+    if shell is not None:
+        shell.set_custom_exc((InvalidParameter, InvalidId, UnknownName), _show_message)
+
+
+def _show_message(
+    shell: Any, kind: type[Exception], error: Exception, traceback: object, tb_offset: int | None = None
+) -> list[str]:
+    """Send the error's only line to the front end as its traceback."""
+    lines = [f"{kind.__name__}: {error}"]
+    shell._showtraceback(kind, error, lines)
+    return lines
 
 
 def _short(value: object) -> str:

@@ -105,8 +105,9 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
             "Events falsely reported as sent:"
             f" {', '.join(f'{count:,} ({name})' for name, count in false.items()) or 'none'}.",
             f"As committed, the bridge returns a receipt for {committed.acknowledged:,} of"
-            f" {_events(study.of('as committed')):,} events, and reports {committed.false_success:,} falsely as sent."
-            " With Fix 1, events reach the hub. Their receipt is 'sent' even if no socket is open.",
+            f" {_events(study.of('as committed')):,} events."
+            f" {committed.false_success:,} of these receipts falsely say 'sent'. With Fix 1, events reach the hub."
+            " Their receipt is 'sent' even if no socket is open.",
             "An accurate receipt is about sockets, not users. Experiment: on a chain that is sound except that runs"
             f" share an agent, {shared.false_success:,} of {_events(study.of('link 5 broken')):,} events are reported"
             " as sent, although only another user read them.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridgekit_verify.check.answers import State
+from bridgekit_verify.check.property_answers import State
 from bridgekit_verify.measure.statistics import Rate, Sample
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import OURS, Finding

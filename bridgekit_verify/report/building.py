@@ -66,7 +66,8 @@ def build_report(
 
     The copies stay in the folder `executed`, if given, and are otherwise temporary. `log` gets one line for each
     notebook. Raises FileNotFoundError for a folder without notebooks, ParameterError for a parameter that no notebook
-    has, and ReportNotWritten, before any notebook runs if `out` is not a folder that can be written to.
+    has, InvalidParameter for a value that is not allowed, and ReportNotWritten, before any notebook runs if `out` is
+    not a folder that can be written to.
     """
     with _staging(out) as stage, tempfile.TemporaryDirectory(prefix="bridgekit-report-") as temporary:
         copies = executed or Path(temporary)

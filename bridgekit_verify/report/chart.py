@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from bridgekit_verify.measure.drops import EventCounts
 from bridgekit_verify.measure.statistics import percent
-from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, BEFORE, REPAIRS, DropTables, Fate, Step
+from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, BEFORE, REPAIRS, DropTables, Step
 from bridgekit_verify.report.summary import of
 
 __all__ = ["Bar", "ChartRow", "bar", "chart", "unchanged"]
@@ -28,7 +29,7 @@ CHART_LABELS: Final = {
 class Bar:
     """The events of one row of the chart. It has one part for each kind of thread id if their shares differ."""
 
-    parts: tuple[Fate, ...]
+    parts: tuple[EventCounts, ...]
     text: str
     """The result next to the bar."""
     alt: str
@@ -51,7 +52,7 @@ def share(k: int, n: int) -> str:
 
 def bar(step: Step) -> Bar:
     """Return a step's bar: one part only if every kind of thread id has the same shares."""
-    found, kinds = step.fate, len(step.kinds)
+    found, kinds = step.total, len(step.kinds)
     alt = f"{of(found.dropped, found.expected)} events dropped, {found.leaked:,} of them read by another user"
     if step.same_for_every_kind:
         return Bar((found,), _bar_text(found), alt)
@@ -63,7 +64,7 @@ def bar(step: Step) -> Bar:
     return Bar(step.kinds, text, f"{alt}. {each}")
 
 
-def _bar_text(found: Fate) -> str:
+def _bar_text(found: EventCounts) -> str:
     """Return the shares in words. The shares add up to 100 %, unless a leaked event also reached its own user."""
     if not found.leaked:
         return f"{share(found.dropped, found.expected)} dropped"
@@ -108,6 +109,6 @@ def unchanged(rows: Sequence[ChartRow]) -> Bar | None:
     return replace(first, text=f"{first.text} without any fix, and after each fix") if same else None
 
 
-def _total(found: Fate) -> Bar:
+def _total(found: EventCounts) -> Bar:
     alt = f"{of(found.dropped, found.expected)} events dropped, {found.leaked:,} of them read by another user"
     return Bar((found,), _bar_text(found), alt)

@@ -7,6 +7,7 @@ from typing import Final
 
 from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.statistics import Sample
+from bridgekit_verify.measure.wording import capitalized, listed
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_hub
 from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Verdict
 from bridgekit_verify.studies.drops import BEFORE, COMMITTED, REPORTED, FixDrops
@@ -165,7 +166,7 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
 
 
 def _named(links: Sequence[int]) -> str:
-    return f": {_listed(links)}" if links else ""
+    return f": {listed(links)}" if links else ""
 
 
 def _smallest_of(probes: Sequence[Probe]) -> Sample | None:
@@ -315,16 +316,10 @@ def lost_claim(drops: FixDrops) -> Finding:
 
 def _links(numbers: Sequence[int]) -> str:
     """Return links in words: "link 9", "links 8 and 9", "no link"."""
-    return f"link{'s' if len(numbers) > 1 else ''} {_listed(numbers)}" if numbers else "no link"
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    *first, last = map(str, numbers)
-    return f"{', '.join(first)} and {last}" if first else last
+    return f"link{'s' if len(numbers) > 1 else ''} {listed(numbers)}" if numbers else "no link"
 
 
 def _stopping(links: Sequence[int]) -> str:
     if list(links) == [9]:
         return "Only link 9 stops them."
-    words = _links(links)
-    return f"{words[0].upper()}{words[1:]} stop{'s' if len(links) == 1 else ''} them, not only link 9."
+    return f"{capitalized(_links(links))} stop{'s' if len(links) == 1 else ''} them, not only link 9."

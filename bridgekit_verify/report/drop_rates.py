@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from bridgekit.errors import BridgekitError
+from bridgekit_verify.measure.drops import EventCounts, have_equal_shares
 from bridgekit_verify.report.findings import Table
 from bridgekit_verify.report.structure import Notebook, Report
 
@@ -21,7 +22,6 @@ __all__ = [
     "FIXES",
     "REPAIRS",
     "DropTables",
-    "Fate",
     "Kind",
     "MalformedTable",
     "MeasuredRepair",
@@ -47,7 +47,7 @@ FIXES: Final = {
 REPAIRS: Final = ("agent per run", "thread carried", "connection bound", "link 8 call")
 """The four repairs in the recommended order, as the columns of the table of subsets name them."""
 
-_FATE: Final = ("expected", "delivered", "leaked")
+_COUNTS: Final = ("expected", "delivered", "lost", "leaked")
 
 
 class MalformedTable(BridgekitError, ValueError):
@@ -59,31 +59,7 @@ class MalformedTable(BridgekitError, ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
-    """What happened to the events of some runs. An event is dropped if its own user did not read it."""
-
-    expected: int
-    delivered: int
-    leaked: int
-    """Read by another user. These events are part of the dropped ones, unless their own user read them as well."""
-
-    @property
-    def dropped(self) -> int:
-        return self.expected - self.delivered
-
-    @property
-    def lost(self) -> int:
-        """The number of dropped events that no socket read."""
-        return max(self.dropped - self.leaked, 0)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every event reached its user and no other one. False if no event was expected."""
-        return self.delivered == self.expected > 0 and not self.leaked
-
-
-@dataclass(frozen=True, slots=True)
-class Kind(Fate):
+class Kind(EventCounts):
     """One kind of thread id."""
 
     name: str
@@ -102,9 +78,14 @@ class Step:
     kinds: tuple[Kind, ...]
 
     @property
-    def fate(self) -> Fate:
+    def total(self) -> EventCounts:
         """The sum over all kinds. The counts describe only this measurement."""
-        return _sum(self.kinds)
+        return EventCounts(
+            sum(kind.expected for kind in self.kinds),
+            sum(kind.delivered for kind in self.kinds),
+            sum(kind.lost for kind in self.kinds),
+            sum(kind.leaked for kind in self.kinds),
+        )
 
     @property
     def false_success(self) -> int:
@@ -113,12 +94,7 @@ class Step:
     @property
     def same_for_every_kind(self) -> bool:
         """Whether every kind has the same share of dropped and of leaked events, so that one bar can show them all."""
-        first = self.kinds[0]
-        return all(
-            kind.dropped * first.expected == first.dropped * kind.expected
-            and kind.leaked * first.expected == first.leaked * kind.expected
-            for kind in self.kinds
-        )
+        return have_equal_shares(self.kinds)
 
     @property
     def losing(self) -> tuple[Kind, ...]:
@@ -132,7 +108,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredRepair(Fate):
+class MeasuredRepair(EventCounts):
     """One repair: its size in the rebuilt chain, and the events after it and all repairs before it."""
 
     order: int
@@ -145,7 +121,7 @@ class MeasuredRepair(Fate):
 
 
 @dataclass(frozen=True, slots=True)
-class Subset(Fate):
+class Subset(EventCounts):
     """The code as committed with some of the four repairs."""
 
     repairs: frozenset[str]
@@ -153,7 +129,7 @@ class Subset(Fate):
 
 
 @dataclass(frozen=True, slots=True)
-class Routing(Fate):
+class Routing(EventCounts):
     """One way to find an event's thread.
 
     All repairs are applied except "thread carried", which is itself such a way.
@@ -192,16 +168,16 @@ def read_drop_tables(report: Report) -> DropTables:
     rates = report.table("drop_rates")
     return DropTables(
         steps=_steps(
-            _records(report, "drop_rates", "chain", "step", "thread ids", "documented", "false success", *_FATE)
+            _records(report, "drop_rates", "chain", "step", "thread ids", "documented", "false success", *_COUNTS)
         ),
         repairs=_repairs(report),
         subsets=tuple(
             Subset(*_counts("repair_subsets", row), repairs=frozenset(name for name in REPAIRS if row[name]))
-            for row in _records(report, "repair_subsets", *REPAIRS, *_FATE)
+            for row in _records(report, "repair_subsets", *REPAIRS, *_COUNTS)
         ),
         routing=tuple(
             Routing(*_counts("routing_alternatives", row), name=row["routing"])
-            for row in _records(report, "routing_alternatives", "routing", *_FATE)
+            for row in _records(report, "routing_alternatives", "routing", *_COUNTS)
         ),
         notebook=rates[1] if rates else None,
     )
@@ -247,17 +223,23 @@ def _repairs(report: Report) -> tuple[MeasuredRepair, ...]:
             lines_removed=_count("repairs", row, "lines removed"),
             lines_added=_count("repairs", row, "lines added"),
         )
-        for row in _records(report, "repairs", *columns, *_FATE)
+        for row in _records(report, "repairs", *columns, *_COUNTS)
     ]
     return tuple(sorted(repairs, key=lambda repair: repair.order))
 
 
-def _counts(table: str, row: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Return expected, delivered and leaked. Raises MalformedTable for counts that contradict each other."""
-    expected, delivered, leaked = (_count(table, row, name) for name in _FATE)
+def _counts(table: str, row: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Return expected, delivered, lost and leaked. Raises MalformedTable for counts that contradict each other."""
+    expected, delivered, lost, leaked = (_count(table, row, name) for name in _COUNTS)
     if delivered > expected:
         raise MalformedTable(table, f"{delivered:,} of {expected:,} events delivered: more than were expected")
-    return expected, delivered, leaked
+    if not 0 <= expected - delivered - lost <= leaked:
+        raise MalformedTable(
+            table,
+            f"{expected:,} events expected, {delivered:,} delivered, {lost:,} lost and {leaked:,} leaked: the others"
+            " are neither lost nor leaked",
+        )
+    return expected, delivered, lost, leaked
 
 
 def _count(table: str, row: Mapping[str, Any], column: str) -> int:
@@ -265,15 +247,3 @@ def _count(table: str, row: Mapping[str, Any], column: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise MalformedTable(table, f"{column} is {value!r}: a count must be a whole number, 0 or more")
     return value
-
-
-AnyFate = TypeVar("AnyFate", bound=Fate)
-
-
-def _sum(fates: Iterable[AnyFate]) -> Fate:
-    members = tuple(fates)
-    return Fate(
-        sum(fate.expected for fate in members),
-        sum(fate.delivered for fate in members),
-        sum(fate.leaked for fate in members),
-    )

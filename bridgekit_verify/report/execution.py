@@ -21,6 +21,7 @@ from nbformat import NotebookNode
 import bridgekit_verify
 from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.harness.processes import DISCARD
+from bridgekit_verify.report.allowed_parameters import check_parameters
 from bridgekit_verify.report.failures import failure_of, runs
 from bridgekit_verify.report.notebook_types import error_output, read_notebook, write_notebook
 from bridgekit_verify.report.parameters import PARAMETERS_TAG, read_parameters, replace_parameters, require_known
@@ -54,7 +55,8 @@ def execute_folder(
     notebooks run at once. `parameters` replaces literals of the cells tagged `parameters`, in the notebooks that have
     them. `log` gets one line for each notebook when it ends.
 
-    Raises FileNotFoundError for a folder without notebooks, and ParameterError for a parameter that no notebook has.
+    Raises FileNotFoundError for a folder without notebooks, ParameterError for a parameter that no notebook has, and
+    InvalidParameter for a value that is not allowed.
     """
     notebooks = {path: read_notebook(path) for path in sorted(folder.glob("*.ipynb"))}
     if not notebooks:
@@ -90,6 +92,7 @@ def execute_folder(
 def _set_parameters(notebooks: list[NotebookNode], parameters: Mapping[str, Any]) -> None:
     cells = [cell for notebook in notebooks for cell in notebook.cells if _is_parameters(cell)]
     require_known(parameters, [name for cell in cells for name in read_parameters(cell.source)])
+    check_parameters(parameters)
     for cell in cells:
         cell.source = replace_parameters(cell.source, parameters)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from bridgekit_verify.report.outputs import sentinel
+from bridgekit_verify.report.notebook_outputs import sentinel
 
 # The frame that a printed exception group draws around its exceptions.
 _GROUP_FRAME = re.compile(r"^[\s|+-]*")

@@ -137,9 +137,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def delivery_text(finding: Finding) -> str:
-    """Return the delivery before and after, with intervals, as text.
+    """Return the counts of delivered events before and after as text.
 
-    The text states whether the delivery is that of an experiment.
+    The text states whether the counts are those of an experiment.
     """
     first, second = finding.labels
     counted = ((first, finding.before), (second, finding.after))

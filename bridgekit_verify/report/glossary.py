@@ -54,7 +54,7 @@ TERMS: Final = {
 COLUMNS: Final = {
     "notebook": "the notebook that shows the table",
     "table": "the table's name",
-    "chain": "the chain that was measured, such as as committed or as reported",
+    "chain": 'the chain that was measured: "as committed" or "as reported"',
     "variant": "the combination of sound and broken parts that was measured",
     "step": "the fix or repair that was applied",
     "thread ids": "the kind of thread id",
@@ -78,8 +78,8 @@ COLUMNS: Final = {
 OTHER_COLUMNS: Final = {
     "dropped at other links": "events that another link than the notebook's own stopped or misrouted",
     "delivered %": "share of the expected events that were delivered, in percent",
-    "from %": "lower end of the 95 % interval of a rate, in percent",
-    "to %": "upper end of the 95 % interval of a rate, in percent",
+    "from %": "lower end of the 95 % interval of a sampled rate, in percent",
+    "to %": "upper end of the 95 % interval of a sampled rate, in percent",
     "runs at once": "how many runs were active together",
     "edge": "the part that serves the sockets: native or ASGI",
     "events/s": "events per second of the load",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from bridgekit_verify.measure.statistics import CONFIDENCE, Rate, Sample
+from bridgekit_verify.measure.wording import capitalized
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import OURS, Finding, Verdict
 from bridgekit_verify.validation.calibration import CHANCE, CalibrationStudy, allowed_misses
@@ -116,8 +117,7 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
         f" {len(sampled) - len(outside)} of {len(sampled)} cases. In {len(study.losses) - len(miscounted)} of"
         f" {len(study.losses)}, exactly the dropped frames count as lost.",
         evidence=tuple(
-            f"{check.name[:1].upper()}{check.name[1:]}: {100 * check.closed_form:.1f} % known, {check.measured}"
-            " measured."
+            f"{capitalized(check.name)}: {100 * check.closed_form:.1f} % known, {check.text} measured."
             for check in checks
         ),
         rule="Holds if every count without chance equals the known one, every loss count equals the number of"

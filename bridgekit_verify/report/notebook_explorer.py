@@ -26,7 +26,7 @@ from bridgekit_verify.measure.thread_id_families import own_threads
 from bridgekit_verify.measure.trace_figure import trace_alt_text, trace_figure
 from bridgekit_verify.measure.tracing import Trace, trace_workload
 from bridgekit_verify.measure.workload import Workload
-from bridgekit_verify.report.outputs import show_table
+from bridgekit_verify.report.notebook_outputs import show_table
 from bridgekit_verify.variants import AS_COMMITTED, BROKEN, SOUND, VARIANTS, variant
 
 __all__ = ["CHAINS", "Exploration", "controls", "drop_table", "explore", "explore_once", "is_live"]

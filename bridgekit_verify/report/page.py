@@ -14,6 +14,7 @@ from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.measure.wording import listed
 from bridgekit_verify.report.chart import chart, unchanged
 from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
 from bridgekit_verify.report.findings import (
@@ -124,7 +125,6 @@ def _templates() -> Templates:
     templates.filters |= {
         "ansi": printed_text,
         "basis": basis_text,
-        "bounds": lambda rate: rate.bounds,
         "breakable": _breakable,
         "cell": _cell_html,
         "code": code_html,
@@ -132,6 +132,7 @@ def _templates() -> Templates:
         "day": _day,
         "html": output_html,
         "level": _css_percent,
+        "listed": listed,
         "numeric": numeric_columns,
         "markdown": markdown_html,
         "marks": _marks,
@@ -236,7 +237,7 @@ def _cell_html(value: object) -> Markup:
 
 
 def _css_percent(share: float) -> str:
-    """Return a share as a CSS percentage on the axis of a bar or an interval."""
+    """Return a share as a CSS percentage on the axis of a bar or a mark."""
     return f"{100 * share:.2f}%"
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, FIXES, DropTables, Fate
+from bridgekit_verify.measure.drops import EventCounts
+from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, FIXES, DropTables
 from bridgekit_verify.report.findings import AuditAnswer, Finding, Verdict
 
 __all__ = ["priority_findings"]
@@ -45,29 +46,31 @@ def _finding(
 
 def _committed(tables: DropTables, number: int) -> tuple[str, ...]:
     found = [(FIXES[name], tables.step(AS_COMMITTED, name)) for name in WRITTEN[number]]
-    return tuple(f"On the code as committed, {name} delivers {_text(step.fate)}." for name, step in found if step)
+    return tuple(f"On the code as committed, {name} delivers {_text(step.total)}." for name, step in found if step)
 
 
-def _text(fate: Fate) -> str:
-    leaked = f" ({fate.leaked:,} leaked)" if fate.leaked else ""
-    return f"{fate.delivered:,} of {fate.expected:,} events{leaked}"
+def _text(counts: EventCounts) -> str:
+    leaked = f" ({counts.leaked:,} leaked)" if counts.leaked else ""
+    return f"{counts.delivered:,} of {counts.expected:,} events{leaked}"
 
 
-def _alone(tables: DropTables, name: str) -> Fate | None:
+def _alone(tables: DropTables, name: str) -> EventCounts | None:
     step = tables.step(AS_REPORTED, name)
-    return step.fate if step is not None and step.fate.expected else None
+    return step.total if step is not None and step.total.expected else None
 
 
 def _critical(tables: DropTables) -> Finding:
     """Judge "Fix 1 is critical": right if no other fix does more on the chain that the audit describes."""
     one, three = _alone(tables, "fix 1"), _alone(tables, "fix 3")
     others = {
-        name: fate for name in ("fix 2 as written", "fix 2 with its method", "fix 3") if (fate := _alone(tables, name))
+        name: counts
+        for name in ("fix 2 as written", "fix 2 with its method", "fix 3")
+        if (counts := _alone(tables, name))
     }
     if one is None or three is None:
         right, answer = _not_measured()
     else:
-        better = [name for name, fate in others.items() if _rank(fate) > _rank(one)]
+        better = [name for name, counts in others.items() if _rank(counts) > _rank(one)]
         right = "no" if better else "yes"
         more = " ".join(f"{FIXES[name]} delivers {_text(others[name])}." for name in better)
         answer = f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. " + (
@@ -143,8 +146,8 @@ def _monitoring(tables: DropTables) -> Finding:
         right = "as worded, but insufficient" if worst.false_success else "yes"
         where = "as committed" if worst is before else f"as committed with {FIXES[worst.name]}"
         answer = (
-            f"On the code {where}, {worst.false_success:,} of {worst.fate.expected:,} events are routed and reported as"
-            " sent, but their user does not read them. No routing failure is counted for them."
+            f"On the code {where}, {worst.false_success:,} of {worst.total.expected:,} events are routed and reported"
+            " as sent, but their user does not read them. No routing failure is counted for them."
             if worst.false_success
             else "Every event that is reported as sent reaches its user, so only routing failures have to be counted."
         )
@@ -161,9 +164,9 @@ def _monitoring(tables: DropTables) -> Finding:
     )
 
 
-def _rank(fate: Fate) -> tuple[int, int]:
+def _rank(counts: EventCounts) -> tuple[int, int]:
     """Order fixes by delivered events, then by fewer leaks."""
-    return fate.delivered, -fate.leaked
+    return counts.delivered, -counts.leaked
 
 
 def _not_measured() -> tuple[AuditAnswer, str]:

@@ -99,7 +99,7 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
         reported="after fix",
         verdict=verdict_of(len(shown) == len(study.families) and real.k == real.n, known=study.known and real.known),
         answer=f"As committed with Fix 1, the user reads {real.counts} events of a run before the run ends. With"
-        f" only link 9 broken, the user reads {example.counts} with thread ids like {study.example_family}.",
+        f" only link 9 broken, the user reads {example.counts} events with thread ids like {study.example_family}.",
         evidence=(
             f"With Fix 1 and only link 9 broken, the user reads all events before the run's end for {len(shown)} of"
             f" {len(study.families)} kinds of thread id.",

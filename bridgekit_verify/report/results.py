@@ -11,14 +11,13 @@ from typing import Any, Final
 
 import msgspec
 
-from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.report.findings import RESERVED_COLUMNS, Finding
 from bridgekit_verify.report.glossary import COLUMNS, OTHER_COLUMNS
 from bridgekit_verify.report.judging import all_findings, headline, link_statuses
 from bridgekit_verify.report.structure import Notebook, Report
 
 # Increase this number when a program that reads the old format would misread the new one.
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 MAX_COLUMNS: Final = 25
 """Limit on the columns of results.csv. The other columns of a table are only in results.json."""
@@ -118,8 +117,6 @@ def _finding(finding: Finding, notebook: Notebook) -> dict[str, Any]:
         **msgspec.to_builtins(finding),
         "audit_right": finding.right,
         "works": finding.works if finding.runs else None,
-        "before_interval": _interval(finding.before),
-        "after_interval": _interval(finding.after),
     }
 
 
@@ -135,11 +132,6 @@ def _environment(report: Report) -> dict[str, Any]:
         "started": report.started.astimezone(UTC).isoformat() if report.started else None,
         "seconds": report.seconds,
     }
-
-
-def _interval(counts: tuple[int, int] | None) -> tuple[float, float] | None:
-    rate = Rate.of(counts)
-    return rate.interval if rate.n else None
 
 
 def _csv_cell(value: object) -> object:

@@ -72,8 +72,8 @@ def _describe_capacity(search: LoadSearch) -> str:
         return f"The {search.edge.name} edge carried none of the loads that were tried."
     more = f" or more ({search.underestimate_reason})" if search.underestimate_reason else ""
     return (
-        f"The {search.edge.name} edge carries {best.events_per_second:,.0f} events per second{more}: {best.on_time} of"
-        f" them were read within {WITHIN_SECONDS:g} s."
+        f"The {search.edge.name} edge carries {best.events_per_second:,.0f} events per second{more}:"
+        f" {best.on_time.estimate} of them were read within {WITHIN_SECONDS:g} s."
     )
 
 
@@ -90,8 +90,8 @@ def _describe_runs(edge: str, best: StepResult) -> str:
 def _describe_overload(search: LoadSearch) -> str:
     last = search.tried[-1]
     return (
-        f"On the {search.edge.name} edge, at {last.events_per_second:,.0f} events per second, {last.on_time} are read"
-        f" within {WITHIN_SECONDS:g} s, the latest after {last.client.late_max:.1f} s."
+        f"On the {search.edge.name} edge, at {last.events_per_second:,.0f} events per second,"
+        f" {last.on_time.estimate} are read within {WITHIN_SECONDS:g} s, the latest after {last.client.late_max:.1f} s."
     )
 
 

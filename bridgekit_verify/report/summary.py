@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Final, Literal
 
+from bridgekit_verify.measure.drops import EventCounts
+from bridgekit_verify.measure.wording import listed
 from bridgekit_verify.report.drop_rates import (
     AS_COMMITTED,
     AS_REPORTED,
@@ -17,7 +19,6 @@ from bridgekit_verify.report.drop_rates import (
     FIXES,
     REPAIRS,
     DropTables,
-    Fate,
     Step,
     Subset,
 )
@@ -84,7 +85,8 @@ class Action:
     size: str
     gain: int
     """The number of events that this repair delivers in addition to the repairs before it."""
-    fate: Fate
+    after: EventCounts
+    """The events after this repair and all before it."""
 
 
 def of(k: int, n: int) -> str:
@@ -100,9 +102,9 @@ def number(count: int) -> str:
 def answer(tables: DropTables) -> Answer:
     """Answer the question of the page from the code as committed, before and after the fixes and the repairs."""
     before = tables.step(AS_COMMITTED)
-    if before is None or not before.fate.expected:
+    if before is None or not before.total.expected:
         return Answer("unknown", NOT_MEASURED, _repairs_sentence(tables))
-    found = before.fate
+    found = before.total
     n = f"{found.expected:,}"
     if found.complete:
         start = f"all {n} test events reach their user"
@@ -119,18 +121,18 @@ def answer(tables: DropTables) -> Answer:
     return Answer("yes" if found.complete else "no", first, _repairs_sentence(tables))
 
 
-def _fixes_clause(tables: DropTables, before: Fate) -> str:
+def _fixes_clause(tables: DropTables, before: EventCounts) -> str:
     """Return the end of the first sentence: the effect of the audit's fixes on the code as committed."""
     fixes = tables.fixes(AS_COMMITTED)
     if not fixes:
         return "."
-    if all((step.fate.delivered, step.fate.leaked) == (before.delivered, before.leaked) for step in fixes):
+    if all((step.total.delivered, step.total.leaked) == (before.delivered, before.leaked) for step in fixes):
         return ", and none of the audit's three fixes changes that."
-    best = max(fixes, key=lambda step: (step.fate.delivered, -step.fate.leaked))
-    if best.fate.delivered <= before.delivered:
+    best = max(fixes, key=lambda step: (step.total.delivered, -step.total.leaked))
+    if best.total.delivered <= before.delivered:
         return ", and none of the audit's three fixes delivers more."
-    leaked = f" and leaks {best.fate.leaked:,}" if best.fate.leaked else ""
-    delivered = of(best.fate.delivered, best.fate.expected)
+    leaked = f" and leaks {best.total.leaked:,}" if best.total.leaked else ""
+    delivered = of(best.total.delivered, best.total.expected)
     return f". Of the audit's fixes, {FIXES[best.name]} delivers most: {delivered} events{leaked}."
 
 
@@ -158,14 +160,14 @@ def risks(tables: DropTables) -> tuple[Risk, ...]:
 
 def _leak(tables: DropTables) -> Risk:
     before, fixes = tables.step(AS_COMMITTED), tables.fixes(AS_COMMITTED)
-    leaking = [step for step in fixes if step.fate.leaked]
+    leaking = [step for step in fixes if step.total.leaked]
     subsets = [subset for subset in tables.subsets if subset.leaked]
     sentences = []
     if before is None or not tables.subsets:
         when = "unknown"
-    elif before.fate.leaked:
+    elif before.total.leaked:
         when = AS_COMMITTED
-        sentences.append(f"{of(before.fate.leaked, before.fate.expected)} events reach another user.")
+        sentences.append(f"{of(before.total.leaked, before.total.expected)} events reach another user.")
     elif leaking:
         when = _after(leaking)
     elif subsets:
@@ -195,20 +197,16 @@ def _made(subset: Subset) -> str:
 
 
 def _plural(noun: str, members: Sequence[str]) -> str:
-    return f"{noun}{'s' if len(members) > 1 else ''} {_list(members)}"
-
-
-def _list(members: Sequence[str]) -> str:
-    return f"{', '.join(members[:-1])} and {members[-1]}" if len(members) > 1 else "".join(members)
+    return f"{noun}{'s' if len(members) > 1 else ''} {listed(members)}"
 
 
 def _routing_leaks(tables: DropTables) -> list[str]:
     """Return the leaks of the audit's own fixes on the chain as reported."""
-    leaking = [step for step in tables.fixes(AS_REPORTED) if step.fate.leaked]
+    leaking = [step for step in tables.fixes(AS_REPORTED) if step.total.leaked]
     if not leaking:
         return []
     first = leaking[0]
-    where = _list([f"{kind.name} ({of(kind.leaked, kind.expected)})" for kind in first.leaking])
+    where = listed([f"{kind.name} ({of(kind.leaked, kind.expected)})" for kind in first.leaking])
     return [
         f"With only link 9 broken, {FIXES[first.name]} leaks events for {len(first.leaking)} of"
         f" {len(first.kinds)} kinds of thread id: {where}."
@@ -220,16 +218,16 @@ def _loss(tables: DropTables) -> Risk:
     title = "Loss: the user does not get it"
     if before is None:
         return Risk("loss", title, "unknown", (NOT_MEASURED,))
-    found = before.fate
+    found = before.total
     sentences = [f"{of(found.dropped, found.expected)} events do not reach their user."]
     parts = [
         f"{FIXES[name]} {'drop' if name.startswith('fixes') else 'drops'}"
-        f" {of(step.fate.dropped, step.fate.expected) if step.fate.dropped else 'none'}"
+        f" {of(step.total.dropped, step.total.expected) if step.total.dropped else 'none'}"
         for name in ("fix 1", "fixes 1 and 2 with the method", "fix 3")
         if (step := tables.step(AS_REPORTED, name))
     ]
     if parts:
-        sentences.append(f"With only link 9 broken, {_list(parts)}.")
+        sentences.append(f"With only link 9 broken, {listed(parts)}.")
     return Risk("loss", title, AS_COMMITTED if found.dropped else "not observed", tuple(sentences))
 
 
@@ -246,7 +244,7 @@ def _undetected(tables: DropTables) -> Risk:
     false = [step for step in steps if step.false_success]
     when = AS_COMMITTED if false[0].name == BEFORE else _after(false)
     within = "As committed" if worst.name == BEFORE else f"With {FIXES[worst.name]} in place"
-    counts = of(worst.false_success, worst.fate.expected)
+    counts = of(worst.false_success, worst.total.expected)
     sentence = f"{within}, {counts} events are reported as sent although their user does not read them."
     return Risk("undetected", title, when, (sentence, "A dashboard that counts sent events counts them as delivered."))
 
@@ -255,7 +253,7 @@ def actions(tables: DropTables) -> tuple[Action, ...]:
     """Return the repairs in the recommended order, with effect, size and gain."""
     delivered = [0, *(repair.delivered for repair in tables.repairs)]
     if before := tables.step(AS_COMMITTED):
-        delivered[0] = before.fate.delivered
+        delivered[0] = before.total.delivered
     return tuple(
         Action(
             repair.order,
@@ -308,7 +306,7 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
         if FIXES["fix 3"] in enough and lifecycle is not None and lifecycle.verdict == "does not hold":
             parts.append(f"But {lifecycle.answer}")
     if short:
-        parts.append(f"Not enough in its place: {_list(short)}.")
+        parts.append(f"Not enough in its place: {listed(short)}.")
     return " ".join(parts)
 
 
@@ -323,7 +321,7 @@ def scope(tables: DropTables) -> tuple[str, ...]:
         f"Each chain ran with {kinds} kinds of thread id: {documented} documented in the audit or the public history,"
         f" and {kinds - documented} stress kinds."
     ]
-    if product := _product(tables, before.fate.expected, kinds):
+    if product := _product(tables, before.total.expected, kinds):
         sentences.append(product)
     sentences.append(
         "The kinds are chosen and not sampled, so that sums over the kinds describe this test only, and not production."

@@ -178,7 +178,8 @@ class CollisionStudy:
         return "; ".join(
             f"{digits} digits: "
             + ", ".join(
-                f"after {runs:,} runs in {rate} trials, predicted {100 * collision_probability(runs, digits):.1f} %"
+                f"after {runs:,} runs in {rate.estimate} trials,"
+                f" predicted {100 * collision_probability(runs, digits):.1f} %"
                 for runs, rate in curve.items()
             )
             for digits, curve in self.curves.items()
@@ -229,7 +230,7 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
         axes = figure.subplots(len(panels), 1, sharey=True, squeeze=False)[:, 0]
         for axis, (digits, rates), (colour, marker) in zip(axes, panels.items(), STYLES, strict=False):
             _birthday(axis, digits, max(rates))
-            draw_rates(axis, list(rates), list(rates.values()), colour, marker, 6)
+            draw_rates(axis, list(rates), list(rates.values()), colour, marker, 6, sampled=True)
             for runs, rate in rates.items():
                 # A label above and to the left of its point does not overlap the rising line.
                 axis.annotate(

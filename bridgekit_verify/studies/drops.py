@@ -15,6 +15,7 @@ from bridgekit_verify.measure.drop_figure import DropPanel, drop_alt_text, drop_
 from bridgekit_verify.measure.drops import DropCount, count_drops, total
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.thread_id_families import FAMILIES, Families
+from bridgekit_verify.measure.wording import capitalized
 from bridgekit_verify.measure.workload import Workload
 from bridgekit_verify.studies.links_and_fixes import KINDS, FixStudy, study_fixes
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, BROKEN, FIXES, SOUND, Variant
@@ -81,8 +82,8 @@ class DropStudy:
     @property
     def _panel(self) -> DropPanel:
         """Build a panel with one bar per step, and below each bar the links that dropped events."""
-        rows = {_capitalized(step): {step: count} for step, count in self.counts.items()}
-        notes = {_capitalized(step): _links_as_text(count) for step, count in self.counts.items() if count.dropped}
+        rows = {capitalized(step): {step: count} for step, count in self.counts.items()}
+        notes = {capitalized(step): _links_as_text(count) for step, count in self.counts.items() if count.dropped}
         return DropPanel("", rows, notes=notes)
 
     def figure(self, title: str) -> Figure:
@@ -218,7 +219,7 @@ class FixDrops:
         totals = [self.total(COMMITTED, fix) for fix in FIXES]
         best = max(totals, key=lambda count: count.delivered)
         if complete := self.complete(COMMITTED):
-            return f"every event is delivered after {_capitalized(complete[0])}"
+            return f"every event is delivered after {capitalized(complete[0])}"
         if not best.expected:
             return "no event was expected"
         if not best.delivered:
@@ -235,16 +236,16 @@ class FixDrops:
         worst = max(wrong, key=wrong.__getitem__)
         leaks = {fix: self.total(REPORTED, fix) for fix in self.leaking(REPORTED)}
         leaking = [
-            f"{_capitalized(fix)} ({count.leaked:,} of {count.expected:,} events)" for fix, count in leaks.items()
+            f"{capitalized(fix)} ({count.leaked:,} of {count.expected:,} events)" for fix, count in leaks.items()
         ]
         return [
             f"On the code as committed, {self._committed_as_text()}.",
             f"With only link 9 broken, these fixes deliver every event of every kind:"
-            f" {'; '.join(map(_capitalized, self.complete(REPORTED))) or 'none'}.",
+            f" {'; '.join(map(capitalized, self.complete(REPORTED))) or 'none'}.",
             f"These fixes leak events to another user: {'; '.join(leaking) or 'none'}.",
             f"{order}. With its method, Fix 2 fails for {_none(len(method))} of {kinds} kinds of thread id. Together"
             f" with Fix 1, it fails for {_none(len(both))}.",
-            f"On the code as committed, after {_capitalized(worst)}, {wrong[worst]:,} of"
+            f"On the code as committed, after {capitalized(worst)}, {wrong[worst]:,} of"
             f" {self.total(COMMITTED, worst).expected:,} events are reported as sent but not delivered.",
         ]
 
@@ -273,11 +274,7 @@ def _rows(steps: Mapping[str, Mapping[str, DropCount]]) -> dict[str, Mapping[str
     shares = {tuple(count.shares for count in kinds.values()) for kinds in steps.values()}
     if len(shares) == 1 and len(steps) > 1:
         return {"Before, and after each fix": next(iter(steps.values()))}
-    return {_capitalized(step): kinds for step, kinds in steps.items()}
-
-
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return {capitalized(step): kinds for step, kinds in steps.items()}
 
 
 def _none(count: int) -> str:

@@ -20,6 +20,7 @@ from bridgekit.events import AgentEvent, EventType
 from bridgekit.ids import RunId, SignedRunIds, ThreadId, UserId
 from bridgekit.resolution import Carried, NoRoute, Resolver, route_of
 from bridgekit_verify.audited_routing import EmbeddedRunIds, ReportParser
+from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure.experiment import Measurement, measure_each
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.tables import count_table, transcript
@@ -115,9 +116,11 @@ class Search:
 
     @property
     def shortest(self) -> tuple[ThreadId, ThreadId]:
-        """The shortest leak. Raises LookupError if the search found no leak."""
+        """The shortest leak. Raises InvalidParameter if the search found no leak."""
         if self.leak is None:
-            raise LookupError(f"{self.round_trip}: no leak in {self.tried:,} pairs: increase `examples`")
+            raise InvalidParameter(
+                "examples", self.tried, f"more pairs, until the search finds a leak of {self.round_trip}"
+            )
         return self.leak
 
 

@@ -359,7 +359,7 @@ def late_events_figure(panels: Mapping[str, Mapping[float, Rate]], *, title: str
         axes[0].set_xlim(-0.5, len(seconds) - 0.5)
         axes[-1].set_xticks(range(len(seconds)), ["before" if at < 0 else f"{at:g}" for at in seconds])
         axes[-1].set_xlabel("when the event is emitted, in seconds after its run has ended")
-        figure.supylabel("delivered, % (bar: 95 % Wilson interval)", fontsize=10)
+        figure.supylabel("delivered, %", fontsize=10)
         return figure
 
 

@@ -11,7 +11,6 @@ from typing import Final
 import msgspec
 import pandas as pd
 
-from bridgekit_verify.check.answers import Property, PropertyAnswer, State
 from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.concluding import RecordingVerdict, conclude
 from bridgekit_verify.check.dialects import detect
@@ -20,6 +19,7 @@ from bridgekit_verify.check.live.backends import check_backend
 from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered
 from bridgekit_verify.check.live.scenarios import Load
+from bridgekit_verify.check.property_answers import Property, PropertyAnswer, State
 from bridgekit_verify.errors import InvalidParameter
 
 __all__ = [

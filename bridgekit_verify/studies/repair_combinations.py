@@ -15,6 +15,7 @@ from bridgekit.events import EventType
 from bridgekit_verify.measure.drop_figure import DropPanel, drop_alt_text, drop_figure
 from bridgekit_verify.measure.drops import DropCount, count_drops, total
 from bridgekit_verify.measure.thread_id_families import FAMILIES, Families
+from bridgekit_verify.measure.wording import listed
 from bridgekit_verify.repairs import (
     NEW_CLASSES,
     REPAIRS,
@@ -220,7 +221,7 @@ def _types_in_words(types: frozenset[EventType]) -> str:
         if members <= rest:
             rest -= members
             words.append(text)
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
+    return listed(words)
 
 
 def _in_words(applied: Applied) -> str:

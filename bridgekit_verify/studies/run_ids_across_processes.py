@@ -162,8 +162,7 @@ def _message(variant: str, run: RunContext, do: second_worker.Action, *, carried
 def process_table(deliveries: Sequence[ProcessDelivery]) -> pd.DataFrame:
     """Return one row per chain, process and address.
 
-    Columns: chain, process, the event carries, found its thread, reached its user, of, from %, to % (95 % Wilson
-    interval of those that reached their user), why not.
+    Columns: chain, process, the event carries, found its thread, reached its user, of, why not.
     """
     return pd.DataFrame(
         {
@@ -173,8 +172,6 @@ def process_table(deliveries: Sequence[ProcessDelivery]) -> pd.DataFrame:
             "found its thread": row.found.k,
             "reached its user": row.arrived.k,
             "of": row.arrived.n,
-            "from %": round(100 * row.arrived.interval[0], 1),
-            "to %": round(100 * row.arrived.interval[1], 1),
             "why not": row.why_not,
         }
         for row in deliveries

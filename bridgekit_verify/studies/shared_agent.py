@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bridgekit.events import EventType
+from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure.attribution import EMITTED_BY_CORE
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.experiment import Measurement, measure
@@ -26,9 +27,9 @@ EMITTED_BY_AGENTS = frozenset(EventType) - EMITTED_BY_CORE
 
 
 def concurrency_levels(runs: int) -> list[int]:
-    """Return 1, 2, 4, … and `runs`: the numbers of concurrent runs to measure. Raises ValueError for one run."""
+    """Return 1, 2, 4, … and `runs`: the numbers of concurrent runs to measure. Raises InvalidParameter for one run."""
     if runs < 2:
-        raise ValueError(f"{runs} runs cannot be concurrent: use at least 2")
+        raise InvalidParameter("runs", runs, "at least 2, so that runs can be concurrent")
     return sorted({runs, *(2**power for power in range(runs.bit_length()) if 2**power <= runs)})
 
 

@@ -182,7 +182,7 @@ class CalibrationStudy:
         """
         return pd.DataFrame(
             {"p": loss.p}
-            | _comparison("known loss, %", loss.p, "lost", loss.measurement.verdict.drop)
+            | _comparison("known loss, %", loss.p, "lost", loss.measurement.verdict.drop, exact=loss.rate_check.exact)
             | {"frames dropped": loss.dropped}
             for loss in self.losses
         )
@@ -213,21 +213,20 @@ class CalibrationStudy:
     def alt_text(self) -> str:
         """Describe the figure in text."""
         return "; ".join(
-            f"{check.name}: {100 * check.closed_form:.1f} % known, {check.measured} delivered"
-            for check in self.rate_checks
+            f"{check.name}: {100 * check.closed_form:.1f} % known, {check.text} delivered" for check in self.rate_checks
         )
 
 
 def _comparison(
     closed_name: str, closed_form: float, name: str, measured: Rate, *, exact: bool = False
 ) -> dict[str, object]:
-    low, high = measured.interval
+    low, high = (None, None) if exact else (round(100 * end, 2) for end in measured.interval)
     return {
         closed_name: round(100 * closed_form, 2),
-        name: f"{measured.k:,} of {measured.n:,}",
+        name: measured.counts,
         f"{name} %": round(100 * measured.fraction, 2),
-        "from %": round(100 * low, 2),
-        "to %": round(100 * high, 2),
+        "from %": low,
+        "to %": high,
         "agrees": RateCheck(name, closed_form, measured, exact=exact).inside,
     }
 
@@ -271,6 +270,11 @@ class RateCheck:
     measured: Rate
     exact: bool = False
     """Whether the rate involves no chance, so that the counts must be equal."""
+
+    @property
+    def text(self) -> str:
+        """The measured counts, with their interval if the rate involves chance."""
+        return self.measured.counts if self.exact else self.measured.estimate
 
     @property
     def inside(self) -> bool:

@@ -38,13 +38,13 @@ PURE_MODULES = [
     *(
         f"{VERIFY}.check.{name}"
         for name in (
-            "answers",
             "concluding",
             "frames",
             "judging",
             "output",
             "owners",
             "positions",
+            "property_answers",
             "protocols",
             "rules",
             "streams",

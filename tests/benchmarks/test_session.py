@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.measures.rounds import interleaving
+from benchmarks.measures.interleaving import interleaving
 from benchmarks.peers import BRIDGEKIT, peer
 from benchmarks.session import Session, session, start_load_client
 from benchmarks.workload import BURST, EVENTS, YIELDING

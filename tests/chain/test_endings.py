@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import anyio
@@ -20,7 +22,8 @@ from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.counters import RUN_ENDED
 from bridgekit.errors import AgentExited, BridgekitError, FrameTooLarge, PayloadError
 from bridgekit.events import END_EVENTS, AgentEvent, EventType, Outcome, Receipt
-from bridgekit.ids import ThreadId
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.mapping import MemoryRunRegistry
 from bridgekit.transport.hub import LINK, Hub
 from tests.chain.agents import Broken, started, subscribe
 from tests.factories import ALICE, THREAD
@@ -44,6 +47,26 @@ class NoText(Unprintable):
 
 class Stop(BaseException):
     """A control exception of a library, which is no Exception."""
+
+
+class Hostile(Exception):
+    """Fails whatever is asked of it."""
+
+    def _fail(self, *_: object) -> Any:
+        raise Stop
+
+    __bool__ = __eq__ = __str__ = __repr__ = _fail
+    __hash__ = None  # type: ignore[assignment]
+    __class__ = property(_fail)
+
+
+class Exiting(Mapping[str, object]):
+    """Ends the process when it is read."""
+
+    def __iter__(self) -> Any:
+        raise SystemExit(1)
+
+    __len__ = __getitem__ = __iter__  # type: ignore[assignment]
 
 
 class Step(BaseAgent):
@@ -117,6 +140,12 @@ class EndingItself(Step):
         return "the core's"
 
 
+class EndingOnce(Step):
+    async def execute(self, context: RunContext) -> object:
+        await self.emit_agent_completed("mine")
+        return "the core's"
+
+
 class EndingItselfAndFailing(Step):
     async def execute(self, context: RunContext) -> object:
         await self.emit_error("mine")
@@ -169,11 +198,18 @@ TABLE = {
     "timeout": Row(raising(TimeoutError()), TimeoutError, "TimeoutError"),
     "error of bridgekit": Row(raising(BridgekitError("no")), BridgekitError, "BridgekitError: no"),
     "BaseException": Row(raising(Stop("now")), Stop, "Stop: now"),
-    "SystemExit": Row(raising(SystemExit(3)), AgentExited, "AgentExited: agent 'agent' called sys.exit(3)"),
+    "SystemExit": Row(raising(SystemExit(3)), AgentExited, "AgentExited: agent 'agent' raised SystemExit(3)"),
     "SystemExit in a group": Row(
-        raising(BaseExceptionGroup("group", [SystemExit("no")])), AgentExited, "AgentExited: agent 'agent' called"
+        raising(BaseExceptionGroup("group", [SystemExit("no")])),
+        AgentExited,
+        "AgentExited: agent 'agent' raised SystemExit('no')",
     ),
-    "KeyboardInterrupt": Row(raising(KeyboardInterrupt()), KeyboardInterrupt, "KeyboardInterrupt"),
+    "SystemExit without text": Row(
+        raising(SystemExit(Unprintable())), AgentExited, "AgentExited: agent 'agent' raised"
+    ),
+    "KeyboardInterrupt": Row(
+        raising(KeyboardInterrupt()), AgentExited, "AgentExited: agent 'agent' raised KeyboardInterrupt;"
+    ),
     "GeneratorExit": Row(raising(GeneratorExit()), GeneratorExit, "GeneratorExit"),
     "group": Row(raising(GROUP), ExceptionGroup, "ValueError: one; KeyError: 'two'; OSError: three"),
     "group of many": Row(
@@ -193,6 +229,7 @@ TABLE = {
     "result": Row(returning([1, {"a": 2}]), None, "[1, {'a': 2}]"),
     "result that JSON cannot carry": Row(returning(object()), PayloadError, "PayloadError: payload of agent_completed"),
     "result that is a class": Row(returning(Step), PayloadError, "PayloadError: payload of agent_completed"),
+    "result that exits": Row(returning([Exiting()]), PayloadError, "PayloadError: payload of agent_completed"),
     "result of NaN": Row(returning([float("nan")]), PayloadError, "PayloadError: payload of agent_completed"),
     "result of 2 MB": Row(returning(LONG), FrameTooLarge, "FrameTooLarge: agent_completed"),
     "own end": Row(EndingItself, None, "mine"),
@@ -359,18 +396,112 @@ async def test_end_event_is_sent_again_while_the_store_refuses_it(monkeypatch: p
     assert ends(connection) == ["done"]
 
 
-async def test_observer_that_raises_causes_no_second_end_event() -> None:
+class RefusingLater(Refusing):
+    """Answers as a store in another process does."""
+
+    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Any:
+        receipt = super().publish(event, thread_id)
+
+        async def stored() -> Any:
+            await checkpoint()
+            return await receipt
+
+        return stored()
+
+
+async def test_run_whose_agent_sends_its_end_and_the_store_refuses_it_is_ended_by_the_core(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bridgekit.chain.link_5_execution_core.RETRY_SECONDS", 0.001)
+    application = await started(agents={"agent": EndingOnce}, hub=RefusingLater, self_checks=())
+    connection = subscribe(application)
+    assert await run(application) == "the core's"
+    assert ends(connection) == ["the core's"]
+
+
+@pytest.mark.parametrize("agent", [raising(Hostile()), raising_in_a_tool(Hostile(), blocking=False)])
+async def test_error_that_fails_whatever_is_asked_of_it_ends_the_run(agent: type[BaseAgent]) -> None:
+    """Python cannot format its traceback for the log either."""
+    application = await started(agents={"agent": agent})
+    connection = subscribe(application)
+    with suppress(BaseException):
+        await run(application)
+    assert ends(connection) == ["Hostile: its message could not be formatted"]
+
+
+async def test_payload_hook_whose_error_fails_ends_the_run() -> None:
+    def convert(value: object) -> object:
+        raise Hostile
+
+    application = await started(agents={"agent": returning(object())}, payload_hook=convert)
+    connection = subscribe(application)
+    with suppress(BaseException):
+        await run(application)
+    [text] = ends(connection)
+    assert text.startswith("PayloadError: payload of agent_completed: payload_hook failed: Hostile")
+
+
+async def test_log_handler_that_fails_does_not_keep_the_end_from_the_user() -> None:
+    class Failing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise Broken("no disk")
+
+    application = await started(agents={"agent": raising(Broken("why"))})
+    connection = subscribe(application)
+    logger, handler = logging.getLogger("bridgekit"), Failing()
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(Broken, match="no disk"):
+            await run(application)
+    finally:
+        logger.removeHandler(handler)
+    assert ends(connection) == ["Broken: why"]
+
+
+class Unanswering(MemoryRunRegistry):
+    """Does not answer whether the worker still holds a run."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def holds(self, run_id: RunId) -> bool:
+        self.asked += 1
+        await anyio.sleep_forever()
+        return True
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("agent", [returning("done"), raising(Broken("why"))], ids=["returns", "raises"])
+async def test_run_that_asyncio_cancels_again_and_again_ends_once(agent: type[BaseAgent]) -> None:
+    """`Task.cancel` has effect also where anyio shields."""
+    application = await started(agents={"agent": agent})
+    connection, runs = subscribe(application), Unanswering()
+    application.bridge.runs = runs
+    running = asyncio.ensure_future(run(application))
+    with anyio.fail_after(TIMEOUT_SECONDS):
+        while not running.done():
+            asked = runs.asked
+            while runs.asked == asked and not running.done():
+                await checkpoint()
+            running.cancel()
+    assert running.cancelled()
+    assert len(ends(connection)) == 1
+
+
+async def test_observer_that_raises_changes_no_run_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     application = await started(agents={"agent": returning("done")})
     connection = subscribe(application)
 
-    def observe(event: AgentEvent, receipt: Receipt) -> None:
-        if event.type in END_EVENTS:
-            raise Broken
+    observed: list[EventType] = []
 
-    application.bridge.observers.append(observe)
-    with pytest.raises(Broken):
-        await run(application)
+    def observe(event: AgentEvent, receipt: Receipt) -> None:
+        raise Broken
+
+    application.bridge.observers += [observe, lambda event, _: observed.append(event.type)]
+    assert await run(application) == "done"
     assert ends(connection) == ["done"]
+    assert observed == ["agent_started", "agent_completed"]
+    assert caplog.text.count("an observer failed at agent_") == 2
 
 
 async def test_run_whose_coroutine_is_closed_ends() -> None:

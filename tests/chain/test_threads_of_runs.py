@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from bridgekit.chain.link_1_startup import Application, BridgeConfig, start_application
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, publisher, start_application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.events import Outcome, Receipt
-from bridgekit.stores import in_memory
+from bridgekit.errors import InvalidId, UnknownEventType
+from bridgekit.events import EventType, Outcome, Receipt
+from bridgekit.ids import RunId, new_id
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.stores import in_memory, redis_stores
 from tests.factories import OTHER, RUN, THREAD, emitted
 
 
@@ -61,6 +64,32 @@ async def test_event_of_a_known_run_reaches_its_own_thread() -> None:
         await application.bridge.notify(emitted(run_id=RUN, thread_id=None)),
     ):
         assert (receipt.thread_id, receipt.kept) == (THREAD, True)
+
+
+async def test_event_reaches_another_thread_that_the_caller_names() -> None:
+    application = await started()
+    receipt = await application.bridge.notify_in_thread(OTHER, emitted(run_id=RUN))
+    assert (receipt.outcome, receipt.thread_id, receipt.kept) == (Outcome.NO_SUBSCRIBER, OTHER, True)
+    [frame] = await application.bridge.hub.retained(OTHER)
+    assert (frame.event.thread_id, frame.run_id) == (OTHER, RUN)
+    with pytest.raises(InvalidId, match="thread_id: must not be empty"):
+        await application.bridge.notify_in_thread("", emitted(run_id=RUN))
+    with pytest.raises(UnknownEventType):
+        await application.bridge.notify_in_thread(OTHER, emitted(EventType("undefined"), run_id=RUN))
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_event_of_another_workers_run_reaches_no_other_thread(redis_url: str) -> None:
+    stores = redis_stores(redis_url, prefix=new_id())
+    async with stores() as first, publisher(stores) as bridge:
+        await RunThreadMappingService(first.routes).register_mapping(RUN, THREAD)
+        for way in WAYS.values():
+            receipt = await way(bridge)
+            assert (receipt.outcome, receipt.link) == (Outcome.UNROUTABLE, 9)
+            assert receipt.reason == "the event carries another thread than its run's"
+        assert (await bridge.notify(emitted(run_id=RUN, thread_id=THREAD))).kept
+        assert (await bridge.notify(emitted(run_id=RunId("unknown"), thread_id=OTHER))).kept
+        assert len(await bridge.hub.retained(OTHER)) == 1
 
 
 async def test_event_of_an_unknown_run_is_published_in_the_thread_that_it_names() -> None:

@@ -91,7 +91,7 @@ async def test_only_the_socket_that_lost_events_reports_it_when_link_5_is_broken
 @pytest.mark.parametrize("knowing", [True, False])
 async def test_other_users_runs_are_reported_when_fix_1_leaks_them_and_runs_are_given(knowing: bool) -> None:
     """Two runs of other users arrive completely and in order in this thread. They look valid without expected runs."""
-    workload = replace(SMALL, threads=thread_ids("prefixes of one another", 3))
+    workload = replace(SMALL, threads=thread_ids("starts with another id", 3))
     shortest, *others = (await judged("fix 1", workload, knowing=knowing)).values()
     assert holding(shortest) == [True, not knowing, not knowing]
     foreign = [violation.invariant for report in shortest.values() for violation in report.violations]

@@ -158,7 +158,7 @@ def test_critical_events_reach_their_users_in_the_sound_chain(family_name: str) 
         ("as committed", "thread_123", 1),
         ("fix 1", "thread_123", 0),
         ("fix 1", "chat_<n>", 1),
-        ("fix 1", "prefixes of one another", 1),
+        ("fix 1", "starts with another id", 1),
         ("link 5 broken", "thread_123", 1),
         ("link 8 broken", "thread_123", 1),
     ],

@@ -111,7 +111,9 @@ def about_roles(code: list[Any]) -> Iterator[str]:
 
 
 def about_parameters(code: list[Any]) -> Iterator[str]:
-    """Check that a comment on its last line explains each parameter."""
+    """Check that a comment on its last line explains each parameter, and that a cell checks the values."""
+    if not any("check_parameters(globals())" in cell.source.splitlines() for cell in code):
+        yield "no cell calls check_parameters(globals())"
     for cell in code:
         if "parameters" in tags_of(cell):
             commented = lines_with_a_comment(cell.source)

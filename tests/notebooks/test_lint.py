@@ -33,7 +33,7 @@ def conforming() -> Notebook:
     cells = [
         prose(f"# One heading\n\n{NAVIGATION}\n\n```\n# a comment\n```"),
         code("SEED = 7  # of all choices\nSIZES: tuple[int, ...] = (1, 2)  # of the runs", "parameters"),
-        code("import pandas as pd\nfrom bridgekit import measure"),
+        code("import pandas as pd\nfrom bridgekit import measure\n\ncheck_parameters(globals())"),
         code("result = await measure()\nnames = [row for row in result]"),
         code("for name in names:\n    print(name)", "try"),
         code("answer = None", "exercise"),
@@ -79,6 +79,7 @@ BREACHES: list[tuple[Callable[[Notebook], Any], str]] = [
     (lambda n: n.cells[1].metadata.update(tags=[]), "0 cells tagged `parameters`, not one"),
     (set_source(1, "SEED = max(1, 2)  # a"), "the cell tagged `parameters` contains more than assignments of literals"),
     (set_source(1, "import pandas  # a"), "the cell tagged `parameters` contains more than assignments of literals"),
+    (set_source(2, "import pandas as pd"), "no cell calls check_parameters(globals())"),
     (set_source(1, "SEED = 7"), "no comment explains the parameter SEED"),
     (set_source(1, "SEED = '#'"), "no comment explains the parameter SEED"),
     (set_source(1, "SEED = 7  # a\nSIZES: int = 2"), "no comment explains the parameter SIZES"),

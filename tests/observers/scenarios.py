@@ -13,7 +13,7 @@ from bridgekit_verify.variants import Variant, variant
 from tests.observers.independent_clients import ClientLauncher, TranscriptPair
 from tests.observers.transcripts import differences, history_from, verdict_and_rows
 
-KINDS = ("thread_123", "prefixes of one another", "spaces and unicode", "1 kB")
+KINDS = ("thread_123", "starts with another id", "spaces and unicode", "1 kB")
 MIXED = tuple(owned for name in KINDS for owned in thread_ids(name, 3))
 
 
@@ -34,7 +34,7 @@ SCENARIOS = [
     Scenario(variant("sound"), Workload(threads=MIXED, runs_per_thread=2, steps=2, at_once=4, subscribers=2), 384),
     # As many frames as expected, but the events of the two longer thread ids go to the shortest one.
     Scenario(
-        variant("fix 1"), Workload(threads=thread_ids("prefixes of one another", 6), at_once=3), 30, misrouted_events=20
+        variant("fix 1"), Workload(threads=thread_ids("starts with another id", 6), at_once=3), 30, misrouted_events=20
     ),
     # Nothing arrives but the confirmation of the subscription.
     Scenario(variant("as reported"), Workload(threads=MIXED, at_once=4), 0),

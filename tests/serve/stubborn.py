@@ -34,6 +34,20 @@ def block() -> None:
     time.sleep(FOREVER_SECONDS)
 
 
+async def block_loop() -> None:
+    block()
+
+
+def leave_child() -> None:
+    """Fork a child that outlives the server, and print its process id."""
+    if child := os.fork():
+        sys.stdout.write(f"{BEGUN} {child}\n")
+        sys.stdout.flush()
+        return
+    time.sleep(FOREVER_SECONDS)
+    os._exit(0)
+
+
 def fork() -> int | None:
     """Return the exit code of a forked child that is terminated."""
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(FOREVER_SECONDS,))
@@ -72,7 +86,7 @@ app = Starlette(
     lifespan=lifespan(
         BridgeConfig(
             agents={"stubborn": Stubborn},
-            tool_dispatcher=PythonTools({"block": block, "fork": fork}),
+            tool_dispatcher=PythonTools({tool.__name__: tool for tool in (block, block_loop, leave_child, fork)}),
             runs_seconds=0.2,
             drain_seconds=0.2,
         )

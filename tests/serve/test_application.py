@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import pickle
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from bridgekit.__main__ import main
 from bridgekit.chain.link_1_startup import Application, BridgeConfig
 from bridgekit.errors import ServeError, UnknownName
 from bridgekit.serve.application import KEY_VARIABLE, AppSpec, check_private, read_ticket_keys
@@ -89,6 +91,7 @@ def test_application_is_served_unchanged(name: str) -> None:
         (f"{HERE}:Rooms.nothing", "has no 'Rooms.nothing'"),
         (HERE, "give MODULE:ATTRIBUTE, which names a BridgeConfig, a function that returns one, or an ASGI"),
         (":plain", "give MODULE:ATTRIBUTE"),
+        (".serve.test_application:plain", "give MODULE:ATTRIBUTE"),
         (f"{HERE}:number", "it is of type int; expected a BridgeConfig, a function"),
         (f"{HERE}:made_wrong", "it is of type int"),
         (f"{HERE}:made_later", "it is an asynchronous function; expected a BridgeConfig"),
@@ -101,9 +104,26 @@ def test_target_that_cannot_be_served_is_named(target: str, expected: str) -> No
     assert refusal.value.what == target
 
 
-def test_error_in_the_target_module_is_raised_unchanged() -> None:
-    with pytest.raises(ZeroDivisionError):
-        AppSpec(target="tests.serve.mistaken:app").load()
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("1 / 0", "its import raised ZeroDivisionError: division by zero ({file}, line 1)"),
+        ("def f(:", "its import raised SyntaxError: invalid syntax (broken.py, line 1)"),
+        ("from json import nothing", "its import raised ImportError: cannot import name 'nothing' from 'json'"),
+        ("raise SystemExit('set DATABASE')", "its import raised SystemExit: set DATABASE ({file}, line 1)"),
+        ("def app():\n    raise OSError('no database')", "it raised OSError: no database ({file}, line 2)"),
+    ],
+)
+def test_error_of_the_applications_own_code_is_one_line_with_its_place(
+    source: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    assert main(["serve", "broken:app", "--port", "0"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"bridgekit: broken:app: {expected.format(file=file)}")
 
 
 async def test_command_line_options_change_the_config() -> None:

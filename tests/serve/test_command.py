@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 from contextlib import suppress
@@ -228,7 +229,11 @@ async def pinged(server: Server) -> bool:
         ),
         (
             ("tests.served_application:bare",),
-            "the application: it does not start the bridge; create it",
+            "the application: it has no bridgekit routes; add routes=",
+        ),
+        (
+            ("tests.served_application:wrapped_routeless",),
+            "the application: it has no bridgekit routes; add routes=",
         ),
         (
             ("tests.served_application:routeless",),
@@ -302,9 +307,9 @@ STUBBORN = "tests.serve.stubborn:app"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["block", "swallow"])
+@pytest.mark.parametrize(("what", "code"), [("block", 0), ("swallow", 0), ("block_loop", 128 + signal.SIGTERM)])
 @pytest.mark.parametrize("edge", ["native", "asgi"])
-async def test_run_that_cannot_be_cancelled_does_not_keep_the_server(edge: str, what: str) -> None:
+async def test_run_that_cannot_be_cancelled_does_not_keep_the_server(edge: str, what: str, code: int) -> None:
     async def run() -> None:
         with suppress(httpx.TransportError):
             await server.post(f"/runs/{what}")
@@ -314,7 +319,7 @@ async def test_run_that_cannot_be_cancelled_does_not_keep_the_server(edge: str, 
         tasks.start_soon(run)
         await server.read_until("begun")
         server.signal(signal.SIGTERM)
-        assert await server.end() == 0
+        assert await server.end() == code
 
 
 @pytest.mark.slow
@@ -324,3 +329,18 @@ async def test_forked_child_has_no_signal_handler_of_the_server() -> None:
         assert (await server.post("/runs/fork")).text == f"-15 {server.process.pid}"
         server.signal(signal.SIGTERM)
         assert await server.end() == 0
+
+
+@pytest.mark.slow
+async def test_forked_child_that_outlives_the_server_does_not_keep_its_port() -> None:
+    async with started(*SERVE, STUBBORN, "--port", "0") as server:
+        await server.read_until(UP)
+        await server.post("/runs/leave_child")
+        child = int((await server.read_until("begun")).rpartition(" ")[2])
+        try:
+            server.signal(signal.SIGTERM)
+            with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
+                await server.process.wait()
+            socket.create_server(("127.0.0.1", server.port)).close()
+        finally:
+            os.kill(child, signal.SIGKILL)

@@ -139,6 +139,9 @@ HEADS = {
     "many headers": (b"\r\n".join([b"X: x"] * 200), 431),
     "long query": (b"", 414),
     "two origins": (b"Origin: http://a.example\r\norigin: http://b.example", 400),
+    "body": (b"Content-Length: 5\r\n\r\nhello", 400),
+    "body that awaits an answer": (b"Content-Length: 5\r\nExpect: 100-continue", 400),
+    "chunked body": (b"Transfer-Encoding: chunked", 400),
 }
 
 
@@ -269,6 +272,28 @@ async def test_message_of_too_many_fragments_is_refused(
             with suppress(ConnectionError):
                 await peer.write((fragment + between) * 10_000)
             tasks.cancel_scope.deadline = anyio.current_time() + TIMEOUT_SECONDS
+
+
+NO_TEXT = {
+    "whole": (b"\x81\x82" + MASK + b"\xff\xfe",),
+    "in parts": (b"\x01\x81" + MASK + b"\xc3", b"\x80\x81" + MASK + b"x"),
+}
+
+
+@both_edges
+@pytest.mark.parametrize("authorizer", [OwnerAuthorizer, Tickets], ids=["with access", "without a ticket"])
+@pytest.mark.parametrize("frames", NO_TEXT.values(), ids=NO_TEXT)
+async def test_text_that_is_not_utf8_is_refused_without_a_traceback(
+    edge: str, frames: tuple[bytes, ...], authorizer: type[OwnerAuthorizer | Tickets], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(edge, authorizer) as (_, url), connected(url) as peer:
+        query = f"user_id={ALICE}&thread_id={THREAD}" if authorizer is OwnerAuthorizer else ""
+        await peer.write(handshake(urlsplit(url).netloc, query))
+        await peer.read_until(HEADER_END)
+        for frame in frames:
+            await peer.write(frame)
+        await peer.read_until((1_007).to_bytes(2, "big"))
+    assert "Traceback" not in caplog.text
 
 
 @both_edges

@@ -92,8 +92,9 @@ async def test_warnings_and_errors_of_bridgekit_are_printed() -> None:
         await server.read_until("UnknownName: no tool is called 'nonexistent'")
 
 
-async def test_logging_that_the_application_configures_is_not_duplicated() -> None:
-    async with started(*SERVE, "tests.serve.logging_app:app", "--port", "0") as server:
+@pytest.mark.parametrize("module", ["logging_app", "dict_logging_app"])
+async def test_logging_that_the_application_configures_is_used_once(module: str) -> None:
+    async with started(*SERVE, f"tests.serve.{module}:app", "--port", "0") as server:
         await server.read_until("is served at ws://")
         assert (await server.post("/runs/nonexistent")).status_code == 500
         server.signal(signal.SIGTERM)

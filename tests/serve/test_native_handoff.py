@@ -20,18 +20,21 @@ from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect as open_socket
 
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app, lifespan
+from bridgekit.cursors_and_gaps import START, Gap
 from bridgekit.errors import Disconnected, ServeError, UnknownName
 from bridgekit.serve.in_process import serving
-from bridgekit.serve.native_handoff import bridge_paths, choose_edge
+from bridgekit.serve.native_handoff import bridge_applications, bridge_paths, choose_edge
+from bridgekit.testing import serve
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.client import connect
+from bridgekit.transport.resuming_client import subscribe
 from tests.factories import ALICE, THREAD, emitted
 
 TIMEOUT_SECONDS = 20.0
@@ -293,6 +296,11 @@ async def test_page_opened_in_mid_run_gets_the_retained_events(edge: str, after:
                 await page.wait_closed()
             else:
                 assert [json.loads(await page.recv())["seq"] for _ in range(2)] == [0, 1]
+                async with connect(url, user_id=ALICE, thread_id=THREAD, after=START) as client:
+                    assert (await client.receive()).seq == 1
+                async with subscribe(url, user_id=ALICE, thread_id=THREAD, after=START) as events:
+                    event = await anext(events)
+                    assert (isinstance(event, Gap), events.cursor and events.cursor.seq) == (False, 1)
     assert page.close_code == (4500 if first is None else 1000)
 
 
@@ -315,6 +323,73 @@ async def test_mounted_application_without_its_lifespan_is_refused_at_startup(de
     with pytest.raises(ServeError, match="lifespan"):
         async with serving(mounting(create_app(PARTS), nested=False, depth=depth)):
             raise AssertionError("was served")
+
+
+def cors() -> Middleware:
+    return Middleware(CORSMiddleware, allow_origins=["*"])
+
+
+def including(router_lifespan: Any = None) -> FastAPI:
+    router, app = APIRouter(lifespan=router_lifespan), FastAPI()
+    router.routes.extend(routes())
+    app.include_router(router, prefix="/api")
+    return app
+
+
+WITHOUT_LIFESPAN: dict[str, tuple[Callable[[], Any], str]] = {
+    "application": (lambda: Starlette(routes=routes()), "the application: it does not start"),
+    "router": (including, "the application: it does not start"),
+    "mounted routes": (lambda: Starlette(routes=[Mount("/api", routes=routes())]), "the application: it does not"),
+    "mounted router": (lambda: Starlette(routes=[Mount("/api", app=Router(routes()))]), "the application: it does not"),
+    "mounted, with middleware of the mount": (
+        lambda: Starlette(routes=[Mount("/api", app=create_app(PARTS), middleware=[cors()])]),
+        "the application at /api: bridgekit's lifespan does not run",
+    ),
+    "mounted behind middleware": (
+        lambda: Starlette(routes=[Mount("/api", app=CORSMiddleware(create_app(PARTS)))]),
+        "the application at /api: bridgekit's lifespan does not run",
+    ),
+    "host": (
+        lambda: Starlette(routes=[Host("127.0.0.1", app=create_app(PARTS))]),
+        "the application at /: bridgekit's lifespan does not run",
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "expected"), WITHOUT_LIFESPAN.values(), ids=WITHOUT_LIFESPAN)
+@pytest.mark.parametrize("edge", ["asgi", "native"])
+async def test_routes_without_a_lifespan_are_refused_at_startup(
+    edge: str, build: Callable[[], Starlette], expected: str
+) -> None:
+    with pytest.raises(ServeError) as refused:
+        async with serving(build(), edge=edge):
+            raise AssertionError("was served")
+    assert str(refused.value).startswith(expected)
+
+
+WITH_LIFESPAN: dict[str, tuple[Callable[[], Starlette], str]] = {
+    "mounted routes": (lambda: Starlette(routes=[Mount("/api", routes=routes())], lifespan=lifespan(PARTS)), "/api"),
+    "with middleware of the mount": (
+        lambda: Starlette(routes=[Mount("/api", routes=routes(), middleware=[cors()])], lifespan=lifespan(PARTS)),
+        "/api",
+    ),
+    "host": (lambda: Starlette(routes=[Host("127.0.0.1", app=Router(routes()))], lifespan=lifespan(PARTS)), ""),
+    "router with its own lifespan": (lambda: including(lifespan(PARTS)), "/api"),
+    "included": (lambda: prefixed("/a", "/b"), "/a/b"),
+    "mounted application": (lambda: mounting(create_app(PARTS), nested=True, depth=2), "/api/api"),
+}
+
+
+@pytest.mark.parametrize(("build", "prefix"), WITH_LIFESPAN.values(), ids=WITH_LIFESPAN)
+async def test_routes_are_found_wherever_they_are(build: Callable[[], Starlette], prefix: str) -> None:
+    app = build()
+    [(path, owner)] = bridge_applications(app)
+    assert path == f"{prefix}/ws"
+    async with serve(app) as served_application:
+        assert served_application.application is owner.state.bridgekit
+        async with served_application.subscribed_client(THREAD, ALICE) as client:
+            await served_application.application.bridge.notify(emitted())
+            assert await client.wait_until_seq(1)
 
 
 @pytest.mark.parametrize("depth", [1, 2])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app
-from bridgekit.errors import SubscriptionRefused
+from bridgekit.errors import Disconnected, InvalidId, StoreUnavailable, SubscriptionRefused, ThreadNotOwned
+from bridgekit.ids import ThreadId
 from bridgekit.transport.authorization import (
+    NO_SUCH_THREAD,
     PROTOCOL,
     TICKET_PROTOCOL,
     Handshake,
@@ -53,6 +58,8 @@ CREDENTIALS: dict[str, tuple[dict[str, str], int | None]] = {
     "quoted cookie": ({"cookie": 'session="s-alice"'}, None),
     "header": ({"AUTHORIZATION": "Bearer s-alice"}, None),
     "another user's cookie": ({"Cookie": "session=s-bob"}, 4503),
+    "cookie with escapes, as Starlette sets it": ({"cookie": 'session="\\163-alice"'}, None),
+    "cookie with spaces": ({"cookie": "theme=dark ; session = s-alice"}, None),
     "unknown session": ({"Cookie": "session=s-mallory"}, 4501),
     "empty cookie": ({"Cookie": ""}, 4501),
     "value that is not ASCII": ({"Cookie": "session=s-älice"}, 4501),
@@ -84,6 +91,81 @@ async def test_session_opens_the_sockets_of_its_user_only(headers: Mapping[str, 
         assert handshake.query == {"thread_id": THREAD}
         assert handshake.host == handshake.headers["host"]
         assert "s-alice" not in repr(handshake)
+
+
+class Mistaken:
+    """An authorizer of an application that makes a mistake, or reports a refusal in another way than bridgekit's."""
+
+    def __init__(self, threads: ThreadOwners, used_tickets: object, *, answer: object, awaits: object = False) -> None:
+        self._answer, self._awaits = answer, awaits
+
+    def awaits_message(self, handshake: Handshake) -> bool:
+        return self._result(self._awaits)  # type: ignore[no-any-return]
+
+    async def authorize(self, handshake: Handshake) -> Subscription:
+        return self._result(self._answer)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _result(answer: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Synchronous(Mistaken):
+    def authorize(self, handshake: Handshake) -> Subscription:  # type: ignore[override]  # the mistake
+        return Subscription(ALICE, THREAD)
+
+
+FAILED = (4009, "authorization failed: connect again")
+ANSWERS: dict[str, tuple[object, tuple[int, str]]] = {
+    "HTTPException 401": (HTTPException(401), (4501, "401: Unauthorized")),
+    "HTTPException 403": (HTTPException(403, "not yours"), (4503, NO_SUCH_THREAD)),
+    "HTTPException 404": (HTTPException(404), (4503, NO_SUCH_THREAD)),
+    "HTTPException 429": (HTTPException(429), (4500, "429: Too Many Requests")),
+    "HTTPException 500": (HTTPException(500), FAILED),
+    "an owner": (ThreadNotOwned("t", "u"), (4503, NO_SUCH_THREAD)),
+    "an id": (InvalidId("user_id", "must not be empty"), (4500, "user_id: must not be empty")),
+    "a store": (StoreUnavailable("threads", "is locked"), (4009, "the store is unavailable: connect again")),
+    "a group": (ExceptionGroup("several", [SubscriptionRefused(4503, "no")]), FAILED),
+    "any error": (KeyError("session"), FAILED),
+    "a code that no close frame may have": (SubscriptionRefused(70_000, "no"), FAILED),
+    "a code of HTTP": (SubscriptionRefused(403, "no"), FAILED),
+    "a reason that UTF-8 cannot encode": (SubscriptionRefused(4501, "\ud800"), (4501, "?")),
+    "nothing": (None, FAILED),
+    "a bool": (True, FAILED),
+    "a tuple": ((ALICE, THREAD), FAILED),
+    "no user": (Subscription(None, THREAD), (4500, "user_id: must be a string, not NoneType")),  # type: ignore[arg-type]
+    "an empty thread": (Subscription(ALICE, ThreadId("")), (4500, "thread_id: must not be empty")),
+}
+"""What an authorizer raises or returns, and the close frame that the client gets."""
+
+
+@pytest.mark.parametrize(("answer", "closed"), ANSWERS.values(), ids=ANSWERS)
+async def test_mistake_of_an_authorizer_is_a_close_code(
+    answer: object, closed: tuple[int, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    await assert_closed(partial(Mistaken, answer=answer), closed)
+    logged = [record.name for record in caplog.records if record.levelno >= logging.WARNING]
+    assert logged == (["bridgekit.transport.connections"] if closed == FAILED else []), caplog.text
+
+
+@pytest.mark.parametrize(
+    "authorizer",
+    [partial(Synchronous, answer=None), partial(Mistaken, answer=None, awaits=ValueError("no session"))],
+    ids=["synchronous", "awaits_message raises"],
+)
+async def test_authorizer_that_cannot_be_called_is_a_close_code(authorizer: Any) -> None:
+    await assert_closed(authorizer, FAILED)
+
+
+async def assert_closed(authorizer: Any, closed: tuple[int, str]) -> None:
+    app = create_app(BridgeConfig(agents={}, authorizer=authorizer))
+    async with serving(app) as url:
+        with pytest.raises((SubscriptionRefused, Disconnected)) as error:
+            async with connect(url, thread_id=THREAD):
+                raise AssertionError("was subscribed")
+    assert (error.value.code, error.value.reason) == closed  # type: ignore[attr-defined]  # both have them
 
 
 async def test_client_that_reconnects_sends_its_headers_again() -> None:

@@ -10,6 +10,7 @@ import anyio
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.types import Message, Scope
 
 from bridgekit.counters import DeliveryCounters
 from bridgekit.cursors_and_gaps import GapReason
@@ -78,6 +79,9 @@ async def test_metrics_count_by_type_link_and_reason(site: Site) -> None:
 FROM_THE_START = [
     *[(f"bridgekit_events_{what}_total", kind) for what in ("sent", "kept", "pending") for kind in EventType],
     ("bridgekit_events_lost_total", "9", "the event carries no thread; the run is not in the mapping"),
+    ("bridgekit_events_lost_total", "9", "the event carries another thread than its run's"),
+    ("bridgekit_events_lost_total", "9", "StoreUnavailable"),
+    ("bridgekit_events_lost_total", "8", "WrongEventLoop"),
     ("bridgekit_events_lost_total", "10", NO_SUBSCRIBER),
     ("bridgekit_frames_coalesced_total",),
     ("bridgekit_frames_concatenated_total",),
@@ -128,6 +132,18 @@ async def test_one_worker_answers_for_all_that_share_its_folder(
     assert found["bridgekit_connections", OTHER_WORKER] == 0
 
 
+def test_counter_is_not_lower_when_another_worker_answers_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prometheus takes a lower value for a restart, and counts twice."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    counters = DeliveryCounters()
+    for count in (1, 2, 3):
+        counters.refused[4_503] += 1
+        assert samples(exposition(counters, Hub()).decode())["bridgekit_refused_total", "4503", OWN] == count
+        (tmp_path / OWN).rename(tmp_path / OTHER_WORKER)
+        found = samples(exposition(DeliveryCounters(), Hub()).decode())
+        assert found["bridgekit_refused_total", "4503", OTHER_WORKER] == count
+
+
 async def test_counters_are_written_while_the_worker_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setattr(metrics, "WRITE_INTERVAL_SECONDS", 0.01)
@@ -153,6 +169,31 @@ async def test_dead_worker_keeps_its_counts_and_has_no_connections(
     assert found["bridgekit_subscriptions_total", "new", OTHER_WORKER] == 4
     assert ("bridgekit_connections", OTHER_WORKER) not in found
     assert found["bridgekit_connections", OWN] == 0
+
+
+async def test_file_of_another_program_in_the_folder_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    (tmp_path / "1").write_text("not ours")
+    assert {worker for *_, worker in samples(exposition(DeliveryCounters(), Hub()).decode())} == {OWN}
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz"])
+async def test_server_on_a_unix_socket_answers(path: str, site: Site) -> None:
+    """The address of its server is None."""
+    status = list[int]()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            status.append(message["status"])
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope: Scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [], "server": None}
+    await site.app(scope, receive, send)
+    assert status == [200]
 
 
 @pytest.mark.parametrize("folder", ["missing", "a file"])

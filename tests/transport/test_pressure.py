@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,7 +13,9 @@ import pytest
 from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 
+from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.events import EventType, Receipt, RoutedEvent
 from bridgekit.ids import ThreadId
@@ -221,6 +224,32 @@ async def test_reading_client_gets_every_event_of_a_thousand_agents_that_emit_at
             assert application.counters.lost == {}
     assert {event.payload["number"] for event in read} == set(range(AGENTS))
     assert [event.seq for event in read] == list(range(1, AGENTS + 1))
+
+
+class Quick(BaseAgent):
+    async def execute(self, context: RunContext) -> object:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("limits", "runs"),
+    [(SMALL, AGENTS), (OutboxLimits(events=1), 20), (OutboxLimits(size_bytes=1), 20)],
+    ids=["thousands", "an event", "a byte"],
+)
+async def test_reading_client_gets_start_and_end_of_runs_that_start_at_once(limits: OutboxLimits, runs: int) -> None:
+    app = create_app(BridgeConfig(agents={"quick": Quick}, authorizer=OwnerAuthorizer, outbox=limits))
+    with anyio.fail_after(TIMEOUT_SECONDS):
+        async with serving(app) as url:
+            application: Application = app.state.bridgekit
+            await application.open_thread(THREAD, ALICE)
+            run = partial(application.supervisor.run, agent_name="quick", thread_id=THREAD, user_id=ALICE, request="")
+            async with connect(url, user_id=ALICE, thread_id=THREAD) as client, anyio.create_task_group() as tasks:
+                for _ in range(runs):
+                    tasks.start_soon(run)
+                read = [await client.receive() for _ in range(2 * runs)]
+                assert client.gaps == []
+            assert application.counters.lost == {}
+    assert Counter(event.type for event in read) == {EventType.AGENT_STARTED: runs, EventType.AGENT_COMPLETED: runs}
 
 
 SLOW_READ_BYTES = 512

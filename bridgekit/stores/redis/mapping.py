@@ -17,6 +17,8 @@ class RedisMappingStore:
     A live run's route is deleted a day after its last use, so that routes of killed workers do not accumulate.
     """
 
+    shared = True
+
     def __init__(self, topology: ClusterTopology) -> None:
         self._topology = topology
         self.known: dict[RunId, ThreadId] = {}

@@ -283,7 +283,8 @@ class BatchSender:
             if receivers >= 0:
                 self._confirm(queue, epoch.decode(), int(last), receivers)
             elif concerns_key(problem := epoch.decode()):
-                self._refuse(queue, self._topology.key_problem.report(problem, queue.keys.head))
+                self._topology.key_problem.report(problem, queue.keys.head)
+                self._refuse(queue, problem)  # a label of the metrics, of which there must be few
             else:
                 self._failed(problem)
                 failed.append(queue)

@@ -40,6 +40,8 @@ class SqliteMappingStore:
     The copy in memory is always current, because only one process can open the file.
     """
 
+    shared = False
+
     def __init__(self, database: Database, *, routes: int = MAX_ROUTES) -> None:
         self._database = database
         self._rows = PendingRows(database, "routes")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import anyio
 import msgspec
@@ -102,7 +103,7 @@ async def drive_backend(
         if name not in LOADS:
             raise InvalidParameter("scenario", name, f"one of {', '.join(LOADS)}")
     ledger = ModelLedger()
-    with unwrap_single_error(), ModelServer(ledger, backend.start.model_port) as model:
+    with unwrap_single_error(), _model_server(ledger, backend.start.model_port, app) as model:
         serving = running_backend(backend, model.address) if app is None else _in_process(backend, model.address, app)
         async with serving as running, http_client() as http:
             driver = _custom_driver(backend) if backend.driver else TomlDriver(backend, http, running.url)
@@ -126,6 +127,22 @@ async def drive_backend(
     }  # fmt: skip
     run = LiveRun(ledger, session.recorder.messages, _stated_dialect(backend), about, stopped)
     return DrivenRun(backend.path, run, tuple(session.problems))
+
+
+def _model_server(ledger: ModelLedger, port: int, app: Any) -> ModelServer:
+    """Return the scripted model. An imported application keeps its first address, so later checks use its port."""
+    if app is None or port:
+        return ModelServer(ledger, port)
+    try:
+        model = ModelServer(ledger, _earlier_ports[0] if _earlier_ports else 0)
+    except OSError:  # another check in this process uses it
+        return ModelServer(ledger)
+    _earlier_ports[:] = [urlsplit(model.address).port or 0]
+    return model
+
+
+_earlier_ports: Final[list[int]] = []
+"""The port of the scripted model of the applications that this process served."""
 
 
 async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: RunningBackend) -> None:

@@ -9,7 +9,6 @@ from typing import Final
 
 import msgspec
 
-from bridgekit_verify.check.answers import Property, PropertyAnswer, RecordedViolation, State, unknown_answer
 from bridgekit_verify.check.concluding import RecordingVerdict, conclude
 from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, detect
 from bridgekit_verify.check.frames import Message, ObservedFrame
@@ -20,6 +19,7 @@ from bridgekit_verify.check.live.ledger import CallOutcome
 from bridgekit_verify.check.live.model_rules import judge_calls, judge_ends, judge_owners, judge_requests
 from bridgekit_verify.check.live.observing import observe
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered
+from bridgekit_verify.check.property_answers import Property, PropertyAnswer, RecordedViolation, State, unknown_answer
 from bridgekit_verify.check.protocols import StreamDialect
 
 __all__ = ["LiveVerdict", "Subject", "check_run", "judge_live"]
@@ -109,11 +109,11 @@ def _feed_position(judge: Judge, evidence: LiveEvidence, message: Message) -> No
     """Count the position of a misrouted frame if it fits the numbering of this client."""
     own = evidence.own_positions[message.client]
     first, last = evidence.clients[message.client].positions.get(message.index, (None, None))
-    if judge.dialect.position_per != "client" or first is None or last is None or first in own:
+    if judge.dialect.position_per == "run" or first is None or last is None or first in own:
         return
     if first - 1 in own or last + 1 in own:
         own.add(last)
-        judge.take(ObservedFrame(message, "other", position=last, first_position=first))
+        judge.take(ObservedFrame(message, "other", thread=message.thread, position=last, first_position=first))
 
 
 NO_DIALECT: Final = StreamDialect("unknown", lambda _: (), frozenset(), frozenset())

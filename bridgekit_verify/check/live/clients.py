@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import anyio
 
-__all__ = ["BackendDriver", "ClientGroup", "LiveClient", "LiveThread", "ReceivedMessage", "RequestedRun"]
+from bridgekit_verify.faults.proxy import Proxy, RunningToxic
+
+__all__ = ["BackendDriver", "ClientGroup", "LiveClient", "LiveThread", "PlannedCut", "ReceivedMessage", "RequestedRun"]
+
+INSIDE_BYTES: Final = 9
+"""A cut inside a frame ends the connection this many bytes later: after the header of a chunk or frame, and a part of
+its content."""
 
 
 @dataclass(eq=False)
@@ -113,6 +119,21 @@ class LiveThread(NamedTuple):
     name: str
     values: dict[str, str]
     group: ClientGroup
+
+
+@dataclass
+class PlannedCut:
+    """A connection that the check cuts after some messages of a run."""
+
+    between: Proxy
+    after: int
+    inside: bool
+    toxic: RunningToxic | None = None
+
+    def count(self) -> None:
+        self.after -= 1
+        if self.after == 0:
+            self.toxic = self.between.limit_data(INSIDE_BYTES) if self.inside else self.between.reset_peer()
 
 
 class BackendDriver(Protocol):

@@ -185,10 +185,13 @@ def load_backend(path: str | Path) -> Backend:
     Raises UnusableBackend, or UnusableRecording for an invalid `[dialect]` table. Both name the first problem. Raises
     OSError if the file cannot be read.
     """
+    data = Path(path).read_bytes()
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        document = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UnusableBackend(path, f"is not TOML: {error}") from error
+        number = re.search(r"at line (\d+)", str(error))
+        line = data.splitlines()[int(number[1]) - 1].decode("utf-8", "replace").strip()[:80] if number else ""
+        raise UnusableBackend(path, f"is not TOML: {error}{': ' if line else ''}{line}") from error
     return parse_backend(document, path)
 
 
@@ -199,7 +202,7 @@ def parse_backend(document: Mapping[str, Any], path: str | Path = "backend") -> 
     try:
         backend = msgspec.convert({**document, "path": str(path)}, Backend)
     except msgspec.ValidationError as error:
-        raise UnusableBackend(path, _format_validation(str(error))) from error
+        raise UnusableBackend(path, _format_validation(str(error), document)) from error
     for problem in _problems(backend):
         raise UnusableBackend(path, problem)
     backend.stream_dialect()
@@ -210,7 +213,7 @@ WORDS: Final = {"str": "a text in quotes", "int": "a number", "float": "a number
                 "array": "a list", "object": "a table", "null": ""}  # fmt: skip
 
 
-def _format_validation(message: str) -> str:
+def _format_validation(message: str, document: Mapping[str, Any]) -> str:
     """Turn "Expected `str`, got `int` - at `$.start.ready`" into "[start] ready: expected a text in quotes, not …"."""
     problem, _, where = message.partition(" - at ")
     path = re.fullmatch(r"`?\$?(?:\.(\w+))?(?:\[(\d+)\])?(.*?)`?", where)
@@ -222,7 +225,13 @@ def _format_validation(message: str) -> str:
         return f"{table} has the unknown line {unknown[1]!r}; known: {known}"
     if missing := re.fullmatch(r"Object missing required field `(.*)`", problem):
         return f"{table} needs the line {missing[1]!r}"
-    line = line.removesuffix("[...]").lstrip(".")
+    if line.endswith("[...]"):
+        line = line.removesuffix("[...]")
+        found = document[name or ""] if number is None else document[name or ""][int(number)]
+        found = found[line[1:]] if line else found
+        keys = (key for key, value in found.items() if not isinstance(value, str)) if isinstance(found, dict) else ()
+        line += next((f".{key}" for key in keys), "")
+    line = line.lstrip(".")
     if "enum" in problem:
         options = get_args(get_type_hints(section)[line])
         return f"{table} {line} must be one of {', '.join(map(repr, options))}, {problem.partition('value ')[2]} is not"
@@ -300,8 +309,10 @@ def _listen_problems(backend: Backend) -> Iterator[str]:
     if run.send is not None and listen.kind != "websocket":
         yield f"[run] send needs [listen] kind = 'websocket', not {listen.kind!r}"
     yield from _response_problems(backend) if listen.kind == "response" else ()
-    if (listen.url or listen.kind != "response") and not listen.url.startswith("/"):
-        yield f"[listen] url must be a path that begins with /, not {listen.url!r}"
+    resumed = backend.resume.url if backend.resume else ""
+    for table, url in (("[listen]", listen.url or "/" * (listen.kind == "response")), ("[resume]", resumed or "/")):
+        if not url.startswith("/"):
+            yield f"{table} url must be a path that begins with /, not {url!r}"
     if listen.kind != "websocket" and (listen.protocols or listen.opening):
         yield "[listen] protocols and opening need kind = 'websocket'"
 

@@ -8,11 +8,11 @@ from typing import Final
 
 import msgspec
 
-from bridgekit_verify.check.answers import Evidence, Property, excerpt
 from bridgekit_verify.check.live.expected_and_received import ExpectedText, LedgerFindings, LiveEvidence, channel_name
 from bridgekit_verify.check.live.ledger import CallOutcome
 from bridgekit_verify.check.live.markers import Marker
 from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
+from bridgekit_verify.check.property_answers import Evidence, Property, excerpt
 from bridgekit_verify.errors import LedgerImbalance
 
 __all__ = ["ClientTally", "judge_delivery"]
@@ -103,13 +103,14 @@ def _near(text: ExpectedText, missing: Sequence[Marker]) -> Iterator[Evidence]:
 
 def _span(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker]) -> str:
     """Return the two points between which the loss happened, or state that there is no evidence."""
+    marker = missing[0]
+    written = evidence.ledger.wires.get(text.client.id, [])
+    if str(marker) in written:
+        return "wire to client (the backend wrote it to a connection that was cut, and no resume repeated it)"
     if _is_lost_by_cut(evidence, text, missing):
         return "resume (the connection was cut there)"
-    marker = missing[0]
-    for wire in evidence.ledger.wires:
-        if wire.client == text.client.id:
-            passed = str(marker) in wire.markers
-            return "wire to client (a proxy passed it on)" if passed else "backend to wire (a proxy did not see it)"
+    if any(str(each) in written for each in text.markers):
+        return "backend to wire (the backend wrote other pieces to the connection, but not this one)"
     others = [each for each in text.prompt.clients if each != text.client.id]
     if any(evidence.delivered(evidence.clients[name], marker) for name in others):
         return "backend to wire or later (another client of the run received it)"

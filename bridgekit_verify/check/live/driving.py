@@ -12,7 +12,7 @@ from httpx_sse import EventSource
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from bridgekit_verify.check.dialects import locate, steps_of
+from bridgekit_verify.check.dialects import TEXT, locate, steps_of
 from bridgekit_verify.check.frames import decode_json
 from bridgekit_verify.check.live.clients import LiveClient, RequestedRun
 from bridgekit_verify.check.live.config import Backend, Prepare
@@ -197,7 +197,7 @@ class TomlDriver:
                     await response.aread()
                 self._requests.check_status(table, response)
                 self._opened(client)
-                await _read_body(client, response)
+                await _read_body(client, response, as_text=TEXT in (self._backend.dialect or {}).values())
             finally:
                 await response.aclose()
         except httpx.TransportError as error:
@@ -245,8 +245,8 @@ class TomlDriver:
             raise RunRefused(f"the message of [run] could not be sent: {reason_of(error)}") from error
 
 
-async def _read_body(client: LiveClient, response: httpx.Response) -> None:
-    """Pass on each server-sent event, the whole of a JSON answer, or each line of any other answer."""
+async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: bool) -> None:
+    """Pass on each server-sent event, a JSON answer, or each line (with `as_text`, each part) of another answer."""
     mime_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if mime_type == "text/event-stream":
         async for each in EventSource(response).aiter_sse():
@@ -256,8 +256,8 @@ async def _read_body(client: LiveClient, response: httpx.Response) -> None:
     elif mime_type == "application/json":
         client.received((await response.aread()).decode("utf-8", "replace"))
     else:
-        async for line in response.aiter_lines():
-            if text := line.removeprefix("data:").strip(" \x1e"):
+        async for part in response.aiter_text() if as_text else response.aiter_lines():
+            if text := part if as_text else part.removeprefix("data:").strip(" \x1e"):
                 client.received(text)
 
 

@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from bridgekit_verify.check.answers import Evidence, Property, RecordedViolation
+import msgspec
+
 from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger, UserPrompt
 from bridgekit_verify.check.live.markers import Marker, markers_in
 from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
+from bridgekit_verify.check.property_answers import Evidence, Property, RecordedViolation
 from bridgekit_verify.check.protocols import StreamDialect
 
 __all__ = ["LEDGER", "ExpectedText", "LedgerFindings", "LiveEvidence", "channel_name"]
@@ -57,6 +59,19 @@ class ExpectedText(NamedTuple):
         return f"the {channel_name(self.channel)} of {self.prompt.canary} (call {self.call.number})"
 
 
+def _with_askers(ledger: ModelLedger, clients: Mapping[str, ObservedClient]) -> ModelLedger:
+    """Let only the socket that asked expect the answer, if no other socket received anything of what it did not ask."""
+    if any(
+        name != each.asked_on and each.asked_on and name in clients and each.canary in clients[name].canaries
+        for each in ledger.prompts
+        for name in each.clients
+    ):
+        return ledger
+    prompts = [msgspec.structs.replace(each, clients=(each.asked_on,)) if each.asked_on else each
+               for each in ledger.prompts]  # fmt: skip
+    return msgspec.structs.replace(ledger, prompts=prompts)
+
+
 class LiveEvidence:
     """The ledger and the observed clients, indexed."""
 
@@ -64,7 +79,8 @@ class LiveEvidence:
         self, ledger: ModelLedger, clients: Mapping[str, ObservedClient], dialect: StreamDialect,
         limit: str | None = None,
     ) -> None:  # fmt: skip
-        self.ledger, self.dialect = ledger, dialect
+        self.ledger = ledger = _with_askers(ledger, clients)
+        self.dialect = dialect
         self.prompts = {prompt.canary: prompt for prompt in ledger.prompts}
         self.clients = dict(clients)
         for prompt in ledger.prompts:
@@ -74,9 +90,14 @@ class LiveEvidence:
         if limit is not None:
             pairs = ((prompt.canary, name) for prompt in ledger.prompts for name in prompt.clients)
             self.excuses.update(dict.fromkeys(pairs, f"{limit} stopped the reading"))
-        self.cuts = {(each.canary, each.client) for each in ledger.cuts}
-        seen = {marker for client in self.clients.values() for marker in client.occurrences}
-        self._reached = {(marker.canary, marker.call) for marker in seen}
+        self.cuts = set(ledger.cuts)
+        self._shown = {
+            (marker.canary, marker.call, each.how == "raw")
+            for client in self.clients.values()
+            for marker, occurrences in client.occurrences.items()
+            if self.is_entitled(client, marker.canary)
+            for each in occurrences
+        }
         self.main = {canary: list(self._main_calls(canary)) for canary in self.prompts}
         self.sent = {
             marker: call
@@ -107,20 +128,18 @@ class LiveEvidence:
 
         The backend may use the same prompt to request a title or a guard.
 
-        A call is such a request if its answer was neither shown nor used, while the answer of another call of the same
-        round was.
+        A call is such a request if its answer was not used, and shown at most in frames of an unknown kind, while the
+        answer of another call of the same round was.
         """
         calls = [call for call in self.ledger.calls_of(canary) if call.outcome is not CallOutcome.REFUSED]
         echoed = {id_ for call in calls for id_ in call.results}
-        used = {
-            call.number
-            for call in calls
-            if (canary, call.number) in self._reached or any(each.id in echoed for each in call.calls)
-        }
+        used = {call.number for call in calls if any(each.id in echoed for each in call.calls)}
+        used |= {number for shown, number, is_raw in self._shown if shown == canary and not is_raw}
+        ranks = {each.number: 2 * (each.number in used) or (canary, each.number, True) in self._shown for each in calls}
         for call in calls:
-            rivals = [each for each in calls if each.round == call.round and each is not call]
+            rivals = [ranks[each.number] for each in calls if each.round == call.round]
             quoted = not call.alone and any(each.alone for each in calls)
-            if call.number in used or not (quoted or any(each.number in used for each in rivals)):
+            if ranks[call.number] == 2 or (not quoted and ranks[call.number] == max(rivals)):
                 yield call
 
     def _ways_of_delivery(self) -> dict[str, set[str]]:
@@ -185,7 +204,7 @@ class LiveEvidence:
         prompt = self.prompts.get(canary)
         if prompt is None or client.id in prompt.clients:
             return False
-        return (client.user, client.thread) != (prompt.user, prompt.thread)
+        return client.user != prompt.user or client.thread not in (None, prompt.thread)
 
     def is_entitled(self, client: ObservedClient, canary: str) -> bool:
         return canary in self.prompts and client.id in self.prompts[canary].clients

@@ -16,13 +16,11 @@ __all__ = [
     "CallOutcome",
     "Excuse",
     "HistoryText",
-    "InterruptedRun",
     "ModelCall",
     "ModelLedger",
     "NeutralCall",
     "RejectedCall",
     "UserPrompt",
-    "WireText",
 ]
 
 
@@ -35,6 +33,8 @@ class UserPrompt(msgspec.Struct, frozen=True):
     thread: str
     clients: tuple[str, ...]
     """The sockets or the response that must receive the run."""
+    asked_on: str = ""
+    """The socket that sent the prompt. Empty: a request did."""
 
     @property
     def text(self) -> str:
@@ -113,20 +113,6 @@ class RejectedCall(msgspec.Struct, frozen=True):
     problem: str
 
 
-class InterruptedRun(msgspec.Struct, frozen=True):
-    """A run during which the driver cut a client's connection and resumed it."""
-
-    canary: str
-    client: str
-
-
-class WireText(msgspec.Struct, frozen=True):
-    """The markers that a proxy passed on to a client, as text."""
-
-    client: str
-    markers: tuple[str, ...]
-
-
 class HistoryText(msgspec.Struct, frozen=True):
     """The backend's answer to a request for the history of a thread."""
 
@@ -144,19 +130,22 @@ class ModelLedger(msgspec.Struct):
     neutral: list[NeutralCall] = msgspec.field(default_factory=list)
     rejected: list[RejectedCall] = msgspec.field(default_factory=list)
     histories: list[HistoryText] = msgspec.field(default_factory=list)
-    cuts: list[InterruptedRun] = msgspec.field(default_factory=list)
-    wires: list[WireText] = msgspec.field(default_factory=list)
+    cuts: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    """The canary of each run during which the driver cut the connection of a client, and resumed it; and the client."""
+    wires: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    """By client, the markers that the backend wrote to its connections, as a proxy read them."""
 
     def add_prompt(
-        self, *, user: str, thread: str, clients: Iterable[str], scenario: str = "text", canary: str = ""
-    ) -> UserPrompt:
+        self, *, user: str, thread: str, clients: Iterable[str], scenario: str = "text", canary: str = "",
+        asked_on: str = "",
+    ) -> UserPrompt:  # fmt: skip
         """Record a prompt before it is sent, and return it. `clients` must all receive the answer."""
         entitled = tuple(clients)
         if not entitled:
             raise InvalidParameter("clients", entitled, "the clients that must receive the answer, at least one")
         if scenario not in SCENARIOS:
             raise InvalidParameter("scenario", scenario, f"one of {', '.join(SCENARIOS)}")
-        prompt = UserPrompt(canary or new_canary(), scenario, user, thread, entitled)
+        prompt = UserPrompt(canary or new_canary(), scenario, user, thread, entitled, asked_on)
         self.prompts.append(prompt)
         return prompt
 
@@ -170,14 +159,12 @@ class ModelLedger(msgspec.Struct):
 
     def add_cut(self, canary: str, client: str) -> None:
         """Record that a client's connection was cut during a run and resumed, so that no piece may be missing."""
-        self.cuts.append(InterruptedRun(canary, client))
+        self.cuts.append((canary, client))
 
     def add_wire(self, client: str, text: str) -> None:
-        """Record the bytes that a proxy passed on to a client.
-
-        They show whether a loss happened before or after the proxy.
-        """
-        self.wires.append(WireText(client, tuple(sorted({str(marker) for marker in markers_in(text)}))))
+        """Record what a backend wrote to a client's connections, to locate losses."""
+        if found := sorted({str(marker) for marker in markers_in(text)}):
+            self.wires[client] = found
 
     def calls_of(self, canary: str) -> list[ModelCall]:
         return [call for call in self.calls if call.canary == canary]

@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ from bridgekit_verify.check.live.clients import (
     ClientGroup,
     LiveClient,
     LiveThread,
+    PlannedCut,
     RequestedRun,
 )
 from bridgekit_verify.check.live.config import Backend
@@ -27,7 +27,7 @@ from bridgekit_verify.check.live.ledger import CallOutcome, ModelLedger
 from bridgekit_verify.check.live.recorder import LiveRecorder
 from bridgekit_verify.check.live.scenarios import LOADS, Load, LoadKind, model_fails
 from bridgekit_verify.errors import UnusableBackend
-from bridgekit_verify.faults.proxy import Proxy, RunningToxic, proxy
+from bridgekit_verify.faults.proxy import RunningToxic, proxy
 
 __all__ = ["LoadSession"]
 
@@ -36,9 +36,6 @@ FIRST_CALL_SECONDS: Final = 10.0
 """How long a backend may take from the request for a run to its first call of the model."""
 MAX_ATTEMPTS: Final = 5
 """Limit on a client's consecutive attempts to connect."""
-INSIDE_BYTES: Final = 9
-"""A cut inside a frame ends the connection this many bytes later: after the header of a chunk or frame, and a part of
-its content."""
 CUT_AFTER: Final = (1, 5)
 """The minimum and maximum number of messages of its first run after which a connection is cut."""
 SLOW_BYTES_PER_SECOND: Final = 20_000
@@ -55,21 +52,6 @@ SLOW_SECONDS: Final = 2.0
 not end in time."""
 POLL_SECONDS: Final = 0.05
 NOT_RESUMED: Final = "the check cut the connection, and the file has no [resume]"
-
-
-@dataclass
-class PlannedCut:
-    """A connection that the check cuts after some messages of a run."""
-
-    between: Proxy
-    after: int
-    inside: bool
-    toxic: RunningToxic | None = None
-
-    def count(self) -> None:
-        self.after -= 1
-        if self.after == 0:
-            self.toxic = self.between.limit_data(INSIDE_BYTES) if self.inside else self.between.reset_peer()
 
 
 class LoadSession:
@@ -193,12 +175,13 @@ class LoadSession:
                 clients = [self._add_client(group, f"{thread.name} run{number}", {**thread.values, "tab": "1"})]
             else:
                 await self._wait_connected(group)
-            run = self._request(thread, kind.script, number, clients)
+            asking = clients[number % len(clients)]
+            run = self._request(thread, kind.script, number, clients, asking)
             try:
                 if self._backend.kind == "response":
                     await self._stream(group, kind, run, clients[0])
                 else:
-                    await self._start(clients[number % len(clients)], run)
+                    await self._start(asking, run)
                     await self._wait_until_over(group, run)
             except RunRefused as error:
                 run.problem = str(error)
@@ -218,13 +201,16 @@ class LoadSession:
             if self._backend.kind != "response":
                 raise RunRefused(client.closed_because) from error
 
-    def _request(self, thread: LiveThread, script: str, number: int, clients: list[LiveClient]) -> RequestedRun:
+    def _request(
+        self, thread: LiveThread, script: str, number: int, clients: list[LiveClient], asking: LiveClient
+    ) -> RequestedRun:
         prompt = self._ledger.add_prompt(
             user=thread.values["user"],
             thread=thread.values["thread"],
             canary=self._canary(f"{thread.name} run {number}"),
             clients=[client.id for client in clients],
             scenario=script,
+            asked_on=asking.id if self._backend.run.send else "",
         )
         run = RequestedRun(str(self._uuid()), prompt.canary, prompt.text, number, thread.values)
         self.recorder.add(run)
@@ -376,9 +362,14 @@ class LoadSession:
             if kind.slow:
                 until = time.monotonic() + SLOW_SECONDS
                 self._slow[client.id] = between.slow_reader(SLOW_BYTES_PER_SECOND), until
+            passed = bytearray()
             if kind.cuts and client is group.clients[0]:
                 self._cuts[client.id] = PlannedCut(between, self._random.randint(*CUT_AFTER), group.inside)
-            yield
+                between.on_data = passed.extend
+            try:
+                yield
+            finally:
+                self._ledger.add_wire(client.id, passed.decode("ascii", "replace"))
 
     def _received(self, client: LiveClient, message: Any, event: str | None) -> None:
         if self.limit is not None:

@@ -48,17 +48,18 @@ class ModelRequest:
     """The response that this request continues, whose messages it does not repeat."""
     raw: str = ""
 
-    def prompt(self) -> tuple[str, str, int] | None:
-        """Return canary and scenario of the latest prompt, and the index of its entry, or None without a prompt.
+    def prompts(self) -> list[tuple[str, str, int]]:
+        """Return canary, scenario and the index of the entry of each prompt, the latest one first.
 
         Users' messages come first. Some backends put the prompt into the instructions.
         """
-        for roles in (("user",), ("system", "developer")):
-            for index in range(len(self.entries) - 1, -1, -1):
-                entry = self.entries[index]
-                if entry.role in roles and (found := PROMPT.findall(entry.text)):
-                    return (*found[-1], index)
-        return None
+        return [
+            (*found, index)
+            for roles in (("user",), ("system", "developer"))
+            for index in range(len(self.entries) - 1, -1, -1)
+            if self.entries[index].role in roles
+            for found in reversed(PROMPT.findall(self.entries[index].text))
+        ]
 
     def rounds_after(self, index: int) -> int:
         """Return the number of rounds of tool results after an entry."""

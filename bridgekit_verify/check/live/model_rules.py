@@ -7,13 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from bridgekit_verify.check.answers import Property, excerpt
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.live.expected_and_received import LedgerFindings, LiveEvidence
 from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, UserPrompt
 from bridgekit_verify.check.live.markers import canaries_in, markers_in
 from bridgekit_verify.check.live.model_scripts import SentCall
 from bridgekit_verify.check.live.observing import ObservedClient, raw_text
+from bridgekit_verify.check.property_answers import Property, excerpt
 from bridgekit_verify.check.streams import fingerprint, is_json
 
 __all__ = ["judge_calls", "judge_ends", "judge_owners", "judge_requests"]
@@ -35,6 +35,8 @@ def judge_owners(evidence: LiveEvidence, findings: LedgerFindings) -> None:
             prompt = evidence.prompts.get(canary)
             if prompt is not None and client.id not in prompt.clients:
                 _misrouted(findings, client, prompt)
+        if client.thread is None:
+            _judge_labels(evidence, findings, client)
     _judge_histories(evidence, findings)
     for which, seen, word in ((Property.USER, users, "user"), (Property.THREAD, threads, "thread")):
         if len(seen) > 1:
@@ -48,12 +50,25 @@ def _misrouted(findings: LedgerFindings, client: ObservedClient, prompt: UserPro
     if client.user != prompt.user:
         message = f"{reader} received frames of {prompt.canary} ({owner})"
         findings.broken(Property.USER, "another user's run", prompt, message, frames)
+    elif client.thread is None:
+        return  # it receives all threads of its user, and may receive again what earlier sockets received
     elif client.thread != prompt.thread:
         message = f"{reader} received frames of {prompt.canary} ({owner})"
         findings.broken(Property.THREAD, "another thread's run", prompt, message, frames)
     elif any(marker.canary == prompt.canary for marker, _ in client.arrivals):  # A snapshot may contain earlier runs.
         message = f"{reader} received deltas of {prompt.canary}, which another response of this thread started"
         findings.broken(Property.THREAD, "another response's run", prompt, message, frames)
+
+
+def _judge_labels(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient) -> None:
+    """On a socket for all threads, a frame reaches the thread that it names."""
+    known = {prompt.thread for prompt in evidence.prompts.values()}
+    for thread, frames in client.threads.items():
+        for prompt in (evidence.prompts[each] for each in frames if each in evidence.prompts):
+            if thread in known and thread != prompt.thread:
+                message = f"client {client.id} received frames of {prompt.canary} (thread {prompt.thread}) for {thread}"
+                shown = [excerpt(frames[prompt.canary])]
+                findings.broken(Property.THREAD, "another thread named", prompt, message, shown)
 
 
 def _judge_histories(evidence: LiveEvidence, findings: LedgerFindings) -> None:

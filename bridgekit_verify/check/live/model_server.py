@@ -156,9 +156,9 @@ class _Model:
 
         Return the prompt's canary, or None, if the request is not the agent's.
         """
-        found = asked.prompt()
-        if found is not None:
-            canary, scenario, index = found
+        found = asked.prompts()
+        if found:
+            canary, scenario, index = self._chosen(asked, found)
             alone = asked.entries[index].text.strip() == prompt_text(canary, scenario)
         else:
             canary, scenario = self._responses.get(asked.previous or "", ("", ""))
@@ -176,6 +176,23 @@ class _Model:
         for entry in asked.entries:
             _note_echo(call, entry)
         return call, scenario
+
+    def _chosen(self, asked: ModelRequest, found: list[tuple[str, str, int]]) -> tuple[str, str, int]:
+        """Return the prompt that the request must answer. The request may also hold prompts of other users.
+
+        It is the prompt whose tool result is the last entry, or else the latest one without an answer so far.
+        """
+        owners = {call.id: made.canary for made in self._ledger.calls for call in made.calls}
+        continued = owners.get(asked.entries[-1].result_of or "")
+        setting = asked.setting()
+        answered = {
+            each.canary
+            for each in self._ledger.calls
+            if each.setting == setting and each.outcome in (CallOutcome.COMPLETE, CallOutcome.OPEN)
+        }
+        last = max((n for n, each in enumerate(asked.entries) if each.role in ("assistant", "tool")), default=-1)
+        new = [each for each in found if each[2] > last and each[0] not in answered]
+        return next((each for each in found if each[0] == continued), (new or found)[0])
 
 
 def _note_echo(call: ModelCall, entry: RequestEntry) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from bridgekit_verify.check.answers import Evidence, excerpt
 from bridgekit_verify.check.frames import Message, ObservedFrame, encode_json
 from bridgekit_verify.check.live.markers import MARKER, PROMPT, Marker, canaries_in, markers_in
+from bridgekit_verify.check.property_answers import Evidence, excerpt
 from bridgekit_verify.check.protocols import StreamDialect
 
 __all__ = ["ObservedClient", "Occurrence", "TextRun", "observe", "raw_text"]
@@ -86,6 +86,8 @@ class ObservedClient:
     """By call id, the kinds of its frames."""
     ids: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """By a subject such as `run r1`, the canaries of its frames."""
+    threads: dict[str, dict[str, Message]] = field(default_factory=lambda: defaultdict(dict))
+    """By thread that frames name, and by canary, the first frame that holds the canary."""
     last_kind: str = ""
     ends: list[Message] = field(default_factory=list)
     """The frames that end a run, without replays."""
@@ -149,6 +151,8 @@ class _Reader:
             if id_ is not None:
                 client.ids[f"{name} {id_}"] |= canaries
                 client.subjects[index] = f"{name} {id_}"
+        if frame.thread is not None and len(canaries) == 1:
+            client.threads[frame.thread].setdefault(next(iter(canaries)), frame.origin)
         if frame.position is not None:
             first = frame.position if frame.first_position is None else frame.first_position
             client.positions[index] = (first, frame.position)

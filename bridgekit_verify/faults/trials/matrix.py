@@ -102,9 +102,9 @@ class FaultMatrix:
     def table(self) -> pd.DataFrame:
         """Return one row for each cell.
 
-        Columns: fault, target, delivery mode, delivered (k of n), Wilson interval (%), predicted deliveries (if there
-        is a prediction), lost silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency in
-        ms.
+        Columns: fault, target, delivery mode, delivered (k of n), predicted deliveries (if there is a prediction), lost
+        silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency in ms. There is no
+        interval: a fault loses the events of its duration, and not a random sample of them.
         """
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
@@ -173,15 +173,12 @@ def _cell(axis: Axes, row: int, column: int, trial: Trial | None) -> None:
 
 def _row(trial: Trial) -> dict[str, object]:
     verdict = trial.verdict
-    low, high = verdict.delivery.interval
     delays = sorted(1_000 * row.latency_seconds for row in trial.ledger if row.latency_seconds is not None)
     return {
         "fault": trial.fault.name,
         "acts on": str(trial.fault.target),
         "delivery": trial.delivery.name,
         "delivered": f"{verdict.delivered:,} of {verdict.expected:,}",
-        "from %": round(100 * low, 2),
-        "to %": round(100 * high, 2),
         "predicted": trial.predicted_delivered,
         "lost silent": verdict.lost_silent,
         "lost signalled": verdict.lost_signalled,

@@ -73,6 +73,7 @@ async def test_foreign_value_under_a_key_affects_only_its_thread(
             [refused] = await publish(worker, "refused", thread_id=OTHER)
             assert refused.outcome is Outcome.REFUSED
             assert re.search(FOREIGN, refused.reason)
+            assert OTHER not in refused.reason, "metrics have the reason as a label"
             [sent] = await publish(worker, "sent")
             assert sent.outcome is Outcome.RELAYED
         if (key, kind) == ("log", "stream"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from bridgekit_verify.check.answers import Property
+from bridgekit_verify.check.property_answers import Property
 from tests.verify.check.samples import Line
 
 Lines = list[Line]

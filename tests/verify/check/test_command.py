@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 import pytest
 
 from bridgekit.__main__ import main
-from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.dialects import load_table
+from bridgekit_verify.check.property_answers import Property, State
 from tests.tree import ROOT
 from tests.verify.check.samples import RECORDINGS, ag_ui
 from tests.verify.check.test_check import broken, save, states
@@ -23,7 +23,7 @@ from tests.verify.check.test_check import broken, save, states
 ATOMIC = str(RECORDINGS / "lg_atomic.jsonl")
 GOOD = str(RECORDINGS / "good.jsonl")
 PAGE = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
-CHAT, SOCKET_IO, LANGGRAPH = re.findall(r"```toml\n(\[dialect\].*?)```", PAGE, re.DOTALL)
+CHAT, SOCKET_IO, TEXT, CHUNKS, LANGGRAPH = re.findall(r"```toml\n(\[dialect\].*?)```", PAGE, re.DOTALL)
 
 
 def test_json_lists_every_violation_with_its_frames(capsys: pytest.CaptureFixture[str]) -> None:

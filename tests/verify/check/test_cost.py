@@ -19,7 +19,7 @@ from bridgekit_verify.check.protocols import BUILT_IN
 from tests.verify.check.samples import DIALECTS, TABLE, Value
 
 JUDGING_PER_DECODING = 5
-REMEMBERED = {"KEPT_STREAMS": 1_000, "MAX_OPEN_STREAMS": 2_000, "KEPT_RUNS": 1_000}
+REMEMBERED = {"KEPT_STREAMS": 1_000, "MAX_OPEN_STREAMS": 2_000, "KEPT_RUNS": 250}
 """A twentieth of what the judge remembers by default, so that a stream twenty times shorter exceeds it."""
 MAX_GROWTH_BYTES = 2_500_000
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bridgekit.__main__ import main
-from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.dialects import load_table
+from bridgekit_verify.check.property_answers import Property, State
 from tests.verify.check.samples import DIALECTS, TABLE, recording, write
 from tests.verify.check.test_check import broken, save, states
 
@@ -43,6 +43,13 @@ def test_check_with_a_draft_finds_a_lost_frame(tmp_path: Path) -> None:
         str(write(tmp_path / "b.jsonl", [*lines[:20], *lines[21:]])), dialect=load_table(str(table))
     )
     assert states(verdict)[Property.LOST] is State.BROKEN
+
+
+def test_draft_with_unusual_names_is_toml(tmp_path: Path) -> None:
+    names = {"go": '\N{SPEECH BALLOON}"go"', "say": "say\\\t\n", "done": "\x00"}
+    values = [{**value, "t": names.get(str(value["t"]), value["t"])} for value in DIALECTS["chat"]("r", "t")]
+    table = learn(Path(save(tmp_path / "a.jsonl", *values)))
+    assert tomllib.loads(table.read_text(encoding="utf-8"))["dialect"]["kinds"]["started"] == names["go"]
 
 
 def test_recording_without_json_is_unusable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridgekit_verify.check.answers import State
+from bridgekit_verify.check.property_answers import State
 from tests.verify.check.mutations import MUTATIONS, kind
 from tests.verify.check.samples import DIALECTS, Line, recorded, recording, write
 from tests.verify.check.test_check import check, states

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 TRIALS_ON_TRIO = 2
 
 WORKLOADS = {
-    "several at once": Workload(threads=thread_ids("prefixes of one another", 6), steps=2, at_once=3, subscribers=2),
+    "several at once": Workload(threads=thread_ids("starts with another id", 6), steps=2, at_once=3, subscribers=2),
     "two runs of a thread at once": Workload(threads=thread_ids("chat_<n>", 2), runs_per_thread=4, at_once=4),
     "some users without a socket": Workload(
         threads=thread_ids("spaces and unicode", 4), runs_per_thread=2, at_once=4, users_without_socket=1

@@ -61,7 +61,7 @@ async def test_fix_2_as_written_delivers_nothing_alone() -> None:
 
 async def test_fix_1_makes_fix_2_with_its_method_worse() -> None:
     """D9c: the parser comes before the query, so a run id that contains a thread id resolves to a part of it."""
-    workload = Workload(threads=thread_ids("prefixes of one another", 6))
+    workload = Workload(threads=thread_ids("starts with another id", 6))
     alone, with_fix_1 = [
         (await measure(variant(name), workload)).verdict
         for name in ("fix 2 with its method", "fixes 1 and 2 with the method")
@@ -79,7 +79,7 @@ async def test_no_fix_delivers_anything_on_the_chain_as_committed(fix: Fix) -> N
 
 async def test_fix_1_misroutes_where_ids_are_prefixes_of_one_another() -> None:
     """D9c: of three threads, the parser resolves the two longer ids to the shortest."""
-    workload = Workload(threads=thread_ids("prefixes of one another", 6))
+    workload = Workload(threads=thread_ids("starts with another id", 6))
     verdict = (await measure(variant("fix 1"), workload)).verdict
     assert verdict.delivery == Rate(10, 30)
     assert (verdict.wrong_user, verdict.wrong_thread, verdict.false_success) == (20, 0, 20)
@@ -147,7 +147,7 @@ async def test_chain_as_committed_reports_unread_events_as_sent_after_fix_1() ->
 
 @pytest.mark.parametrize("name", ["fix 1", "link 5 broken"])
 async def test_same_seed_gives_the_same_verdict_and_the_same_run_ids(name: str) -> None:
-    workload = Workload(threads=thread_ids("prefixes of one another", 6), steps=2, at_once=3)
+    workload = Workload(threads=thread_ids("starts with another id", 6), steps=2, at_once=3)
     one, other = [await measure(variant(name), workload, seed=5) for _ in range(2)]
     assert one.verdict == other.verdict
     ids = [[run_id for run_id, _ in each.history.acknowledged.values()] for each in (one, other)]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bridgekit_verify
 from bridgekit_verify.measure.statistics import (
     Rate,
     Sample,
@@ -83,13 +86,29 @@ def test_rate_without_trials_is_unknown_and_neither_0_nor_1() -> None:
     assert not nothing.known
     assert math.isnan(nothing.fraction)
     assert nothing.interval == (0.0, 1.0)
-    assert str(nothing) == "unknown (nothing counted)"
+    assert (str(nothing), nothing.estimate) == ("unknown", "unknown (nothing counted)")
 
 
-def test_rate_is_shown_with_its_counts_and_interval() -> None:
-    assert str(Rate(0, 20)) == "0 of 20 (0 to 16.1 %)"
-    assert str(Rate(1_500, 1_500)) == "1,500 of 1,500 (99.74 to 100 %)"
+def test_only_an_estimate_is_shown_with_its_interval() -> None:
+    assert Rate(0, 20).estimate == "0 of 20 (0 to 16.1 %)"
+    assert Rate(1_500, 1_500).estimate == "1,500 of 1,500 (99.74 to 100 %)"
+    assert f"{Rate(0, 20)}, {Rate(0, 0)}" == "0 of 20, unknown"
     assert (Rate(1, 4).fraction, Rate(1, 4).known) == (0.25, True)
+
+
+def test_only_what_samples_at_random_computes_intervals() -> None:
+    """A deterministic result has counts only. Chance decides how soon ids collide, which frames are lost at random, and
+    when the runs of a load begin; and a simulation tests the intervals themselves.
+    """
+    sampling = {"studies/collisions.py", "validation/calibration.py", "capacity/capacity.py", "capacity/load_search.py"}
+    shown = {"report/scale.py"} | sampling
+    package = Path(bridgekit_verify.__file__).parent
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"\.(interval|estimate|bounds)\b|\bwilson\(|sampled=True", path.read_text(encoding="utf-8"))
+    }
+    assert found - {"measure/statistics.py", "measure/plots.py"} == shown
 
 
 def test_eight_hex_digits_collide_after_77_thousand_runs() -> None:

@@ -83,7 +83,7 @@ def test_thread_ids_are_distinct_have_their_own_users_and_depend_on_the_seed(nam
         ("thread_<uuid4>", r"thread_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
         ("chat_<n>", r"chat_\d"),
         ("<uuid4>", r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
-        ("prefixes of one another", r"thread_team0(_red)?"),
+        ("starts with another id", r"thread_team0(_red)?"),
         ("contains _run_", r"thread_run_\d_run_\d"),
         ("spaces and unicode", r"thread_Zürich \d · 東京"),
         ("1 kB", r"thread_\dx{1016}"),

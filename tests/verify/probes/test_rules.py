@@ -72,9 +72,11 @@ def test_what_is_passed_on_twice_is_extra_and_what_is_not_is_lost() -> None:
     assert (found.lost, found.extra) == ([second], [again])
 
 
-def test_evidence_has_the_first_violation_of_each_kind_and_their_number() -> None:
+def test_evidence_has_the_first_violation_of_the_most_severe_kinds_and_their_number() -> None:
     found = Judgement(9)
     for number in range(3):
         found.expect(False, ViolationKind.LOST, f"loss {number}")
     found.equal(1, 2, "a number")
-    assert found.evidence == "loss 0 (and 2 more cases). Also, a number is 2 instead of 1"
+    assert found.evidence == "loss 0 (seen 3 times). Also, a number is 2 instead of 1"
+    found.expect(False, ViolationKind.MISROUTED, "leak")
+    assert found.evidence == "leak. Also, loss 0 (seen 3 times)"

@@ -13,7 +13,7 @@ EACH = 60
 """Events of one kind of thread id."""
 KINDS = {
     **dict.fromkeys(("thread_123", "thread_<16 hex>", "thread_<user>_<name>"), True),
-    **dict.fromkeys(("session_<ms>_<hex>", "chat_<n>", "prefixes of one another", "uuid"), False),
+    **dict.fromkeys(("session_<ms>_<hex>", "chat_<n>", "starts with another id", "uuid"), False),
 }
 """Kinds of thread id, and whether they are documented."""
 ALL = EACH * len(KINDS)
@@ -28,7 +28,7 @@ NOT_READ: Counts = (0, 0, 24)
 
 def of_kind(name: str) -> Counts:
     """Return what the parser delivers: one kind loses, and one leaks."""
-    return {"chat_<n>": NONE, "prefixes of one another": (20, 40, 0)}.get(name, EVERY)
+    return {"chat_<n>": NONE, "starts with another id": (20, 40, 0)}.get(name, EVERY)
 
 
 STEPS: Mapping[tuple[str, str], Callable[[str], Counts]] = {
@@ -40,7 +40,7 @@ STEPS: Mapping[tuple[str, str], Callable[[str], Counts]] = {
     (AS_REPORTED, "fix 2 with its method"): lambda kind: EVERY,
     (AS_REPORTED, "fix 3"): lambda kind: EVERY,
     (AS_REPORTED, "fixes 1 and 2 as written"): of_kind,
-    (AS_REPORTED, "fixes 1 and 2 with the method"): lambda kind: (20, 40, 0) if kind.startswith("pre") else EVERY,
+    (AS_REPORTED, "fixes 1 and 2 with the method"): lambda kind: (20, 40, 0) if kind.startswith("starts") else EVERY,
     (AS_REPORTED, "fixes 1, 2 and 3"): lambda kind: EVERY,
 }
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from bridgekit_verify.check.answers import Property, PropertyAnswer, State
 from bridgekit_verify.check.concluding import RecordingVerdict
+from bridgekit_verify.check.property_answers import Property, PropertyAnswer, State
 from bridgekit_verify.report.backends import sound_claim, truth_claim
 from bridgekit_verify.studies.other_backends import BackendStudy, CheckedSubject
 

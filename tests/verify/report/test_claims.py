@@ -26,7 +26,7 @@ def anyio_backend() -> str:
     return "asyncio"  # required by uvicorn
 
 
-KINDS = (EXAMPLE, "chat_<n>", "prefixes of one another")
+KINDS = (EXAMPLE, "chat_<n>", "starts with another id")
 DROPS = MeasuredOnce(partial(study_fix_drops, threads=3, runs=1, at_once=1, families=KINDS))
 NO_DROPS = MeasuredOnce(partial(study_fix_drops, threads=1, runs=0, at_once=1, families=EXAMPLE))
 LINKS = {number: MeasuredOnce(partial(study_link, number, threads=2, runs=1, at_once=2)) for number in (1, 2, 5, 8, 9)}
@@ -114,10 +114,10 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(drops: FixDrops) -> Non
     assert [finding.verdict for finding in findings] == ["does not hold", "does not hold", "holds"]
     assert [finding.after for finding in findings] == [(15, 15), (0, 15), (15, 15)]
     assert findings[0].evidence[:4] == (
-        "Kinds whose events do not reach their user: chat_<n>, prefixes of one another.",
-        "Kinds whose events reach another user: prefixes of one another.",
+        "Kinds whose events do not reach their user: chat_<n>, starts with another id.",
+        "Kinds whose events reach another user: starts with another id.",
         "Delivered with documented kinds: thread_123 15 of 15.",
-        "Delivered with stress kinds: chat_<n> 0 of 15, prefixes of one another 5 of 15.",
+        "Delivered with stress kinds: chat_<n> 0 of 15, starts with another id 5 of 15.",
     )
 
 
@@ -139,7 +139,7 @@ async def test_fix_claim_states_counts_of_kinds_and_no_interval(drops: FixDrops)
     finding = fix_claim(1, drops)
     assert finding.answer.endswith(
         "every event reaches its user for 1 of 1 documented kind and 0 of 2 stress kinds of thread id."
-        " Events of 1 of 3 kinds leak to another user (prefixes of one another)."
+        " Events of 1 of 3 kinds leak to another user (starts with another id)."
     )
     assert not [text for text in (finding.answer, *finding.evidence) if "%" in text]
 
@@ -150,7 +150,7 @@ async def test_fix_2_is_judged_as_written_and_with_its_method(drops: FixDrops) -
     assert with_fix_1.startswith("As a backup to Fix 1, every event reaches its user for 1 of 1 documented kind")
     assert supplied.endswith("Fix 2 becomes a lookup in Fix 3's mapping.")
     assert "documented kind and 2 of 2 stress kinds" in method
-    assert "fewer events with 1 of 3 kinds of thread id: prefixes of one another." in both
+    assert "fewer events with 1 of 3 kinds of thread id: starts with another id." in both
 
 
 async def test_fix_2_would_hold_if_the_method_existed(drops: FixDrops, study: FixStudy) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bridgekit_verify.measure.drops import EventCounts
 from bridgekit_verify.repairs import REPAIRS as MEASURED_REPAIRS
 from bridgekit_verify.report.chart import chart, share, unchanged
 from bridgekit_verify.report.drop_rates import (
@@ -16,7 +17,6 @@ from bridgekit_verify.report.drop_rates import (
     FIXES,
     REPAIRS,
     DropTables,
-    Fate,
     Kind,
     MalformedTable,
     Step,
@@ -49,8 +49,6 @@ def test_results_json_has_these_keys() -> None:
         *Finding.__struct_fields__,
         "audit_right",
         "works",
-        "before_interval",
-        "after_interval",
     }
     assert of_table.keys() == set(data["tables"][0]["columns"])
     assert keys_of(data) == {
@@ -125,15 +123,17 @@ def test_wrong_count_is_refused_with_the_name_of_its_table(name: str, column: st
 
 
 @pytest.mark.parametrize(
-    ("fate", "complete"),
+    ("counts", "complete"),
     [((0, 0, 0), False), ((1, 1, 0), True), ((1, 0, 0), False), ((1, 1, 1), False), ((2, 2, 0), True)],
 )
-def test_fate_is_complete_only_if_something_was_expected(fate: tuple[int, int, int], complete: bool) -> None:
-    assert Fate(*fate).complete is complete
+def test_delivery_is_complete_only_if_something_was_expected(counts: tuple[int, int, int], complete: bool) -> None:
+    expected, delivered, leaked = counts
+    lost = expected - delivered
+    assert EventCounts(expected, delivered, lost, leaked).complete is complete
 
 
 def test_single_kind_is_the_same_for_every_kind() -> None:
-    kind = Kind(2, 1, 0, name="a", documented=True, false_success=0)
+    kind = Kind(2, 1, 1, 0, name="a", documented=True, false_success=0)
     assert Step("sound", "before", (kind,)).same_for_every_kind
 
 
@@ -162,7 +162,7 @@ UNKNOWN = "Unknown: the drop rates were not measured."
             (
                 "after some of the repairs",
                 "210 of 420 events reach another user after repairs 2, 3 and 4 without repair 1.",
-                "With only link 9 broken, Fix 1 leaks events for 1 of 7 kinds of thread id: prefixes of one another (40"
+                "With only link 9 broken, Fix 1 leaks events for 1 of 7 kinds of thread id: starts with another id (40"
                 " of 60).",
             ),
             (

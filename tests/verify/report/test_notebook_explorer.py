@@ -11,7 +11,7 @@ import pytest
 from bridgekit.errors import BridgekitError
 from bridgekit_verify.report import notebook_explorer
 from bridgekit_verify.report.notebook_explorer import CHAINS, controls, explore, explore_once
-from bridgekit_verify.report.outputs import show_table
+from bridgekit_verify.report.notebook_outputs import show_table
 
 COUNTS = ["chain", "events", "delivered", "dropped", "of these, read by another user"]
 CHANGE_TIMEOUT_SECONDS = 60

@@ -95,7 +95,7 @@ async def test_promises_are_measured_on_the_chain_as_committed(study: FixStudy) 
         "As committed with Fix 1, 0 of 10 events arrive. With only link 9 broken, 10 of 10 events arrive with"
         " thread ids like thread_123."
     )  # the same load on both chains
-    assert "the user reads 6 of 6 with thread ids like thread_123" in real_time.answer
+    assert "the user reads 6 of 6 events with thread ids like thread_123" in real_time.answer
     assert "all events before the run's end for 1 of 2 kinds of thread id." in real_time.evidence[0]
     assert value.before is value.after is None
 

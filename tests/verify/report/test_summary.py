@@ -104,7 +104,7 @@ def test_a_bar_is_split_only_where_the_kinds_differ() -> None:
     assert reported is not None
     assert (len(committed.parts), committed.text) == (1, "100 % dropped")
     assert (len(reported.parts), reported.text) == (7, "1 of 7 kinds lost, 1 leaked")
-    assert "prefixes of one another: 40 of 60 dropped" in reported.alt
+    assert "starts with another id: 40 of 60 dropped" in reported.alt
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,7 @@ def test_risks_are_leak_then_loss_then_undetected_failure() -> None:
     assert leak.when == "after some of the repairs"
     assert leak.sentences == (
         f"{ALL // 2} of {ALL} events reach another user after repairs 2, 3 and 4 without repair 1.",
-        "With only link 9 broken, Fix 1 leaks events for 1 of 7 kinds of thread id: prefixes of one another"
-        " (40 of 60).",
+        "With only link 9 broken, Fix 1 leaks events for 1 of 7 kinds of thread id: starts with another id (40 of 60).",
     )
     assert loss.when == "as committed"
     assert loss.sentences == (
@@ -208,7 +207,7 @@ def test_risks_that_do_not_occur_are_not_observed() -> None:
 
 def test_actions_state_size_gain_and_what_arrives() -> None:
     found = actions(EXAMPLE)
-    assert [(each.order, each.size, each.gain, each.fate.delivered) for each in found] == [
+    assert [(each.order, each.size, each.gain, each.after.delivered) for each in found] == [
         (1, "-2 +1", 0, 0),
         (2, "-9 +2", 0, 0),
         (3, "-0 +1", 168, 168),

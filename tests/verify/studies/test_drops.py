@@ -25,7 +25,7 @@ from bridgekit_verify.studies.drops import (
 )
 from bridgekit_verify.variants import AS_COMMITTED, AS_REPORTED, BROKEN, FIXES
 
-PREFIXES = "prefixes of one another"
+PREFIXES = "starts with another id"
 NAMED = "thread_<user>_<name>"
 KINDS = ("thread_123", NAMED, PREFIXES)
 ALL_FIXES = "fixes 1, 2 and 3"

@@ -9,6 +9,7 @@ import pytest
 
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.resolution import NoRoute
+from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.workload import FAMILIES, OwnedThread, Workload, thread_ids
@@ -29,7 +30,7 @@ from bridgekit_verify.variants import FIX_1
 
 pytestmark = pytest.mark.slow
 
-LEAKING = "prefixes of one another"
+LEAKING = "starts with another id"
 SOUND_ROUND_TRIPS = [name for name in ROUND_TRIPS if name != "fix 1, parsed"]
 
 
@@ -116,7 +117,9 @@ def test_search_finds_no_leak_in_a_sound_round_trip(round_trip: str) -> None:
     found = search(round_trip, examples=60)
     assert found.leak is None
     assert found.tried == found.correct.n == found.correct.k == 60
-    with pytest.raises(LookupError, match="no leak in 60 pairs"):
+    with pytest.raises(
+        InvalidParameter, match=r"examples must be more pairs, until the search finds a leak of .*, not 60"
+    ):
         _ = found.shortest
 
 

@@ -14,7 +14,7 @@ from bridgekit_verify.variants import AS_REPORTED, FIX_1, SOUND
 
 pytestmark = pytest.mark.slow
 
-LEAKING = "prefixes of one another"
+LEAKING = "starts with another id"
 
 
 @pytest.fixture(scope="module")

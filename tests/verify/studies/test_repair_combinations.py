@@ -20,7 +20,7 @@ from bridgekit_verify.variants import FIXES
 
 AGENT, THREAD, CONNECTION, CALL = ORDER = ("agent per run", "thread carried", "connection bound", "link 8 call")
 ALL = frozenset(ORDER)
-KINDS = ("thread_123", "prefixes of one another")
+KINDS = ("thread_123", "starts with another id")
 
 
 @pytest.fixture(scope="module")

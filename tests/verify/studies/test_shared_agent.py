@@ -8,6 +8,7 @@ from math import ceil
 
 import pytest
 
+from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.studies.shared_agent import SharedAgentStudy, concurrency_levels, study_shared_agent
@@ -26,7 +27,7 @@ async def study() -> SharedAgentStudy:
 
 def test_levels_are_powers_of_two_and_all_runs() -> None:
     assert [concurrency_levels(runs) for runs in (2, 5, 8)] == [[1, 2], [1, 2, 4, 5], [1, 2, 4, 8]]
-    with pytest.raises(ValueError, match="1 runs cannot be concurrent: use at least 2"):
+    with pytest.raises(InvalidParameter, match="runs must be at least 2, so that runs can be concurrent, not 1"):
         concurrency_levels(1)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from bridgekit_verify.check.answers import State
 from bridgekit_verify.check.live.backends import check_backend
 from bridgekit_verify.check.live.checking import check_run
 from bridgekit_verify.check.live.saved_run import LiveRun
 from bridgekit_verify.check.live.scenarios import Load
+from bridgekit_verify.check.property_answers import State
 from bridgekit_verify.studies.other_backends import EXAMPLES, example_backend
 
 TABLE: dict[str, Any] = tomllib.loads((EXAMPLES / "websocket" / "backend.toml").read_text(encoding="utf-8"))["dialect"]
@@ -39,7 +39,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def sound_run(anyio_backend: str) -> LiveRun:
-    load = Load(users=2, threads=2, runs=2)
+    load = Load(users=2, threads=2, runs=2, settle_seconds=0.1)
     result = await check_backend(example_backend("websocket"), load, scenarios=("thinking", "calls", "cut"), seed=0)
     return result.run
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.live.backends import check_backend
 from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.scenarios import Load
+from bridgekit_verify.check.property_answers import Property, State
 from bridgekit_verify.studies.other_backends import EXAMPLES, broken_properties, example_backend
 
 SCENARIOS = ("text", "thinking", "calls", "burst", "slow", "cut", "retry", "dies")
-LOAD = Load(users=2, threads=2, runs=2)
+LOAD = Load(users=2, threads=2, runs=2, settle_seconds=0.1)
 REPEATS = range(3)
 
 

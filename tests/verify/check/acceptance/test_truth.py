@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from bridgekit_verify.check.answers import Property
 from bridgekit_verify.check.live.backends import check_backend
 from bridgekit_verify.check.live.scenarios import Load
+from bridgekit_verify.check.property_answers import Property
 from bridgekit_verify.studies.other_backends import EXAMPLES, broken_properties, example_backend, read_truth
 
 SMALL, MIDDLE, LARGE = (
-    Load(users=2, threads=2, runs=2, quiet_seconds=0.5),
-    Load(users=3, threads=2, runs=2, quiet_seconds=0.5),
-    Load(users=3, threads=3, runs=3, quiet_seconds=0.5),
+    Load(users=2, threads=2, runs=2, quiet_seconds=0.5, settle_seconds=0.1),
+    Load(users=3, threads=2, runs=2, quiet_seconds=0.5, settle_seconds=0.1),
+    Load(users=3, threads=3, runs=3, quiet_seconds=0.5, settle_seconds=0.1),
 )
 SEEDS = range(10)
 DEFECTS = [(name, defect) for name in ("websocket", "agui") for defect in read_truth(name)]

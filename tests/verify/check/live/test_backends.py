@@ -17,7 +17,6 @@ import msgspec
 import pytest
 from starlette.applications import Starlette
 
-from bridgekit_verify.check.answers import Property, State
 from bridgekit_verify.check.baseline import Baseline
 from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.frames import Message
@@ -30,6 +29,7 @@ from bridgekit_verify.check.live.saved_run import LiveRun
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.live.starting import running_backend
 from bridgekit_verify.check.output import format_json
+from bridgekit_verify.check.property_answers import Property, State
 from bridgekit_verify.check.recording_files import open_recording
 from bridgekit_verify.errors import InvalidParameter, UnusableBackend
 from tests.verify.check.live.tiny_backends import create_app
@@ -78,7 +78,9 @@ async def test_dropped_deltas_are_lost(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", SOCKETS)
 async def test_frames_that_reach_all_threads_reach_the_wrong_user(tmp_path: Path, kind: str) -> None:
-    result = await check(tiny_backend(tmp_path, kind, "leak"), Load(users=2, threads=2, runs=1), scenarios=("text",))
+    result = await check(
+        tiny_backend(tmp_path, kind, "leak"), Load(users=2, threads=2, runs=1, settle_seconds=0.1), scenarios=("text",)
+    )
     assert {Property.USER, Property.THREAD} <= broken(result)
 
 
@@ -97,6 +99,16 @@ async def test_events_that_are_lost_while_a_client_is_offline_break_the_resume(t
 
 
 @pytest.mark.parametrize("kind", SOCKETS)
+async def test_piece_that_was_written_to_the_cut_connection_is_lost_on_the_wire(tmp_path: Path, kind: str) -> None:
+    """The cut ends one connection inside a frame, and the backend sends again nothing that it has written."""
+    result = await check(tiny_backend(tmp_path, kind, "sent"), SMALL, scenarios=("cut",))
+    assert set(result.run.ledger.wires) == {f"cut user{n} thread1 tab1" for n in (1, 2)}
+    losses = next(each for each in result.verdict.answers if each.property is Property.LOST).violations
+    assert any(": wire to client (" in each.message for each in losses), result.text
+    assert {Property.LOST, Property.RESUME} <= broken(result)
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
 async def test_what_a_cut_connection_misses_is_unknown_if_no_resume_is_stated(tmp_path: Path, kind: str) -> None:
     backend = tiny_backend(tmp_path, kind, "offline", without="resume")
     result = await check(backend, TWO_RUNS, scenarios=("cut",))
@@ -107,16 +119,18 @@ async def test_what_a_cut_connection_misses_is_unknown_if_no_resume_is_stated(tm
 
 @pytest.mark.parametrize("kind", SOCKETS)
 async def test_cut_ends_connections_between_and_inside_frames_and_clients_resume(tmp_path: Path, kind: str) -> None:
-    result = await check(tiny_backend(tmp_path, kind), Load(users=1, threads=2, runs=1), scenarios=("cut",))
+    result = await check(
+        tiny_backend(tmp_path, kind), Load(users=1, threads=2, runs=1, settle_seconds=0.1), scenarios=("cut",)
+    )
     connections = {(each.client, each.connection) for each in result.run.messages}
     assert connections == {(f"cut user1 thread{n} tab1", connection) for n in (1, 2) for connection in (0, 1)}
     assert broken(result) == set(), result.text
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["response", "websocket"])  # an event stream is read as a response is
 async def test_slow_reader_receives_large_frames_in_time(tmp_path: Path, kind: str) -> None:
     backend = tiny_backend(tmp_path, kind).with_env(PADDING="20000")
-    result = await check(backend, Load(users=1, threads=1, runs=1), scenarios=("slow_reader",))
+    result = await check(backend, Load(users=1, threads=1, runs=1, settle_seconds=0.1), scenarios=("slow_reader",))
     assert result.passed, result.text
     times = [each.read_at for each in result.run.messages if each.read_at is not None]
     assert max(times) - min(times) > 1.0, "it was not slow"
@@ -124,7 +138,9 @@ async def test_slow_reader_receives_large_frames_in_time(tmp_path: Path, kind: s
 
 @pytest.mark.parametrize("kind", SOCKETS)
 async def test_both_tabs_receive_every_run(tmp_path: Path, kind: str) -> None:
-    result = await check(tiny_backend(tmp_path, kind), Load(users=1, threads=1, runs=2), scenarios=("tabs",))
+    result = await check(
+        tiny_backend(tmp_path, kind), Load(users=1, threads=1, runs=2, settle_seconds=0.1), scenarios=("tabs",)
+    )
     received = {(each.client, each.value["run"]) for each in result.run.messages if each.value.get("type") == "done"}
     assert len(received) == 4
     assert result.passed, result.text
@@ -132,7 +148,7 @@ async def test_both_tabs_receive_every_run(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_runs_of_one_thread_at_once_are_all_judged(tmp_path: Path, kind: str) -> None:
-    load = Load(users=1, threads=1, runs=3, at_once=3)
+    load = Load(users=1, threads=1, runs=3, at_once=3, settle_seconds=0.1)
     result = await check(tiny_backend(tmp_path, kind), load, scenarios=("slow",))
     assert result.passed, result.text
     runs = [each.value["run"] for each in result.run.messages]
@@ -210,7 +226,9 @@ async def test_unknown_scenario_is_refused_before_anything_starts(tmp_path: Path
 
 async def test_process_ends_with_the_check(tmp_path: Path) -> None:
     backend = tiny_backend(tmp_path, "response").with_env(PID_FILE=str(tmp_path / "pid"))
-    assert (await check_backend(backend, Load(users=1, threads=1, runs=1), scenarios=("text",))).passed
+    assert (
+        await check_backend(backend, Load(users=1, threads=1, runs=1, settle_seconds=0.1), scenarios=("text",))
+    ).passed
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -323,7 +341,9 @@ values = { thread = "thread.id" }
         )
     )
     (tmp_path / "b.toml").write_text(text)
-    result = await check(load_backend(tmp_path / "b.toml"), Load(users=2, threads=2, runs=1), scenarios=("text",))
+    result = await check(
+        load_backend(tmp_path / "b.toml"), Load(users=2, threads=2, runs=1, settle_seconds=0.1), scenarios=("text",)
+    )
     assert result.passed, result.text
     assert {each.user for each in result.run.messages} == {"ann", "bob"}
     assert {each.thread[:6] for each in result.run.messages if each.thread} == {"t-ann-", "t-bob-"}
@@ -419,6 +439,18 @@ async def test_application_whose_lifespan_fails_gives_one_line(tmp_path: Path) -
         check_app(tiny_backend(tmp_path, "websocket"), Starlette(lifespan=lifespan))
 
 
+async def test_imported_application_is_checked_twice_although_it_keeps_its_first_model(tmp_path: Path) -> None:
+    first = list[str]()
+
+    def make() -> Starlette:
+        first.append(os.environ["OPENAI_BASE_URL"])
+        os.environ["OPENAI_BASE_URL"] = first[0]
+        return create_app()
+
+    for _ in range(2):
+        assert check_app(tiny_backend(tmp_path, "websocket"), make, load=SMALL, scenarios=("text",)).passed
+
+
 def test_fixture_checks_an_application_and_starts_a_command(
     tmp_path: Path, bridgekit_check: Callable[..., BackendCheck]
 ) -> None:
@@ -446,7 +478,7 @@ async def test_socket_that_receives_all_threads_of_its_user_is_one_client(
     text = FILES["websocket"].replace("&thread={thread}", "").replace('{"run"', '{"thread": "{thread}", "run"')
     (tmp_path / "b.toml").write_text(text.partition("[resume]")[0] + DIALECT)
     backend = load_backend(tmp_path / "b.toml").with_env(DEFECT=defect)
-    result = await check(backend, Load(users=2, threads=3, runs=2), scenarios=("text",))
+    result = await check(backend, Load(users=2, threads=3, runs=2, settle_seconds=0.1), scenarios=("text",))
     assert {each.client for each in result.run.messages} == {"text user1 tab1", "text user2 tab1"}
     assert broken(result) & {Property.LOST, Property.USER, Property.THREAD, Property.DUPLICATED} == properties, (
         result.text
@@ -462,7 +494,9 @@ async def test_response_that_was_cut_is_continued_by_a_request(tmp_path: Path) -
     )
     resume = '[resume]\nrequest = "GET /events?user={user}&thread={thread}&until={run}"\n[dialect]'
     (tmp_path / "b.toml").write_text(text.replace("[dialect]", resume, 1))
-    result = await check(load_backend(tmp_path / "b.toml"), Load(users=1, threads=2, runs=1), scenarios=("cut",))
+    result = await check(
+        load_backend(tmp_path / "b.toml"), Load(users=1, threads=2, runs=1, settle_seconds=0.1), scenarios=("cut",)
+    )
     assert result.passed, result.text
     assert states(result)[Property.RESUME] is State.HOLDS
     assert {each.connection for each in result.run.messages} == {0, 1}

@@ -11,13 +11,14 @@ import httpx
 import msgspec
 import pytest
 
-from bridgekit_verify.check.answers import Property, State
+from bridgekit_verify.check.dialects import parse_table
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.live.checking import LiveVerdict, Subject, check_run
 from bridgekit_verify.check.live.ledger import ModelLedger
 from bridgekit_verify.check.live.model_server import ModelServer
 from bridgekit_verify.check.live.saved_run import LiveRun
-from tests.verify.check.live.sound_backends import DIALECTS, TABLE, TOOLS, ask, interrupted, sound, sound_run
+from bridgekit_verify.check.property_answers import Property, State
+from tests.verify.check.live.sound_backends import DIALECTS, FLAT, TABLE, TOOLS, ask, interrupted, sound, sound_run
 from tests.verify.check.live.test_run_mutations import broken
 
 WITHOUT_POSITIONS = ("AG-UI", "Vercel UI stream", "bare")
@@ -175,7 +176,7 @@ def whole_texts(ledger: ModelLedger, texts: dict[str, str]) -> LiveRun:
     return LiveRun(ledger, messages, TABLE)
 
 
-@pytest.mark.parametrize("role", ["prompt", "text"])
+@pytest.mark.parametrize("role", ["prompt", "text", "prompt behind", "prompt inside", "text inside"])
 def test_request_with_another_users_text_breaks_context_alone(role: str) -> None:
     texts: dict[str, str] = {}
 
@@ -183,11 +184,28 @@ def test_request_with_another_users_text_breaks_context_alone(role: str) -> None
         first = ledger.prompts[0].text
         texts["s1"] = post(client, first)
         texts["s2"] = post(client, ledger.prompts[1].text)
-        texts["s3"] = post(client, first if role == "prompt" else texts["s1"], ledger.prompts[2].text)
+        leaked, own = first if role.startswith("prompt") else texts["s1"], ledger.prompts[2].text
+        contents = (f"{own}\n({leaked})",) if "inside" in role else (leaked, own)
+        texts["s3"] = post(client, *(reversed(contents) if "behind" in role else contents))
 
     verdict = check_run(whole_texts(asked(act), texts))
     assert broken(verdict) == {Property.CONTEXT}
     assert "for user ben, thread t3 held text of user ann, thread t1" in answer(verdict, Property.CONTEXT)[1]
+
+
+def test_request_with_a_tool_result_continues_the_prompt_of_its_call() -> None:
+    """Also if the agent shares its messages, so that another user's prompt follows the call."""
+
+    def act(client: httpx.Client, ledger: ModelLedger) -> None:
+        messages: list[Any] = [{"role": "user", "content": ledger.prompts[0].text}]
+        body = {"model": "m", "messages": messages, "tools": TOOLS}
+        called = client.post("chat/completions", json=body).json()["choices"][0]["message"]
+        messages += [{"role": "user", "content": ledger.prompts[2].text}, called]
+        messages += [{"role": "tool", "tool_call_id": each["id"], "content": "8"} for each in called["tool_calls"]]
+        client.post("chat/completions", json=body)
+
+    ledger = asked(act, "calls")
+    assert [(each.canary, each.round) for each in ledger.calls] == [(ledger.prompts[0].canary, n) for n in (0, 1)]
 
 
 def test_text_of_another_thread_of_the_same_user_may_be_a_memory() -> None:
@@ -235,6 +253,29 @@ def test_title_that_is_shown_to_nobody_is_not_lost(first: bool, quoted: bool) ->
     assert broken(verdict) == set()
     assert answer(verdict, Property.LOST)[0] is State.HOLDS
     assert any("title" in note.lower() for note in verdict.notes)
+
+
+@pytest.mark.parametrize("reader", ["own", "another user"])
+def test_title_in_a_frame_of_an_unknown_kind_is_no_answer(reader: str) -> None:
+    texts: dict[str, str] = {}
+    titles: dict[str, str] = {}
+
+    def act(client: httpx.Client, ledger: ModelLedger) -> None:
+        for prompt in ledger.prompts:
+            titles[prompt.clients[0]] = post(client, prompt.text, system="Write a title.")
+            texts[prompt.clients[0]] = post(client, prompt.text, system="Answer.", tools=True)
+
+    run = whole_texts(asked(act), texts)
+    run.messages = [
+        each
+        for message in run.messages
+        for each in (message, msgspec.structs.replace(message, value={"t": "title", "title": titles[message.client]}))
+        if each is message or message.value["t"] == "go"
+    ]
+    if reader != "own":
+        shown = next(each for each in run.messages if each.client == "s1" and each.value["t"] == "title")
+        shown.client, shown.user, shown.thread = "s3", "ben", "t3"
+    assert broken(check_run(run)) == (set() if reader == "own" else {Property.USER})
 
 
 def test_answer_that_is_asked_for_twice_and_shown_once_is_not_lost() -> None:
@@ -302,9 +343,11 @@ def renumbered(run: LiveRun) -> LiveRun:
     return msgspec.structs.replace(run, messages=messages)
 
 
+@pytest.mark.parametrize("per", ["client", "thread", "connection"])
 @pytest.mark.parametrize("scenario", ["text", "thinking", "calls"])
-def test_frames_that_also_go_to_another_thread_break_right_thread_alone(scenario: str) -> None:
+def test_frames_that_also_go_to_another_thread_break_right_thread_alone(scenario: str, per: str) -> None:
     run = sound("flat", scenario)
+    run.dialect = {**FLAT, "position": {**FLAT["position"], "per": per}}
     messages = []
     for message in run.messages:
         messages.append(message)
@@ -313,6 +356,59 @@ def test_frames_that_also_go_to_another_thread_break_right_thread_alone(scenario
     verdict = check_run(renumbered(msgspec.structs.replace(run, messages=messages)))
     assert broken(verdict) == {Property.THREAD}
     assert sum(tally.misrouted for tally in verdict.tallies) > 0
+
+
+def socket_of_a_user(run: LiveRun) -> LiveRun:
+    """Let ann receive both of her threads on one socket."""
+    prompts = [
+        msgspec.structs.replace(each, clients=("ann",)) if each.user == "ann" else each for each in run.ledger.prompts
+    ]
+    messages = [
+        msgspec.structs.replace(each, client="ann", thread=None) if each.user == "ann" else each
+        for each in run.messages
+    ]
+    return renumbered(
+        msgspec.structs.replace(run, ledger=msgspec.structs.replace(run.ledger, prompts=prompts), messages=messages)
+    )
+
+
+@pytest.mark.parametrize("scenario", ["text", "calls"])
+def test_later_socket_of_a_user_may_receive_all_threads_again(scenario: str) -> None:
+    run = socket_of_a_user(sound("flat", scenario))
+    again = [msgspec.structs.replace(each, client="ann later") for each in of_client(run, "ann")]
+    assert broken(check_run(msgspec.structs.replace(run, messages=[*run.messages, *again]))) == set()
+
+
+def test_position_that_a_resume_of_all_threads_skips_is_lost() -> None:
+    """Also if no prompt of the run entitles this socket to the skipped frame."""
+    run = socket_of_a_user(sound("flat", "text"))
+    later = [msgspec.structs.replace(each, client="ann later") for each in of_client(run, "ann")]
+    later = [*later[:5], *reconnected(later[6:])]
+    found = broken(check_run(msgspec.structs.replace(run, messages=[*run.messages, *later])))
+    assert (
+        {Property.LOST, Property.RESUME} <= found <= {Property.LOST, Property.RESUME, Property.SNAPSHOT, Property.TEXT}
+    )
+
+
+@pytest.mark.parametrize("kind", ["say", "called"])
+def test_frame_that_names_another_thread_on_a_socket_of_all_threads_breaks_right_thread(kind: str) -> None:
+    run = socket_of_a_user(sound("flat"))
+    changed = next(each for each in run.messages if each.value["t"] == kind and each.value["room"] == "t1")
+    changed.value["room"] = "t2"
+    assert broken(check_run(run)) == {Property.THREAD}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("received", [0, 1, 4])
+def test_tab_that_did_not_ask_on_its_socket_receives_all_or_nothing(dialect: str, received: int) -> None:
+    run = sound(dialect, "text")
+    prompt = run.ledger.prompts[0]
+    run.ledger.prompts[0] = msgspec.structs.replace(prompt, clients=("s1", "s1b"), asked_on="s1")
+    start = middle(of_client(run), ".t.1]")
+    other = [msgspec.structs.replace(each, client="s1b") for each in of_client(run)[: start + received]]
+    verdict = check_run(msgspec.structs.replace(run, messages=[*run.messages, *(other if received else [])]))
+    assert (Property.LOST in broken(verdict)) == (received > 0)
+    assert received or broken(verdict) == set()
 
 
 def test_foreign_pieces_between_own_ones_do_not_damage_the_own_text() -> None:
@@ -324,6 +420,39 @@ def test_foreign_pieces_between_own_ones_do_not_damage_the_own_text() -> None:
         messages.append(message)
     verdict = check_run(renumbered(msgspec.structs.replace(run, messages=messages)))
     assert {Property.USER, Property.LOST} <= broken(verdict) <= {Property.USER, Property.LOST, Property.THREAD}
+
+
+PLAIN: dict[str, Any] = {
+    "run": "@connection", "kind": "@text", "text": "@text",
+    "kinds": {"text": "*", "ended": "[DONE]", "error": "[ERROR]*"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scenario", ["text", "dies"])
+@pytest.mark.parametrize(
+    ("removed", "properties"),
+    [("", set()), (".t.2]", {Property.LOST, Property.TEXT}), ("[DONE]", {Property.ENDED})],
+)
+def test_text_that_is_no_json_is_judged(scenario: str, removed: str, properties: set[Property]) -> None:
+    """As of backends that send each piece as it is, and one text at the end."""
+    run = sound("bare", "text") if scenario == "text" else sound_run("bare", *interrupted("dies"))
+    end = "[DONE]" if scenario == "text" else "[ERROR] the model's connection ended"
+    messages = [
+        msgspec.structs.replace(each, value=each.value.get("d", end))
+        for each in run.messages
+        if each.value["t"] in ("say", "done")
+    ]
+    kept = [each for each in messages if not removed or each.client != "s1" or removed not in each.value]
+    found = broken(check_run(LiveRun(run.ledger, kept, PLAIN)))
+    assert found == (properties if scenario == "text" else set())
+
+
+def test_every_other_message_is_a_text_only_if_it_has_one() -> None:
+    paths = {"kind": "end", "run": "id", "text": "delta"}
+    read = parse_table({**paths, "kinds": {"text": "*", "ended": "stop"}}, "table").frames
+    values = ({"delta": "a"}, {"end": "stop"}, {"error": "busy"}, "[DONE]")
+    kinds = [frame.kind for value in values for frame in read(Message("c", 0, 1, value))]
+    assert kinds == ["text", "ended", "other", "other"]
 
 
 # Dialects with a line less

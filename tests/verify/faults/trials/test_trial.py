@@ -84,7 +84,7 @@ def test_names_of_faults_and_modes_are_unique() -> None:
 @on_asyncio
 @pytest.mark.parametrize(("delivery", "loses"), [(AT_MOST_ONCE, True), (RESUME, False)])
 async def test_disconnected_users_lose_events_unless_they_resume(delivery: DeliveryMode, loses: bool) -> None:
-    owned = thread_ids("prefixes of one another", 3)
+    owned = thread_ids("starts with another id", 3)
     async with deployed(delivery, owned) as deployment:
         found = await run_trial(FAULTS["down"], deployment, owned, plan=QUICK)
     assert found.quiesced

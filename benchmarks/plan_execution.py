@@ -9,10 +9,10 @@ from functools import partial
 from benchmarks.measured_values import Series
 from benchmarks.measures.growth import flatness, growth
 from benchmarks.measures.imports import imports
+from benchmarks.measures.interleaving import Interleaving, interleaving, log_progress
 from benchmarks.measures.latency import latency
 from benchmarks.measures.memory import idle_connections, idle_work
 from benchmarks.measures.own_cost import own_cost
-from benchmarks.measures.rounds import Interleaving, interleaving, log_progress
 from benchmarks.measures.stall import stall
 from benchmarks.measures.throughput import fan_out, throughput
 from benchmarks.peers import BRIDGEKIT, Peer, peer

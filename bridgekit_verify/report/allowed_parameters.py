@@ -1,0 +1,151 @@
+"""The values that each parameter of the notebooks may have. Loaded in every kernel, so it imports nothing large.
+
+The upper limits keep one measurement within its time limit. A name that must be known, such as that of a fault, is
+checked by the study that uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from bridgekit_verify.errors import InvalidParameter
+
+__all__ = ["PARAMETERS", "check_parameters"]
+
+MAX_RUNS: Final = 2_000
+"""The most runs of one measurement: THREADS times RUNS."""
+MAX_RUN_SECONDS: Final = 30.0
+"""The longest run of a fault trial: STEPS times PACE_SECONDS."""
+
+
+class AllowedValues(Protocol):
+    """The values that one parameter may have."""
+
+    @property
+    def text(self) -> str:
+        """What is allowed, for an error message."""
+
+    def contain(self, value: object) -> bool:
+        """Return whether the value is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Whole numbers within limits, or all if there are none."""
+
+    least: int | None = None
+    most: int | None = None
+
+    @property
+    def text(self) -> str:
+        if self.least is None or self.most is None:
+            return "a whole number"
+        return f"a whole number from {self.least:,} to {self.most:,}"
+
+    def contain(self, value: object) -> bool:
+        if type(value) is not int:
+            return False
+        return self.least is None or self.most is None or self.least <= value <= self.most
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """Numbers within limits, whole or not."""
+
+    least: float
+    most: float
+
+    @property
+    def text(self) -> str:
+        return f"a number from {self.least:,g} to {self.most:,g}"
+
+    def contain(self, value: object) -> bool:
+        # A comparison with NaN is false.
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.least <= value <= self.most
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Any text: the study that uses the name knows which names there are."""
+
+    text: str = "a text"
+
+    def contain(self, value: object) -> bool:
+        return isinstance(value, str)
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """Lists of allowed members, each of which occurs once."""
+
+    members: AllowedValues
+    least: int = 0
+    most: int = 50
+
+    @property
+    def text(self) -> str:
+        return f"a list of {self.least} to {self.most} different members, each {self.members.text}"
+
+    def contain(self, value: object) -> bool:
+        return (
+            isinstance(value, list)
+            and self.least <= len(value) <= self.most
+            and all(map(self.members.contain, value))
+            and len(set(value)) == len(value)
+        )
+
+
+PARAMETERS: Final[Mapping[str, AllowedValues]] = {
+    "SEED": Whole(),
+    "THREADS": Whole(1, 200),
+    "RUNS": Whole(1, 200),
+    "AT_ONCE": Whole(1, 200),
+    "KIND": Name(),
+    "USERS_WITHOUT_SOCKET": Whole(0, 200),
+    "SHARING_RUNS": Whole(2, 200),
+    "SEARCH_PAIRS": Whole(1, 10_000),
+    "TRIALS": Whole(1, 200),
+    "USERS": Whole(1, 20),
+    "STEPS": Whole(8, 500),
+    "PACE_SECONDS": Real(0.01, 1),
+    "FAULT_SECONDS": Real(0.1, 10),
+    "FAULTS": ListOf(Name()),
+    "OFFLINE_SECONDS": ListOf(Real(0, 10)),
+    "RETAINED_EVENTS": Whole(1, 100_000),
+    "STEP_SECONDS": Real(0.1, 30),
+    "PAUSE_SECONDS": Real(0, 1),
+    "STEPS_PER_RUN": Whole(1, 50),
+    "SEARCH_SECONDS": Real(0.1, 60),
+    "MAX_EVENTS_PER_SECOND": Real(1_000, 1_000_000),
+    "SOCKETS": Whole(1, 1_000),
+    "SIZES": ListOf(Whole(1, 5_000), least=2),
+    "ROUNDS": Whole(1, 50),
+    "DRAWS": Whole(1, 100_000),
+    "LINKS": ListOf(Whole(1, 10)),
+    "BACKEND_USERS": Whole(2, 10),
+    "BACKEND_THREADS": Whole(1, 10),
+    "BACKEND_RUNS": Whole(1, 10),
+    "SCENARIOS": ListOf(Name()),
+    "RECORDINGS": ListOf(Name()),
+}
+"""By the parameter's name, which means the same in every notebook that has it."""
+
+
+def check_parameters(values: Mapping[str, object]) -> None:
+    """Raise InvalidParameter, which says what is allowed, for a parameter with another value.
+
+    `values` are a notebook's variables, or settings of a command: names that are no parameters are ignored.
+    """
+    for name, allowed in PARAMETERS.items():
+        if name in values and not allowed.contain(values[name]):
+            raise InvalidParameter(name, values[name], allowed.text)
+    threads, runs, without = (values.get(name) for name in ("THREADS", "RUNS", "USERS_WITHOUT_SOCKET"))
+    if isinstance(threads, int) and isinstance(runs, int) and threads * runs > MAX_RUNS:
+        raise InvalidParameter("THREADS × RUNS", threads * runs, f"at most {MAX_RUNS:,} runs")
+    steps, pace = values.get("STEPS"), values.get("PACE_SECONDS")
+    if isinstance(steps, int) and isinstance(pace, int | float) and steps * pace > MAX_RUN_SECONDS:
+        raise InvalidParameter("STEPS × PACE_SECONDS", steps * pace, f"at most {MAX_RUN_SECONDS:g} seconds")
+    if isinstance(threads, int) and isinstance(without, int) and without > threads:
+        raise InvalidParameter("USERS_WITHOUT_SOCKET", without, f"at most THREADS = {threads:,}")
