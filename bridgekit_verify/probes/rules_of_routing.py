@@ -176,7 +176,8 @@ def _judge_published(link: Judgement, call: RecordedCall, made: RecordedCall, th
 def _judge_notifiers(link: Judgement, seen: Observation) -> None:
     """Check that each `notify_*` method emits the event of its arguments, with a new id and the time of the call."""
     made_by = [
-        (call, seen.recording.within(call, "bridge", "notify")) for call in seen.recording.of("bridge", *NOTIFIERS)
+        (call, seen.recording.within(call, "bridge", "notify", "notify_when_room"))
+        for call in seen.recording.of("bridge", *NOTIFIERS)
     ]
     ids = Counter(made[0].event.event_id for _, made in made_by if made)
     for call, made in made_by:

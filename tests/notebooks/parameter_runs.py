@@ -20,7 +20,11 @@ from tests.tree import NOTEBOOKS
 
 NAMES = tuple(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))
 LARGE = ("10_before_and_after", "13_scale", "15_other_backends")
-"""Notebooks that take longest also at small sizes: `make acceptance` executes them."""
+"""Notebooks that take longest also at small sizes. `make test` executes them at their own sizes only."""
+SELECTED_NAMES = [
+    pytest.param(name, marks=pytest.mark.acceptance if name in LARGE else pytest.mark.slow, id=name) for name in NAMES
+]
+"""All notebooks; the large ones only in `make acceptance`."""
 CELL_SECONDS = 120
 REMOVE_VARIABLES = 'get_ipython().run_line_magic("reset_selective", "-f ^[A-Za-z]")'
 """Names with an underscore stay: they belong to what `bridgekit_verify.report` installs in the kernel when imported."""

@@ -1,7 +1,4 @@
-"""Asserts and verdicts of every notebook also hold at sizes that do not divide each other, and for an empty list.
-
-`make acceptance` runs it. The smallest sizes, which `make test` runs, do not divide each other either.
-"""
+"""Asserts and verdicts of every notebook also hold at sizes that do not divide each other, and for an empty list."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.notebooks.guard import faults_of
-from tests.notebooks.parameter_runs import NAMES, execute_with, selected
+from tests.notebooks.parameter_runs import SELECTED_NAMES, execute_with, selected
 
 ODD: dict[str, Any] = {
     "SEED": 5,
@@ -52,7 +49,6 @@ def executed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
-@pytest.mark.acceptance
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SELECTED_NAMES)
 def test_notebook_holds_at_odd_sizes(name: str, executed: Path) -> None:
     assert faults_of(executed / f"{name}.ipynb") == []

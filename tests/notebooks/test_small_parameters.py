@@ -10,7 +10,7 @@ import pytest
 from bridgekit_verify.report.parameters import read_parameters
 from tests.notebooks.guard import faults_of
 from tests.notebooks.lint import tags_of
-from tests.notebooks.parameter_runs import LARGE, NAMES, execute_with, selected, with_parameters
+from tests.notebooks.parameter_runs import SELECTED_NAMES, execute_with, selected, with_parameters
 
 SMALL: dict[str, Any] = {
     "SEED": 11,
@@ -49,12 +49,7 @@ def executed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
-IN_THIS_RUN = [
-    pytest.param(name, marks=pytest.mark.acceptance if name in LARGE else pytest.mark.slow, id=name) for name in NAMES
-]
-
-
-@pytest.mark.parametrize("name", IN_THIS_RUN)
+@pytest.mark.parametrize("name", SELECTED_NAMES)
 def test_notebook_holds_at_small_sizes(name: str, executed: Path) -> None:
     assert faults_of(executed / f"{name}.ipynb") == []
 
