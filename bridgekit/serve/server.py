@@ -149,8 +149,10 @@ class StartupReporter:
     def __init__(
         self, load: Callable[[], ASGIApp], served: ServedAt, end: EndProcess, folder: Path | None = None
     ) -> None:
-        """`folder` is shared by all workers of the server. `end` is called on a signal, and at the end of the shutdown,
-        with how long the process may then continue."""
+        """`folder` is shared by all workers of the server.
+
+        `end` is called on a signal and at the end of the shutdown, with the time for which the process may continue.
+        """
         self._load = load
         self._served = served
         self._end = end

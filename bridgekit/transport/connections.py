@@ -181,8 +181,7 @@ class ConnectionRegistry:
         scope.cancel()
 
     def awaits_message(self, handshake: Handshake) -> bool:
-        """Return whether the client must send its credentials in its first message. Raises the errors of
-        `authorize`."""
+        """Return whether the client must send its credentials in its first message. Raises as `authorize` does."""
         with _close_on_error():
             return self.authorizer.awaits_message(handshake)
 
@@ -318,7 +317,8 @@ def _close_if_store_unavailable() -> Iterator[None]:
 def _close_on_error() -> Iterator[None]:
     """Give each error of the application's authorizer and thread store a close code, which a browser can read.
 
-    An error with the HTTP status of a refusal is one, such as ThreadNotOwned or an HTTPException. Others are logged.
+    An error with the HTTP status of a refusal, such as ThreadNotOwned or an HTTPException, counts as a refusal. Other
+    errors are logged.
     """
     try:
         with _close_if_store_unavailable():

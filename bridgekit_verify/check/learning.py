@@ -124,7 +124,7 @@ def _remove_contradictions(
 
 
 def _by_ours(kinds: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the types of each of our kinds."""
+    """Return the recording's types for each of our kinds."""
     found: dict[str, list[str]] = {}
     for name, ours in kinds.items():
         found.setdefault(ours, []).append(name)
