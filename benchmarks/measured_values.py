@@ -22,7 +22,7 @@ class SeriesKey(NamedTuple):
 
 
 class Series:
-    """Values by key, one for each round, in the order of the rounds."""
+    """Values by key, in the order in which they were added. Most measures have one value for each round."""
 
     def __init__(self) -> None:
         self._values: dict[SeriesKey, list[float]] = {}
@@ -52,6 +52,6 @@ class Series:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the quantile for this share of the values (nearest rank)."""
+    """Return the quantile for this share of the values, without interpolation."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]

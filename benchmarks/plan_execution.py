@@ -1,4 +1,4 @@
-"""Run a plan: one measurement after another, each with interleaved stacks."""
+"""Run a plan: one measurement after another, most of them with interleaved stacks."""
 
 from __future__ import annotations
 

@@ -87,7 +87,10 @@ class OpenSubscribers(msgspec.Struct, frozen=True, tag=True):
 
 
 class ReadLoad(msgspec.Struct, frozen=True, tag=True):
-    """Reads until StopReading has arrived and every reading socket has `events` events. Reply: Received."""
+    """Reads until StopReading has arrived, and every reading socket has `events` events or no more bytes arrive.
+
+    Reply: Received.
+    """
 
     events: int
 
@@ -97,7 +100,7 @@ class Received(msgspec.Struct, frozen=True, tag=True):
     done_ns: int
     """The time at which the last socket read its last event."""
     busy: float
-    """CPU time of the client divided by elapsed time: near 1, the client was the bottleneck."""
+    """CPU time of the client divided by elapsed time. If it is near 1, the client may have been the bottleneck."""
     events: int
     event_bytes: float
 
@@ -122,7 +125,7 @@ class ReadTimes(msgspec.Struct, frozen=True, tag=True):
 
 
 class StallOne(msgspec.Struct, frozen=True, tag=True):
-    """Stops reading the first socket. Reply: Done."""
+    """Makes the client stop reading its first socket. Reply: Done."""
 
 
 class ResumeReading(msgspec.Struct, frozen=True, tag=True):

@@ -33,7 +33,7 @@ CLIENT_BUSY: Final = 0.9
 
 
 class MeasuredSeries(msgspec.Struct, frozen=True):
-    """The values of one measure, one for each round, with their median and range."""
+    """The values of one measure of one stack, with their median and range."""
 
     measure: str
     stack: str
@@ -63,7 +63,7 @@ class Results(msgspec.Struct, frozen=True):
     machine: dict[str, str]
     versions: dict[str, str]
     missing: dict[str, str]
-    """Stacks that could not be measured, with the missing packages or the error."""
+    """Stacks that were not measured, or not in all rounds, with the missing packages or the error."""
     measured: list[MeasuredSeries]
     targets: list[TargetResult]
 
@@ -127,7 +127,7 @@ def _target(each: JudgedTarget) -> TargetResult:
 
 
 def found_ratio(each: TargetResult) -> str:
-    """Return the ratio with 3 digits, or with more if the rounded ratio would be on the other side of the bound."""
+    """Return the ratio with 3 significant digits, or with more if rounding would move it across the bound."""
     if each.ratio is None:
         return "–"
     sign, _, bound = each.bound.partition(" ")
@@ -150,7 +150,7 @@ def read(path: Path) -> Results:
 
 
 def target_table(found: Results) -> str:
-    """Return a table of all targets with the measured ratios, and a list of the missed targets."""
+    """Return a table of all targets with the measured values, and a list of the missed targets."""
     rows = [
         (
             each.what,

@@ -50,7 +50,7 @@ class LoadReport:
     cpu_seconds: float
     """CPU time of the stack's processes, without the broker and the clients."""
     client_busy: float
-    """CPU time of the client divided by elapsed time: near 1, the client was the bottleneck."""
+    """CPU time of the client divided by elapsed time. If it is near 1, the client may have been the bottleneck."""
     event_bytes: float
 
     @property

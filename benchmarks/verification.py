@@ -1,4 +1,4 @@
-"""Verify that the received events are exactly the emitted events. Otherwise, the stack gets no result."""
+"""Verify that the received events are exactly the emitted events. If they are not, the measurement has no result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEASURED_FIELD: Final = "execution_time_ms"
 
 
 class WrongAnswer(Exception):
-    """Raised if a stack delivered wrong events, so that its speed is not reported."""
+    """Raised if a stack delivered wrong events, so that the measurement has no result."""
 
 
 @dataclass(frozen=True, slots=True)

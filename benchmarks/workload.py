@@ -1,4 +1,4 @@
-"""The workload of a benchmark: runs of five events in which every text is unique."""
+"""The workload of a benchmark: runs of five events. No two events have the same contents."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class AgentRun:
         return f"question {self.number} of {self.thread}"
 
     def bodies(self) -> tuple[EventBody, ...]:
-        """Return the events of the run in order. No two texts of a workload are the same."""
+        """Return the events of the run in order. No two events of a workload have the same contents."""
         mark, text = f"{self.thread}/{self.number}", f"{_FILLER}{self.padding}"
         return (
             EventBody("agent_started", {"status": "started", "context": {"request": self.request}, "message": None}),

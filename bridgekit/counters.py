@@ -18,14 +18,16 @@ _SENT: Final = Outcome.SENT
 
 
 class DeliveryCounters:
-    """The delivery counters of one application since it started. Each event is counted exactly once, by its outcome."""
+    """The delivery counters of one application since it started.
+
+    Each event of a known type that reaches the bridge is counted exactly once, by its outcome.
+    """
 
     def __init__(self) -> None:
         self.sent: Counter[EventType] = Counter()
         """Events by type that at least one socket, or another worker with sockets of the thread, accepted."""
         self.kept: Counter[EventType] = Counter()
-        """Events by type that no socket accepted, and that the thread's log retains for clients that resume. By
-        type."""
+        """Events by type that no socket accepted, and that the thread's log retains for clients that resume."""
         self.pending: Counter[EventType] = Counter()
         """Events by type that still waited for an unavailable store when the bridge returned their receipt."""
         self.lost: Counter[tuple[int, str]] = Counter()

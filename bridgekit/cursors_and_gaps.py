@@ -32,7 +32,7 @@ _SEQ_DIGITS: Final = 18
 
 
 def cursor(epoch: object, seq: object) -> Cursor:
-    """Validate a client's cursor: an epoch that the server sent, and a `seq` in decimal digits. InvalidId otherwise."""
+    """Validate a client's cursor: an epoch that the server sent, and a `seq` in digits. Raises InvalidId."""
     if not isinstance(epoch, str) or not _EPOCH.fullmatch(epoch):
         raise InvalidId("epoch", "must be the 16 hexadecimal digits that the server sent")
     text = str(seq)
@@ -44,7 +44,7 @@ def cursor(epoch: object, seq: object) -> Cursor:
 class Subscribed(msgspec.Struct, frozen=True, tag_field="type", tag="subscribed"):
     """The first frame on every socket.
 
-    After it, the client gets each event of the thread after `seq` once and in order.
+    After it, the client gets each event of the thread after `seq` once and in order, or a gap.
     """
 
     thread_id: ThreadId

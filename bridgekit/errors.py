@@ -1,4 +1,4 @@
-"""The hierarchy of bridgekit's errors. Each error has attributes with its data, and a message that says what to do."""
+"""The hierarchy of bridgekit's errors. Each error has attributes with its data. Most messages say what to do."""
 
 from __future__ import annotations
 

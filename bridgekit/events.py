@@ -80,7 +80,8 @@ class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """An event as a client receives it: exactly the fields of the wire format, including its position in a thread."""
 
     seq: int
-    """The event's number within its thread. The log numbers events from 1 without gaps."""
+    """The event's number within its thread. The log numbers events from 1. It skips numbers only if events are lost or
+    may be lost."""
     first_seq: int | None = None
     """Set only in a concatenated event, which represents the events `first_seq` to `seq`. Its id and time are those of
     the last event."""
@@ -157,7 +158,7 @@ _decode_frame_head: Final = msgspec.json.Decoder(_FrameHead).decode
 
 
 def decode_frame(data: bytes) -> Frame:
-    """Return the frame of an event that a store holds in the wire format. msgspec.DecodeError if it is not one."""
+    """Return the frame of an event that a store holds in the wire format. Raises msgspec.DecodeError."""
     head = _decode_frame_head(data)
     return Frame(head.seq, head.type, head.run_id, data)
 
@@ -174,7 +175,7 @@ class Outcome(enum.StrEnum):
     PENDING = "pending"
     """The store did not answer in time. The event is queued in this process, in order, until the store answers."""
     UNROUTABLE = "unroutable"
-    """No thread was found for the event's run."""
+    """No thread was found for the event's run, or the event carries another thread than its run's."""
     REFUSED = "refused"
     """The event could not be encoded, published or stored. `Receipt.reason` states the reason."""
 
@@ -200,7 +201,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     epoch: str | None = None
     """The epoch of `seq`, which is new each time that the numbering of the thread restarts."""
     link: int | None = None
-    """The link (7 to 10) at which an undelivered event stopped."""
+    """The link (7 to 10) at which an undelivered event stopped or waits."""
     reason: str = ""
 
     @property

@@ -61,8 +61,8 @@ Measurements pass a seeded source."""
 def thread_id(value: object) -> ThreadId:
     """Validate a thread id.
 
-    A valid id is a string of 1 to 1,024 bytes of UTF-8 that is not blank and has no control characters. InvalidId
-    otherwise.
+    A valid id is a string of 1 to 1,024 bytes of UTF-8 that is not blank and has no control characters. Raises
+    InvalidId otherwise.
     """
     return ThreadId(_checked("thread_id", value, ID_BYTES))
 
@@ -85,8 +85,8 @@ def agent_name(value: object) -> str:
 def request(value: object) -> str:
     """Validate a user's request.
 
-    A valid request is a string of at most 65,536 bytes of UTF-8. It may be empty and may contain line breaks. InvalidId
-    otherwise.
+    A valid request is a string of at most 65,536 bytes of UTF-8. It may be empty and may contain line breaks. Raises
+    InvalidId otherwise.
     """
     if not isinstance(value, str):
         raise InvalidId("request", f"must be a string, not {type(value).__name__}")

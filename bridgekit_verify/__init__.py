@@ -6,10 +6,10 @@ The suite builds on `bridgekit`. The parts are listed lowest first. A part impor
     as_committed, variants, repairs   the chains that are compared
     harness                           child processes, their messages and load clients; the benchmarks use it too
     measure                           what was delivered, to which user, and which link lost the rest
-    probes, studies, validation       tests of one link; comparisons; evidence that the checker is right
-    faults, capacity                  failures of the environment; the load that one process can carry
+    faults, probes, validation        failures of the environment; tests of one link; evidence that the checker is right
+    capacity, check, studies          the load that one process can carry; checks of any backend; comparisons
     report                            from notebooks to findings to one HTML file
-    commands                          `bridgekit report`, `audit` and `demo`
+    commands                          `bridgekit report`, `audit`, `demo`, `check` and `learn`
 """
 
 import logging

@@ -158,7 +158,7 @@ class DictMapping(RunThreadMappingService):
 
     @property
     def known(self) -> Mapping[RunId, ThreadId]:
-        """None: the bridge does not compare the thread of an event with the mapping."""
+        """Empty, so that the bridge does not compare the thread of an event with the mapping."""
         return {}
 
 

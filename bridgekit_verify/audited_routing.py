@@ -40,7 +40,7 @@ class EmbeddedRunIds:
 
 
 class ReportParser:
-    """Parses the thread out of the run id, as the bridge does as committed, and as Fix 2 does again.
+    """Parses the thread out of the run id. The bridge as committed and Fix 2 both use this parser.
 
     The parser splits the run id at underscores and keeps only the segment after the first `thread`. It therefore
     resolves `run_thread_alice_smith_1f2e3d4c` to `thread_alice`, which may belong to another user.

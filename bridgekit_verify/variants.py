@@ -59,16 +59,16 @@ def resolver_of_fix_2_with_its_method(mapping: RunThreadMappingService) -> Resol
 
 
 def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
-    """Look up the run in the mapping service, then continue as committed.
+    """Look up the run in the mapping service. If it has no thread for the run, use the resolver as committed.
 
-    The audit does not say when the bridge queries the service. If it did so after the parser, this would be Fix 2 with
-    its method.
+    The audit does not say when the bridge queries the service. If it queried the service after the parser, this would
+    be Fix 2 with its method.
     """
     return FirstOf(MappingLookup(mapping), resolver_as_committed(mapping))
 
 
 def resolver_of_fixes_2_and_3(mapping: RunThreadMappingService) -> Resolver:
-    """Look up the run in the mapping service, then continue as in Fix 2 as written."""
+    """Look up the run in the mapping service. If it has no thread for the run, use the resolver of Fix 2 as written."""
     return FirstOf(MappingLookup(mapping), resolver_of_fix_2_as_written(mapping))
 
 
@@ -189,9 +189,9 @@ FIXES: Final[Mapping[str, Fix]] = {
         ),
     )
 }
-"""The audit's fixes by name, alone and together. Fix 2 calls a method that the audited code does not have: "as written"
-leaves it out. "With its method" supplies it as a query of the run-thread mapping, which makes Fix 2 a lookup in Fix 3's
-mapping. In both, the run id is parsed first."""
+"""The audit's fixes by name, alone and together. Fix 2 calls a method that the audited code does not have. "As written"
+leaves the method out. "With its method" supplies it as a query of the run-thread mapping, which makes Fix 2 a lookup in
+Fix 3's mapping. In both, the run id is parsed first."""
 
 FIX_1: Final = FIXES["fix 1"].applied_to(AS_REPORTED, name="fix 1")
 FIX_3: Final = FIXES["fix 3"].applied_to(AS_REPORTED, name="fix 3")
@@ -273,7 +273,8 @@ BROKEN: Final[Mapping[int, Variant]] = {
     ),
     9: replace(AS_REPORTED, name="link 9 broken", summary="the run id does not contain the thread"),
 }
-"""By link number: the sound chain with only that link broken."""
+"""By link number: the sound chain with only that link broken. For link 1, the hub that startup must refuse is also
+broken."""
 
 
 def variant(name: object) -> Variant:

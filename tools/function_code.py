@@ -14,7 +14,7 @@ def changed_functions(source: str, changed: str, path: str) -> list[tuple[CodeTy
     """Return the code of each function that differs, before and after, or None if the code outside functions differs.
 
     A function within a function is a part of it. Default values and decorators are outside. `changed` must have the
-    format of `ast.unparse`: the position of lines has a small effect on the code.
+    format of `ast.unparse`, because the position of lines has a small effect on the code.
     """
     original = _compiled(source, path)
     plain, after = _compiled(ast.unparse(ast.parse(source)), path), _compiled(changed, path)
@@ -44,7 +44,7 @@ def _functions(code: CodeType) -> Iterator[CodeType]:
 
 
 def _content(code: CodeType, *, nested: bool = True) -> Hashable:
-    """Return what the code does, without its line numbers and, without `nested`, without its functions."""
+    """Return what the code does, without line numbers. The functions within it are included only if `nested`."""
     constants = tuple(
         _constant(each, nested=nested)
         for each in code.co_consts

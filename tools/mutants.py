@@ -13,7 +13,7 @@ from typing import Final
 
 __all__ = ["Mutant", "mutants"]
 
-# Each comparison is replaced by its neighbour at the boundary and by its opposite.
+# Each comparison is replaced by its opposite. An ordering is also replaced by its neighbour at the boundary.
 COMPARISONS: Final[dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]]] = {
     ast.Lt: (ast.LtE, ast.GtE),
     ast.LtE: (ast.Lt, ast.Gt),
@@ -40,7 +40,7 @@ NAMES: Final = {"min": "max", "max": "min", "any": "all", "all": "any", "ceil": 
 MAX_LINE_CHARACTERS: Final = 120
 """Limit on the shown characters of an edited line."""
 
-# Fields for readers or the type checker, in which a mutation has no effect at run time.
+# Fields that are not mutated. Most of them are for readers or the type checker.
 IGNORED_FIELDS: Final = {"annotation", "returns", "decorator_list", "bases", "type_params", "format_spec"}
 
 
@@ -112,7 +112,7 @@ FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def _is_documentation(node: ast.AST) -> bool:
-    """Return whether the node is a docstring or `__all__`."""
+    """Return whether the node is a docstring, another constant that stands alone, or `__all__`."""
     if isinstance(node, ast.Assign):
         return any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets)
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

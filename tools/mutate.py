@@ -1,6 +1,7 @@
 """Mutation testing: check that the fast tests detect small mistakes in the modules that decide what is reported.
 
-The modules are the pure measuring modules, the modules that compute the report's verdicts, and the links of the chain.
+The modules are measuring modules without I/O, invariants of streams, modules that compute the report's verdicts, and
+the links of the chain.
 
 A mutant that survives shows a gap in the tests, or has no observable effect. `tools/mutants_explained.toml` explains
 mutants without an effect. The exit code is 1 if a survivor has no explanation, or an explanation has no survivor.

@@ -80,7 +80,7 @@ class Subject:
     environment: Path
     scenarios: tuple[str, ...] = FORMS
     notes: dict[str, str] = field(default_factory=dict)
-    """Where a finding is already known, or its explanation, by scenario."""
+    """Notes by scenario: where a finding is already known, or what explains it."""
 
 
 AG_UI: Final = "https://github.com/ag-ui-protocol/ag-ui/issues"
@@ -123,7 +123,7 @@ def subject(package: str, folder: str, notes: dict[str, str], scenarios: tuple[s
 
 
 def installed(name: str, requirements: Path) -> Path:
-    """Return the environment of a subject, and create it if the pinned versions have changed."""
+    """Return the environment of a subject. Create it if it is missing or the pinned versions have changed."""
     environment = ENVIRONMENTS / name
     stamp = environment / "requirements.txt"
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != requirements.read_text(encoding="utf-8"):

@@ -36,11 +36,11 @@ __all__ = ["Target", "TestsFail", "surviving"]
 
 ROOT: Final = Path(__file__).parents[1]
 LIMIT_SECONDS: Final = 180.0
-"""A trial that takes longer counts as an infinite loop, so its mutant counts as detected."""
+"""A cold trial that takes longer counts as an infinite loop, so its mutant counts as detected."""
 MEASURED_ONCE: Final = "tests.verify.report.measured_once"
 """The measurements of this module are made before a warm trial forks. A mutant that changes them needs a cold trial."""
 TEST_LIMIT_SECONDS: Final = 5.0
-"""The same for one test of a warm trial, in addition to ten times its duration without a mutant."""
+"""The limit on one test of a warm trial, in addition to ten times its duration without a mutant."""
 
 PLUGINS: Final = [
     argument
@@ -183,7 +183,10 @@ class _Execution:
 
 
 class _WarmTrials:
-    """A pytest plugin that runs the collected tests once without a mutant, and then with each mutant in a fork."""
+    """A pytest plugin that runs the collected tests once without a mutant, and then in a fork for each mutant.
+
+    Mutants of code outside functions are left to cold trials.
+    """
 
     def __init__(
         self, target: Target, all_of: Sequence[Mutant], jobs: int, scratch: str, undecided: Connection
@@ -257,7 +260,7 @@ class _WarmTrials:
         return True
 
     def _executions(self, items: Sequence[pytest.Item]) -> list[_Execution]:
-        """Run the tests in a fork, so that they leave nothing in this process. Empty if one fails."""
+        """Run the tests in a fork, so that they leave nothing in this process. Return nothing if one fails."""
         receiving, sending = mp.Pipe(duplex=False)
 
         def observe() -> bool:

@@ -1,4 +1,4 @@
-"""Draw the figures of a benchmark result. Each title states the finding. Values are medians with their range."""
+"""Draw the figures of a benchmark result. The titles state the findings."""
 
 from __future__ import annotations
 

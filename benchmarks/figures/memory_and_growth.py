@@ -72,7 +72,7 @@ def _grown(axis: Axes, series: Series, edge: str) -> None:
 
 
 def memory_figure(series: Series) -> Figure | None:
-    """Draw the memory of an idle connection, and memory over many events. Return None without data."""
+    """Draw the memory of an idle connection, and memory over many events. Return None without idle connections."""
     measure = "KiB/idle connection"
     stacks = stacks_of(series, measure)
     if not stacks:

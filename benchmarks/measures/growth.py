@@ -25,7 +25,7 @@ SPARE_FILES: Final = 200
 FILL_SECONDS: Final = 120.0
 QUIET_SECONDS: Final = 3_600.0
 POINTS: Final = 100
-"""Number of memory values for the figure. The verdict uses the memory after every wave."""
+"""Limit on the memory values for the figure. The verdict uses the memory after every wave."""
 SETTLED_RUNS: Final = 5 * DEFAULT_RETENTION.events // EVENTS
 """Runs of each thread before the baseline: five times as many as fill the thread's log. Memory grows by about 5 % while
 the logs fill and shortly afterwards, and then remains constant."""

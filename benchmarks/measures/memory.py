@@ -18,7 +18,7 @@ from benchmarks.session import session
 __all__ = ["idle_connections", "idle_work"]
 
 WARM_UP: Final = 50
-"""How many connections are opened before the measured ones: the first connections load shared code and buffers."""
+"""How many connections are opened before the measured ones. The first connections load shared code and buffers."""
 
 
 async def idle_connections(series: Series, peer: Peer, *, connections: int) -> None:
@@ -33,7 +33,10 @@ async def idle_connections(series: Series, peer: Peer, *, connections: int) -> N
 
 
 async def idle_work(series: Series, peers: Sequence[Peer], *, connections: int, seconds: float) -> None:
-    """Measure CPU time per connection (µs per second) of all stacks concurrently, for longer than a ping interval."""
+    """Measure CPU time per connection (µs per second) of all stacks concurrently.
+
+    `seconds` should exceed the ping interval.
+    """
     async with AsyncExitStack() as stack:
         sessions = [await stack.enter_async_context(session(peer, threads=connections)) for peer in peers]
         before = [await each.cpu_seconds() for each in sessions]

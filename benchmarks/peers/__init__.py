@@ -1,7 +1,7 @@
 """The compared stacks: each stack is a row of PEERS and a small module of this package.
 
-A module has a function `serve(context)`, which runs a Stack until its block ends. Only this module imports the
-stack's libraries. Stacks other than bridgekit run in a separate environment, because they pin incompatible versions.
+A module has a function `serve(context)`, which runs a Stack until its block ends. Stacks other than bridgekit run in a
+separate environment, because they pin incompatible versions. Only modules of this package import their libraries.
 """
 
 from __future__ import annotations

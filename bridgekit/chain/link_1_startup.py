@@ -144,7 +144,7 @@ class Application:
 
     @cached_property
     def authorizer(self) -> Authorizer:
-        """Who is let in."""
+        """Decides which clients may subscribe to which threads."""
         return self.config.authorizer(self, self.stores.used_tickets)
 
     def ticket(self, thread_id: str, user_id: str) -> str:

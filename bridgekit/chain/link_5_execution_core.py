@@ -35,17 +35,18 @@ class AgentSource(Protocol):
 
 
 class AgentExecutionCore:
-    """Executes runs. The core emits `agent_started` at the start of each run, and exactly one end event."""
+    """Executes runs. The core emits the start of each run, and an end event unless the run already has one."""
 
     def __init__(self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge) -> None:
         self.registry = registry
         self.websocket_bridge = websocket_bridge
 
     async def execute_agent(self, context: RunContext) -> object:
-        """Run the agent and return its result. If the agent raises an error, emit `agent_error` and raise it again.
+        """Run the agent and return its result.
 
-        The core treats a result that JSON cannot represent as an error of the agent, so that the user still gets an end
-        event. It raises AgentExited in place of SystemExit and KeyboardInterrupt, so that an agent ends only its run.
+        If the agent raises an error, the core emits `agent_error` and raises the error again. It treats a result that
+        JSON cannot represent as an error of the agent, so that the user still gets an end event. It raises AgentExited
+        in place of SystemExit and KeyboardInterrupt, so that an agent ends only its own run.
         """
         end, run = _RunEnd(self.websocket_bridge, context), (context.run_id, context.agent_name)
         try:

@@ -30,7 +30,7 @@ _TEXT_DELTA: Final = EventType.TEXT_DELTA
 
 
 class Emitter(abc.ABC):
-    """The events that an agent may emit. Each method returns the bridge's Receipt."""
+    """The events that an agent may emit. Each `emit_*` method returns the bridge's Receipt."""
 
     @abc.abstractmethod
     def emit(self, event_type: EventType, payload: Payload) -> Answer:

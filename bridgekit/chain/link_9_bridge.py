@@ -103,7 +103,7 @@ class AgentWebSocketBridge:
         return answer
 
     async def notify_in_thread(self, thread_id: str, event: AgentEvent) -> Receipt:
-        """Publish the event in the named thread, even if its run belongs to another one. Otherwise as `notify`.
+        """Publish the event as `notify` does, but in the named thread, even if its run belongs to another one.
 
         Raises InvalidId if the thread id is not valid. Check that the thread's owner may see the event.
         """
@@ -168,7 +168,7 @@ class AgentWebSocketBridge:
             try:
                 observe(event, receipt)
             except Exception:
-                # The event is published, and its run has nothing to do with the observer.
+                # The event has its receipt already, and its run has nothing to do with the observer.
                 logger.exception("an observer failed at %s of run %s", event.type, event.run_id)
 
     async def notify_agent_started(
@@ -273,8 +273,10 @@ class AgentWebSocketBridge:
         payload: Payload,
         thread_id: ThreadId | None,
     ) -> Receipt:
-        """Validate the ids of a caller outside the chain, and publish the event when there is room for it. InvalidId
-        names the invalid field."""
+        """Validate the ids of a caller outside the chain, and publish the event when there is room.
+
+        Raises InvalidId, which names the invalid field.
+        """
         event = AgentEvent(
             type=event_type,
             run_id=ids.run_id(run_id),

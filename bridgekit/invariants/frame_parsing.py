@@ -37,7 +37,7 @@ MAX_LINE_CHARACTERS: Final = 110
 
 @dataclass(frozen=True, slots=True)
 class ParsedFrame:
-    """One recorded frame. A recorded frame whose missing or invalid fields are None."""
+    """One recorded frame. Missing or invalid fields are None."""
 
     position: int
     """The frame's number in the recording, from 1."""

@@ -141,9 +141,7 @@ def _config(app: ASGIApp | Callable[[], ASGIApp], options: ServerOptions) -> uvi
 class StartupReporter:
     """Runs the application in its server process, with the native hand-off, and prints why it did not start.
 
-    One of bridgekit's errors takes one line.
-
-    uvicorn would log the traceback of every error.
+    It prints an error of bridgekit on one line, for which uvicorn would log a traceback.
     """
 
     _app: ASGIApp | None = None
@@ -151,8 +149,10 @@ class StartupReporter:
     def __init__(
         self, load: Callable[[], ASGIApp], served: ServedAt, end: EndProcess, folder: Path | None = None
     ) -> None:
-        """`folder` is shared by all workers of the server. `end` is called on a signal, and at the end of the shutdown,
-        with how long the process may then continue."""
+        """`folder` is shared by all workers of the server.
+
+        `end` is called on a signal and at the end of the shutdown, with the time for which the process may continue.
+        """
         self._load = load
         self._served = served
         self._end = end

@@ -52,8 +52,8 @@ class Stores:
 
 
 StoreFactory = Callable[[], AbstractAsyncContextManager[Stores]]
-"""Opens an application's stores for as long as it runs. Raises StoreUnavailable or StoreInUse if that is not
-possible."""
+"""Opens an application's stores for as long as it runs. Raises StoreUnavailable, StoreInUse or StoreUnusable if that is
+not possible."""
 
 
 def in_memory(retention: Retention = DEFAULT_RETENTION) -> Stores:
@@ -80,7 +80,7 @@ def sqlite_stores(
     synchronous: str = "normal",
     routes: int = MAX_ROUTES,
 ) -> StoreFactory:
-    """Stores in one SQLite file, for one worker. An acknowledged event survives a restart.
+    """Stores in one SQLite file, for one worker. An acknowledged event survives the end of the process.
 
     `synchronous` is "off", "normal" or "full", and decides which events a power loss may lose: see
     `bridgekit.stores.sqlite.file.Synchronous`. Raises UnknownName for any other value.

@@ -204,7 +204,7 @@ class OwnerAuthorizer:
 
 
 async def authorize_owner(threads: ThreadOwners, subscription: Subscription) -> Subscription:
-    """Return the subscription if its user owns the thread. Otherwise SubscriptionRefused."""
+    """Return the subscription if its user owns the thread. Raises SubscriptionRefused otherwise."""
     # The answer is the same for a missing thread and for another user's thread, so that it does not reveal which
     # threads exist.
     if await threads.owner_of(subscription.thread_id) != subscription.user_id:

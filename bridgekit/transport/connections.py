@@ -181,8 +181,7 @@ class ConnectionRegistry:
         scope.cancel()
 
     def awaits_message(self, handshake: Handshake) -> bool:
-        """Return whether the client must send its credentials in its first message. Raises the errors of
-        `authorize`."""
+        """Return whether the client must send its credentials in its first message. Raises as `authorize` does."""
         with _close_on_error():
             return self.authorizer.awaits_message(handshake)
 
@@ -210,7 +209,8 @@ class ConnectionRegistry:
         """Close this worker's open sockets that match all given criteria, and return their number.
 
         The sockets get no later event, and their waiting events are discarded. The close code, 4506, tells clients not
-        to reconnect. A client whose socket is being authorized must connect again. Without a criterion, TypeError.
+        to reconnect. A client whose socket is being authorized must connect again. Raises TypeError if no user, thread
+        or ticket is given.
         """
         if user_id is None and thread_id is None and ticket_key is None:
             raise TypeError("end_access needs user_id, thread_id or ticket_key")
@@ -317,7 +317,8 @@ def _close_if_store_unavailable() -> Iterator[None]:
 def _close_on_error() -> Iterator[None]:
     """Give each error of the application's authorizer and thread store a close code, which a browser can read.
 
-    An error with the HTTP status of a refusal is one, such as ThreadNotOwned or an HTTPException. Others are logged.
+    An error with the HTTP status of a refusal, such as ThreadNotOwned or an HTTPException, counts as a refusal. Other
+    errors are logged.
     """
     try:
         with _close_if_store_unavailable():

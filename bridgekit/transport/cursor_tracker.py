@@ -14,10 +14,10 @@ Item = RoutedEvent | Gap
 
 
 class CursorTracker:
-    """Merges the items of successive sockets into one stream without duplicates. A Gap marks every missing event.
+    """Merges the items of successive sockets into one stream without duplicates.
 
-    The tracker does not rely on the server's guarantees. If a `seq` is skipped and no gap covers it, the tracker adds a
-    gap.
+    The client gets a Gap for every event that it will not get. The tracker does not rely on the server's guarantees. If
+    a `seq` is skipped and no gap covers it, the tracker adds a gap.
     """
 
     def __init__(self, after: Cursor | None) -> None:

@@ -49,7 +49,9 @@ Handler = Callable[[int, FrameType | None], Any]
 
 StartDeadline = Callable[[float, int], threading.Timer | None]
 start_deadline: Final[ContextVar[StartDeadline | None]] = ContextVar("start_deadline", default=None)
-"""Starts a timer that ends the process after so many seconds, with a signal's exit code. `bridgekit serve` sets it."""
+"""Starts a timer that ends the process, with a signal's exit code, if draining takes too long.
+
+`bridgekit serve` sets it."""
 
 _installed: Final[dict[int, Handler]] = {}
 """The signal handlers that are installed in this process, by signal number."""

@@ -153,7 +153,7 @@ class EventLog(Protocol):
 
         The replay contains every event that was not delivered to the sink since `join` returned. It may also contain
         delivered events. For a cursor of another epoch or ahead of the log, it contains a gap without an end and every
-        retained event of this epoch: see `replay_after`. StoreUnavailable as in `join`.
+        retained event of this epoch: see `replay_after`. Raises StoreUnavailable as `join` does.
         """
 
 

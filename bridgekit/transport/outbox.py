@@ -37,7 +37,7 @@ slow."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxLimits:
-    """Limits of one outbox. Limits of an outbox. At either limit, it is full."""
+    """Limits of one outbox. At either limit, it is full."""
 
     events: int = 8_192
     size_bytes: int = 4_194_304
@@ -197,7 +197,7 @@ class Subscriber:
         self._end(CLOSE_DRAINED)
 
     def disconnect_slow(self) -> None:
-        """Disconnect a client that does not read. The thread's log has its waiting frames."""
+        """Disconnect a client that does not read. A log that retains events has its waiting frames."""
         if self.code is None:
             self.code = CLOSE_TOO_SLOW
         self.abort()

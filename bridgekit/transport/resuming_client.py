@@ -55,9 +55,9 @@ class Backoff:
 class ResumingClient:
     """One thread's events, over as many sockets as necessary. Iterate over it for one event or gap at a time.
 
-    Each event arrives once and in order, and a Gap marks every missing one. If the server refuses the client, or
-    another error cannot be resolved by a retry, iteration raises that error. Iteration ends without an error when the
-    `subscribe` block ends.
+    Events arrive once and in order, and the client gets a Gap for every event that it will not get. If the server
+    refuses the client, or another error cannot be resolved by a retry, iteration raises that error. Iteration ends
+    without an error when the `subscribe` block ends.
     """
 
     def __init__(self, items: ObjectReceiveStream[tuple[Item, Cursor]], tracker: CursorTracker) -> None:

@@ -59,8 +59,7 @@ def anything_listens() -> bool:
 
 
 def release_listeners() -> None:
-    """Close this process's listening sockets in such a way that their descriptors stay in use, as their owners
-    expect."""
+    """Close this process's listening sockets. Their descriptors stay in use, as the owners of the sockets expect."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in filter(_listens, _open_files()):
         os.dup2(null, descriptor, inheritable=False)

@@ -21,12 +21,12 @@ class UsedTickets(Protocol):
 
     @property
     def generation(self) -> str:
-        """A random text that changes when the set may have lost tickets. Each call of `mark_used` updates it."""
+        """A random text that changes when the set may have lost tickets. A shared store updates it in `mark_used`."""
 
     async def mark_used(self, ticket_id: str, seconds: float) -> bool:
         """Mark a ticket as used for `seconds`, and return whether this is its first use.
 
-        Atomic. Raises StoreUnavailable if the store does not answer in time.
+        The call is atomic. Raises StoreUnavailable if the store does not answer in time.
         """
 
 

@@ -169,11 +169,11 @@ async def study_capacity(
     rounds: int = 4,
     edges: Sequence[Edge] = EDGES,
 ) -> CapacityStudy:
-    """Find the highest load that each edge carries. Alternate between the edges. No new load starts after `seconds`.
+    """Find the highest load that each edge carries, with alternating edges. The search ends after about `seconds`.
 
-    Each thread has one socket and gets an equal share of the runs. Loads are in events per second, up to `max_load`.
-    Then all edges get the same load in turns, `rounds` times, because CPU times are comparable only at the same load.
-    Raises TimeoutError if the study takes too long.
+    Each thread has one socket and gets an equal share of the runs. Loads are in events per second, up to `max_load`. If
+    every edge carries a load, all edges then get the same load in turns, `rounds` times, because CPU times are
+    comparable only at the same load. Finally, each edge is overloaded. Raises TimeoutError if the study takes too long.
     """
     plan = plan or LoadPlan()
     with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS + 10 * seconds):
@@ -221,7 +221,7 @@ async def _paired_rounds(
 
 
 async def _overload(each: Testbed, search: LoadSearch, plan: LoadPlan) -> None:
-    """Apply OVERLOAD_FACTOR times the measured throughput until events are late by more than a second."""
+    """Apply OVERLOAD_FACTOR times the measured throughput, and try once more if the edge carries it."""
     longer = msgspec.structs.replace(plan, seconds=max(plan.seconds, OVERLOAD_SECONDS))
     for _ in range(MAX_OVERLOAD_TRIES):
         done = max(step.wave.events / step.server.seconds for step in search.steps)

@@ -32,11 +32,12 @@ WITHIN_SECONDS: Final = 1.0
 PEAK_SECONDS: Final = 30.0
 """Assumed length of a load peak. A load step lasts only seconds, so growing lateness is extrapolated to this length."""
 SATURATED_SHARE: Final = 0.85
-"""A process that uses at least this share of a core is considered the bottleneck."""
+"""A process that uses or waits for at least this share of a core is considered the bottleneck."""
 WAITED_FOR_CPU_SHARE: Final = 0.15
 """A process that waits for a CPU for at least this share of the time is considered disturbed by other programs."""
 SECOND_LOAD_SHARE: Final = 0.8
-"""Share of a core that the second load would use at the first load's cost per event. The cost falls with load."""
+"""Share of a core that the second load would use at the first load's cost per event. The cost per event falls with
+load."""
 MIN_EVENTS: Final = 400
 """Minimum number of events of a load: if all are on time, 381 events are enough for a lower bound of 99 %."""
 MIN_LOAD_RATIO: Final = 1.25

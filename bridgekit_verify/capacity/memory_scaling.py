@@ -281,7 +281,7 @@ def _draw_fit(axis: Axes, name: str, fit: LinearFit, style: LineStyle, row: int)
 
 
 def edge_table(capacity: CapacityStudy, memory: MemoryStudy) -> pd.DataFrame:
-    """Return one row for each edge: carried load, CPU time per event, memory per socket, and its availability."""
+    """Return one row for each edge: carried load, CPU time per event, memory per socket, and where it runs."""
     return pd.DataFrame(
         {
             "edge": search.edge.name,

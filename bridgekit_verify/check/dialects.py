@@ -26,7 +26,7 @@ ENOUGH: Final = 0.5
 
 
 def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
-    """Return the built-in dialect that knows at least half of these messages.
+    """Return the built-in dialect that knows the most of these messages, and at least half of them.
 
     Raises UnusableRecording if no dialect does.
     """

@@ -31,7 +31,7 @@ KINDS: Final = (
 """What a frame does. Any other type of a protocol is `event` or `other`."""
 
 END_OF_STREAM: Final = "[DONE]"
-"""Texts that several protocols send after the last frame of a response. It is no frame."""
+"""The text that several protocols send after the last frame of a response. It is no frame."""
 
 FIELDS: Final = ("kind", "run", "thread", "user", "message", "call", "text", "whole", "args", "position")
 """The fields that a `[dialect]` table may locate."""
@@ -81,7 +81,8 @@ class ObservedFrame(msgspec.Struct, gc=False):
 def decode_json(data: str | bytes) -> Any:
     """Decode JSON.
 
-    Half of a surrogate pair is valid, because backends may cut a text inside a pair. ValueError for anything else.
+    Half of a surrogate pair is valid, because backends may cut a text inside a pair. Raises ValueError for a text that
+    is not JSON.
     """
     try:
         return msgspec.json.decode(data)

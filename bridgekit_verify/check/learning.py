@@ -124,7 +124,7 @@ def _remove_contradictions(
 
 
 def _by_ours(kinds: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the types of each of our kinds."""
+    """Return the recording's types for each of our kinds."""
     found: dict[str, list[str]] = {}
     for name, ours in kinds.items():
         found.setdefault(ours, []).append(name)
@@ -219,7 +219,7 @@ def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) 
 
 
 def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | None) -> list[list[int]]:
-    """Return the numbers of each scope if they are positions, and otherwise an empty mapping."""
+    """Return the numbers of each scope if they are positions, and otherwise an empty list."""
     numbers = defaultdict[object, list[int]](list)
     for message, row in pairs:
         if type(row.get(path)) is int:

@@ -22,7 +22,8 @@ class Owners:
     def __init__(self) -> None:
         self._first: dict[StreamKey, tuple[str, bool, int]] = {}
         self._shared: dict[StreamKey, dict[str, tuple[bool, int]]] = {}
-        """The ids that several clients received. Most have one client, and a dict for each would take the memory."""
+        """The clients of each id that several clients received. Most ids have one client, and a dict for each would
+        take memory."""
         self._strays: list[tuple[str, ClientState, Evidence]] = []
         """Frames whose thread is not the thread of their client."""
 

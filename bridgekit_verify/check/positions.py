@@ -7,8 +7,7 @@ import enum
 __all__ = ["Numbering", "PositionStep"]
 
 MAX_RANGES = 1_000
-"""Limit on the ranges of missing positions that one numbering remembers. Positions in further ranges count as lost
-immediately."""
+"""Limit on the ranges of missing positions that one numbering remembers. Further ranges are not reported."""
 
 
 class PositionStep(enum.Enum):

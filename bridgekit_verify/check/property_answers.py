@@ -94,7 +94,7 @@ class Findings:
     def broken(
         self, which: Property, rule: str, subject: str, message: str, source: str, *frames: Message | Evidence
     ) -> None:
-        """Record a violation. A rule is recorded only once for the same subject."""
+        """Record a violation. For each rule and subject, only the first violation is recorded and counted."""
         key = f"{which}: {rule}: {subject}"
         if key in self._keys[which]:
             return

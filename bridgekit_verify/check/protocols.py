@@ -30,7 +30,7 @@ class StreamDialect:
     """True if the arguments of a call are always JSON."""
     source: str = "built in"
     reads_text: bool = False
-    """True if it decodes messages that are no objects: text after a prefix, or lists."""
+    """True if it decodes messages that are not JSON objects, such as text after a prefix, or lists."""
     recognized_by: frozenset[str] = frozenset()
     """Types that no other protocol has. The dialect is detected only if a message has one of them, or a type that
     begins with one of `type_prefixes`."""

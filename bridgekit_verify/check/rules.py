@@ -44,7 +44,7 @@ class Rules:
         self.dialect, self.findings, self.owners = dialect, findings, owners
         self.forgotten = 0
         self.unattributed = 0
-        """The number of frames of messages or calls that name none."""
+        """The number of frames that are about a message or call but name none."""
         self.unnamed_texts = self.unnamed_calls = 0
         """The number of frames with a text or an id whose kind the dialect does not name."""
         has, fields = dialect.kinds.__contains__, dialect.fields
@@ -298,7 +298,7 @@ class Rules:
         if stream.resulted:
             text = f"{stream} has a second result"
             self._contradicts(Property.DUPLICATED, "result twice", stream, text, frame.origin)
-        if not stream.begun:  # the result of an earlier run's call, which the user has confirmed
+        if not stream.begun:  # It may be the result of an earlier run's call.
             self.findings.unknown(Property.CALLS, f"{stream} may have begun before the recording")
         stream.resulted = True
 

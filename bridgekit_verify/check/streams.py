@@ -48,7 +48,7 @@ class ClientState:
         self.epochs: dict[str | None, str | None] = {}
         """The numbering that the server named last. A different name starts a new numbering."""
         self.unattributed_ends = 0
-        """The number of ends that named no run while several runs were open."""
+        """The number of ends that could not be attributed to a run."""
         self.chunks: dict[StreamKey, StreamKey] = {}
         """By channel and group, the message or call of the latest chunk. The following chunks need not name it."""
         self.starts_inside: bool | None = None

@@ -16,11 +16,11 @@ from bridgekit.errors import NotInstalled
 from bridgekit_verify.check.baseline import Baseline, format_baseline, read_baseline
 from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.concluding import RecordingVerdict
-from bridgekit_verify.check.containers import Limits
 from bridgekit_verify.check.dialects import load_table
 from bridgekit_verify.check.live.checking import LiveVerdict, Subject
 from bridgekit_verify.check.output import format_json, format_junit, format_text
 from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect, built_in
+from bridgekit_verify.check.recording_files import Limits
 from bridgekit_verify.commands.options import add_json, at_least_1, whole
 from bridgekit_verify.errors import UnusableRecording
 
@@ -37,9 +37,9 @@ SUBJECTS: Final = {Subject.NEVER_CALLED: 3, Subject.RETURNED_NOTHING: 4, Subject
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Judge recordings of what clients received, or check a backend. Exit with 0 if nothing is broken, with 1 if a "
-        "property is broken, or an entry of the baseline is stale, and with 2 if a file or backend is unusable. With 3 "
-        "if the backend never called the model, with 4 if no client received anything, and with 5 if clients received "
-        "only their own prompts."
+        "property is broken, or an entry of the baseline is stale, and with 2 if a file or backend is unusable. Exit "
+        "with 3 if the backend never called the model, with 4 if no client received anything, and with 5 if clients "
+        "received only their own prompts."
     )
     parser.add_argument("files", nargs="*", metavar="FILE", help="JSON Lines, HAR or server-sent events; - is stdin")
     add_json(parser)
@@ -71,7 +71,7 @@ def _add_live(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--at-once", type=at_least_1, default=1, help="active runs of a thread at once (default 1)")
     group.add_argument("--tabs", type=at_least_1, default=1, help="sockets of each thread (default 1)")
     group.add_argument("--seed", type=whole, default=0, help="random seed of the load (default 0)")
-    group.add_argument("--out", metavar="FILE", help="save the run; `bridgekit check FILE` judges it again")
+    group.add_argument("--out", metavar="FILE", help="save the run in a file that `bridgekit check FILE` reads")
 
 
 def _seconds(text: str) -> float:

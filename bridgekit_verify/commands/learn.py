@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bridgekit_verify.check.containers import Limits, open_recording
 from bridgekit_verify.check.learning import draft_table
+from bridgekit_verify.check.recording_files import Limits, open_recording
 from bridgekit_verify.commands.options import at_least_1
 
 __all__ = ["add_arguments", "run"]
@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Draft a [dialect] table from a recording. Review every line, and pass it to check --dialect."
     parser.add_argument("file", metavar="FILE", help="JSON Lines, HAR or server-sent events")
     parser.add_argument("--out", type=Path, metavar="TOML", help="write to this file, not to standard output")
-    parser.add_argument("--max-frames", type=at_least_1, default=20_000, help="read this many frames (default 20,000)")
+    parser.add_argument(
+        "--max-frames", type=at_least_1, default=20_000, help="read at most this many frames (default 20,000)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

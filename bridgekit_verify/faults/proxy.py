@@ -100,7 +100,7 @@ class Proxy:
         self._update_connections()
 
     def latency(self, seconds: float, jitter: float = 0.0, *, seed: int = 0) -> RunningToxic:
-        """Delay both directions by `seconds`, plus or minus up to `jitter` seconds. See `Latency`."""
+        """Delay both directions by `seconds`, plus or minus up to `jitter` seconds. See `AddedLatency`."""
         return self.start(AddedLatency(seconds, jitter, seed=seed))
 
     def bandwidth(

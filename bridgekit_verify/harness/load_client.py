@@ -28,7 +28,7 @@ MAX_OPENING_SOCKETS: Final = 64
 """How many sockets are opened concurrently: fewer than the listen backlog of a server."""
 OPEN_TIMEOUT_SECONDS: Final = 20.0
 IDLE_SECONDS: Final = 0.02
-"""If no bytes arrive for this time, the client decodes what it has read."""
+"""After a load, the client decodes what it has read once no bytes have arrived for this time."""
 LAST_EVENT_SECONDS: Final = 3.0
 """After the last event was sent, the client waits this long without bytes before it counts missing events as lost."""
 PING_REPLY_SECONDS: Final = 5.0
@@ -36,7 +36,7 @@ PING_REPLY_SECONDS: Final = 5.0
 
 
 class StopReading(msgspec.Struct, frozen=True, tag=True):
-    """Signals that every event was sent, which ends `LoadClient.read` after LAST_EVENT_SECONDS without bytes."""
+    """Signals that every event was sent, so that `LoadClient.read` ends once the last events have arrived."""
 
 
 class Clear(msgspec.Struct, frozen=True, tag=True):
@@ -175,8 +175,9 @@ class LoadClient(Generic[S]):
     def read(self, expected: int, *, until: float | None = None) -> ReadReport:
         """Read until StopReading has arrived and either `expected` events were read or no more bytes arrive.
 
-        Bytes are decoded only after StopReading and after `until` on the wall clock. In a load that lasts longer than
-        PING_REPLY_SECONDS, pings are decoded earlier. The shares in the report cover the time before decoding.
+        Bytes are decoded only after `until` on the wall clock or, without `until`, after StopReading. In a load that
+        lasts longer than PING_REPLY_SECONDS, they are also decoded in idle moments, to answer pings. LAST_EVENT_SECONDS
+        without bytes end the wait for missing events. The shares in the report cover the time before decoding.
         """
         gc.disable()
         began = ProcessTimes.read()

@@ -1,8 +1,8 @@
 """Starts, signals, restarts and queries child processes over JSON lines. No other module starts a process.
 
-Every wait (for a start, a reply, an exit or a command) has a timeout. A process is killed by its own pid, and never
-outlives the block that started it. The error for a failed process ends with what the process wrote to its standard
-error.
+Every wait (for a start, a reply, an exit or a command) has a timeout. A process is killed with its child processes, at
+the latest at the end of the block that started it. The error for a failed process ends with what the process wrote to
+its standard error.
 """
 
 from __future__ import annotations

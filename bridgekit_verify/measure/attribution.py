@@ -27,7 +27,7 @@ class Attribution:
 
 
 def missing_handover(history: History, request: str) -> Attribution | None:
-    """Return the link that received a run and did not pass the run on, or None if every link passed it on."""
+    """Return the link that received a run and did not pass the run on, or None if no such link is known."""
     received_by = history.received_by.get(request)
     if received_by is None or history.bound_by_registry:
         return None

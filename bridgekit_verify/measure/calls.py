@@ -180,7 +180,10 @@ PASSING_ON: Final = {_await_within.__code__}
 
 
 class _CallLog(logging.Handler):
-    """Adds each record of a logger to the call in progress. Other handlers get only records of the earlier level."""
+    """Adds each record of a logger to the call in progress.
+
+    Other handlers get only records that the logger's own level admits.
+    """
 
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__(logging.DEBUG)

@@ -1,8 +1,8 @@
 """Compute a verdict from a history: a pure function, like Jepsen's total-queue checker, extended by thread owners.
 
 The checker counts only what was observed. It checks three identities for every history. If one does not hold, the
-counts are wrong, and `check` raises LedgerImbalance instead of returning a verdict. The workload's parameters determine
-the number of expected events, so the check fails if a run or a row of the ledger is missing.
+counts are wrong, and `check` raises LedgerImbalance instead of returning a verdict. A caller can pass the number of
+expected events, which follows from the workload's parameters. The check then also fails if a run is missing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ __all__ = ["Verdict", "check"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Counts of events and frames. An event with two entitled sockets counts twice, once for each."""
+    """Counts of events and frames.
+
+    An event that two sockets must receive counts twice in expected, delivered and lost.
+    """
 
     expected: int
     """Events that must arrive at a socket entitled to them."""
@@ -74,7 +77,7 @@ class Verdict:
 
     @property
     def lost(self) -> int:
-        """Events that no entitled socket read, even if another socket read them."""
+        """Events that did not arrive at a socket entitled to them, even if another socket read them."""
         return self.lost_signalled + self.lost_silent
 
     @property
@@ -205,7 +208,7 @@ def _destination(owners: Mapping[EventKey, Expectation], arrival: Arrival) -> De
 def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
     """Return how many frames a socket read after a frame with a higher `seq`, and the largest delay in frames.
 
-    Only the first copy of an event counts, and only at an entitled socket. Threads and epochs are counted separately.
+    Only the first copy of an event counts, and only at an entitled socket. Sockets and epochs are counted separately.
     """
     highest: dict[tuple[int, str | None], list[int]] = defaultdict(list)
     seen: set[tuple[int, EventKey | None]] = set()

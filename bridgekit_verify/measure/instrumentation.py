@@ -141,7 +141,7 @@ def _request(call: LinkCall) -> str | None:
 
 
 def wrong_bridge(application: Application, history: History) -> tuple[int, str] | None:
-    """Return the first link that holds or passed on another bridge than it received, or None."""
+    """Return the first link that holds or passed on another bridge than the application's, or None."""
     supervisor, right = application.supervisor, id(application.bridge)
     holders: tuple[tuple[int, str, int | None, int | None], ...] = (
         (1, "startup gave the supervisor another bridge", history.bridge_given.get(2), right),

@@ -29,7 +29,7 @@ class DelayedEvent:
 
 
 def delayed_events(history: History) -> list[DelayedEvent]:
-    """Return the delayed events at entitled sockets in the order of reading. Only first copies count."""
+    """Return the delayed events at entitled sockets, by socket and run. Only first copies count."""
     positions = {expectation.key: position for position, expectation in enumerate(history.expected)}
     answered = {key: position for position, key in enumerate(history.acknowledged)}
     return [event for read in _first_copies(history).values() for event in _delayed(read, positions, answered)]

@@ -1,4 +1,4 @@
-"""Draw figures: each title states one finding with k of n. Sampled rates have 95 % Wilson intervals.
+"""Draw figures: each title states one finding. Sampled rates have 95 % Wilson intervals.
 
 The colours are those of Okabe and Ito, which remain distinguishable with any colour vision. Hatching and labels carry
 the same information without colour.
@@ -53,7 +53,7 @@ STYLE: Final[dict[Any, Any]] = {
 
 @contextmanager
 def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
-    """Context manager: yields a figure of that size in inches, which the block draws in the suite's style.
+    """Context manager: yields a figure of this width and height in inches. The block draws it in the suite's style.
 
     A figure that is at most 6.5 inches wide is readable on a screen of 400 pixels. A long title is wrapped.
     """

@@ -37,7 +37,7 @@ def wilson(k: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, fl
 class Rate(NamedTuple):
     """A rate, k of n. For n = 0 the rate is unknown: neither 0 % nor 100 %.
 
-    As text it is its counts. Only a rate that was sampled has an interval: see `estimate`.
+    Its text states the counts. Only a rate that was sampled has an interval: see `estimate`.
     """
 
     k: int

@@ -79,7 +79,7 @@ def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
 def transcript(measurement: Measurement, *, frames: int = 10, misrouted: bool = False) -> pd.DataFrame:
     """Return the first frames that sockets read, in order, with the socket's user and the event's user.
 
-    `misrouted` keeps only misrouted frames.
+    With `misrouted`, only frames that another user read are returned.
     """
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
     rows = [

@@ -173,7 +173,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
 
 
 def families_by_name(chosen: Families) -> dict[str, Family]:
-    """Return the chosen families by name, such as `{**FAMILIES, "mine": ["support-42", "support-43"]}`.
+    """Return the chosen families by name. A choice may be `{**FAMILIES, "mine": ["support-42", "support-43"]}`.
 
     Raises UnknownFamily if a name is unknown, and InvalidParameter or InvalidId if a value is not allowed.
     """
@@ -191,7 +191,7 @@ def families_by_name(chosen: Families) -> dict[str, Family]:
 def threads_by_family(
     families: Mapping[str, Family], threads: int, *, seed: int = 0
 ) -> dict[str, tuple[OwnedThread, ...]]:
-    """Return `threads` threads of each family for use together: each family skips the ids of earlier families."""
+    """Return at most `threads` threads of each family. Ids that an earlier family has are left out."""
     taken: set[ThreadId] = set()
     found = {}
     for name, family in families.items():

@@ -77,7 +77,8 @@ class Trace:
     def cause(self, request: str, event: str, step: int = 1) -> Attribution | None:
         """Return the first link whose error explains why the event did not reach its user.
 
-        The link may precede the link where the event ended. Return None if the event reached its user.
+        The link may precede the link where the event ended. Return None if the event reached its user, or if no link
+        has a known error.
         """
         found = cause(self._event(request, event, step))
         return None if found is None else found.attribution

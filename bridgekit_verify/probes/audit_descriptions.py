@@ -57,7 +57,7 @@ RUN: Final = RunContext(
     agent_name=AGENT,
     request="wording",
 )
-"""A run id that the supervisor did not create."""
+"""A run that the supervisor did not create."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def record_notifications(bridge: AgentWebSocketBridge) -> Iterator[list[AgentEve
 
 
 async def check_wording(link: int, variant: Variant, *, seed: int = 0) -> Wording:
-    """Test the audit's description of link 1 to 9 on a started application of the variant.
+    """Test the audit's description of one of the links 1 to 9 on a started application of the variant.
 
     If a link raises an error in the test, the description does not hold. An error of the test itself propagates.
     """

@@ -174,7 +174,7 @@ class Recording:
     """Calls before this position belong to startup."""
     _current: ContextVar[RecordedCall | None] = field(default_factory=lambda: ContextVar("current call", default=None))
     _indexed: list[RecordedCall] | None = None
-    """The list that the index covers, and how many of its calls. New calls are only appended to this list."""
+    """The list whose first `_indexed_count` calls the index covers. New calls are only appended to this list."""
     _indexed_count: int = 0
     _by_part: dict[tuple[str, int | None], list[RecordedCall]] = field(default_factory=dict)
     """An index of calls by part, and by part and caller: judges look up thousands of calls."""

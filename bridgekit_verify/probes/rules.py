@@ -69,7 +69,7 @@ class Judgement:
 
     @property
     def evidence(self) -> str:
-        """A clause for each of the most severe kinds: its first violation, and how often the kind occurred."""
+        """A clause for each of the most severe kinds, at most two: its first violation, and how often it occurred."""
         by_kind: dict[ViolationKind, list[str]] = {kind: [] for kind in ViolationKind}
         for kind, text in self.violations:
             by_kind[kind].append(text)
@@ -130,7 +130,7 @@ def _first_difference(given: object, found: object, path: str) -> str | None:
 
 
 def canonical(value: object) -> Hashable:
-    """Return a hashable form of a value: two forms are equal exactly if `difference` finds no difference."""
+    """Return a hashable form of a value. Two values between which `difference` finds no difference have equal forms."""
     if isinstance(value, str):  # the plain types come first, because the check for a mapping is slow
         return str(value)
     if value is None or isinstance(value, int):

@@ -156,7 +156,7 @@ class _Reading:
             published.direct += 1
 
     def _is_superseded(self, missing: Published) -> bool:
-        """Return whether a later event of its run and type was read, and enough others to fill an outbox."""
+        """Return whether a later event of its run and type was read, and later events could fill half an outbox."""
         later = self._wanted[self._position[id(missing)] + 1 :]
         limits = self._seen.application.config.outbox
         key = missing.event.run_id, missing.event.type
@@ -170,7 +170,7 @@ class _Reading:
         )
 
     def _joined(self, frame: dict[str, Any]) -> Iterator[Published]:
-        """Yield the text deltas that a full outbox joined to this frame, or none if its text is not theirs."""
+        """Yield the text deltas that a full outbox joined to this frame, or none if the frame joins other events."""
         link, first, last = self._link, frame["first_seq"], frame["seq"]
         deltas = [each for each in self._wanted if first <= each.seq <= last]
         messages = {(each.event.type, each.event.run_id, each.event.payload.get("message_id")) for each in deltas}
@@ -196,7 +196,7 @@ class _Reading:
         """Return the event that the frame carries. Record a violation if this socket must not read the event."""
         event_id, thread = str(frame.get("event_id")), self._client.owned.thread_id
         if waiting := self._left.get(event_id):
-            # Of events that share an id, which is a fault of link 8, the one with the frame's number.
+            # If several events have this id, which is a fault of link 8, take the one with the frame's number.
             found = next((each for each in waiting if each.seq == frame.get("seq")), waiting[0])
             waiting.remove(found)
             return found

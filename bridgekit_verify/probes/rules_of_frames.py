@@ -17,7 +17,8 @@ from bridgekit_verify.probes.scenario import Observation
 __all__ = ["judge_hub"]
 
 FRAME_OVERHEAD_BYTES: Final = 8_192
-"""More than all fields besides the payload need: ids may have 1 and 2 kB."""
+"""More than all fields besides the payload need: a run id may have 2 kB, and a thread id and an agent name 1 kB
+each."""
 
 
 def judge_hub(seen: Observation) -> Judgement:

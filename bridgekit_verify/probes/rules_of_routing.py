@@ -39,7 +39,7 @@ class FamilyRoute:
 async def route_families(
     seen: Observation, families: Mapping[str, Family], threads: int, seed: int
 ) -> list[FamilyRoute]:
-    """Emit two events for each of `threads` threads of every family: one by run id alone, and one with the thread."""
+    """Emit two events for each of `threads` threads of every family: one with only the run id, one with the thread."""
     bridge, recording, routes = seen.application.bridge, seen.recording, list[FamilyRoute]()
     for family, all_of in threads_by_family(families, threads, seed=seed).items():
         for owned in all_of:

@@ -77,7 +77,7 @@ class Observation:
     """The positions in the recording before and after the server closed a thread's sockets."""
     first_counters: DeliveryCounters | None = None
     lifetimes: list[tuple[ViolationKind, str]] = field(default_factory=list)
-    """The violations of the mapping service that need a clock of its own."""
+    """The violations of a second mapping service, which has its own clock, so that time can pass."""
     ended: int | None = None
     """The position in the recording when every socket was closed. Nothing that is published later has a reader."""
     attached: int = 0
@@ -152,7 +152,7 @@ class _Scenario:
         await self._readers.start(self.seen.intruder.read, self.seen.url)
 
     async def run_together(self) -> None:
-        """Run an agent in every thread at once. Meanwhile, emit by run id alone and connect another client."""
+        """Run an agent in every thread at once. Meanwhile, emit events with only a run id, and add a client."""
         registered = len(self.seen.recording.of("mapping", "register_mapping"))
         async with self._group(sizes=SIZES) as plans:
             runs = [
@@ -169,7 +169,7 @@ class _Scenario:
             await self._open(self.threads[0])
 
     async def _emit_by_run_id(self, runs: list[tuple[RunId, ThreadId]]) -> None:
-        """Look up the threads of all runs at the same time, and emit events of each run by its id alone."""
+        """Look up the threads of all runs at the same time, and emit events that carry only the id of their run."""
         emissions = [each for each in EMISSIONS if each.type not in (EventType.AGENT_STARTED, *END_EVENTS)]
 
         async def emit(number: int, run_id: RunId, thread_id: ThreadId) -> None:
@@ -227,9 +227,9 @@ class _Scenario:
             tasks.cancel_scope.cancel()
 
     async def run_outside_the_core(self) -> None:
-        """Let the registry bind the agents of four runs, as for a webhook, and emit every event type in turn.
+        """Let the registry bind the agents of four runs, as for a webhook, and emit events of every type.
 
-        Then emit the same events by run id alone, and bind the agents to another run.
+        Each agent emits each event, and so does the bridge, with only the run id. Then bind the agents to other runs.
         """
         opened: list[RunContext] = []
         agents: list[Any] = []
@@ -270,7 +270,7 @@ class _Scenario:
             await self._guarded(partial(bind, agent, run))
 
     async def emit_after_the_end(self) -> None:
-        """Emit events of ended runs: through the agent, and by run id alone."""
+        """Emit events of runs that have ended: through the agent, and through the bridge with only the run id."""
         for plan, run_id, thread_id in self._first_runs[:4]:
             self.seen.late.append((run_id, thread_id))
             if plan.agent is not None:

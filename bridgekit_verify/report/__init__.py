@@ -2,8 +2,8 @@
 
 notebook_types   types for the untyped functions of nbformat and nbconvert
 findings         the data types that a notebook passes to the report
-claims           the audit's claims, each tested again, as findings
-outputs          called by notebooks: record, show_table, show_figure, source_of, printed_log, checked
+claims           the audit's claims, each tested by running it, as findings
+notebook_outputs  called by notebooks: record, show_table, show_figure, source_of, printed_log, checked
 json_values      the values of a data frame -> JSON types
 allowed_parameters  the values that each parameter of the notebooks may have
 assertions       makes an error in a notebook useful: the values compared, or the message alone

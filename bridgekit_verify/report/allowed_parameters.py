@@ -130,7 +130,7 @@ PARAMETERS: Final[Mapping[str, AllowedValues]] = {
     "SCENARIOS": ListOf(Name()),
     "RECORDINGS": ListOf(Name()),
 }
-"""By the parameter's name, which means the same in every notebook that has it."""
+"""The allowed values of each parameter, which means the same in every notebook that has it."""
 
 
 def check_parameters(values: Mapping[str, object]) -> None:

@@ -170,7 +170,7 @@ def _named(links: Sequence[int]) -> str:
 
 
 def _smallest_of(probes: Sequence[Probe]) -> Sample | None:
-    """Return the smallest sample of a link's test, with the link: startup, for example, is called once."""
+    """Return the smallest sample among the links' tests. Its unit names the link, for example "calls of link 1"."""
     count, link, unit = min(
         ((probe.sample.count, probe.link.number, probe.sample.unit) for probe in probes if probe.sample is not None),
         default=(0, 0, ""),

@@ -47,7 +47,8 @@ class MalformedOutput(BridgekitError, ValueError):
 def collect_folder(folder: Path, environment: Environment) -> Report:
     """Read the executed notebooks of a folder.
 
-    Raises FileNotFoundError if there are none, MalformedNotebook, DuplicateFinding and MalformedOutput.
+    Raises FileNotFoundError if there are none, and MalformedNotebook, DuplicateFinding or MalformedOutput if the
+    notebooks cannot be used.
     """
     paths = sorted(folder.glob("*.ipynb"))
     if not paths:

@@ -1,7 +1,7 @@
 """Reads the tables of notebook 10: what happened to the events before and after each fix and each repair.
 
-A table that no notebook showed is None, and values that depend on it are unknown. A table that lacks a column, or whose
-counts contradict each other, is an error.
+A table that no notebook showed is empty, and values that depend on it are unknown. A table that lacks a column, or
+whose counts contradict each other, is an error.
 """
 
 from __future__ import annotations
@@ -130,7 +130,10 @@ class Subset(EventCounts):
 
 @dataclass(frozen=True, slots=True)
 class Routing(EventCounts):
-    """One way to find an event's thread, with the other three repairs in place."""
+    """One way to find an event's thread.
+
+    All repairs are applied except "thread carried", which is itself such a way.
+    """
 
     name: str
 

@@ -49,10 +49,11 @@ def execute_folder(
     cell_seconds: int = CELL_SECONDS,
     log: Callable[[str], None] = print,
 ) -> tuple[str, ...]:
-    """Execute a copy of every notebook in the folder `copies`. Return one line for each failed notebook.
+    """Execute copies of all notebooks of `folder`. Return one line for each failed notebook.
 
-    At most `jobs` notebooks run at once. `parameters` replaces literals of the cells tagged `parameters`, in the
-    notebooks that have them. `log` gets one line for each notebook when it ends.
+    The executed copies are written to the folder `copies`, and older notebooks there are deleted. At most `jobs`
+    notebooks run at once. `parameters` replaces literals of the cells tagged `parameters`, in the notebooks that have
+    them. `log` gets one line for each notebook when it ends.
 
     Raises FileNotFoundError for a folder without notebooks, ParameterError for a parameter that no notebook has, and
     InvalidParameter for a value that is not allowed.

@@ -23,7 +23,7 @@ WAITS_SHARE = 0.5
 def matrix_claim(matrix: FaultMatrix) -> Finding:
     """Test that no fault causes silent loss or misrouting in a mode with a log.
 
-    List the losses in modes without a log.
+    The answer also names the faults that cause silent loss in the mode without a log.
     """
     guaranteed = matrix.guaranteed
     unprotected = [trial for trial in matrix.of(AT_MOST_ONCE.name) if trial.fault in matrix.injected]

@@ -37,7 +37,7 @@ RESERVED_COLUMNS = ("notebook", "table")
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One claim of the audit, and the result of testing it."""
+    """One claim, of the audit or of bridgekit, and the result of testing it."""
 
     id: str
     """Unique in the report, such as "link-3", "fix-1", "step-2" or "claim-lost". The whole chain has "chain"."""
@@ -46,7 +46,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     link: int | None = None
     """The link's number, if the claim is about one."""
     claim: str
-    """The audit's statement, paraphrased."""
+    """The statement. A statement of the audit is paraphrased."""
     reported: str
     """The audit's status, such as "working", "broken", "fix" or "step". A claim that is not from the audit has
     "ours"."""
@@ -71,7 +71,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     counted: str = ""
     """The ids and the chain of the counts `before` and `after`. Empty if the claim states them."""
     sound: Verdict = "unknown"
-    """True if this link holds in the sound chain."""
+    """Whether this link holds in the sound chain."""
     rule: str = ""
     """How the verdict follows from the measurements, with every bound and allowance. Empty if the answer shows it."""
     sample: Sample | None = None
@@ -179,7 +179,7 @@ def numeric_columns(table: Table) -> set[str]:
 
 
 def cell_text(value: object) -> str:
-    """Return a table's value as text: four significant digits, and a dash for a missing value."""
+    """Return a table's value as text: a float below 10,000 with four significant digits, a missing value as a dash."""
     if value is None:
         return "–"
     if isinstance(value, bool):

@@ -16,8 +16,8 @@ __all__ = ["json_value"]
 def json_value(value: Any, where: str) -> Any:
     """Return a value as a JSON type. A missing value is None.
 
-    Numbers stay exact, dates become ISO 8601 text, and UUIDs, decimals and enumerations become text. Raises ValueError
-    if the value has no JSON type, or is infinite. The message names its place, `where`.
+    Numbers stay exact, dates become ISO 8601 text, UUIDs and decimals become text, and an enumeration becomes its
+    value. Raises ValueError if the value has no JSON type, or is infinite. The message names its place, `where`.
     """
     item = value.tolist() if type(value).__module__ == "numpy" else value
     # No pandas marker for a missing value equals any value, and one marker is a date.

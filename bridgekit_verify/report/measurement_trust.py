@@ -50,8 +50,8 @@ def localization_claim(found: Localization) -> Finding:
         evidence=tuple(
             f"{row['why']}" for row in found.explanations().drop_duplicates(subset="why").to_dict("records")
         ),
-        rule="Holds if every breakage is named, every other named link is explained, and none is named on the sound"
-        " chain.",
+        rule="Holds if the broken link is named for each breakage, a reason is stated for every other named link, and"
+        " no link of the sound chain is named.",
         sample=Sample(min(links.count(link) for link in set(links)), "breakages per link") if links else None,
     )
 

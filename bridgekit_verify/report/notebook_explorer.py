@@ -58,7 +58,7 @@ def is_live() -> bool:
 
 @dataclass(frozen=True)
 class Exploration:
-    """The result of one choice: the trace of the chosen chain and of the sound one, and three drop rates."""
+    """The result of one choice: the traces of the chosen chain and the sound chain, and the drop rates."""
 
     traces: tuple[Trace, ...]
     request: str

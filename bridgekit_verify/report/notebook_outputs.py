@@ -95,7 +95,7 @@ def source_of(thing: type | Callable[..., Any] | ModuleType) -> None:
 
 @contextmanager
 def printed_log() -> Iterator[None]:
-    """Print each line that bridgekit and bridgekit_verify log within the block, at every level: "DEBUG no route"."""
+    """Print each line that bridgekit and bridgekit_verify log within the block, such as "DEBUG no route"."""
     handler = _Printing()
     loggers = [logging.getLogger(name) for name in ("bridgekit", "bridgekit_verify")]
     levels = [logger.level for logger in loggers]

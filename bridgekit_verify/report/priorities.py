@@ -1,6 +1,6 @@
 """Findings about the audit's priorities and its advice on monitoring, computed from the drop rates of notebook 10.
 
-One rule, which the finding states, judges each priority. The rule compares the events that the fixes deliver.
+Each priority is judged by a rule, which its finding states. The rules compare the events that the fixes deliver.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Findings about the effects that the audit promises of its fixes, and about its verification steps. Each is tested."""
+"""Findings about the effects that the audit promises of its fixes, and about its verification steps."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ STEP_2_RUN_ID: Final = "run_thread_123_a1b2c3d4"
 async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
     """Test the audit's "after fix" list: all events arrive, real-time chat works again, business value is delivered.
 
-    Each claim is tested on the chain as reported (from `study`) and on the chain as committed (measured here, before
-    and after Fix 1).
+    Each claim except the business value, which is unknown, is tested on two chains: as reported (from `study`), and as
+    committed (measured here, before and after Fix 1).
     """
     before, after = await _as_committed(study, seed)
     return [all_arrive_claim(study, before, after), real_time_claim(study, before, after), _business_value()]
@@ -111,7 +111,7 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
 
 
 def _shown_at_work(measurement: Measurement) -> Rate:
-    """Return the events within a run that their user read before the run's end, judged by order and not by time."""
+    """Return the rate of events within runs that their user read before the run's end, by order and not by time."""
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
     ended: set[str] = set()
     seen: set[EventKey] = set()

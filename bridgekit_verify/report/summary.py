@@ -311,7 +311,7 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
 
 
 def scope(tables: DropTables) -> tuple[str, ...]:
-    """Return what was measured for the first screen, one sentence each."""
+    """Return sentences for the first screen that state what was measured."""
     before = tables.step(AS_COMMITTED)
     if before is None:
         return (NOT_MEASURED,)

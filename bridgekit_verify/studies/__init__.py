@@ -1,1 +1,1 @@
-"""Studies for the notebooks: links and fixes compared, and defects that the audit missed."""
+"""Studies for the notebooks: links and fixes compared, defects that the audit missed, and other backends."""

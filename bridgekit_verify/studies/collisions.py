@@ -36,7 +36,7 @@ DIGITS: Final = 8
 SCALED_DIGITS: Final = 4
 """Number of digits for thousands of trials of the same scheme: 16**4 ids instead of 16**8."""
 STYLES: Final = ((BLUE, "s"), (GREEN, "o"))
-"""Background of a text that may overlap a line."""
+"""Colour and marker of each panel."""
 STEPS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """The points of a curve, as multiples of the number of runs with a collision probability of one half."""
 
@@ -93,7 +93,7 @@ class _OneId:
 
 
 def _drawn_once(hex_source: HexSource) -> RunIdScheme:
-    """Fix 1's ids with the same random digits in every id, so that runs of the same thread collide."""
+    """Return Fix 1's scheme with the same random digits in every id, so that runs of one thread collide."""
     drawn = hex_source(DIGITS)
     return EmbeddedRunIds(lambda digits: drawn)
 
@@ -145,7 +145,7 @@ class CollisionStudy:
     """One collision for each of `CASES`."""
 
     def rates(self) -> pd.DataFrame:
-        """Return one row per point. Columns: digits, runs, trials, collided, collided %, from %, to %, expected %."""
+        """Return one row per point. Columns: digits, runs, trials, collided, collided %, from %, to %, predicted %."""
         return pd.DataFrame(
             {
                 "digits": digits,
@@ -164,7 +164,7 @@ class CollisionStudy:
     def consequences(self) -> pd.DataFrame:
         """Return one row per case, each with two runs that share an id.
 
-        Columns: runs of, chain, expected, delivered, at another user's socket, lost (read by no entitled socket),
+        Columns: runs of, chain, expected, delivered, at another user's socket, dropped (read by no entitled socket),
         refused (runs that did not start), frames of two runs (frames whose run id does not identify the run).
         """
         return pd.DataFrame([_consequence(collision) for collision in self.collisions])
@@ -186,7 +186,7 @@ class CollisionStudy:
         )
 
     def title(self) -> str:
-        """State how many trials with eight digits had a collision, and the probability by the birthday bound."""
+        """State how many trials with eight digits had a collision, and after how many runs the odds are even."""
         runs, rate = max(self.curves[DIGITS].items(), key=lambda point: point[0])
         return (
             f"With {DIGITS} digits, {rate.counts} trials had two runs with one id after {runs:,} runs.\n"

@@ -55,7 +55,7 @@ def drop_columns(count: DropCount) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class DropStudy:
-    """The drops of one broken link before and after each of the audit's fixes, and after the link's repair."""
+    """The drops of one broken link before and after each of `LINK_STEPS`, and after the link's repair."""
 
     link: int
     counts: Mapping[str, DropCount]
@@ -112,7 +112,7 @@ def _links_as_text(count: DropCount) -> str:
 
 
 async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> DropStudy:
-    """Measure one broken link before and after each fix, and after the link's repair.
+    """Measure one broken link before and after each of `LINK_STEPS`, and after the link's repair.
 
     Link `number` is broken, link 9 is as reported, and all other links are sound. Without the defect of link 9, the
     fixes would have no effect. The last step has all fixes and the repaired link. For link 9, it is the sound chain.
@@ -150,7 +150,7 @@ class FixDrops:
     counts: Mapping[str, Mapping[str, Mapping[str, DropCount]]]
     """The counts by chain ("as committed" or "as reported"), step and kind of thread id."""
     groups: Mapping[str, Sequence[str]]
-    """The kinds of thread id, in groups: documented, and stress."""
+    """The kinds of thread id by group, such as "documented" and "stress"."""
 
     studies: Mapping[str, FixStudy] = field(default_factory=dict)
     """The measurements behind the counts, by chain."""
@@ -270,7 +270,7 @@ async def study_fix_drops(
 
 
 def _rows(steps: Mapping[str, Mapping[str, DropCount]]) -> dict[str, Mapping[str, DropCount]]:
-    """Return the rows of a chain's panel, or one row if no fix changes a count."""
+    """Return the rows of a chain's panel, or one row if no fix changes a share."""
     shares = {tuple(count.shares for count in kinds.values()) for kinds in steps.values()}
     if len(shares) == 1 and len(steps) > 1:
         return {"Before, and after each fix": next(iter(steps.values()))}

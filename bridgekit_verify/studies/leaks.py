@@ -112,7 +112,7 @@ class Search:
     different: int
     """How many distinct pairs were tried."""
     correct: Rate
-    """In how many of the distinct pairs the first id was resolved to its own thread."""
+    """In how many of the tried pairs the first id was resolved to its own thread."""
 
     @property
     def shortest(self) -> tuple[ThreadId, ThreadId]:
@@ -281,7 +281,7 @@ class LeakStudy:
         """Return one row per search.
 
         Columns: run ids, shortest leak, found after, tried, different (distinct tried pairs), resolved correctly
-        (distinct pairs whose first id was resolved to its own thread), verdict.
+        (tried pairs whose first id was resolved to its own thread), verdict.
         """
         return pd.DataFrame(
             {

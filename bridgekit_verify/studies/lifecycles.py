@@ -67,7 +67,7 @@ class Retained:
 
 
 async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], seed: int = 0) -> list[Retained]:
-    """Start and end runs of one of `MAPPINGS`, and measure the mapping's size after each count in `after`."""
+    """Register runs in one of `MAPPINGS`, and measure the mapping's size after each count in `after`."""
     clock = Clock()
     service = MAPPINGS[mapping](clock)
     run_ids, threads = OpaqueRunIds(seeded(seed)), thread_ids("thread_<uuid4>", 100, seed=seed)
@@ -117,7 +117,7 @@ LATENESS_SECONDS: Final = (-1.0, 0.0, 1.0, 5.0, 15.0, 29.0, 30.0, 60.0)
 
 @dataclass(frozen=True)
 class LateEvents:
-    """Delivery of the events of ended runs, by time between the end of the run and the emission."""
+    """Delivery of events at fixed times before and after the end of their run."""
 
     variant: str
     address: str
@@ -185,7 +185,7 @@ class Rerouted:
 
 
 async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerouted:
-    """Emit `events` events of one run by its run id, over real sockets. Register the run again after half of them."""
+    """Emit `events` events that carry only their run's id. After half of them, register the run for another thread."""
     alice = OwnedThread(ThreadId("thread_123"), UserId("alice"))
     bob = OwnedThread(ThreadId("thread_124"), UserId("bob"))
     refused = None
@@ -229,7 +229,7 @@ class LifecycleStudy:
         )
 
     def processes(self) -> pd.DataFrame:
-        """Return `process_table`: which of three processes finds a run's thread."""
+        """Return `process_table`: how many runs' threads each process finds."""
         return process_table(self.by_process)
 
     def table(self) -> pd.DataFrame:
@@ -289,7 +289,7 @@ class LifecycleStudy:
         )
 
     def title(self) -> str:
-        """State how many events each chain delivers by run id within the grace period after the end of a run."""
+        """State how many of the events that carry only the run id each chain delivers within the grace period."""
         shown = [late for late in self.late if late.address == "run id"]
         delivered = " and ".join(f"{_in_time(late).counts} ({late.variant})" for late in shown)
         return f"Within {GRACE_SECONDS:g} s after the end of their run,\nevents are delivered in {delivered} cases"

@@ -83,7 +83,7 @@ async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed
 
 @dataclass(frozen=True)
 class FixStudy:
-    """Measurements of every fix with every family of thread ids, on the chain as reported (links 1 to 8 sound).
+    """Measurements of several chains with several families of thread ids.
 
     The families are chosen and not sampled, so sums over families describe only this study.
     """

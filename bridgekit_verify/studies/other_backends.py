@@ -47,7 +47,7 @@ class TrueDefect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scenarios: tuple[str, ...]
     """The scenarios in which the defect shows."""
     broken: frozenset[Property]
-    """The properties that the defect breaks, directly or as a consequence. All other properties hold."""
+    """The properties that the defect breaks, directly or as a consequence. No other property is broken."""
 
 
 KNOWN_RECORDINGS: Final[Mapping[str, frozenset[Property]]] = {
@@ -69,7 +69,7 @@ class CheckedSubject:
 
     @property
     def is_exact(self) -> bool:
-        """Whether exactly the expected properties are broken, and at least one property was judged."""
+        """Whether exactly the expected properties are broken. If none is expected, at least one must hold."""
         holds = any(answer.state is State.HOLDS for answer in self.verdict.answers)
         return broken_properties(self.verdict) == self.expected and (holds or bool(self.expected))
 
@@ -82,7 +82,7 @@ class BackendStudy:
 
     @property
     def inexact(self) -> list[str]:
-        """The subjects whose broken properties differ from the expected ones."""
+        """The subjects that are not exact."""
         return [each.name for each in self.subjects if not each.is_exact]
 
     def table(self) -> pd.DataFrame:

@@ -48,11 +48,11 @@ class RepairStudy:
     subsets: Mapping[Applied, Mapping[str, DropCount]]
     """The counts by the set of applied repairs, then by kind of thread id."""
     routings: Mapping[str, Mapping[str, DropCount]]
-    """The counts with the other three repairs, by the way to find the thread, then by kind of thread id."""
+    """The counts with all repairs except `CARRIED`, by the way to find the thread, then by kind of thread id."""
     lines: Mapping[str, LineChange]
     """The changed lines of code of each repair."""
     groups: Mapping[str, Sequence[str]]
-    """The kinds of thread id, in groups: documented, and stress."""
+    """The kinds of thread id by group, such as "documented" and "stress"."""
 
     @property
     def repairs(self) -> Order:
@@ -148,7 +148,7 @@ class RepairStudy:
         )
 
     def routing_table(self) -> pd.DataFrame:
-        """Return one row per way to find the thread, with the other three repairs applied."""
+        """Return one row per way to find the thread, with all repairs except `CARRIED` applied."""
         return pd.DataFrame(
             {
                 "routing": name,
@@ -231,7 +231,7 @@ def _in_words(applied: Applied) -> str:
 async def study_repairs(
     *, threads: int, runs: int, at_once: int, seed: int = 0, families: Families = FAMILIES
 ) -> RepairStudy:
-    """Measure every combination of the repairs, and each way to find the thread with the other three repairs.
+    """Measure every combination of the repairs, and each way to find the thread in place of `CARRIED`.
 
     The load is that of `study_fixes`: `threads` users of each family of thread ids.
     """

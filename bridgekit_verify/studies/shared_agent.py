@@ -54,11 +54,11 @@ class SharedAgentStudy:
         )
 
     def misrouted_shared(self) -> list[Rate]:
-        """Return the share of agents' events that another user read if all runs share an agent, by concurrent runs."""
+        """Return the rate of misrouted agents' events in each measurement with one agent for all runs."""
         return [_misrouted(measurement) for measurement in self.shared]
 
     def misrouted_fresh(self) -> list[Rate]:
-        """Return the share of agents' events that another user read if each run has a new agent, by concurrent runs."""
+        """Return the rate of misrouted agents' events in each measurement with a new agent for each run."""
         return [_misrouted(measurement) for measurement in self.fresh]
 
     def is_closed_form(self) -> bool:
@@ -69,7 +69,7 @@ class SharedAgentStudy:
         )
 
     def transcript(self, at_once: int, frames: int = 8) -> pd.DataFrame:
-        """Return the first frames that sockets read, in order, if `at_once` concurrent runs share one agent."""
+        """Return the first frames that sockets read in the measurement in which `at_once` runs share one agent."""
         return transcript(next(m for m in self.shared if m.workload.at_once == at_once), frames=frames)
 
     def title(self) -> str:

@@ -42,7 +42,7 @@ class Breakage:
 
 
 def _broken(link: int, way: str, summary: str, **choices: Any) -> Breakage:
-    """Return a row whose variant has no startup checks, because these would refuse it before the measurement."""
+    """Return a row. The variants of links 2, 4 and 9 lack the startup check that would refuse them."""
     checks = {2: {"self_checks": WITHOUT_HANDOVER}, 4: {"self_checks": WITHOUT_HANDOVER}}.get(link, {})
     if link == 9:
         checks = {"self_checks": WITHOUT_ROUTING}

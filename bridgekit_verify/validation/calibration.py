@@ -188,7 +188,7 @@ class CalibrationStudy:
         )
 
     def offline_table(self) -> pd.DataFrame:
-        """Return one row per offline pattern: the expected delivery at most once, and the measured delivery.
+        """Return one row per offline pattern: the known delivery to users who do not resume, and the measured delivery.
 
         Columns: offline, known delivery, delivered (k of n), delivered in percent, from, to, agrees, times connected.
         """

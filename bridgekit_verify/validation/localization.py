@@ -1,7 +1,8 @@
 """Check that probes and ledger name the broken link, for each link and each way to break it.
 
-Probes and ledger do not know the breakage. The links that they name are compared with the broken link. On the diagonal
-of the matrix every breakage must be named. Every other cell must be empty or explained.
+Probes and ledger do not know the breakage. The links that they name are compared with the broken link in a matrix: one
+row per broken link, one column per named link. For every breakage, the broken link must be named. A name of any other
+link needs an explanation.
 """
 
 from __future__ import annotations
@@ -52,8 +53,7 @@ class MatrixCell:
 
     @property
     def fewer(self) -> list[str]:
-        """The counts of the probes and of the ledger, where one of them named the link less often than both
-        together."""
+        """The counts of the probes and of the ledger, if one named the link less often than both together."""
         counts = (("probes", self.by_probes), ("ledger", self.by_ledger))
         return [f"{source} {count}" for source, count in counts if count < self.named]
 
@@ -201,7 +201,7 @@ class Localization:
 
     @property
     def named(self) -> int:
-        """How many breakages both the probes and the ledger named correctly.
+        """For how many breakages both the probes and the ledger named the broken link.
 
         The ledger may name another link if an explanation exists.
         """
@@ -213,7 +213,7 @@ class Localization:
 
     @property
     def holds(self) -> bool:
-        """Whether every breakage is named, every other name is explained, and no link of the sound chain is named."""
+        """Whether each broken link is named, each other name is explained, and no link of the sound chain is named."""
         return (
             bool(self.cases)
             and self.named == len(self.cases)
@@ -231,7 +231,7 @@ class Localization:
         )
 
     def title(self) -> str:
-        """State how many breakages were named."""
+        """State for how many breakages the broken link was named."""
         return f"{self.named} of {len(self.cases)} breakages are named at the link that was broken"
 
     def figure(self) -> Figure:

@@ -1,4 +1,4 @@
-"""Stores routes and used tickets on a shared server. Each has its own key, and each operation is one command."""
+"""Stores routes and used tickets on a shared server, each under a key of its own."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ class Backlog:
 
 
 class BatchSender:
-    """Sends batches to one node. Events published in the same iteration of the event loop share a command."""
+    """Sends batches to one node. Batches that are ready at the same time share a command, up to a limit."""
 
     def __init__(
         self,

@@ -74,7 +74,7 @@ Command = Sequence[bytes | str | int]
 class Node:
     """One server: its client, its pending requests, and whether it is available.
 
-    The node's own tasks send all commands. A cancelled caller therefore does not close a connection, and requests made
+    Tasks of the store send all commands. A cancelled caller therefore does not close a connection, and requests made
     together share one write.
     """
 

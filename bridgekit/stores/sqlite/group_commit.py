@@ -280,7 +280,7 @@ class PendingRows:
     async def put(self, row: tuple[object, ...]) -> None:
         """Write a row, and return when it is committed.
 
-        Raises StoreUnavailable if the row is not committed in time. It may be committed later.
+        Raises StoreUnavailable if the row is not committed in time. The store may still commit the row later.
         """
         if self._database.closed:
             raise StoreUnavailable(STORE, "it is closed")

@@ -74,9 +74,9 @@ _FRAMES: Final = """
 
 
 class _PendingEvent(Pending[Receipt]):
-    """An accepted event.
+    """An event that waits for its commit.
 
-    An event that waits for its commit. Awaiting it returns the receipt, which is PENDING if the file takes too long.
+    Awaiting it returns the receipt, which is PENDING if the file takes too long.
     """
 
     __slots__ = ("frame", "log")

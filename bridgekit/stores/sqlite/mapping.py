@@ -35,7 +35,7 @@ async def _load(database: Database, sql: str, *parameters: object, values: int) 
 class SqliteMappingStore:
     """Keeps routes in memory, for lookups, and in the file.
 
-    A change is committed before the caller gets its answer.
+    A new route is committed before the caller gets its answer.
 
     The copy in memory is always current, because only one process can open the file.
     """
@@ -102,9 +102,9 @@ class SqliteMappingStore:
 
 
 class SqliteRunRegistry:
-    """Only one process can open the file.
+    """Records active runs in the file, so that the next process can end them.
 
-    At startup, the file therefore contains only runs of processes that have ended.
+    Only one process can open the file. At startup, the file therefore contains only runs of processes that have ended.
     """
 
     def __init__(self, database: Database) -> None:

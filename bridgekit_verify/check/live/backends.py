@@ -38,7 +38,7 @@ __all__ = ["BackendCheck", "DrivenRun", "check_app", "check_backend", "drive_bac
 
 @dataclass
 class DrivenRun:
-    """The recording of one load, and how the load ended. It is not judged."""
+    """The recording of one load, and how the load ended. It has no verdict yet."""
 
     path: str
     run: LiveRun
@@ -46,7 +46,7 @@ class DrivenRun:
     """Requests that failed, connections that the backend ended, and runs without an end."""
 
     def save(self, path: str | Path) -> None:
-        """Save the run. `bridgekit check FILE` judges the saved run again."""
+        """Save the run in the format that `bridgekit check FILE` reads."""
         write_run(path, self.run)
 
     def judge(self) -> BackendCheck:
@@ -92,7 +92,7 @@ async def drive_backend(
     max_frames: int | None = None,
     app: Any = None,
 ) -> DrivenRun:
-    """Start the backend with the scripted model, and apply the scenarios (default: all but stress).
+    """Start the backend with the scripted model, and apply the scenarios (default: `default_scenarios`).
 
     `app` is an ASGI application, a function that makes one, or the name of either as `module:name`. This process serves
     the application in place of `[start]`. Needs asyncio. Raises UnusableBackend if the backend or its file is unusable.

@@ -160,7 +160,7 @@ def _merge(
 
 
 def _excuse(evidence: LiveEvidence, which: Property, violation: RecordedViolation) -> str | None:
-    """Return the reason, from the ledger or the driver, why a violation of the recording is none."""
+    """Return why a violation that the recording seems to show is none, by the ledger or the driver, or None."""
     for name in dict.fromkeys(frame.client for frame in violation.frames):
         client = evidence.clients[name]
         own = [canary for canary, prompt in evidence.prompts.items() if name in prompt.clients]

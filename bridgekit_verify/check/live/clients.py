@@ -33,7 +33,7 @@ class RequestedRun:
     problem: str | None = None
     """The reason why the run's request failed, or why the check gave the run up."""
     progress: int = 0
-    """Counts the pieces that the model has sent for the run."""
+    """The number of the model's calls and pieces for the run, when they were last counted."""
 
     @property
     def values(self) -> dict[str, str]:
@@ -105,7 +105,7 @@ class ClientGroup:
     clients: list[LiveClient] = field(default_factory=list)
     open_runs: list[RequestedRun] = field(default_factory=list)
     active_at: float = 0.0
-    """The time when the latest message arrived, or when the model last sent a piece for the client."""
+    """The time of the latest activity: a request for a run, a received message, or a call or piece of the model."""
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def wake(self) -> None:
@@ -142,7 +142,7 @@ class BackendDriver(Protocol):
     async def listen(self, client: LiveClient) -> None:
         """Connect, call `client.opened()` and then `client.received` for each message, until the connection ends.
 
-        Called again after a cut: `client.connection` is then above 0.
+        The method is called for each connection. `client.connection` is above 0 after a reconnect.
         """
 
     async def start(self, client: LiveClient, run: RequestedRun) -> None:

@@ -182,7 +182,8 @@ class Backend(Section, frozen=True):
 def load_backend(path: str | Path) -> Backend:
     """Read a file.
 
-    Raises UnusableRecording, which names the first invalid line, or OSError if the file cannot be read.
+    Raises UnusableBackend, or UnusableRecording for an invalid `[dialect]` table. Both name the first problem. Raises
+    OSError if the file cannot be read.
     """
     data = Path(path).read_bytes()
     try:

@@ -19,7 +19,10 @@ __all__ = ["ClientTally", "judge_delivery"]
 
 
 class ClientTally(msgspec.Struct):
-    """Counts of one client's markers. sent = delivered + lost + unknown, and received is the sum of the other six."""
+    """Counts of one client's markers.
+
+    sent = delivered + lost + unknown. received = delivered + duplicated + replayed + misrouted + unattributed.
+    """
 
     client: str
     sent: int = 0
@@ -124,7 +127,9 @@ def _span(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker])
 
 
 def _is_lost_by_cut(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker]) -> bool:
-    """Return whether the connection changed around the first missing piece, or after the last received one."""
+    """Return whether the connection changed around the first missing piece.
+
+    If no earlier piece arrived, any cut during the run counts."""
     client = text.client
     if client.last_connection == 0:
         return False
@@ -257,7 +262,7 @@ def _is_received_twice(text: ExpectedText) -> bool:
 
 
 def _difference(sent: str, received: str) -> str:
-    """Return both texts from the position at which they differ."""
+    """Return an excerpt of each text around the first position at which they differ."""
     index = next((n for n, pair in enumerate(zip(sent, received, strict=False)) if pair[0] != pair[1]), None)
     start = max(0, (min(len(sent), len(received)) if index is None else index) - 20)
     return f"{received[start : start + 60]!r} instead of {sent[start : start + 60]!r}"

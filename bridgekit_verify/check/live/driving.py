@@ -47,7 +47,7 @@ class RunRefused(Exception):
 
 @asynccontextmanager
 async def http_client() -> AsyncIterator[httpx.AsyncClient]:
-    """Yield an HTTP client without limits. Hundreds of responses may be open, and a stream may be silent for long."""
+    """Yield an HTTP client without a limit on connections and without a read timeout, because streams may be silent."""
     # Connections are not kept alive, because the backend may close one just when the next request is sent on it.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     timeout = httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None, write=ANSWER_TIMEOUT_SECONDS)
@@ -246,7 +246,7 @@ class TomlDriver:
 
 
 async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: bool) -> None:
-    """Pass on each server-sent event, each line, or the whole answer."""
+    """Pass on each server-sent event, a JSON answer, or each line (with `as_text`, each part) of another answer."""
     mime_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if mime_type == "text/event-stream":
         async for each in EventSource(response).aiter_sse():

@@ -60,7 +60,7 @@ class ExpectedText(NamedTuple):
 
 
 def _with_askers(ledger: ModelLedger, clients: Mapping[str, ObservedClient]) -> ModelLedger:
-    """Let only the socket that asked expect the answer, if no other socket received anything of what it did not ask."""
+    """Expect each answer only at the socket that asked, unless an answer also reached another socket."""
     if any(
         name != each.asked_on and each.asked_on and name in clients and each.canary in clients[name].canaries
         for each in ledger.prompts

@@ -44,7 +44,8 @@ UNFINISHED_SECONDS: Final = 10.0
 NO_END_SECONDS: Final = 1.0
 """How long a run may be silent after the model's final text, if its dialect has no end."""
 PIECES_OFFLINE: Final = 3
-"""While a client is offline after a cut, the model sends at least this many pieces, unless its answer ends before."""
+"""A client that was cut stays offline until the model has sent this many pieces, unless its answers end before or
+MAX_OFFLINE_SECONDS pass."""
 MAX_OFFLINE_SECONDS: Final = 2.0
 SLOW_SECONDS: Final = 2.0
 """How long a slow reader reads slowly. It then reads as fast as it can, because a run with large frames would otherwise
@@ -286,9 +287,9 @@ class LoadSession:
             raise UnusableBackend(self._backend.path, text)
 
     async def _listen(self, group: ClientGroup, client: LiveClient, kind: LoadKind) -> None:
-        """Listen as one client.
+        """Listen as one client, and reconnect when the connection ends.
 
-        Let the client listen. It reconnects after a cut, and a few times after the backend closed the connection.
+        Raises UnusableBackend after MAX_ATTEMPTS consecutive attempts that failed to connect.
         """
         async with self._path(group, client, kind):
             failed = 0
@@ -308,7 +309,7 @@ class LoadSession:
             raise UnusableBackend(self._backend.path, f"client {client.id} failed {failed} times to connect: {reason}")
 
     def _note_cut(self, runs: Iterable[RequestedRun], client: LiveClient) -> None:
-        """Record that the check cut a client's connection. With `[resume]`, no piece of these runs may be missing."""
+        """Record that the check cut a client's connection. Without `[resume]`, pieces of these runs may be missing."""
         if self._backend.resume is None and self._backend.kind != "class":
             self._excuse(runs, [client], NOT_RESUMED)
             return

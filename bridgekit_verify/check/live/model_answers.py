@@ -18,7 +18,7 @@ Value = dict[str, Any]
 
 @dataclass(frozen=True)
 class AnswerHead:
-    """The fields that every frame of an answer repeats."""
+    """The id, model and time that an answer states."""
 
     id: str
     model: str

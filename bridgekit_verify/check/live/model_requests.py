@@ -174,7 +174,7 @@ def _tool(function: Mapping[str, Any], path: str) -> OfferedTool:
 
 
 def _chosen(request: Mapping[str, Any], tools: list[OfferedTool]) -> list[OfferedTool]:
-    """Apply tool_choice: none, or one function."""
+    """Return the tools that tool_choice allows: none, one function, or all of them."""
     choice = request.get("tool_choice")
     if choice == "none":
         return []
@@ -237,7 +237,7 @@ def _string(value: Mapping[str, Any], name: str, path: str) -> str:
 
 
 def _checked(request: ModelRequest) -> ModelRequest:
-    """Refuse a tool result whose call is not in the request, as the real model does."""
+    """Refuse a tool result whose call is not in the request, unless the request continues a response."""
     known = {name for entry in request.entries for name in entry.calls}
     for entry in request.entries:
         if entry.result_of is not None and request.previous is None and entry.result_of not in known:

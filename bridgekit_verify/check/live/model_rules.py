@@ -23,7 +23,7 @@ __all__ = ["judge_calls", "judge_ends", "judge_owners", "judge_requests"]
 
 
 def judge_owners(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Find frames with the canary of a run whose user or thread is not the client's."""
+    """Find frames and histories with the canary of a run of another user, thread or response."""
     users, threads = set[str | None](), set[str | None]()
     for client in evidence.clients.values():
         own = [evidence.prompts[each] for each in client.canaries if evidence.is_entitled(client, each)]
@@ -176,9 +176,9 @@ def _same(value: Any, arguments: str) -> bool:
 
 
 def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
-    """Compare the arguments that later requests contain.
+    """Compare the arguments that later requests repeat, and return how many were compared.
 
-    The first request with different arguments shows the damage.
+    For each call, only the first difference is reported.
     """
     sent = {
         call.id: call for made in evidence.ledger.calls for call in made.calls if made.outcome is CallOutcome.COMPLETE

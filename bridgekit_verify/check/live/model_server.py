@@ -32,7 +32,7 @@ from bridgekit_verify.check.live.thread_server import ThreadServer
 __all__ = ["ModelServer", "model_application"]
 
 NEUTRAL_TEXT: Final = "OK."
-"""The answer to requests that contain no prompt."""
+"""The answer to requests that are not the agent's, such as a request for a title."""
 KEEP_ALIVE_SECONDS: Final = 3_600
 """Longer than any run, because a server that closes idle connections would cause failures that the backend did not
 cause."""

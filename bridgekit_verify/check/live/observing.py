@@ -20,7 +20,7 @@ ENDS: Final = ("ended", "error")
 
 
 class Occurrence(NamedTuple):
-    """One arrival of a marker. A delta delivers the marker. A complete value or an unknown frame repeats it."""
+    """One arrival of a marker: in a delta, in a replay of one, in a complete value, or elsewhere (`raw`)."""
 
     how: Literal["delta", "replay", "whole", "raw"]
     message: Message
@@ -77,7 +77,7 @@ class ObservedClient:
     """By canary, excerpts of the first MAX_EVIDENCE messages that contain it in any form."""
     canaries_by_message: dict[int, set[str]] = field(default_factory=dict)
     subjects: dict[int, str] = field(default_factory=dict)
-    """By message without a canary, the most specific id that it names: a call, a message, or a run."""
+    """By message, the most specific id that it names: a call, a message, or a run."""
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By message, the first and the last position that it states."""
     prompts: set[str] = field(default_factory=set)

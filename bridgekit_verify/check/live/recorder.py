@@ -32,7 +32,7 @@ class LiveRecorder:
         self._runs[run.canary] = run
 
     def record(self, client: LiveClient, received: Any, event: str | None, open_runs: list[RequestedRun]) -> None:
-        """Record a message. `open_runs` are the open runs of the client's thread, one of which an end message ends."""
+        """Record a message. If it is an end, it ends one of `open_runs`, which the client currently receives."""
         if isinstance(received, bytes):
             received = received.decode("utf-8", "replace")
         value = decode_text(received) if isinstance(received, str) else received
@@ -65,7 +65,7 @@ class LiveRecorder:
                 run.ended = True
 
     def _run_of(self, frame: ObservedFrame, open_runs: list[RequestedRun]) -> RequestedRun | None:
-        """Return the run that a frame ends. An end that names no run ends the run if only one is open."""
+        """Return the run that a frame ends. An end that names no known run belongs to the only open run."""
         if frame.run in self._canary_of:
             return self._runs[self._canary_of[frame.run]]
         for run in open_runs:

@@ -44,7 +44,7 @@ def numbered(messages: Sequence[Message]) -> list[Message]:
 
 
 def write_run(path: str | Path, run: LiveRun) -> None:
-    """Write a run to a file, which `bridgekit check` judges again with the same result."""
+    """Write a run to a file. `bridgekit check` returns the same verdict for the file as `check_run` for the run."""
     header = msgspec.to_builtins(msgspec.structs.replace(run, messages=()))
     del header["messages"]
     lines = [json.dumps({"bridgekit_run": 1, **header}), *(json.dumps(_envelope(message)) for message in run.messages)]

@@ -34,9 +34,9 @@ class Load(msgspec.Struct, frozen=True):
     quiet_seconds: float = 3.0
     """A run without an end counts as over if no data was sent for this time after the model's final text."""
     settle_seconds: float = 0.3
-    """How long the check waits for further frames after the last end."""
+    """How long no client may receive a frame before the check stops waiting for further frames."""
     offline_seconds: float = 0.2
-    """How long a client whose connection was cut stays offline."""
+    """How long a client whose connection was cut stays offline at least."""
 
     def __post_init__(self) -> None:
         for name in ("users", "threads", "runs", "at_once", "tabs"):

@@ -308,7 +308,7 @@ async def soak(
     modes: Iterable[DeliveryMode] = tuple(DELIVERY_MODES.values()),
     print_line: Callable[[str], None] = print,
 ) -> Soak:
-    """Run rounds of the matrix for this many minutes, at least one. The last round is completed."""
+    """Run at least one round of the matrix, and start further rounds during this many minutes."""
     all_faults, all_modes = tuple(faults), tuple(modes)
     found, started = Soak(), time.monotonic()
     while not found.rounds or time.monotonic() - started < 60 * minutes:

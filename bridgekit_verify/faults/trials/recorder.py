@@ -135,7 +135,7 @@ async def read_without_resume(reader: Reader, *, task_status: TaskStatus[None]) 
 
 @dataclass
 class Recorder:
-    """The worker reports of one experiment."""
+    """The reports that the workers sent during one experiment."""
 
     history: History = field(default_factory=History)
     attempted: dict[EventKey, Expectation] = field(default_factory=dict)

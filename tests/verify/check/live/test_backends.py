@@ -19,7 +19,6 @@ from starlette.applications import Starlette
 
 from bridgekit_verify.check.baseline import Baseline
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.containers import open_recording
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.learning import draft_table
 from bridgekit_verify.check.live.backends import BackendCheck, check_app, check_backend, drive_backend
@@ -31,6 +30,7 @@ from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.live.starting import running_backend
 from bridgekit_verify.check.output import format_json
 from bridgekit_verify.check.property_answers import Property, State
+from bridgekit_verify.check.recording_files import open_recording
 from bridgekit_verify.errors import InvalidParameter, UnusableBackend
 from tests.verify.check.live.tiny_backends import create_app
 from tests.verify.check.live.tiny_files import DIALECT, FILES, KINDS, START, tiny_backend, write_backend

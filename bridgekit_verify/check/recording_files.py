@@ -112,7 +112,7 @@ class _Lines:
         return os.read(self._file, CHUNK_BYTES)
 
     def head(self) -> bytes:
-        """Return the start of the file, at least up to its first line that is not empty."""
+        """Return the start of the file, up to its first line that is not empty or about CHUNK_BYTES."""
         data = b""
         while not (data.lstrip(b"\xef\xbb\xbf \t\r\n") and b"\n" in data.lstrip()) and len(data) < CHUNK_BYTES:
             if not (chunk := self._chunk()):
@@ -198,7 +198,8 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
     The frame is either a field of the line, or the line itself, which then states the client in further fields.
     """
     name = next((each for each in BODIES if each in value), "")
-    # Beside a member `frame`, a recorder may write notes of its own. A protocol's frame has a type beside it.
+    # Beside a member `frame`, a recorder may write its own notes. If a type is beside it, the line is a protocol's
+    # frame.
     has_notes = name == "frame" and "type" not in value and isinstance(value["frame"], dict | str)
     whole = not name or not (has_notes or value.keys() <= STATEMENTS[name])
     body = value if whole else value[name]
@@ -264,7 +265,10 @@ def _sse_events(lines: Iterable[bytes]) -> Iterator[tuple[str | None, bytes | No
 
 
 def _sse_lines(lines: _Lines) -> Iterator[bytes]:
-    """Yield the lines, of which a carriage return ends some. What is none of server-sent events is refused."""
+    """Yield the lines. A carriage return also ends a line.
+
+    Raises an error for a line that server-sent events do not have.
+    """
     for line in lines:
         for part in line.split(b"\r"):
             if part and part.partition(b":")[0] not in SSE_NAMES and part.strip(b"-"):
