@@ -14,7 +14,7 @@ from benchmarks.protocol import EmitReport
 from benchmarks.workload import KINDS, AgentRun, EventBody, Wave
 from bridgekit_verify.harness.messages import cpu_ns
 
-__all__ = ["RunsAgents", "emit_load", "emit_paced"]
+__all__ = ["RegistersRuns", "RunsAgents", "emit_load", "emit_paced"]
 
 
 @runtime_checkable
@@ -25,11 +25,21 @@ class RunsAgents(Protocol):
         """Execute one whole run. `yield_after` is a value of KINDS."""
 
 
+@runtime_checkable
+class RegistersRuns(Protocol):
+    """A stack that stores the thread of each run before the run's first event."""
+
+    async def register(self, runs: Sequence[AgentRun]) -> None:
+        """Store the threads of these runs."""
+
+
 async def emit_load(stack: Stack, wave: Wave, kind: str) -> EmitReport:
     """Emit the runs of all threads concurrently, one run after another in each thread. Creating events is not timed."""
     yield_after = KINDS[kind]
     scripts = [[(run, run.bodies()) for run in wave.of(thread)] for thread in range(wave.threads)]
     emit = _runs if isinstance(stack, RunsAgents) else _emit
+    if isinstance(stack, RegistersRuns):
+        await stack.register([run for script in scripts for run, _ in script])
     # Collect garbage now, so that earlier garbage does not add to the cost of this wave.
     gc.collect()
     cpu, begun = cpu_ns(), time.monotonic_ns()
@@ -65,6 +75,8 @@ async def emit_paced(stack: Stack, wave: Wave, per_second: float, within: float)
     after `within` seconds.
     """
     emissions: list[tuple[int, int, int]] = []
+    if isinstance(stack, RegistersRuns):
+        await stack.register([run for thread in range(wave.threads) for run in wave.of(thread)])
     with suppress(TimeoutError):
         async with asyncio.timeout(within):
             await _emit_paced(stack, wave.in_turn(), per_second, emissions)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
 
 from benchmarks.peers.bridgekit_agents import BridgekitStack
 from benchmarks.peers.context import StackContext
+from benchmarks.workload import AgentRun
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app, start_application
+from bridgekit.ids import RunId, ThreadId
 from bridgekit.serve.in_process import serving
 from bridgekit.stores import redis_stores
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
 
 __all__ = ["serve", "serve_on"]
+
+
+class RegisteringStack(BridgekitStack):
+    """Registers runs, as the supervisor does: with Redis, the bridge looks up every event of a run that it does not
+    know."""
+
+    async def register(self, runs: Sequence[AgentRun]) -> None:
+        for run in runs:
+            await self.application.bridge.mapping.register_mapping(RunId(run.run_id), ThreadId(run.thread_id))
 
 
 def serve(context: StackContext) -> AbstractAsyncContextManager[BridgekitStack]:
@@ -35,4 +46,4 @@ async def serve_on(context: StackContext, edge: str) -> AsyncIterator[BridgekitS
             yield BridgekitStack(app.state.bridgekit, urlsplit(url).port or 0)
     else:
         async with config.stores() as stores:
-            yield BridgekitStack(await start_application(config, stores))
+            yield RegisteringStack(await start_application(config, stores))
