@@ -25,6 +25,7 @@ __all__ = ["AgentExecutionCore", "AgentSource"]
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 1.0
+ROOM_TIMEOUT_SECONDS: Final = 2.0
 """Time between attempts to send an end event that the store refuses, for example because its disk is full."""
 
 
@@ -50,6 +51,7 @@ class AgentExecutionCore:
         """
         end, run = _RunEnd(self.websocket_bridge, context), (context.run_id, context.agent_name)
         try:
+            await _wait_for_room(self.websocket_bridge, context)
             await self.websocket_bridge.notify_agent_started(
                 *run, context={"request": context.request}, thread_id=context.thread_id
             )
@@ -81,6 +83,13 @@ class AgentExecutionCore:
         agent.set_websocket_bridge(self.websocket_bridge, context.run_id, thread_id=context.thread_id)
         agent.begin_run()
         return agent
+
+
+async def _wait_for_room(bridge: AgentWebSocketBridge, context: RunContext) -> None:
+    """Wait as an agent does, but for at most ROOM_TIMEOUT_SECONDS: `notify_*` publishes before it waits."""
+    if context.thread_id in bridge.crowded:
+        with anyio.move_on_after(ROOM_TIMEOUT_SECONDS):
+            await bridge.hub.wait_for_room(context.thread_id)
 
 
 def _agent_did_not_start() -> bool:
@@ -173,8 +182,7 @@ class _RunEnd:
                 logger.warning("run %s was ended by another worker", self._context.run_id)
                 self._decided = True
             while not self._decided:
-                if (thread_id := self._context.thread_id) in self._bridge.crowded:
-                    await self._bridge.hub.wait_for_room(thread_id)
+                await _wait_for_room(self._bridge, self._context)
                 self._decided = True  # also if waiting for the receipt is cancelled: asyncio knows no shield
                 try:
                     receipt = await send()
@@ -184,6 +192,8 @@ class _RunEnd:
                 if receipt.outcome is Outcome.REFUSED and receipt.link == LINK:
                     self._decided = False
                     await anyio.sleep(RETRY_SECONDS)
+        if not self._decided:
+            logger.error("run %s has no end event: none was accepted in time", self._context.run_id)
 
     def _log(self, error: BaseException) -> None:
         run_id, name = self._context.run_id, self._context.agent_name

@@ -6,7 +6,6 @@ import logging
 import threading
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Final
 
 from bridgekit import ids
@@ -17,7 +16,7 @@ from bridgekit.events import POLICIES, AgentEvent, Answer, EventType, Outcome, P
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryRunRegistry, RunRegistry, RunThreadMappingService
 from bridgekit.payloads import PayloadHook, apply_hook
-from bridgekit.resolution import NoRoute, Resolver, Route
+from bridgekit.resolution import NoRoute, Resolver
 from bridgekit.transport.hub import Hub
 
 __all__ = ["AgentWebSocketBridge", "Observer"]
@@ -120,9 +119,9 @@ class AgentWebSocketBridge:
         if self._locate() != self._home:
             self._reject(event)
         route = self.resolver.resolve(event)
-        if isinstance(route, NoRoute) or (isinstance(route, str) and route not in self.crowded):
-            return self.notify(event)
-        return self._notify_after_waiting(event, route)
+        if isinstance(route, str):
+            return self._notify_after_waiting(event, route) if route in self.crowded else self.notify(event)
+        return self.notify(event) if isinstance(route, NoRoute) else self._notify_when_resolved(event, route)
 
     def _reject(self, event: AgentEvent) -> None:
         """Raise the error for an event that must not be published from here."""
@@ -132,11 +131,8 @@ class AgentWebSocketBridge:
         self.counters.count(event, _refused(error))
         raise error
 
-    async def _notify_after_waiting(self, event: AgentEvent, resolving: Route | Awaitable[Route]) -> Receipt:
-        with suppress(StoreUnavailable):  # `notify` resolves again, and counts the event if that fails
-            route = await resolving if isinstance(resolving, Awaitable) else resolving
-            if isinstance(route, str):
-                await self.hub.wait_for_room(route)
+    async def _notify_after_waiting(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
+        await self.hub.wait_for_room(thread_id)
         return await self.notify(event)
 
     async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:
@@ -273,10 +269,7 @@ class AgentWebSocketBridge:
         payload: Payload,
         thread_id: ThreadId | None,
     ) -> Receipt:
-        """Validate the ids of a caller outside the chain, and publish the event when there is room.
-
-        Raises InvalidId, which names the invalid field.
-        """
+        """Validate the ids of a caller outside the chain, and publish the event. InvalidId names the invalid field."""
         event = AgentEvent(
             type=event_type,
             run_id=ids.run_id(run_id),
@@ -284,7 +277,7 @@ class AgentWebSocketBridge:
             payload=payload,
             thread_id=None if thread_id is None else ids.thread_id(thread_id),
         )
-        return await (self.notify_when_room(event) if self.crowded else self.notify(event))
+        return await self.notify(event)
 
 
 def _converted(event: AgentEvent, hook: PayloadHook) -> Payload:

@@ -239,7 +239,7 @@ def _printed(folder: Path) -> Path:
 def _show_warnings() -> None:
     """Print bridgekit's warnings and errors on standard error, unless the application configures logging."""
     ours = logging.getLogger("bridgekit")
-    for name, logger in logging.root.manager.loggerDict.items():
+    for name, logger in list(logging.root.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and f"{name}.".startswith("bridgekit."):
             logger.disabled = False  # as `logging.config` leaves every logger that it does not name
     for handler in ours.handlers[:]:

@@ -15,7 +15,7 @@ import anyio
 from bridgekit import ids
 from bridgekit.counters import DeliveryCounters
 from bridgekit.cursors_and_gaps import Cursor
-from bridgekit.errors import Disconnected, InvalidId, StoreUnavailable, SubscriptionRefused
+from bridgekit.errors import BridgekitError, Disconnected, InvalidId, StoreUnavailable, SubscriptionRefused
 from bridgekit.transport.authorization import (
     CLOSE_ACCESS_ENDED,
     CLOSE_BAD_REQUEST,
@@ -70,7 +70,11 @@ REFUSALS: Final[Mapping[int, int]] = {
     HTTPStatus.NOT_FOUND: CLOSE_NOT_OWNER,
 }
 """Close codes by the HTTP status of an application's error. For any other refusal, CLOSE_BAD_REQUEST."""
-REFUSING_STATUSES: Final = range(400, 500)
+REFUSING_STATUSES: Final = {*range(400, 500)} - {
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_EARLY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+}
 TERMINAL_CODES: Final = range(4_500, 5_000)
 """The close codes that an authorizer may refuse with."""
 MAX_REASON_BYTES: Final = 123
@@ -317,8 +321,8 @@ def _close_if_store_unavailable() -> Iterator[None]:
 def _close_on_error() -> Iterator[None]:
     """Give each error of the application's authorizer and thread store a close code, which a browser can read.
 
-    An error with the HTTP status of a refusal, such as ThreadNotOwned or an HTTPException, counts as a refusal. Other
-    errors are logged.
+    A BridgekitError or HTTPException with the HTTP status of a refusal counts as a refusal. Other errors are logged.
+    An error of another library may have the status of a service that the application called, so it is no refusal.
     """
     try:
         with _close_if_store_unavailable():
@@ -328,8 +332,10 @@ def _close_on_error() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, SubscriptionRefused) and error.code in TERMINAL_CODES:
             raise
+        # This module imports no server library. Of the usual errors, only an HTTPException has a status and a `detail`.
+        ours = isinstance(error, BridgekitError) or getattr(error, "detail", None) is not None
         status = getattr(error, "status_code", HTTPStatus.INTERNAL_SERVER_ERROR)
-        if status in REFUSING_STATUSES:
+        if ours and status in REFUSING_STATUSES:
             code = REFUSALS.get(status, CLOSE_BAD_REQUEST)
             raise SubscriptionRefused(code, NO_SUCH_THREAD if code == CLOSE_NOT_OWNER else str(error)) from error
         logger.exception("a client could not be authorized")

@@ -158,6 +158,7 @@ class _Shutdown:
             with self._draining:
                 await self._drain()
         finally:
+            self._cancel_deadline()  # the rest of the shutdown is the application's and the server's
             self.drained.set()
             for number in self._received:
                 self._handlers[number](number, None)

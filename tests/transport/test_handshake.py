@@ -117,12 +117,20 @@ class Synchronous(Mistaken):
         return Subscription(ALICE, THREAD)
 
 
+class ServiceError(Exception):
+    """An error of a client library: the status is that of a service, for the application's own key."""
+
+    status_code = 401
+
+
 FAILED = (4009, "authorization failed: connect again")
 ANSWERS: dict[str, tuple[object, tuple[int, str]]] = {
     "HTTPException 401": (HTTPException(401), (4501, "401: Unauthorized")),
     "HTTPException 403": (HTTPException(403, "not yours"), (4503, NO_SUCH_THREAD)),
     "HTTPException 404": (HTTPException(404), (4503, NO_SUCH_THREAD)),
-    "HTTPException 429": (HTTPException(429), (4500, "429: Too Many Requests")),
+    "HTTPException 400": (HTTPException(400), (4500, "400: Bad Request")),
+    "HTTPException 429": (HTTPException(429), FAILED),
+    "status of a service": (ServiceError("bad key sk-123"), FAILED),
     "HTTPException 500": (HTTPException(500), FAILED),
     "an owner": (ThreadNotOwned("t", "u"), (4503, NO_SUCH_THREAD)),
     "an id": (InvalidId("user_id", "must not be empty"), (4500, "user_id: must not be empty")),
