@@ -562,3 +562,26 @@ async def test_error_names_the_tool_when_no_frame_can_carry_its_result() -> None
         with pytest.raises(error, match="result of tool 'stats'"):
             await run(application)
         assert "'stats'" in ends(connection)[0]
+
+
+class ClientThatStoppedReading:
+    """Is in the hub's list of crowded outboxes, and counts as slow."""
+
+    thread_id, code = THREAD, None
+
+    def is_slow(self) -> bool:
+        return True
+
+    def is_full(self) -> bool:
+        return True
+
+
+async def test_end_event_is_published_before_anything_can_cancel_it_while_an_outbox_is_crowded() -> None:
+    bridge = (await started()).bridge
+    bridge.hub.crowded.add(ClientThatStoppedReading())  # type: ignore[arg-type]
+    ending = bridge.notify_agent_completed(RunId("run_1"), "agent", thread_id=THREAD)
+    with suppress(StopIteration):
+        ending.send(None)  # until it first waits
+    ending.close()
+    [frame] = await bridge.hub.retained(THREAD)
+    assert frame.event.type is EventType.AGENT_COMPLETED
