@@ -69,7 +69,8 @@ _SECRETS: Final = (
         HIDDEN,
     ),
 )
-"""Patterns of likely secrets, each with its replacement. Each takes linear time, because users may influence the messages."""
+"""Patterns of likely secrets, each with its replacement. Each takes linear time, because users may influence the
+messages."""
 
 ErrorText = Callable[[BaseException], str]
 """A function that returns the text that the user of a failed run or tool gets."""

@@ -106,7 +106,8 @@ def check_stream(
     a violation, because it may belong to another user. Without `runs`, neither can be detected.
 
     The key None has the report on the frames without a run id. For an empty recording without
-    `runs`, this is the only report, and it does not hold. `all(check_stream(…).values())` is therefore never true for an empty recording.
+    `runs`, this is the only report, and it does not hold. `all(check_stream(…).values())` is therefore never true for
+    an empty recording.
     """
     parsed = read(events)
     expected = None if runs is None else [RunId(run) for run in runs]

@@ -55,7 +55,8 @@ ACCEPT_ERROR_INTERVAL_SECONDS: Final = 10.0
 # uvicorn chooses this class by the installed parser, so a type checker does not know it.
 _HttpProtocol: Any = AutoHTTPProtocol
 _without_request: Final[dict[LimitedHttpProtocol, float]] = {}
-"""The connections of this process that have not sent the head of a request, oldest first, each with the time at which it was opened."""
+"""The connections of this process that have not sent the head of a request, oldest first, each with the time at which
+it was opened."""
 
 
 class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]

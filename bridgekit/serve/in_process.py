@@ -55,8 +55,9 @@ async def serving(
     With port 0 the system picks a port. The application's lifespan runs in the caller's task, so that its errors reach
     the caller, for example DeterministicStartupError. The server is uvicorn on asyncio and hypercorn on trio. Raises
     NotInstalled if hypercorn is missing. The "native" edge serves the bridge's sockets without ASGI. This edge needs
-    asyncio. Raises ServeError if it is not available, and UnknownName for an unknown edge. `send_buffer_bytes` limits the system's send buffer of each
-    socket. By default, the system chooses the size, and may buffer megabytes for a client that does not read.
+    asyncio. Raises ServeError if it is not available, and UnknownName for an unknown edge. `send_buffer_bytes` limits
+    the system's send buffer of each socket. By default, the system chooses the size, and may buffer megabytes for a
+    client that does not read.
     """
     if edge not in EDGES:
         raise UnknownName("edge", edge, EDGES)

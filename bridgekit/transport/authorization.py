@@ -63,7 +63,8 @@ INCOMING_BYTES: Final = 16_384
 PROTOCOL: Final = "bridgekit.v1"
 """The WebSocket subprotocol (RFC 6455, section 1.9) that the server accepts if the client offers it."""
 TICKET_PROTOCOL: Final = "bridgekit.ticket."
-"""Prefix of a second subprotocol, which carries the ticket, because browsers cannot set headers and addresses are logged."""
+"""Prefix of a second subprotocol, which carries the ticket, because browsers cannot set headers and addresses are
+logged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

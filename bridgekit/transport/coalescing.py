@@ -105,7 +105,7 @@ class CoalescingQueue:
         self.size_bytes += len(frame.data)
 
     def concatenate(self, frame: Frame) -> bool:
-        """Join a delta to the last waiting frame, if it directly follows it in its message. Return whether it was joined."""
+        """Join a delta to the last waiting frame if it directly follows it and fits. Return whether it was joined."""
         if self._tail is None or (delta := text_delta(frame)) is None:
             return False
         size = self._tail.join(frame, delta)

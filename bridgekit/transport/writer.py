@@ -252,7 +252,7 @@ class NativeSubscriber(WritingSubscriber):
         self._connection: NativeSocket | None = None
 
     def start_sending(self, connection: NativeSocket, replay: Replay) -> None:
-        """Send the confirmation and the replay. From now on, frames that are put are written."""
+        """Send the confirmation and the replay, and let the scheduler write frames that are put in the outbox."""
         first = self.start(replay)
         self._connection = connection
         # The client may have left while the replay was read.
@@ -345,7 +345,7 @@ class AsgiSubscriber(WritingSubscriber):
         """The cancel scope of the send that a task awaits, and the event that marks its end."""
 
     def start_sending(self, replay: Replay) -> None:
-        """Send the confirmation and the replay. From now on, frames that are put are written."""
+        """Send the confirmation and the replay, and let the scheduler write frames that are put in the outbox."""
         self._first = self.start(replay)
         self._resume()
 

@@ -44,7 +44,7 @@ class Clear(msgspec.Struct, frozen=True, tag=True):
 
 
 class NotSubscribed(BridgekitError):
-    """The server did not confirm the subscription of some sockets in time."""
+    """The server did not confirm the subscription of some sockets in time, or closed one of them before."""
 
     def __init__(self, missing: int) -> None:
         super().__init__(
@@ -146,7 +146,7 @@ class LoadClient(Generic[S]):
             self._decode()
 
     def connect(self, sockets: Iterable[S]) -> None:
-        """Open the sockets in batches and wait until all are subscribed. Raises NotSubscribed on a timeout."""
+        """Open the sockets in batches and wait until all are subscribed. Raises NotSubscribed if one is not."""
         opening = list[S]()
         for opened in sockets:
             self._selector.register(opened.raw, selectors.EVENT_READ, opened)

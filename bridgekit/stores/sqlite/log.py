@@ -297,8 +297,8 @@ class SqliteEventLog:
     def _deliver_events(self, log: ThreadLog, events: deque[_PendingEvent]) -> None:
         """Deliver events of one thread, in order. The event loop can write to its sockets between two events.
 
-        A single event is delivered immediately, because the event loop has run since the thread's previous event. A task
-        delivers several events, so that neither the next commit nor another thread waits for the thread's clients.
+        A single event is delivered immediately, because the event loop has run since the thread's previous event. A
+        task delivers several events, so that neither the next commit nor another thread waits for the thread's clients.
         """
         if (undelivered := self._undelivered.get(log)) is not None:
             undelivered.extend(events)

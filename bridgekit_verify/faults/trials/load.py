@@ -51,9 +51,9 @@ class TrialPlan:
 
 @dataclass
 class AgentLoad:
-    """The agent runs of one experiment. The fault lasts until the agents have emitted the events due in its duration.
+    """The agent runs of one experiment. A network fault lasts until they have emitted the events due in its duration.
 
-    If the fault had a fixed duration, agents on a busy machine might emit no event during the fault.
+    If this fault had a fixed duration, agents on a busy machine might emit no event during the fault.
     """
 
     name: str
@@ -64,7 +64,7 @@ class AgentLoad:
     requests: Sequence[str] = ()
 
     async def run_agents_for(self, seconds: float) -> None:
-        """Wait for `seconds`, and until agents have emitted the events that are due in this time."""
+        """Wait for `seconds`, and then at most SETTLE_SECONDS for the events that were due in this time."""
         steps = max(int(seconds / self.plan.pace_seconds) - 1, 1)
         wanted = {request: self.recorder.emitted[request] + EVENTS_A_STEP * steps for request in self.requests}
         await anyio.sleep(seconds)
