@@ -82,7 +82,10 @@ class CapacityStudy:
         return pd.DataFrame([_summary(search) for search in self.searches])
 
     def figure(self) -> Figure:
-        """Draw the share of events within one second and the 99th percentile of delay over load. Mark the carried load."""
+        """Draw the share of events within one second and the 99th percentile of delay over load.
+
+        The carried load is marked.
+        """
         carried = [
             f"{'at least ' if each.underestimate_reason else ''}{each.carries:,.0f} ({each.edge.name})"
             for each in self.searches
