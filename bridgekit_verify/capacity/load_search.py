@@ -99,7 +99,7 @@ class StepResult:
 
     @property
     def accounted_for(self) -> bool:
-        """Whether each due event was delivered once to its own socket or lost, the counters agree, and no run failed."""
+        """Whether each due event was delivered once to its own socket or lost, counters agree, and no run failed."""
         client, server = self.client, self.server
         due = self.wave.events
         misplaced = client.misrouted + client.extra_copies + client.unexpected + client.reordered

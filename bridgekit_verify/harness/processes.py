@@ -293,7 +293,10 @@ def start_module(
 
 
 def command_output(*command: str) -> str:
-    """Run a command to its end and return its standard output. Raises ProcessFailed if it fails, and OSError if it cannot start."""
+    """Run a command to its end and return its standard output.
+
+    Raises ProcessFailed if it fails or takes too long, and OSError if it cannot start.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:
