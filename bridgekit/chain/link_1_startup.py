@@ -153,7 +153,7 @@ class Application:
     def ticket(self, thread_id: str, user_id: str) -> str:
         """Issue a ticket that lets the user open one socket on the thread. Authenticate the user before you call this.
 
-        Raises UnknownName if the application's authorizer does not use tickets.
+        Raises UnknownName if the application's authorizer does not use tickets, and InvalidId if an id is malformed.
         """
         if not isinstance(self.authorizer, Tickets):
             raise UnknownName("authorizer by ticket", type(self.authorizer).__name__, ("Tickets",))
@@ -209,7 +209,7 @@ def _forgets_owners(sessions: SessionFactory) -> bool:
 
 
 def _require_shared_ticket_key(application: Application) -> None:
-    """Refuse a generated ticket key in a shared store: each worker would reject the tickets of the others."""
+    """Refuse a generated ticket key in a shared store, because each worker would reject the tickets of the others."""
     authorizer = application.authorizer
     if application.stores.shared and isinstance(authorizer, Tickets) and authorizer.has_random_key:
         raise DeterministicStartupError(

@@ -118,7 +118,7 @@ class SupervisorAgent:
     async def close_run(self, context: RunContext) -> None:
         """Record that the run has ended, and start the grace period after which its route expires.
 
-        The call is shielded from cancellation: the route of a cancelled run must expire too.
+        The call is shielded from cancellation, because the route of a cancelled run must expire too.
         """
         try:
             await self._close_records(context)

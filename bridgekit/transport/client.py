@@ -194,7 +194,7 @@ async def _closing(
     finally:
         with anyio.CancelScope(shield=shield):
             async with anyio.create_task_group() as tasks:
-                # Discard unread frames: they would delay the server's close frame.
+                # Discard unread frames, because they would delay the server's close frame.
                 tasks.start_soon(_discard_incoming, socket)
                 await close()
                 tasks.cancel_scope.cancel()

@@ -14,7 +14,7 @@ from bridgekit.ids import RunId
 __all__ = ["CONCATENATED_BYTES", "CoalescingQueue"]
 
 CONCATENATED_BYTES: Final = 32_768
-"""Limits on the bytes of the frames, and of their text, that are joined into one frame."""
+"""Limit on the bytes of a joined frame: those of its first frame and of the appended texts."""
 
 
 class _Concatenation:

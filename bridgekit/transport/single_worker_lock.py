@@ -148,7 +148,7 @@ def _address_locked(address: str, store: str) -> Iterator[None]:
             lock.applications -= 1
             if not lock.applications and os.getpid() == key[0]:
                 del _locks[key]
-                # To close the descriptor is not enough: if a forked process has a copy of it, the lock remains.
+                # Closing the descriptor is not enough, because the lock remains if a forked process has a copy of it.
                 fcntl.flock(lock.file, fcntl.LOCK_UN)
                 os.close(lock.file)
 

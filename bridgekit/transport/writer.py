@@ -144,7 +144,7 @@ class WriteScheduler:
                 try:
                     if (rest := subscriber.flush()) is not None:
                         return subscriber, rest
-                except Exception as error:  # noqa: BLE001  # the socket's own task raises it; others continue
+                except Exception as error:  # noqa: BLE001  # the socket's own task raises it, and others continue
                     subscriber.fail(error)
         except BaseException:
             # This task ends, but subscribers are still scheduled.

@@ -90,7 +90,7 @@ class Pump:
         self._wake()
 
     def freeze(self) -> None:
-        """Stop forwarding: the connection was cut, so bytes in flight must not arrive afterwards."""
+        """Stop forwarding, because bytes in flight must not arrive after the connection was cut."""
         self._blocks = True
 
     async def run(self, source: socket.socket, target: socket.socket, tasks: TaskGroup) -> None:
@@ -375,8 +375,9 @@ class ProxyListener:
     def _bind(self, port: int) -> socket.socket:
         bound = socket.socket()
         prepare(bound, self._buffer_bytes)
-        # The bind needs SO_REUSEADDR, because earlier connections may still use the port. The option is cleared
-        # afterwards: a bound socket that does not listen refuses connections, and no other program gets the port.
+        # The bind needs SO_REUSEADDR, because earlier connections may still use the port. Afterwards, the
+        # option is cleared, so that no other program gets the port. A bound socket that does not listen refuses
+        # connections.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(("127.0.0.1", port))
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

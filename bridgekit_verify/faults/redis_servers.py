@@ -85,7 +85,7 @@ class Persistence(enum.Enum):
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """Reserve a port for a server that restarts: a socket is bound to the port, so no other program gets it.
+    """Reserve a port for a server that restarts. A socket is bound to the port, so no other program gets it.
 
     A server that sets SO_REUSEADDR can still listen on the port.
     """

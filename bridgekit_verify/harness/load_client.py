@@ -59,7 +59,7 @@ class ReadReport(NamedTuple):
     complete: bool
     """Whether every expected event arrived."""
     cpu_share: float
-    """CPU time of this process divided by elapsed time during the load: near 1, the client cannot keep up."""
+    """CPU time of this process divided by elapsed time during the load. Near 1, the client cannot keep up."""
     run_queue_wait: float
     """Share of the load's time in which this process was ready to run, but other processes used the CPUs."""
 

@@ -163,7 +163,7 @@ class StoreFile:
         return [_inode(f"{self.path}{suffix}") for suffix in ("", "-wal", "-state")]
 
     def _open_state(self) -> mmap.mmap:
-        """Map the state file to memory: a system call in each commit would release the interpreter's lock."""
+        """Map the state file to memory, because a system call in each commit would release the interpreter's lock."""
         descriptor = os.open(f"{self.path}-state", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             os.write(

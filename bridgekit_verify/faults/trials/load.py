@@ -26,7 +26,7 @@ NO_RESUME_WAIT_SECONDS: Final = 1.0
 """How long to wait for a client that does not resume. Events that arrive later count as lost."""
 EVENTS_A_STEP: Final = 3
 MAX_RUNS_BEFORE_FAULT: Final = 10
-"""How many runs may be started before the fault: on a busy machine, a run may almost end before the fault starts."""
+"""Limit on the runs of a thread before the fault. On a busy machine, a run may almost end before the fault starts."""
 SETTLE_SECONDS: Final = 60.0
 """How long clients may take after the fault to read the remaining events."""
 

@@ -107,7 +107,7 @@ class FaultMatrix:
 
         Columns: fault, target, delivery mode, delivered (k of n), predicted deliveries (if there is a prediction), lost
         silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency in ms. There is no
-        interval: a fault loses the events of its duration, and not a random sample of them.
+        interval, because a fault loses the events of its duration, and not a random sample of them.
         """
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
