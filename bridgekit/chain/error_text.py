@@ -101,7 +101,7 @@ _errors_in: Final[Callable[[BaseException], tuple[BaseException, ...]]] = BaseEx
 
 
 def causes_of(error: BaseException) -> list[BaseException]:
-    """Return the errors in an exception group and its nested groups, in order, or a list of any other error itself.
+    """Return the errors in an exception group and its nested groups, in order, or `[error]` if it is not a group.
 
     Cancellations are left out, except for the first one if there is no other error.
     """

@@ -37,7 +37,7 @@ MAX_LINE_CHARACTERS: Final = 110
 
 @dataclass(frozen=True, slots=True)
 class ParsedFrame:
-    """One recorded frame. A missing or invalid field is None, but such a payload is empty, and `first_seq` is `seq`."""
+    """One recorded frame. A missing or invalid field is None, except `payload` (empty) and `first_seq` (as `seq`)."""
 
     position: int
     """The frame's number in the recording, from 1."""

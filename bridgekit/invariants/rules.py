@@ -140,7 +140,7 @@ def _describe_duplicate(frame: ParsedFrame, original: ParsedFrame) -> str:
 def _unsignalled_gaps(
     by_seq: Mapping[int, ParsedFrame], signalled: Sequence[SeqRange]
 ) -> Iterator[tuple[RunId | None, Violation]]:
-    """Find each `seq` that is missing between two frames without a signalled gap.
+    """Find each `seq` that is missing between two frames and is in no signalled gap.
 
     Frames that are missing at either end of a recording leave no gap.
 

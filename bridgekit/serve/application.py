@@ -140,7 +140,7 @@ def _import(target: str) -> object:
 
 @contextmanager
 def _named(target: str, what: str) -> Iterator[None]:
-    """Report an error of the application's own code in one line, with its place. Keep a ModuleNotFoundError."""
+    """Report an error of the application's own code in one line, with its place. Pass on a ModuleNotFoundError."""
     try:
         yield
     except ModuleNotFoundError:

@@ -243,7 +243,7 @@ async def _serve(
 
 
 def _send_close(connection: NativeConnection, code: int) -> None:
-    """Send a close frame behind all waiting frames, and return immediately. Only a drain limits its wait."""
+    """Send a close frame behind all waiting frames, and return immediately. Only a drain limits how long it waits."""
     if connection.protocol.state is State.OPEN:
         connection.protocol.send_close(code, CLOSE_REASONS[code])
         connection.close_frame_sent = True

@@ -31,8 +31,8 @@ RETRYABLE_ERRORS: Final = (OSError, TimeoutError, Disconnected, InvalidHandshake
 """Errors that a retry may resolve. A retry cannot resolve an untrusted certificate or an HTTP status that is not in
 RETRYABLE_STATUS."""
 TICKET_CODES: Final = frozenset({CLOSE_BAD_TICKET, CLOSE_TICKET_EXPIRED, CLOSE_TICKET_USED})
-"""Refusals that a new ticket may resolve, because the ticket expired before the server read it, was used before, or was
-signed with an earlier key."""
+"""Refusals that a new ticket may resolve, because the ticket may have expired, may have been used before, or may have
+been signed with an earlier key."""
 RETRYABLE_STATUS: Final = frozenset({408, 425, 429, *range(500, 600)})
 
 

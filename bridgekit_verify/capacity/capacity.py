@@ -36,7 +36,7 @@ __all__ = ["STYLES", "CapacityStudy", "LineStyle", "study_capacity"]
 OVERLOAD_FACTOR: Final = 2.0
 """The overload, as a multiple of the highest measured throughput."""
 OVERLOAD_SECONDS: Final = 1.3
-"""Minimum duration of the overload. At twice the capacity, lateness grows by about half the elapsed time."""
+"""Minimum duration of the overload. At twice the capacity, events are late by about half the elapsed time."""
 MAX_OVERLOAD_EVENTS: Final = 150_000
 """Maximum number of events in an overload, so that they fit into the client's memory."""
 PAIRED_SHARE: Final = 0.4

@@ -284,7 +284,10 @@ def _draw_fit(axis: Axes, name: str, fit: LinearFit, style: LineStyle, row: int)
 
 
 def edge_table(capacity: CapacityStudy, memory: MemoryStudy) -> pd.DataFrame:
-    """Return one row for each edge: carried load, CPU time per event, memory per socket, and where it runs."""
+    """Return one row for each edge.
+
+    Columns: edge, carried load, CPU time per event at that load and in a burst, memory per idle socket, where it runs.
+    """
     return pd.DataFrame(
         {
             "edge": search.edge.name,

@@ -123,7 +123,7 @@ class WaitingStudy:
     def figure(self) -> Figure:
         """Draw measured lateness over utilisation, with the predictions with and without pauses.
 
-        Each edge has a panel.
+        Each edge has a panel. Each load has its mean and its 99th percentile.
         """
         with new_figure(self.title(), 6.2, 1.2 + 2.6 * len(self.points)) as figure:
             axes = figure.subplots(len(self.points), 1, sharey=True, sharex=True, squeeze=False)[:, 0]

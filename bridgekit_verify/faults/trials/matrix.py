@@ -112,7 +112,7 @@ class FaultMatrix:
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
     def title(self) -> str:
-        """State how many faults lose events silently without a log, and how many events are so lost with a log."""
+        """State how many faults cause silent loss without a log, and how many events are lost silently with a log."""
         unprotected = [trial for trial in self.of(AT_MOST_ONCE.name) if trial.fault in self.injected]
         lossy = sum(trial.verdict.lost_silent > 0 for trial in unprotected)
         return (
@@ -302,7 +302,7 @@ class Soak:
         return Rate(sum(each["lost silent"] for each in guaranteed), sum(each["expected"] for each in guaranteed))
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each cell, with its summed counts."""
+        """Return one row for each cell: fault, delivery mode, and the summed counts of `add`."""
         return pd.DataFrame({"fault": fault, "delivery": name} | counts for (fault, name), counts in self.cells.items())
 
 
