@@ -9,5 +9,5 @@
     targets, results, figures    the performance targets, the results, and the figures
     micro/                       microbenchmarks of single steps, with pytest-benchmark
 
-`make bench-quick` and `make bench` run the benchmarks; `python -m benchmarks --help` lists the options.
+`make bench-quick` and `make bench` run the benchmarks. `python -m benchmarks --help` lists the options.
 """

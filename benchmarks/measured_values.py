@@ -42,7 +42,10 @@ class Series:
         return median(self[key]) if self[key] else None
 
     def ratio(self, of: SeriesKey, over: SeriesKey) -> float | None:
-        """Return the median of the ratios per round, or None. A slow phase affects both values of a ratio."""
+        """Return the median of the ratios per round, or None if there are none.
+
+        A slow phase affects both values of a ratio.
+        """
         ratios = [
             above / below
             for above, below in zip_longest(self[of], self[over])

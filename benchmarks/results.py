@@ -150,7 +150,7 @@ def read(path: Path) -> Results:
 
 
 def target_table(found: Results) -> str:
-    """Return a table of all targets with the measured values, and a list of the missed targets."""
+    """Return a table of all targets with the measured values, the counts of the results, and the missed targets."""
     rows = [
         (
             each.what,
@@ -169,7 +169,10 @@ def target_table(found: Results) -> str:
 
 
 def throughput_table(found: Results) -> str:
-    """Return one row per stack: median and range of events/s and of CPU time per event, by kind of agent."""
+    """Return one row for each stack: median and range of events/s and of CPU time per event, by kind of agent.
+
+    A stack that is missing has the reason in its row.
+    """
     series = found.series
     kinds = list(dict.fromkeys(key.kind for key in series if key.measure == "events/s"))
     stacks = list(dict.fromkeys(key.stack for key in series if key.measure == "events/s"))

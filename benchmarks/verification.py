@@ -31,7 +31,7 @@ class LoadVerdict:
     reordered: int = 0
     """Events that arrived after an event that was emitted later."""
     corrupted: int = 0
-    """Events whose text or envelope differs from the emitted event."""
+    """Events that cannot be decoded, or whose text or envelope differs from the emitted event."""
     misrouted: int = 0
     """Events of another thread that the socket received."""
 

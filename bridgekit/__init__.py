@@ -9,8 +9,8 @@ Layout, lowest layer first. A module imports only from its own layer and from lo
     4  invariants                                 the rules that every recorded event stream must satisfy
     5  serve, testing, pytest_plugin, __main__    the server, the test tools and the command line
 
-The verification suite, `bridgekit_verify`, is built on this package. No module here imports it at load time; `__main__`
-has a table of its commands and imports a command's module when the command runs.
+The verification suite, `bridgekit_verify`, is built on this package. No module here imports it at load time. `__main__`
+has a table of its commands, and imports a command's module when the command runs.
 
 Public names are imported on first use. pytest imports this package for its plugin wherever bridgekit is installed, and
 must not load servers and sockets that no test uses.

@@ -55,7 +55,7 @@ COMMANDS: Final = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0: every check passed. 1: a check failed. 2: the command could not run; one line on stderr states the reason. 3 to
+    0: every check passed. 1: a check failed. 2: the command could not run, as one line on stderr explains. 3 to
     5: `bridgekit check` could not judge the backend. 130: the user interrupted the command. 141: the program that reads
     its output, such as `head`, has ended.
     """

@@ -39,7 +39,7 @@ class DeliveryCounters:
         self.concatenated = 0
         """Frames whose text a slow socket's outbox appended to the text of the previous frame."""
         self.subscriptions: Counter[str] = Counter()
-        """Accepted subscriptions: "new", "resumed" without a gap, or "gap" if the client was sent a gap signal."""
+        """Accepted subscriptions: "new", "resumed" without a gap, or "gap" if it began with a gap signal."""
         self.gaps: Counter[GapReason] = Counter()
         """Gap signals sent, by reason."""
         self.refused: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""Signals, the frames that are not events: where a subscription starts, and which events the client will not get."""
+"""Signals, the frames that are not events. They state where a subscription starts and which events are missing."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def encode_signal(signal: Signal) -> bytes:
 def decode_any(data: str | bytes) -> RoutedEvent | Signal:
     """Decode any frame that a server sends, event or signal.
 
-    Raises FrameTooLarge or MalformedFrame if it is neither.
+    Raises FrameTooLarge if the frame exceeds FRAME_BYTES, and MalformedFrame if it is neither.
     """
     try:
         if len(data) > FRAME_BYTES:

@@ -129,7 +129,7 @@ class MappingFull(BridgekitError):
 
 
 class StoreUnavailable(BridgekitError):
-    """The store did not answer in time. It may have executed the operation: try again."""
+    """The store did not answer in time. It may have executed the operation. Try again."""
 
     status_code = 503
 

@@ -158,7 +158,7 @@ _decode_frame_head: Final = msgspec.json.Decoder(_FrameHead).decode
 
 
 def decode_frame(data: bytes) -> Frame:
-    """Return the frame of an event that a store holds in the wire format. Raises msgspec.DecodeError."""
+    """Return the frame of an event that a store holds in the wire format. Raises msgspec.DecodeError for other data."""
     head = _decode_frame_head(data)
     return Frame(head.seq, head.type, head.run_id, data)
 

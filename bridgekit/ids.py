@@ -48,8 +48,8 @@ RUN_ID_BYTES: Final = 2_048
 is a third longer."""
 
 REQUEST_BYTES: Final = 65_536
-"""Size limit of a user's request, in bytes of UTF-8. The run's first event contains the request, and so does an
-`agent_error`."""
+"""Size limit of a user's request, in bytes of UTF-8. The run's first event contains the request, and an
+`agent_error` contains it if it fits into the frame."""
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -61,8 +61,8 @@ Measurements pass a seeded source."""
 def thread_id(value: object) -> ThreadId:
     """Validate a thread id.
 
-    A valid id is a string of 1 to 1,024 bytes of UTF-8 that is not blank and has no control characters. Raises
-    InvalidId otherwise.
+    A valid id is a string of 1 to 1,024 bytes of UTF-8 that is not blank and has no control characters and no
+    surrogates. Raises InvalidId otherwise.
     """
     return ThreadId(_checked("thread_id", value, ID_BYTES))
 
@@ -163,7 +163,10 @@ class SignedRunIds:
         return RunId(f"{body}.{self._sign(body)}")
 
     def verify(self, run_id: RunId) -> ThreadId:
-        """Check the signature and return the thread id. Raises InvalidId if the run id was not signed with this key."""
+        """Check the signature and return the thread id.
+
+        Raises InvalidId if the run id is not valid, was not signed with this key, or contains no thread id.
+        """
         body, _, signature = _checked("run_id", run_id, RUN_ID_BYTES).rpartition(".")
         if not secrets.compare_digest(signature.encode(), self._sign(body).encode()):
             raise InvalidId("run_id", "was not signed with this key, or was changed afterwards")

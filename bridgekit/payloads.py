@@ -36,7 +36,7 @@ def _parts(*names: str) -> Callable[[Any, Any], object]:
 _DATE: Final = ("year", "month", "day")
 _TIME: Final = ("hour", "minute", "second", "microsecond", "tzinfo", "fold")
 _DATETIME: Final = datetime
-"""A test tool that stops the clock replaces the name `datetime` in every module."""
+"""The class under another name, because test tools that stop the clock replace `datetime` in every module."""
 _TIME_OF_DAY: Final = time
 
 _PLAIN_TYPES: Final[Mapping[type, Callable[[Any, Any], object]]] = {
@@ -76,7 +76,7 @@ encode_json: Final = msgspec.json.Encoder(enc_hook=convert).encode
 
 
 def find_problem(value: object, path: str = "payload") -> str | None:
-    """Return the first value that JSON cannot carry unchanged, with its path and the reason, or None."""
+    """Describe the first value that JSON cannot carry unchanged, with its path. Return None if there is none."""
     try:
         return _find_in_value(value, path)
     except RecursionError:
@@ -105,7 +105,7 @@ def _find_in_value(value: object, path: str) -> str | None:
 
 
 def _find_other_fields(value: object, fields: Mapping[str, object], path: str) -> str | None:
-    # Of attrs classes, the encoder omits private fields, and adds attributes that are no fields.
+    # For attrs classes, the encoder omits private fields, and adds attributes that are not fields.
     if isinstance(value, msgspec.Struct) or msgspec.json.decode(encode_json(value)).keys() == fields.keys():
         return None
     return f"JSON cannot carry {path} with exactly its fields {', '.join(fields)}; {_HOOK_ADVICE}"
@@ -168,8 +168,8 @@ def _fields_of(value: object) -> dict[str, object] | None:
 def apply_hook(hook: PayloadHook, value: Any) -> Any:
     """Convert the value with `hook` at every depth.
 
-    The hook gets each value except strings, booleans, None, dicts, lists, tuples, finite floats and exact integers. The
-    function also searches what the hook returns. It leaves values that the hook does not convert to the encoder.
+    The hook gets each value except strings, booleans, None, dicts, lists, tuples, finite floats and integers up to
+    EXACT_INTEGER. It gets no keys. The function also searches what the hook returns.
     """
     kind = type(value)
     if kind in _SCALARS or (kind is float and math.isfinite(value)) or (kind is int and abs(value) <= EXACT_INTEGER):

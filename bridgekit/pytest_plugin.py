@@ -74,8 +74,8 @@ def assert_delivered(
     """Fail unless every run in the stream was delivered completely, in order and once. Return the reports by run id.
 
     The arguments and rules are those of `check_stream` in `bridgekit.invariants.reports`. The failure message lists
-    each violation with the frames that show it. Pass the expected run ids as `runs`: a run whose events were all lost
-    leaves no trace in the stream. A stream without events fails.
+    each violation with the frames that show it. Pass the expected run ids as `runs`, because a run whose events were
+    all lost leaves no trace in the stream. A stream without events fails.
     """
     __tracebackhide__ = True
     from bridgekit.events import CRITICAL

@@ -30,7 +30,7 @@ __all__ = ["CollectingClient", "ObservedRun", "ServedApplication", "end_of_tasks
 TIMEOUT_SECONDS: Final = 5.0
 """The default timeout for an event that a test waits for."""
 LEFT_TASKS_SECONDS: Final = 0.5
-"""The time that a test waits at its end for tasks that its agents started and did not await."""
+"""Limit on the time that a test waits at its end for tasks that its agents started and did not await."""
 
 THREAD: Final = "thread_1"
 USER: Final = "user_1"

@@ -133,7 +133,7 @@ def _run_pytest(tests: Sequence[str], scratch: str, *plugins: object) -> bool:
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{scratch}/hypothesis"
     _use_own_temporary_directory(scratch)
-    # Captured per process: the file that captures descriptors would be shared by all forks.
+    # Output is captured per process, because all forks would share the file that captures descriptors.
     arguments = ["-x", "-q", "--capture=sys", "--hypothesis-seed=0", *PLUGINS, *tests]
     return pytest.main(arguments, plugins=list(plugins)) == pytest.ExitCode.OK
 

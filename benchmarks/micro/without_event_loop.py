@@ -1,4 +1,4 @@
-"""Run coroutines that never wait, without an event loop, whose cost other benchmarks measure."""
+"""Run coroutines that never wait, without an event loop. Other benchmarks measure the cost of an event loop."""
 
 from __future__ import annotations
 

@@ -20,8 +20,10 @@ __all__ = ["serve", "serve_on"]
 
 
 class RegisteringStack(BridgekitStack):
-    """Registers runs, as the supervisor does: with Redis, the bridge looks up every event of a run that it does not
-    know."""
+    """Registers runs, as the supervisor does.
+
+    With Redis, the bridge looks up every event of a run that is not registered in its process.
+    """
 
     async def register(self, runs: Sequence[AgentRun]) -> None:
         for run in runs:

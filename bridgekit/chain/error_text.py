@@ -1,4 +1,4 @@
-"""Creates the text of an error for the user: type and message of its causes, shortened and without secrets.
+"""Creates the text of an error for the user: type and message of its causes, shortened, with likely secrets replaced.
 
 The log gets the whole error.
 """
@@ -69,7 +69,8 @@ _SECRETS: Final = (
         HIDDEN,
     ),
 )
-"""Patterns of likely secrets, each with its replacement. Each takes linear time: users may choose messages."""
+"""Patterns of likely secrets, each with its replacement. Each takes linear time, because users may influence the
+messages."""
 
 ErrorText = Callable[[BaseException], str]
 """A function that returns the text that the user of a failed run or tool gets."""
@@ -100,11 +101,14 @@ _errors_in: Final[Callable[[BaseException], tuple[BaseException, ...]]] = BaseEx
 
 
 def causes_of(error: BaseException) -> list[BaseException]:
-    """Return the errors of an exception group, in order. Cancellations are left out if there is another error."""
+    """Return the errors in an exception group and its nested groups, in order, or `[error]` if it is not a group.
+
+    Cancellations are left out, except for the first one if there is no other error.
+    """
     found, waiting = list[BaseException](), [error]
     while waiting:
         each = waiting.pop()
-        # Neither uses attributes of the error, which its own code may define.
+        # The error's own class may define its attributes, so neither the check nor `_errors_in` uses them.
         if issubclass(type(each), BaseExceptionGroup):
             waiting += reversed(_errors_in(each))
         else:

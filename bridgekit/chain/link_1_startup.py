@@ -75,7 +75,10 @@ RUNS_TIMEOUT_SECONDS: Final = 10.0
 
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
-    """Create the sound resolver: it uses the thread that the event carries, and otherwise looks up the run id."""
+    """Create the sound resolver, which uses the thread that the event carries, and looks up the run id if it has none.
+
+    An event that carries another thread than its run's gets no route: see `Carried`.
+    """
     return Carried(otherwise=MappingLookup(mapping), known=mapping.known, shared=mapping.shared)
 
 
@@ -97,7 +100,7 @@ class BridgeConfig:
     authorizer: Callable[[ThreadOwners, UsedTickets], Authorizer] = Tickets
     """Authorizes subscriptions. The default requires a ticket. Workers that share a store must share a ticket key."""
     origins: tuple[str, ...] = ()
-    """Other origins whose pages may open sockets, for example "https://app.example.org"; "*" allows every origin."""
+    """Other origins whose pages may open sockets, for example "https://app.example.org". "*" allows every origin."""
     bridge: type[AgentWebSocketBridge] = AgentWebSocketBridge
     supervisor: type[SupervisorAgent] = SupervisorAgent
     registry: type[AgentRegistry] = AgentRegistry
@@ -150,7 +153,7 @@ class Application:
     def ticket(self, thread_id: str, user_id: str) -> str:
         """Issue a ticket that lets the user open one socket on the thread. Authenticate the user before you call this.
 
-        Raises UnknownName if the application's authorizer does not use tickets.
+        Raises UnknownName if the application's authorizer does not use tickets, and InvalidId if an id is malformed.
         """
         if not isinstance(self.authorizer, Tickets):
             raise UnknownName("authorizer by ticket", type(self.authorizer).__name__, ("Tickets",))
@@ -206,7 +209,7 @@ def _forgets_owners(sessions: SessionFactory) -> bool:
 
 
 def _require_shared_ticket_key(application: Application) -> None:
-    """Refuse a generated ticket key in a shared store: each worker would reject the tickets of the others."""
+    """Refuse a generated ticket key in a shared store, because each worker would reject the tickets of the others."""
     authorizer = application.authorizer
     if application.stores.shared and isinstance(authorizer, Tickets) and authorizer.has_random_key:
         raise DeterministicStartupError(
@@ -290,8 +293,8 @@ async def _require_single_worker(stack: AsyncExitStack, config: BridgeConfig) ->
 async def shut_down(application: Application, edge: ConnectionRegistry) -> None:
     """Shut down gracefully: refuse new runs and sockets, wait for active runs, then drain and close every socket.
 
-    The configuration's `runs_seconds` and `drain_seconds` limit the two waits. A run that takes longer continues. Its
-    clients resume later, or on another worker.
+    The configuration's `runs_seconds` and `drain_seconds` limit the two waits. A run that takes longer continues until
+    its process ends. Its clients resume later, or on another worker.
     """
     edge.stop_accepting()
     await application.supervisor.close(seconds=application.config.runs_seconds)

@@ -26,7 +26,7 @@ __all__ = ["SupervisorAgent"]
 logger = logging.getLogger(__name__)
 
 CLOSE_RUN_TIMEOUT_SECONDS: Final = 5.0
-"""How long a cancelled run waits while its route is closed."""
+"""Time limit for each of the two store operations that close a run, even if the run was cancelled."""
 
 
 class SupervisorAgent:
@@ -68,8 +68,8 @@ class SupervisorAgent:
     async def run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunResult:
         """Run an agent for a user in one of the user's threads, and return its result.
 
-        InvalidId, ThreadNotOwned, MappingFull, StoreUnavailable and ShuttingDown: the request is refused. An error that
-        the agent raises is raised here after the user was sent `agent_error`.
+        Raises the errors of `open_run` if the request is refused. An error of the agent is raised here after the user
+        was sent `agent_error`: see `AgentExecutionCore.execute_agent`.
         """
         context = await self.open_run(agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request)
         enclosing = enclosing_runs.get()
@@ -85,8 +85,8 @@ class SupervisorAgent:
     async def open_run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunContext:
         """Validate the request, claim the thread for the user, create the run's id and register its route.
 
-        InvalidId, ThreadNotOwned, MappingFull, StoreUnavailable and ShuttingDown: the request is refused. Otherwise the
-        caller must call `close_run` when the run has ended.
+        Raises InvalidId, ThreadNotOwned, MappingFull, RunAlreadyMapped, StoreUnavailable, ShuttingDown or
+        WrongEventLoop if the request is refused. Otherwise, the caller must call `close_run` when the run has ended.
         """
         self.websocket_bridge.require_own_loop("a run")
         if self._closed and not any(id(run) in self._executing for run in enclosing_runs.get()):
@@ -118,7 +118,7 @@ class SupervisorAgent:
     async def close_run(self, context: RunContext) -> None:
         """Record that the run has ended, and start the grace period after which its route expires.
 
-        The call is shielded from cancellation: the route of a cancelled run must expire too.
+        The call is shielded from cancellation, because the route of a cancelled run must expire too.
         """
         try:
             await self._close_records(context)
@@ -142,7 +142,7 @@ class SupervisorAgent:
             self._idle = anyio.Event()
 
     async def close(self, *, seconds: float) -> None:
-        """Refuse new runs, and wait at most `seconds` until all active runs have ended."""
+        """Refuse new runs, except sub-agents of active runs, and wait at most `seconds` for all active runs to end."""
         self._closed = True
         with anyio.move_on_after(seconds):
             while self._active_runs:

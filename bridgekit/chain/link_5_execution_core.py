@@ -1,4 +1,4 @@
-"""Link 5: the core runs one agent for one run, sets its bridge, and emits the run's first and last event."""
+"""Link 5: the core runs one agent for one run, sets the agent's bridge, and emits the run's first and last event."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class _RunEnd:
     async def _send(self, send: Callable[[], Awaitable[Receipt]]) -> None:
         """Send the end event unless one was sent, even if the run was cancelled.
 
-        Try again while the store refuses the event.
+        Try again while the store refuses the event, until END_TIMEOUT_SECONDS have passed.
         """
         if self._decided or not self.close_agent():
             return
@@ -183,7 +183,7 @@ class _RunEnd:
                 self._decided = True
             while not self._decided:
                 await _wait_for_room(self._bridge, self._context)
-                self._decided = True  # also if waiting for the receipt is cancelled: asyncio knows no shield
+                self._decided = True  # even if the wait is cancelled: asyncio's `Task.cancel` ignores the shield
                 try:
                     receipt = await send()
                 except (PayloadError, FrameTooLarge):
@@ -200,5 +200,5 @@ class _RunEnd:
         if any(map(is_cancellation, causes_of(error))):
             logger.info("run %s of agent %s was cancelled", run_id, name)
         else:
-            details = (type(error), error, error.__traceback__)  # an error may be false
+            details = (type(error), error, error.__traceback__)  # `bool(error)` may be False
             logger.error("run %s of agent %s failed", run_id, name, exc_info=details)

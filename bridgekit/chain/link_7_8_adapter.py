@@ -40,7 +40,7 @@ class Emitter(abc.ABC):
 
         If a socket's outbox is filling up, awaiting the result lets the event loop write frames first.
         Raises PayloadError if JSON cannot represent the payload. Raises FrameTooLarge if the frame exceeds the size
-        limit.
+        limit. Raises UnknownEventType, WrongEventLoop and StoreUnavailable as `AgentWebSocketBridge.notify` does.
         """
 
     def error_text(self, error: BaseException) -> str:
@@ -169,7 +169,7 @@ class WebSocketBridgeAdapter(Emitter):
         return self.bridge is not None and self.run_id is not None
 
     async def _unless_refused(self, answer: Awaitable[Receipt]) -> Receipt:
-        """Return the receipt of an end event. If the event was not published, the core sends another."""
+        """Return the receipt of an end event. If the event was not published, accept another end event of the run."""
         try:
             receipt = await answer
         except BridgekitError:

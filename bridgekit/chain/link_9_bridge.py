@@ -55,12 +55,15 @@ class AgentWebSocketBridge:
         `bind_to_event_loop`, it is the same on all of them."""
 
     def bind_to_event_loop(self) -> None:
-        """From now on, refuse events from other OS threads and event loops, because they would arrive late or never."""
+        """Bind the bridge to the event loop or OS thread of the caller, and refuse events from all others.
+
+        Such events would arrive late or never.
+        """
         self._locate = threading.get_ident if _get_running_loop() is None else _get_running_loop
         self._home = self._locate()
 
     def require_own_loop(self, call: str) -> None:
-        """Raise WrongEventLoop if the caller is not on the event loop that the bridge is bound to."""
+        """Raise WrongEventLoop if the caller is not on the event loop or OS thread that the bridge is bound to."""
         if self._locate() != self._home:
             raise WrongEventLoop(call)
 
@@ -75,8 +78,8 @@ class AgentWebSocketBridge:
         Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event loop write frames
         first. Raises UnknownEventType, PayloadError, FrameTooLarge or WrongEventLoop if the caller made a mistake, and
         StoreUnavailable if the store does not answer. Of these, only UnknownEventType does not count the event as lost.
-        A thread that the event carries must be that of its run, if the run is known: see `notify_in_thread`. A missing
-        route raises no error, so that the agent's run continues. The Receipt and the counters record it.
+        If the run is known, an event that carries another thread gets no route: use `notify_in_thread` for it. A
+        missing route raises no error, so that the agent's run continues. The Receipt and the counters record it.
         """
         if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
             self._reject(event)
@@ -164,7 +167,7 @@ class AgentWebSocketBridge:
             try:
                 observe(event, receipt)
             except Exception:
-                # The event has its receipt already, and its run has nothing to do with the observer.
+                # The event already has its receipt, and an observer's error must not end the run.
                 logger.exception("an observer failed at %s of run %s", event.type, event.run_id)
 
     async def notify_agent_started(
@@ -269,7 +272,10 @@ class AgentWebSocketBridge:
         payload: Payload,
         thread_id: ThreadId | None,
     ) -> Receipt:
-        """Validate the ids of a caller outside the chain, and publish the event. InvalidId names the invalid field."""
+        """Validate the ids of a caller outside the chain, and publish the event.
+
+        Raises InvalidId, which names the invalid field, and the errors of `notify`.
+        """
         event = AgentEvent(
             type=event_type,
             run_id=ids.run_id(run_id),

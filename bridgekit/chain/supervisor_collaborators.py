@@ -73,7 +73,7 @@ async def claim_thread(sessions: SessionFactory, thread_id: ThreadId, user_id: U
 
 
 class MemoryThreadStore:
-    """Stores thread owners in memory, the default.
+    """The default thread store, which records owners in memory.
 
     An application with a durable or shared store refuses to start with this thread store.
     """
@@ -114,8 +114,8 @@ class ScriptedModel:
 class PythonTools:
     """Dispatches tools that are Python callables: coroutine functions run on the event loop, others in a thread.
 
-    If the run is cancelled, the call ends immediately. Python cannot stop a function that runs in a thread. Its result
-    is discarded.
+    If the run is cancelled, the call ends without waiting for the tool. Python cannot stop a function that runs in a
+    thread. Its result is discarded.
     """
 
     def __init__(self, tools: Mapping[str, Callable[..., object | Awaitable[object]]]) -> None:

@@ -31,13 +31,13 @@ REQUIRED_TEXTS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.AGENT_ERROR: ("error_message",),
     EventType.TEXT_DELTA: ("message_id",),
 }
-"""The payload fields of each event type that must be non-empty strings. Other fields are not checked."""
+"""The payload fields of each event type that must be non-empty strings. Other payload fields are not checked."""
 MAX_LINE_CHARACTERS: Final = 110
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedFrame:
-    """One recorded frame. Missing or invalid fields are None."""
+    """One recorded frame. A missing or invalid field is None, except `payload` (empty) and `first_seq` (as `seq`)."""
 
     position: int
     """The frame's number in the recording, from 1."""

@@ -47,7 +47,7 @@ class RunReport:
     counts: Mapping[EventType, int]
     violations: tuple[Violation, ...]
     latency: LatencyQuantiles | None
-    """None if the recording has no reading times."""
+    """None if no frame of the run has both an emission time and a reading time."""
 
     @property
     def known(self) -> bool:
@@ -105,8 +105,9 @@ def check_stream(
     `runs`: the expected runs. An expected run without frames is reported as unknown. An unexpected run is reported as
     a violation, because it may belong to another user. Without `runs`, neither can be detected.
 
-    The key None has the report on the frames without a run id. For an empty recording, this is the only report, and it
-    does not hold. `all(check_stream(…).values())` is therefore never true for an empty recording.
+    The key None has the report on the frames without a run id. For an empty recording without
+    `runs`, this is the only report, and it does not hold. `all(check_stream(…).values())` is therefore never true for
+    an empty recording.
     """
     parsed = read(events)
     expected = None if runs is None else [RunId(run) for run in runs]
@@ -128,7 +129,7 @@ def _report(run_id: RunId | None, frames: Sequence[ParsedFrame], violations: Ite
         run_id=run_id,
         frames=len(frames),
         counts=dict(Counter(frame.type for frame in frames if frame.type)),
-        # A gap that is attributed to several runs counts once, because this report covers the whole stream.
+        # A gap is attributed to each active run. A report on several runs of a stream counts it once.
         violations=tuple(sorted(dict.fromkeys(violations), key=lambda violation: violation.position or math.inf)),
         latency=_latency(frames),
     )

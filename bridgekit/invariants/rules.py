@@ -84,7 +84,11 @@ def stream_violations(
 
 
 def _by_thread(signalled: Signalled, threads: Sequence[ThreadId]) -> dict[str, tuple[SeqRange, ...]]:
-    """Group the gaps by thread. A gap without its thread id could hide a silent loss in another thread."""
+    """Group the gaps by thread.
+
+    Raises ValueError if the gaps have no thread ids and the stream has several threads, because a gap of one thread
+    could then hide a silent loss in another thread.
+    """
     if isinstance(signalled, Mapping):
         return {thread_id: tuple(gaps) for thread_id, gaps in signalled.items()}
     gaps = tuple(signalled)
@@ -136,7 +140,7 @@ def _describe_duplicate(frame: ParsedFrame, original: ParsedFrame) -> str:
 def _unsignalled_gaps(
     by_seq: Mapping[int, ParsedFrame], signalled: Sequence[SeqRange]
 ) -> Iterator[tuple[RunId | None, Violation]]:
-    """Find each `seq` that is missing between two frames.
+    """Find each `seq` that is missing between two frames and is in no signalled gap.
 
     Frames that are missing at either end of a recording leave no gap.
 
@@ -251,7 +255,7 @@ def _types(frames: Sequence[ParsedFrame], required: frozenset[EventType]) -> Ite
 
 
 def _tool_calls(frames: Sequence[ParsedFrame]) -> Iterator[Violation]:
-    """Check that each tool call is started and completed once. Calls may overlap.
+    """Check that each tool call is started and completed once, under one tool name. Calls may overlap.
 
     If the run ended in an error, an open call is not a violation, because the error may have interrupted it.
     """

@@ -60,9 +60,8 @@ class RunThreadMappingService:
     async def register_mapping(self, run_id: RunId, thread_id: ThreadId) -> None:
         """Map a run to its thread. Repeating a call has no effect on a live run, and makes a closed run live again.
 
-        Raises RunAlreadyMapped if the run is mapped to another thread. Raises InvalidId if an id is not valid; the
-        error names it. Raises MappingFull or StoreUnavailable if the
-        run has no route.
+        Raises RunAlreadyMapped if the run is mapped to another thread, and InvalidId if an id is not valid. Raises
+        MappingFull if the store has no room, and StoreUnavailable if it did not answer in time.
         """
         stored = await self._store.add(ids.run_id(run_id), ids.thread_id(thread_id))
         if stored != thread_id:

@@ -53,7 +53,8 @@ class AppSpec:
     def load(self, workers: int = 1) -> ASGIApp:
         """Return the application.
 
-        Raises ServeError if the application is not found, or does not support the options or the number of workers.
+        Raises ServeError if the application cannot be loaded, if it does not support the options or the number of
+        workers, or if the ticket keys are missing or not valid.
         """
         found = _find(self.target)
         if not isinstance(found, BridgeConfig):
@@ -139,7 +140,7 @@ def _import(target: str) -> object:
 
 @contextmanager
 def _named(target: str, what: str) -> Iterator[None]:
-    """Report any error of the application's own code in one line, with its place."""
+    """Report an error of the application's own code in one line, with its place. Pass on a ModuleNotFoundError."""
     try:
         yield
     except ModuleNotFoundError:
@@ -162,14 +163,14 @@ def _needs_no_arguments(call: Callable[..., object]) -> bool:
 def read_ticket_keys(file: Path | None, environment: Mapping[str, str]) -> tuple[bytes, ...]:
     """Return the ticket keys, one per line: the first key signs, all keys verify, so that keys can be rotated.
 
-    Return an empty tuple if neither the file nor the variable is given. Raises ServeError if a key is too short, or if
-    other users can read or change the file.
+    Return an empty tuple if neither the file nor the variable is given. Raises ServeError if the file or variable
+    contains no key, if a key is too short, or if other users can read or change the file.
     """
     if file is None:
         text = environment.get(KEY_VARIABLE)
         return () if text is None else _parse_keys(text.encode(), KEY_VARIABLE)
     with file.open("rb") as opened:
-        # Checks the open file, because the path may name another file by now.
+        # Check the open file, because the path may name another file by now.
         check_private(file, os.fstat(opened.fileno()))
         return _parse_keys(opened.read(), str(file))
 
@@ -187,10 +188,9 @@ def _parse_keys(text: bytes, source: str) -> tuple[bytes, ...]:
 
 
 def check_private(file: Path, status: os.stat_result) -> None:
-    """Raise ServeError unless only this user can access the file.
+    """Raise ServeError if, on a POSIX system, users other than this one and root can access the file.
 
     The group may read a file of root, because Kubernetes mounts secrets as such files.
-
     """
     if os.name != "posix":
         return

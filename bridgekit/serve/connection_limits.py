@@ -55,14 +55,15 @@ ACCEPT_ERROR_INTERVAL_SECONDS: Final = 10.0
 # uvicorn chooses this class by the installed parser, so a type checker does not know it.
 _HttpProtocol: Any = AutoHTTPProtocol
 _without_request: Final[dict[LimitedHttpProtocol, float]] = {}
-"""The connections of this process that have not sent the head of a request, oldest first, with the time since when."""
+"""The connections of this process that have not sent the head of a request, oldest first, each with the time at which
+it was opened."""
 
 
 class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
     """uvicorn's HTTP protocol, with limits for the head and the body of each request.
 
-    If few file descriptors are left, a new connection replaces the oldest connection without a request. It serves one
-    request.
+    If few file descriptors are left, a new connection serves only one request, and replaces the oldest connection
+    without a request.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -165,7 +166,7 @@ def rejection(head: bytes) -> HTTPStatus | None:
     if len(headers) > MAX_HEADERS or any(len(line) > LINE_BYTES for line in headers):
         return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     fields = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(b":") for line in headers)]
-    # Each edge, proxy and middleware might check another one of several origins. No edge reads a body.
+    # Of several origins, each edge, proxy and middleware might check a different one. No edge reads a body.
     bodies = [name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in fields]
     origins = sum(name == b"origin" for name, _ in fields)
     return HTTPStatus.BAD_REQUEST if origins > 1 or any(bodies) else None

@@ -36,7 +36,7 @@ QUEUED_CONNECTIONS: Final = 2_048
 """Limit on connections that wait to be accepted. It is set again after each start, because asyncio also uses
 ACCEPT_BATCH for it."""
 DATE_HEADER_SECONDS: Final = 1.0
-"""How often uvicorn updates its Date header."""
+"""Time between updates of the Date header that uvicorn sends."""
 TRIO_SERVER: Final = "hypercorn>=0.18,<1"
 
 
@@ -55,8 +55,9 @@ async def serving(
     With port 0 the system picks a port. The application's lifespan runs in the caller's task, so that its errors reach
     the caller, for example DeterministicStartupError. The server is uvicorn on asyncio and hypercorn on trio. Raises
     NotInstalled if hypercorn is missing. The "native" edge serves the bridge's sockets without ASGI. This edge needs
-    asyncio. Raises ServeError if it is not available. `send_buffer_bytes` limits the system's send buffer of each
-    socket. By default, the system chooses the size, and may buffer megabytes for a client that does not read.
+    asyncio. Raises ServeError if it is not available, and UnknownName for an unknown edge. `send_buffer_bytes` limits
+    the system's send buffer of each socket. By default, the system chooses the size, and may buffer megabytes for a
+    client that does not read.
     """
     if edge not in EDGES:
         raise UnknownName("edge", edge, EDGES)

@@ -54,7 +54,8 @@ SERVICE_RESTART: Final = 1_012
 def choose_edge(target: str, app: ASGIApp, requested: str | None) -> str:
     """Return the requested edge.
 
-    If no edge is requested, return the native edge unless middleware may act on WebSockets.
+    If no edge is requested, return "native" for a Starlette application with routes of the bridge, unless its
+    middleware may act on WebSockets. Otherwise, return "asgi".
 
     Raises ServeError if the native edge is requested and the application is neither Starlette nor FastAPI.
     """

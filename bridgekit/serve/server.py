@@ -48,8 +48,8 @@ EXIT_SIGNALLED: Final = 128
 GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long requests may take to end after the application has drained."""
 EXIT_TIMEOUT_SECONDS: Final = 2.0
-"""How long the process may continue after that, for example because a tool blocks or an agent catches its
-cancellation."""
+"""How long the process may continue after the lifespan has ended, for example because a tool blocks or an agent catches
+its cancellation."""
 BLOCKED_TIMEOUT_SECONDS: Final = 8.0
 """How long the process may continue after the time to drain if its event loop is blocked. This is more than both times
 above, and with the default times less than the 30 s that Kubernetes grants."""
@@ -95,9 +95,9 @@ def serve(
     """Serve until a signal arrives, and return the exit code.
 
     The exit code is 0 if everything was drained, and 128 + n if a second signal n interrupted the drain. The server
-    calls `on_ready` when clients can connect. With `ends_process`, the process ends EXIT_TIMEOUT_SECONDS after the
-    server, even if other code still runs. Raises ServeError if the application or the address cannot be served. If the
-    application does not start, the reason is printed and the exit code is 2.
+    calls `on_ready` when clients can connect. With `ends_process`, the process ends at most EXIT_TIMEOUT_SECONDS
+    after the server, even if other code still runs. Raises ServeError if the application or the address cannot be
+    served. If the application does not start, the reason is printed and the exit code is 2.
     """
     app = spec.load(options.workers)
     edge = choose_edge(spec.target, app, options.edge)
@@ -267,7 +267,7 @@ class _Server(uvicorn.Server):
             raise
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # Replaces uvicorn's handler, which raises the signal again at the end, and which only SIGINT can force to exit.
+        # Replaces uvicorn's handler, which raises the signal again at the end, and forces an exit only on SIGINT.
         if self.should_exit:
             self.second_signal = sig
             self.force_exit = True
@@ -318,7 +318,8 @@ class _Workers(Multiprocess):
         super().__init__(config, sockets=listeners)
         self._on_ready: Callable[[], None] | None = on_ready
         self.second_signal: int | None = None
-        # Otherwise, a signal during a reload waits until every worker is replaced. An Event cannot be set in a handler.
+        # Otherwise, a signal during a reload waits until every worker is replaced. A handler must not set an Event
+        # itself, because it may interrupt code that holds the Event's lock.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: threading.Thread(target=self.should_exit.set).start())
 
@@ -335,7 +336,7 @@ class _Workers(Multiprocess):
             self.config.timeout_worker_healthcheck = WORKER_TIMEOUT_SECONDS
 
     def join_all(self) -> None:
-        """Wait for the workers to end. A second signal kills them."""
+        """Wait for the workers to end. A signal more than DUPLICATE_SIGNAL_SECONDS later kills them."""
         stopped_at = time.monotonic()
 
         def force_stop(number: int, frame: FrameType | None) -> None:

@@ -52,8 +52,8 @@ class Stores:
 
 
 StoreFactory = Callable[[], AbstractAsyncContextManager[Stores]]
-"""Opens an application's stores for as long as it runs. Raises StoreUnavailable, StoreInUse or StoreUnusable if that is
-not possible."""
+"""Opens an application's stores for as long as it runs. Raises StoreUnavailable, StoreInUse, StoreUnusable or
+AsyncioRequired if that is not possible."""
 
 
 def in_memory(retention: Retention = DEFAULT_RETENTION) -> Stores:
@@ -144,7 +144,8 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
 def stores_from(url: str, *, retention: Retention = DEFAULT_RETENTION) -> StoreFactory:
     """Return the stores of a URL: `memory:`, `sqlite:///a/file?synchronous=full`, `redis://host:port` or `rediss://…`.
 
-    Raises UnknownName for any other scheme, and NotInstalled if a required package is missing.
+    Raises UnknownName for another scheme or an unknown setting, InvalidId for a Redis URL that is not valid, and
+    NotInstalled if a required package is missing.
     """
     scheme, _, rest = url.partition(":")
     match scheme:

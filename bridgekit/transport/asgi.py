@@ -34,7 +34,7 @@ NO_LIFESPAN: Final = (
 )
 
 MONITORING_PORT: Final = "bridgekit.monitoring_port"
-"""The key, in the server's state, of the port that alone serves `/metrics` and `/healthz`. Without this key, every port
+"""The key, in the server's state, of the only port that serves `/metrics` and `/healthz`. Without this key, every port
 serves them."""
 SERVER_LOGGERS: Final = (
     "asyncio",

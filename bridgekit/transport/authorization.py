@@ -63,7 +63,8 @@ INCOMING_BYTES: Final = 16_384
 PROTOCOL: Final = "bridgekit.v1"
 """The WebSocket subprotocol (RFC 6455, section 1.9) that the server accepts if the client offers it."""
 TICKET_PROTOCOL: Final = "bridgekit.ticket."
-"""Prefix of a second subprotocol, which carries the ticket: browsers cannot set headers, and addresses are logged."""
+"""Prefix of a second subprotocol, which carries the ticket, because browsers cannot set headers and addresses are
+logged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +139,7 @@ class _FirstMessage(msgspec.Struct, tag_field="type", tag="authorise"):
 def parse_first_message(message: str | bytes) -> str:
     """Return the ticket in a message `{"type": "authorise", "ticket": "…"}`.
 
-    Raises SubscriptionRefused if the message contains no ticket.
+    Raises SubscriptionRefused if the message contains no ticket or is longer than INCOMING_BYTES.
     """
     if len(message) > INCOMING_BYTES:
         raise SubscriptionRefused(CLOSE_BAD_TICKET, f"the first message is longer than {INCOMING_BYTES:,} bytes")

@@ -24,8 +24,7 @@ __all__ = ["KEEPALIVE_SECONDS", "EventClient", "connect", "on_trio"]
 
 FIRST_TERMINAL_CODE: Final = 4_500
 NORMAL_CLOSE_CODES: Final = frozenset({1_000, 1_001, 1_012, CLOSE_DRAINED})
-"""Close codes of a normal end (RFC 6455, section 7.4.1; 1012 is "service restart"). After such a close, no frame was
-left unsent."""
+"""Close codes of a normal end (RFC 6455, section 7.4.1; 1012 is "service restart")."""
 NO_STATUS: Final = 1_006
 """Used as the close code if the connection broke without a close frame (RFC 6455, section 7.1.5)."""
 PROTOCOL_ERROR_CODES: Final = frozenset({1_002, 1_003, 1_007, 1_009})
@@ -61,8 +60,7 @@ class ReadableSocket(Protocol):
 class EventClient:
     """One subscribed socket. Iterate over it, or call `receive` for one event at a time.
 
-    Iteration ends when the server closes the socket normally. Iteration raises Disconnected if the connection breaks or
-    the server closes it for another reason.
+    Iteration ends when the server closes the socket normally. Otherwise, it raises the errors of `receive`.
     """
 
     def __init__(self, socket: ReadableSocket, confirmation: str | bytes, subscribed: Subscribed) -> None:
@@ -77,7 +75,8 @@ class EventClient:
     async def receive(self) -> RoutedEvent:
         """Return the next event.
 
-        Raises Disconnected if the socket is closed, and MalformedFrame if the frame is not an event.
+        Raises Disconnected if the socket is closed, or SubscriptionRefused if the server closed it with a terminal
+        code. Raises FrameTooLarge or MalformedFrame if the frame is not an event.
 
         Gaps that arrive before the event are appended to `gaps`.
         """
@@ -93,7 +92,7 @@ class EventClient:
         return item
 
     async def receive_frame(self) -> str | bytes:
-        """Return the next frame, undecoded. Raises Disconnected if the socket is closed."""
+        """Return the next frame, undecoded. If the socket is closed, raises the same errors as `receive`."""
         return await _read(self._socket)
 
     def __aiter__(self) -> AsyncIterator[RoutedEvent]:
@@ -123,15 +122,14 @@ async def connect(
 ) -> AsyncIterator[EventClient]:
     """Subscribe to a thread while the block runs.
 
-    The client receives every later event of the thread or, with `after`, every event after that cursor; after `START`,
-    everything that the log retains. `url` is the
-    server's, such as `ws://127.0.0.1:8000`. `ticket` comes from the application and opens one socket. A server that
-    does not require tickets accepts `user_id` instead, or `headers` such as a cookie. The client does not use proxies
-    from the environment.
+    The client receives every later event of the thread or, with `after`, every event after that cursor. With `START` as
+    the cursor, it receives every event that the log retains. `url` is the server's, such as `ws://127.0.0.1:8000`.
+    `ticket` comes from the application and opens one socket. A server that does not require tickets accepts `user_id`
+    instead, or `headers` such as a cookie. The client does not use proxies from the environment.
 
     Raises SubscriptionRefused if the server refuses the subscription, and Disconnected if it closes the socket before
-    it confirms. Raises OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. On trio,
-    raises NotInstalled if `websockets` is too old.
+    it confirms. Raises OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. Raises
+    MalformedFrame if the first frame is not the confirmation. On trio, raises NotInstalled if `websockets` is too old.
     """
     query = {"thread_id": thread_id}
     if user_id is not None:
@@ -196,7 +194,7 @@ async def _closing(
     finally:
         with anyio.CancelScope(shield=shield):
             async with anyio.create_task_group() as tasks:
-                # Discard unread frames: they would delay the server's close frame.
+                # Discard unread frames, because they would delay the server's close frame.
                 tasks.start_soon(_discard_incoming, socket)
                 await close()
                 tasks.cancel_scope.cancel()

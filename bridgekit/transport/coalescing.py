@@ -14,7 +14,7 @@ from bridgekit.ids import RunId
 __all__ = ["CONCATENATED_BYTES", "CoalescingQueue"]
 
 CONCATENATED_BYTES: Final = 32_768
-"""Limits on the bytes of the frames, and of their text, that are joined into one frame."""
+"""Limit on the bytes of a joined frame: those of its first frame and of the appended texts."""
 
 
 class _Concatenation:
@@ -105,7 +105,7 @@ class CoalescingQueue:
         self.size_bytes += len(frame.data)
 
     def concatenate(self, frame: Frame) -> bool:
-        """Join a delta to the last waiting frame, if it directly follows it in its message. Return whether it does."""
+        """Join a delta to the last waiting frame if it directly follows it and fits. Return whether it was joined."""
         if self._tail is None or (delta := text_delta(frame)) is None:
             return False
         size = self._tail.join(frame, delta)

@@ -69,7 +69,7 @@ REFUSALS: Final[Mapping[int, int]] = {
     HTTPStatus.FORBIDDEN: CLOSE_NOT_OWNER,
     HTTPStatus.NOT_FOUND: CLOSE_NOT_OWNER,
 }
-"""Close codes by the HTTP status of an application's error. For any other refusal, CLOSE_BAD_REQUEST."""
+"""Close codes by the HTTP status of an application's error. Any other refusal has CLOSE_BAD_REQUEST."""
 REFUSING_STATUSES: Final = {*range(400, 500)} - {
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.TOO_EARLY,
@@ -214,7 +214,7 @@ class ConnectionRegistry:
 
         The sockets get no later event, and their waiting events are discarded. The close code, 4506, tells clients not
         to reconnect. A client whose socket is being authorized must connect again. Raises TypeError if no user, thread
-        or ticket is given.
+        or ticket key is given.
         """
         if user_id is None and thread_id is None and ticket_key is None:
             raise TypeError("end_access needs user_id, thread_id or ticket_key")
@@ -241,8 +241,9 @@ class ConnectionRegistry:
     async def join(self, socket: Subscriber, after: Cursor | None) -> Replay:
         """Subscribe a socket until `leave`, and return the replay to send first.
 
-        Raises Disconnected if the store is unavailable, or if the socket was closed before it was subscribed. In both
-        cases, the client has received no event, and can reconnect with the same cursor.
+        Raises Disconnected if the server shuts down, if access was ended meanwhile, if the store is unavailable, or if
+        the socket was closed before it was subscribed. In each case, the client has received no event. It can reconnect
+        with the same cursor, unless its access has ended.
         """
         self._check_open()
         if socket.subscription.ends not in (None, self._ends):

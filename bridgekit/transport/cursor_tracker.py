@@ -32,7 +32,7 @@ class CursorTracker:
     def start(self, start: Cursor) -> None:
         """Record that a socket is subscribed and that its stream starts at `start`.
 
-        A client that has a cursor keeps it until a gap is received: the socket may break before the gap arrives.
+        A client that has a cursor keeps it until a gap is received, because the socket may break before that.
         """
         self._epoch = start.epoch
         if self.cursor is None:
@@ -41,7 +41,10 @@ class CursorTracker:
             self.cursor = Cursor(start.epoch, 0)
 
     def accept(self, item: Item) -> list[tuple[Item, Cursor]]:
-        """Return the new items that `item` yields, each with the cursor after it. A duplicate yields none."""
+        """Return the new items that `item` yields, each with the cursor after it. A duplicate yields none.
+
+        Raises MalformedFrame if the item contradicts the items before it.
+        """
         if isinstance(item, Gap):
             return self._accept(item, item.epoch, item.first, item.last)
         return self._accept(item, self._epoch, item.first_seq or item.seq, item.seq)

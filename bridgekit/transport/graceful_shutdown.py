@@ -60,7 +60,7 @@ _blocked: Final = threading.local()
 
 
 def _block_before_a_fork() -> None:
-    """Block the handled signals: the child would lose one that arrives before its handlers are reset."""
+    """Block the handled signals, because the child would lose one that arrives before its handlers are reset."""
     _blocked.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _installed)
 
 
@@ -71,7 +71,7 @@ def _unblock_after_a_fork() -> None:
 def _reset_in_a_fork() -> None:
     """Restore the default handlers in a forked child that is not a server, such as a worker of a process pool.
 
-    The child does not listen: otherwise, no new server could use the port while the child lives.
+    The child closes its copies of the listening sockets. Otherwise, no new server could use the port while it lives.
     """
     serves = bool(_installed)
     for number, handler in _installed.items():

@@ -140,7 +140,7 @@ class EventLog(Protocol):
         """
 
     async def join(self, thread_id: ThreadId) -> None:
-        """Subscribe the sink to the thread: when this returns, every later event is delivered. Called once per socket.
+        """Subscribe the sink to the thread. After this, every later event is delivered. Call it once for each socket.
 
         Raises StoreUnavailable if the store does not answer in time.
         """

@@ -68,7 +68,7 @@ Samples = list[tuple[tuple[str, ...], float]]
 class _Metric(NamedTuple):
     name: str
     field: str
-    """The field of DeliveryCounters, or an empty string for the metric that is no counter."""
+    """The field of DeliveryCounters, or an empty string for the metric that is not a counter."""
     description: str
     labels: tuple[str, ...] = ()
     known: Iterable[Any] = ()
@@ -99,7 +99,8 @@ _METRICS: Final = (
 def exposition(counters: DeliveryCounters, connections: Sized) -> bytes:
     """Return the metrics of this worker, and of those that share its folder, in Prometheus's text format.
 
-    What a worker answers is in the folder, so that no counter is lower when another worker answers next.
+    The worker writes its counts to the folder before it answers, so that no counter is lower when another worker
+    answers next.
     """
     own = _samples(counters, connections)
     _write(own)

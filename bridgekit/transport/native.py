@@ -73,7 +73,7 @@ class NativeConnection(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        # From now on, the library only checks whether the server is serving.
+        # After this call, the library only checks whether the server is serving.
         self.server = cast("Server", _AlwaysServing)
         self.recv_messages.resume = self._resume_reading
 
@@ -179,7 +179,8 @@ async def _authorize_request(
         if not connections.awaits_message(handshake):
             pending.subscription = await connections.authorize(handshake)
     except (SubscriptionRefused, Disconnected) as refusal:
-        # Accept the handshake and close it afterwards: a browser cannot read the HTTP status of a refused handshake.
+        # Accept the handshake and close the socket later, because a browser cannot read the HTTP status of a refused
+        # handshake.
         pending.refusal = refusal
     return None
 
@@ -242,7 +243,7 @@ async def _serve(
 
 
 def _send_close(connection: NativeConnection, code: int) -> None:
-    """Send a close frame behind all waiting frames, and return immediately. A drain limits the wait for the frame."""
+    """Send a close frame behind all waiting frames, and return immediately. Only a drain limits how long it waits."""
     if connection.protocol.state is State.OPEN:
         connection.protocol.send_close(code, CLOSE_REASONS[code])
         connection.close_frame_sent = True

@@ -1,7 +1,8 @@
 """The origins whose pages may open a socket.
 
 A browser sends a user's cookies with requests from any page. The browser also sends the page's origin, which a page
-cannot forge. A client that is not a browser sends no origin and is allowed: it cannot send another user's cookies.
+cannot forge. A client that is not a browser sends no origin. It is allowed, because it cannot send another user's
+cookies.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def origin(text: str) -> Origin:
 
 
 ANY = Origin("*", "*", None)
-"""Allows every origin. This is safe only if the browser does not send the credentials by itself. It does not send
-tickets by itself."""
+"""Allows every origin. This is safe only if the browser does not send the credentials by itself. A browser
+does not send tickets by itself."""
 
 
 def origins(texts: Iterable[str]) -> frozenset[Origin]:
@@ -58,7 +59,7 @@ def origins(texts: Iterable[str]) -> frozenset[Origin]:
 
 
 def check_origin(handshake: Handshake, allowed: frozenset[Origin]) -> None:
-    """Raise SubscriptionRefused for a page of another site: neither this server's own origin nor one in the list."""
+    """Raise SubscriptionRefused if the page's origin is neither this server's own nor in the list."""
     if handshake.origin is None or ANY in allowed:
         return
     try:

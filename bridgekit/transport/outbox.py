@@ -24,7 +24,7 @@ from bridgekit.transport.log import Replay, Retention
 __all__ = ["OUTBOX_LIMITS", "SLOW_AFTER_TICKS", "TICK_SECONDS", "CrowdedOutboxes", "OutboxLimits", "Subscriber"]
 
 BATCH_FRAMES: Final = 64
-"""The number of frames that an edge removes from the outbox at a time."""
+"""The default limit on the frames that an edge removes from the outbox at a time."""
 WRITE_BYTES: Final = 32_768
 """This many waiting bytes are written without waiting for more. If the socket does not accept them, the outbox is
 crowded."""
@@ -44,7 +44,7 @@ class OutboxLimits:
     """Bytes of frames, or bytes of text if deltas are joined. The frame that reaches the limit may exceed it."""
 
     def within(self, retention: Retention) -> OutboxLimits:
-        """Return limits no larger than the log's retention, so that a client disconnected for being slow can resume."""
+        """Return limits no larger than the retention, if the log retains events, so that a slow client can resume."""
         if not retention.events:
             return self
         return OutboxLimits(

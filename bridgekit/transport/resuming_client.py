@@ -31,8 +31,8 @@ RETRYABLE_ERRORS: Final = (OSError, TimeoutError, Disconnected, InvalidHandshake
 """Errors that a retry may resolve. A retry cannot resolve an untrusted certificate or an HTTP status that is not in
 RETRYABLE_STATUS."""
 TICKET_CODES: Final = frozenset({CLOSE_BAD_TICKET, CLOSE_TICKET_EXPIRED, CLOSE_TICKET_USED})
-"""Refusals that a new ticket may resolve, because the ticket expired before the server read it, or was signed with an
-earlier key."""
+"""Refusals that a new ticket may resolve, because the ticket may have expired, may have been used before, or may have
+been signed with an earlier key."""
 RETRYABLE_STATUS: Final = frozenset({408, 425, 429, *range(500, 600)})
 
 
@@ -105,11 +105,11 @@ async def subscribe(
     """Subscribe to a thread while the block runs, and reconnect whenever the socket is lost.
 
     The stream starts now or after a cursor. The block starts when the first socket is subscribed, without a time limit.
-    Raises SubscriptionRefused if the server refuses the client. `ticket` is called for each socket, and once more if
-    the server rejects the ticket. `retryable` lists further errors of `ticket` after which the client tries again, such
-    as `httpx.TransportError`. It always tries again after OSError and TimeoutError. `on_status` is called with True
-    when a socket is subscribed and with False when it is lost, for example to show "reconnecting". `random` returns a
-    number between 0 and 1, for the backoff.
+    Raises SubscriptionRefused if the server refuses the client, or another error that a retry cannot resolve. `ticket`
+    is called for each socket, and once more if the server rejects the ticket. `retryable` lists further errors of
+    `ticket` after which the client tries again, such as `httpx.TransportError`. It always tries again after OSError and
+    TimeoutError. `on_status` is called with True when a socket is subscribed and with False when it is lost, for
+    example to show "reconnecting". `random` returns a number between 0 and 1, for the backoff.
     """
 
     @asynccontextmanager

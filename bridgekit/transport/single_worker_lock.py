@@ -131,7 +131,7 @@ class _AddressLock:
 _locks: dict[tuple[int, str], _AddressLock] = {}
 """Locks by process id and address. A forked process has a copy of this table but holds no lock."""
 _mutex: Final = threading.Lock()
-"""Guards `_locks`: a process may run servers in several threads."""
+"""Guards `_locks`, because a process may run servers in several threads."""
 
 
 @contextmanager
@@ -148,14 +148,14 @@ def _address_locked(address: str, store: str) -> Iterator[None]:
             lock.applications -= 1
             if not lock.applications and os.getpid() == key[0]:
                 del _locks[key]
-                # To close the descriptor is not enough: if a forked process has a copy of it, the lock remains.
+                # Closing the descriptor is not enough, because the lock remains if a forked process has a copy of it.
                 fcntl.flock(lock.file, fcntl.LOCK_UN)
                 os.close(lock.file)
 
 
 def _locked_file(address: str, store: str) -> int:
     # Opened read-only and without following symbolic links, so that a file of another user is never changed. The file
-    # is not deleted with the lock, because another process may have opened it to lock it.
+    # is kept when the lock is released, because another process may already have opened it to lock it.
     file = os.open(_lock_path(address), os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -144,7 +144,7 @@ class WriteScheduler:
                 try:
                     if (rest := subscriber.flush()) is not None:
                         return subscriber, rest
-                except Exception as error:  # noqa: BLE001  # the socket's own task raises it; others continue
+                except Exception as error:  # noqa: BLE001  # the socket's own task raises it, and others continue
                     subscriber.fail(error)
         except BaseException:
             # This task ends, but subscribers are still scheduled.
@@ -252,7 +252,7 @@ class NativeSubscriber(WritingSubscriber):
         self._connection: NativeSocket | None = None
 
     def start_sending(self, connection: NativeSocket, replay: Replay) -> None:
-        """Send the confirmation and the replay. From now on, frames that are put are written."""
+        """Send the confirmation and the replay, and let the scheduler write frames that are put in the outbox."""
         first = self.start(replay)
         self._connection = connection
         # The client may have left while the replay was read.
@@ -345,7 +345,7 @@ class AsgiSubscriber(WritingSubscriber):
         """The cancel scope of the send that a task awaits, and the event that marks its end."""
 
     def start_sending(self, replay: Replay) -> None:
-        """Send the confirmation and the replay. From now on, frames that are put are written."""
+        """Send the confirmation and the replay, and let the scheduler write frames that are put in the outbox."""
         self._first = self.start(replay)
         self._resume()
 

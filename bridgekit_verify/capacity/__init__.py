@@ -3,11 +3,11 @@
 schedule         the load: when each run starts, and when each of its events is due
 protocol         the messages between an experiment and its two processes
 server_process   the measured process: agents, bridge and sockets
-client_process   the users' sockets; judges what they read of a load
+client_process   opens the users' sockets, and judges what they read of a load
 testbed          controls both processes from the experiment
 load_search      the result of one load, and the choice of the next load
 capacity         the highest load that each edge carries
-memory_scaling   memory of idle sockets, of threads with a history and of waiting runs; comparison of the edges
+memory_scaling   memory of idle sockets, of threads with a history and of waiting runs, and a comparison of the edges
 queueing         waiting times predicted by queueing theory, compared with the measured ones
-sizing           number of workers and memory for an application's own load; extra cost of a shared store
+sizing           number of workers and memory for an application's own load, and the extra cost of a shared store
 """

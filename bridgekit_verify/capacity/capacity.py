@@ -36,13 +36,13 @@ __all__ = ["STYLES", "CapacityStudy", "LineStyle", "study_capacity"]
 OVERLOAD_FACTOR: Final = 2.0
 """The overload, as a multiple of the highest measured throughput."""
 OVERLOAD_SECONDS: Final = 1.3
-"""Minimum duration of the overload: at twice the capacity, events are late by at least about half the elapsed time."""
+"""Minimum duration of the overload. At twice the capacity, events are late by about half the elapsed time."""
 MAX_OVERLOAD_EVENTS: Final = 150_000
 """Maximum number of events in an overload, so that they fit into the client's memory."""
 PAIRED_SHARE: Final = 0.4
 """The load of the paired rounds, as a share of the lowest load that any edge carries."""
 MAX_OVERLOAD_TRIES: Final = 2
-"""How many overloads are tried: if other programs release the CPUs, the process can carry more than measured before."""
+"""Limit on overloads. If other programs release the CPUs, the process can carry more than measured before."""
 STUDY_SECONDS: Final = 600.0
 
 
@@ -74,11 +74,18 @@ class CapacityStudy:
         return pd.DataFrame([_row(search.edge, step) for search in self.searches for step in search.tried])
 
     def summary(self) -> pd.DataFrame:
-        """Return one row for each edge: the load that it carries, and why the true value may be higher."""
+        """Return one row for each edge.
+
+        Columns: edge, carried load (events/s, runs/s, concurrent runs), share on time, lowest load that failed, CPU µs
+        per event, load of one full core, why the edge may carry more.
+        """
         return pd.DataFrame([_summary(search) for search in self.searches])
 
     def figure(self) -> Figure:
-        """Draw the share of events within one second and the 99th percentile over load. Mark the carried load."""
+        """Draw the share of events within one second and the 99th percentile of delay over load.
+
+        The carried load is marked.
+        """
         carried = [
             f"{'at least ' if each.underestimate_reason else ''}{each.carries:,.0f} ({each.edge.name})"
             for each in self.searches
@@ -112,7 +119,7 @@ class CapacityStudy:
             return figure
 
     def alt_text(self) -> str:
-        """Return a text alternative of the figure, one clause for each load."""
+        """Return a text alternative of the figure: each load's share of events on time and 99th percentile of delay."""
         return "; ".join(
             f"{search.edge.name}, {step.events_per_second:,.0f} events per second: {step.on_time.estimate} on time,"
             f" 99 % within {1_000 * step.client.late_p99:,.0f} ms"

@@ -39,7 +39,7 @@ SECOND_LOAD_SHARE: Final = 0.8
 """Share of a core that the second load would use at the first load's cost per event. The cost per event falls with
 load."""
 MIN_EVENTS: Final = 400
-"""Minimum number of events of a load: if all are on time, 381 events are enough for a lower bound of 99 %."""
+"""Minimum number of events of a load. If all are on time, 381 events are enough for a lower bound of 99 %."""
 MIN_LOAD_RATIO: Final = 1.25
 """The search ends when the lowest failed load is at most this multiple of the highest carried load."""
 
@@ -99,7 +99,7 @@ class StepResult:
 
     @property
     def accounted_for(self) -> bool:
-        """Whether each due event was delivered once to its own socket or lost, and the bridge's counters agree."""
+        """Whether each due event was delivered once to its own socket or lost, counters agree, and no run failed."""
         client, server = self.client, self.server
         due = self.wave.events
         misplaced = client.misrouted + client.extra_copies + client.unexpected + client.reordered
@@ -116,7 +116,7 @@ class StepResult:
 
     @property
     def utilisation(self) -> float:
-        """Share of a core that the measured process used or waited for: its utilisation, even on a busy machine."""
+        """Share of a core that the measured process used or waited for."""
         return self.server.share + self.server.run_queue_wait
 
     @property

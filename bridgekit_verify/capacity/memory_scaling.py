@@ -37,7 +37,7 @@ __all__ = [
 
 KIB_PER_GIB: Final = 1_048_576
 WARM_UP: Final = 50
-"""How many sockets are opened before the measured ones: the first sockets load shared code and buffers."""
+"""How many sockets are opened before the measured ones, because the first sockets load shared code and buffers."""
 UNCOUNTED: Final = 2_000
 """How many threads with a run in their log use up free memory before the measurement."""
 SPARE_FILES: Final = 100
@@ -147,7 +147,10 @@ class MemoryStudy:
         return [step for scaling in self.scalings for step in [*scaling.without_load, *scaling.with_load]]
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each edge and kind of item: largest number, KiB each, residual, and number per GiB."""
+        """Return one row for each edge and kind of item.
+
+        Columns: edge, kind of item, largest number, KiB each, residual in percent, number per GiB, growth of CPU time.
+        """
         return pd.DataFrame(
             {
                 "edge": scaling.edge.name,
@@ -187,7 +190,7 @@ class MemoryStudy:
             return figure
 
     def alt_text(self) -> str:
-        """Return a text alternative of the figure, one clause for each line."""
+        """Return a text alternative of the figure: each line's memory per item and largest number of items."""
         return "; ".join(
             f"{scaling.edge.name}: {fit.kib:.1f} KiB for each of up to {fit.most:,} {fit.of}"
             for scaling in self.scalings
@@ -198,7 +201,7 @@ class MemoryStudy:
 async def study_memory(
     sizes: Sequence[int] = (100, 500, 1_000), *, rounds: int = 4, seed: int = 0, edges: Sequence[Edge] = EDGES
 ) -> MemoryStudy:
-    """Measure the process's memory with each of these numbers of sockets, threads and runs.
+    """Measure memory with each of these numbers of sockets, threads and runs, and CPU time with and without them.
 
     Raises TooManySockets if the file limit is too low, and ValueError for fewer than two different sizes.
     """
@@ -281,7 +284,10 @@ def _draw_fit(axis: Axes, name: str, fit: LinearFit, style: LineStyle, row: int)
 
 
 def edge_table(capacity: CapacityStudy, memory: MemoryStudy) -> pd.DataFrame:
-    """Return one row for each edge: carried load, CPU time per event, memory per socket, and where it runs."""
+    """Return one row for each edge.
+
+    Columns: edge, carried load, CPU time per event at that load and in a burst, memory per idle socket, where it runs.
+    """
     return pd.DataFrame(
         {
             "edge": search.edge.name,

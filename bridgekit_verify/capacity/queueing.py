@@ -46,7 +46,7 @@ class Point:
 
     step: StepResult
     base_seconds: float
-    """Lateness without queueing, in seconds: timers, event-loop iterations and the two processes."""
+    """Lateness without queueing, in seconds: the lowest median lateness of the edge's carried loads."""
 
     @property
     def utilisation(self) -> float:
@@ -84,12 +84,17 @@ class Point:
 
 @dataclass(frozen=True)
 class WaitingStudy:
-    """The carried loads of each edge, by utilisation."""
+    """The carried loads of each edge, in order of utilisation."""
 
     points: Mapping[str, Sequence[Point]]
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each carried load, with times in ms. Predictions are missing without a steady state."""
+        """Return one row for each carried load.
+
+        Columns: edge, events/s, utilisation in percent, service time in µs, and in ms: longest garbage collection, mean
+        lateness, predicted mean with and without garbage collections, 99th percentile. Predictions are missing without
+        a steady state.
+        """
         return pd.DataFrame(
             {
                 "edge": name,
@@ -118,7 +123,7 @@ class WaitingStudy:
     def figure(self) -> Figure:
         """Draw measured lateness over utilisation, with the predictions with and without pauses.
 
-        Each edge has a panel.
+        Each edge has a panel. Each load has its mean and its 99th percentile.
         """
         with new_figure(self.title(), 6.2, 1.2 + 2.6 * len(self.points)) as figure:
             axes = figure.subplots(len(self.points), 1, sharey=True, sharex=True, squeeze=False)[:, 0]
@@ -137,7 +142,10 @@ class WaitingStudy:
             return figure
 
     def alt_text(self) -> str:
-        """Return a text alternative of the figure, one clause for each load."""
+        """Return a text alternative of the figure.
+
+        It states, for each load, the utilisation, the measured and predicted mean delay, and the 99th percentile.
+        """
         return "; ".join(
             f"{name} at {100 * point.utilisation:.0f} % of a core: {1_000 * point.measured:.2f} ms mean delay,"
             f" {_milliseconds(point.predicted)} predicted, 99 % within {1_000 * point.measured_p99:.2f} ms"

@@ -146,7 +146,7 @@ def _sizing(demand: Demand, costs: Costs, *, workers: int, cores: float, shared:
 
 
 def sizing_table(demand: Demand, costs: Sequence[Costs]) -> pd.DataFrame:
-    """Return one row with the sizing of each edge."""
+    """Return one row for each edge: load, concurrent runs, workers, store, core shares and memory of each worker."""
     return pd.DataFrame(
         {
             "edge": sizing.edge,
@@ -180,7 +180,7 @@ class SharedStudy:
         return [*self.unshared, *self.shared]
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each store: the worker's CPU time per event, and the lateness."""
+        """Return one row for each store: load, CPU time per event, lateness, and lost events."""
         return pd.DataFrame(
             {
                 "store": name,

@@ -33,7 +33,7 @@ class RateLimiter:
         self._free_at = -math.inf
 
     def wait(self, now: float, rate: float) -> float:
-        """Return the seconds until the next read may start: infinity at a rate of 0. `rate` is in bytes per second."""
+        """Return the seconds until the next read may start, or infinity if `rate` (bytes per second) is 0."""
         return max(0.0, self._free_at - now) if rate > 0 else math.inf
 
     def max_bytes(self, rate: float) -> int:
@@ -57,8 +57,8 @@ class ActiveToxic:
 class Pump:
     """Reads from one socket, applies the running toxics, and writes to the other socket.
 
-    A pump buffers at most one chunk and `buffer_bytes` of delayed pieces: a larger buffer would hide a slow reader from
-    the server. A latency toxic therefore forwards `buffer_bytes` per delay, like a TCP window of that size.
+    A pump buffers at most one chunk and `buffer_bytes` of delayed pieces, because a larger buffer would hide a slow
+    reader from the server. A latency toxic therefore forwards `buffer_bytes` per delay, like a TCP window of that size.
     """
 
     def __init__(self, direction: Direction, number: int, buffer_bytes: int, cut: Callable[[Toxic], None]) -> None:
@@ -80,7 +80,7 @@ class Pump:
         """Called with the bytes that were read, before they are forwarded."""
 
     def set_toxics(self, running: Mapping[int, Toxic]) -> None:
-        """Apply these toxics, keyed by their start numbers, from now on. Does not wait."""
+        """Replace the running toxics with these, keyed by their start numbers. Does not wait."""
         own = {number: toxic for number, toxic in running.items() if self._direction in toxic.directions}
         self._active = {number: self._active.get(number) or self._activate(toxic) for number, toxic in own.items()}
         self._rate = min((toxic.rate() for toxic in own.values()), default=math.inf)
@@ -90,7 +90,7 @@ class Pump:
         self._wake()
 
     def freeze(self) -> None:
-        """Stop forwarding: the connection was cut, so bytes in flight must not arrive afterwards."""
+        """Stop forwarding, because bytes in flight must not arrive after the connection was cut."""
         self._blocks = True
 
     async def run(self, source: socket.socket, target: socket.socket, tasks: TaskGroup) -> None:
@@ -179,7 +179,7 @@ class Pump:
             self._wake()
 
     async def _write(self, data: bytes | memoryview, target: socket.socket) -> None:
-        """Write all bytes. Empty data shuts down the sending side of the socket (end of stream)."""
+        """Write all bytes, unless a toxic drops them. Empty data shuts down the sending side of the socket."""
         if not data:
             await self._wait_until_unblocked()
             target.shutdown(socket.SHUT_WR)
@@ -375,8 +375,9 @@ class ProxyListener:
     def _bind(self, port: int) -> socket.socket:
         bound = socket.socket()
         prepare(bound, self._buffer_bytes)
-        # The bind needs SO_REUSEADDR, because earlier connections may still use the port. The option is cleared
-        # afterwards: a bound socket that does not listen refuses connections, and no other program gets the port.
+        # The bind needs SO_REUSEADDR, because earlier connections may still use the port. Afterwards, the
+        # option is cleared, so that no other program gets the port. A bound socket that does not listen refuses
+        # connections.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(("127.0.0.1", port))
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

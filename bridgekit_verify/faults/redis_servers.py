@@ -54,7 +54,7 @@ CLUSTER_SETTINGS: Final = ("cluster-enabled yes", "cluster-node-timeout 2000", "
 
 
 class ServerFailed(BridgekitError):
-    """Raised if a server did not start (the message ends with its log) or replied with an error."""
+    """Raised if a server did not start (the message ends with its log), is not running, or replied with an error."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"the Redis-protocol server for tests: {problem}")
@@ -85,7 +85,7 @@ class Persistence(enum.Enum):
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """Reserve a port for a server that restarts: a socket is bound to the port, so no other program gets it.
+    """Reserve a port for a server that restarts. A socket is bound to the port, so no other program gets it.
 
     A server that sets SO_REUSEADDR can still listen on the port.
     """
@@ -141,7 +141,10 @@ class RedisServer:
         await self.wait_ready()
 
     async def wait_ready(self) -> None:
-        """Wait until the server has loaded its data and replies to PING. Raises ServerFailed after 60 s."""
+        """Wait until the server has loaded its data and replies to PING.
+
+        Raises ServerFailed if the process ends or START_TIMEOUT_SECONDS have passed.
+        """
         with anyio.move_on_after(START_TIMEOUT_SECONDS):
             while self.running:
                 with suppress(OSError, ServerFailed, anyio.IncompleteRead):
@@ -217,7 +220,7 @@ async def redis_server(
 
 @asynccontextmanager
 async def redis_url() -> AsyncIterator[str]:
-    """Yield the URL from BRIDGEKIT_REDIS_URL, or the URL of a new server. The caller must not inject faults into it."""
+    """Yield the URL from BRIDGEKIT_REDIS_URL, or the URL of a new server. The caller must not inject faults."""
     if named := os.environ.get(URL_VARIABLE):
         yield named
         return

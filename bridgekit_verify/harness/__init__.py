@@ -1,7 +1,7 @@
 """Starts child processes, exchanges messages with them, and applies load through many sockets.
 
-processes     the parent's side: starts, signals, restarts and queries a child process; no other module starts processes
-messages      the child's side: JSON lines on standard input and output; CPU times and memory of the process
+processes     the parent's side: starts, signals, restarts and queries a child process
+messages      the child's side: JSON lines on standard input and output, CPU times and memory of the process
 websocket     the client side of one WebSocket, without I/O
 load_client   many plain sockets in one process: reads are timestamped immediately and decoded afterwards
 

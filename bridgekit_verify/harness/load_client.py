@@ -44,7 +44,7 @@ class Clear(msgspec.Struct, frozen=True, tag=True):
 
 
 class NotSubscribed(BridgekitError):
-    """The server did not confirm the subscription of some sockets in time."""
+    """The server did not confirm the subscription of some sockets in time, or closed one of them before."""
 
     def __init__(self, missing: int) -> None:
         super().__init__(
@@ -59,7 +59,7 @@ class ReadReport(NamedTuple):
     complete: bool
     """Whether every expected event arrived."""
     cpu_share: float
-    """CPU time of this process divided by elapsed time during the load: near 1, the client cannot keep up."""
+    """CPU time of this process divided by elapsed time during the load. Near 1, the client cannot keep up."""
     run_queue_wait: float
     """Share of the load's time in which this process was ready to run, but other processes used the CPUs."""
 
@@ -146,7 +146,7 @@ class LoadClient(Generic[S]):
             self._decode()
 
     def connect(self, sockets: Iterable[S]) -> None:
-        """Open the sockets in batches and wait until all are subscribed. Raises NotSubscribed on a timeout."""
+        """Open the sockets in batches and wait until all are subscribed. Raises NotSubscribed if one is not."""
         opening = list[S]()
         for opened in sockets:
             self._selector.register(opened.raw, selectors.EVENT_READ, opened)

@@ -98,7 +98,7 @@ class ProcessTimes(NamedTuple):
 
     cpu: float
     waited: float
-    """How long the main thread was ready to run but waited for a CPU. Linux only; 0 elsewhere."""
+    """How long the main thread was ready to run but waited for a CPU. It is 0 on other systems than Linux."""
     time: float
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Starts, signals, restarts and queries child processes over JSON lines. No other module starts a process.
+"""Starts, signals, restarts and queries child processes over JSON lines.
 
 Every wait (for a start, a reply, an exit or a command) has a timeout. A process is killed with its child processes, at
 the latest at the end of the block that started it. The error for a failed process ends with what the process wrote to
@@ -84,7 +84,7 @@ class ProcessTimeout(ProcessFailed, TimeoutError):
 class ChildProcess:
     """A process with pipes to its standard input and output. Use `start_process` to create one.
 
-    The process leads its own session, so that signals also reach its own child processes.
+    The process leads its own session, so that `send_signal` and `kill` also reach its child processes.
     """
 
     def __init__(
@@ -152,7 +152,10 @@ class ChildProcess:
         self._signal_session(number)
 
     async def pause(self) -> None:
-        """Send SIGSTOP and wait until the process is stopped. Its sockets stay open. Raises ProcessExited."""
+        """Send SIGSTOP and wait until the process is stopped. Its sockets stay open.
+
+        Raises ProcessExited if it has ended.
+        """
         self.send_signal(signal.SIGSTOP)
         # The process may still run briefly on another core and read data that is sent after the signal.
         with anyio.fail_after(EXIT_TIMEOUT_SECONDS):
@@ -290,7 +293,10 @@ def start_module(
 
 
 def command_output(*command: str) -> str:
-    """Run a command to its end and return its standard output. Raises ProcessFailed or OSError."""
+    """Run a command to its end and return its standard output.
+
+    Raises ProcessFailed if it fails or takes too long, and OSError if it cannot start.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:

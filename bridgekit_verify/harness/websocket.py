@@ -62,7 +62,7 @@ class FrameDecoder:
         self._fragments: list[bytes] = []
 
     def feed(self, data: bytes) -> None:  # noqa: C901  # a call for each frame would distort the measurement
-        """Decode bytes from the server. Raises InvalidFrame."""
+        """Decode bytes from the server. Raises InvalidFrame for a frame that RFC 6455 or the handshake forbids."""
         if self._rest:
             data = self._rest + data
         at, end, messages = 0, len(data), self.messages
@@ -113,7 +113,10 @@ class FrameDecoder:
 
 
 def frame(first: int, payload: bytes) -> bytes:
-    """Return a client frame masked with zeros, which is valid and leaves the payload readable. Raises InvalidFrame."""
+    """Return a client frame masked with zeros, which is valid and leaves the payload readable.
+
+    Raises InvalidFrame for a payload of more than 125 bytes.
+    """
     size = len(payload)
     if size > 125:
         raise InvalidFrame(f"a payload of {size} bytes: this client sends at most 125")

@@ -146,7 +146,10 @@ class ThreadDelivery:
         self.behind = self.must_read = True
 
     def on_message(self, message: ChannelMessage, sink: LocalSink) -> None:
-        """Deliver a message that directly follows the position. Buffer any other message and set `behind`."""
+        """Deliver a message that directly follows the position, up to PART_BYTES between two writes.
+
+        Buffer any other message and set `behind`.
+        """
         if not self.behind:
             if self._comes_next(message):
                 self._delivered_bytes += message.size_bytes
@@ -163,7 +166,10 @@ class ThreadDelivery:
             self._overflowed = True
 
     def on_read(self, log: LogEntries, sink: LocalSink) -> None:
-        """Buffer the log's entries after the position. `drain` delivers them, and then the buffered messages."""
+        """Buffer the log's entries after the position. `drain` delivers them, and then the buffered messages.
+
+        The first read only sets the position. If the log has a new epoch, the sockets must reconnect.
+        """
         epoch, seq = log.head
         self.must_read = False
         if not self._epoch:
@@ -181,7 +187,7 @@ class ThreadDelivery:
     async def drain(self, sink: LocalSink) -> None:
         """Deliver the buffer, as fast as the sockets are written.
 
-        Stop if the buffer is empty or the log must be read.
+        Stop if the buffer is empty, no socket is left, or the log must be read.
         """
         while True:
             await sink.wait_for_room(self.thread_id)

@@ -88,7 +88,7 @@ class KeyNames:
         return self._key("route", _hashed(run_id))
 
     def runs(self) -> tuple[Key, Key, Key]:
-        """The keys of the active runs, of the workers that execute them, and of the generation of this data."""
+        """Return the keys of the active runs, of the workers that execute them, and of the generation of this data."""
         return self._key("runs", "runs"), self._key("workers", "runs"), self._key("generation", "runs")
 
     def ticket(self, ticket_id: str) -> Key:

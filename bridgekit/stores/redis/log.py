@@ -101,7 +101,7 @@ class RedisEventLog(AsyncContextManagerMixin):
     When the log closes, it waits briefly for the confirmation of pending events.
 
     Events that the server has not confirmed wait in this process, in order and up to a limit. These events are lost if
-    the process ends. `retention.threads` has no effect: the server deletes a thread's frames after `retention.seconds`,
+    the process ends. `retention.threads` has no effect. The server deletes a thread's frames after `retention.seconds`,
     and its epoch and seq after a day without use.
     """
 

@@ -158,7 +158,7 @@ class Backlog:
         return queue
 
     def add(self, queue: PublishQueue, entry: Entry) -> bool:
-        """Append an event to a queue. If the backlog is full, count it as refused and return False."""
+        """Append an event to a queue. If the backlog is full, count the event as refused and return False."""
         size = len(entry.tail)
         full = self._unconfirmed >= self._events or self._unconfirmed_bytes + size > self._size_bytes
         if self._unconfirmed and full:
@@ -284,7 +284,7 @@ class BatchSender:
                 self._confirm(queue, epoch.decode(), int(last), receivers)
             elif concerns_key(problem := epoch.decode()):
                 self._topology.key_problem.report(problem, queue.keys.head)
-                self._refuse(queue, problem)  # a label of the metrics, of which there must be few
+                self._refuse(queue, problem)  # without the key, because metrics use it as a label
             else:
                 self._failed(problem)
                 failed.append(queue)

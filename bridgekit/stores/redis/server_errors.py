@@ -63,7 +63,7 @@ class KeyProblem:
         return self._text if time.monotonic() - self._reported_at < REPORT_SECONDS else ""
 
     def report(self, problem: str, key: bytes | str | int) -> str:
-        """Return the error with its key."""
+        """Record the error, log it if it is new, and return it with its key."""
         text = f"{problem} ({key.decode() if isinstance(key, bytes) else key})"
         if text != str(self):
             _log.warning("%s", text)

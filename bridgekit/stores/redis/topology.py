@@ -88,7 +88,7 @@ class Node:
         """The reason why the last command failed."""
         self.scope = anyio.CancelScope()
         self._was_answering = False
-        """True if the server has answered at least once. A later failure is then no failure of the startup."""
+        """True if the server has answered at least once. A later failure is not a failure of the startup."""
         self._on_failure = on_failure
         endpoint = {"path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
         self.client = Redis.from_pool(ConnectionPool(**settings, **endpoint, redis_connect_func=self._on_connect))
@@ -277,7 +277,7 @@ class ClusterTopology(AsyncContextManagerMixin):
         self._stale.set()
 
     async def call(self, slot: int, *command: bytes | str | int) -> Any:
-        """Execute an idempotent command. Raises StoreUnavailable if no reply arrives in time."""
+        """Execute an idempotent command. Raises StoreUnavailable if it fails or no reply arrives in time."""
         backoff, problem = RetryDelay(), f"no reply within {CALL_TIMEOUT_SECONDS:g} s"
         with anyio.move_on_after(CALL_TIMEOUT_SECONDS):
             while (node := self.node_for_slot(slot)) is not None:
@@ -358,7 +358,7 @@ class ClusterTopology(AsyncContextManagerMixin):
 
 
 def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
-    """Return the server's address, and the settings of its connections with `prefix`.
+    """Return the server's address, and the settings of its connections, with the URL's `prefix`.
 
     Raises InvalidId if the URL is not valid.
     """

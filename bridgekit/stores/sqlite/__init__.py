@@ -3,7 +3,7 @@
 file            opens, locks, checks and closes the file
 group_commit    writes many operations in one commit, and reads between two commits
 thread_log      one thread's position and rows in the file
-log             thread logs; an event is committed before it is delivered
+log             thread logs, which commit an event before they deliver it
 mapping         routes of runs, and active runs
 schema.sql      the tables, and the trigger that writes one transaction
 """

@@ -128,7 +128,7 @@ class StoreFile:
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except UnicodeError as error:
-            # Python's module raises this error for damaged text.
+            # Python's `sqlite3` module raises this error for damaged text.
             corrupt = sqlite3.DatabaseError(str(error))
             corrupt.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise corrupt from error
@@ -163,7 +163,7 @@ class StoreFile:
         return [_inode(f"{self.path}{suffix}") for suffix in ("", "-wal", "-state")]
 
     def _open_state(self) -> mmap.mmap:
-        """Map the state file to memory: a system call in each commit would release the interpreter's lock."""
+        """Map the state file to memory, because a system call in each commit would release the interpreter's lock."""
         descriptor = os.open(f"{self.path}-state", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             os.write(
@@ -199,7 +199,7 @@ class StoreFile:
             raise damaged(self.path, " ".join(problem.split()))
 
     def _begin_session(self, synchronous: Synchronous, now: float) -> None:
-        """Wait until all earlier writes are on the disk, and then record the boot in which the file is open."""
+        """Delete logs and runs that may be out of date, record this boot, and wait until all writes are on the disk."""
         boot = _boot_id()
         ((last_boot, last_synchronous),) = self.fetch("SELECT boot, synchronous FROM store")
         lost_power = last_boot is not None and last_synchronous != Synchronous.FULL and (last_boot != boot or not boot)
@@ -248,7 +248,7 @@ def _create_private(path: Path) -> None:
 def error_code(error: sqlite3.Error) -> int:
     """Return SQLite's primary error code, which is the lowest byte of the extended code.
 
-    Return 0 for an error of Python's module.
+    Return 0 for an error that Python's `sqlite3` module raises itself, because it has no SQLite code.
     """
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF

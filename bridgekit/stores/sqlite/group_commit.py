@@ -144,7 +144,7 @@ class Database:
         return self._busy_since is not None and time.monotonic() - self._busy_since > self._answer_timeout_seconds
 
     def notify(self) -> None:
-        """Wake the writer: a source has rows."""
+        """Wake the writer, because a source has rows or a read waits."""
         self._work.set()
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ BACKLOG_EVENTS: Final = 10_000
 BACKLOG_BYTES: Final = 33_554_432
 """Limits on the events that are accepted and not yet delivered: their number, and the bytes of their frames."""
 BATCH_EVENTS: Final = 512
-"""Most events in one transaction. The event loop takes about one microsecond to deliver an event."""
+"""Limit on the events in one transaction. The event loop takes about one microsecond to deliver an event."""
 BATCH_BYTES: Final = 4_194_304
 DELETED_ROWS: Final = 1_024
 """Limit on the rows that one transaction deletes, so that no sender waits for a long deletion."""
@@ -135,7 +135,7 @@ class SqliteEventLog:
         database.sources.append(self)
 
     async def load(self) -> SqliteEventLog:
-        """Read the position of every thread in the file. Called before anything else."""
+        """Read the position of every thread in the file. Call this before any other method."""
         for number, first, last in await self._database.read(_ORPHANS, timeout_seconds=LOAD_TIMEOUT_SECONDS):
             self._numbers = max(self._numbers, number)
             self._delete(number, first, last)
@@ -297,8 +297,8 @@ class SqliteEventLog:
     def _deliver_events(self, log: ThreadLog, events: deque[_PendingEvent]) -> None:
         """Deliver events of one thread, in order. The event loop can write to its sockets between two events.
 
-        A single event is delivered immediately: the event loop has run since the thread's previous event. A task
-        delivers several events, so that neither the next commit nor another thread waits for the thread's clients.
+        A single event is delivered immediately, because the event loop has run since the thread's previous event. A
+        task delivers several events, so that neither the next commit nor another thread waits for the thread's clients.
         """
         if (undelivered := self._undelivered.get(log)) is not None:
             undelivered.extend(events)

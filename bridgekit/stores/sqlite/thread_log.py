@@ -111,7 +111,7 @@ class ThreadLog(ThreadSequence):
 
 
 def count_retained(frames: list[Frame], retention: Retention) -> int:
-    """Return how many of the latest frames are within the retention policy."""
+    """Return how many of the latest frames are within the retention policy. The last frame counts whatever its size."""
     count = size_bytes = 0
     for frame in islice(reversed(frames), retention.events):
         size_bytes += len(frame.data)

@@ -1,6 +1,6 @@
 """Measure the loss that each fault causes in each delivery mode, with real worker processes and sockets.
 
-worker            the program of a worker process
+worker_process    the program of a worker process
 deployment        the delivery modes that are compared, each as running processes
 fault_catalogue   the faults by name, with their target and how they are applied
 recorder          records what workers report and users read, and builds the history from both

@@ -87,7 +87,7 @@ DELIVERY_MODES: Final = {row.name: row for row in (AT_MOST_ONCE, RESUME, SQLITE,
 
 
 def delivery_mode_table() -> pd.DataFrame:
-    """Return one row for each delivery mode: its parts, and how many events of a thread it retains."""
+    """Return one row for each delivery mode: its parts, whether clients resume, and the events retained per thread."""
     return pd.DataFrame(
         {
             "delivery": row.name,

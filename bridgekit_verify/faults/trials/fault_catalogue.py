@@ -215,7 +215,10 @@ def fault_table() -> pd.DataFrame:
 
 
 def faults_named(names: Sequence[str]) -> list[Fault]:
-    """Return the named faults and the baseline, or all faults without names. Raises UnknownName for an unknown name."""
+    """Return the named faults and the baseline, or all faults if `names` is empty.
+
+    Raises UnknownName for an unknown name.
+    """
     for name in names:
         if name not in FAULTS:
             raise UnknownName("fault", name, tuple(FAULTS))

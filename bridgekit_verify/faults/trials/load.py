@@ -26,7 +26,7 @@ NO_RESUME_WAIT_SECONDS: Final = 1.0
 """How long to wait for a client that does not resume. Events that arrive later count as lost."""
 EVENTS_A_STEP: Final = 3
 MAX_RUNS_BEFORE_FAULT: Final = 10
-"""How many runs may be started before the fault: on a busy machine, a run may almost end before the fault starts."""
+"""Limit on the runs of a thread before the fault. On a busy machine, a run may almost end before the fault starts."""
 SETTLE_SECONDS: Final = 60.0
 """How long clients may take after the fault to read the remaining events."""
 
@@ -51,9 +51,9 @@ class TrialPlan:
 
 @dataclass
 class AgentLoad:
-    """The agent runs of one experiment. The fault lasts until the agents have emitted the events due in its duration.
+    """The agent runs of one experiment. A network fault lasts until they have emitted the events due in its duration.
 
-    If the fault had a fixed duration, agents on a busy machine might emit no event during the fault.
+    If this fault had a fixed duration, agents on a busy machine might emit no event during the fault.
     """
 
     name: str
@@ -64,7 +64,7 @@ class AgentLoad:
     requests: Sequence[str] = ()
 
     async def run_agents_for(self, seconds: float) -> None:
-        """Wait for `seconds`, and until agents have emitted the events that are due in this time."""
+        """Wait for `seconds`, and then at most SETTLE_SECONDS for the events that were due in this time."""
         steps = max(int(seconds / self.plan.pace_seconds) - 1, 1)
         wanted = {request: self.recorder.emitted[request] + EVENTS_A_STEP * steps for request in self.requests}
         await anyio.sleep(seconds)

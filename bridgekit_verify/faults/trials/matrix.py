@@ -28,7 +28,7 @@ __all__ = ["FaultMatrix", "Soak", "random_plan", "run_matrix", "soak"]
 MAX_CONCURRENT_DEPLOYMENTS: Final = 8
 """How many deployments run concurrently. Two cores are enough, because most processes wait most of the time."""
 MATRIX_SECONDS: Final = 600.0
-"""The timeout of a matrix, without the added 20 times the duration of the plan."""
+"""The timeout of a matrix is this time plus 20 times the duration of the plan."""
 
 SIGNALLED: Final = "#A9B7C2"
 """The fill colour of signalled events: a shade between the colours of delivered and dropped events."""
@@ -74,7 +74,10 @@ class FaultMatrix:
 
     @staticmethod
     def delays(trials: Sequence[Trial]) -> str:
-        """Return a text alternative of the latency figure: the latest event of each trial."""
+        """Return a text alternative of the latency figure.
+
+        It states, for each trial, the number of events read, the longest latency, and the number of events lost.
+        """
         clauses = "; ".join(
             f"{trial.fault.name} with {trial.delivery.name}: {len(trial.first_copies):,} events read, the latest"
             f" {trial.longest_latency:.2f} s after emission, {len(trial.lost_moments):,} lost"
@@ -89,7 +92,7 @@ class FaultMatrix:
 
     @property
     def silent_losses(self) -> Rate:
-        """Events lost silently in the delivery modes that guarantee no silent loss."""
+        """The rate of events lost silently in the delivery modes that guarantee no silent loss."""
         return Rate(
             sum(t.verdict.lost_silent for t in self.guaranteed), sum(t.verdict.expected for t in self.guaranteed)
         )
@@ -104,12 +107,12 @@ class FaultMatrix:
 
         Columns: fault, target, delivery mode, delivered (k of n), predicted deliveries (if there is a prediction), lost
         silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency in ms. There is no
-        interval: a fault loses the events of its duration, and not a random sample of them.
+        interval, because a fault loses the events of its duration, and not a random sample of them.
         """
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
     def title(self) -> str:
-        """State the loss that faults cause without a log and with a log."""
+        """State how many faults cause silent loss without a log, and how many events are lost silently with a log."""
         unprotected = [trial for trial in self.of(AT_MOST_ONCE.name) if trial.fault in self.injected]
         lossy = sum(trial.verdict.lost_silent > 0 for trial in unprotected)
         return (
@@ -135,7 +138,11 @@ class FaultMatrix:
             return figure
 
     def alt_text(self) -> str:
-        """Return a text alternative of the figure: the counts of each delivery mode."""
+        """Return a text alternative of the figure.
+
+        It states, for each delivery mode, how many events were expected, delivered, lost silently, lost with a signal
+        and misrouted.
+        """
         return "; ".join(
             f"{delivery.name}: {sum(t.verdict.delivered for t in self.of(delivery.name)):,} of"
             f" {sum(t.verdict.expected for t in self.of(delivery.name)):,} delivered,"
@@ -201,7 +208,7 @@ async def run_matrix(
     """Run a trial of every fault in every delivery mode that it applies to, with `users` threads and sockets each.
 
     Network faults share a deployment, each with its own proxy and threads. A fault that targets processes gets its own
-    deployment. Raises TimeoutError after MATRIX_SECONDS or more.
+    deployment. Raises TimeoutError if the trials take too long: see MATRIX_SECONDS.
     """
     chosen, plan = list(faults), plan or TrialPlan()
     groups = [(delivery, group) for delivery in modes for group in _group_by_deployment(chosen, delivery)]
@@ -290,12 +297,12 @@ class Soak:
 
     @property
     def silent_losses(self) -> Rate:
-        """Events lost silently in the delivery modes that have a log."""
+        """The rate of events lost silently in the delivery modes that have a log."""
         guaranteed = [counts for (_, delivery), counts in self.cells.items() if delivery != AT_MOST_ONCE.name]
         return Rate(sum(each["lost silent"] for each in guaranteed), sum(each["expected"] for each in guaranteed))
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each cell, with its summed counts."""
+        """Return one row for each cell: fault, delivery mode, and the summed counts of `add`."""
         return pd.DataFrame({"fault": fault, "delivery": name} | counts for (fault, name), counts in self.cells.items())
 
 

@@ -67,7 +67,7 @@ class Window:
 
     @property
     def tolerance(self) -> int:
-        """By how many events prediction and count may differ: 0 if the server confirmed each subscription's start."""
+        """By how many events prediction and count may differ. It is 0 for clients that do not resume."""
         if not self.trial.delivery.resumes:
             return 0
         retained = self.trial.delivery.keep_events
@@ -98,7 +98,11 @@ class WindowStudy:
         return list(dict.fromkeys(window.trial.delivery for window in self.windows))
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each window: how long users were offline, the predicted and the counted loss."""
+        """Return one row for each window.
+
+        Columns: delivery mode, offline time, expected events, predicted and counted loss, loss in percent, tolerance,
+        silent loss, signalled loss.
+        """
         return pd.DataFrame([_row(window) for window in self.windows])
 
     def title(self) -> str:
@@ -135,7 +139,7 @@ class WindowStudy:
             return figure
 
     def alt_text(self) -> str:
-        """Return a text alternative of the figure, one clause for each window."""
+        """Return a text alternative of the figure: each window's offline time, counted loss and predicted loss."""
         clauses = "; ".join(
             f"{window.trial.delivery.name}, offline for {window.offline_seconds:.2f} s: {window.lost.counts} lost,"
             f" {window.predicted.k:,} predicted"
@@ -163,7 +167,8 @@ async def study_windows(
 ) -> WindowStudy:
     """Disconnect users for each of these lengths (seconds), in mode "at most once" and with a log of `keep_events`.
 
-    All lengths of one mode run concurrently on one worker, each with `users` threads. Raises TimeoutError.
+    All lengths of one mode run concurrently on one worker, each with `users` threads. Raises TimeoutError if
+    they take too long.
     """
     plan = plan or TrialPlan(steps=24)
     small = replace(RESUME, name=f"resume, {keep_events} events kept", keep_events=keep_events)

@@ -244,7 +244,11 @@ class StallStudy:
         return next(stall for stall in self.stalls if stall.server.name == name)
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each server: the neighbours' latencies and the agent's longest wait, in ms."""
+        """Return one row for each server.
+
+        Columns: server, its code that sends, events that neighbours read (k of n), and in ms: median latency before and
+        during the stall, longest latency during the stall, longest emission.
+        """
         return pd.DataFrame(
             {
                 "server": stall.server.name,
@@ -291,7 +295,10 @@ class StallStudy:
             return figure
 
     def alt_text(self) -> str:
-        """Return a text alternative of the figure, one clause for each server."""
+        """Return a text alternative of the figure.
+
+        It states, for each server, the median latencies before and during the stall, and the longest emission.
+        """
         return "; ".join(
             f"{stall.server.name}: neighbours read {1_000 * stall.median_before:.1f} ms late before and"
             f" {1_000 * stall.median_during:.1f} ms late during the stall (median),"
@@ -311,7 +318,8 @@ async def study_stall(
 ) -> StallStudy:
     """Measure each server with `neighbours` reading sockets and a stalled one, while an agent emits at a fixed rate.
 
-    The stall starts `start` seconds after the first event and lasts `duration` seconds. Raises TimeoutError.
+    The stall starts `start` seconds after the first event and lasts `duration` seconds. Raises TimeoutError if
+    the study takes too long.
     """
     with unwrap_single_error(), anyio.fail_after(STALL_SECONDS + 10 * events * pace_seconds):
         return StallStudy(

@@ -36,7 +36,7 @@ def missed_events(reader: Reader, emitted: Sequence[float]) -> list[int]:
     """Return, for each reconnection, how many of the thread's events the user missed.
 
     Missed events are those after the last event that the user read, up to the start of the next subscription. They
-    include the step that was in flight when the connection broke: the step was written to the socket and never read.
+    include the step that was in flight when the connection broke, which was written to the socket and never read.
     The time at which the client noticed the break is not used, because only the reader knows whether an event was read
     (J. H. Saltzer, D. P. Reed, D. D. Clark, "End-to-end arguments in system design", ACM Transactions on Computer
     Systems 2, 1984, section 2). The server confirms the start of a subscription to a client that does not resume. For a
