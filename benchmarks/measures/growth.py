@@ -20,8 +20,6 @@ __all__ = ["FULL_BACKGROUND", "NO_BACKGROUND", "BackgroundLoad", "flatness", "gr
 
 THREADS: Final = 10
 """Number of measured threads, with one socket each."""
-SPARE_FILES: Final = 200
-"""Upper bound on the number of open files of a process that are not sockets."""
 FILL_SECONDS: Final = 120.0
 QUIET_SECONDS: Final = 3_600.0
 POINTS: Final = 100
