@@ -198,8 +198,8 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
     The frame is either a field of the line, or the line itself, which then states the client in further fields.
     """
     name = next((each for each in BODIES if each in value), "")
-    # Beside a member `frame`, a recorder may write its own notes. If a type is beside it, the line is a protocol's
-    # frame.
+    # A line with `frame` and without `type` may have further fields, such as a recorder's notes. A line with `frame`
+    # and `type` is itself a frame of a protocol.
     has_notes = name == "frame" and "type" not in value and isinstance(value["frame"], dict | str)
     whole = not name or not (has_notes or value.keys() <= STATEMENTS[name])
     body = value if whole else value[name]
