@@ -267,7 +267,7 @@ def _sse_events(lines: Iterable[bytes]) -> Iterator[tuple[str | None, bytes | No
 def _sse_lines(lines: _Lines) -> Iterator[bytes]:
     """Yield the lines. A carriage return also ends a line.
 
-    Raises an error for a line that server-sent events do not have.
+    Raises UnusableRecording for a line that is none of server-sent events.
     """
     for line in lines:
         for part in line.split(b"\r"):

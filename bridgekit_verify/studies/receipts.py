@@ -45,7 +45,7 @@ class ReceiptStudy:
 
     @property
     def judged(self) -> list[Measurement]:
-        """The chains of the audit, without and with its fixes, and not the sound chain or the one broken on purpose."""
+        """The measurements of the audit's chains, without and with fixes. SOUND and `BROKEN[5]` are left out."""
         return [each for each in self.measurements if each.variant not in (SOUND, BROKEN[5])]
 
     def of(self, name: str) -> Measurement:

@@ -47,7 +47,7 @@ COVERED_N: Final = (10, 60, 300)
 
 
 CHANCE: Final = 0.001
-"""The probability of more misses than `allowed_misses` although every interval is correct."""
+"""Limit on the probability of more misses than `allowed_misses` although every interval is correct."""
 
 
 def allowed_misses(intervals: int) -> int:
@@ -211,7 +211,7 @@ class CalibrationStudy:
         return calibration_figure(self.rate_checks, title=self.title())
 
     def alt_text(self) -> str:
-        """Describe the figure in text."""
+        """Return the text equivalent of the figure: the known and the measured delivery rate of each condition."""
         return "; ".join(
             f"{check.name}: {100 * check.closed_form:.1f} % known, {check.text} delivered" for check in self.rate_checks
         )

@@ -243,7 +243,7 @@ MUTATIONS: Final[Mapping[str, tuple[Mutation, Effect]]] = {
 def mutate(history: History, names: Sequence[str], *, seed: int = 0) -> tuple[History, Verdict]:
     """Apply mutations to a clean history, each to different events. Return the new history and its expected verdict.
 
-    Raises MutationNotApplicable if the history is not clean or has too few events.
+    Raises MutationNotApplicable if the history is not clean, has two sockets for a thread, or has too few events.
     """
     verdict = check(history)
     if verdict.delivered != verdict.expected or verdict.frames != verdict.expected or verdict.reordered:
