@@ -53,7 +53,7 @@ def judge_startup(seen: Observation) -> Judgement:
 
 
 def judge_supervisor(seen: Observation) -> Judgement:
-    """Judge link 2: each request must become one run of its thread, user, agent and request, with a registered route."""
+    """Judge link 2: each request must become one run of its own thread, user and agent, with a registered route."""
     link, recording = Judgement(2), seen.recording
     _expect_constructor(link, seen, "supervisor", "engine")
     for opened in recording.of("supervisor", "open_run"):

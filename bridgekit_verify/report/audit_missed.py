@@ -87,7 +87,7 @@ def leak_claim(study: LeakStudy) -> Finding:
 
 
 def receipt_claim(study: ReceiptStudy) -> Finding:
-    """Compare the logged "emission success" with what the sockets received."""
+    """Test whether each event that the bridge reports as sent has reached its user."""
     judged, shared = study.judged, study.of("link 5 broken").verdict
     false = {each.variant.name: each.verdict.false_success for each in judged if each.verdict.false_success}
     worst, sound = max(judged, key=lambda each: each.verdict.false_success), study.of("sound").verdict

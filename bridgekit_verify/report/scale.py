@@ -24,9 +24,9 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["capacity_claim", "edge_claim", "memory_claim", "workers_claim"]
 
 MAX_RESIDUAL = 0.2
-"""Allowed distance of a point from its line, as a share of the highest point, because memory is allocated in blocks."""
+"""Allowed distance of a point from its line, as a share of the highest point. Memory is allocated in blocks."""
 GROWTH = 2.0
-"""Ratio up to which the cost of an event counts as constant: CPU time varies, and real growth would be many times
+"""Ratio up to which the cost of an event counts as constant. CPU time varies, and real growth would be many times
 larger."""
 
 
