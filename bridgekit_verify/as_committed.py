@@ -116,7 +116,7 @@ class Orchestrator:
 
 
 class OrchestratorThatQueriesTheMapping(Orchestrator):
-    """Fix 2 with its method: the audit names the method, and the run-thread mapping is all that it can query."""
+    """Fix 2 with its method, which the audit only names. The method can query only the run-thread mapping."""
 
     def __init__(self, mapping: RunThreadMappingService) -> None:
         self._mapping = mapping

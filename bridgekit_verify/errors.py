@@ -45,7 +45,7 @@ class LedgerImbalance(BridgekitError, AssertionError):
 
 
 class MutationNotApplicable(BridgekitError, ValueError):
-    """A recorded history to which the requested mutation cannot be applied exactly once and without side effects."""
+    """A recorded history to which a mutation cannot be applied, because it is not clean or has too few events."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"this history cannot be mutated: {problem}")

@@ -26,7 +26,7 @@ ENOUGH: Final = 0.5
 
 
 def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
-    """Return the built-in dialect that knows most of the JSON objects among these messages, and at least half of them.
+    """Return the built-in dialect that knows the most JSON objects among these messages, and at least half of them.
 
     Raises UnusableRecording if no dialect does.
     """
@@ -162,7 +162,7 @@ class _TableReader:
     def __init__(self, paths: Mapping[str, Steps], kinds: Mapping[str, str], prefix: str) -> None:
         self._paths = [(field, steps) for field, steps in paths.items() if field != "kind"]
         # Most paths have one step, for which a plain lookup is faster than `locate`. A complete value is read after
-        # the call's id, because only a frame of a call may have `args`.
+        # the call's id, because it is in `args` if the frame has a call, and in `whole` otherwise.
         late = WHOLE if len(paths.get("call", ())) > 1 else ()
         self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in late]
         self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]

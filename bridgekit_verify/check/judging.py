@@ -1,4 +1,4 @@
-"""Judges a stream of frames: a pure function from frames to violations, with memory that does not grow with the stream.
+"""Judges a stream of frames without I/O. The number of ended runs, messages, calls and violations in memory is limited.
 
 Each frame is first attributed to a client, a run, and a message or call. The rules then judge it.
 """

@@ -76,7 +76,7 @@ class OpenRecording:
 
 @contextmanager
 def open_recording(path: str, *, reads_text: bool = False, limits: Limits | None = None) -> Iterator[OpenRecording]:
-    """Open a file, or standard input for `-`. Raises UnusableRecording immediately or while the messages are iterated.
+    """Open a file, or standard input for `-`. Raises OSError, and UnusableRecording now or during the iteration.
 
     `reads_text`: lines that do not start with a brace are text, which the dialect decodes.
     """
@@ -267,7 +267,7 @@ def _sse_events(lines: Iterable[bytes]) -> Iterator[tuple[str | None, bytes | No
 def _sse_lines(lines: _Lines) -> Iterator[bytes]:
     """Yield the lines. A carriage return also ends a line.
 
-    Raises UnusableRecording for a line that is none of server-sent events.
+    Raises UnusableRecording for a line that server-sent events cannot contain.
     """
     for line in lines:
         for part in line.split(b"\r"):

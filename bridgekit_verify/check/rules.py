@@ -348,7 +348,7 @@ class Rules:
     def _check_json(self, stream: StreamState, message: Message) -> None:
         text = stream.text
         promised = self.dialect.json_arguments or (text or "").startswith(("{", "["))
-        delivered = stream.status == "equal" or stream.uncertain is not None  # in both cases, nothing shows a damage
+        delivered = stream.status == "equal" or stream.uncertain is not None  # the backend may not have changed them
         if text and text.strip() and promised and not delivered and not is_json(text):
             stream.status = "different"
             problem = f"the arguments of {stream} are not JSON: {text[:60]!r}"

@@ -183,7 +183,7 @@ class StreamState:
     def equals(self, whole: Any) -> bool | None:
         """Return whether a complete value equals the deltas.
 
-        Arguments are equal if they are the same JSON. None: unknown.
+        Arguments are equal if they are the same JSON. Return None if the values cannot be compared.
         """
         if isinstance(whole, str) and _length(whole) == self.characters:
             data = _bytes(whole)

@@ -124,7 +124,7 @@ class _Reading:
             _judge_frame(self._link, frame, found)
 
     def judge_missing(self) -> None:
-        """Judge the events that the client did not read: a full outbox may only drop what a later event supersedes."""
+        """Judge the events that the client did not read. A full outbox may only drop what a later event supersedes."""
         superseded = {each.seq for each in self.superseded()}
         gaps = self._client.gaps
         signalled = {seq for gap in gaps if gap.get("reason") == GapReason.COALESCED for seq in _range_of(gap)}

@@ -12,7 +12,7 @@ PARAMETERS_TAG = "parameters"
 
 
 class ParameterError(BridgekitError, ValueError):
-    """A parameter cannot be set: it is unknown, has another type, or is not a literal."""
+    """A setting or a parameters cell is malformed, or a parameter is unknown or has another type."""
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:

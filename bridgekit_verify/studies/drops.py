@@ -202,7 +202,7 @@ class FixDrops:
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
-        """Return the text equivalent of the figure: for each chain and step, the kinds that lose or leak events."""
+        """Return the text equivalent of the figure: each step's dropped events, or the kinds that lose or leak some."""
         return drop_alt_text(self._panels)
 
     def finding(self) -> str:

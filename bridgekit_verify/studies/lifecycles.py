@@ -322,8 +322,8 @@ async def study_lifecycles(
     """Measure memory, late events, events from another process, and a second registration.
 
     Memory is measured after each number of runs in `held_runs`. Late and remote events belong to `runs` runs of `users`
-    users. The study starts a process, kills it, and starts it again. Raises ProcessExited or ProcessTimeout if this
-    process fails.
+    users. The study starts a second process, kills it, and starts it again. Raises ProcessExited or ProcessTimeout if
+    the second process fails.
     """
     held = [
         row

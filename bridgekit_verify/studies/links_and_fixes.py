@@ -134,7 +134,7 @@ class FixStudy:
         return tuple(name for name in self.families if self.cells[name, variant].verdict.lost)
 
     def leaking(self, variant: str) -> tuple[str, ...]:
-        """Return the families of which at least one event is misrouted, to another user if each has one thread."""
+        """Return the families with a misrouted event. Each user has one thread, so another user reads the event."""
         return tuple(name for name in self.families if self.cells[name, variant].verdict.misrouted)
 
     def counts(self, variant: str | None = None) -> pd.DataFrame:

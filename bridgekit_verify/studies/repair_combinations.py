@@ -179,7 +179,7 @@ class RepairStudy:
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
-        """Return the text equivalent of the figure: for each combination drawn, the kinds that lose or leak events."""
+        """Return the text equivalent of the figure: each row's dropped events, or the kinds that lose or leak some."""
         return drop_alt_text(self._panels)
 
     def finding(self) -> str:

@@ -68,7 +68,7 @@ class BridgeThatRaises(_BridgeThatSendsOtherwise):
 
 
 class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
-    """Link 9, swallowed: passes nothing to the hub and reports every event as sent."""
+    """Link 9, swallowed: passes nothing to the hub and reports every event that has a thread as sent."""
 
     async def _send(self, event: AgentEvent) -> Receipt:
         route = await route_of(self.resolver, event)

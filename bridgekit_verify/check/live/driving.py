@@ -47,7 +47,7 @@ class RunRefused(Exception):
 
 @asynccontextmanager
 async def http_client() -> AsyncIterator[httpx.AsyncClient]:
-    """Yield an HTTP client without a limit on connections and without a read timeout, because streams may be silent."""
+    """Yield an HTTP client without a limit on connections. It has no read timeout, because streams may be silent."""
     # Connections are not kept alive, because the backend may close one just when the next request is sent on it.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     timeout = httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None, write=ANSWER_TIMEOUT_SECONDS)

@@ -158,7 +158,7 @@ class ModelLedger(msgspec.Struct):
         self.histories.append(HistoryText(user, thread, text))
 
     def add_cut(self, canary: str, client: str) -> None:
-        """Record that a client's connection was cut during a run and resumed, so that no piece may be missing."""
+        """Record that a client's connection was cut during a run and resumed. The client must still get every piece."""
         self.cuts.append((canary, client))
 
     def add_wire(self, client: str, text: str) -> None:

@@ -266,7 +266,7 @@ class LoadSession:
             return
         with anyio.move_on_after(self._load.run_seconds):
             settled = 0
-            while settled < 2:  # Wait once more, because frames may still wait to be read on a busy machine.
+            while settled < 2:  # On a busy machine, frames may have arrived that were not read yet, so check twice.
                 await anyio.sleep(POLL_SECONDS)
                 settled = settled + 1 if self._is_settled(groups) else 0
 
