@@ -45,7 +45,7 @@ class LedgerImbalance(BridgekitError, AssertionError):
 
 
 class MutationNotApplicable(BridgekitError, ValueError):
-    """A recorded history to which a mutation cannot be applied, because it is not clean or has too few events."""
+    """A recorded history to which the requested mutation cannot be applied. `problem` states the reason."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"this history cannot be mutated: {problem}")

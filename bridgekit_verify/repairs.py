@@ -1,7 +1,7 @@
 """The four repairs that make the chain as committed deliver, in any combination, and how many lines each one changes.
 
-A repair replaces parts of a chain, as the audit's fixes do. The supervisor and the manager of the audited commit are
-not part of the rebuilt chain. The original code therefore needs more than these four repairs.
+A repair replaces parts of a chain, as the audit's fixes do. The audited commit's own supervisor and manager were read
+and not rebuilt. The original code therefore needs more than these four repairs.
 """
 
 from __future__ import annotations

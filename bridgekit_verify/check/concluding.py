@@ -117,7 +117,7 @@ def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | 
 def _answer(judge: Judge, which: Property) -> PropertyAnswer:
     """Return the answer for one property.
 
-    The reason of an *unknown* answer begins with the fields and kinds that the dialect lacks.
+    The reason of an *unknown* answer begins with the fields and kinds that the dialect lacks, if any.
     """
     dialect, needed = judge.dialect, NEEDS.get(which, ())
     answer = judge.findings.answer(which, SOURCES.get(which, ""), lacking=any(map(dialect.lacks, needed)))

@@ -108,7 +108,7 @@ class Rules:
             self.findings.unknown(Property.SNAPSHOT, reason)
 
     def _is_repeated(self, client: ClientState, run: RunState | None, stream: StreamState | None, kind: str) -> bool:
-        """Return True if a frame may repeat what was complete before a reconnect, and no position tells whether."""
+        """Return True if a frame may repeat what was complete before a reconnect, and no position shows whether."""
         if kind == "snapshot":
             return False
         if stream is not None:

@@ -75,7 +75,7 @@ class ClientState:
         return bool(self.numberings) and not self.unnumbered
 
     def may_repeat(self, index: int) -> bool:
-        """Return True if the connection may repeat what arrived as message `index`, and no position tells whether."""
+        """Return True if the connection may repeat what arrived as message `index`, and no position shows whether."""
         return index < self.reconnected_at and not self.is_numbered
 
 

@@ -1,4 +1,4 @@
-"""Findings for the audit's claims: each claim is tested by running it and gets a verdict."""
+"""Findings for the audit's claims. Each claim is tested by running the code, and gets a verdict."""
 
 from __future__ import annotations
 

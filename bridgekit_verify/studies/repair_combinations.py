@@ -1,4 +1,4 @@
-"""Find which of the four repairs the chain as committed needs: measure every combination of the repairs."""
+"""Find which of the four repairs the chain as committed needs, by measuring every combination of the repairs."""
 
 from __future__ import annotations
 

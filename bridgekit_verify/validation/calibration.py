@@ -91,7 +91,7 @@ def coverage_table(
     """Return how often the interval contains the true rate, one row per probability and number of trials.
 
     Columns: p, n, contains p (k of draws), coverage, from and to (the interval of the coverage), exact (by summing the
-    binomial) and inside (whether the exact value lies between from and to); rates in percent.
+    binomial) and inside (whether the exact value lies between from and to). Rates are in percent.
     """
     return pd.DataFrame(_coverage_row(p, n, draws, seed) for p, n in product(probabilities, trials))
 

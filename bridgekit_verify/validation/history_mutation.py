@@ -1,4 +1,4 @@
-"""Mutate a recorded history: the checker must report exactly the mutations.
+"""Mutate a recorded history, to test that the checker reports exactly the mutations.
 
 Each mutation is a pure function that returns a new history. The expected effect on the verdict is written by hand next
 to the mutation, and not computed by a second checker.
