@@ -157,7 +157,7 @@ class Judge:
         client.connection, client.reconnected_at = message.connection, message.index
         if self.dialect.run_is_connection:
             client.run = None
-        if client.is_numbered:  # A repeated frame can be recognized, and a missing one detected.
+        if client.is_numbered:  # Positions show which frames are repeated or missing.
             return
         for stream in client.streams.values():
             if not stream.ended:

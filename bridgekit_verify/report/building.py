@@ -49,7 +49,7 @@ class BuiltReport:
     headline: tuple[str, ...]
     """Summary lines for a terminal, computed from the findings."""
     failures: tuple[str, ...]
-    """One line for each failed notebook: notebook, cell, last line of the exception."""
+    """One line for each failed notebook: the notebook, the cell and the error."""
 
 
 def build_report(

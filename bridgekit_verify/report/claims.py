@@ -28,7 +28,7 @@ __all__ = [
 
 
 def verdict_of(holds: bool, *, known: bool = True) -> Verdict:
-    """Return the verdict "holds" or "does not hold", or "unknown" if no event was counted."""
+    """Return the verdict "holds" or "does not hold", or "unknown" if not `known`."""
     if not known:
         return "unknown"
     return "holds" if holds else "does not hold"

@@ -19,7 +19,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def failure_of(name: str, cells: list[Any]) -> str | None:
-    """Return one line with notebook, cell and the exception's last line, or None if the notebook passed.
+    """Return one line with the notebook, the cell and the error, or None if the notebook passed.
 
     `name` is the file's name without its suffix. `cells` are the cells as nbformat stores them.
     """

@@ -31,7 +31,7 @@ larger."""
 
 
 def capacity_claim(study: CapacityStudy) -> Finding:
-    """Test that events are on time up to some load and late above it, and that every event is counted."""
+    """Test that no event is lost or unaccounted for, at loads that each edge carries and at loads that it does not."""
     steps = study.steps
     lost = sum(step.client.lost for step in steps)
     unaccounted = [step for step in steps if not step.accounted_for]
