@@ -51,7 +51,7 @@ CHANCE: Final = 0.001
 
 
 def allowed_misses(intervals: int) -> int:
-    """Return how many of these 95 % intervals may miss the true rate. More do so with a probability of at most CHANCE."""
+    """Return how many of these 95 % intervals may miss the true rate. More do so with at most probability CHANCE."""
     at_most = 0.0
     for misses in range(intervals + 1):
         at_most += _binomial(misses, intervals, 1 - CONFIDENCE)

@@ -106,7 +106,7 @@ class NeutralCall(msgspec.Struct, frozen=True):
 
 
 class RejectedCall(msgspec.Struct, frozen=True):
-    """A request that the model's protocol does not allow."""
+    """A request that the model's protocol does not allow, or that the model server failed to answer."""
 
     path: str
     status: int
