@@ -116,7 +116,7 @@ class Orchestrator:
 
 
 class OrchestratorThatQueriesTheMapping(Orchestrator):
-    """Fix 2 with its method: the audit names the method, and the run-thread mapping is all that it can query."""
+    """Fix 2 with its method, which the audit only names. The method can query only the run-thread mapping."""
 
     def __init__(self, mapping: RunThreadMappingService) -> None:
         self._mapping = mapping
@@ -163,7 +163,7 @@ class DictMapping(RunThreadMappingService):
 
 
 class HubWithoutThreads(Hub):
-    """D10, link 10: registers connections, but under no thread, so that no event finds a connection."""
+    """D10, link 10: registers each connection under an empty thread id, so that no event finds a connection."""
 
     def _thread_of(self, connection: Connection) -> ThreadId:
         return ThreadId("")
@@ -188,7 +188,7 @@ class HubAsCommitted(HubThatAlwaysSaysSent, HubWithoutThreads):
 
 
 def _second_bridge(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
-    """Return a new bridge without any socket, as an accessor that creates bridges on demand does on its second call."""
+    """Return a new bridge whose hub has no sockets, like an accessor that creates a bridge on each call."""
     return type(bridge)(Hub(), bridge.resolver, bridge.mapping)
 
 

@@ -1,7 +1,7 @@
 """The four repairs that make the chain as committed deliver, in any combination, and how many lines each one changes.
 
-A repair replaces parts of a chain, as the audit's fixes do. The supervisor and the manager of the audited commit were
-read and not rebuilt, so the original code needs more than these four.
+A repair replaces parts of a chain, as the audit's fixes do. The audited commit's own supervisor and manager were read
+and not rebuilt. The original code therefore needs more than these four repairs.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ def subsets(repairs: tuple[Fix, ...] = REPAIRS) -> Iterator[tuple[Fix, ...]]:
 def changed_lines(repair: Fix, base: Variant = AS_COMMITTED, *, adds: tuple[type, ...] = ()) -> LineChange:
     """Count the lines by which the base chain's source differs from the repaired form.
 
-    Each method that a defect overrides is compared with the method that the repair uses in its place. A call of
-    `super()` stands for the lines of the method that it calls. Indentation, comments and docstrings do not count. The
-    classes in `adds` are new as a whole.
+    Each method that a defect overrides is compared with the method that the repair uses in its place. A statement that
+    only calls `super()`, or returns its result, counts as the lines of the called method. Indentation, comments and
+    docstrings do not count. All lines of the classes in `adds` count as added.
     """
     removed = added = 0
     for part, sound in repair.parts.items():

@@ -1,4 +1,4 @@
-"""The chains that are compared: each variant names the parts that it is built from, and otherwise equals *sound*.
+"""The chains that are compared: each variant names the parts in which it differs from *sound*.
 
 The variants follow the audit's order. The first block is the audit's comparison: links 1 to 8 are sound, and link 9 is
 as reported, then repaired with one fix or with several. `FIXES` applies to any other chain as well.
@@ -42,24 +42,24 @@ def _signed_run_ids(hex_source: HexSource) -> RunIdScheme:
 
 
 def resolver_as_committed(mapping: RunThreadMappingService) -> Resolver:
-    """Ask the orchestrator, then search for `thread_` in the run id. The audit calls this lookup broken."""
+    """Create a resolver that calls the orchestrator, then parses the run id. The audit calls this lookup broken."""
     return FirstOf(as_committed.OrchestratorLookup(as_committed.Orchestrator()), ReportParser())
 
 
 def resolver_of_fix_2_as_written(mapping: RunThreadMappingService) -> Resolver:
-    """Search for `thread_` in the run id, then call the orchestrator, which lacks the method that Fix 2 calls."""
+    """Create a resolver that parses the run id, then calls the orchestrator, which lacks the method of Fix 2."""
     return FirstOf(ReportParser(), as_committed.OrchestratorLookup(as_committed.Orchestrator()))
 
 
 def resolver_of_fix_2_with_its_method(mapping: RunThreadMappingService) -> Resolver:
-    """Search for `thread_` in the run id, then call an orchestrator whose method queries the mapping."""
+    """Create a resolver that parses the run id, then calls an orchestrator whose method queries the mapping."""
     return FirstOf(
         ReportParser(), as_committed.OrchestratorLookup(as_committed.OrchestratorThatQueriesTheMapping(mapping))
     )
 
 
 def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
-    """Look up the run in the mapping service. If it has no thread for the run, use the resolver as committed.
+    """Create a resolver that queries the mapping service, and uses the resolver as committed if it has no thread.
 
     The audit does not say when the bridge queries the service. If it queried the service after the parser, this would
     be Fix 2 with its method.
@@ -68,7 +68,7 @@ def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
 
 
 def resolver_of_fixes_2_and_3(mapping: RunThreadMappingService) -> Resolver:
-    """Look up the run in the mapping service. If it has no thread for the run, use the resolver of Fix 2 as written."""
+    """Create a resolver that queries the mapping service, then uses the resolver of Fix 2 as written."""
     return FirstOf(MappingLookup(mapping), resolver_of_fix_2_as_written(mapping))
 
 
@@ -274,7 +274,7 @@ BROKEN: Final[Mapping[int, Variant]] = {
     9: replace(AS_REPORTED, name="link 9 broken", summary="the run id does not contain the thread"),
 }
 """By link number: the sound chain with only that link broken. For link 1, the hub that startup must refuse is also
-broken."""
+broken. For links 2, 4 and 9, the startup check that would refuse the chain is left out."""
 
 
 def variant(name: object) -> Variant:

@@ -1,6 +1,6 @@
 """Reads and writes a baseline: the keys of the violations that a project accepts, one on each line.
 
-`#` begins a comment.
+A line that begins with `#` is a comment.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Baseline:
     def accepts(self, verdict: RecordingVerdict, answer: PropertyAnswer) -> bool:
         """Return whether the baseline accepts every violation of a broken answer.
 
-        Violations beyond the listed ones are never accepted.
+        An answer that counts more violations than it lists is not accepted.
         """
         return answer.count == len(answer.violations) and all(
             baseline_key(verdict, each) in self.keys for each in answer.violations

@@ -20,7 +20,9 @@ __all__ = ["check_recording"]
 def check_recording(
     path: str, *, dialect: StreamDialect | None = None, limits: Limits | None = None
 ) -> RecordingVerdict:
-    """Read and judge one recording. Without `dialect`, the function detects the dialect from the first frames.
+    """Read and judge one recording.
+
+    Without `dialect`, the function uses the dialect that a live run states, or detects it from the first messages.
 
     Raises UnusableRecording if the file cannot be judged, and OSError if it cannot be read.
     """

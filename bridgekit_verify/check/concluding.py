@@ -117,7 +117,7 @@ def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | 
 def _answer(judge: Judge, which: Property) -> PropertyAnswer:
     """Return the answer for one property.
 
-    If the dialect lacks fields that the property needs, this is the first reason for *unknown*.
+    The reason of an *unknown* answer begins with the fields and kinds that the dialect lacks, if any.
     """
     dialect, needed = judge.dialect, NEEDS.get(which, ())
     answer = judge.findings.answer(which, SOURCES.get(which, ""), lacking=any(map(dialect.lacks, needed)))
@@ -152,7 +152,7 @@ def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
 
 
 def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> None:
-    """Report a run that ends without a start, unless it may have started at another socket or before the recording."""
+    """Report a run that ends without a start, unless it started elsewhere or may have started before the recording."""
     client = judge.clients[run.client]
     began_elsewhere = any(other.started and other.first < run.first for other in others)
     continues = client.starts_inside or (judge.dialect.run_is_connection and client.reconnected_at)

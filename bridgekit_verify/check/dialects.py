@@ -26,7 +26,7 @@ ENOUGH: Final = 0.5
 
 
 def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
-    """Return the built-in dialect that knows the most of these messages, and at least half of them.
+    """Return the built-in dialect that knows the most JSON objects among these messages, and at least half of them.
 
     Raises UnusableRecording if no dialect does.
     """
@@ -56,7 +56,10 @@ def _type(value: Mapping[str, Any]) -> str:
 
 
 def load_table(path: str) -> StreamDialect:
-    """Read the `[dialect]` table of a TOML file. Raises UnusableRecording if the table is not valid."""
+    """Read the `[dialect]` table of a TOML file.
+
+    Raises UnusableRecording if the file is not TOML or has no valid table, and OSError if it cannot be read.
+    """
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -158,7 +161,8 @@ def locate(value: Any, steps: Steps) -> Any:
 class _TableReader:
     def __init__(self, paths: Mapping[str, Steps], kinds: Mapping[str, str], prefix: str) -> None:
         self._paths = [(field, steps) for field, steps in paths.items() if field != "kind"]
-        # Most paths have one step, and `locate` takes most of the time. A complete value is read after the call's id.
+        # Most paths have one step, for which a plain lookup is faster than `locate`. A complete value is read after
+        # the call's id, because it is in `args` if the frame has a call, and in `whole` otherwise.
         late = WHOLE if len(paths.get("call", ())) > 1 else ()
         self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in late]
         self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]
@@ -182,7 +186,7 @@ class _TableReader:
         for field, steps in self._paths:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)
-        # `*` alone means every other text: neither an error without one, nor the end of the stream.
+        # A type with `*` matches neither the end of the stream nor a message without a type and a text.
         if kind is None and (message.value == END_OF_STREAM or (theirs is None and frame.text is frame.whole is None)):
             frame.kind = "other"
         return (frame,)

@@ -28,10 +28,11 @@ KINDS: Final = (
     "event",  # belongs to a run and states no other fact
     "other",  # the dialect does not know it
 )
-"""What a frame does. Any other type of a protocol is `event` or `other`."""
+"""What a frame does. A type of the protocol that fits no other kind is `event` or `other`."""
 
 END_OF_STREAM: Final = "[DONE]"
-"""The text that several protocols send after the last frame of a response. It is no frame."""
+"""The text that several protocols send after the last frame of a response. It is a frame only if the dialect gives it
+a kind."""
 
 FIELDS: Final = ("kind", "run", "thread", "user", "message", "call", "text", "whole", "args", "position")
 """The fields that a `[dialect]` table may locate."""
@@ -41,7 +42,7 @@ class Message(msgspec.Struct, gc=False):
     """One message that a client received."""
 
     client: str
-    """The socket or the response that received the message."""
+    """The name of the socket or streamed response on which the message arrived."""
     connection: int
     """The number of reconnects of this client before the message."""
     index: int
@@ -73,16 +74,17 @@ class ObservedFrame(msgspec.Struct, gc=False):
     """Set only if the frame represents the positions `first_position` to `position`."""
     user: str | None = None
     group: str | None = None
-    """What counts or continues on its own within a client: an epoch of positions, or a subagent's chunks."""
+    """An epoch of positions, or the subagent that sent a chunk. Groups of one client are independent of each other."""
     implicit: bool = False
-    """True if the protocol allows this delta to begin its message or call, or frames of its run after this error."""
+    """True if the protocol allows this delta to begin its message or call, or allows frames of its run after this
+    error."""
 
 
 def decode_json(data: str | bytes) -> Any:
     """Decode JSON.
 
     Half of a surrogate pair is valid, because backends may cut a text inside a pair. Raises ValueError for a text that
-    is not JSON.
+    is not JSON or is nested too deeply.
     """
     try:
         return msgspec.json.decode(data)
@@ -111,7 +113,7 @@ def encode_json(value: object) -> str:
 
 
 def decode_text(text: str) -> Any:
-    """Decode a message that may be JSON. Any other text is returned unchanged."""
+    """Decode a text that is a JSON object or list. Any other text is returned unchanged."""
     if not text.startswith(("{", "[")):
         return text
     try:

@@ -1,6 +1,6 @@
-"""Judges a stream of frames: a pure function from frames to violations, with memory that does not grow with the stream.
+"""Judges a stream of frames without I/O. The number of ended runs, messages, calls and violations in memory is limited.
 
-Each frame is first attributed to a client, a run, and a message or call. Each rule then judges one of these separately.
+Each frame is first attributed to a client, a run, and a message or call. The rules then judge it.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Judge:
             if not has_started and self.rules.pairs_runs and frame.kind not in BEGINNINGS and frame.kind != "tool":
                 stream.uncertain = NO_BEGINNING
             self.rules.remember(client, key, stream)
-            if frame.run is None:  # otherwise its run shows whose it is
+            if frame.run is None:  # otherwise its run identifies the user
                 self.owners.saw(key, client, frame)
         if frame.thread not in (None, client.thread) or frame.user not in (None, client.user):
             self.owners.check_ids(self.findings, client, frame)
@@ -111,7 +111,10 @@ class Judge:
         return stream, run
 
     def _run_of(self, client: ClientState, stream: StreamState | None, frame: ObservedFrame) -> RunState | None:
-        """Return the run that a frame names, or that of its message or call, or the only one that is open."""
+        """Return the run that a frame names, else that of its message or call, else the only open one.
+
+        If no run is open, this is the client's latest run. If a connection is a run, it is the run of the connection.
+        """
         run_id = frame.run
         if run_id is not None:
             client.run = client.runs.get(run_id) or self._new_run(client, run_id, frame)
@@ -154,7 +157,7 @@ class Judge:
         client.connection, client.reconnected_at = message.connection, message.index
         if self.dialect.run_is_connection:
             client.run = None
-        if client.is_numbered:  # A repeated frame can be recognized, and a missing one detected.
+        if client.is_numbered:  # Positions show which frames are repeated or missing.
             return
         for stream in client.streams.values():
             if not stream.ended:
@@ -187,7 +190,7 @@ class Judge:
             )  # fmt: skip
 
     def _is_replayed(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
-        """Follow the numbering. Return whether a reconnect repeats a frame that was already judged."""
+        """Add the frame's positions to its numbering. Return whether a reconnect repeats a frame already judged."""
         last = frame.position
         assert last is not None
         connection = frame.origin.connection
@@ -202,7 +205,7 @@ class Judge:
         expected = self.dialect.first_position
         if expected is not None and last < expected:
             return False
-        if numbering is None:  # it begins at its first position, or in the middle if the recording does
+        if numbering is None:  # its start is unknown if the recording may begin in the middle
             known = expected is not None and first <= expected
             numbering = client.numberings[key] = Numbering(expected if known else None, connection)
         step = numbering.add(first, last, connection, frame.origin.index)

@@ -54,7 +54,7 @@ Row = Mapping[Path, Any]
 
 
 def draft_table(path: str, messages: Iterable[Message]) -> str:
-    """Return a TOML file with a `[dialect]` table. Raises UnusableRecording if the recording has no JSON objects."""
+    """Return a TOML file with a `[dialect]` table. Raises UnusableRecording if fewer than two messages are JSON."""
     prefix, decoded = _decode(list(messages))
     pairs = [(message, row) for message in decoded if (row := _row(message))]
     rows = [row for _, row in pairs]
@@ -85,7 +85,7 @@ _quote = partial(json.dumps, ensure_ascii=False)
 
 
 def _decode(messages: Sequence[Message]) -> tuple[str, list[Message]]:
-    """Return the messages with their text decoded, and the prefix that most of it has before its JSON."""
+    """Return the most frequent prefix of JSON texts, and the messages with the texts that have this prefix decoded."""
     texts = [message.value for message in messages if isinstance(message.value, str)]
     found = Counter(match[0] for text in texts if (match := re.match(r"[^\[{\s]{0,16}(?=[\[{])", text)))
     prefix = max(found, key=lambda each: found[each], default="")
@@ -105,7 +105,7 @@ def _row(message: Message) -> Row:
 def _remove_contradictions(
     pairs: Sequence[tuple[Message, Row]], fields: dict[str, Path], kinds: dict[str, str], position: dict[str, Any]
 ) -> None:
-    """Remove from a draft what the recording contradicts, since it is taken to be sound."""
+    """Remove the parts of a draft that make the recording look broken. The recording is assumed to be sound."""
     types = {message.index: str(row.get(fields.get("kind", ()))) for message, row in pairs}
     for _ in range(MAX_KINDS):
         table = {field: ".".join(path) for field, path in fields.items()} | {"kinds": _by_ours(kinds)}

@@ -17,7 +17,7 @@ __all__ = ["format_json", "format_junit", "format_text"]
 
 SHOWN_VIOLATIONS: Final = 10
 CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"""Characters that XML cannot contain, or that control a terminal."""
+"""Characters that XML cannot contain, or that control a terminal, except tab, line feed and carriage return."""
 
 
 def format_text(verdict: RecordingVerdict, baseline: Baseline) -> str:
@@ -60,7 +60,7 @@ def _clean(text: str) -> str:
 
 
 def format_json(verdicts: Sequence[RecordingVerdict], baseline: Baseline, failed: Iterable[str]) -> str:
-    """Return a JSON object: verdicts, accepted and stale entries of the baseline, and errors of unusable files."""
+    """Return a JSON object: verdicts, all entries and stale entries of the baseline, and errors of unusable files."""
     found = {
         "recordings": verdicts,
         "stale": baseline.stale(verdicts),

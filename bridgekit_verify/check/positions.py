@@ -42,7 +42,7 @@ class Numbering:
 
     @property
     def complete(self) -> bool:
-        """True if every position from the first to the last arrived."""
+        """True if the first position is known and every position up to the last arrived."""
         return self.first_is_known and not self.missing
 
     def add(self, first: int, last: int, connection: int, index: int) -> PositionStep:

@@ -94,7 +94,10 @@ class Findings:
     def broken(
         self, which: Property, rule: str, subject: str, message: str, source: str, *frames: Message | Evidence
     ) -> None:
-        """Record a violation. For each rule and subject, only the first violation is recorded and counted."""
+        """Record a violation. For each rule and subject, only the first violation is recorded and counted.
+
+        Once MAX_VIOLATIONS are recorded, every violation of another rule or subject is counted and not recorded.
+        """
         key = f"{which}: {rule}: {subject}"
         if key in self._keys[which]:
             return

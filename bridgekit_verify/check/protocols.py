@@ -75,10 +75,7 @@ def _list(value: object) -> list[dict[str, Any]]:
 
 
 def _value_and_type(message: Message) -> tuple[dict[str, Any], str]:
-    """Return the message's object and its type.
-
-    A value that is no object, or that has no type, gets a type that no dialect knows.
-    """
+    """Return the message's object and its type. The type is empty if the value is no object or names no type."""
     value = message.value if isinstance(message.value, dict) else {}
     type_ = value.get("type")
     return value, type_ if isinstance(type_, str) else ""
@@ -206,7 +203,7 @@ _PROGRESS: Final = (
     ".in_progress", ".searching", ".interpreting", ".generating", ".completed", ".failed", ".partial_image",
     ".annotation.added", "_part.added", "_part.done",
 )  # fmt: skip
-"""The ends of types that tell how far a call or a part is, in addition to those of OPENAI."""
+"""The ends of types that report the progress of a call or a part, in addition to those of OPENAI."""
 _REPLIES: Final = {"output_text": "text", "refusal": "refusal"}
 _INPUTS: Final = {
     "function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input", "code_interpreter_call": "code",
@@ -239,12 +236,12 @@ def read_openai(message: Message) -> Iterator[ObservedFrame]:
 
 
 def _input_of(item: object) -> str | None:
-    """Return where an output item has its arguments; None if it is no call."""
+    """Return the name of the field with an output item's arguments, or None if the item is no call."""
     return _INPUTS.get(str(item.get("type"))) if isinstance(item, dict) else None
 
 
 def _reply_of(part: object) -> str | None:
-    """Return where a part of a message has its text."""
+    """Return the name of the field with the text of a message's part, or None if the part has no text."""
     return _REPLIES.get(str(part.get("type"))) if isinstance(part, dict) else None
 
 

@@ -76,7 +76,7 @@ class OpenRecording:
 
 @contextmanager
 def open_recording(path: str, *, reads_text: bool = False, limits: Limits | None = None) -> Iterator[OpenRecording]:
-    """Open a file, or standard input for `-`. Raises UnusableRecording immediately or while the messages are iterated.
+    """Open a file, or standard input for `-`. Raises OSError, and UnusableRecording now or during the iteration.
 
     `reads_text`: lines that do not start with a brace are text, which the dialect decodes.
     """
@@ -198,8 +198,8 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
     The frame is either a field of the line, or the line itself, which then states the client in further fields.
     """
     name = next((each for each in BODIES if each in value), "")
-    # Beside a member `frame`, a recorder may write its own notes. If a type is beside it, the line is a protocol's
-    # frame.
+    # A line with `frame` and without `type` may have further fields, such as a recorder's notes. A line with `frame`
+    # and `type` is itself a frame of a protocol.
     has_notes = name == "frame" and "type" not in value and isinstance(value["frame"], dict | str)
     whole = not name or not (has_notes or value.keys() <= STATEMENTS[name])
     body = value if whole else value[name]
@@ -267,7 +267,7 @@ def _sse_events(lines: Iterable[bytes]) -> Iterator[tuple[str | None, bytes | No
 def _sse_lines(lines: _Lines) -> Iterator[bytes]:
     """Yield the lines. A carriage return also ends a line.
 
-    Raises an error for a line that server-sent events do not have.
+    Raises UnusableRecording for a line that server-sent events cannot contain.
     """
     for line in lines:
         for part in line.split(b"\r"):

@@ -108,7 +108,7 @@ class Rules:
             self.findings.unknown(Property.SNAPSHOT, reason)
 
     def _is_repeated(self, client: ClientState, run: RunState | None, stream: StreamState | None, kind: str) -> bool:
-        """Return True if a frame may repeat what was complete before a reconnect. Positions would show it."""
+        """Return True if a frame may repeat what was complete before a reconnect, and no position shows whether."""
         if kind == "snapshot":
             return False
         if stream is not None:
@@ -307,7 +307,7 @@ class Rules:
             return
         if stream.ended:
             self._compare(stream, frame.whole, frame.origin)
-        elif stream.equals(frame.whole):  # as far as it goes, unless no frame ends it
+        elif stream.equals(frame.whole):  # so far; this is final only if no frame ends the text or call
             stream.status = "equal" if stream.implicit else None
         else:
             stream.pending = (frame.whole, frame.origin.index)
@@ -340,7 +340,7 @@ class Rules:
             self._contradicts(which, "differs", stream, text, message, stream.first)
 
     def _equals(self, stream: StreamState, whole: Any) -> bool | None:
-        """Return None if the dialect, or the recording, does not allow the comparison."""
+        """Return whether a complete value equals what was received, or None if they cannot be compared."""
         if stream.whole is not None:
             return stream.whole == fingerprint(whole)
         return stream.equals(whole) if (self._sums_args if stream.is_call else self._sums_text) else None
@@ -348,7 +348,7 @@ class Rules:
     def _check_json(self, stream: StreamState, message: Message) -> None:
         text = stream.text
         promised = self.dialect.json_arguments or (text or "").startswith(("{", "["))
-        delivered = stream.status == "equal" or stream.uncertain is not None  # or what the model wrote is no JSON
+        delivered = stream.status == "equal" or stream.uncertain is not None  # the backend may not have changed them
         if text and text.strip() and promised and not delivered and not is_json(text):
             stream.status = "different"
             problem = f"the arguments of {stream} are not JSON: {text[:60]!r}"

@@ -46,7 +46,7 @@ class ClientState:
         self.streams: dict[StreamKey, StreamState] = {}
         self.numberings: dict[str | None, Numbering] = {}
         self.epochs: dict[str | None, str | None] = {}
-        """The numbering that the server named last. A different name starts a new numbering."""
+        """By thread, the epoch that the server named last. Another epoch starts a new numbering."""
         self.unattributed_ends = 0
         """The number of ends that could not be attributed to a run."""
         self.chunks: dict[StreamKey, StreamKey] = {}
@@ -59,10 +59,10 @@ class ClientState:
         self.unnumbered = False
         """True if a frame had no position, so that a repeated frame cannot be recognized."""
         self.unplaced = False
-        """True if a frame had a position of an unknown run. Other positions are then not known to be missing."""
+        """True if a frame had a position of an unknown run. Missing positions are then not reported."""
 
     def restate(self, message: Message) -> None:
-        """Follow a recording that states the user or the thread late, or another one than before."""
+        """Take the user and the thread from a message. A value that differs from an earlier one becomes None."""
         if message.user not in (None, self.stated_user):
             self.user = message.user if self.stated_user is None else None
             self.stated_user = message.user
@@ -75,7 +75,7 @@ class ClientState:
         return bool(self.numberings) and not self.unnumbered
 
     def may_repeat(self, index: int) -> bool:
-        """Return True if the connection may repeat what arrived as message `index`. Positions would show it."""
+        """Return True if the connection may repeat what arrived as message `index`, and no position shows whether."""
         return index < self.reconnected_at and not self.is_numbered
 
 
@@ -120,7 +120,7 @@ class StreamState:
         self.whole: bytes | None = None
         """The fingerprint of the complete value of a call that has no deltas."""
         self.pending: tuple[Any, int] | None = None
-        """A complete value that arrived before the end, with its message."""
+        """A complete value that arrived before the end, with the index of its message."""
         self.status: str | None = None
         """`equal` or `different`, once a complete value was compared."""
         self._hash: Any = None
@@ -183,7 +183,7 @@ class StreamState:
     def equals(self, whole: Any) -> bool | None:
         """Return whether a complete value equals the deltas.
 
-        Arguments are equal if they are the same JSON. None: unknown.
+        Arguments are equal if they are the same JSON. Return None if the values cannot be compared.
         """
         if isinstance(whole, str) and _length(whole) == self.characters:
             data = _bytes(whole)

@@ -37,7 +37,7 @@ def missing_handover(history: History, request: str) -> Attribution | None:
 
 
 def undelivered_emission(history: History, key: EventKey, emission: Emission) -> Attribution:
-    """Return the first link because of which an agent's event did not reach the bridge."""
+    """Return the first link that kept an agent's event from the bridge."""
     if emission.agent_given is None:
         return Attribution(_binding_link(history), "the agent was given no bridge")
     if history.bridge not in (None, emission.agent_given.bridge):

@@ -113,7 +113,7 @@ def observed(base: Any, sound: type, methods: Mapping[str, int], listen: Listene
 
 
 def observe_instance(part: object, sound: type, methods: Mapping[str, int], listen: Listener) -> None:
-    """Report the calls of an object's `methods` from now on. Do nothing if the object is already observed."""
+    """Start to report the calls of an object's `methods`. Do nothing if the object is already observed."""
     for name, link in methods.items():
         if name not in vars(part):
             method = getattr(type(part), name)
@@ -214,7 +214,7 @@ class _CallLog(logging.Handler):
             if record.levelno >= handler.level:
                 handler.handle(record)
         parent = self._logger.parent
-        # Without handlers, the parent would pass the record to the last-resort handler, which would print it again.
+        # If only this logger has handlers, its parent would use the last-resort handler and print the record again.
         if propagate and parent is not None and (parent.hasHandlers() or not handlers):
             parent.callHandlers(record)
 

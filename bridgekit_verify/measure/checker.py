@@ -129,7 +129,7 @@ def check(history: History, expected: ExpectedEvents | None = None) -> Verdict:
     """Return the verdict on a history. Raises LedgerImbalance if its counts contradict each other.
 
     `expected` is the number of events that the workload's parameters imply. By default, the checker counts the
-    history's own events and sockets. The count detects an error of the ledger, but not an event that was never
+    history's own events and sockets. This default detects an error of the ledger, but not an event that was never
     recorded.
     """
     rows = ledger(history)

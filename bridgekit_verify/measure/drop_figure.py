@@ -1,7 +1,7 @@
 """Draw drop rates: one bar per chain, or one small bar per kind of thread id where the kinds differ.
 
-Lost is dark, leaked is hatched and delivered is pale, so that the figure is readable in greyscale. The layout is in
-inches, from top to bottom, for a screen of 400 pixels.
+Lost is dark, leaked is hatched and delivered is pale, so that the figure is readable in greyscale. Lengths are in
+inches, and vertical positions are measured down from the top. The figure is readable on a screen 400 pixels wide.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def drop_figure(panels: Sequence[DropPanel], *, title: str) -> Figure:
 
 
 def drop_alt_text(panels: Sequence[DropPanel]) -> str:
-    """Return the numbers of the panels' figure as text."""
+    """Return the text equivalent of the figure: each panel's heading and unit, each row's label, counts and note."""
     return " ".join(
         f"{' · '.join(filter(None, (panel.heading, _counted(panel))))}: {_rows(panel)}." for panel in panels
     )
@@ -172,7 +172,7 @@ def _affected(counts: Mapping[str, DropCount], kinds: Sequence[str]) -> str:
 
 
 def _unit(panel: DropPanel) -> str:
-    """Return the unit of the counts beside the bars, such as "events"."""
+    """Return the line above the bars, which states what the counts beside them are."""
     counted = _counted(panel)
     return counted if panel.has_one_bar_per_row else f"Each bar: one kind of thread id. Beside it: {counted.lower()}"
 

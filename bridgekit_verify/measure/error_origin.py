@@ -55,7 +55,7 @@ def link_of_error(error: BaseException) -> int | None:
 
 
 def raised_by_harness(error: BaseException) -> bool:
-    """Return whether the harness raised the error, and not a link."""
+    """Return whether the harness raised the error, and not a link. True if the traceback contains neither."""
     for frame in _innermost_first(error):
         if _link_at(frame) is not None:
             return False

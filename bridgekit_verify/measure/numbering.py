@@ -14,7 +14,7 @@ from bridgekit_verify.measure.ledger import Row
 __all__ = ["false_gaps", "irregular_sockets", "reordered_in_run"]
 
 END: Final = 1 << 63
-"""Greater than every number."""
+"""Greater than every `seq`. It stands for the end of a gap without an end."""
 
 
 def irregular_sockets(positions: Mapping[EventKey, int], arrivals: Iterable[Arrival]) -> set[int]:

@@ -23,7 +23,7 @@ class SocketObserver(Protocol):
         """
 
     def on_frame(self, socket: Socket, frame: str | bytes) -> None:
-        """Called when a socket of the measurement reads a frame: first the confirmation, then one frame per event."""
+        """Called when a socket of the measurement reads a frame: first the confirmation, then events and gaps."""
 
     def on_close(self, socket: Socket, code: int) -> None:
         """Called when a socket of the measurement is closed with this close code."""

@@ -1,4 +1,4 @@
-"""Draw figures: each title states one finding. Sampled rates have 95 % Wilson intervals.
+"""Draw figures. Each title states one finding, and sampled rates have 95 % Wilson intervals.
 
 The colours are those of Okabe and Ito, which remain distinguishable with any colour vision. Hatching and labels carry
 the same information without colour.
@@ -105,7 +105,7 @@ def draw_rates(
     *,
     sampled: bool = False,
 ) -> None:
-    """Draw each known rate in percent as a marker, if `sampled` with its interval. Unknown rates are left out."""
+    """Draw each known rate in percent as a marker, with its interval if `sampled`. Unknown rates are left out."""
     known = [(x, rate) for x, rate in zip(xs, rates, strict=True) if rate.known]
     at, (values, bars) = [x for x, _ in known], percents([rate for _, rate in known])
     if sampled:

@@ -121,5 +121,5 @@ def collision_probability(runs: int, digits: int) -> float:
 
 
 def runs_until_collision(digits: int, probability: float = 0.5) -> int:
-    """Return how many random ids make two equal ones likely with that probability, by the birthday bound."""
+    """Return how many random ids contain two equal ones with that probability, by the birthday bound."""
     return math.ceil(0.5 + math.sqrt(0.25 - 2 * 16**digits * math.log1p(-probability)))

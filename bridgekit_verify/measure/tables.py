@@ -77,7 +77,9 @@ def loss_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
 
 def transcript(measurement: Measurement, *, frames: int = 10, misrouted: bool = False) -> pd.DataFrame:
-    """Return the first frames that sockets read, in order, with the socket's user and the event's user.
+    """Return the first frames that sockets read, in order.
+
+    Columns: the socket's user and thread, the event's user, request and type, and `seq`.
 
     With `misrouted`, only frames that another user read are returned.
     """

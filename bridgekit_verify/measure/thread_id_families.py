@@ -206,7 +206,10 @@ def thread_ids(name: str, threads: int, *, seed: int = 0) -> tuple[OwnedThread, 
 
 
 def own_threads(thread_ids: Iterable[str]) -> tuple[OwnedThread, ...]:
-    """Return a reader's own threads for a `Workload`, each with its own user. Raises InvalidId for a bad id."""
+    """Return a reader's own threads for a `Workload`, each with its own user.
+
+    Raises InvalidId for an id that is not allowed or occurs twice, and InvalidParameter if there is no list of ids.
+    """
     return _own_family("thread_ids", "own", thread_ids).threads(0)
 
 

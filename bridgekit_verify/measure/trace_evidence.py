@@ -45,7 +45,7 @@ class Names:
         return self._runs.get(run_id, short(run_id))
 
     def run_with_id(self, run_id: RunId) -> str:
-        """Return the text "run", its number and its id."""
+        """Return the number of the run and its shortened id, or only the id if the supervisor created no such run."""
         text = short(run_id, RUN_ID_CHARACTERS)
         return f"{self._runs[run_id]} ({text})" if run_id in self._runs else text
 
@@ -76,7 +76,7 @@ class EventCalls:
 
     key: EventKey
     calls: list[LinkCall]
-    """Every call of the trace, in order."""
+    """Every call of the trace whose arguments matched the method, in order."""
     arrivals: list[Arrival]
     """The frames of this event that sockets read."""
     bridge: Any

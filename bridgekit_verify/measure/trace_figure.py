@@ -62,7 +62,7 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """The colours, border and mark of a drawn step."""
+    """The colours and the border of a drawn step."""
 
     face: str
     edge: str
@@ -80,7 +80,7 @@ _BOXES: Final = {
 
 
 def trace_alt_text(traces: Sequence[Trace], request: str | Sequence[str], event: str, step: int = 1) -> str:
-    """Return the text equivalent of the figure: one sentence for each trace."""
+    """Return the text equivalent of the figure: for each trace, the sentences of `Trace.sentence`."""
     return " ".join(
         trace.sentence(each, event, step) for trace, each in zip(traces, _requests(traces, request), strict=True)
     )

@@ -49,7 +49,7 @@ class LinkStep:
     """Exceptions that the link caught and did not raise again."""
     logged: str = ""
     returned: str = ""
-    """The receipt that the link returned, or the exception that it raised."""
+    """The receipt that the link returned, or the exception that it raised. For startup, the self-checks that passed."""
     state: str = REACHED
     problem: str = ""
     """The link's error with this event, or an empty text."""

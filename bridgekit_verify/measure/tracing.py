@@ -68,7 +68,7 @@ class Trace:
     def ended_at(self, request: str, event: str, step: int = 1) -> int | None:
         """Return the last link that received the event, or None if its own user's socket read it.
 
-        Return 10 if only sockets of other users read the event. If the event was not emitted, return the last link that
+        Return 10 if only other sockets read the event. If the event was not emitted, return the last link that
         received its run.
         """
         found = self._event(request, event, step)
@@ -108,7 +108,7 @@ class Trace:
         )
 
     def sentence(self, request: str, event: str, step: int = 1) -> str:
-        """Return where the event ended and why, in one or two sentences."""
+        """Return sentences that state where the event ended and why, who read it, and which exceptions were caught."""
         found = self._event(request, event, step)
         return f"{self.name}: {found.key.type} of {request} {_ending(found)}"
 

@@ -8,7 +8,7 @@ __all__ = ["capitalized", "listed"]
 
 
 def listed(members: Iterable[object]) -> str:
-    """Return members as an enumeration: "8", "8 and 9", "8, 9 and 10"; "" if there is none."""
+    """Return members as an enumeration, such as "8 and 9" or "8, 9 and 10", or "" if there is none."""
     *first, last = [*map(str, members)] or [""]
     return f"{', '.join(first)} and {last}" if first else last
 

@@ -108,7 +108,7 @@ class Workload:
 
     @property
     def events_per_run(self) -> int:
-        """How many events a run has: three for each step, and the core's first and last event."""
+        """How many events a run has: three for each step, and the core's first and last event unless `outside_core`."""
         return 3 * self.steps + (0 if self.outside_core else 2)
 
     @property

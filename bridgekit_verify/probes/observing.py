@@ -45,7 +45,7 @@ __all__ = ["JUDGES", "SCENARIO_TIMEOUT_SECONDS", "judge", "judge_all", "observe"
 SCENARIO_TIMEOUT_SECONDS: Final = 20.0
 """A longer scenario is cancelled and judged by the calls recorded so far."""
 OUTBOX: Final = OutboxLimits(events=96)
-"""Small, so that the scenario can fill an outbox."""
+"""A small limit, so that the scenario can fill an outbox."""
 LINK_OF_PART: Final = {
     "supervisor": 2, "registry": 3, "engine": 4, "core": 5, "agent": 6, "adapter": 8, "bridge": 9, "mapping": 9,
     "run_ids": 9, "hub": 10,

@@ -240,7 +240,7 @@ def _with(first: Judgement, second: Judgement) -> Judgement:
 
 
 def isolated(variant: Variant, link: int) -> Variant:
-    """Return the sound chain with one link of the variant, without startup checks, which could refuse to start."""
+    """Return the sound chain with one link of the variant, without the startup checks that could refuse it."""
     chain = replace(SOUND, self_checks=(), **{name: getattr(variant, name) for name in PARTS[link]})
     if link == 8 and chain.adapter.set_websocket_bridge is not WebSocketBridgeAdapter.set_websocket_bridge:
         return replace(chain, adapter=_with_sound_binding(chain.adapter))
@@ -259,7 +259,7 @@ def _with_sound_binding(adapter: Any) -> Any:
 
 
 async def _judge_checks(variant: Variant, found: Judgement) -> None:
-    """Check that startup refuses a bridge that cannot deliver, and leaves the counters at zero."""
+    """Check that startup refuses each hub of REFUSED_HUBS, and that the self-checks leave the counters at zero."""
     chain = replace(SOUND, start=variant.start, self_checks=variant.self_checks)
     started = await _started(chain)
     if isinstance(started, Application):

@@ -1,4 +1,4 @@
-"""Check how long the mapping service of a variant keeps a route, by a clock of its own."""
+"""Check how long the mapping service of a variant keeps a route, with a simulated clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare the frames that one socket read with the events that the hub accepted, for the judgement of link 10."""
+"""Judge link 10 by comparing the frames that one socket read with the events that the hub accepted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONCATENATED: Final = frozenset(kind for kind, policy in POLICIES.items() if pol
 
 @dataclass(eq=False)
 class Published:
-    """An event that the hub accepted, and the clients that read it."""
+    """An event that the hub accepted, and how many clients read it."""
 
     call: RecordedCall
     thread: str
@@ -124,7 +124,7 @@ class _Reading:
             _judge_frame(self._link, frame, found)
 
     def judge_missing(self) -> None:
-        """Judge the events that the client did not read: a full outbox may only drop what a later event supersedes."""
+        """Judge the events that the client did not read. A full outbox may only drop what a later event supersedes."""
         superseded = {each.seq for each in self.superseded()}
         gaps = self._client.gaps
         signalled = {seq for gap in gaps if gap.get("reason") == GapReason.COALESCED for seq in _range_of(gap)}
@@ -142,7 +142,7 @@ class _Reading:
         )
 
     def superseded(self) -> list[Published]:
-        """Return the events that a full outbox dropped, and count them as read."""
+        """Return the unread events that a full outbox may have dropped, and count them as read."""
         found = [each for each in self._wanted if id(each) not in self._read and self._is_superseded(each)]
         for each in found:
             self._count(each)
@@ -156,7 +156,11 @@ class _Reading:
             published.direct += 1
 
     def _is_superseded(self, missing: Published) -> bool:
-        """Return whether a later event of its run and type was read, and later events could fill half an outbox."""
+        """Return whether a full outbox may have dropped the event.
+
+        Its type must be one that is coalesced. A later event of its run and type must have been read, and the later
+        events must fill at least half an outbox.
+        """
         later = self._wanted[self._position[id(missing)] + 1 :]
         limits = self._seen.application.config.outbox
         key = missing.event.run_id, missing.event.type

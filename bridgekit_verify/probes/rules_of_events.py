@@ -87,7 +87,7 @@ def expect_in_order(
 
 
 def judge_agent(seen: Observation) -> Judgement:
-    """Link 6: the adapter receives the agent's binding, its events and their order. Tools run as requested."""
+    """Judge link 6: the adapter must receive the agent's binding and events in order, and tools run as requested."""
     link, recording = Judgement(6), seen.recording
     bindings = recording.of("agent", "set_websocket_bridge", startup=True)
     for call in bindings:
@@ -122,7 +122,7 @@ def judge_agent(seen: Observation) -> Judgement:
 
 
 def _judge_passed_to_adapter(link: Judgement, seen: Observation) -> None:
-    """Check that the adapter is told when a run begins and ends, and that its answer is returned."""
+    """Check that the agent passes `begin_run` and `end_run` on to its adapter, and returns the adapter's answer."""
     for call in seen.recording.of("agent", "begin_run", "end_run"):
         made = seen.recording.within(call, "adapter", call.name)
         passed = [(each.given, each.result) for each in made]
@@ -134,7 +134,10 @@ def _judge_passed_to_adapter(link: Judgement, seen: Observation) -> None:
 
 
 def _judge_composition(link: Judgement, seen: Observation, *, own: bool) -> None:
-    """Check that `emit_*` methods emit the event of their arguments: with `own`, the methods that link 6 replaces."""
+    """Check that `emit_*` methods emit the event of their arguments.
+
+    With `own`, only the methods that the agent class replaces are checked, and otherwise only the others.
+    """
     for call in seen.recording.of("agent", *EMITTERS):
         if replaced_by_agent(call) is not own:
             continue
@@ -198,7 +201,7 @@ def _is_error_of(tool: str, error: BaseException | None) -> bool:
 
 
 def judge_adapter_binding(seen: Observation) -> Judgement:
-    """Link 7: the adapter holds the binding that it received, until it receives another one."""
+    """Judge link 7: the adapter must hold the binding that it received until it receives another one."""
     link = Judgement(7)
     last: dict[int, Binding] = {}
     bindings = 0
@@ -248,7 +251,7 @@ def _differing(given: Binding, held: Binding | None) -> str:
 
 
 def judge_emission(seen: Observation) -> Judgement:
-    """Link 8: each event reaches the bridge once, in order, with the run that the adapter holds and its own content."""
+    """Judge link 8: each event must reach the bridge once, in order, unchanged and with the run of the adapter."""
     link, recording = Judgement(8), seen.recording
     _judge_composition(link, seen, own=False)
     if seen.unbound is not None:

@@ -27,7 +27,7 @@ NOTIFIERS: Final = tuple(
 
 @dataclass(frozen=True)
 class FamilyRoute:
-    """One event of a family's thread: the thread that it must reach, and the thread that the bridge sent it to."""
+    """One event of a family's thread: the thread that it must reach, and the threads that the bridge sent it to."""
 
     family: str
     owned: OwnedThread
@@ -62,7 +62,7 @@ async def route_families(
 
 
 def judge_families(routes: list[FamilyRoute]) -> Judgement:
-    """Return the judgement of link 9 on the events of every family of thread ids."""
+    """Judge link 9 by the events of every family of thread ids."""
     link, families = Judgement(9), list(dict.fromkeys(route.family for route in routes))
     owners = {route.owned.thread_id: route.owned.user_id for route in routes}
     elsewhere = [

@@ -1,4 +1,4 @@
-"""Judge links 1 to 5: compare what each link does with the bridge and with a run with what the link received."""
+"""Judge links 1 to 5: compare the bridge and the runs that each link passes on with those that it received."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOTIFIERS = ("notify_agent_started", "notify_agent_completed", "notify_agent_err
 
 
 def judge_startup(seen: Observation) -> Judgement:
-    """Link 1: all parts share one bridge, built from the configured parts, and its counters begin at zero."""
+    """Judge link 1: all parts must share one bridge of the configured class, and its counters must begin at zero."""
     link, application = Judgement(1), seen.application
     bridge, supervisor, config = application.bridge, application.supervisor, application.config
     link.expect(
@@ -53,7 +53,7 @@ def judge_startup(seen: Observation) -> Judgement:
 
 
 def judge_supervisor(seen: Observation) -> Judgement:
-    """Link 2: each request becomes one run of its thread, user, agent and request, with a registered route."""
+    """Judge link 2: each request must become one run of its own thread, user and agent, with a registered route."""
     link, recording = Judgement(2), seen.recording
     _expect_constructor(link, seen, "supervisor", "engine")
     for opened in recording.of("supervisor", "open_run"):
@@ -149,7 +149,7 @@ def _expect_run(link: Judgement, request: dict[str, Any], context: Any) -> None:
 
 
 def judge_registry(seen: Observation) -> Judgement:
-    """Link 3: each request gets a new agent of the right class with its own adapter, bound if there is no core."""
+    """Judge link 3: each request must get a new agent of its class with its own adapter, bound if there is no core."""
     link, recording = Judgement(3), seen.recording
     set_calls = recording.of("registry", "set_websocket_bridge", startup=True)
     if set_calls:
@@ -226,7 +226,7 @@ def _judge_created(
 
 
 def judge_engine(seen: Observation) -> Judgement:
-    """Link 4: the core receives each run once, as the engine received it."""
+    """Judge link 4: the core must receive each run once, as the engine received it."""
     link, recording = Judgement(4), seen.recording
     _expect_constructor(link, seen, "engine", "core")
     executed = [call for call in recording.of("engine", "execute") if _is_run(call)]
@@ -247,7 +247,7 @@ def judge_engine(seen: Observation) -> Judgement:
 
 
 def judge_core(seen: Observation) -> Judgement:
-    """Link 5: each run gets a new agent, bound to the run. One start precedes its events, and one end follows them."""
+    """Judge link 5: each run must get its own bound agent, one start before its events, and one end after them."""
     link, recording = Judgement(5), seen.recording
     runs = [call for call in recording.of("core", "execute_agent") if _is_run(call)]
     for call in runs:

@@ -77,7 +77,7 @@ class Observation:
     """The positions in the recording before and after the server closed a thread's sockets."""
     first_counters: DeliveryCounters | None = None
     lifetimes: list[tuple[ViolationKind, str]] = field(default_factory=list)
-    """The violations of a second mapping service, which has its own clock, so that time can pass."""
+    """The violations of a second mapping service, which has a simulated clock."""
     ended: int | None = None
     """The position in the recording when every socket was closed. Nothing that is published later has a reader."""
     attached: int = 0

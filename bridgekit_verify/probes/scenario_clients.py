@@ -72,7 +72,7 @@ class Client:
         self._arrived = anyio.Event()
 
     async def wait_for(self, seq: int) -> None:
-        """Wait until the client has read this number."""
+        """Wait until the client has read this `seq`, or its socket has ended."""
         while (
             not self.ended.is_set()
             and self.start is not None

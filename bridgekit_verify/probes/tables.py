@@ -44,7 +44,7 @@ def probe_table(probes: Iterable[Probe]) -> pd.DataFrame:
 
 
 def status_table(probes: Mapping[str, Sequence[Probe]]) -> pd.DataFrame:
-    """Return whether each link works: one row per link and one column per variant."""
+    """Return one row per link: its name, the audit's status, and whether it works in each variant."""
     frame = pd.DataFrame({"link": [link.number for link in LINKS], "name": [link.name for link in LINKS]})
     frame["audit says"] = [link.reported for link in LINKS]
     for variant, answers in probes.items():

@@ -33,7 +33,7 @@ class AllowedValues(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Whole numbers within limits, or all if there are none."""
+    """Whole numbers within limits, or all whole numbers if there are no limits."""
 
     least: int | None = None
     most: int | None = None
@@ -68,7 +68,7 @@ class Real:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """Any text: the study that uses the name knows which names there are."""
+    """Any text. The study that uses the name refuses unknown names."""
 
     text: str = "a text"
 
@@ -130,13 +130,13 @@ PARAMETERS: Final[Mapping[str, AllowedValues]] = {
     "SCENARIOS": ListOf(Name()),
     "RECORDINGS": ListOf(Name()),
 }
-"""The allowed values of each parameter, which means the same in every notebook that has it."""
+"""The allowed values of each parameter. A parameter means the same in every notebook that has it."""
 
 
 def check_parameters(values: Mapping[str, object]) -> None:
-    """Raise InvalidParameter, which says what is allowed, for a parameter with another value.
+    """Raise InvalidParameter, which says what is allowed, for a value or a product of values that is not allowed.
 
-    `values` are a notebook's variables, or settings of a command: names that are no parameters are ignored.
+    `values` are a notebook's variables, or settings of a command. Names that are no parameters are ignored.
     """
     for name, allowed in PARAMETERS.items():
         if name in values and not allowed.contain(values[name]):

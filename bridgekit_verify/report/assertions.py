@@ -18,7 +18,7 @@ from bridgekit_verify.errors import InvalidParameter
 __all__ = ["AssertedValues", "ShowAsserted", "show_asserted_values", "show_messages_alone"]
 
 _NAME: Final = "_asserted_values"
-"""The name of `AssertedValues` in a notebook, and of its object while an assertion is evaluated."""
+"""The name of `AssertedValues` in a notebook. The object of one assertion has this name followed by `_now`."""
 _OPERATORS: Final[dict[type[ast.cmpop], str]] = {
     ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
     ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in",
@@ -105,7 +105,7 @@ def show_asserted_values() -> None:
 
 
 def show_messages_alone() -> None:
-    """In this kernel, show errors about a reader's values without a traceback; without a kernel, do nothing."""
+    """In this kernel, show errors about a reader's values without a traceback. Without a kernel, do nothing."""
     if "IPython" not in sys.modules:
         return
     from IPython.core.getipython import get_ipython

@@ -87,7 +87,7 @@ def leak_claim(study: LeakStudy) -> Finding:
 
 
 def receipt_claim(study: ReceiptStudy) -> Finding:
-    """Compare the logged "emission success" with what the sockets received."""
+    """Test whether each event that the bridge reports as sent has reached its user."""
     judged, shared = study.judged, study.of("link 5 broken").verdict
     false = {each.variant.name: each.verdict.false_success for each in judged if each.verdict.false_success}
     worst, sound = max(judged, key=lambda each: each.verdict.false_success), study.of("sound").verdict
@@ -119,7 +119,7 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
 
 
 def _events(measurement: Measurement) -> int:
-    """Return how many events were emitted, including those of users without a socket."""
+    """Return the number of expected events, including those of users without a socket."""
     return len(measurement.history.expected)
 
 

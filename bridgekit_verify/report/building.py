@@ -45,11 +45,11 @@ class BuiltReport:
     csv: Path
     json: Path
     complete: bool
-    """False if a notebook failed. The page states it first, and a command should exit with an error."""
+    """False if a notebook failed. The page states the failure first, and a command should exit with an error."""
     headline: tuple[str, ...]
     """Summary lines for a terminal, computed from the findings."""
     failures: tuple[str, ...]
-    """One line for each failed notebook: notebook, cell, last line of the exception."""
+    """One line for each failed notebook: the notebook, the cell and the error."""
 
 
 def build_report(
@@ -65,9 +65,9 @@ def build_report(
     """Execute copies of the notebooks, and write the report to the folder `out`.
 
     The copies stay in the folder `executed`, if given, and are otherwise temporary. `log` gets one line for each
-    notebook. Raises FileNotFoundError for a folder without notebooks, ParameterError for a parameter that no notebook
-    has, InvalidParameter for a value that is not allowed, and ReportNotWritten, before any notebook runs if `out` is
-    not a folder that can be written to.
+    notebook. Raises ParameterError for a parameter that no notebook has, InvalidParameter for a value that is not
+    allowed, and the errors of `build_from_executed`. If `out` is not a folder that can be written to, ReportNotWritten
+    is raised before any notebook runs.
     """
     with _staging(out) as stage, tempfile.TemporaryDirectory(prefix="bridgekit-report-") as temporary:
         copies = executed or Path(temporary)

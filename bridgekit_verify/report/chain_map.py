@@ -22,7 +22,7 @@ TOP: Final = 0.62
 
 
 def chain_map_text() -> str:
-    """Return the map as text."""
+    """Return the map as text: the number, name, output and audited status of each link."""
     return "From top to bottom: " + "; ".join(
         f"link {number}, {name}, passes on {output} (the audit: {reported})" for number, name, output, reported in ROWS
     )

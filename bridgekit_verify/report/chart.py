@@ -101,7 +101,10 @@ def chart(tables: DropTables) -> dict[str, tuple[ChartRow, ...]]:
 
 
 def unchanged(rows: Sequence[ChartRow]) -> Bar | None:
-    """Return one bar for the code as committed if all rows of both chains have the same bar, and otherwise None."""
+    """Return one bar for the code as committed if it is the same in all rows, and otherwise None.
+
+    Returns None also for a single row, for a bar of several parts, and if the chain as reported lacks a row.
+    """
     first = rows[0].committed
     if len(rows) < 2 or first is None or len(first.parts) > 1:
         return None

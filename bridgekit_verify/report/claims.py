@@ -1,4 +1,4 @@
-"""Findings for the audit's claims: each claim is tested by running it and gets a verdict."""
+"""Findings for the audit's claims. Each claim is tested by running the code, and gets a verdict."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def verdict_of(holds: bool, *, known: bool = True) -> Verdict:
-    """Return the verdict "holds" or "does not hold", or "unknown" if no event was counted."""
+    """Return the verdict "holds" or "does not hold", or "unknown" if not `known`."""
     if not known:
         return "unknown"
     return "holds" if holds else "does not hold"
@@ -56,8 +56,8 @@ def run_answer(probe: Probe) -> RunAnswer:
 def link_claim(study: LinkStudy) -> Finding:
     """Answer both questions about a link: was the audit right, and does the link work when run as committed?
 
-    Only a link that fails as committed has a delivery before the repair. A link that works was broken on purpose to
-    count the events that it carries. The finding calls this count an experiment.
+    Only a link that fails as committed has a delivery before the repair. Any other link was broken on purpose to count
+    the events that it carries. The finding calls this count an experiment.
     """
     link, before, after = study.link, study.before, study.after
     works = run_answer(study.committed)
@@ -100,7 +100,7 @@ def _reading(measurement: Measurement) -> str:
 
 
 def _parts_as_committed(link: int, broken: Variant) -> str:
-    """Return which parts of the broken chain are as committed: link 1 stops no event unless the hub fails as well."""
+    """Return which parts of the broken chain are as committed. Link 1 stops no event, so its chain has a broken hub."""
     if link != 10 and broken.hub is not SOUND.hub:
         return f"With the checks of link {link} and the hub of link 10 as committed ({broken.summary})"
     return f"With only this link as committed ({broken.summary})"
@@ -224,7 +224,7 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
 
 
 def smallest_sample_of(cells: Sequence[Measurement]) -> Sample:
-    """Return the fewest events that one of these measurements expects."""
+    """Return the smallest number of expected events among these measurements."""
     return Sample(min(cell.verdict.expected for cell in cells), "events")
 
 

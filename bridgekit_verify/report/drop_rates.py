@@ -164,7 +164,7 @@ class DropTables:
 
 
 def read_drop_tables(report: Report) -> DropTables:
-    """Read the tables of notebook 10. Raises MalformedTable."""
+    """Read the tables of notebook 10. Raises MalformedTable for missing columns and for counts that cannot be true."""
     rates = report.table("drop_rates")
     return DropTables(
         steps=_steps(
@@ -184,7 +184,7 @@ def read_drop_tables(report: Report) -> DropTables:
 
 
 def _records(report: Report, name: str, *columns: str) -> tuple[Mapping[str, Any], ...]:
-    """Return the rows of a table, or no rows if the table is missing. Raises MalformedTable."""
+    """Return the rows of a table, or no rows if there is no table. Raises MalformedTable if it lacks a column."""
     found = report.table(name)
     if found is None:
         return ()

@@ -55,8 +55,8 @@ def execute_folder(
     notebooks run at once. `parameters` replaces literals of the cells tagged `parameters`, in the notebooks that have
     them. `log` gets one line for each notebook when it ends.
 
-    Raises FileNotFoundError for a folder without notebooks, ParameterError for a parameter that no notebook has, and
-    InvalidParameter for a value that is not allowed.
+    Raises FileNotFoundError for a folder without notebooks, MalformedNotebook for a file that is not a notebook,
+    ParameterError for a parameter that no notebook has, and InvalidParameter for a value that is not allowed.
     """
     notebooks = {path: read_notebook(path) for path in sorted(folder.glob("*.ipynb"))}
     if not notebooks:

@@ -19,7 +19,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def failure_of(name: str, cells: list[Any]) -> str | None:
-    """Return one line with notebook, cell and the exception's last line, or None if the notebook passed.
+    """Return one line with the notebook, the cell and the error, or None if the notebook passed.
 
     `name` is the file's name without its suffix. `cells` are the cells as nbformat stores them.
     """
@@ -30,7 +30,7 @@ def failure_of(name: str, cells: list[Any]) -> str | None:
                 return _line(name, number, f"{output['ename']}: {output['evalue']}")
     for number, cell in code:
         if cell["execution_count"] is None:
-            # The cell never ran although no output is an error: the cause is in the cell before it.
+            # The cell never ran, and no output is an error. The cause is then in the cell before it.
             before = max(1, number - 1)
             reason = _printed_exception(code[before - 1][1]) or f"code cell {number} never ran"
             return _line(name, before, reason)

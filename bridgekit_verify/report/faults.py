@@ -15,7 +15,7 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["matrix_claim", "stall_claim", "timeline_claim", "windows_claim"]
 
 LATE_SHARE = 0.1
-"""Neighbours are affected if they read later by at least this share of the stall."""
+"""Neighbours count as affected if their median delay during the stall is at least this share of the stall."""
 WAITS_SHARE = 0.5
 """A server that delays an emission by at least this share of the stall waits for the stalled socket."""
 
@@ -126,7 +126,7 @@ def _windows_verdict(study: WindowStudy, outside: list[Window], silent: int) -> 
 
 
 def _near(count: int) -> str:
-    """Return how many windows differ from the prediction by no more than the rule allows."""
+    """Return a sentence about the windows that differ from the prediction by no more than the rule allows."""
     if not count:
         return ""
     return f" In {count} more, it differs by no more than one step for each reconnection."

@@ -36,7 +36,7 @@ _FOLDING = {
     "</summary>": "</summary>",
     "</details>": "</details>",
 }
-"""The tags that markdown may contain, and how they are rendered."""
+"""The HTML tags that markdown may contain, and how they are rendered."""
 _ATTRIBUTES = {"alt", "class", "colspan", "rowspan", "scope", "style", "title", "src", "href"}
 
 

@@ -14,7 +14,7 @@ from bridgekit_verify.validation.localization import Localization
 __all__ = ["calibration_claim", "coverage_claim", "localization_claim", "mutation_claim"]
 
 COVERAGE_TOLERANCE = 0.02
-"""Allowed distance of the mean exact coverage from the nominal one: the binomial distribution is discrete."""
+"""Allowed distance of the mean exact coverage from the nominal one. They differ because a count is a whole number."""
 
 
 def mutation_claim(mutations: pd.DataFrame) -> Finding:

@@ -52,7 +52,7 @@ STYLE: Final = (
 
 
 def is_live() -> bool:
-    """Return whether a reader's session runs this kernel. Jupyter Server names the session, but nbclient does not."""
+    """Return whether a reader's Jupyter session started this kernel and `ipywidgets` is installed."""
     return bool(os.environ.get("JPY_SESSION_NAME")) and find_spec("ipywidgets") is not None
 
 
@@ -71,7 +71,7 @@ class Exploration:
         return self.traces[0].sentence(self.request, self.event)
 
     def html(self) -> str:
-        """Return the sentence, the table of drop rates and the figure."""
+        """Return HTML with the sentence of the chosen chain, the table of drop rates, and the figure of the traces."""
         drawn = io.BytesIO()
         figure = trace_figure(self.traces, self.request, self.event)
         figure.savefig(drawn, format="png", dpi=FIGURE_DOTS_PER_INCH)
@@ -95,8 +95,8 @@ async def explore_once(
     """Trace the chosen chain and the sound one, and measure the drop rates of both and of the code as committed.
 
     The shown run is the first whose event another user read, else the first whose event was lost, else the first.
-    `outside_core` lets the registry bind the agents, as in a `Workload`. Raises InvalidId or UnknownName, which name
-    the allowed values.
+    `outside_core` lets the registry bind the agents, as in a `Workload`. Raises InvalidId, InvalidParameter or
+    UnknownName, which name the allowed values.
     """
     workload = _workload(threads, runs_at_once, outside_core=outside_core)
     chosen = variant(chain)
@@ -129,7 +129,7 @@ def _most_telling(trace: Trace, event: str) -> str:
 
 
 def drop_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """Return one row per chain: its events, how many were dropped, how many of these another user read, and where."""
+    """Return one row per chain: its events, those delivered, dropped, and read by another user only, and the links."""
     return pd.DataFrame([_drop_row(each) for each in measurements])
 
 

@@ -57,8 +57,7 @@ def record(finding: Finding) -> None:
 def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool = True, folded: bool = False) -> None:
     """Show a frame as a table, and pass its rows to results.json and, if they are measurements, to results.csv.
 
-    A `folded` table is shown only when the reader opens it. Raises ValueError for a column name that results.csv
-    reserves.
+    A `folded` table is shown only when the reader opens it. Raises ValueError like `table_of`.
     """
     table = table_of(frame, caption, name=name, measurement=measurement, folded=folded)
     text = f"{caption}\n{frame.to_string(index=False)}"
@@ -128,7 +127,8 @@ def sentinel(name: str) -> str:
 def table_of(frame: DataFrame, caption: str, *, name: str, measurement: bool, folded: bool = False) -> Table:
     """Return a frame as plain data.
 
-    A named index becomes a column. An index without a name is dropped. Raises ValueError.
+    A named index becomes a column. An index without a name is dropped. Raises ValueError for a column name that occurs
+    twice or that results.csv reserves, and for a value that cannot be stored as JSON.
     """
     plain = frame.reset_index() if any(label is not None for label in frame.index.names) else frame
     columns = tuple(_label(column) for column in plain.columns)
@@ -155,7 +155,10 @@ def _require_valid(finding: object) -> None:
 
 
 def read_source(thing: type | Callable[..., Any] | ModuleType) -> Source:
-    """Return the source of a class, function or module, and its location relative to its package. Raises OSError."""
+    """Return the source of a class, function or module, and its location relative to its package.
+
+    Raises OSError if the source is not available.
+    """
     lines, first = inspect.getsourcelines(thing)
     module = thing if isinstance(thing, ModuleType) else inspect.getmodule(thing)
     file = inspect.getsourcefile(thing)

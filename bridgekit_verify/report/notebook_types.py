@@ -26,7 +26,10 @@ _highlighter: Callable[[str], Callable[[str], str]] = Highlight2HTML
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """Read a notebook, with every cell source as one string. Raises MalformedNotebook, and OSError."""
+    """Read a notebook, with every cell source as one string.
+
+    Raises MalformedNotebook if the file is not a notebook, and OSError if it cannot be read.
+    """
     try:
         return _read(path, NOTEBOOK_FORMAT)
     except (AttributeError, KeyError, TypeError, ValueError, ValidationError) as error:

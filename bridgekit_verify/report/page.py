@@ -109,7 +109,7 @@ class ShownAnswer(NamedTuple):
 
 
 def index_html(report: Report) -> str:
-    """Render the complete page. Raises MalformedTable."""
+    """Render the complete page. Raises MalformedTable if a table of notebook 10 cannot be used."""
     return _templates().get_template("index.html.j2").render(_content(report, read_drop_tables(report)))
 
 

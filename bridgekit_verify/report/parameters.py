@@ -12,11 +12,14 @@ PARAMETERS_TAG = "parameters"
 
 
 class ParameterError(BridgekitError, ValueError):
-    """A parameter cannot be set: it is unknown, has another type, or is not a literal."""
+    """A setting or a parameters cell is malformed, or a parameter is unknown or has another type."""
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Parse command-line settings such as "seed=7". A value that is not a literal is text. Raises ParameterError."""
+    """Parse command-line settings such as "seed=7". A value that is not a literal is text.
+
+    Raises ParameterError for a setting without a name or "=".
+    """
     parameters: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -30,7 +33,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
 
 
 def read_parameters(source: str) -> dict[str, Any]:
-    """Return the names and values of a parameters cell. Raises ParameterError."""
+    """Return the names and values of a parameters cell. Raises ParameterError if a line does not set a literal."""
     return {name: _literal(name, value) for name, value in _assignments(source)}
 
 

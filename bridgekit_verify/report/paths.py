@@ -1,6 +1,6 @@
 """Removes absolute paths from the outputs of notebooks. The report is shared, and a path names a user and a machine.
 
-A file keeps the part of its path below `site-packages` or the folder of a package, or otherwise its name. Paths of a
+A file keeps the part of its path below `site-packages` or a folder of this process, or otherwise its name. Paths of a
 URL ("/ws", "/healthz") stay, because they have no suffix and start at no folder of a file system.
 """
 

@@ -134,7 +134,7 @@ def _optional(tables: DropTables) -> Finding:
 
 
 def _monitoring(tables: DropTables) -> Finding:
-    """Judge "Monitor routing failures": sufficient only if the bridge reports every dropped event as not sent."""
+    """Judge "Monitor routing failures": sufficient only if the bridge reports no dropped event as sent."""
     steps = tables.fixes(AS_COMMITTED)
     before = tables.step(AS_COMMITTED)
     measured = [step for step in (before, *steps) if step is not None]

@@ -60,7 +60,7 @@ async def _as_committed(study: FixStudy, seed: int) -> list[Measurement]:
 
 
 def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Test "all agent events reach users correctly" on both chains: `before` and `after` are as committed."""
+    """Test "all agent events reach users correctly" on both chains. `before` and `after` belong to AS_COMMITTED."""
     real, as_reported = after.verdict, study.example("fix 1").verdict.delivery
     return Finding(
         id="claim-after-fix",
@@ -88,7 +88,7 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
 
 
 def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Test "real-time chat experience restored" on both chains: `before` and `after` are as committed."""
+    """Test "real-time chat experience restored" on both chains. `before` and `after` belong to AS_COMMITTED."""
     unfixed, real, example = (_shown_at_work(cell) for cell in (before, after, study.example("fix 1")))
     by_family = {name: _shown_at_work(study.cells[name, "fix 1"]) for name in study.families}
     shown = [name for name, rate in by_family.items() if rate.k == rate.n]
@@ -143,7 +143,7 @@ async def step_claims(study: FixStudy, notified: Sequence[HandNotification], *, 
 
 
 def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Judge step 1, the event suite after Fix 1, on both chains: `before` and `after` are as committed."""
+    """Judge step 1, the event suite after Fix 1, on both chains. `before` and `after` belong to AS_COMMITTED."""
     unfixed, fixed = study.example("as reported"), study.example("fix 1")
     return Finding(
         id="step-1",

@@ -27,7 +27,7 @@ _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "�
 
 
 def results_json(report: Report) -> str:
-    """Return the report as JSON, without prose and images."""
+    """Return the report as JSON, without the cells of the notebooks and without images."""
     return json.dumps(_report_data(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -24,14 +24,14 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["capacity_claim", "edge_claim", "memory_claim", "workers_claim"]
 
 MAX_RESIDUAL = 0.2
-"""Allowed distance of a point from its line, as a share of the highest point, because memory is allocated in blocks."""
+"""Allowed distance of a point from its line, as a share of the highest point. Memory is allocated in blocks."""
 GROWTH = 2.0
-"""Ratio up to which the cost of an event counts as constant: CPU time varies, and real growth would be many times
+"""Ratio up to which the cost of an event counts as constant. CPU time varies, and real growth would be many times
 larger."""
 
 
 def capacity_claim(study: CapacityStudy) -> Finding:
-    """Test that events are on time up to some load and late above it, and that every event is counted."""
+    """Test that no event is lost or unaccounted for, at loads that each edge carries and at loads that it does not."""
     steps = study.steps
     lost = sum(step.client.lost for step in steps)
     unaccounted = [step for step in steps if not step.accounted_for]

@@ -275,7 +275,7 @@ def size_text(removed: int, added: int) -> str:
 
 
 def order_note(tables: DropTables) -> str:
-    """Return the orders of the repairs in which no step leaks, or "" if the combinations were not measured."""
+    """Return a note on how many orders of the repairs have no leak, or "" if not all combinations were measured."""
     if len(tables.subsets) != 2 ** len(REPAIRS):
         return ""
     leaking = {subset.repairs for subset in tables.subsets if subset.leaked}

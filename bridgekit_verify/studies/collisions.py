@@ -170,11 +170,11 @@ class CollisionStudy:
         return pd.DataFrame([_consequence(collision) for collision in self.collisions])
 
     def misrouted(self, frames: int = 5) -> pd.DataFrame:
-        """Return the first frames of Alice's run that Bob's socket read, under Fix 3."""
+        """Return the first frames that the wrong socket read when runs of Alice and Bob collide under Fix 3."""
         return transcript(self.collisions[0].measurement, misrouted=True, frames=frames)
 
     def alt_text(self) -> str:
-        """Describe the figure in text."""
+        """Return the text equivalent of the figure: each point's measured and predicted rate of collisions."""
         return "; ".join(
             f"{digits} digits: "
             + ", ".join(

@@ -67,7 +67,7 @@ class DropStudy:
         return list(self.counts)[-1]
 
     def table(self) -> pd.DataFrame:
-        """Return one row per step."""
+        """Return one row per step: its counts, false successes, and events dropped at the link and at other links."""
         return pd.DataFrame(
             {
                 "step": step,
@@ -91,7 +91,7 @@ class DropStudy:
         return drop_figure([self._panel], title=title)
 
     def alt_text(self) -> str:
-        """Describe the figure in text."""
+        """Return the text equivalent of the figure: each step's dropped and leaked events, and the links."""
         return drop_alt_text([self._panel])
 
     def finding(self) -> str:
@@ -172,7 +172,7 @@ class FixDrops:
         return [fix for fix in FIXES if self.total(chain, fix).leaked]
 
     def table(self) -> pd.DataFrame:
-        """Return one row per chain, step and kind of thread id."""
+        """Return one row per chain, step and kind of thread id, with the counts and the false successes."""
         documented = {
             kind: None if group == "your own" else group == "documented"
             for group, kinds in self.groups.items()
@@ -202,7 +202,7 @@ class FixDrops:
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
-        """Describe the figure in text."""
+        """Return the text equivalent of the figure: each step's dropped events, or the kinds that lose or leak some."""
         return drop_alt_text(self._panels)
 
     def finding(self) -> str:
@@ -227,7 +227,7 @@ class FixDrops:
         return f"the fixes deliver at most {best.delivered:,} of {best.expected:,} events"
 
     def sentences(self) -> list[str]:
-        """Return sentences that state the effect of each fix."""
+        """Return sentences on the fixes that deliver every event, on those that leak, and on false receipts."""
         kinds = sum(map(len, self.groups.values()))
         after = {fix: self.affected(REPORTED, fix) for fix in FIXES}
         method, both = after["fix 2 with its method"], after["fixes 1 and 2 with the method"]

@@ -310,8 +310,8 @@ async def study_leaks(
 ) -> LeakStudy:
     """Classify threads of every family, search for a leak with each round trip, and measure the shortest leak.
 
-    Each family has `threads` threads, and each search tries `examples` pairs. Raises LookupError if the search finds
-    no leak of Fix 1 in that many pairs.
+    Each family has `threads` threads, and each search tries `examples` pairs. Raises InvalidParameter if the search
+    finds no leak of Fix 1 in that many pairs.
     """
     searches = tuple(search(name, examples=examples, seed=seed) for name in ROUND_TRIPS)
     owners = (UserId("alice"), UserId("bob"))

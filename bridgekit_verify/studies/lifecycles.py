@@ -63,7 +63,7 @@ class Retained:
     routes: int
     """The number of runs for which the mapping still returns a thread."""
     held_bytes: int
-    """Size by sys.getsizeof of every container, text and number in the mapping, each counted once."""
+    """The sum of `sys.getsizeof` over all containers, texts and numbers in the mapping, each counted once."""
 
 
 async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], seed: int = 0) -> list[Retained]:
@@ -282,7 +282,7 @@ class LifecycleStudy:
         return _comparison_row("Alice's events at Bob's socket after a second registration", as_written, sound)
 
     def alt_text(self) -> str:
-        """Describe the figure in text."""
+        """Return the text equivalent of the figure: each panel's counts of delivered events at each time."""
         return "; ".join(
             f"{heading}: " + ", ".join(f"{rate.k} of {rate.n} {_when(at)}" for at, rate in rates.items())
             for heading, rates in self._panels().items()
@@ -322,8 +322,8 @@ async def study_lifecycles(
     """Measure memory, late events, events from another process, and a second registration.
 
     Memory is measured after each number of runs in `held_runs`. Late and remote events belong to `runs` runs of `users`
-    users. The study starts a process, kills it, and starts it again. Raises ProcessExited or ProcessTimeout if this
-    process fails.
+    users. The study starts a second process, kills it, and starts it again. Raises ProcessExited or ProcessTimeout if
+    the second process fails.
     """
     held = [
         row

@@ -47,7 +47,7 @@ class LinkStudy:
     before: Measurement
     """The measurement of the sound chain with this link broken."""
     after: Measurement
-    """The sound chain."""
+    """The measurement of the sound chain."""
     checked: Measurement
     """The measurement of the chain of `before` with every startup check, which may refuse to start."""
 
@@ -134,7 +134,7 @@ class FixStudy:
         return tuple(name for name in self.families if self.cells[name, variant].verdict.lost)
 
     def leaking(self, variant: str) -> tuple[str, ...]:
-        """Return the families of which at least one event reaches another user."""
+        """Return the families with a misrouted event. Each user has one thread, so another user reads the event."""
         return tuple(name for name in self.families if self.cells[name, variant].verdict.misrouted)
 
     def counts(self, variant: str | None = None) -> pd.DataFrame:

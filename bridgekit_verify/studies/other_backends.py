@@ -91,7 +91,7 @@ class BackendStudy:
         return pd.DataFrame({"property": [each.value for each in Property]} | columns)
 
     def evidence(self) -> pd.DataFrame:
-        """Return one row for each broken property: the first violation, and the frames that show it."""
+        """Return one row for each broken property: the number of violations, the first, and up to two of its frames."""
         return pd.DataFrame(
             _evidence(each.name, answer)
             for each in self.subjects

@@ -45,7 +45,7 @@ class ReceiptStudy:
 
     @property
     def judged(self) -> list[Measurement]:
-        """The chains of the audit, without and with its fixes, and not the sound chain or the one broken on purpose."""
+        """The measurements of the audit's chains, without and with fixes. SOUND and `BROKEN[5]` are left out."""
         return [each for each in self.measurements if each.variant not in (SOUND, BROKEN[5])]
 
     def of(self, name: str) -> Measurement:
@@ -53,7 +53,7 @@ class ReceiptStudy:
         return next(each for each in self.measurements if each.variant.name == name)
 
     def table(self) -> pd.DataFrame:
-        """Return one row per chain and kind of receipt: events that reached their user, another user, or none."""
+        """Return one row per chain and kind of receipt: events that reached their user, only another user, or none."""
         return pd.concat([receipt_table(measurement) for measurement in self.measurements], ignore_index=True)
 
     def title(self) -> str:

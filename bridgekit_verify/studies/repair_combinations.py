@@ -1,4 +1,4 @@
-"""Find which of the four repairs the chain as committed needs: measure every combination of the repairs."""
+"""Find which of the four repairs the chain as committed needs, by measuring every combination of the repairs."""
 
 from __future__ import annotations
 
@@ -126,7 +126,10 @@ class RepairStudy:
         return f"without it, the other repairs deliver {without.delivered:,} of {without.expected:,} events"
 
     def table(self) -> pd.DataFrame:
-        """Return one row per repair in the recommended order, with the counts after it and all earlier repairs."""
+        """Return one row per repair in the recommended order: its links, purpose and changed lines, and the counts.
+
+        The counts are those after the repair and all earlier repairs.
+        """
         return pd.DataFrame(
             {
                 "order": number,
@@ -176,7 +179,7 @@ class RepairStudy:
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
-        """Describe the figure in text."""
+        """Return the text equivalent of the figure: each row's dropped events, or the kinds that lose or leak some."""
         return drop_alt_text(self._panels)
 
     def finding(self) -> str:
@@ -190,7 +193,7 @@ class RepairStudy:
         return f"{len(smallest)} of {everything} repairs deliver every event: {', '.join(sorted(smallest))}"
 
     def sentences(self) -> list[str]:
-        """Return sentences on the repairs that are needed, the orders that leak, and the consequence of a leak."""
+        """Return sentences on the complete combinations, the needed repairs, the leaks, and the safe orders."""
         orders, safe = len(self.orders), len(self.safe_orders)
         counts = {applied: self.totals[applied] for applied in self.leaking}
         leaks = [f"{_in_words(name)} ({count.leaked:,} of {count.expected:,} events)" for name, count in counts.items()]

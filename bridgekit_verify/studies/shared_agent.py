@@ -27,7 +27,10 @@ EMITTED_BY_AGENTS = frozenset(EventType) - EMITTED_BY_CORE
 
 
 def concurrency_levels(runs: int) -> list[int]:
-    """Return 1, 2, 4, … and `runs`: the numbers of concurrent runs to measure. Raises InvalidParameter for one run."""
+    """Return 1, 2, 4, … and `runs`, the numbers of concurrent runs to measure.
+
+    Raises InvalidParameter if `runs` is less than 2.
+    """
     if runs < 2:
         raise InvalidParameter("runs", runs, "at least 2, so that runs can be concurrent")
     return sorted({runs, *(2**power for power in range(runs.bit_length()) if 2**power <= runs)})
@@ -54,11 +57,11 @@ class SharedAgentStudy:
         )
 
     def misrouted_shared(self) -> list[Rate]:
-        """Return the rate of misrouted agents' events in each measurement with one agent for all runs."""
+        """Return the rate of agents' events that another user read, by measurement with one agent for all runs."""
         return [_misrouted(measurement) for measurement in self.shared]
 
     def misrouted_fresh(self) -> list[Rate]:
-        """Return the rate of misrouted agents' events in each measurement with a new agent for each run."""
+        """Return the rate of agents' events that another user read, by measurement with a new agent for each run."""
         return [_misrouted(measurement) for measurement in self.fresh]
 
     def is_closed_form(self) -> bool:
@@ -81,7 +84,7 @@ class SharedAgentStudy:
         )
 
     def alt_text(self) -> str:
-        """Describe the figure in text."""
+        """Return the text equivalent of the figure: both counts for each number of concurrent runs."""
         return "; ".join(
             f"{_runs_at_once(measurement.workload.at_once)}: another user read {shared.counts} events with one shared"
             f" agent, {fresh.counts} with a new agent per run"

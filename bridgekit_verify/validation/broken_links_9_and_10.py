@@ -57,7 +57,7 @@ class _BridgeThatSendsOtherwise(AgentWebSocketBridge, abc.ABC):
 
     @abc.abstractmethod
     async def _send(self, event: AgentEvent) -> Receipt:
-        """The breakage."""
+        """Send the event in the broken way, and return its receipt."""
 
 
 class BridgeThatRaises(_BridgeThatSendsOtherwise):
@@ -68,7 +68,7 @@ class BridgeThatRaises(_BridgeThatSendsOtherwise):
 
 
 class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
-    """Link 9, swallowed: passes nothing to the hub and reports every event as sent."""
+    """Link 9, swallowed: passes nothing to the hub and reports every event that has a thread as sent."""
 
     async def _send(self, event: AgentEvent) -> Receipt:
         route = await route_of(self.resolver, event)
@@ -107,7 +107,7 @@ class HubWithoutThreadsForSockets(Hub):
 
 
 class HubThatGivesToTheNeighbour(Hub):
-    """Link 10, passed wrong: delivers a thread's events to the sockets of the previously connected thread."""
+    """Link 10, passed wrong: delivers a thread's events to the sockets of the thread before it, or of the last one."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         threads = list(self._connections)

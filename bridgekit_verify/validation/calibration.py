@@ -47,11 +47,11 @@ COVERED_N: Final = (10, 60, 300)
 
 
 CHANCE: Final = 0.001
-"""The probability of more misses than `allowed_misses` although every interval is correct."""
+"""Limit on the probability of more misses than `allowed_misses` although every interval is correct."""
 
 
 def allowed_misses(intervals: int) -> int:
-    """Return how many of these 95 % intervals may miss the true rate: more miss it only with probability CHANCE."""
+    """Return how many of these 95 % intervals may miss the true rate. More do so with at most probability CHANCE."""
     at_most = 0.0
     for misses in range(intervals + 1):
         at_most += _binomial(misses, intervals, 1 - CONFIDENCE)
@@ -91,7 +91,7 @@ def coverage_table(
     """Return how often the interval contains the true rate, one row per probability and number of trials.
 
     Columns: p, n, contains p (k of draws), coverage, from and to (the interval of the coverage), exact (by summing the
-    binomial) and inside (whether the exact value lies between from and to); rates in percent.
+    binomial) and inside (whether the exact value lies between from and to). Rates are in percent.
     """
     return pd.DataFrame(_coverage_row(p, n, draws, seed) for p, n in product(probabilities, trials))
 
@@ -211,7 +211,7 @@ class CalibrationStudy:
         return calibration_figure(self.rate_checks, title=self.title())
 
     def alt_text(self) -> str:
-        """Describe the figure in text."""
+        """Return the text equivalent of the figure: the known and the measured delivery rate of each condition."""
         return "; ".join(
             f"{check.name}: {100 * check.closed_form:.1f} % known, {check.text} delivered" for check in self.rate_checks
         )

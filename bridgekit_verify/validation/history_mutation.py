@@ -1,4 +1,4 @@
-"""Mutate a recorded history: the checker must report exactly the mutations.
+"""Mutate a recorded history, to test that the checker reports exactly the mutations.
 
 Each mutation is a pure function that returns a new history. The expected effect on the verdict is written by hand next
 to the mutation, and not computed by a second checker.
@@ -243,7 +243,7 @@ MUTATIONS: Final[Mapping[str, tuple[Mutation, Effect]]] = {
 def mutate(history: History, names: Sequence[str], *, seed: int = 0) -> tuple[History, Verdict]:
     """Apply mutations to a clean history, each to different events. Return the new history and its expected verdict.
 
-    Raises MutationNotApplicable if the history is not clean or has too few events.
+    Raises MutationNotApplicable if the history is not clean, has two sockets for a thread, or has too few events.
     """
     verdict = check(history)
     if verdict.delivered != verdict.expected or verdict.frames != verdict.expected or verdict.reordered:

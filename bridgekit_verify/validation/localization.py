@@ -222,7 +222,10 @@ class Localization:
         )
 
     def alt_text(self) -> str:
-        """Describe the figure in text."""
+        """Return how many breakages were named at the broken link and elsewhere, and what was named if none is broken.
+
+        The text does not contain the cells of the figure.
+        """
         others = len(self.explanations())
         return (
             f"{self.named} of {len(self.cases)} breakages were named at the link that was broken,"

@@ -1,4 +1,4 @@
-"""Checks a running backend whose model is scripted: what the model sent is known, so losses are exact.
+"""Checks a running backend whose model is scripted: what the model sent is known, so losses can be counted exactly.
 
 model_scripts, markers, ledger    what the model sends, marks in its texts, and the record of what it sent
 model_requests, model_answers     the two protocols of the model, without I/O

@@ -50,7 +50,7 @@ class DrivenRun:
         write_run(path, self.run)
 
     def judge(self) -> BackendCheck:
-        """Raises UnusableBackend if the file states no dialect and none is recognized."""
+        """Judge the run. Raises UnusableBackend if the file states no dialect and none is recognized."""
         try:
             verdict = check_run(self.run, path=self.path)
         except UnusableRecording as error:
@@ -95,7 +95,8 @@ async def drive_backend(
     """Start the backend with the scripted model, and apply the scenarios (default: `default_scenarios`).
 
     `app` is an ASGI application, a function that makes one, or the name of either as `module:name`. This process serves
-    the application in place of `[start]`. Needs asyncio. Raises UnusableBackend if the backend or its file is unusable.
+    the application in place of `[start]`. Needs asyncio. Raises UnusableBackend if the backend or its file is unusable,
+    and InvalidParameter if a scenario is unknown.
     """
     load = load or Load(users=min(2, len(backend.users) or 2))
     names = scenarios or default_scenarios(backend)
@@ -130,7 +131,10 @@ async def drive_backend(
 
 
 def _model_server(ledger: ModelLedger, port: int, app: Any) -> ModelServer:
-    """Return the scripted model. An imported application keeps its first address, so later checks use its port."""
+    """Return the scripted model.
+
+    An imported application may keep the address of the first check's model, so later checks reuse that port.
+    """
     if app is None or port:
         return ModelServer(ledger, port)
     try:
@@ -142,11 +146,14 @@ def _model_server(ledger: ModelLedger, port: int, app: Any) -> ModelServer:
 
 
 _earlier_ports: Final[list[int]] = []
-"""The port of the scripted model of the applications that this process served."""
+"""At most one port: that of the scripted model of the application that this process served last."""
 
 
 async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: RunningBackend) -> None:
-    """Apply the scenarios. If the backend ends under load, it is judged by what arrived before."""
+    """Apply the scenarios. If the backend's process ends under load, the check judges what arrived before.
+
+    Raises UnusableBackend if nothing arrived, or if a scenario fails while the backend still runs.
+    """
     failure: UnusableBackend | None = None
     try:
         with unwrap_single_error():
@@ -161,7 +168,7 @@ async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: Runn
 
 
 def check_app(backend: str | Path | Backend, app: Any = None, **options: Any) -> BackendCheck:
-    """Check a backend in a thread, because a test may run an event loop. The options are those of `check_backend`."""
+    """Check a backend in a new thread, because the caller may run an event loop. Options: see `check_backend`."""
     described = backend if isinstance(backend, Backend) else load_backend(backend)
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(anyio.run, partial(check_backend, described, app=app, **options)).result()
@@ -203,7 +210,7 @@ def _custom_driver(backend: Backend) -> BackendDriver:
 
 
 def _import(backend: Backend, name: str, what: str) -> Any:
-    """Return what `module:name` names. Search the folder of the TOML file first."""
+    """Return what `module:name` names. Add the command's folder and that of the TOML file to the import path."""
     module, _, attribute = name.partition(":")
     for folder in (backend.folder, Path(backend.path).parent):
         if str(folder.resolve()) not in sys.path:

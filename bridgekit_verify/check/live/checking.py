@@ -51,7 +51,7 @@ class LiveVerdict(RecordingVerdict, frozen=True):
     """If the backend is not judged, no property holds."""
     tallies: tuple[ClientTally, ...] = ()
     notes: tuple[str, ...] = ()
-    """Facts that are no violations: neutral answers, refused attempts, and channels that no client receives."""
+    """Facts that are no violations, such as neutral answers and channels that no client receives."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ def _merge(
 
 
 def _excuse(evidence: LiveEvidence, which: Property, violation: RecordedViolation) -> str | None:
-    """Return why a violation that the recording seems to show is none, by the ledger or the driver, or None."""
+    """Return the reason not to count a violation in the recording, or None. Cuts and the ledger give such reasons."""
     for name in dict.fromkeys(frame.client for frame in violation.frames):
         client = evidence.clients[name]
         own = [canary for canary, prompt in evidence.prompts.items() if name in prompt.clients]

@@ -70,7 +70,7 @@ class LiveClient:
 
     @property
     def thread(self) -> str | None:
-        """Its thread. None if the client receives all threads of its user."""
+        """The thread of the client. None if the client receives all threads of its user."""
         return self.values.get("thread")
 
     def opened(self) -> None:
@@ -101,7 +101,7 @@ class ClientGroup:
     """The clients that receive the same runs: the clients of one thread, or of all threads of a user."""
 
     inside: bool
-    """True if a connection is cut inside a frame."""
+    """True if a scenario cuts the connection inside a frame, and not between two frames."""
     clients: list[LiveClient] = field(default_factory=list)
     open_runs: list[RequestedRun] = field(default_factory=list)
     active_at: float = 0.0
@@ -140,7 +140,7 @@ class BackendDriver(Protocol):
     """Starts runs and listens. `[driver] class` names a driver if a TOML file cannot express the protocol."""
 
     async def listen(self, client: LiveClient) -> None:
-        """Connect, call `client.opened()` and then `client.received` for each message, until the connection ends.
+        """Connect and call `client.opened()`. Then call `client.received` for each message until the connection ends.
 
         The method is called for each connection. `client.connection` is above 0 after a reconnect.
         """

@@ -69,7 +69,7 @@ class Prepare(Section, frozen=True):
     headers: dict[str, str] = {}
     body: Body | None = None
     values: dict[str, str] = {}
-    """The path in the JSON answer, by placeholder."""
+    """By placeholder: the path in the JSON answer, or `@cookie.NAME` or `@header.NAME`."""
 
 
 class RunTemplate(Section, frozen=True):
@@ -80,8 +80,7 @@ class RunTemplate(Section, frozen=True):
     headers: dict[str, str] = {}
     body: Body | None = None
     values: dict[str, str] = {}
-    """The path in the JSON answer, by placeholder. Values from the answer to the request, if the answer does not
-    contain the frames."""
+    """As in `Prepare`. It is used only if the answer to the request does not contain the frames."""
 
 
 class Listening(Section, frozen=True):
@@ -196,7 +195,7 @@ def load_backend(path: str | Path) -> Backend:
 
 
 def parse_backend(document: Mapping[str, Any], path: str | Path = "backend") -> Backend:
-    """Return the backend that a decoded TOML document describes. Raises UnusableBackend, which names the problem."""
+    """Return the backend that a decoded TOML document describes. Raises the same errors as `load_backend`."""
     if "path" in document:
         raise UnusableBackend(path, "has the unknown table [path]")
     try:

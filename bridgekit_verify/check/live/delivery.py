@@ -39,7 +39,10 @@ class ClientTally(msgspec.Struct):
 
 
 def judge_delivery(evidence: LiveEvidence, findings: LedgerFindings) -> list[ClientTally]:
-    """Judge what each client received, and return one tally for each client."""
+    """Judge what each client received, and return one tally for each client.
+
+    Raises LedgerImbalance if the counts of a tally contradict each other.
+    """
     tallies = {name: ClientTally(name) for name in evidence.clients}
     expected = list(evidence.expected())
     for each in expected:

@@ -35,9 +35,9 @@ CONNECTION_ERRORS: Final = (httpx.HTTPError, WebSocketException, OSError)
 
 
 class RunRefused(Exception):
-    """The backend answered the request for a run with an error.
+    """The request for a run failed.
 
-    It is `temporary` if the backend asks the client to try again later.
+    The error is `temporary` if the status of the answer means that a later attempt may succeed.
     """
 
     def __init__(self, problem: str, *, temporary: bool = False) -> None:
@@ -47,7 +47,7 @@ class RunRefused(Exception):
 
 @asynccontextmanager
 async def http_client() -> AsyncIterator[httpx.AsyncClient]:
-    """Yield an HTTP client without a limit on connections and without a read timeout, because streams may be silent."""
+    """Yield an HTTP client without a limit on connections. It has no read timeout, because streams may be silent."""
     # Connections are not kept alive, because the backend may close one just when the next request is sent on it.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     timeout = httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None, write=ANSWER_TIMEOUT_SECONDS)
@@ -116,7 +116,7 @@ class Requests:
         return response
 
     async def _ask(self, table: str, built: httpx.Request) -> httpx.Response:
-        """Send a request that the check cannot continue without."""
+        """Send a request that the check cannot continue without. Raises UnusableBackend if it fails."""
         try:
             return await self._send(table, built)
         except RunRefused as error:

@@ -25,7 +25,7 @@ def channel_name(channel: str) -> str:
 
 
 class LedgerFindings:
-    """Collects violations and reasons against *holds*, by property."""
+    """Collects violations, reasons for *unknown* and sources of *holds*, by property."""
 
     def __init__(self) -> None:
         self.violations: dict[Property, list[RecordedViolation]] = defaultdict(list)
@@ -108,7 +108,8 @@ class LiveEvidence:
         }
         self.how = self._ways_of_delivery()
         self.foreign = {index for client in self.clients.values() for index in self._foreign_messages(client)}
-        """Messages of runs of other users and threads, which contain only canaries or only ids of those runs."""
+        """Messages whose canaries all belong to runs of other users or threads. A message without a canary counts by
+        the canaries of the id that it names."""
         self.own_positions = {
             client.id: {
                 position
@@ -128,8 +129,8 @@ class LiveEvidence:
 
         The backend may use the same prompt to request a title or a guard.
 
-        A call is such a request if its answer was not used, and shown at most in frames of an unknown kind, while the
-        answer of another call of the same round was.
+        A call whose answer was used, or shown in a frame of a known kind, is always yielded. Any other call is yielded
+        if no call of the same round has better evidence, unless only other calls have the prompt as a whole message.
         """
         calls = [call for call in self.ledger.calls_of(canary) if call.outcome is not CallOutcome.REFUSED]
         echoed = {id_ for call in calls for id_ in call.results}
@@ -145,7 +146,7 @@ class LiveEvidence:
     def _ways_of_delivery(self) -> dict[str, set[str]]:
         """Return, by kind of channel, how its markers arrive.
 
-        An empty result means that this backend shows them to no client.
+        An empty set means that this backend shows the kind to no client.
         """
         found: dict[str, set[str]] = defaultdict(set)
         for client in self.clients.values():
@@ -162,7 +163,10 @@ class LiveEvidence:
         return ways
 
     def is_shown(self, channel: str) -> bool:
-        """Return whether a client received a piece of this kind of channel, or must do so because calls are shown."""
+        """Return whether a client received a piece of this kind of channel.
+
+        This is also true of arguments if the backend shows calls and the dialect can state arguments.
+        """
         return bool(self.how.get(channel[0])) or (channel[0] == "a" and self.shows_calls and self.carries_arguments)
 
     @property

@@ -34,7 +34,7 @@ class UserPrompt(msgspec.Struct, frozen=True):
     clients: tuple[str, ...]
     """The sockets or the response that must receive the run."""
     asked_on: str = ""
-    """The socket that sent the prompt. Empty: a request did."""
+    """The socket that sent the prompt. Empty if an HTTP request sent it."""
 
     @property
     def text(self) -> str:
@@ -96,7 +96,7 @@ class ModelCall(msgspec.Struct):
 
 
 class NeutralCall(msgspec.Struct, frozen=True):
-    """A request that belongs to no prompt, such as a request for a title. The model sent a neutral answer."""
+    """A request that is not the agent's, such as a request for a title. The model sent a neutral answer."""
 
     api: str
     excerpt: str
@@ -106,7 +106,7 @@ class NeutralCall(msgspec.Struct, frozen=True):
 
 
 class RejectedCall(msgspec.Struct, frozen=True):
-    """A request that the model's protocol does not allow."""
+    """A request that the model's protocol does not allow, or that the model server failed to answer."""
 
     path: str
     status: int
@@ -131,7 +131,7 @@ class ModelLedger(msgspec.Struct):
     rejected: list[RejectedCall] = msgspec.field(default_factory=list)
     histories: list[HistoryText] = msgspec.field(default_factory=list)
     cuts: list[tuple[str, str]] = msgspec.field(default_factory=list)
-    """The canary of each run during which the driver cut the connection of a client, and resumed it; and the client."""
+    """Pairs of a run's canary and a client whose connection was cut during the run and then resumed."""
     wires: dict[str, list[str]] = msgspec.field(default_factory=dict)
     """By client, the markers that the backend wrote to its connections, as a proxy read them."""
 
@@ -158,11 +158,11 @@ class ModelLedger(msgspec.Struct):
         self.histories.append(HistoryText(user, thread, text))
 
     def add_cut(self, canary: str, client: str) -> None:
-        """Record that a client's connection was cut during a run and resumed, so that no piece may be missing."""
+        """Record that a client's connection was cut during a run and resumed. The client must still get every piece."""
         self.cuts.append((canary, client))
 
     def add_wire(self, client: str, text: str) -> None:
-        """Record what a backend wrote to a client's connections, to locate losses."""
+        """Record the markers in what a backend wrote to a client's connections, to locate losses."""
         if found := sorted({str(marker) for marker in markers_in(text)}):
             self.wires[client] = found
 

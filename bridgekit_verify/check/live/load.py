@@ -37,15 +37,16 @@ FIRST_CALL_SECONDS: Final = 10.0
 MAX_ATTEMPTS: Final = 5
 """Limit on a client's consecutive attempts to connect."""
 CUT_AFTER: Final = (1, 5)
-"""The minimum and maximum number of messages of its first run after which a connection is cut."""
+"""The minimum and maximum number of messages after which a connection is cut. Only messages during a run count."""
 SLOW_BYTES_PER_SECOND: Final = 20_000
 UNFINISHED_SECONDS: Final = 10.0
-"""How long a run may be silent after tool calls and failed answers, because the backend calls the model again."""
+"""How long a run may be silent after tool calls or a failed answer. The limit is long because the backend must call
+the model again."""
 NO_END_SECONDS: Final = 1.0
-"""How long a run may be silent after the model's final text, if its dialect has no end."""
+"""Limit on a run's silence after the model's final text, if the dialect has no end."""
 PIECES_OFFLINE: Final = 3
-"""A client that was cut stays offline until the model has sent this many pieces, unless its answers end before or
-MAX_OFFLINE_SECONDS pass."""
+"""A client that was cut stays offline until the model has sent this many further pieces, unless its answers end before
+or MAX_OFFLINE_SECONDS pass."""
 MAX_OFFLINE_SECONDS: Final = 2.0
 SLOW_SECONDS: Final = 2.0
 """How long a slow reader reads slowly. It then reads as fast as it can, because a run with large frames would otherwise
@@ -265,7 +266,7 @@ class LoadSession:
             return
         with anyio.move_on_after(self._load.run_seconds):
             settled = 0
-            while settled < 2:  # Wait once more, because frames may still wait to be read on a busy machine.
+            while settled < 2:  # On a busy machine, frames may have arrived that were not read yet, so check twice.
                 await anyio.sleep(POLL_SECONDS)
                 settled = settled + 1 if self._is_settled(groups) else 0
 
@@ -317,7 +318,7 @@ class LoadSession:
             self._ledger.add_cut(run.canary, client.id)
 
     def _excuse(self, runs: Iterable[RequestedRun], clients: Iterable[LiveClient], reason: str) -> None:
-        """Record the reason why missing pieces of these runs are not lost."""
+        """Record the reason why missing pieces of these runs do not count as lost."""
         for run in runs:
             run.excused = reason == NOT_RESUMED
             for client in clients:

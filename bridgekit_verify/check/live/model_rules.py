@@ -61,7 +61,7 @@ def _misrouted(findings: LedgerFindings, client: ObservedClient, prompt: UserPro
 
 
 def _judge_labels(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient) -> None:
-    """On a socket for all threads, a frame reaches the thread that it names."""
+    """On a socket for all threads of a user, find frames that name another thread than that of their canary."""
     known = {prompt.thread for prompt in evidence.prompts.values()}
     for thread, frames in client.threads.items():
         for prompt in (evidence.prompts[each] for each in frames if each in evidence.prompts):
@@ -171,7 +171,7 @@ def _judge_values(
 
 
 def _same(value: Any, arguments: str) -> bool:
-    """Compare as JSON. Text that is not JSON never equals a JSON value."""
+    """Compare as JSON. A received text that is not JSON equals nothing."""
     return (not isinstance(value, str) or is_json(value)) and fingerprint(value) == fingerprint(arguments)
 
 
@@ -226,7 +226,10 @@ def _judge_count(
     findings: LedgerFindings, client: ObservedClient, prompts: Sequence[UserPrompt], ends: Sequence[Message],
     least: int, *, exact: bool,
 ) -> None:  # fmt: skip
-    """Several ends with ids are no violation here, because a run may have several, such as one for each response."""
+    """Compare the number of ends with the number of runs.
+
+    Surplus ends are a violation only if `exact`, because a run with an id may have several, such as one a response.
+    """
     prompt = prompts[-1] if prompts else None
     message = f"client {client.id} received {len(ends)} ends of {len(prompts)} runs"
     if len(ends) < least and client.last_kind == "other":
@@ -238,7 +241,10 @@ def _judge_count(
 
 
 def _judge_after_end(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient) -> None:
-    """An end that names no run ends the only run that is open. If several runs are open, the result is unknown."""
+    """Find pieces that follow the end of their run.
+
+    An end names no run here, so it ends the only run that is open. If several runs are open, it ends none of them.
+    """
     ends = iter([*client.ends, None])
     end = next(ends)
     open_, ended, first = set[str](), set[str](), set[object]()

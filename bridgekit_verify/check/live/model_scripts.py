@@ -64,7 +64,7 @@ class ModelScript(msgspec.Struct, frozen=True):
     split: bool = False
     """True if each marker is split across two deltas."""
     refusals: int = 0
-    """The number of attempts that first get a 503."""
+    """The number of first attempts that get a 503."""
     ends_in: Literal["", "text", "arguments"] = ""
     """The channel in which the connection ends during the answer, on every attempt."""
     pause_seconds: float = 0.002

@@ -72,7 +72,7 @@ class ModelServer(ThreadServer):
 
     @property
     def url(self) -> str:
-        """What OPENAI_BASE_URL must be. `address` is without `/v1`."""
+        """The value for OPENAI_BASE_URL. `address` is the same without `/v1`."""
         return f"{self.address}/v1"
 
 
@@ -126,7 +126,7 @@ class _Model:
         return self._reject(request, 404, f"{request.method} {request.url.path}: the scripted model has no such path")
 
     async def failed(self, request: Request, error: Exception) -> Response:
-        """List a request that this server itself could not answer."""
+        """Record a request that this server could not answer because of an error of its own."""
         return self._reject(request, 500, f"the scripted model failed: {type(error).__name__}: {error}")
 
     def _reject(self, request: Request, status: int, problem: str) -> Response:
@@ -154,7 +154,7 @@ class _Model:
     def _attribute(self, asked: ModelRequest) -> tuple[ModelCall, str] | str | None:
         """Return the new model call for the request's prompt, with the name of its scenario.
 
-        Return the prompt's canary, or None, if the request is not the agent's.
+        If the request is not the agent's, return the canary of the prompt that it quotes, or None.
         """
         found = asked.prompts()
         if found:
@@ -180,7 +180,7 @@ class _Model:
     def _chosen(self, asked: ModelRequest, found: list[tuple[str, str, int]]) -> tuple[str, str, int]:
         """Return the prompt that the request must answer. The request may also hold prompts of other users.
 
-        It is the prompt whose tool result is the last entry, or else the latest one without an answer so far.
+        It is the prompt whose tool result is the last entry, else the latest one without an answer, else the latest.
         """
         owners = {call.id: made.canary for made in self._ledger.calls for call in made.calls}
         continued = owners.get(asked.entries[-1].result_of or "")

@@ -92,7 +92,7 @@ class ObservedClient:
     ends: list[Message] = field(default_factory=list)
     """The frames that end a run, without replays."""
     fragments: int = 0
-    """Texts that contain a part of a marker but no complete marker."""
+    """The number of texts that contain a canary but no complete marker."""
 
 
 MAX_EVIDENCE: Final = 3

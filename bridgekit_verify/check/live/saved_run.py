@@ -24,11 +24,11 @@ class LiveRun(msgspec.Struct):
     ledger: ModelLedger
     messages: Sequence[Message] = ()
     dialect: str | dict[str, Any] | None = None
-    """A built-in dialect, or a `[dialect]` table. None: it is detected."""
+    """The name of a built-in dialect, or a `[dialect]` table. None if it must be detected."""
     about: dict[str, Any] = msgspec.field(default_factory=dict)
     """Further data of the driver, such as its load. It is not judged."""
     limit: str | None = None
-    """The limit that ended the load early. Runs that were open at that time are unknown."""
+    """The limit that ended the load early. Missing pieces of a run are then unknown and not lost."""
 
 
 class _FirstLine(LiveRun, kw_only=True):
@@ -73,7 +73,7 @@ def read_header(path: str, line: bytes) -> LiveRun:
 
 
 def dialect_of(header: str | dict[str, Any] | None, path: str) -> StreamDialect | None:
-    """Return the dialect that a run names."""
+    """Return the dialect that a run names. Raises UnusableRecording if there is no such dialect."""
     if isinstance(header, dict):
         return parse_table(header, path)
     if header is None:

@@ -105,7 +105,7 @@ async def running_backend(backend: Backend, model: str) -> AsyncIterator[Running
 
 def environment(backend: Backend, values: Values) -> dict[str, str]:
     """Return the variables that the backend gets in addition to those of this process."""
-    # The environment's programs come last in the search path, so that they are found even if it is not activated.
+    # The folder of this interpreter comes last in the search path, so that its programs are found without activation.
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
     # The model is on this machine, so a network proxy could not reach it.
     direct = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"]))

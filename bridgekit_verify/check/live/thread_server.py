@@ -30,7 +30,7 @@ class ThreadServer:
         with (
             suppress(SystemExit),
             self._socket,
-        ):  # The application's lifespan may fail, and no client could then connect.
+        ):  # uvicorn exits if the application's lifespan fails, and no client can then connect.
             self._server.run([self._socket])
 
     def __enter__(self) -> Self:
