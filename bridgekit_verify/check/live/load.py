@@ -320,7 +320,7 @@ class LoadSession:
     def _excuse(self, runs: Iterable[RequestedRun], clients: Iterable[LiveClient], reason: str) -> None:
         """Record the reason why missing pieces of these runs do not count as lost."""
         for run in runs:
-            run.excused = reason == NOT_RESUMED
+            run.excused = run.excused or reason == NOT_RESUMED
             for client in clients:
                 self._ledger.excuse(run.canary, client.id, reason)
 
