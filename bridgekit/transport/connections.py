@@ -334,9 +334,9 @@ def _close_on_error() -> Iterator[None]:
         if isinstance(error, SubscriptionRefused) and error.code in TERMINAL_CODES:
             raise
         # This module imports no server library. Of the usual errors, only an HTTPException has a status and a `detail`.
-        ours = isinstance(error, BridgekitError) or getattr(error, "detail", None) is not None
+        may_refuse = isinstance(error, BridgekitError) or getattr(error, "detail", None) is not None
         status = getattr(error, "status_code", HTTPStatus.INTERNAL_SERVER_ERROR)
-        if ours and status in REFUSING_STATUSES:
+        if may_refuse and status in REFUSING_STATUSES:
             code = REFUSALS.get(status, CLOSE_BAD_REQUEST)
             raise SubscriptionRefused(code, NO_SUCH_THREAD if code == CLOSE_NOT_OWNER else str(error)) from error
         logger.exception("a client could not be authorized")

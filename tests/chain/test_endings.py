@@ -396,6 +396,15 @@ async def test_end_event_is_sent_again_while_the_store_refuses_it(monkeypatch: p
     assert ends(connection) == ["done"]
 
 
+async def test_run_whose_end_event_the_store_refuses_to_the_end_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("bridgekit.chain.link_5_execution_core.END_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(Refusing, "refusals", 1_000_000)
+    assert await run(await started(agents={"agent": returning("done")}, hub=Refusing, self_checks=())) == "done"
+    assert "has no end event: none was accepted in time" in caplog.text
+
+
 class RefusingLater(Refusing):
     """Answers as a store in another process does."""
 

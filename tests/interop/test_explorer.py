@@ -61,7 +61,7 @@ async def jupyterlab(folder: Path, home: Path) -> AsyncIterator[str]:
     async with child(command, env=surroundings):
         address = f"http://127.0.0.1:{port}"
         with anyio.fail_after(START_TIMEOUT_SECONDS):
-            # The server signals to nobody that it is ready.
+            # The server sends no signal when it is ready.
             while not await anyio.to_thread.run_sync(_answers, f"{address}/api?token={token}"):  # noqa: ASYNC110
                 await anyio.sleep(POLL_INTERVAL_SECONDS)
         yield f"{address}/lab/tree/00_overview.ipynb?token={token}"

@@ -29,7 +29,7 @@ CELL_SECONDS = 120
 REMOVE_VARIABLES = 'get_ipython().run_line_magic("reset_selective", "-f ^[A-Za-z]")'
 """Names with an underscore stay: they belong to what `bridgekit_verify.report` installs in the kernel when imported."""
 SMALL_FIGURES = "from bridgekit_verify.report import notebook_outputs; notebook_outputs.FIGURE_DOTS_PER_INCH = 20"
-"""Figures are drawn, but with few pixels, because nobody looks at them."""
+"""Figures are drawn, but with few pixels, because these runs check no picture."""
 
 
 def execute_with(parameters: Mapping[str, Any], folder: Path, names: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from bridgekit.__main__ import main
 from bridgekit.errors import Disconnected
 from bridgekit.events import EventType
+from bridgekit.serve.server import WORKER_START_TIMEOUT_SECONDS
 from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_WRONG_ORIGIN
 from bridgekit.transport.client import EventClient, connect
 from tests.factories import THREAD
@@ -281,6 +282,14 @@ async def test_error_of_the_applications_own_startup_is_printed_once_and_exit_2(
         assert await server.end() == 2
     assert server.output.count(error) == 1
     assert len(server.output) == 1 or server.output[-1] == error
+
+
+@pytest.mark.slow
+async def test_worker_that_ends_without_an_answer_at_startup_ends_the_server_at_once() -> None:
+    """The parent must see that the worker's end of the pipe is closed. It waits 30 s for a worker that is busy."""
+    async with started(*SERVE, "tests.serve.unanswering:app", "--port", "0", "--workers", "2") as server:
+        with anyio.fail_after(WORKER_START_TIMEOUT_SECONDS):
+            assert await server.end() == 2
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from bridgekit.transport import graceful_shutdown, single_worker_lock
-from bridgekit.transport.graceful_shutdown import drain_on_shutdown
+from bridgekit.transport.graceful_shutdown import drain_on_shutdown, start_deadline
 
 TIMEOUT_SECONDS = 60.0
 BOTH = (signal.SIGTERM, signal.SIGINT)
@@ -80,6 +80,26 @@ async def test_server_receives_a_signal_after_the_drain(number: signal.Signals, 
             assert (server.received, drain.ended) == ([number], "well")
         assert drain.times == 1
         assert [signal.getsignal(each) for each in BOTH] == [server.handle_exit] * 2
+
+
+async def test_deadline_ends_with_the_draining(server: Server, drain: Drain) -> None:
+    """The rest of the shutdown, such as the end of the application's own lifespan, may take longer."""
+    timers: list[threading.Timer] = []
+
+    def start(seconds: float, number: int) -> threading.Timer:
+        timers.append(threading.Timer(TIMEOUT_SECONDS, lambda: None))
+        return timers[-1]
+
+    token = start_deadline.set(start)
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
+        async with drain_on_shutdown(drain):
+            start_deadline.reset(token)
+            signal.raise_signal(signal.SIGTERM)
+            await drain.begun.wait()
+            assert [timer.finished.is_set() for timer in timers] == [False]
+            drain.goes_on.set()
+            await server.called.wait()
+            assert [timer.finished.is_set() for timer in timers] == [True]
 
 
 async def test_second_signal_cancels_the_draining_and_both_are_passed_on(
