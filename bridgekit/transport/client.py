@@ -23,8 +23,9 @@ from bridgekit.transport.log_redaction import redact_tickets
 __all__ = ["KEEPALIVE_SECONDS", "EventClient", "connect", "on_trio"]
 
 FIRST_TERMINAL_CODE: Final = 4_500
-NORMAL_CLOSE_CODES: Final = frozenset({1_000, 1_001, 1_012, CLOSE_DRAINED})
-"""Close codes of a normal end (RFC 6455, section 7.4.1; 1012 is "service restart")."""
+NORMAL_CLOSE_CODES: Final = frozenset({1_000, CLOSE_DRAINED})
+"""Close codes of a server that has written every event. A server that goes away (1001) or restarts (1012, RFC 6455,
+section 7.4.1) may have discarded events."""
 NO_STATUS: Final = 1_006
 """Used as the close code if the connection broke without a close frame (RFC 6455, section 7.1.5)."""
 PROTOCOL_ERROR_CODES: Final = frozenset({1_002, 1_003, 1_007, 1_009})
@@ -60,7 +61,9 @@ class ReadableSocket(Protocol):
 class EventClient:
     """One subscribed socket. Iterate over it, or call `receive` for one event at a time.
 
-    Iteration ends when the server closes the socket normally. Otherwise, it raises the errors of `receive`.
+    Iteration ends when the server closes the socket after it has written every event, for example when it has drained
+    the socket (4000). Otherwise, it raises the errors of `receive`: for example Disconnected with the code 1012 if the
+    server ended without that. The thread may continue in both cases. `subscribe` reconnects.
     """
 
     def __init__(self, socket: ReadableSocket, confirmation: str | bytes, subscribed: Subscribed) -> None:
@@ -126,6 +129,8 @@ async def connect(
     the cursor, it receives every event that the log retains. `url` is the server's, such as `ws://127.0.0.1:8000`.
     `ticket` comes from the application and opens one socket. A server that does not require tickets accepts `user_id`
     instead, or `headers` such as a cookie. The client does not use proxies from the environment.
+
+    This is one socket, which does not reconnect: see `EventClient` for its end.
 
     Raises SubscriptionRefused if the server refuses the subscription, and Disconnected if it closes the socket before
     it confirms. Raises OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. Raises

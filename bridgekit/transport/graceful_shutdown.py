@@ -34,6 +34,7 @@ from bridgekit.transport.single_worker_lock import (
     anything_listens,
     inherited_address,
     inherited_listeners,
+    opened_listeners,
     release_listeners,
 )
 
@@ -55,6 +56,8 @@ start_deadline: Final[ContextVar[StartDeadline | None]] = ContextVar("start_dead
 
 _installed: Final[dict[int, Handler]] = {}
 """The signal handlers that are installed in this process, by signal number."""
+_inherited: Final[set[int]] = set()
+"""The descriptors of listening sockets that this server process inherited."""
 _blocked: Final = threading.local()
 """The signal mask that a forking thread had before the fork."""
 
@@ -71,7 +74,8 @@ def _unblock_after_a_fork() -> None:
 def _reset_in_a_fork() -> None:
     """Restore the default handlers in a forked child that is not a server, such as a worker of a process pool.
 
-    The child closes its copies of the listening sockets. Otherwise, no new server could use the port while it lives.
+    The child closes its copies of the server's listening sockets. Otherwise, no new server could use the port while it
+    lives. The application's own listening sockets stay open.
     """
     serves = bool(_installed)
     for number, handler in _installed.items():
@@ -80,7 +84,7 @@ def _reset_in_a_fork() -> None:
     _installed.clear()
     _unblock_after_a_fork()
     if serves:
-        release_listeners()
+        release_listeners({*_inherited, *(each.fileno() for each in opened_listeners)} - {-1})
 
 
 if os.name == "posix":
@@ -102,6 +106,7 @@ async def drain_on_shutdown(drain: Callable[[], Awaitable[None]], *, seconds: fl
     if not handlers and not listeners:
         yield
         return
+    _inherited.update(listeners)
     shutdown = _Shutdown(drain, handlers, seconds)
     with unwrap_single_error():
         async with anyio.create_task_group() as tasks:

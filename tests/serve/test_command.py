@@ -345,11 +345,12 @@ async def test_forked_child_that_outlives_the_server_does_not_keep_its_port() ->
     async with started(*SERVE, STUBBORN, "--port", "0") as server:
         await server.read_until(UP)
         await server.post("/runs/leave_child")
-        child = int((await server.read_until("begun")).rpartition(" ")[2])
+        child, own_port = map(int, (await server.read_until("begun")).split()[-2:])
         try:
             server.signal(signal.SIGTERM)
             with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
                 await server.process.wait()
             socket.create_server(("127.0.0.1", server.port)).close()
+            socket.create_connection(("127.0.0.1", own_port)).close()  # the child has the application's own socket
         finally:
             os.kill(child, signal.SIGKILL)
