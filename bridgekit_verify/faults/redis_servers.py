@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 URL_VARIABLE: Final = "BRIDGEKIT_REDIS_URL"
-"""Environment variable with the URL of a server for tests without faults, which write only randomly prefixed keys."""
+"""Environment variable with the URL of a server for tests that inject no faults. These tests prefix keys randomly."""
 
 START_TIMEOUT_SECONDS: Final = 60.0
 POLL_INTERVAL_SECONDS: Final = 0.01
@@ -73,7 +73,7 @@ class NoRedisServer(BridgekitError):
 
 
 class Persistence(enum.Enum):
-    """What a server retains after a kill and a restart. The value contains the lines of the configuration."""
+    """What a server retains after a kill and a restart. A member's value is lines of the server's configuration."""
 
     NONE = ("appendonly no",)
     """Nothing is kept."""
@@ -96,7 +96,7 @@ def reserved_port() -> Iterator[int]:
 
 
 class RedisServer:
-    """One server on 127.0.0.1. Its port and directory survive a restart of the process."""
+    """One server on 127.0.0.1, which keeps its port and directory when the process restarts."""
 
     def __init__(self, directory: Path, settings: Sequence[str], password: str | None) -> None:
         self.directory = directory
@@ -131,11 +131,11 @@ class RedisServer:
     async def start(self) -> None:
         """Start the process and wait until it replies.
 
-        Raises ServerFailed, with the end of the server's log, if it does not.
+        Raises ServerFailed, with the end of the server's log, if the server does not reply.
         """
         file = self.directory / "server.conf"
         file.write_text("\n".join(self._settings) + "\n", encoding="utf-8")
-        # The server's own directory also receives the files that a crash leaves behind.
+        # The process runs in the server's own directory, so the files of a crash are written there.
         self._process = ChildProcess([str(server_program()), str(file)], name="the server", cwd=self.directory)
         await self._process.start()
         await self.wait_ready()
@@ -208,7 +208,7 @@ class RedisServer:
 async def redis_server(
     persistence: Persistence = Persistence.NONE, *, settings: Sequence[str] = (), password: str | None = None
 ) -> AsyncIterator[RedisServer]:
-    """Run a server while the block runs, and then kill it. `settings` are extra lines of its configuration file."""
+    """Run a server until the `with` block ends. `settings` are extra lines of its configuration file."""
     with tempfile.TemporaryDirectory(prefix="bridgekit-redis-", ignore_cleanup_errors=True) as directory:
         server = RedisServer(Path(directory), (*persistence.value, *settings), password)
         try:
@@ -263,13 +263,13 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        """URL of the first node. A client discovers the other nodes from it."""
+        """URL of the first node, from which a client discovers the other nodes."""
         return self.servers[0].url
 
 
 @asynccontextmanager
 async def redis_cluster(persistence: Persistence = Persistence.NONE, *, nodes: int = 3) -> AsyncIterator[RedisCluster]:
-    """Run a cluster of primaries while the block runs, and then kill its servers. It starts ready for commands."""
+    """Run a cluster of primaries, ready for commands, until the `with` block ends."""
     async with AsyncExitStack() as stack:
         servers = [
             await stack.enter_async_context(redis_server(persistence, settings=CLUSTER_SETTINGS)) for _ in range(nodes)
