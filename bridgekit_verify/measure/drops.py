@@ -1,4 +1,4 @@
-"""Count the dropped events of a measurement, and those that another user read."""
+"""Count the events of a measurement that were dropped, and the events that another user read."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class DropCount(EventCounts):
 
 
 NOTHING: Final = DropCount(0, 0, 0, 0, 0, {}, frozenset())
-"""The sum over no measurements."""
+"""The total of an empty list of measurements."""
 
 
 def count_drops(measurement: Measurement) -> DropCount:

@@ -74,8 +74,7 @@ class FaultMatrix:
 
     @staticmethod
     def delays(trials: Sequence[Trial]) -> str:
-        """Return a text alternative of the latency figure: for each trial, events read, longest latency, events lost.
-        """
+        """Return a text alternative of the latency figure: for each trial, events read and lost, and latency."""
         clauses = "; ".join(
             f"{trial.fault.name} with {trial.delivery.name}: {len(trial.first_copies):,} events read, the latest"
             f" {trial.longest_latency:.2f} s after emission, {len(trial.lost_moments):,} lost"
