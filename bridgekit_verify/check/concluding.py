@@ -32,7 +32,7 @@ NEEDS: Final = {
     Property.RESUME: ("position", "run", "kinds.ended"),
     Property.SNAPSHOT: ("kind",),
 }
-"""The fields and kinds that a property needs in order to hold. `|` separates alternatives."""
+"""The fields and kinds of frames that a dialect must have, so that a property can hold. `|` separates alternatives."""
 HELPS: Final = {
     Property.DUPLICATED: ("kind", "run", "thread"),
     Property.ORDER: ("kind", "run", "thread"),
@@ -74,7 +74,7 @@ class RecordingVerdict(msgspec.Struct, frozen=True):
     clients: int
     runs: int
     complete: bool
-    """False if a limit ended the reading."""
+    """False if a limit ended the reading of the recording."""
     answers: tuple[PropertyAnswer, ...]
 
     @property
@@ -152,7 +152,7 @@ def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
 
 
 def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> None:
-    """Report a run that ends without a start, unless it started elsewhere or may have started before the recording."""
+    """Report a run that ends without a start, unless it may have started at another client or before."""
     client = judge.clients[run.client]
     began_elsewhere = any(other.started and other.first < run.first for other in others)
     continues = client.starts_inside or (judge.dialect.run_is_connection and client.reconnected_at)

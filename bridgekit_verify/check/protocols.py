@@ -21,7 +21,7 @@ class StreamDialect:
     """The fields of FIELDS that the protocol's frames have."""
     kinds: frozenset[str]
     position_per: str = "client"
-    """The scope of a numbering: one of PER."""
+    """Whose frames share a numbering: those of a client, thread, run or connection."""
     first_position: int | None = None
     """The first number of a numbering, or None if it may begin with any number."""
     run_is_connection: bool = False
@@ -30,7 +30,7 @@ class StreamDialect:
     """True if the arguments of a call are always JSON."""
     source: str = "built in"
     reads_text: bool = False
-    """True if it decodes messages that are not JSON objects, such as text after a prefix, or lists."""
+    """True if the dialect decodes messages that are not JSON objects, such as text after a prefix, or lists."""
     recognized_by: frozenset[str] = frozenset()
     """Types that no other protocol has. The dialect is detected only if a message has one of them, or a type that
     begins with one of `type_prefixes`."""
@@ -203,12 +203,12 @@ _PROGRESS: Final = (
     ".in_progress", ".searching", ".interpreting", ".generating", ".completed", ".failed", ".partial_image",
     ".annotation.added", "_part.added", "_part.done",
 )  # fmt: skip
-"""The ends of types that report the progress of a call or a part, in addition to those of OPENAI."""
+"""Suffixes of types that report the progress of a call or a part, in addition to the types in OPENAI."""
 _REPLIES: Final = {"output_text": "text", "refusal": "refusal"}
 _INPUTS: Final = {
     "function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input", "code_interpreter_call": "code",
 }  # fmt: skip
-"""The types of items that are calls, and where each has its arguments."""
+"""The types of output items that are calls, each with the field that holds the arguments."""
 
 
 def read_openai(message: Message) -> Iterator[ObservedFrame]:

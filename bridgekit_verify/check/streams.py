@@ -1,4 +1,4 @@
-"""Holds the state of each client, each run, and each streamed text or call. It hashes long texts to limit memory."""
+"""Holds the state of each client, each run, and each streamed text or call. Long texts are hashed to save memory."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class ClientState:
         self.connection = message.connection
         self.last = message.index
         self.reconnected_at = 0
-        """The first message of the latest connection, if it is not the first connection."""
+        """The index of the first message after the latest reconnect, or 0 before a reconnect."""
         self.runs: dict[str, RunState] = {}
         self.open_runs: dict[str, RunState] = {}
         self.run: RunState | None = None
         """The run that the latest frame with a run id named."""
         self.subscribed = set[str | None]()
-        """The threads that the server confirmed. A client of several has no thread of its own."""
+        """The threads that the server confirmed. A client with several threads has no thread of its own."""
         self.streams: dict[StreamKey, StreamState] = {}
         self.numberings: dict[str | None, Numbering] = {}
         self.epochs: dict[str | None, str | None] = {}
@@ -50,16 +50,16 @@ class ClientState:
         self.unattributed_ends = 0
         """The number of ends that could not be attributed to a run."""
         self.chunks: dict[StreamKey, StreamKey] = {}
-        """By channel and group, the message or call of the latest chunk. The following chunks need not name it."""
+        """By channel and group, the message or call of the latest chunk. Later chunks need not name theirs."""
         self.starts_inside: bool | None = None
-        """True if its first frame belongs to a run that started earlier. Other runs may have started earlier, too."""
+        """True if the first frame belongs to a run that started earlier. Other runs may also have started earlier."""
         self.unidentified = 0
         """The number of frames that name no run, thread, user, message or call."""
         self.unmapped_after_end: int | None = None
         self.unnumbered = False
         """True if a frame had no position, so that a repeated frame cannot be recognized."""
         self.unplaced = False
-        """True if a frame had a position of an unknown run. Missing positions are then not reported."""
+        """True if a frame had a position, but its run is unknown. Missing positions are then not reported."""
 
     def restate(self, message: Message) -> None:
         """Take the user and the thread from a message. A value that differs from an earlier one becomes None."""
@@ -75,7 +75,7 @@ class ClientState:
         return bool(self.numberings) and not self.unnumbered
 
     def may_repeat(self, index: int) -> bool:
-        """Return True if the connection may repeat what arrived as message `index`, and no position shows whether."""
+        """Return True if a reconnect may repeat message `index`, and no position shows whether it does."""
         return index < self.reconnected_at and not self.is_numbered
 
 
@@ -113,7 +113,7 @@ class StreamState:
         self.implicit = False
         """True if the first delta began the message or call. No frame then marks its end."""
         self.is_again = False
-        """True if its id was used before, for another text or a part of it."""
+        """True if the same id was used before, for another text or for another part of the text."""
         self.characters = 0
         self.uncertain: str | None = None
         """The reason why the received deltas may be incomplete."""
@@ -137,12 +137,12 @@ class StreamState:
 
     @property
     def content(self) -> Property:
-        """The property that compares its deltas with complete values."""
+        """The property that compares deltas with complete values."""
         return Property.ARGUMENTS if self.is_call else Property.TEXT
 
     @property
     def completeness(self) -> Property:
-        """The property that requires its beginning and its end."""
+        """The property that requires a beginning and an end."""
         return Property.CALLS if self.is_call else Property.LOST
 
     def append(self, text: str) -> None:

@@ -156,8 +156,7 @@ def _row(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, DropCoun
 
 
 def _bar_texts(counts: Mapping[str, DropCount]) -> tuple[str, str]:
-    """Return the texts for dropped and leaked events: counts, or percent if the kinds have unequal numbers of
-    events."""
+    """Return the texts for dropped and leaked events: counts, or percent if the kinds' numbers of events differ."""
     count = next(iter(counts.values()))
     if count.shares is None:
         return "unknown", ""

@@ -1,4 +1,4 @@
-"""The file of a live run: JSON Lines with the ledger in the first line, and then one received frame in each line."""
+"""The file of a live run (JSON Lines): the ledger in the first line, and then one received frame in each line."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def is_header(line: bytes) -> bool:
 
 
 def read_header(path: str, line: bytes) -> LiveRun:
-    """Read the first line of a live run. Raises UnusableRecording if it is damaged."""
+    """Read the first line of a live run. Raises UnusableRecording if the line is damaged."""
     try:
         return msgspec.convert(decode_json(line), _FirstLine)
     except ValueError as error:
