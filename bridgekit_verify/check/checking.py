@@ -22,7 +22,7 @@ def check_recording(
 ) -> RecordingVerdict:
     """Read and judge one recording.
 
-    If `dialect` is None, the file of a live run states the dialect, or it is detected from the first messages.
+    If `dialect` is None, the dialect is read from the file of a live run, or detected from the first messages.
 
     Raises UnusableRecording if the file cannot be judged, and OSError if it cannot be read.
     """

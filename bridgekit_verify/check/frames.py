@@ -1,4 +1,4 @@
-"""The parts of a recording: messages, as a container holds them, and frames, as a dialect reads them."""
+"""The parts of a recording: messages as the file holds them, and frames as a dialect reads them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ KINDS: Final = (
 """What a frame does. A type of the protocol that fits no other kind is `event` or `other`."""
 
 END_OF_STREAM: Final = "[DONE]"
-"""The text that several protocols send after the last frame of a response. It is a frame only if the dialect gives it a
-kind."""
+"""The text that several protocols send after the last frame of a response. `[DONE]` is a frame only if the dialect
+gives it a kind."""
 
 FIELDS: Final = ("kind", "run", "thread", "user", "message", "call", "text", "whole", "args", "position")
 """The fields that a `[dialect]` table may locate."""

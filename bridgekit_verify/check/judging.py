@@ -190,7 +190,7 @@ class Judge:
             )  # fmt: skip
 
     def _is_replayed(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
-        """Add the frame's positions to its numbering. Return whether a frame was repeated after a reconnect."""
+        """Add the frame's positions to its numbering. Return whether the frame is a repetition after a reconnect."""
         last = frame.position
         assert last is not None
         connection = frame.origin.connection
@@ -205,7 +205,7 @@ class Judge:
         expected = self.dialect.first_position
         if expected is not None and last < expected:
             return False
-        if numbering is None:  # the first position is unknown if the recording may begin later
+        if numbering is None:  # the first position is unknown if the recording may begin in the middle
             known = expected is not None and first <= expected
             numbering = client.numberings[key] = Numbering(expected if known else None, connection)
         step = numbering.add(first, last, connection, frame.origin.index)

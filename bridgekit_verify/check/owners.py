@@ -27,7 +27,7 @@ class Owners:
         """Frames whose thread is not the thread of their client."""
 
     def saw(self, key: StreamKey, client: ClientState, frame: ObservedFrame) -> None:
-        """Record the first frame with this id at a client. If the frame names its thread, the client owns the id."""
+        """Record an id's first frame at a client. If the frame names the client's thread, the client owns the id."""
         own = frame.thread is not None and frame.thread == client.thread
         first, begun, index = self._first.setdefault(key, (client.id, own, frame.origin.index))
         if first != client.id:

@@ -90,8 +90,7 @@ class Numbering:
         return found
 
     def announce(self, first: int, last: int | None) -> None:
-        """Excuse positions that the server announced as a gap. A gap without an end restarts the numbering.
-        """
+        """Excuse positions that the server announced as a gap. A gap without an end restarts the numbering."""
         if last is None:
             self.first_is_known, self.first, self.last, self.missing = False, -1, -1, []
             return

@@ -21,7 +21,7 @@ class StreamDialect:
     """The fields of FIELDS that the protocol's frames have."""
     kinds: frozenset[str]
     position_per: str = "client"
-    """Whose frames share a numbering: those of a client, thread, run or connection."""
+    """The scope of one numbering: a client, thread, run or connection."""
     first_position: int | None = None
     """The first number of a numbering, or None if it may begin with any number."""
     run_is_connection: bool = False

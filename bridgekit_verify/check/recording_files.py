@@ -76,7 +76,7 @@ class OpenRecording:
 
 @contextmanager
 def open_recording(path: str, *, reads_text: bool = False, limits: Limits | None = None) -> Iterator[OpenRecording]:
-    """Open a file, or standard input for `-`. Raises OSError or UnusableRecording, also when iterated.
+    """Open a file, or standard input for `-`. Raises OSError or UnusableRecording, the latter also during iteration.
 
     With `reads_text`, lines that do not start with a brace are text, which the dialect decodes.
     """

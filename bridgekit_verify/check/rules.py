@@ -58,7 +58,7 @@ class Rules:
         self._sums_args = "text" in fields and "call" in fields and has("tool_args")
         self._streams: deque[tuple[ClientState, StreamKey, StreamState]] = deque()
         self._forgot_open = False
-        """True if an unfinished message or call was forgotten. Its later deltas are then incomplete."""
+        """True if an unfinished message or call was forgotten, so that its later deltas are incomplete."""
         self._past_runs: deque[tuple[ClientState, RunState]] = deque()
         self._handlers: dict[str, Handler] = {
             "text_begin": self._begin,

@@ -27,7 +27,7 @@ TICK_SECONDS: Final = 0.02
 
 
 class RateLimiter:
-    """Decides when a rate-limited pump may read, and how much. An idle pump may catch up on TICK_SECONDS."""
+    """Decides when a rate-limited pump may read, and how much. An idle pump may catch up on at most TICK_SECONDS."""
 
     def __init__(self) -> None:
         self._free_at = -math.inf

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 URL_VARIABLE: Final = "BRIDGEKIT_REDIS_URL"
-"""Environment variable with the URL of a server for tests that inject no faults. These tests prefix keys randomly."""
+"""Environment variable: URL of a server for tests that inject no faults and write only keys with random prefixes."""
 
 START_TIMEOUT_SECONDS: Final = 60.0
 POLL_INTERVAL_SECONDS: Final = 0.01
@@ -73,7 +73,7 @@ class NoRedisServer(BridgekitError):
 
 
 class Persistence(enum.Enum):
-    """What a server retains after a kill and a restart. A member's value is lines of the server's configuration."""
+    """What a server retains after a kill and a restart. Each value holds lines of the server's configuration."""
 
     NONE = ("appendonly no",)
     """Nothing is kept."""

@@ -52,8 +52,8 @@ class Toxic:
     seed: int = 0
     """Seed of the random numbers. Each connection and direction has its own generator.
 
-    The random numbers are reproducible. The pieces they apply to are not, because the kernel decides how many bytes
-    each read returns.
+    The random numbers are reproducible, but not the pieces that they apply to: the kernel decides how many bytes each
+    read returns.
     """
 
     blocks: ClassVar[bool] = False

@@ -1,8 +1,8 @@
 """Observe calls between objects from outside: their arguments, results, log lines and caught exceptions.
 
-An observed class is a subclass that passes every call on unchanged. An exception that a call caught and did not raise
-again is recorded in two cases: an observed call inside it raised the exception, or the call logged a line while it
-handled the exception.
+An observed class is a subclass that passes every call on unchanged. A caught exception is recorded if an observed call
+inside the catching call raised it. It is also recorded if the catching call logged a line while it handled the
+exception. An exception that is raised again does not count as caught.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Compute a verdict from a history: a pure function, like Jepsen's total-queue checker with thread owners.
+"""Compute a verdict from a history: a pure function, like Jepsen's total-queue checker.
 
-The checker counts only what was observed. Three identities must hold for every history. If one does not hold, the
-counts are wrong, and `check` raises LedgerImbalance. A caller can pass the number of expected events, which follows
-from the workload's parameters. Given this number, `check` also raises LedgerImbalance if a run is missing.
+The checker counts only what was observed. Three identities must hold for every history. If an identity does not hold,
+the counts are wrong, and `check` raises LedgerImbalance. A caller can pass the number of expected events, which follows
+from the workload's parameters, so that a missing run also raises LedgerImbalance.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Verdict:
     expected: int
     """Events that must arrive at a socket entitled to them."""
     no_socket: int
-    """Events that no socket is entitled to, because their user has no socket. They are not in `expected`."""
+    """Events that no socket is entitled to, because their user has no socket. `expected` omits these events."""
     delivered: int
     """Events that arrived at least once at a socket entitled to them."""
     lost_signalled: int

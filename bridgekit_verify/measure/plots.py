@@ -53,7 +53,7 @@ STYLE: Final[dict[Any, Any]] = {
 
 @contextmanager
 def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
-    """Context manager: yields a figure of this size in inches. The `with` block draws it in the suite's style.
+    """Context manager: yields a figure of this size in inches. The suite's style applies in the `with` block.
 
     A figure that is at most 6.5 inches wide is readable on a screen of 400 pixels. A long title is wrapped.
     """

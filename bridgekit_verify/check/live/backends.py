@@ -187,7 +187,7 @@ async def _in_process(backend: Backend, model: str, app: Any) -> AsyncIterator[R
 
 @contextmanager
 def _variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables during the `with` block. A new application reads the model's address."""
+    """Set environment variables during the `with` block. An application reads the model's address at its creation."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -50,7 +50,7 @@ class LiveClient:
     def __init__(self, name: str, values: dict[str, str], base_url: str, on_message: ReceivedMessage) -> None:
         self.id = name
         self.values = values
-        """What placeholders stand for: `user`, `thread`, and the values of `[[users]]` and `[[prepare]]`."""
+        """The values of the placeholders, such as `user`, `thread`, and those of `[[users]]` and `[[prepare]]`."""
         self.base_url = base_url
         """The backend's address, through the fault proxy if this client's connection is to be cut."""
         self.connection = 0

@@ -88,8 +88,8 @@ class Listening(Section, frozen=True):
 
     kind: Literal["response", "sse", "websocket"]
     url: str = ""
-    """The path of the socket or stream. With kind `response`, the path of the stream of one run, which is requested
-    after the run."""
+    """The path of the socket or stream. With kind `response`, the path of the stream of one run, requested after the
+    run was started."""
     headers: dict[str, str] = {}
     protocols: list[str] = []
     """Subprotocols that the WebSocket offers."""
@@ -138,7 +138,7 @@ class Backend(Section, frozen=True):
     driver: Driving | None = None
     dialect: dict[str, Any] | None = None
     path: str = "backend"
-    """The file that was read."""
+    """The path of the file that was read."""
 
     @property
     def folder(self) -> Path:
@@ -147,7 +147,7 @@ class Backend(Section, frozen=True):
 
     @property
     def kind(self) -> str:
-        """How clients receive frames: `response`, `sse`, `websocket`, or `class`."""
+        """The way in which clients receive frames (`response`, `sse`, `websocket` or `class`)."""
         return self.listen.kind if self.listen is not None else "class"
 
     @property

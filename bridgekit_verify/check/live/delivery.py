@@ -91,7 +91,7 @@ def _judge_expected(evidence: LiveEvidence, findings: LedgerFindings, text: Expe
 
 
 def _numbers(markers: Sequence[Marker]) -> str:
-    """Write `piece 3`, or `pieces 3, 4, 7`."""
+    """Format the numbers as `piece 3` or `pieces 3, 4, 7`."""
     numbers = [str(marker.number) for marker in markers[:12]]
     more = f" and {len(markers) - 12} more" if len(markers) > 12 else ""
     return f"piece{'' if len(markers) == 1 else 's'} {', '.join(numbers)}{more}"

@@ -35,7 +35,7 @@ class LedgerFindings:
     def broken(
         self, which: Property, rule: str, prompt: UserPrompt | None, message: str, frames: Iterable[Evidence] = ()
     ) -> None:
-        """Record a violation. Its key contains no canary, so that the next run has the same key."""
+        """Record a violation. The violation's key contains no canary, so that it is the same in the next run."""
         key = f"{which}: {rule}" + (f": scenario {prompt.scenario}" if prompt else "")
         subject = f"prompt {prompt.canary}" if prompt else rule
         self.violations[which].append(RecordedViolation(key, subject, message, LEDGER, tuple(frames)))
@@ -53,7 +53,7 @@ class ExpectedText(NamedTuple):
     channel: str
     markers: tuple[Marker, ...]
     excuse: str | None
-    """The reason why a part may be missing."""
+    """The reason why a part of the text may be missing."""
 
     def __str__(self) -> str:
         return f"the {channel_name(self.channel)} of {self.prompt.canary} (call {self.call.number})"
@@ -130,8 +130,8 @@ class LiveEvidence:
         The backend may use the same prompt to request a title or a guard.
 
         A call whose answer was used, or shown in a frame of a known kind, is always yielded. Any other call is yielded
-        if no call of the same round has better evidence. It is not yielded if the prompt is a whole message only in
-        other calls.
+        if no call of the same round has better evidence. Such a call is not yielded if the prompt is a whole message
+        only in other calls.
         """
         calls = [call for call in self.ledger.calls_of(canary) if call.outcome is not CallOutcome.REFUSED]
         echoed = {id_ for call in calls for id_ in call.results}
@@ -147,7 +147,7 @@ class LiveEvidence:
     def _ways_of_delivery(self) -> dict[str, set[str]]:
         """Return, for each kind of channel, the ways in which its markers arrive.
 
-        An empty set means that this backend shows the kind to no client.
+        An empty set means that no client receives this kind of channel.
         """
         found: dict[str, set[str]] = defaultdict(set)
         for client in self.clients.values():

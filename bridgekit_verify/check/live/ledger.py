@@ -72,7 +72,7 @@ class ModelCall(msgspec.Struct):
     alone: bool
     """True if a message of the request consisted of the prompt alone."""
     setting: str
-    """The fingerprint of the instructions and the offered tools. It differs if the request is for a title or guard."""
+    """Fingerprint of the instructions and offered tools. Requests for a title or guard have another fingerprint."""
     held: tuple[str, ...]
     """Every canary in the request, in prompts and in markers."""
     pieces: list[SentPiece] = msgspec.field(default_factory=list)
@@ -101,7 +101,7 @@ class NeutralCall(msgspec.Struct, frozen=True):
     excerpt: str
     held: tuple[str, ...] = ()
     canary: str | None = None
-    """The canary of the prompt that the request quotes within other text. An earlier request has the prompt alone."""
+    """The canary of a prompt that the request quotes within other text, and that an earlier request held alone."""
 
 
 class RejectedCall(msgspec.Struct, frozen=True):

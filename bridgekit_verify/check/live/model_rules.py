@@ -1,4 +1,4 @@
-"""Judges owners, tool calls, ends of runs, and requests to the model by the ledger. Pure functions."""
+"""Judges owners, tool calls, ends of runs, and requests to the model, with the ledger as evidence. Pure functions."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def _call(canary: str, number: int, index: int, tool: OfferedTool) -> SentCall:
 
 
 def _example(schema: Any, root: Mapping[str, Any], text: Any, depth: int) -> Any:  # noqa: C901  # one branch a keyword
-    """Return an example for a JSON schema, with markers in free strings. A string may not match its pattern."""
+    """Return an example for a JSON schema, with markers in free strings. A string can violate its pattern."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return None
     if isinstance(reference := schema.get("$ref"), str):

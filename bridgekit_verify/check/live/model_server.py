@@ -60,7 +60,7 @@ METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class ModelServer(ThreadServer):
-    """Serves the model for tests and notebooks of any kind: `with ModelServer(ledger)`."""
+    """Serves the scripted model during `with ModelServer(ledger)`, for tests and notebooks."""
 
     def __init__(self, ledger: ModelLedger, port: int = 0) -> None:
         super().__init__(

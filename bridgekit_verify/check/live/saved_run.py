@@ -19,7 +19,7 @@ __all__ = ["LiveRun", "dialect_of", "is_header", "numbered", "read_header", "wri
 
 
 class LiveRun(msgspec.Struct):
-    """The recording and the ledger of a live run, from which it can be judged."""
+    """The recording and the ledger of a live run, which suffice to judge the run."""
 
     ledger: ModelLedger
     messages: Sequence[Message] = ()

@@ -26,7 +26,7 @@ NO_RESUME_WAIT_SECONDS: Final = 1.0
 """How long a client that does not resume may take to read the end of a run before another run is started."""
 EVENTS_A_STEP: Final = 3
 MAX_RUNS_BEFORE_FAULT: Final = 10
-"""Limit on the runs of a thread before the fault. A run that is half done too early is followed by another."""
+"""Limit on the runs of a thread before the fault. If a run is half done before the fault, another is started."""
 SETTLE_SECONDS: Final = 60.0
 """How long clients may take after the fault to read the remaining events."""
 
@@ -41,7 +41,7 @@ class TrialPlan:
     """Time from the start of the first run to the start of the fault."""
     duration_seconds: float = 0.4
     after_steps: int = 4
-    """Steps of a run after the fault. When its end is read, all events of earlier runs have arrived or are lost."""
+    """Steps of the run after the fault, whose end shows that all earlier events have arrived or are lost."""
 
     @property
     def seconds(self) -> float:
