@@ -32,8 +32,8 @@ class StreamDialect:
     reads_text: bool = False
     """True if the dialect decodes messages that are not JSON objects, such as text after a prefix, or lists."""
     recognized_by: frozenset[str] = frozenset()
-    """Types that no other protocol has. The dialect is detected only if a message has one of them, or a type that
-    begins with one of `type_prefixes`."""
+    """Types that no other protocol has. The dialect is detected only if a message has one of these types, or a type
+    that begins with one of `type_prefixes`."""
     known_types: frozenset[str] = frozenset()
     type_prefixes: tuple[str, ...] = ()
 
@@ -49,7 +49,7 @@ class StreamDialect:
         return None
 
     def lacks(self, names: str) -> bool:
-        """Return whether the dialect has none of these fields and kinds, such as `args|whole` and `kinds.ended`."""
+        """Return whether the dialect has none of the alternatives in `names`, such as `args|whole` or `kinds.ended`."""
         return not any(
             name.removeprefix("kinds.") in (self.kinds if name.startswith("kinds.") else self.fields)
             or (name == "run" and self.run_is_connection)
@@ -57,7 +57,7 @@ class StreamDialect:
         )
 
     def describe_lack(self, *names: str) -> str:
-        """Return a reason that names which of these fields and kinds the dialect lacks, or an empty string."""
+        """Return a text that names the fields and kinds that the dialect lacks, or an empty text if none is lacking."""
         lacking = dict.fromkeys(name.replace("|", " or ") for name in names if self.lacks(name))
         return f"the dialect {self.name} has no {' and no '.join(lacking)}" if lacking else ""
 

@@ -50,7 +50,7 @@ class ClientState:
         self.unattributed_ends = 0
         """The number of ends that could not be attributed to a run."""
         self.chunks: dict[StreamKey, StreamKey] = {}
-        """By channel and group, the message or call of the latest chunk. Later chunks need not name theirs."""
+        """By channel and group, the message or call of the latest chunk, which later chunks need not name."""
         self.starts_inside: bool | None = None
         """True if the first frame belongs to a run that started earlier. Other runs may also have started earlier."""
         self.unidentified = 0
@@ -59,10 +59,10 @@ class ClientState:
         self.unnumbered = False
         """True if a frame had no position, so that a repeated frame cannot be recognized."""
         self.unplaced = False
-        """True if a frame had a position, but its run is unknown. Missing positions are then not reported."""
+        """True if the run of a position was unknown, so that missing positions are not reported."""
 
     def restate(self, message: Message) -> None:
-        """Take the user and the thread from a message. A value that differs from an earlier one becomes None."""
+        """Take the user and the thread from a message. If either differs from an earlier one, it becomes None."""
         if message.user not in (None, self.stated_user):
             self.user = message.user if self.stated_user is None else None
             self.stated_user = message.user
@@ -111,7 +111,7 @@ class StreamState:
         self.id, self.is_call, self.client, self.run, self.first = stream_id, is_call, client, run, first
         self.begun = self.ended = self.resulted = False
         self.implicit = False
-        """True if the first delta began the message or call. No frame then marks its end."""
+        """True if the first delta began the message or call, so that no frame marks its end."""
         self.is_again = False
         """True if the same id was used before, for another text or for another part of the text."""
         self.characters = 0
@@ -155,7 +155,7 @@ class StreamState:
             self._hash.update(_bytes(text))
 
     def _shorten(self) -> None:
-        """Join the pieces of a short call. For any other text, keep only the hash."""
+        """Join the pieces of a short call. For a message or a long call, keep only the hash."""
         assert self._pieces is not None
         text = "".join(self._pieces)
         if self.is_call and self.characters <= KEPT_CHARACTERS:

@@ -164,7 +164,7 @@ class RedisServer:
     async def wait_fsynced(self) -> None:
         """Wait until every write is in the append-only file, so that a kill loses no write (if persistence is on)."""
         with anyio.fail_after(REPLY_TIMEOUT_SECONDS):
-            while "aof_buffer_length:0\r" not in await self.ask("INFO", "persistence"):  # noqa: ASYNC110  # polled: Redis has no event for it
+            while "aof_buffer_length:0\r" not in await self.ask("INFO", "persistence"):  # noqa: ASYNC110  # polled: Redis sends no event
                 await anyio.sleep(POLL_INTERVAL_SECONDS)
 
     async def kill(self) -> None:
@@ -289,5 +289,5 @@ async def redis_cluster(persistence: Persistence = Persistence.NONE, *, nodes: i
 
 async def _wait_until_joined(server: RedisServer, nodes: int) -> None:
     wanted = {"cluster_state:ok", f"cluster_known_nodes:{nodes}", f"cluster_size:{nodes}"}
-    while not wanted <= set((await server.ask("CLUSTER", "INFO")).split()):  # noqa: ASYNC110  # polled: Redis has no event for it
+    while not wanted <= set((await server.ask("CLUSTER", "INFO")).split()):  # noqa: ASYNC110  # polled: Redis sends no event
         await anyio.sleep(POLL_INTERVAL_SECONDS)

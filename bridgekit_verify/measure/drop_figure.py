@@ -39,7 +39,7 @@ PARTS: Final[Mapping[str, dict[str, Any]]] = {
 WIDTH: Final = 5.4
 LEFT: Final = 0.05
 BARS: Final = 1.72
-"""The left edge of the bars. The labels end just before this edge."""
+"""The left edge of the bars, just after the end of the labels."""
 BARS_WIDTH: Final = 2.72
 COUNTS: Final = BARS + BARS_WIDTH + 0.09
 BAR: Final = 0.2

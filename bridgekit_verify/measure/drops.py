@@ -23,7 +23,7 @@ class EventCounts:
     lost: int
     """Events that no user read."""
     leaked: int
-    """Events that another user read. Their own user may have read them as well."""
+    """Events that another user read, even if their own user read them as well."""
 
     @property
     def dropped(self) -> int:

@@ -90,7 +90,7 @@ class Workload:
     users_without_socket: int = 0
     """The users of the first `users_without_socket` threads have no socket. These threads have runs as well."""
     outside_core: bool = False
-    """Whether the registry binds the agents, without engine and core. Each run then has two events fewer."""
+    """Whether the registry binds the agents, without engine and core, so that each run has two events fewer."""
     offline: OfflinePattern = ALWAYS_ONLINE
     """When the users who have a socket disconnect and reconnect."""
 
@@ -144,8 +144,9 @@ class Workload:
         """Return how many events of agents reach another user if the runs of a group share one agent object.
 
         The agent emits for the run that bound it last, so in each group only the events of that run reach their owner.
-        n runs of n users, c at a time, form ⌈n / c⌉ groups. The misrouted share is (n - ⌈n / c⌉) / n. This equals (c -
-        1) / c only if c divides n. `users_without_socket` must be 0, because a user without a socket reads no events.
+        n runs of n users, c at a time, form ⌈n / c⌉ groups. The misrouted share is (n - ⌈n / c⌉) / n. The share equals
+        (c - 1) / c only if c divides n. `users_without_socket` must be 0, because a user without a socket reads no
+        events.
         """
         per_run = 3 * self.steps
         return sum(per_run for group in self.groups() for run in group if run.owned.user_id != group[-1].owned.user_id)

@@ -38,7 +38,7 @@ __all__ = ["BackendCheck", "DrivenRun", "check_app", "check_backend", "drive_bac
 
 @dataclass
 class DrivenRun:
-    """The recording of one load, and how the load ended. It has no verdict yet."""
+    """The recording of one load, and how the load ended. A driven run has no verdict yet."""
 
     path: str
     run: LiveRun

@@ -160,7 +160,7 @@ def _merge(
 
 
 def _excuse(evidence: LiveEvidence, which: Property, violation: RecordedViolation) -> str | None:
-    """Return why a violation in the recording does not count, or None. Cuts and the ledger give such reasons."""
+    """Return why a cut or the ledger excuses a violation in the recording, or None if the violation counts."""
     for name in dict.fromkeys(frame.client for frame in violation.frames):
         client = evidence.clients[name]
         own = [canary for canary, prompt in evidence.prompts.items() if name in prompt.clients]

@@ -130,8 +130,8 @@ class LiveEvidence:
         The backend may use the same prompt to request a title or a guard.
 
         A call whose answer was used, or shown in a frame of a known kind, is always yielded. Any other call is yielded
-        if no call of the same round has better evidence. Such a call is not yielded if the prompt is a whole message
-        only in other calls.
+        if no call of the same round has better evidence. A call that only quotes the prompt is not yielded if another
+        call has the prompt as a whole message.
         """
         calls = [call for call in self.ledger.calls_of(canary) if call.outcome is not CallOutcome.REFUSED]
         echoed = {id_ for call in calls for id_ in call.results}

@@ -34,7 +34,7 @@ class UserPrompt(msgspec.Struct, frozen=True):
     clients: tuple[str, ...]
     """The sockets or the response that must receive the run."""
     asked_on: str = ""
-    """The socket that sent the prompt. Empty if an HTTP request sent it."""
+    """The socket that sent the prompt. Empty if an HTTP request sent the prompt."""
 
     @property
     def text(self) -> str:
@@ -42,7 +42,7 @@ class UserPrompt(msgspec.Struct, frozen=True):
 
 
 class Excuse(msgspec.Struct, frozen=True):
-    """The reason why a client may miss a part of a run. Missing pieces are then unknown and not lost."""
+    """The reason why a client may miss a part of a run. Missing pieces then count as unknown, not as lost."""
 
     canary: str
     client: str

@@ -24,11 +24,11 @@ class LiveRun(msgspec.Struct):
     ledger: ModelLedger
     messages: Sequence[Message] = ()
     dialect: str | dict[str, Any] | None = None
-    """The name of a built-in dialect, or a `[dialect]` table. None if it must be detected."""
+    """The name of a built-in dialect, or a `[dialect]` table. None if the dialect must be detected."""
     about: dict[str, Any] = msgspec.field(default_factory=dict)
     """Further data of the driver, such as its load. It is not judged."""
     limit: str | None = None
-    """The limit that ended the load early. Missing pieces of a run are then unknown and not lost."""
+    """The limit that ended the load early. Missing pieces of a run then count as unknown, not as lost."""
 
 
 class _FirstLine(LiveRun, kw_only=True):

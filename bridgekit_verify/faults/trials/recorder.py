@@ -206,8 +206,8 @@ def assign_seq(
     `asked` lists one thread's events in the order of emission. The completed receipts are returned. An event's `seq`
     lies between those of the events emitted before and after it. An event that was read needs no inferred `seq`. Any
     other event gets the first possible `seq` that was neither read nor signalled, and counts as a silent loss. If there
-    is no such `seq`, the event gets one from a signalled gap. If there is none either, or no later event has a known
-    `seq`, the receipt stays without a `seq`.
+    is no such `seq`, the event gets one from a signalled gap. If no `seq` is left, or no later event has a known `seq`,
+    the receipt stays without a `seq`.
     """
     known = {arrival.key: Cursor(arrival.epoch or "", arrival.seq) for arrival in arrivals if arrival.key is not None}
     known |= {key: Cursor(r.epoch or "", r.seq) for key, r in receipts.items() if r.seq is not None}

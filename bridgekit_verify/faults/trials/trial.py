@@ -66,7 +66,7 @@ class Trial:
     window: tuple[float, float]
     """Start and repair of the fault, in seconds since the Unix epoch."""
     unanswered: int
-    """The number of events that a killed worker did not acknowledge and no client read. They are not lost events."""
+    """The number of events that a killed worker did not acknowledge and no client read. They do not count as lost."""
     attempted_at: Mapping[EventKey, float]
     """When the agent attempted to emit each event, in seconds since the Unix epoch."""
     quiesced: bool
