@@ -284,7 +284,7 @@ class BatchSender:
                 self._confirm(queue, epoch.decode(), int(last), receivers)
             elif concerns_key(problem := epoch.decode()):
                 self._topology.key_problem.report(problem, queue.keys.head)
-                self._refuse(queue, problem)  # the reason omits the key, because it is a label in metrics
+                self._refuse(queue, problem)  # the reason is a label in metrics, so it omits the key
             else:
                 self._failed(problem)
                 failed.append(queue)

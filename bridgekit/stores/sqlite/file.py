@@ -1,7 +1,7 @@
 """Opens, locks, checks and closes the file of a SQLite store, which only one process can open.
 
-The functions here block, so they run in a worker thread. A state file beside the store's file shows whether the store's
-file has the latest commits, or is an older version such as a restored backup.
+All functions that access the file block, so they run in a worker thread. A state file beside the store's file shows
+whether the store's file has the latest commits, or is an older version such as a restored backup.
 """
 
 from __future__ import annotations

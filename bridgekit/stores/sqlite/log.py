@@ -206,10 +206,7 @@ class SqliteEventLog:
         return replay_after(thread_id, head, frames, after, oldest)
 
     async def _read(self, log: ThreadLog, after: int) -> tuple[int, list[Frame]]:
-        """Return the retained frames after `after`.
-
-        Also return the `seq` from which on every event without a frame is lost.
-        """
+        """Return the retained frames after `after`, and the `seq` from which every event without a frame is lost."""
         before = self._database.clock() - self.retention.seconds
         try:
             ((first, _, data, sums),) = await self._database.read(_FRAMES, log.number, after, before)
