@@ -189,9 +189,9 @@ def _parse_keys(text: bytes, source: str) -> tuple[bytes, ...]:
 
 
 def check_private(file: Path, status: os.stat_result) -> None:
-    """Raise ServeError if, on a POSIX system, users other than this one and root can access the file.
+    """Raise ServeError if, on a POSIX system, users other than the process's user and root can access the file.
 
-    The group may read a file of root, because Kubernetes mounts secrets as such files.
+    The group may read a file that root owns, because Kubernetes mounts secrets as such files.
     """
     if os.name != "posix":
         return

@@ -52,7 +52,7 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Serve the application while the block runs, and yield its address, such as `ws://127.0.0.1:49152`.
 
-    With port 0 the system picks a port. The application's lifespan runs in the caller's task, so that errors of the
+    With port 0, the system picks a port. The application's lifespan runs in the caller's task, so that errors of the
     lifespan, such as DeterministicStartupError, reach the caller. The server is uvicorn on asyncio and hypercorn on
     trio. Raises NotInstalled if hypercorn is missing. The "native" edge serves the bridge's sockets without ASGI. This
     edge needs asyncio. Raises ServeError if the native edge is not available, and UnknownName for an unknown edge.

@@ -51,8 +51,9 @@ EXIT_TIMEOUT_SECONDS: Final = 2.0
 """How long the process may continue after the lifespan has ended, for example because a tool blocks or an agent catches
 its cancellation."""
 BLOCKED_TIMEOUT_SECONDS: Final = 8.0
-"""How long the process may continue after the time to drain if its event loop is blocked. This is more than both times
-above, and with the default times less than the 30 s that Kubernetes grants."""
+"""How long the process may continue after the time to drain if its event loop is blocked. With the default times, the
+process then ends within the 30 s that Kubernetes grants. Must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS and
+EXIT_TIMEOUT_SECONDS."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
@@ -182,14 +183,14 @@ class StartupReporter:
                 failure = message.get("message", "")  # Starlette sends the traceback here, and then raises the error
                 return
             if message["type"] == "lifespan.startup.complete":
-                _show_warnings()  # again, because the application may have configured logging
+                _show_warnings()  # repeat, because the application may have configured logging
                 scope["state"][MONITORING_PORT] = self._served.monitoring_port
                 scope["state"].update(await handoff.enter_async_context(self._handoff()))
                 started = True
             if message["type"] == "lifespan.shutdown.complete":
                 await (
                     handoff.aclose()
-                )  # Before the message, because the server cancels all remaining tasks after the message.
+                )  # End the hand-off first, because the server cancels all remaining tasks after the message.
                 self._end(0, EXIT_TIMEOUT_SECONDS)
             await send(message)
 

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 REDIS_REQUIREMENT: Final = "redis[hiredis]>=8,<9"
-"""The requirement of the Redis store, as in pyproject.toml. NotInstalled names it as the argument of `pip install`."""
+"""The requirement of the Redis store, as in pyproject.toml, which the error NotInstalled tells the user to install."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def sqlite_stores(
     """Stores in one SQLite file, for one worker. An acknowledged event survives the end of the process.
 
     `synchronous` is "off", "normal" or "full", and decides which events a power loss may lose: see
-    `bridgekit.stores.sqlite.file.Synchronous`. Raises UnknownName for any other value.
+    `bridgekit.stores.sqlite.file.Synchronous`. Raises UnknownName for any other value of `synchronous`.
     """
     from bridgekit.stores.sqlite import file, group_commit, log, mapping
 

@@ -69,7 +69,7 @@ class EventClient:
         self.subscribed = subscribed
         """The decoded confirmation: the position at which this socket's stream starts."""
         self.gaps: list[Gap] = []
-        """The gaps that arrived before events that `receive` returned."""
+        """The gaps that arrived while `receive` waited for an event."""
 
     async def receive(self) -> RoutedEvent:
         """Return the next event.

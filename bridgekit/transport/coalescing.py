@@ -123,8 +123,8 @@ class CoalescingQueue:
         return taken
 
     def _discard_taken(self) -> None:
-        # It is enough to check the first entry. While its frame waits, the frames that superseded the other entries
-        # wait too, so there are no more entries than waiting frames.
+        # Only the first entry is checked, because there are never more entries than waiting frames. While the first
+        # entry's frame waits, the frames that superseded the other entries wait too.
         while self._superseded and self._superseded[0] not in self._frames:
             self._superseded.popleft()
 

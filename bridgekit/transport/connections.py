@@ -190,7 +190,7 @@ class ConnectionRegistry:
             return self.authorizer.awaits_message(handshake)
 
     async def authorize(self, handshake: Handshake) -> Subscription:
-        """Return the subscription that the client is authorized for.
+        """Return the subscription for which the client is authorized.
 
         Raises SubscriptionRefused if the client is not authorized. Raises Disconnected if the store or the application
         fails or does not answer in time.
@@ -242,8 +242,8 @@ class ConnectionRegistry:
         """Subscribe a socket until `leave`, and return the replay to send first.
 
         Raises Disconnected if the server shuts down, if `end_access` was called meanwhile, if the store is unavailable,
-        or if the socket was closed before it was subscribed. The client has then received no event and, unless its
-        access has ended, can reconnect with the same cursor.
+        or if the socket was closed before it was subscribed. On Disconnected, the client has received no event and,
+        unless its access has ended, can reconnect with the same cursor.
         """
         self._check_open()
         if socket.subscription.ends not in (None, self._ends):
@@ -322,8 +322,8 @@ def _close_if_store_unavailable() -> Iterator[None]:
 def _close_on_error() -> Iterator[None]:
     """Convert each error of the application's authorizer and thread store to a close code, which a browser can read.
 
-    A BridgekitError or HTTPException with the HTTP status of a refusal counts as a refusal. All other errors are
-    logged, because their status may be that of a service that the application called.
+    A BridgekitError or HTTPException with the HTTP status of a refusal counts as a refusal. Any other error is logged
+    and is no refusal, because its status may be that of a service that the application called.
     """
     try:
         with _close_if_store_unavailable():

@@ -41,7 +41,7 @@ class CursorTracker:
             self.cursor = Cursor(start.epoch, 0)
 
     def accept(self, item: Item) -> list[tuple[Item, Cursor]]:
-        """Return `item` if it is new, after a gap if events are missing, each with the cursor that follows it.
+        """Return `item` if it is new, and a gap before it if events are missing, each with the cursor after it.
 
         Raises MalformedFrame if the item contradicts the items before it.
         """

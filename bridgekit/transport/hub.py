@@ -57,7 +57,7 @@ class Hub:
 
     @property
     def healthy(self) -> bool:
-        """True if the log would deliver an event that is published now, as far as it knows."""
+        """True if no known problem prevents the log from delivering events."""
         return self._log.healthy
 
     @property
@@ -186,7 +186,7 @@ class Hub:
 
 
 class CrowdedReceipt(Receipt, frozen=True, kw_only=True):
-    """The receipt of an event published while an outbox of its thread is crowded.
+    """The receipt of an event that was published while an outbox of its thread was crowded.
 
     Awaiting the receipt lets the event loop write to the sockets.
     """

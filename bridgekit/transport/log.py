@@ -53,7 +53,7 @@ class Retention:
     size_bytes: int = 8_388_608
     """Bytes of frames per thread. The latest event is retained whatever its size."""
     seconds: float = 300.0
-    """Longest time since an event's publication."""
+    """Longest time that an event is retained, from its publication."""
     threads: int = 100_000
     """Threads whose epoch and `seq` are kept. Over this limit, the log evicts the least recently used thread without
     sockets. A client that resumes an evicted thread gets a gap."""
@@ -75,7 +75,7 @@ class Replay(NamedTuple):
     expired: Gap | None = None
     """A gap at the start of a new epoch, for events that the log no longer retains."""
     last: int = 0
-    """The last `seq` that the replay covers. A store has lost the events from the last frame up to this `seq`."""
+    """The last `seq` that the replay covers. A store has lost the events after the last frame, up to this `seq`."""
 
     @property
     def gaps(self) -> list[Gap]:
@@ -84,7 +84,7 @@ class Replay(NamedTuple):
 
 
 class LocalSink(Protocol):
-    """The part of the hub that a log calls, always on the event loop. Its methods do not raise."""
+    """The methods of the hub that a log calls on the event loop. None of them raises an error."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         """Put the frame in the outbox of every socket of the thread, and return how many accepted it.
@@ -111,13 +111,13 @@ class EventLog(Protocol):
 
     @property
     def healthy(self) -> bool:
-        """True if the log would deliver an event that is published now, as far as it knows."""
+        """True if no known problem prevents the log from delivering events."""
 
     @property
     def problem(self) -> str:
         """The problem, as a text for operators, or an empty string.
 
-        A healthy log may have a problem with single threads.
+        A healthy log may still have a problem with some threads.
         """
 
     @property

@@ -126,7 +126,7 @@ class _WorkersCollector(Collector):
 
 
 def health(status: str, connections: int) -> bytes:
-    """Return the body of `/healthz`, as JSON. It names the worker that answers the request."""
+    """Return the body of `/healthz` as JSON, with the worker that answers the request."""
     return msgspec.json.encode({"status": status, "connections": connections, "worker": os.getpid()})
 
 

@@ -253,7 +253,7 @@ class Subscriber:
     def _put_over_limits(self, frame: Frame) -> bool:
         """Join a frame to the last waiting frame, or evict superseded frames until it fits.
 
-        Return False if it cannot fit.
+        Return False if the frame cannot fit.
         """
         queue = self._coalescing_queue()
         queue.note(frame.seq)
@@ -331,7 +331,7 @@ class Subscriber:
         return sent
 
     def _gaps(self, first: int, last: int, queue: CoalescingQueue | None) -> Iterator[bytes]:
-        """Yield gap frames for the events from `first` to `last`. Without a `queue`, all of them were lost."""
+        """Yield gap frames for the events from `first` to `last`. Without a `queue`, all of these events were lost."""
         for start, end, reason in [(first, last, GapReason.LOST)] if queue is None else queue.missing(first, last):
             self._scheduler.counters.gaps[reason] += 1
             gap = Gap(thread_id=self.thread_id, epoch=self._epoch, first=start, last=end, reason=reason)

@@ -13,7 +13,8 @@ __all__ = ["resumed"]
 
 @types.coroutine
 def resumed(context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object) -> Generator[Any, Any, None]:
-    """Run the rest of a coroutine whose first step yielded `waits_for`, in the task that ran the first step."""
+    """Run the rest of a coroutine whose first step yielded `waits_for`. Await this in the task that ran the first
+    step."""
     while True:
         try:
             value = yield waits_for

@@ -64,8 +64,8 @@ class ResumingClient:
         self._items = items
         self._tracker = tracker
         self.cursor = tracker.cursor
-        """The position after the last item that iteration returned. To resume at this position with another client,
-        pass it to `subscribe`."""
+        """The position after the last item that iteration returned. To resume with another client, pass this cursor to
+        `subscribe`."""
         self.subscriptions = 0
         """The number of sockets that have been subscribed."""
         self.failure: Exception | None = None

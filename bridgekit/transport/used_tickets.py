@@ -1,4 +1,4 @@
-"""Records used tickets, so that each ticket opens only one socket, at any worker.
+"""Records used tickets, so that each ticket opens only one socket, whichever worker receives the ticket.
 
 Each ticket names the generation of the set of used tickets. If the set is lost, its generation changes, so that used
 tickets do not become valid again.
@@ -21,8 +21,8 @@ class UsedTickets(Protocol):
 
     @property
     def generation(self) -> str:
-        """A random text that changes when used tickets may have been lost. With a shared store, `mark_used` updates
-        it."""
+        """A random text that changes when used tickets may have been lost. With a shared store, `mark_used` updates the
+        generation."""
 
     async def mark_used(self, ticket_id: str, seconds: float) -> bool:
         """Mark a ticket as used for `seconds`, and return whether this is its first use.

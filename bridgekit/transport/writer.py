@@ -1,4 +1,4 @@
-"""Writes frames to the sockets: one task of the edge flushes each outbox with new frames.
+"""Writes frames to the sockets: one task of the edge flushes each outbox that has new frames.
 
 The frames of one event-loop iteration are written together, because the system call is the largest cost. A single frame
 is written immediately. `NativeSubscriber` writes to a transport, and `AsgiSubscriber` sends through an ASGI server.
@@ -42,7 +42,7 @@ MAX_IDLE_WORKERS: Final = 64
 
 
 class WriteScheduler:
-    """Flushes each subscriber with new frames once per event-loop iteration.
+    """Flushes each subscriber that has new frames, once per event-loop iteration.
 
     Use the scheduler as an async context manager: it writes only inside the block. If a send has to wait, the task that
     started it waits, and another task continues with the other sockets. No socket therefore waits for a slow one. Each

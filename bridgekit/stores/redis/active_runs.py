@@ -84,7 +84,7 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         try:
             await self._renew_once(
                 time.monotonic()
-            )  # If the store has lost its data, this renewal stores the run again.
+            )  # If the store has lost its data, the renewal stores the run again.
             stored: bytes | None = await self._topology.call(self._runs.slot, "HGET", self._runs.name, run_id)
         except StoreUnavailable:
             return True
@@ -134,7 +134,7 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         if time.monotonic() - self._renewed_at >= self._lease_seconds:
             self._doubtful.update(self._open)
         self._renewed_at, self._answering_since = began, since or began
-        # A call that takes this long may have been repeated, because its first reply was lost.
+        # A call that takes FIRST_RETRY_SECONDS may have been repeated, because its first reply was lost.
         self._reply_may_be_lost = time.monotonic() - began >= FIRST_RETRY_SECONDS
         for name, rest in zip(reply[0::2], reply[1::2], strict=True):
             run_id = RunId(name.decode())

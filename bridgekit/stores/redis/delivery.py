@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 BUFFER_BYTES: Final = 1_048_576
 """Limit on one thread's buffered messages. Over the limit, the worker drops the buffer and reads the log."""
 PART_BYTES: Final = 32_768
-"""Limit on the bytes that are delivered between two writes to the sockets. An outbox holds much more."""
+"""Limit on the bytes that are delivered between two writes to the sockets, far below the limit of an outbox."""
 EVENT_BYTES: Final = 512
 """A smaller event counts as this many bytes, because an outbox also limits the number of events."""
 
@@ -41,7 +41,7 @@ def _decodable(entries: Iterable[bytes]) -> Iterator[Frame]:
 
 
 class ChannelMessage(msgspec.Struct, frozen=True, gc=False):
-    """A batch of events as published on the thread's channel."""
+    """A batch of events that was published on the thread's channel."""
 
     epoch: str
     after: int

@@ -71,7 +71,7 @@ class _NodePipeline:
 
     @property
     def healthy(self) -> bool:
-        """True if the node accepts events, its heartbeats arrive, and no thread is behind."""
+        """True if the node accepts events, heartbeats arrive, and no thread has to catch up."""
         return (
             not (self.node.failing.is_set() or self.sender.unavailable)
             and self.reader.live.is_set()
@@ -298,7 +298,8 @@ class RedisEventLog(AsyncContextManagerMixin):
         pipeline = self._pipeline_for_slot(queue.keys.slot)
         queues = [queue]
         if pipeline is None or pipeline.sender.confirmed_at < since:
-            # The node has confirmed no event of any thread since then, so the node itself has a problem.
+            # Since the publisher began to wait, the node has confirmed no event of any thread, so the node has a
+            # problem.
             queues = [each for each in self._backlog if self._pipeline_for_slot(each.keys.slot) is pipeline]
             if pipeline is not None:
                 pipeline.sender.unavailable = True

@@ -124,7 +124,7 @@ class PublishQueue:
 
 
 class Backlog:
-    """The queues of all threads with unconfirmed events. Adding and confirming an event are O(1)."""
+    """The queues of all threads with unconfirmed events. Adding an event and confirming it take O(1)."""
 
     def __init__(self, *, events: int = BACKLOG_EVENTS, size_bytes: int = BACKLOG_BYTES) -> None:
         self._events = events
@@ -148,7 +148,7 @@ class Backlog:
         return iter(tuple(self._queues.values()))
 
     def queue(self, thread_id: ThreadId, names: Callable[[ThreadId], ThreadKeys]) -> PublishQueue:
-        """Return the thread's queue. The caller must add an event to it immediately, since a new queue is empty."""
+        """Return the thread's queue. The caller must immediately add an event, because a new queue is empty."""
         queue = self._queues.get(thread_id)
         if queue is None:
             if not self._queues:

@@ -24,7 +24,7 @@ FOREIGN_VALUES: Final = (
     "attempt to ",
     "bad argument ",
 )
-"""Parts of the error messages about a value that another program has written. The last two are Lua's messages."""
+"""Parts of the error messages about a value that another program has written. The last two parts come from Lua."""
 REPORT_SECONDS: Final = 60.0
 """How long `/healthz` shows an error that concerns single keys."""
 

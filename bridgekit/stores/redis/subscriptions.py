@@ -183,7 +183,7 @@ class PubSubReader:
     async def _send_heartbeat(self) -> None:
         self._returned.clear()
         await self._subscribed.wait()
-        # Publish through the connection for events, to detect that a wrong address has connected it to another server.
+        # Publish through the connection for events, to detect that the two connections reach different servers.
         if not await self.node.request("SPUBLISH", self._heartbeat_channel, b""):
             raise ConnectionResetError("events and subscriptions are connected to different servers")
         await self._returned.wait()

@@ -88,7 +88,7 @@ class Node:
         """The reason why the last command failed."""
         self.scope = anyio.CancelScope()
         self._was_answering = False
-        """True once the server has answered. Failures before that are not logged."""
+        """True once the server has answered: only later failures are logged."""
         self._on_failure = on_failure
         endpoint = {"path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
         self.client = Redis.from_pool(ConnectionPool(**settings, **endpoint, redis_connect_func=self._on_connect))
@@ -228,7 +228,7 @@ class Node:
 
 
 class ClusterTopology(AsyncContextManagerMixin):
-    """All nodes of a store, which may be a single server. Opening it raises StoreUnavailable if no node replies."""
+    """All nodes of a store, or its one server. Opening a topology raises StoreUnavailable if no node replies."""
 
     def __init__(self, url: str, *, prefix: str = "bridgekit") -> None:
         self._address, self._settings = parse_url(url)
@@ -277,7 +277,7 @@ class ClusterTopology(AsyncContextManagerMixin):
         self._stale.set()
 
     async def call(self, slot: int, *command: bytes | str | int) -> Any:
-        """Execute an idempotent command. Raises StoreUnavailable if it fails or no reply arrives in time."""
+        """Execute an idempotent command. Raises StoreUnavailable if the command fails or no reply arrives in time."""
         backoff, problem = RetryDelay(), f"no reply within {CALL_TIMEOUT_SECONDS:g} s"
         with anyio.move_on_after(CALL_TIMEOUT_SECONDS):
             while (node := self.node_for_slot(slot)) is not None:

@@ -1,6 +1,6 @@
 """Opens, locks, checks and closes the file of a SQLite store, which only one process can open.
 
-All functions that access the file block, so they run in a worker thread. A state file beside the store's file shows
+Functions that access the file are blocking, so they run in a worker thread. A state file beside the store's file shows
 whether the store's file has the latest commits, or is an older version such as a restored backup.
 """
 
@@ -152,7 +152,7 @@ class StoreFile:
             self.fetch("PRAGMA synchronous=FULL")
             self.fetch("UPDATE store SET boot = NULL")
             self.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
-        # Closing copies the write-ahead log into the file. On a full disk the data stays in the log.
+        # Closing copies the write-ahead log into the file. On a full disk, the data stays in the write-ahead log.
         with suppress(sqlite3.Error):
             self._connection.close()
         with suppress(OSError):
@@ -206,8 +206,8 @@ class StoreFile:
         ((last_boot, last_synchronous),) = self.fetch("SELECT boot, synchronous FROM store")
         lost_power = last_boot is not None and last_synchronous != Synchronous.FULL and (last_boot != boot or not boot)
         if lost_power or not self._is_latest():
-            # The file may lack the latest events. Without a new epoch, a client that received them would discard new
-            # events with the same numbers as duplicates. The runs in the file may have ended.
+            # The file may lack the latest events. Without a new epoch, a client would discard new events whose numbers
+            # it has already received. The runs in the file may have ended.
             self._connection.executescript("BEGIN; DELETE FROM events; DELETE FROM threads; DELETE FROM runs; COMMIT")
         self._state = self._open_state()
         self._write_state(f"open {self._newest() or 0.0!r}")

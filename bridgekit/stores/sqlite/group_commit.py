@@ -109,7 +109,7 @@ class Database:
         self.path = file.path
         self._file = file
         self._thread = anyio.CapacityLimiter(1)
-        """A limiter of its own, so that the application's other worker threads do not delay the commits."""
+        """A separate limiter, so that the application's other worker threads do not delay the commits."""
         self._answer_timeout_seconds = answer_timeout_seconds
         self.clock = clock
         """Returns seconds since 1970, because times in the file must have the same meaning in the next process."""
@@ -121,7 +121,7 @@ class Database:
         self._work = anyio.Event()
         self._busy_since: float | None = None
         self._now = 0.0
-        """The time of the last transaction. It never decreases, so that it identifies the latest commit."""
+        """The time of the last transaction, which never decreases, so that it identifies the latest commit."""
         self._problem = ""
         """The error of the last transaction, or empty."""
         self._ended = anyio.Event()
