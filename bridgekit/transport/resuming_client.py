@@ -107,7 +107,7 @@ async def subscribe(
     The stream starts now or after a cursor. The block starts when the first socket is subscribed, however long that
     takes. Raises SubscriptionRefused if the server refuses the client, and any other error that a retry cannot resolve.
     `ticket` is called for each socket, and once more if the server rejects the ticket. `retryable` lists further errors
-    of `ticket` after which the client tries again, such as `httpx.TransportError`. The client always tries again after
+    of `ticket` after which the client tries again, such as `httpx.TransportError`. The client also tries again after
     OSError and TimeoutError. `on_status` is called with True when a socket is subscribed and with False when it is
     lost, for example to show "reconnecting". `random` returns a number between 0 and 1, for the backoff.
     """

@@ -109,7 +109,7 @@ class Tickets:
         if handshake.query.get("user_id", subscription.user_id) != subscription.user_id:
             raise SubscriptionRefused(CLOSE_NOT_OWNER, "the ticket is for another user")
         await authorize_owner(self._threads, subscription)
-        # Mark the ticket as used after all other checks, so that a ticket that is refused for another reason stays
+        # Mark the ticket as used only after these checks, so that a ticket that was refused by one of them stays
         # usable.
         if not await self._used_tickets.mark_used(claims.jti, claims.exp - time.time()):
             raise SubscriptionRefused(CLOSE_TICKET_USED, "the ticket was used before; request a new one")

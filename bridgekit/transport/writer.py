@@ -326,8 +326,7 @@ class AsgiSubscriber(WritingSubscriber):
 
     `send` is a coroutine that may wait but usually does not: uvicorn's `send` returns immediately while the
     connection's buffer is small. The scheduler therefore runs the first step of each send, and awaits the rest only if
-    the send is not finished. `read_scope`, in which the socket's own task reads, is cancelled when the socket has
-    ended.
+    the send is not finished. `read_scope`, in which another task reads, is cancelled when the socket ends.
     """
 
     __slots__ = ("_context", "_first", "_pending", "_read_scope", "_send")

@@ -1,4 +1,4 @@
-"""Delivers each frame of a thread to its sockets once, in order of seq: from channel messages and from the log.
+"""Delivers each frame to its thread's sockets once, in order of seq, from channel messages and from the log.
 
 Sharded pub/sub delivers a message at most once, and a lost subscription does not report which messages it missed. If a
 worker may have missed messages, it reads the log, and buffers new messages meanwhile.
