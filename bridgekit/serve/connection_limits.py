@@ -1,7 +1,7 @@
 """Protects uvicorn against clients that are slow, do not read, or open too many connections.
 
-By itself, uvicorn sets no time limit for a request's head and body, answers the pings of a client that does not read,
-and accepts connections until the process has no file descriptor left.
+By itself, uvicorn sets no time limit for a request's head and body. Also, uvicorn answers the pings of a client that
+does not read, and accepts connections until the process has no file descriptor left.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ MAX_FRAGMENTS: Final = 4_096
 own limit."""
 
 ACCEPT_ERRORS: Final = ("socket.accept() out of system resource", "Exception in callback BaseSelectorEventLoop._start_")
-"""The beginnings of asyncio's log records when no file descriptor is left. asyncio logs thousands of the first record
-per second, and the second record if the server stops meanwhile."""
+"""The beginnings of asyncio's log records when no file descriptor is left. The first record occurs thousands of times
+per second, and the second occurs if the server stops meanwhile."""
 ACCEPT_ERROR_INTERVAL_SECONDS: Final = 10.0
 
 # uvicorn chooses this class by the installed parser, so a type checker does not know it.
