@@ -1,4 +1,4 @@
-"""A thread store whose owners the experiment declares in every process, so that they survive the end of a process."""
+"""A thread store in memory whose owners the experiment declares in every process that it starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["DeclaredOwners"]
 
 
 class DeclaredOwners:
-    """A session factory over owners in memory. Unlike MemoryThreadStore, it may be used with a durable store."""
+    """A session factory over owners in memory. Unlike MemoryThreadStore, a durable store accepts it."""
 
     def __init__(self) -> None:
         self.owners = MemoryThreadStore()

@@ -135,7 +135,7 @@ class LoadClient(Generic[S]):
         return [each for each in self.sockets if not each.paused]
 
     def requests(self, kind: Any) -> Iterator[Any]:
-        """Yield messages of these types until standard input closes. While waiting, answer the server's pings."""
+        """Yield messages of a type or a union of types, until standard input closes. Meanwhile, answer pings."""
         decoder = msgspec.json.Decoder(kind)
         while True:
             while self._lines:
@@ -146,7 +146,7 @@ class LoadClient(Generic[S]):
             self._decode()
 
     def connect(self, sockets: Iterable[S]) -> None:
-        """Open the sockets in batches and wait until all are subscribed. Raises NotSubscribed if one is not."""
+        """Open the sockets in batches and wait until all are subscribed. Raises NotSubscribed."""
         opening = list[S]()
         for opened in sockets:
             self._selector.register(opened.raw, selectors.EVENT_READ, opened)
@@ -176,8 +176,8 @@ class LoadClient(Generic[S]):
         """Read until StopReading has arrived and either `expected` events were read or no more bytes arrive.
 
         Bytes are decoded only after `until` on the wall clock or, without `until`, after StopReading. In a load that
-        lasts longer than PING_REPLY_SECONDS, they are also decoded in idle moments, to answer pings. LAST_EVENT_SECONDS
-        without bytes end the wait for missing events. The shares in the report cover the time before decoding.
+        lasts longer than PING_REPLY_SECONDS, they are also decoded in idle moments, to answer pings. The wait for
+        missing events ends after LAST_EVENT_SECONDS without bytes. The report's shares cover the time before decoding.
         """
         gc.disable()
         began = ProcessTimes.read()
@@ -224,7 +224,7 @@ class LoadClient(Generic[S]):
         self._selector.unregister(paused.raw)
 
     def resume_all(self, seconds: float) -> int:
-        """Read the paused sockets again for at most `seconds`. Return how many of them the server has closed."""
+        """Read the paused sockets again for at most `seconds`. Return how many of these the server has closed."""
         paused, deadline = [each for each in self.sockets if each.paused], time.monotonic() + seconds
         for each in paused:
             each.paused = False

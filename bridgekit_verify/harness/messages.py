@@ -98,7 +98,7 @@ class ProcessTimes(NamedTuple):
 
     cpu: float
     waited: float
-    """How long the main thread was ready to run but waited for a CPU. It is 0 on other systems than Linux."""
+    """How long the main thread was ready to run but waited for a CPU. Always 0 except on Linux."""
     time: float
 
     @classmethod

@@ -1,8 +1,8 @@
 """Starts, signals, restarts and queries child processes over JSON lines.
 
 Every wait (for a start, a reply, an exit or a command) has a timeout. A process is killed with its child processes, at
-the latest at the end of the block that started it. The error for a failed process ends with what the process wrote to
-its standard error.
+the latest at the end of the block that started it. The error for a failed process ends with the last output of its
+standard error.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 DISCARD: Final = subprocess.DEVNULL
-"""Discards the output of a stream of a process that another library starts."""
+"""Passed as `stdout` or `stderr` of a process that another library starts, to discard the output."""
 START_TIMEOUT_SECONDS: Final = 60.0
 """Timeout for the first message of a process, which may import many modules on a busy machine."""
 REPLY_TIMEOUT_SECONDS: Final = 60.0
@@ -105,7 +105,7 @@ class ChildProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code, or None while the process runs. It is negative if a signal ended the process."""
+        """None while the process runs. A negative exit code means that a signal ended the process."""
         return self._started.returncode
 
     @property
@@ -154,7 +154,7 @@ class ChildProcess:
     async def pause(self) -> None:
         """Send SIGSTOP and wait until the process is stopped. Its sockets stay open.
 
-        Raises ProcessExited if it has ended.
+        Raises ProcessExited if the process has ended.
         """
         self.send_signal(signal.SIGSTOP)
         # The process may still run briefly on another core and read data that is sent after the signal.
@@ -162,7 +162,7 @@ class ChildProcess:
             await anyio.to_thread.run_sync(_wait_until_stopped, self.pid, abandon_on_cancel=True)
 
     def resume(self) -> None:
-        """Send SIGCONT, so that the process continues. Raises ProcessExited if it has ended."""
+        """Send SIGCONT, so that the process continues. Raises ProcessExited if the process has ended."""
         self.send_signal(signal.SIGCONT)
 
     async def kill(self) -> int:
@@ -275,7 +275,7 @@ async def start_process(
 ) -> AsyncIterator[ChildProcess]:
     """Run a command while the block runs, and then kill the process. Raises OSError if the command cannot start.
 
-    `env` is the complete environment of the process. None passes on the environment of this process.
+    `env` is the complete environment of the process; with None, the process gets the environment of this process.
     """
     process = ChildProcess(command, name=name, env=env, cwd=cwd)
     try:
@@ -295,7 +295,7 @@ def start_module(
 def command_output(*command: str) -> str:
     """Run a command to its end and return its standard output.
 
-    Raises ProcessFailed if it fails or takes too long, and OSError if it cannot start.
+    Raises ProcessFailed if the command fails or takes too long, and OSError if it cannot start.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_SECONDS)

@@ -149,7 +149,7 @@ def _expect_run(link: Judgement, request: dict[str, Any], context: Any) -> None:
 
 
 def judge_registry(seen: Observation) -> Judgement:
-    """Judge link 3: each request must get a new agent of its class with its own adapter, bound if there is no core."""
+    """Judge link 3: each request must get a new agent with its own adapter. `create_bound` must also bind the agent."""
     link, recording = Judgement(3), seen.recording
     set_calls = recording.of("registry", "set_websocket_bridge", startup=True)
     if set_calls:

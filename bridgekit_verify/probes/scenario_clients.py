@@ -29,7 +29,7 @@ class Client:
         self.start: Cursor | None = None
         """The cursor at which the server starts the stream, or None if the subscription was refused."""
         self.frames: list[dict[str, Any]] = []
-        """Frames with events, decoded by the standard library's parser, so that every field is compared."""
+        """Frames with events, decoded by the standard library's parser, which keeps every field."""
         self.gaps: list[dict[str, Any]] = []
         self.opened = recording.position
         """The position in the recording when the client asked for the subscription."""
