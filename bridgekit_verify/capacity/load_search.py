@@ -36,7 +36,7 @@ SATURATED_SHARE: Final = 0.85
 WAITED_FOR_CPU_SHARE: Final = 0.15
 """A process that waits for a CPU for at least this share of the time is considered disturbed by other programs."""
 SECOND_LOAD_SHARE: Final = 0.8
-"""Share of a core that the second load would use at the first load's cost per event. The cost per event falls with
+"""Share of a core that the second load would use at the first load's cost per event. The cost is lower at a higher
 load."""
 MIN_EVENTS: Final = 400
 """Minimum number of events of a load. If all are on time, 381 events are enough for a lower bound of 99 %."""
@@ -46,7 +46,7 @@ MIN_LOAD_RATIO: Final = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """An edge, which is a way to serve sockets."""
+    """A way in which a server serves sockets: ASGI or native."""
 
     name: str
     """Display name."""
@@ -93,13 +93,13 @@ class StepResult:
 
     @property
     def carried(self) -> bool:
-        """Whether at least 99 % of events (lower end of the interval) are within a second, even after PEAK_SECONDS."""
+        """Whether at least 99 % of events (lower end of the interval) are on time, even in a peak of PEAK_SECONDS."""
         lasting = self.falls_behind * PEAK_SECONDS <= WITHIN_SECONDS
         return self.on_time.known and self.on_time.interval[0] >= ON_TIME_SHARE and lasting
 
     @property
     def accounted_for(self) -> bool:
-        """Whether each due event was delivered once to its own socket or lost, counters agree, and no run failed."""
+        """Whether each due event was delivered once and in order, or lost; the counters agree, and no run failed."""
         client, server = self.client, self.server
         due = self.wave.events
         misplaced = client.misrouted + client.extra_copies + client.unexpected + client.reordered

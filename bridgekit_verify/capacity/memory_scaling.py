@@ -39,7 +39,7 @@ KIB_PER_GIB: Final = 1_048_576
 WARM_UP: Final = 50
 """How many sockets are opened before the measured ones, because the first sockets load shared code and buffers."""
 UNCOUNTED: Final = 2_000
-"""How many threads with a run in their log use up free memory before the measurement."""
+"""How many threads get a run in their log before the measurement, so that no free memory is left."""
 SPARE_FILES: Final = 100
 """Upper bound on the open files of a process that are not sockets."""
 BURST_SECONDS: Final = 0.25
@@ -70,7 +70,7 @@ class LinearFit:
 
     of: str
     points: Sequence[tuple[int, int]]
-    """For each measurement: the number of items, and the resident memory in KiB above the value without any."""
+    """For each measurement: the number of items, and their resident memory in KiB."""
 
     @property
     def most(self) -> int:
@@ -201,7 +201,7 @@ class MemoryStudy:
 async def study_memory(
     sizes: Sequence[int] = (100, 500, 1_000), *, rounds: int = 4, seed: int = 0, edges: Sequence[Edge] = EDGES
 ) -> MemoryStudy:
-    """Measure memory with each of these numbers of sockets, threads and runs, and CPU time with and without them.
+    """Measure memory for each number of sockets, threads and runs in `sizes`, and CPU time with and without them.
 
     Raises TooManySockets if the file limit is too low, and ValueError for fewer than two different sizes.
     """

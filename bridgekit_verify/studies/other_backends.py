@@ -42,7 +42,7 @@ RUNS_DEFECTS: Final = "{python} -m uvicorn defects:app --port {port} --log-level
 
 
 class TrueDefect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A truth file's statement about one defect."""
+    """A defect of an example backend, with its known effects."""
 
     scenarios: tuple[str, ...]
     """The scenarios in which the defect shows."""
@@ -64,7 +64,7 @@ class CheckedSubject:
 
     name: str
     expected: frozenset[Property]
-    """The properties that its author knows to be broken."""
+    """The properties that are known to be broken."""
     verdict: RecordingVerdict
 
     @property
@@ -82,7 +82,7 @@ class BackendStudy:
 
     @property
     def inexact(self) -> list[str]:
-        """The subjects that are not exact."""
+        """The names of the subjects for which `is_exact` is false."""
         return [each.name for each in self.subjects if not each.is_exact]
 
     def table(self) -> pd.DataFrame:
@@ -140,7 +140,7 @@ def verdict_of_frames(run: LiveRun) -> RecordingVerdict:
 async def check_example(
     name: str, defect: str, *, load: Load, scenarios: Sequence[str] = (), seed: int
 ) -> CheckedSubject:
-    """Check an example backend with one defect in the scenarios that show it, or without a defect in `scenarios`."""
+    """Check an example backend without a defect in `scenarios`, or with a defect in the scenarios that show it."""
     truth = read_truth(name)
     if defect != SOUND and defect not in truth:
         raise InvalidParameter("defect", defect, f"one of {', '.join([SOUND, *truth])}")

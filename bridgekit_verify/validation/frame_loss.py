@@ -44,7 +44,7 @@ class HubThatLoses(Hub):
 
 
 def with_frame_loss(variant: Variant, hub: HubThatLoses) -> Variant:
-    """Return the variant with this hub and without startup checks, for one measurement.
+    """Return the variant with the hub `hub` and without startup checks, for one measurement.
 
     The startup checks send events as well, so they would fail at random.
     """
