@@ -15,9 +15,9 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["matrix_claim", "stall_claim", "timeline_claim", "windows_claim"]
 
 LATE_SHARE = 0.1
-"""Neighbours count as affected if their median delay during the stall is at least this share of the stall."""
+"""Other sockets count as delayed if their median delay during the stall is at least this share of its duration."""
 WAITS_SHARE = 0.5
-"""A server that delays an emission by at least this share of the stall waits for the stalled socket."""
+"""A server waits for the stalled socket if an emission takes at least this share of the stall's duration."""
 
 
 def matrix_claim(matrix: FaultMatrix) -> Finding:
@@ -93,7 +93,7 @@ def _within(trial: Trial, moment: float) -> bool:
 
 
 def windows_claim(study: WindowStudy) -> Finding:
-    """Test that the loss of offline users is the predicted one."""
+    """Test that offline users lose as many events as predicted."""
     outside = [window for window in study.windows if not window.agrees]
     resumed = [window for window in study.windows if window.trial.delivery.resumes]
     silent = sum(window.trial.verdict.lost_silent for window in resumed)

@@ -12,7 +12,7 @@ PARAMETERS_TAG = "parameters"
 
 
 class ParameterError(BridgekitError, ValueError):
-    """A setting or a parameters cell is malformed, or a parameter is unknown or has another type."""
+    """A setting or a parameters cell is malformed, or a parameter is unknown or has the wrong type."""
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:

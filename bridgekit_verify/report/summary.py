@@ -201,7 +201,7 @@ def _plural(noun: str, members: Sequence[str]) -> str:
 
 
 def _routing_leaks(tables: DropTables) -> list[str]:
-    """Return the leaks of the audit's own fixes on the chain as reported."""
+    """Return a sentence about the leaks of the audit's fixes on the chain as reported, or nothing without a leak."""
     leaking = [step for step in tables.fixes(AS_REPORTED) if step.total.leaked]
     if not leaking:
         return []
@@ -288,7 +288,7 @@ def order_note(tables: DropTables) -> str:
 
 
 def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
-    """Return the effect of the audit's fixes in place of the repair of routing, or "" if it was not measured.
+    """Return which of the audit's fixes can replace repair 2, and which cannot, or "" if this was not measured.
 
     `lifecycle` is the finding about Fix 3 over the life of a run, which qualifies a recommendation of Fix 3.
     """
