@@ -1,4 +1,4 @@
-"""Each defect of the audited code, as the smallest override of a sound link. A variant selects defects.
+"""The defects of the audited code, each as the smallest override of a sound link. A variant selects defects.
 
 The defects are those of commit ced61c673 (2025-09-01) in the public history of `netra-systems/zen`, whose line numbers
 the audit uses. The names D1 to D10 are the same throughout bridgekit. The last part of the module breaks links that are
@@ -56,9 +56,9 @@ async def self_check_that_cannot_fail(bridge: AgentWebSocketBridge, supervisor: 
 
 
 class RegistryThatBindsAtStartup(AgentRegistry):
-    """D3, link 3: bind agents at startup without the required run id.
+    """D3, link 3: binds agents at startup without the required run id.
 
-    Each call raises a TypeError, which is caught, logged as a warning and followed by a message of success.
+    Each binding raises a TypeError, which is caught, logged as a warning and followed by a message of success.
     """
 
     def set_websocket_bridge(self, bridge: AgentWebSocketBridge) -> None:
@@ -78,9 +78,9 @@ class RegistryThatBindsAtStartup(AgentRegistry):
 
 
 class CoreThatSharesAgents(AgentExecutionCore):
-    """D5, links 5 to 7: share one agent object per name.
+    """D5, links 5 to 7: shares one agent object per name.
 
-    Each run overwrites the run id of the run before it.
+    Each run overwrites the run id that the agent got from the previous run.
     """
 
     def __init__(self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge) -> None:
@@ -95,7 +95,7 @@ class CoreThatSharesAgents(AgentExecutionCore):
 
 
 class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
-    """D8, link 8: pass `metadata=` with the five critical events.
+    """D8, link 8: passes `metadata=` with the five critical events.
 
     No `notify_*` method accepts `metadata`. The TypeError is caught, and logged only at level DEBUG.
     """

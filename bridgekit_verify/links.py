@@ -29,7 +29,7 @@ class Link:
     part: object
     """The class or function that implements the link."""
     output: str
-    """What this link passes to the next one."""
+    """What the link passes to the next link."""
     reported: str = "working"
     """The audit's verdict on the link: "working" or "broken"."""
 

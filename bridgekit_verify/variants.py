@@ -42,7 +42,7 @@ def _signed_run_ids(hex_source: HexSource) -> RunIdScheme:
 
 
 def resolver_as_committed(mapping: RunThreadMappingService) -> Resolver:
-    """Create a resolver that calls the orchestrator, then parses the run id. It is the lookup of the audited code."""
+    """Create the resolver of the audited code, which calls the orchestrator, then parses the run id."""
     return FirstOf(as_committed.OrchestratorLookup(as_committed.Orchestrator()), ReportParser())
 
 
@@ -61,8 +61,7 @@ def resolver_of_fix_2_with_its_method(mapping: RunThreadMappingService) -> Resol
 def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
     """Create a resolver that queries the mapping service, then uses the resolver as committed.
 
-    The audit does not say when the bridge queries the service. After the parser, the query would be Fix 2 with its
-    method.
+    The audit does not say when the bridge queries the service. A query after the parser would be Fix 2 with its method.
     """
     return FirstOf(MappingLookup(mapping), resolver_as_committed(mapping))
 
@@ -218,7 +217,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
 }
 
 _WITHOUT_HANDOVER_CHECK: Final = replace(SOUND, self_checks=WITHOUT_HANDOVER)
-"""Sound, without the startup check that rejects a link holding another bridge."""
+"""The sound chain, without the startup check that refuses a link with another bridge."""
 
 BROKEN: Final[Mapping[int, Variant]] = {
     1: replace(

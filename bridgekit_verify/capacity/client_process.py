@@ -101,7 +101,7 @@ def _fastest(third: Sequence[tuple[float, float]]) -> float:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return the quantile of sorted values, without interpolation, or 0 without values."""
+    """Return the quantile of sorted values, without interpolation, or 0 if there are no values."""
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
 
 

@@ -39,7 +39,7 @@ SECOND_LOAD_SHARE: Final = 0.8
 """Share of a core that the second load would use at the first load's cost per event. The cost is lower at a higher
 load."""
 MIN_EVENTS: Final = 400
-"""Minimum number of events of a load. If all are on time, 381 events are enough for a lower bound of 99 %."""
+"""Minimum number of events of a load. If all events are on time, 381 are enough for a lower bound of 99 %."""
 MIN_LOAD_RATIO: Final = 1.25
 """The search ends when the lowest failed load is at most this multiple of the highest carried load."""
 
@@ -99,7 +99,7 @@ class StepResult:
 
     @property
     def accounted_for(self) -> bool:
-        """Whether each due event was delivered once and in order, or lost; the counters agree, and no run failed."""
+        """Whether each due event was delivered once and in order or was lost, counters agree, and no run failed."""
         client, server = self.client, self.server
         due = self.wave.events
         misplaced = client.misrouted + client.extra_copies + client.unexpected + client.reordered
@@ -174,7 +174,7 @@ def round_load(load: float) -> float:
 
 @dataclass
 class LoadSearch:
-    """The loads that were applied to one edge, in order. The last ones are deliberate overloads."""
+    """The loads that were applied to one edge, in order. The last loads are deliberate overloads."""
 
     edge: Edge
     steps: list[StepResult]

@@ -233,7 +233,7 @@ async def _measure_edge(edge: Edge, sizes: Sequence[int], rounds: int, seed: int
         base = await full.resident_kib()
         # A process retains freed memory. Measured items would use this memory first and appear to need none.
         await full.fill_logs(UNCOUNTED)
-        # Sockets are measured last, because opening sockets needs temporary memory, which is free afterwards.
+        # Sockets are measured last, because opening them frees temporary memory, which later items would use.
         threads = await _measure_growth(full, THREADS, sizes, full.fill_logs)
         runs = await _measure_growth(full, RUNS, sizes, full.start_waiting_runs)
         sockets = await _measure_growth(full, SOCKETS, sizes, full.connect)

@@ -99,7 +99,7 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     share: float
     """CPU time divided by elapsed time, from the end of the first runs to the last start. A full core is 1."""
     run_queue_wait: float
-    """Share of the interval of `share` in which the process waited for a CPU, or 0 if unknown."""
+    """Time in which the process waited for a CPU, as a share of the same interval as in `share`, or 0 if unknown."""
     pauses: int
     """Number of garbage collections."""
     longest_pause: float

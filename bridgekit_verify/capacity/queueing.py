@@ -121,7 +121,7 @@ class WaitingStudy:
         return f"Up to two thirds of a core, the mean delay is at most {1_000 * max(light):.1f} ms"
 
     def figure(self) -> Figure:
-        """Draw measured lateness over utilisation, with the predictions with and without pauses.
+        """Draw measured lateness over utilisation, and the predictions with and without pauses.
 
         Each edge has a panel. Each load has its mean and its 99th percentile.
         """

@@ -11,7 +11,7 @@ __all__ = ["DeclaredOwners"]
 
 
 class DeclaredOwners:
-    """A session factory over owners in memory. Unlike MemoryThreadStore, a durable store accepts it."""
+    """A session factory over owners in memory. Unlike MemoryThreadStore, it may be used with a durable store."""
 
     def __init__(self) -> None:
         self.owners = MemoryThreadStore()

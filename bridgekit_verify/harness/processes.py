@@ -1,7 +1,7 @@
-"""Starts, signals, restarts and queries child processes over JSON lines.
+"""Starts, signals and restarts child processes, and exchanges JSON lines with them.
 
 Every wait (for a start, a reply, an exit or a command) has a timeout. A process is killed with its child processes, at
-the latest at the end of the block that started it. The error for a failed process ends with the last output of its
+the latest at the end of the block that started it. An error about a process ends with the process's last output on
 standard error.
 """
 
@@ -49,7 +49,7 @@ COMMAND_TIMEOUT_SECONDS: Final = 60.0
 LINE_BYTES: Final = 67_108_864
 """The maximum length of a line: arrival times of a million events fit. A longer line raises `DelimiterNotFound`."""
 ERROR_OUTPUT_BYTES: Final = 2_000
-"""How many bytes from the end of a process's standard error an error message shows."""
+"""An error message shows this many bytes from the end of a process's standard error."""
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class ProcessFailed(BridgekitError):
 
 
 class ProcessExited(ProcessFailed):
-    """Raised if the process has ended. `exit_code` is negative for a signal, and None while it is unknown."""
+    """Raised if the process has ended. `exit_code` is negative if a signal ended it, and None if unknown."""
 
     def __init__(self, name: str, pid: int, exit_code: int | None, error_output: str = "") -> None:
         code = "" if exit_code is None else f" with exit code {exit_code}"
@@ -189,7 +189,7 @@ class ChildProcess:
     async def line(self) -> str:
         """Return the next line of the process's standard output. Raises ProcessExited after the last line.
 
-        Lines are read on demand, so a process whose pipe is full blocks. An incomplete last line is dropped.
+        Lines are read on demand, so a process blocks while its pipe is full. An incomplete last line is dropped.
         """
         return (await self._read_line()).decode(errors="replace").removesuffix("\r")
 
@@ -288,7 +288,7 @@ async def start_process(
 def start_module(
     module: str, *arguments: str, name: str, python: str = sys.executable
 ) -> AbstractAsyncContextManager[ChildProcess]:
-    """Run a Python module as `start_process` does, by default with this interpreter."""
+    """Run a Python module with `start_process`, by default in this interpreter."""
     return start_process([python, "-m", module, *arguments], name=name)
 
 

@@ -100,7 +100,7 @@ async def observe(
 
 
 def _close(recording: Recording) -> None:
-    """Move each call that has not ended from `calls` to `unfinished`, so that only `judge` reports it."""
+    """Move calls that have not ended from `calls` to `unfinished`, which only `judge` examines."""
     recording.unfinished = [call for call in recording.calls if call.left is None]
     recording.calls = [call for call in recording.calls if call.left is not None]
 

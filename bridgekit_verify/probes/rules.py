@@ -69,7 +69,7 @@ class Judgement:
 
     @property
     def evidence(self) -> str:
-        """The first violation of each of the two most severe kinds, with the number of violations of its kind."""
+        """The first violation of each of the two most severe kinds, and how often each kind occurred."""
         by_kind: dict[ViolationKind, list[str]] = {kind: [] for kind in ViolationKind}
         for kind, text in self.violations:
             by_kind[kind].append(text)
@@ -130,7 +130,7 @@ def _first_difference(given: object, found: object, path: str) -> str | None:
 
 
 def canonical(value: object) -> Hashable:
-    """Return a hashable form of a value. Two values between which `difference` finds no difference have equal forms."""
+    """Return a hashable form of a value. If `difference` finds no difference of two values, their forms are equal."""
     if isinstance(value, str):  # the plain types come first, because the check for a mapping is slow
         return str(value)
     if value is None or isinstance(value, int):
@@ -152,7 +152,7 @@ class Match:
     """Each call of the link, with the call that passed it on."""
     lost: list[RecordedCall]
     extra: list[RecordedCall]
-    """Calls to the next link that belong to no call of this link, or repeat one."""
+    """Calls to the next link that belong to no call of this link, or that repeat a call."""
 
     def overtaken(self, group: Callable[[RecordedCall], Hashable]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
         """Yield each call that was passed on after a later call of its group, with that later call."""

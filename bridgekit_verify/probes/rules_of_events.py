@@ -79,7 +79,7 @@ def payload_of(call: RecordedCall) -> tuple[EventType, dict[str, Any]]:
 def expect_in_order(
     link: Judgement, found: Match, group: Callable[[RecordedCall], Any], what: Callable[[RecordedCall], str]
 ) -> None:
-    """Record a violation for each event that was passed on after a later event of its group."""
+    """Record a violation for each event that was passed on after a later event of the same group."""
     for late, earlier in found.overtaken(group):
         link.expect(
             False, ViolationKind.REORDERED, f"{what(late)} is passed on after {what(earlier)}, which was emitted later"
@@ -201,7 +201,7 @@ def _is_error_of(tool: str, error: BaseException | None) -> bool:
 
 
 def judge_adapter_binding(seen: Observation) -> Judgement:
-    """Judge link 7: the adapter must hold the binding that it received until it receives another one."""
+    """Judge link 7: the adapter must hold the binding that it received until it receives another binding."""
     link = Judgement(7)
     last: dict[int, Binding] = {}
     bindings = 0
@@ -214,7 +214,7 @@ def judge_adapter_binding(seen: Observation) -> Judgement:
                 f"the adapter no longer holds the {_differing(given, call.held)}",
             )
             if call.held_after is not None:
-                # A change that the call itself made is an error of link 8.
+                # `judge_emission` judges a change that the call itself made.
                 last[id(call.owner)] = call.held_after
             continue
         if "run_id" not in call.given:

@@ -50,7 +50,7 @@ def judge_hub(seen: Observation) -> Judgement:
 
 
 def _has_no_room(seen: Observation, call: RecordedCall, threads: PublishedEvents) -> bool:
-    """Return whether the hub refused the event because its emitter did not wait, and an outbox may have been full."""
+    """Return whether the hub refused the event for lack of room, and an outbox may really have been full."""
     if not isinstance(call.result, Receipt) or call.result.reason != NO_ROOM:
         return False
     limits, earlier = seen.application.config.outbox, threads.by_thread[call.given["thread_id"]]
@@ -112,7 +112,7 @@ def _sockets(count: int) -> str:
 
 
 def _judge_receipt(link: Judgement, seen: Observation, published: Published) -> None:
-    """Check the receipt's number of sockets that read the event. It may include sockets of clients that have left."""
+    """Check that the receipt states how many sockets read the event. Sockets of clients that left may be included."""
     receipt, call = published.receipt, published.call
     if receipt is None:
         return

@@ -45,7 +45,7 @@ OVERFLOW_EVENTS: Final = 150
 """A number of events that exceeds `observing.OUTBOX`."""
 LONG_REQUEST: Final = "\U0001f6f0" * 10_000
 PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
-"""Errors that the scenario provokes. The rules judge how each link handles them."""
+"""Errors that the scenario provokes. The rules judge how each link handles these errors."""
 UNKNOWN_RUN: Final = RunId("run_unknown")
 
 
@@ -183,7 +183,7 @@ class _Scenario:
                 callers.start_soon(emit, number, run_id, thread_id)
 
     async def lose_a_connection(self) -> None:
-        """Close one of a thread's two sockets from the client's side, after it has read every event."""
+        """Close one of a thread's two sockets from the client's side, after the client has read every event."""
         client = self.seen.clients[2]
         numbers = [
             call.result.seq or 0

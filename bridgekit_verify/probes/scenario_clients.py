@@ -19,7 +19,7 @@ __all__ = ["Client"]
 
 
 class Client:
-    """A client with one socket, from the confirmation of the subscription to the end of the socket."""
+    """A client with one socket, which stores what it reads until the socket ends."""
 
     def __init__(self, number: int, owned: OwnedThread, recording: Recording, after: Cursor | None) -> None:
         self.number = number

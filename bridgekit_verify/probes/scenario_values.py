@@ -21,7 +21,7 @@ EVERY_BLOCK: Final = "".join(
         (*range(0x250), *range(0x250, 0xD800, 0x20), *range(0xE000, 0x10000, 0x40), *range(0x10000, 0x110000, 0x400)),
     )
 )
-"""All characters up to U+024F, and characters at regular distances from all other planes and blocks."""
+"""All characters up to U+024F, and a sample of all other characters at regular intervals."""
 NESTED: Final[dict[str, Any]] = {
     f"z {TEXT}": [1, 1.0, -0.0, 0.1 + 0.2, 1e-300, 2**53 + 1, -(2**63), True, False, None, TEXT],
     "a": {"": {"deep": [[], {}, [{"list": [TEXT, [TEXT]]}]]}},
