@@ -25,9 +25,9 @@ _OPERATORS: Final[dict[type[ast.cmpop], str]] = {
 }  # fmt: skip
 
 MAX_CHARACTERS: Final = 200
-"""Limit on the characters of one value in a message."""
+"""Maximum number of characters of one value in a message."""
 MAX_MEMBERS: Final = 12
-"""Limit on the members of one collection in a message."""
+"""Maximum number of members of one collection in a message."""
 
 
 class AssertedValues:

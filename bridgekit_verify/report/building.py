@@ -64,7 +64,7 @@ def build_report(
 ) -> BuiltReport:
     """Execute copies of the notebooks, and write the report to the folder `out`.
 
-    The copies stay in the folder `executed`, if given, and are otherwise temporary. `log` gets one line for each
+    The copies stay in the folder `executed`, if given, and are otherwise temporary. `log` receives one line for each
     notebook. Raises ParameterError, InvalidParameter and the errors of `build_from_executed`. If `out` is not a folder
     that can be written to, ReportNotWritten is raised before any notebook runs.
     """

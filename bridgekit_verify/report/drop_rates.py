@@ -43,7 +43,7 @@ FIXES: Final = {
     "fixes 1 and 2 with the method": "Fixes 1 and 2 with the method",
     "fixes 1, 2 and 3": "all three fixes",
 }
-"""The steps after `BEFORE`, in the order of the audit. The values are their names in running text."""
+"""The steps after `BEFORE`, in the order of the audit. Each value is the step's name in running text."""
 REPAIRS: Final = ("agent per run", "thread carried", "connection bound", "link 8 call")
 """The four repairs in the recommended order. The table "repair_subsets" has a column for each of these names."""
 
@@ -71,7 +71,7 @@ class Kind(EventCounts):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One chain after one or several fixes, measured with each kind of thread id."""
+    """One chain before the fixes, or after one or several fixes, measured with each kind of thread id."""
 
     chain: str
     name: str
@@ -109,7 +109,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRepair(EventCounts):
-    """One repair: its changed lines in the rebuilt chain, and the events after this repair and all earlier ones."""
+    """One repair: its changed lines, and the events after this repair and all earlier repairs."""
 
     order: int
     name: str
@@ -229,7 +229,7 @@ def _repairs(report: Report) -> tuple[MeasuredRepair, ...]:
 
 
 def _counts(table: str, row: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Return expected, delivered, lost and leaked. Raises MalformedTable for counts that contradict each other."""
+    """Return the counts of expected, delivered, lost and leaked events. Raises MalformedTable for a contradiction."""
     expected, delivered, lost, leaked = (_count(table, row, name) for name in _COUNTS)
     if delivered > expected:
         raise MalformedTable(table, f"{delivered:,} of {expected:,} events delivered: more than were expected")

@@ -53,7 +53,7 @@ def execute_folder(
 
     The executed copies are written to the folder `copies`, and older notebooks there are deleted. At most `jobs`
     notebooks run at once. `parameters` replaces literals of the cells tagged `parameters`, in the notebooks that have
-    them. `log` gets one line for each notebook when it ends.
+    them. `log` receives one line for each notebook when it ends.
 
     Raises FileNotFoundError for a folder without notebooks, MalformedNotebook for a file that is not a notebook,
     ParameterError for a parameter that is unknown or has the wrong type, and InvalidParameter for a value that is not
@@ -170,6 +170,6 @@ def kernel_environment() -> dict[str, str]:
     """Return this process's environment, with the running package first on PYTHONPATH, so that kernels import it."""
     root = str(Path(bridgekit_verify.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    # With the name of a live session, the explorer would show controls instead of its table.
+    # Remove the name of a live session, because the explorer would show controls instead of its table.
     environment = {name: value for name, value in os.environ.items() if name != "JPY_SESSION_NAME"}
     return {**environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}

@@ -67,7 +67,7 @@ def _printed_exception(cell: Any) -> str | None:
 
 def _line(name: str, number: int, reason: str) -> str:
     lines = [line.strip() for line in strip_colours(reason).splitlines() if line.strip()]
-    # The message of an assertion can have several lines. The first one states what failed.
+    # The message of an assertion can have several lines. The first line states what failed.
     return f"{name}: code cell {number}: {lines[0] if lines else 'failed without an error message'}"
 
 

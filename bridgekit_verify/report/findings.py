@@ -42,7 +42,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """Unique in the report, such as "link-3", "fix-1", "step-2", "claim-lost", or "chain" for the whole chain."""
     title: str
-    """For a link, such as "Link 3 · AgentRegistry": the part after the dot is its name in the grid."""
+    """For a link, such as "Link 3 · AgentRegistry". The part after the dot is the link's name in the grid."""
     link: int | None = None
     """The number of the link that the claim is about, if any."""
     claim: str
@@ -93,7 +93,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def runs(self) -> bool:
-        """True if "Does it work when run?" applies: to a link, the whole chain and a fix of the audit."""
+        """Whether "Does it work when run?" applies. It applies to links, the whole chain and the audit's fixes."""
         return self.id == "chain" or self.id.startswith(("link-", "fix-"))
 
     @property

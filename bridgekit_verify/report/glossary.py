@@ -73,7 +73,7 @@ COLUMNS: Final = {
     "lines removed": "lines that a repair removes from the rebuilt chain",
     "lines added": "lines that a repair adds to the rebuilt chain",
 }
-"""The first columns of results.csv, each with its meaning. A column is left out if no table has it."""
+"""The columns that come first in results.csv, each with its meaning."""
 
 OTHER_COLUMNS: Final = {
     "dropped at other links": "events that another link than the notebook's own stopped or misrouted",

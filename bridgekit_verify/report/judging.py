@@ -197,7 +197,7 @@ def claim_groups(report: Report) -> dict[str, list[Finding]]:
 
 
 def tables_of_claims(report: Report) -> dict[str, Table]:
-    """Return the table of each claim in `claim_groups`. Its name is the finding's id with underscores."""
+    """Return the table of each claim in `claim_groups`. The table's name is the finding's id with underscores."""
     names = {finding.id: finding.id.replace("-", "_") for group in claim_groups(report).values() for finding in group}
     found = {key: report.table(name) for key, name in names.items()}
     return {key: table[0] for key, table in found.items() if table}

@@ -85,8 +85,8 @@ class _Offline(mistune.HTMLRenderer):
 def markdown_html(text: str, pages: Collection[str] = (), name: str = "") -> Markup:
     """Render a notebook's markdown.
 
-    `pages` are the names of notebooks that have an anchor in the page. `name` is the notebook's own name, which the
-    anchors of its headings start with. Without a name, headings have no anchors.
+    `pages` are the names of notebooks that have an anchor in the page. The anchors of headings start with `name`, the
+    notebook's own name. Without `name`, headings have no anchors.
     """
     render = mistune.create_markdown(renderer=_Offline(pages, name), plugins=["table", "strikethrough"])
     return Markup(render(text))

@@ -1,6 +1,6 @@
 """The explorer of notebook 00: choose a chain and thread ids, run them, and see one event's trace and the drop rates.
 
-In a live JupyterLab session, the explorer has controls. Anywhere else, such as in nbmake, it shows one table.
+In a live JupyterLab session, the explorer has controls. Anywhere else, such as in nbmake, the explorer shows one table.
 """
 
 from __future__ import annotations

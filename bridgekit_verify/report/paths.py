@@ -1,6 +1,6 @@
 """Removes absolute paths from the outputs of notebooks. The report is shared, and a path names a user and a machine.
 
-Of a file's path, only the part below `site-packages` or below a folder of this process stays, or else the file's name.
+A file's path is shortened to the part below `site-packages` or a folder of this process, or else to the file's name.
 Paths of a URL ("/ws", "/healthz") stay, because they have no suffix and start at no folder of a file system.
 """
 

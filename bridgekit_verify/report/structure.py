@@ -38,7 +38,7 @@ class Display:
 
 @dataclass(frozen=True, slots=True)
 class StreamText:
-    """Another output. Its `kind` is "html", "markdown", "text" (printed), "warning" (stderr) or "error"."""
+    """An output of another kind: "html", "markdown", "text" (printed), "warning" (stderr) or "error"."""
 
     kind: str
     text: str

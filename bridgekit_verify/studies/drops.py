@@ -133,7 +133,7 @@ async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> Drop
 
 
 def with_link_9_as_reported(broken: Variant) -> Variant:
-    """Return the broken chain, with link 9 as reported as well."""
+    """Return the chain with its broken link, and also with link 9 as reported."""
     return replace(
         broken,
         name=f"{broken.name}, link 9 as reported",
@@ -202,7 +202,7 @@ class FixDrops:
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
-        """Return a text alternative of the figure: each step's dropped events, or the kinds of thread id affected."""
+        """Return a text alternative of the figure: each step's dropped events, or the affected kinds of thread id."""
         return drop_alt_text(self._panels)
 
     def finding(self) -> str:

@@ -198,7 +198,7 @@ class ParsedRoute:
 
 
 def parsed_routes(threads: Sequence[OwnedThread], round_trip: RoundTrip = parsed) -> list[ParsedRoute]:
-    """Compute to which of these threads each thread's events are routed, without a chain or sockets.
+    """Return the route of each thread's events: to one of these threads, or to none. No socket is opened.
 
     Raises ValueError if two threads have the same id, because the owner would be ambiguous.
     """
@@ -312,7 +312,7 @@ async def study_leaks(
     """Classify threads of every family, search for a leak with each round trip, and measure the shortest leak.
 
     Each family has `threads` threads, and each search tries `examples` pairs. Raises InvalidParameter if the search
-    finds no leak of Fix 1 in that many pairs.
+    finds no leak of Fix 1.
     """
     searches = tuple(search(name, examples=examples, seed=seed) for name in ROUND_TRIPS)
     owners = (UserId("alice"), UserId("bob"))

@@ -185,7 +185,7 @@ class Rerouted:
 
 
 async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerouted:
-    """Emit `events` events that carry only their run's id. After half of them, register the run for another thread."""
+    """Emit `events` events with only the run id. After half of the events, register the run for another thread."""
     alice = OwnedThread(ThreadId("thread_123"), UserId("alice"))
     bob = OwnedThread(ThreadId("thread_124"), UserId("bob"))
     refused = None

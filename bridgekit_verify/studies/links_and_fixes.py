@@ -1,4 +1,4 @@
-"""Compare each link broken and sound, and every fix with every family of thread ids."""
+"""Compare each link broken and sound, and measure every fix with every family of thread ids."""
 
 from __future__ import annotations
 
@@ -126,11 +126,11 @@ class FixStudy:
         return [self.cells[name, variant] for name in self.families]
 
     def delivering(self, variant: str) -> tuple[str, ...]:
-        """Return the families of which every event reaches its own user and no other user."""
+        """Return the families whose events all reach their own user, and no other user."""
         return tuple(name for name in self.families if self.cells[name, variant].verdict.all_delivered)
 
     def dropping(self, variant: str) -> tuple[str, ...]:
-        """Return the families of which at least one event does not reach its user."""
+        """Return the families with at least one event that does not reach its user."""
         return tuple(name for name in self.families if self.cells[name, variant].verdict.lost)
 
     def leaking(self, variant: str) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ class CheckedSubject:
 
     @property
     def is_exact(self) -> bool:
-        """Whether exactly the expected properties are broken. If none is expected, at least one must hold."""
+        """Whether exactly the expected properties are broken. If no property is expected, at least one must hold."""
         holds = any(answer.state is State.HOLDS for answer in self.verdict.answers)
         return broken_properties(self.verdict) == self.expected and (holds or bool(self.expected))
 
@@ -91,7 +91,7 @@ class BackendStudy:
         return pd.DataFrame({"property": [each.value for each in Property]} | columns)
 
     def evidence(self) -> pd.DataFrame:
-        """Return one row for each broken property: the number of violations, the first, and up to two of its frames."""
+        """Return one row for each broken property: the number of violations, and the first with up to two frames."""
         return pd.DataFrame(
             _evidence(each.name, answer)
             for each in self.subjects
@@ -118,7 +118,7 @@ def broken_properties(verdict: RecordingVerdict) -> frozenset[Property]:
 
 
 def read_truth(name: str) -> dict[str, TrueDefect]:
-    """Return the defects of an example backend by name, with the properties that each breaks."""
+    """Return the defects of an example backend by name, with the properties that each defect breaks."""
     text = (EXAMPLES / name / "truth.toml").read_text(encoding="utf-8")
     return msgspec.convert(tomllib.loads(text), dict[str, TrueDefect])
 

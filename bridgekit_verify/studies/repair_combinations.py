@@ -98,7 +98,7 @@ class RepairStudy:
 
     @cached_property
     def order(self) -> Order:
-        """The recommended order: with the fewest leaks, then the earliest safe step, then the earliest delivery.
+        """The recommended order, chosen by the fewest leaks, then the earliest safe step, then the earliest delivery.
 
         After a safe step, no further repair causes a leak, in any order.
         """
@@ -179,7 +179,7 @@ class RepairStudy:
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
-        """Return a text alternative of the figure: each row's dropped events, or the kinds of thread id affected."""
+        """Return a text alternative of the figure: each row's dropped events, or the affected kinds of thread id."""
         return drop_alt_text(self._panels)
 
     def finding(self) -> str:

@@ -38,7 +38,7 @@ class ProcessRequest(msgspec.Struct, frozen=True, kw_only=True):
     do: Action
     run_id: RunId = RunId("")
     thread_id: ThreadId | None = None
-    """For "notify": the thread that the event carries, if any."""
+    """The thread of the action. For "notify", None means that the event does not carry its thread."""
     user_id: UserId = UserId("")
     request: str = ""
 

@@ -155,7 +155,7 @@ class OfflineCalibration:
 
 @dataclass(frozen=True)
 class CalibrationStudy:
-    """Measured rates compared with their closed forms."""
+    """Measurements whose rates are compared with known values."""
 
     losses: Sequence[LossCalibration]
     offline_runs: Sequence[OfflineCalibration]
@@ -262,7 +262,7 @@ async def _run_offline(workload: Workload, offline: OfflinePattern, seed: int) -
 
 @dataclass(frozen=True)
 class RateCheck:
-    """A measured rate and its known value, computed by a closed form."""
+    """A measured rate and its known value."""
 
     name: str
     closed_form: float

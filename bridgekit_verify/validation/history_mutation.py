@@ -51,7 +51,7 @@ class Effect:
     misroutes: Mapping[Attribution, int] = field(default_factory=lambda: NOTHING)
 
     def on(self, verdict: Verdict) -> Verdict:
-        """Return the verdict after this effect."""
+        """Return the verdict with this effect applied."""
         changed = {name: getattr(verdict, name) + change for name, change in self.counts.items()}
         # The reordering extent is a maximum over frames and not a sum.
         changed["reordering_extent"] = max(verdict.reordering_extent, self.counts.get("reordering_extent", 0))
@@ -73,7 +73,7 @@ class HistoryMutation:
 
     history: History
     used: frozenset[EventKey]
-    """The events that mutations have changed. No other mutation may change them."""
+    """The events that mutations have changed. No other mutation may change these events."""
 
 
 def lost(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:

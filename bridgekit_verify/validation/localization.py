@@ -66,7 +66,7 @@ def _draw(axis: Axes, row: int, column: int, cell: MatrixCell | None, *, on_diag
     colour, text_colour, label = EMPTY, TEXT_COLOUR, "" if cell is None else str(cell)
     if cell is not None and on_diagonal:
         colour, text_colour = (GREEN if cell.named == cell.tried else VERMILLION), "white"
-    # A border distinguishes a note from an empty cell without colour.
+    # Without colour, a border distinguishes a note from an empty cell.
     edge = {"edgecolor": TEXT_COLOUR, "linewidth": 1.8} if label and not on_diagonal else {"edgecolor": "none"}
     axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **edge))
     first, *rest = label.split("\n")
