@@ -1,4 +1,4 @@
-"""Run-id schemes and resolvers of the audited code and of the audit's fixes. The sound chain does not use them."""
+"""Run-id schemes and resolvers of the audited code and of the audit's fixes, which the sound chain does not use."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EmbeddedRunIds:
 class ReportParser:
     """Parses the thread out of the run id, in the bridge as committed and in Fix 2.
 
-    The parser splits the run id at underscores and keeps only the segment after the first `thread`. It therefore
+    The parser splits the run id at underscores and keeps only the segment after the first `thread`. For example, it
     resolves `run_thread_alice_smith_1f2e3d4c` to `thread_alice`, which may belong to another user.
     """
 

@@ -148,7 +148,7 @@ class Fix:
     """The replaced fields of a `Variant`."""
 
     def applied_to(self, base: Variant, *, name: str | None = None) -> Variant:
-        """Return the base chain with this fix. Its default name is "<base> with <fix>"."""
+        """Return the base chain with this fix. By default, the new chain is called "<base> with <fix>"."""
         return replace(base, name=name or f"{base.name} with {self.name}", summary=self.summary, **self.parts)
 
 

@@ -200,7 +200,7 @@ class LoadSearch:
 
     @property
     def underestimate_reason(self) -> str:
-        """Why the edge may carry more than the search found. Empty if a higher load failed without interference."""
+        """Why the edge may carry more than the search found, or "" if a higher load failed without interference."""
         if (beyond := failed_load(self.steps)) is None:
             return "no load was tried that it does not carry"
         failing = [step for step in self.steps if step.events_per_second == beyond]

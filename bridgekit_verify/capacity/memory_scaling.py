@@ -84,7 +84,7 @@ class LinearFit:
 
     @property
     def first_kib(self) -> float:
-        """Intercept of the fit in KiB. It is negative if the first items used memory that was already free."""
+        """Intercept of the fit in KiB, which is negative if the first items used memory that was already free."""
         return self._line[1]
 
     @property

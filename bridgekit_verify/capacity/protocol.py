@@ -138,6 +138,6 @@ class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Median time from an event's due time to its emission: the part of lateness before the emission."""
     emitted_p99: float
     share: float
-    """CPU time of the client process divided by elapsed time. If it is near 1, the client cannot keep up."""
+    """CPU time of the client process divided by elapsed time. A client near 1 cannot keep up."""
     run_queue_wait: float
     """Share of the elapsed time in which the client was ready to read but waited for a CPU."""

@@ -144,7 +144,7 @@ class WaitingStudy:
     def alt_text(self) -> str:
         """Return a text alternative of the figure.
 
-        It states, for each load, the utilisation, the measured and predicted mean delay, and the 99th percentile.
+        The text states, for each load, the utilisation, the measured and predicted mean delay, and the 99th percentile.
         """
         return "; ".join(
             f"{name} at {100 * point.utilisation:.0f} % of a core: {1_000 * point.measured:.2f} ms mean delay,"

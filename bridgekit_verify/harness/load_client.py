@@ -25,7 +25,7 @@ __all__ = ["Clear", "ClientSocket", "LoadClient", "NotSubscribed", "ReadReport",
 
 READ_BYTES: Final = 262_144
 MAX_OPENING_SOCKETS: Final = 64
-"""Maximum number of sockets that are opened concurrently. It is below the listen backlog of a server."""
+"""Maximum number of sockets that are opened concurrently, below the listen backlog of a server."""
 OPEN_TIMEOUT_SECONDS: Final = 20.0
 IDLE_SECONDS: Final = 0.02
 """After a load, the client waits until no bytes have arrived for this time, and then decodes."""
@@ -224,7 +224,7 @@ class LoadClient(Generic[S]):
         self._selector.unregister(paused.raw)
 
     def resume_all(self, seconds: float) -> int:
-        """Read the paused sockets again for at most `seconds`. Return how many of them the server has closed."""
+        """Read the paused sockets again for at most `seconds`, and return how many of them the server has closed."""
         paused, deadline = [each for each in self.sockets if each.paused], time.monotonic() + seconds
         for each in paused:
             each.paused = False

@@ -105,7 +105,7 @@ class ChildProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """None while the process runs. A negative exit code means that a signal ended the process."""
+        """The process's exit code, negative if a signal ended the process, or None while the process runs."""
         return self._started.returncode
 
     @property

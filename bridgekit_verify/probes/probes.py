@@ -154,7 +154,7 @@ class Observations:
     ) -> None:
         self._families = families_by_name(families)
         self.chosen_families = self._families != dict(FAMILIES)
-        """Whether the caller chose the families. If so, link 9 is judged only by these families."""
+        """Whether the caller chose the families of thread ids, so that link 9 is judged only by these families."""
         self._seed = seed
         self._threads = threads
         self._edge = edge

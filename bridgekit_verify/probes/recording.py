@@ -247,7 +247,7 @@ class Recording:
             self._current.reset(token)
 
     def invoke(self, call: RecordedCall, method: Callable[[], Any]) -> Any:
-        """Call the method and record its result. If it returns an awaitable, record the result of the awaitable."""
+        """Call the method, and record its result or, if the result is an awaitable, the awaitable's result."""
         with self.making(call):
             answer = method()
         if isinstance(answer, Awaitable) and not isinstance(answer, Receipt):

@@ -87,7 +87,7 @@ def expect_in_order(
 
 
 def judge_agent(seen: Observation) -> Judgement:
-    """Judge link 6: the adapter must receive the agent's bindings, events and tool calls, unchanged and in order."""
+    """Judge link 6: the adapter must receive the agent's bindings and events, including those of its tool calls."""
     link, recording = Judgement(6), seen.recording
     bindings = recording.of("agent", "set_websocket_bridge", startup=True)
     for call in bindings:
@@ -136,7 +136,7 @@ def _judge_passed_to_adapter(link: Judgement, seen: Observation) -> None:
 def _judge_composition(link: Judgement, seen: Observation, *, own: bool) -> None:
     """Check that `emit_*` methods emit the event of their arguments.
 
-    With `own`, check only methods that the agent class replaces. Otherwise, check only methods that it inherits.
+    With `own`, check only methods that the agent class replaces. Without `own`, check only the inherited methods.
     """
     for call in seen.recording.of("agent", *EMITTERS):
         if replaced_by_agent(call) is not own:

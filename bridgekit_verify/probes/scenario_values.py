@@ -30,7 +30,7 @@ NESTED: Final[dict[str, Any]] = {
     "_private $key.name": ["null", "true", "", "NaN", "2025-09-01", " ", "0x1F"],
     "password": "token=sk-0123456789abcdef",
 }
-"""A payload with every kind of JSON value. Its keys are not sorted."""
+"""A payload with unsorted keys and every kind of JSON value."""
 
 
 def _deep(levels: int) -> Any:

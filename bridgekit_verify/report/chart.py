@@ -51,7 +51,7 @@ def share(k: int, n: int) -> str:
 
 
 def bar(step: Step) -> Bar:
-    """Return a step's bar. It has a single part if every kind of thread id has the same shares."""
+    """Return a step's bar, with a single part if every kind of thread id has the same shares."""
     found, kinds = step.total, len(step.kinds)
     alt = f"{of(found.dropped, found.expected)} events dropped, {found.leaked:,} of them read by another user"
     if step.same_for_every_kind:

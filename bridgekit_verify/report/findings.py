@@ -67,17 +67,17 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, str] = ("before", "after")
     """The labels of `before` and `after`, such as "without a log" and "with a log"."""
     experiment: str = ""
-    """The part that was broken on purpose to count `before`. Empty if `before` is the code as committed."""
+    """The part that was broken on purpose to count `before`, or "" if `before` is the code as committed."""
     counted: str = ""
-    """The kind of thread id and the chain of `before` and `after`. Empty if the claim states both."""
+    """The kind of thread id and the chain of `before` and `after`, or "" if the claim states both."""
     sound: Verdict = "unknown"
     """Whether this link holds in the sound chain."""
     rule: str = ""
-    """How the verdict follows from the measurements, with all bounds. Empty if the answer shows this."""
+    """How the verdict follows from the measurements, with all bounds, or "" if the answer shows this."""
     sample: Sample | None = None
     """The smallest sample that the verdict depends on, or None if nothing was measured."""
     timing: str = ""
-    """The time that the verdict depends on, such as "CPU time of an event". Empty if only counts matter."""
+    """The time that the verdict depends on, such as "CPU time of an event", or "" if only counts matter."""
 
     def __post_init__(self) -> None:
         if not _IDENTIFIER.fullmatch(self.id):
@@ -93,7 +93,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def runs(self) -> bool:
-        """Whether "Does it work when run?" applies. It applies to links, the whole chain and the audit's fixes."""
+        """Whether "Does it work when run?" applies, as it does to links, the whole chain and the audit's fixes."""
         return self.id == "chain" or self.id.startswith(("link-", "fix-"))
 
     @property

@@ -161,7 +161,7 @@ async def explore(*, seed: int = 7) -> None:
 
 
 def controls(seed: int) -> Any:
-    """Return a box of widgets. Its last child shows the result, which is updated whenever a control changes."""
+    """Return a box of widgets. The last widget shows the result, which is updated whenever a control changes."""
     import ipywidgets as widgets  # an extra of the notebooks, which only a live session needs
 
     wide: Any = {"layout": widgets.Layout(width="28rem"), "style": {"description_width": "8rem"}}

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 FIGURE_DOTS_PER_INCH = 160
 FIGURE_COLOURS = 128
 
-# Okabe-Ito colours. The text next to them carries the same information.
+# Okabe-Ito colours. The text next to the colours carries the same information.
 _EDGE = {"holds": "#009E73", "does not hold": "#D55E00", "unknown": "#999999"}
 
 

@@ -244,7 +244,7 @@ def _css_percent(share: float) -> str:
 def _outcome(value: object) -> str:
     """Return the style of a matrix cell with "k of n": all, some, none, or unknown for n = 0.
 
-    Other values have no style.
+    A value of another form has no style.
     """
     found = _COUNTS.match(value) if isinstance(value, str) else None
     if not found:

@@ -49,7 +49,7 @@ class LinkStudy:
     after: Measurement
     """The measurement of the sound chain."""
     checked: Measurement
-    """The measurement of the broken chain with every startup check. This chain may refuse to start."""
+    """The measurement of the broken chain with every startup check. The checks may refuse the chain."""
 
     def misroutes_of_shared_agent(self) -> int:
         """Return `Workload.misroutes_of_shared_agent` of the measured load."""
@@ -114,7 +114,7 @@ class FixStudy:
 
     @property
     def example_family(self) -> str:
-        """The family of the audit's example. If it was not measured, the first family."""
+        """The family of the audit's example or, if this family was not measured, the first family."""
         return EXAMPLE if EXAMPLE in self.families else self.families[0]
 
     def example(self, variant: str) -> Measurement:

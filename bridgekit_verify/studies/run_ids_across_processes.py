@@ -90,7 +90,7 @@ class ProcessDelivery:
 
 
 async def measure_processes(*, users: int = 5, runs: int = 20, seed: int = 0) -> list[ProcessDelivery]:
-    """Register runs in this process. Emit an event of each run here, in a second process, and in a third.
+    """Register runs here. Emit an event of each run here, in a second process, and again after that process restarts.
 
     Fix 3 and the sound chain, with a mapping in memory, are measured. Every user has a socket at the process that
     emits, so only the route can be missing.

@@ -1,7 +1,7 @@
 """Run the second process of an application: `python -m bridgekit_verify.studies.second_worker`.
 
-The process serves Fix 3 and the sound chain on loopback ports, and sends `ServedUrls`. It answers each `ProcessRequest`
-with a `ProcessAnswer`, and ends when its standard input closes.
+The process serves Fix 3 and the sound chain on loopback ports, and sends `ServedUrls`. The process then answers each
+`ProcessRequest` with a `ProcessAnswer`, and ends when its standard input closes.
 """
 
 from __future__ import annotations
