@@ -1,4 +1,4 @@
-"""The nine links between application startup and the user's socket, in the audit's order and under its names."""
+"""The nine links between application startup and the user's socket, in the audit's order and with its names."""
 
 from __future__ import annotations
 

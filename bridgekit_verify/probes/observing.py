@@ -43,7 +43,7 @@ from bridgekit_verify.variants import Variant
 __all__ = ["JUDGES", "SCENARIO_TIMEOUT_SECONDS", "judge", "judge_all", "observe", "quiet"]
 
 SCENARIO_TIMEOUT_SECONDS: Final = 20.0
-"""A scenario that takes longer is cancelled. The calls recorded until then are judged."""
+"""Timeout of a scenario. If a scenario takes longer, the calls recorded until then are judged."""
 OUTBOX: Final = OutboxLimits(events=96)
 """A small limit, so that the scenario can fill an outbox."""
 LINK_OF_PART: Final = {

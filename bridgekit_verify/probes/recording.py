@@ -288,7 +288,7 @@ class Recording:
 
 
 def recorded(variant: Variant, recording: Recording) -> Variant:
-    """Return the variant with parts that record their calls. The agents are left to the caller."""
+    """Return the variant with parts that record their calls. The caller must create the recorded agents."""
     return replace(
         variant,
         run_ids=lambda source: recording.instance("run_ids", variant.run_ids(source)),

@@ -56,7 +56,7 @@ def run_answer(probe: Probe) -> RunAnswer:
 def link_claim(study: LinkStudy) -> Finding:
     """Answer both questions about a link: was the audit right, and does the link work when run as committed?
 
-    A link that does not fail as committed is broken on purpose to measure its effect. The finding calls this an
+    A link that does not fail as committed is broken on purpose to measure its effect, which the finding calls an
     experiment.
     """
     link, before, after = study.link, study.before, study.after

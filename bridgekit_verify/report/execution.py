@@ -170,6 +170,6 @@ def kernel_environment() -> dict[str, str]:
     """Return this process's environment, with the running package first on PYTHONPATH, so that kernels import it."""
     root = str(Path(bridgekit_verify.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    # Remove the name of a live session, because the explorer would show controls instead of its table.
+    # Remove the name of a live session. Otherwise, the explorer would show controls instead of its table.
     environment = {name: value for name, value in os.environ.items() if name != "JPY_SESSION_NAME"}
     return {**environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}

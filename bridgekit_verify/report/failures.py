@@ -30,7 +30,7 @@ def failure_of(name: str, cells: list[Any]) -> str | None:
                 return _line(name, number, f"{output['ename']}: {output['evalue']}")
     for number, cell in code:
         if cell["execution_count"] is None:
-            # If a cell never ran and there is no error output, the cause is in the cell before.
+            # If a cell never ran and there is no error output, the cause is in the previous cell.
             before = max(1, number - 1)
             reason = _printed_exception(code[before - 1][1]) or f"code cell {number} never ran"
             return _line(name, before, reason)

@@ -24,7 +24,7 @@ WORKS = "Does it work when run?"
 HOLDS = "Does the claim hold?"
 CONTRADICTS = "Contradicts the audit?"
 _CONTRADICTIONS: dict[AuditAnswer, str] = {"yes": "no", "no": "yes"}
-"""For a defect that the audit missed: "Contradicts the audit?", by the answer to "Was the audit right?"."""
+"""The answer to "Contradicts the audit?", by the answer to "Was the audit right?"."""
 
 OURS = "ours"
 """`Finding.reported` of a claim that bridgekit makes and the audit does not."""
@@ -40,7 +40,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One claim, of the audit or of bridgekit, and the result of testing it."""
 
     id: str
-    """Unique in the report, such as "link-3", "fix-1", "step-2", "claim-lost", or "chain" for the whole chain."""
+    """The unique id, such as "link-3", "fix-1", "step-2" or "claim-lost", or "chain" for the whole chain."""
     title: str
     """For a link, such as "Link 3 · AgentRegistry". The part after the dot is the link's name in the grid."""
     link: int | None = None
@@ -137,7 +137,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def delivery_text(finding: Finding) -> str:
-    """Return the counts of delivered events before and after as text.
+    """Return a finding's counts `before` and `after` as text.
 
     The text states whether the counts are those of an experiment.
     """
