@@ -100,7 +100,7 @@ def _by_thread(signalled: Signalled, threads: Sequence[ThreadId]) -> dict[str, t
 
 
 def _out_of_order_or_duplicated(frames: Iterable[ParsedFrame]) -> Iterator[tuple[RunId | None, Violation]]:
-    """Find frames that repeat an earlier one or have a lower `seq`.
+    """Find frames that repeat an earlier frame, or whose `seq` is lower than that of an earlier frame.
 
     No frame is reported as both duplicated and out of order.
     """
