@@ -42,7 +42,7 @@ class PrepareThreads(msgspec.Struct, frozen=True, tag=True):
 
 
 class FillStack(msgspec.Struct, frozen=True, tag=True):
-    """Adds live threads to the measured ones, and live runs to the mapping. Reply: Done."""
+    """Adds live threads to the measured threads, and live runs to the mapping. Reply: Done."""
 
     threads: int
     mappings: int
@@ -98,9 +98,9 @@ class ReadLoad(msgspec.Struct, frozen=True, tag=True):
 class Received(msgspec.Struct, frozen=True, tag=True):
     complete: bool
     done_ns: int
-    """The time at which the last socket read its last event."""
+    """The time at which the last event was read."""
     busy: float
-    """CPU time of the client divided by elapsed time. If it is near 1, the client may have been the bottleneck."""
+    """CPU time of the client divided by elapsed time. Near 1, the client may have been the bottleneck."""
     events: int
     event_bytes: float
 

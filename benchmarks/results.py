@@ -145,7 +145,7 @@ def write(found: Results, path: Path) -> None:
 
 
 def read(path: Path) -> Results:
-    """Read a file that `write` has written. Raises msgspec.ValidationError for other contents."""
+    """Read a file that `write` has written. Raises msgspec.ValidationError if the file has another structure."""
     return msgspec.json.decode(path.read_bytes(), type=Results)
 
 
@@ -171,7 +171,7 @@ def target_table(found: Results) -> str:
 def throughput_table(found: Results) -> str:
     """Return one row for each stack: median and range of events/s and of CPU time per event, by kind of agent.
 
-    A stack that is missing has the reason in its row.
+    The row of a missing stack shows the reason.
     """
     series = found.series
     kinds = list(dict.fromkeys(key.kind for key in series if key.measure == "events/s"))

@@ -57,7 +57,7 @@ class AgentRun:
 
     @property
     def run_id(self) -> str:
-        """The run id. It is as long as a run id of the audited backend."""
+        """The run id. The id is as long as a run id of the audited backend."""
         return f"run_{self.thread:06x}{self.number:06x}"
 
     @property

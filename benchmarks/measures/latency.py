@@ -33,7 +33,8 @@ async def latency(series: Series, opened: Session, *, per_second: float, seconds
 
 
 def latencies(emissions: Sequence[Sequence[int]], arrived: Sequence[tuple[int, Sequence[int]]]) -> list[int]:
-    """Return the latency of each received event in ns. `emissions` has thread and time of each event, in order."""
+    """Return the latency of each received event in ns. `emissions` has the thread and the time of each event, in order
+    of emission."""
     emitted = defaultdict[int, list[int]](list)
     for thread, moment, *_ in emissions:
         emitted[thread].append(moment)

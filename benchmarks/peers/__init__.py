@@ -1,7 +1,8 @@
 """The compared stacks: each stack is a row of PEERS and a small module of this package.
 
 A module has a function `serve(context)`, which runs a Stack until its block ends. Stacks other than bridgekit run in a
-separate environment, because they pin incompatible versions. Only modules of this package import their libraries.
+separate environment, because they pin incompatible versions. Only modules of `benchmarks.peers` import the libraries of
+other stacks.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PEERS_ENVIRONMENT: Final = Path(__file__).parents[2] / ".venv-peers"
 """Environment that `make bench` installs from the requirements.txt next to this file."""
 
 EmitFunction = Callable[[EventBody], Awaitable[object]]
-"""Emits one event of a run. The awaitable is done when the stack returns control to the agent."""
+"""Emits one event of a run. The returned awaitable completes when the stack returns control to the agent."""
 
 
 class Stack(Protocol):

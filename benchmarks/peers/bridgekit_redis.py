@@ -36,7 +36,7 @@ def serve(context: StackContext) -> AbstractAsyncContextManager[BridgekitStack]:
 
 @asynccontextmanager
 async def serve_on(context: StackContext, edge: str) -> AsyncIterator[BridgekitStack]:
-    """Run the stack with this edge for the sockets."""
+    """Run the stack, with its sockets on the named edge."""
     # A real application stores the owners of threads in a database. Here, each process creates the same threads.
     threads = DeclaredOwners()
     config = BridgeConfig(

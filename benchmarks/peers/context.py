@@ -101,7 +101,7 @@ async def on_uvicorn(app: ASGIApp, context: StackContext) -> AsyncIterator[int]:
     with context.listener() as listener:
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listener]))
-            while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+            while not server.started:  # noqa: ASYNC110  # uvicorn has no event that is set when the server has started
                 await asyncio.sleep(TICK_SECONDS)
             yield listener.getsockname()[1]
             server.should_exit = True
