@@ -12,8 +12,8 @@ Layout, lowest layer first. A module imports only from its own layer and from lo
 The verification suite, `bridgekit_verify`, is built on this package. No module of `bridgekit` imports
 `bridgekit_verify` at load time. `__main__` imports the module of a command when the command runs.
 
-Public names are imported on first use. pytest imports `bridgekit` to load the plugin, even if no test uses it, and
-would otherwise also import the server and socket modules.
+Public names are imported on first use, because pytest imports `bridgekit` for the plugin even if no test needs servers
+and sockets.
 """
 
 import logging
@@ -105,7 +105,7 @@ _LAZY_EXPORTS = {
 _MOVED = {"LINKS": "bridgekit_verify.links", "VARIANTS": "bridgekit_verify.variants"}
 """Names that were moved out of this package, and the modules that define them now."""
 
-if not TYPE_CHECKING:  # With `__getattr__`, a type checker would accept any name.
+if not TYPE_CHECKING:  # If a type checker saw `__getattr__`, it would accept any name.
 
     def __getattr__(name: str) -> object:
         module = next((module for module, names in _LAZY_EXPORTS.items() if name in names), None)

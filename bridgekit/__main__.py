@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if sys.stdout is not None:  # None if the shell has closed stdout
                 sys.stdout.flush()
     except BrokenPipeError:
-        # Otherwise, the interpreter would write the buffered output at its exit and print a BrokenPipeError.
+        # Redirect stdout, because the interpreter writes the buffered output at its exit and would print a
+        # BrokenPipeError.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OUTPUT_CLOSED
     except (BridgekitError, OSError, ModuleNotFoundError) as error:

@@ -25,11 +25,13 @@ class DeliveryCounters:
 
     def __init__(self) -> None:
         self.sent: Counter[EventType] = Counter()
-        """Events by type that at least one socket, or another worker with sockets of the thread, accepted."""
+        """For each type, the events that a socket, or another worker with sockets of the thread, accepted."""
         self.kept: Counter[EventType] = Counter()
-        """Events by type that no socket accepted, and that the thread's log retains for clients that resume."""
+        """For each type, the events that no socket accepted, and that the thread's log retains for clients that
+        resume."""
         self.pending: Counter[EventType] = Counter()
-        """Events by type that still waited for an unavailable store when the bridge returned their receipt."""
+        """For each type, the events that still waited for an unavailable store when the bridge returned their
+        receipts."""
         self.lost: Counter[tuple[int, str]] = Counter()
         """Events that no client received and none can receive later, by (link, reason)."""
         self.unwritten: Counter[str] = Counter()
@@ -63,7 +65,7 @@ class DeliveryCounters:
         self.subscriptions["gap" if gaps else "resumed" if resuming else "new"] += 1
 
     def clear(self) -> None:
-        """Reset every counter. Startup does so after its self-checks, whose events must not count."""
+        """Reset every counter. Startup resets the counters after its self-checks, whose events must not count."""
         for counter in vars(self).values():
             if isinstance(counter, Counter):
                 counter.clear()

@@ -16,7 +16,7 @@ __all__ = ["START", "Cursor", "Gap", "GapReason", "Signal", "Subscribed", "curso
 
 
 class Cursor(NamedTuple):
-    """A client's position in a thread: the client has read every event up to `seq`, except for events in gaps."""
+    """A client's position in a thread: up to `seq`, the client has read every event or was sent a gap."""
 
     epoch: str
     """The epoch of `seq`: 16 hexadecimal digits, chosen at random each time that numbering restarts."""
@@ -44,7 +44,7 @@ def cursor(epoch: object, seq: object) -> Cursor:
 class Subscribed(msgspec.Struct, frozen=True, tag_field="type", tag="subscribed"):
     """The first frame on every socket.
 
-    The client then gets each later event of the thread once and in order, or a gap in its place.
+    After this frame, the client gets each later event of the thread once and in order, or a gap in the event's place.
     """
 
     thread_id: ThreadId
@@ -73,7 +73,7 @@ class GapReason(enum.StrEnum):
 class Gap(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap", rename={"first": "from", "last": "to"}
 ):
-    """A range of events that the client will not get. Its bounds, `from` and `to` in JSON, are inclusive."""
+    """A range of events that the client will not get. The bounds, `from` and `to` in JSON, are inclusive."""
 
     thread_id: ThreadId
     epoch: str

@@ -152,7 +152,8 @@ class StoreInUse(BridgekitError):
 
 
 class StoreUnusable(BridgekitError):
-    """The file at a store's path is of another kind, or cannot be created. Nothing was changed."""
+    """A store cannot use its file, for example because the file is damaged or belongs to another program. Nothing was
+    changed."""
 
     def __init__(self, store: str, path: str, problem: str) -> None:
         super().__init__(f"the {store} store cannot use {path}: {problem}")
@@ -253,7 +254,7 @@ class DeterministicStartupError(BridgekitError):
     @classmethod
     @contextmanager
     def at(cls, link: int, component: str) -> Iterator[None]:
-        """Attribute any error inside the block to a link. If blocks are nested, the innermost names the link."""
+        """Attribute any error inside the block to a link. If blocks are nested, the innermost block names the link."""
         try:
             yield
         except cls:

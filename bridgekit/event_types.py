@@ -1,4 +1,4 @@
-"""The types of events, and what a full outbox does with each of them."""
+"""The types of events, and what a full outbox does with events of each type."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Policy(enum.StrEnum):
     COALESCE = "coalesce"
     """The outbox keeps only the latest event of each run. The client gets a gap for the superseded events."""
     CONCATENATE = "concatenate"
-    """The outbox joins adjacent events of one message into one frame that contains all of their text. The payload is a
-    `TextDelta`."""
+    """The outbox joins adjacent events of one message into one frame that contains all of their text. The payload of
+    each event is a `TextDelta`."""
 
 
 POLICIES: Final[dict[EventType, Policy]] = dict.fromkeys(EventType, Policy.MUST_DELIVER) | {
@@ -76,7 +76,7 @@ END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR}
 def define_event_type(name: str, policy: Policy) -> EventType:
     """Define an event type of the application, so that `emit` and `notify` accept it.
 
-    Call this in each process that serves or emits the type.
+    Call this function in each process that serves or emits the type.
 
     Raises InvalidId if the name is not valid or already has another policy, and ValueError for an unknown policy.
     """

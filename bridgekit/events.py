@@ -63,7 +63,7 @@ class AgentEvent(msgspec.Struct, kw_only=True):
     """
 
     seq: int = 0
-    """0 until the thread's log assigns a number."""
+    """`seq` is 0 until the thread's log assigns a number."""
     type: EventType
     thread_id: ThreadId | None = None
     """The thread of the run's context, or None if the caller knows only the run id."""
@@ -157,7 +157,8 @@ _decode_frame_head: Final = msgspec.json.Decoder(_FrameHead).decode
 
 
 def decode_frame(data: bytes) -> Frame:
-    """Return the frame of an event that a store holds in the wire format. Raises msgspec.DecodeError for other data."""
+    """Return the frame of an event that a store holds in the wire format. Raises msgspec.DecodeError if the data has
+    another format."""
     head = _decode_frame_head(data)
     return Frame(head.seq, head.type, head.run_id, data)
 
@@ -166,7 +167,7 @@ class Outcome(enum.StrEnum):
     """What happened to an event when it was published."""
 
     SENT = "sent"
-    """Sockets of this process accepted it."""
+    """Sockets of this process accepted the event."""
     RELAYED = "relayed"
     """The event is in the thread's log, and the store passed it to the workers that have sockets of the thread."""
     NO_SUBSCRIBER = "no subscriber"
@@ -191,7 +192,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     sockets: int = 0
     """The number of sockets of this process that accepted the frame."""
     workers: int = 0
-    """The number of workers that accepted the event for their sockets. Only a shared store reports it."""
+    """The number of workers that accepted the event for their sockets. Only a shared store reports this number."""
     kept: bool = False
     """True if the thread's log retains the event for clients that resume in time. The store determines which failures
     the log survives."""
@@ -235,7 +236,7 @@ _all_plain: Final = _PLAIN.issuperset
 _all_strings: Final = frozenset({str}).issuperset
 
 
-def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> bytes:  # noqa: C901  # one call an event
+def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> bytes:  # noqa: C901  # the hot path
     """Encode an event as UTF-8 JSON.
 
     JSON has fewer types than Python: bytes become base64, dates ISO 8601, Decimals and numeric keys strings, sets and
@@ -248,8 +249,8 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
         if type(payload) is not dict or type(event) is not AgentEvent:
             event = _as_plain_event(event)
         data = _encode(event)
-        # Most payloads hold only strings, integers, booleans and null, at most one level deep and under keys that are
-        # strings. Only other payloads need `_check`.
+        # Most payloads need no `_check`: they hold only strings, numbers, booleans and null, at most one level deep and
+        # under keys that are strings.
         for key, value in event.payload.items():
             kind = type(value)
             if type(key) is not str:

@@ -48,8 +48,8 @@ RUN_ID_BYTES: Final = 2_048
 adds a third to its length."""
 
 REQUEST_BYTES: Final = 65_536
-"""Size limit of a user's request, in bytes of UTF-8. The run's first event contains the request, and an
-`agent_error` contains it if it fits into the frame."""
+"""Size limit of a user's request, in bytes of UTF-8. The run's first event contains the request, and an `agent_error`
+contains the request if the request fits into the frame."""
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -85,8 +85,8 @@ def agent_name(value: object) -> str:
 def request(value: object) -> str:
     """Validate a user's request.
 
-    A valid request is a string of at most 65,536 bytes of UTF-8. It may be empty and may contain line breaks. Raises
-    InvalidId otherwise.
+    A valid request is a string of at most 65,536 bytes of UTF-8. A request may be empty and may contain line breaks.
+    Raises InvalidId otherwise.
     """
     if not isinstance(value, str):
         raise InvalidId("request", f"must be a string, not {type(value).__name__}")

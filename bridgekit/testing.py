@@ -1,6 +1,7 @@
 """Test support: serve an application on a real loopback server, run agents, and collect what a client receives.
 
-The fixtures of `bridgekit.pytest_plugin` use this module. It needs asyncio, because the WebSocket client needs it.
+The fixtures of `bridgekit.pytest_plugin` use this module. The module needs asyncio, because it uses bridgekit's
+WebSocket client.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = ["CollectingClient", "ObservedRun", "ServedApplication", "end_of_tasks
 TIMEOUT_SECONDS: Final = 5.0
 """The default timeout for an event that a test waits for."""
 LEFT_TASKS_SECONDS: Final = 0.5
-"""How long a test waits, at most, at its end for tasks that its agents started and did not await."""
+"""At the end of a test, the limit on the wait for tasks that its agents started and did not await."""
 
 THREAD: Final = "thread_1"
 USER: Final = "user_1"
@@ -67,7 +68,8 @@ class CollectingClient:
         return [event for event, _ in self.timed]
 
     async def wait_until_complete(self, run_id: str | None = None, *, seconds: float = TIMEOUT_SECONDS) -> None:
-        """Wait for the event that ends the run, `agent_completed` or `agent_error`. Without a run id, wait for any run.
+        """Wait for the event that ends the run, `agent_completed` or `agent_error`. Without a run id, the end of any
+        run counts.
 
         Raises TimeoutError if no such event arrives within `seconds`. Raises Disconnected if the server closed the
         socket first.
@@ -122,7 +124,7 @@ class ServedApplication:
         path, self._owner = next(bridge_applications(app), ("/ws", app))
         self._bridge_url = url + path.removesuffix("/ws")
         self.problems: list[str] = []
-        """What `check_emission` found. A test that expects such problems clears the list."""
+        """What `check_emission` found. A test that expects problems clears the list."""
         self._ended: set[RunId] = set()
 
     @property

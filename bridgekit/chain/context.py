@@ -16,7 +16,7 @@ END_TIMEOUT_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """The identity and request of one run. It carries the thread, so that no later link has to look it up."""
+    """The identity and request of one run. The context carries the thread, so no later link needs a lookup."""
 
     run_id: RunId
     thread_id: ThreadId

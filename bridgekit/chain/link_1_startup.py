@@ -75,8 +75,7 @@ RUNS_TIMEOUT_SECONDS: Final = 10.0
 
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
-    """Create the sound resolver, which uses the thread that the event carries, or looks up the run id if the event
-    carries none.
+    """Create the sound resolver, which uses the thread that the event carries, or else looks up the run id.
 
     An event that carries another thread than its run's gets no route: see `Carried`.
     """
@@ -122,9 +121,9 @@ class BridgeConfig:
     runs_seconds: float = RUNS_TIMEOUT_SECONDS
     """How long graceful shutdown waits for active runs to end."""
     drain_seconds: float = DRAIN_TIMEOUT_SECONDS
-    """How long graceful shutdown waits for clients to read their outboxes, after the runs have ended. `runs_seconds`
-    and `drain_seconds` together must be shorter than the grace period of the process supervisor: 30 s in Kubernetes, 90
-    s under systemd, only 10 s under Docker."""
+    """How long graceful shutdown waits for clients to read their outboxes, after the runs have ended. Together with
+    `runs_seconds`, this time must be shorter than the grace period of the process supervisor: 30 s in Kubernetes, 90 s
+    under systemd, only 10 s under Docker."""
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
 
 
@@ -169,10 +168,10 @@ class Application:
 
 
 async def start_application(config: BridgeConfig, stores: Stores) -> Application:
-    """Create the links in the order of the chain on open stores, pass the bridge to them, and run the self-checks.
+    """With open stores, create the links in the order of the chain, pass the bridge to them, and run the self-checks.
 
-    Raises DeterministicStartupError, which names the failing link and the reason. After the error, no part of the
-    application keeps running.
+    Raises DeterministicStartupError, which names the failing link and the reason. After such an error, no part of the
+    application is left running.
     """
     with DeterministicStartupError.at(1, "the bridge"):
         counters = DeliveryCounters()

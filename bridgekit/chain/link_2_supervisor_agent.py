@@ -63,7 +63,7 @@ class SupervisorAgent:
         self._active_runs = 0
         """The number of runs that are open or being opened."""
         self._idle = anyio.Event()
-        """Set, and replaced by a new event, each time the number of active runs becomes 0."""
+        """An event that is set, and then replaced, each time the number of active runs becomes 0."""
 
     async def run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunResult:
         """Run an agent for a user in one of the user's threads, and return its result.
@@ -79,7 +79,7 @@ class SupervisorAgent:
             return RunResult(context, await self.engine.execute(context))
         finally:
             del self._executing[id(context)]
-            enclosing_runs.set(enclosing)  # `reset` would fail if another context closes the coroutine
+            enclosing_runs.set(enclosing)  # not `reset`, which fails if another context closes the coroutine
             await self.close_run(context)
 
     async def open_run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunContext:

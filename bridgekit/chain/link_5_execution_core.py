@@ -184,7 +184,7 @@ class _RunEnd:
                 self._decided = True
             while not self._decided:
                 await _wait_for_room(self._bridge, self._context)
-                self._decided = True  # before the await, because asyncio's `Task.cancel` ignores the shield
+                self._decided = True  # set before the await, because asyncio's `Task.cancel` ignores the shield
                 try:
                     receipt = await send()
                 except (PayloadError, FrameTooLarge):

@@ -52,7 +52,7 @@ class ParsedFrame:
     event_id: str | None
     emitted_at: float | None
     read_at: float | None
-    """The time of reading. Like `emitted_at`, it is in seconds since the Unix epoch."""
+    """The time of reading, like `emitted_at` in seconds since the Unix epoch."""
     payload: Mapping[str, object]
     problems: tuple[str, ...]
     """One sentence for each missing or invalid field."""
@@ -164,7 +164,8 @@ def _text(fields: Mapping[str, object], name: str) -> str | None:
 
 
 def _unix_time(value: object) -> float | None:
-    """Convert to seconds since the Unix epoch. Return None for a value that is not a time or has no time zone."""
+    """Convert a timestamp to seconds since the Unix epoch. Return None for a value that is not a time or has no time
+    zone."""
     try:
         time = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:

@@ -20,7 +20,7 @@ from bridgekit.invariants.rules import Invariant, Signalled, Violation, run_viol
 __all__ = ["Invariant", "LatencyQuantiles", "RunReport", "Violation", "check_run", "check_stream", "format_report"]
 
 MAX_FRAMES_SHOWN: Final = 12
-"""A report shows all frames of a run with at most 12 frames. Of a longer run, it shows only frames near violations."""
+"""A report shows all frames of a run with at most 12 frames, and otherwise only frames near violations."""
 
 
 class LatencyQuantiles(NamedTuple):
@@ -79,8 +79,8 @@ def check_run(
 
     `required`: the event types that a completed run must contain. These types are not required if the run ended in an
     error. `signalled`: gaps that the client was sent, as pairs of first and last missing `seq`. They are not
-    violations. `whole`: whether the stream contains every frame that was read of the thread. `seq` counts within the
-    thread, so pass False if frames of other runs were filtered out. With False, the function checks order and
+    violations. `whole`: whether the stream contains every frame of the thread that was read. `seq` counts within the
+    thread, so pass False if frames of other runs were filtered out. With `whole=False`, the function checks order and
     duplicates, but not gaps.
     """
     parsed = read(events)
@@ -102,7 +102,8 @@ def check_stream(
     """Check every run in a stream, by the rules of `check_run`. The runs may be interleaved. Return reports by run id.
 
     `runs`: the expected runs. An expected run without frames is reported as unknown. An unexpected run is reported as
-    a violation, because it may belong to another user. Without `runs`, neither kind of run can be detected.
+    a violation, because it may belong to another user. Without `runs`, the function detects neither missing nor
+    unexpected runs.
 
     The report with the key None covers the frames without a run id. For an empty recording without `runs`, the only
     report has the key None and does not hold. `all(check_stream(…).values())` is therefore never true for an empty

@@ -29,7 +29,7 @@ class Invariant(enum.StrEnum):
     ONE_THREAD = "one thread id"
     """All frames of the run belong to one thread."""
     STARTED_FIRST = "started first"
-    """The first event is `agent_started`, and no later event is."""
+    """The first event is `agent_started`, which occurs only once."""
     ENDED_LAST = "completed or error last"
     """The last event is `agent_completed` or `agent_error`, and there is no second end event."""
     CRITICAL_TYPES = "critical types"
@@ -165,7 +165,7 @@ def _unsignalled_gaps(
 
 
 def _merge_overlapping(gaps: Iterable[SeqRange]) -> deque[SeqRange]:
-    """Sort the gaps and merge those that overlap."""
+    """Sort the gaps and merge overlapping gaps."""
     disjoint: deque[SeqRange] = deque()
     for first, last in sorted(gaps):
         if disjoint and first <= disjoint[-1][1]:

@@ -13,7 +13,7 @@ from bridgekit.mapping.memory import MemoryMappingStore
 __all__ = ["GRACE_SECONDS", "MappingStore", "RunThreadMappingService"]
 
 GRACE_SECONDS: Final = 30.0
-"""The grace period: how long a closed run's route remains, so that its late events still arrive."""
+"""The grace period: how long a closed run's route remains, so that the run's late events still arrive."""
 
 
 class MappingStore(Protocol):
@@ -25,7 +25,7 @@ class MappingStore(Protocol):
 
     @property
     def shared(self) -> bool:
-        """Whether other workers store routes too. Their routes are not in `known`."""
+        """Whether other workers store routes too, which `known` does not contain."""
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
         """Store the route if the run has none. Return the thread that is now stored for the run.
