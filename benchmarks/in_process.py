@@ -68,7 +68,7 @@ def attach_subscriber(stack: BridgekitStack, thread_id: str) -> Subscriber:
 
 
 async def own_cost(runs: int) -> dict[str, float]:
-    """Measure the CPU times per event in µs of emitting, resolving, encoding, checking and `json.loads`."""
+    """Measure the CPU times per event, in µs, of emitting, resolving, encoding, checking and `json.loads`."""
     stack = await start_bridgekit()
     sockets = [attach_subscriber(stack, AgentRun(thread, 0).thread_id) for thread in range(THREADS)]
     wave = Wave(THREADS, runs)

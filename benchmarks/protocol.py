@@ -87,7 +87,7 @@ class OpenSubscribers(msgspec.Struct, frozen=True, tag=True):
 
 
 class ReadLoad(msgspec.Struct, frozen=True, tag=True):
-    """Reads until StopReading has arrived, and every reading socket has `events` events or no more bytes arrive.
+    """Reads until StopReading has arrived, and either every reading socket has `events` events or no more bytes arrive.
 
     Reply: Received.
     """
@@ -100,7 +100,8 @@ class Received(msgspec.Struct, frozen=True, tag=True):
     done_ns: int
     """The time at which the last event was read."""
     busy: float
-    """CPU time of the client divided by elapsed time. Near 1, the client may have been the bottleneck."""
+    """CPU time of the client divided by elapsed time. A value near 1 means that the client may have been the
+    bottleneck."""
     events: int
     event_bytes: float
 

@@ -50,7 +50,8 @@ class LoadReport:
     cpu_seconds: float
     """CPU time of the stack's processes, without the broker and the clients."""
     client_busy: float
-    """CPU time of the client divided by elapsed time. Near 1, the client may have been the bottleneck."""
+    """CPU time of the client divided by elapsed time. A value near 1 means that the client may have been the
+    bottleneck."""
     event_bytes: float
 
     @property
@@ -72,7 +73,7 @@ class Session:
         self.peer = peer
         self.sockets = sockets
         self.agents = agents
-        """The process with the agents. Equals `sockets` unless a broker connects two processes."""
+        """The process with the agents. It also has the sockets, unless a broker connects two processes."""
         self.load = load
         self.threads = threads
         self.subscribers = 1

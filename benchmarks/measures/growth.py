@@ -56,7 +56,7 @@ async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncItera
     """Run a session with this background load. A second client opens the idle sockets, so the first client is not
     affected."""
     async with AsyncExitStack() as stack:
-        # The cost of pings depends on time and not on events: `idle_work` measures this cost separately.
+        # Pings take CPU time per second and not per event, so only `idle_work` measures their cost.
         opened = await stack.enter_async_context(session(peer, threads=THREADS, keepalive_seconds=QUIET_SECONDS))
         if background.threads or background.mappings:
             await opened.sockets.request(FillStack(background.threads, background.mappings), Done, within=FILL_SECONDS)
@@ -70,7 +70,8 @@ async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncItera
 async def growth(
     series: Series, peer: Peer, background_loads: Sequence[BackgroundLoad], *, rounds: int, runs: int
 ) -> None:
-    """Measure CPU time per event without and with each background load, in turns. All sessions stay open."""
+    """Measure CPU time per event without background load and with each background load, in turn. All sessions stay
+    open."""
     async with AsyncExitStack() as stack:
         backgrounds = (NO_BACKGROUND, *background_loads)
         opened = [await stack.enter_async_context(_with_background(peer, background)) for background in backgrounds]

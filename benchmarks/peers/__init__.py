@@ -74,12 +74,12 @@ class Peer:
 
     @property
     def missing(self) -> str:
-        """The names of missing packages. Empty if the stack can be measured."""
+        """The names of missing packages, without which the stack cannot be measured."""
         return ", ".join(name for name, found in self.versions.items() if not found)
 
     @property
     def versions(self) -> dict[str, str]:
-        """The versions of the stack's packages. The text is empty for a package that is not installed."""
+        """The versions of the stack's packages. The version is empty for a package that is not installed."""
         places = [str(place) for place in self.environment.glob("lib/python*/site-packages")]
         found = {name: list(distributions(name=name, path=places)) for name in self.packages}
         return {name: each[0].version if each else "" for name, each in found.items()}

@@ -81,7 +81,8 @@ class Emitter(abc.ABC):
         execution_time_ms: float | None = None,
         status: str = "success",
     ) -> Receipt:
-        """Report that a tool returned or failed. If it failed, `status` is "error" and `result` is the error text."""
+        """Report that a tool returned or failed. If the tool failed, `status` is "error" and `result` is the error
+        text."""
         answer = self.emit(
             _TOOL_COMPLETED,
             {
@@ -133,8 +134,8 @@ class WebSocketBridgeAdapter(Emitter):
         self.agent_name = ""
         self.thread_id: ThreadId | None = None
         self.guarded = False
-        """True if the core executes the run, which then has exactly one end event. Otherwise, the caller emits the end
-        event."""
+        """True if the core executes the run, which then has exactly one end event. In a run outside the core, the
+        caller emits the end event."""
         self.ended: RunId | None = None
         """The run whose end event was emitted. The adapter refuses a second end event of this run."""
 

@@ -1,4 +1,5 @@
-"""Link 9: the bridge finds the thread of an event, publishes the event to it, and returns an accurate receipt."""
+"""Link 9: the bridge finds the thread of an event, publishes the event to the thread, and returns an accurate
+receipt."""
 
 from __future__ import annotations
 
@@ -44,14 +45,15 @@ class AgentWebSocketBridge:
         self.counters = DeliveryCounters() if counters is None else counters
         self.observers: list[Observer] = []
         self.runs: RunRegistry = MemoryRunRegistry()
-        """The registry of active runs. Startup replaces it with the store's registry."""
+        """The registry of active runs. Startup replaces the default with the store's registry."""
         self.choose_error_text: ErrorText = user_error_text
-        """Creates the text of errors for users. Startup replaces it with the application's function."""
+        """Creates the text of errors for users. Startup replaces the default with the application's function."""
         self.payload_hook: PayloadHook | None = None
         """Converts the application's own types in payloads. Startup sets it."""
         self._locate: Callable[[], object] = int
         self._home: object = 0
-        """The result of `_locate` where events may be emitted: everywhere, until `bind_to_event_loop` is called."""
+        """Events are refused where `_locate()` returns another value, which is nowhere until `bind_to_event_loop` is
+        called."""
 
     def bind_to_event_loop(self) -> None:
         """Bind the bridge to the event loop or OS thread of the caller, and refuse events from all others.
@@ -76,9 +78,10 @@ class AgentWebSocketBridge:
         The result is an awaitable if the route must be looked up or the store must answer first, and otherwise the
         Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event loop write frames
         first. Raises UnknownEventType, PayloadError, FrameTooLarge or WrongEventLoop if the caller made a mistake, and
-        StoreUnavailable if the store does not answer. Every error except UnknownEventType counts the event as lost. If
-        the run is known, an event that carries another thread gets no route: use `notify_in_thread` for it. A missing
-        route raises no error, so that the agent's run continues, but the Receipt and the counters record it.
+        StoreUnavailable if the store does not answer. With every error except UnknownEventType, the event counts as
+        lost. If the run is known, an event that carries another thread than the run's gets no route: use
+        `notify_in_thread`. A missing route raises no error, so that the agent's run continues, but the Receipt and the
+        counters record it.
         """
         if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
             self._reject(event)

@@ -20,7 +20,7 @@ ARRIVAL_TIMEOUT_SECONDS: Final = 5.0
 """How long a check waits for an event that it published."""
 
 SelfCheck = Callable[[AgentWebSocketBridge, SupervisorAgent], Awaitable[None]]
-"""A check of a started chain. It raises DeterministicStartupError if the chain is not sound."""
+"""A check of a started chain. A check raises DeterministicStartupError if the chain is not sound."""
 
 
 class ProbeConnection:
