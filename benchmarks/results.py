@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 CLIENT_BUSY: Final = 0.9
-"""A client that was busy for more than this share of the time may have been the bottleneck."""
+"""A client that was busy for more than 90 % of the time may have been the bottleneck."""
 
 
 class MeasuredSeries(msgspec.Struct, frozen=True):
@@ -127,7 +127,7 @@ def _target(each: JudgedTarget) -> TargetResult:
 
 
 def found_ratio(each: TargetResult) -> str:
-    """Return the ratio with 3 significant digits, or with more if rounding would move it across the bound."""
+    """Return the ratio with 3 significant digits, or with more if rounding would move the ratio across the bound."""
     if each.ratio is None:
         return "–"
     sign, _, bound = each.bound.partition(" ")

@@ -120,7 +120,7 @@ class Wave:
                 yield from zip(runs, bodies, strict=True)
 
     def next(self, runs: int) -> Wave:
-        """Return the wave after this one, with `runs` runs."""
+        """Return the next wave, with `runs` runs in each thread."""
         return Wave(self.threads, runs, self.first + self.runs, self.padding_bytes)
 
 

@@ -49,7 +49,8 @@ _defined: Final[dict[str, EventType]] = {}
 class Policy(enum.StrEnum):
     """What a full outbox does with waiting events of a type.
 
-    If an outbox has no room for an event, the server closes the socket, and the client gets the event when it resumes.
+    If a slow client's outbox has no room for an event, the server closes the socket. The client gets the event when it
+    resumes.
     """
 
     MUST_DELIVER = "must deliver"

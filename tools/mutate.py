@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-# These packages are imported before any trial is forked, so that no trial has to import them. `bridgekit` must not be
-# imported here.
+# These packages are imported before any trial is forked, so that no trial has to import them. The mutated packages must
+# not be imported here.
 import anyio  # noqa: F401
 import bs4  # noqa: F401
 import hypothesis.strategies  # noqa: F401
@@ -108,7 +108,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         "link_9_bridge", "test_links_7_to_9", "test_bridge_choices", "test_startup_choices", "test_error_text"
     ),
 }
-"""The modules by short name."""
+"""The tested modules by short name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 A *warm* trial forks a process that has collected the tests, and puts the mutant's code into the functions of the new
 process. The tests that execute the changed line run first, the fastest ones first, up to the first failure. A *cold*
 trial imports everything after the change. Cold trials decide about mutants of code that is executed during the import.
-They also decide about mutants that survive a warm trial, because a value that was computed during the import may hide a
-mutant.
+Cold trials also decide about mutants that survive a warm trial, because a value that was computed during the import may
+hide a mutant.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ __all__ = ["Target", "TestsFail", "surviving"]
 
 ROOT: Final = Path(__file__).parents[1]
 LIMIT_SECONDS: Final = 180.0
-"""A cold trial that takes longer counts as an infinite loop, so its mutant counts as detected."""
+"""A cold trial that takes longer than 180 s counts as an infinite loop, so its mutant counts as detected."""
 MEASURED_ONCE: Final = "tests.verify.report.measured_once"
-"""The measurements in this module are made before a warm trial forks. A mutant that changes a measurement needs a cold
-trial."""
+"""The measurements in `measured_once` are made before a warm trial forks. A mutant that changes a measurement needs a
+cold trial."""
 TEST_LIMIT_SECONDS: Final = 5.0
 """The limit on one test of a warm trial, in addition to ten times its duration without a mutant."""
 
