@@ -44,7 +44,7 @@ class Series:
     def ratio(self, of: SeriesKey, over: SeriesKey) -> float | None:
         """Return the median of the ratios per round, or None without ratios.
 
-        Both values of a ratio are of one round, so a slow phase of the machine affects both.
+        Both values of a ratio come from one round, so a slow phase of the machine affects both.
         """
         ratios = [
             above / below

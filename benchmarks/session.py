@@ -73,7 +73,7 @@ class Session:
         self.peer = peer
         self.sockets = sockets
         self.agents = agents
-        """The process with the agents. It also has the sockets, unless a broker connects two processes."""
+        """The process with the agents, and with the sockets unless a broker connects two processes."""
         self.load = load
         self.threads = threads
         self.subscribers = 1

@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     The code is 0 if every check passed, 1 if a check failed, and 2 if the command could not run, as one line on stderr
-    explains. It is 3 to 5 if `bridgekit check` could not judge the backend, 130 if the user interrupted the command,
-    and 141 if the program that reads the output, such as `head`, has ended.
+    explains. The code is 3 to 5 if `bridgekit check` could not judge the backend, 130 if the user interrupted the
+    command, and 141 if the reader of the output, such as `head`, has ended.
     """
     if not sys.stdout:  # None if the caller has closed stdout
         sys.stdout = io.StringIO()

@@ -121,9 +121,9 @@ class BridgeConfig:
     runs_seconds: float = RUNS_TIMEOUT_SECONDS
     """How long graceful shutdown waits for active runs to end."""
     drain_seconds: float = DRAIN_TIMEOUT_SECONDS
-    """How long graceful shutdown waits for clients to read their outboxes, after the runs have ended. Together with
-    `runs_seconds`, this time must be shorter than the grace period of the process supervisor: 30 s in Kubernetes, 90 s
-    under systemd, only 10 s under Docker."""
+    """How long graceful shutdown waits for clients to read their outboxes, after the runs have ended. `runs_seconds`
+    plus `drain_seconds` must be shorter than the grace period of the process supervisor: 30 s in Kubernetes, 90 s under
+    systemd, only 10 s under Docker."""
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
 
 

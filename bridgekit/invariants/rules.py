@@ -87,7 +87,7 @@ def _by_thread(signalled: Signalled, threads: Sequence[ThreadId]) -> dict[str, t
     """Group the gaps by thread.
 
     Raises ValueError if the gaps have no thread ids and the stream has several threads, because a gap of one thread
-    could then hide a silent loss in another thread.
+    could hide a silent loss in another.
     """
     if isinstance(signalled, Mapping):
         return {thread_id: tuple(gaps) for thread_id, gaps in signalled.items()}
