@@ -1,6 +1,6 @@
 """The `bridgekit` command line: `bridgekit serve`, and the commands of the verification suite.
 
-Only the chosen command is imported, so `serve` works without the suite. Each command's module defines
+Only the chosen command is imported, so `serve` works without the verification suite. Each command's module defines
 `add_arguments(parser)` and `run(options)`, which returns the exit code.
 """
 
@@ -57,9 +57,9 @@ COMMANDS: Final = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0: every check passed. 1: a check failed. 2: the command could not run, as one line on stderr explains. 3 to
-    5: `bridgekit check` could not judge the backend. 130: the user interrupted the command. 141: the program that reads
-    its output, such as `head`, has ended.
+    The code is 0 if every check passed, 1 if a check failed, and 2 if the command could not run, as one line on stderr
+    explains. The code is 3 to 5 if `bridgekit check` could not judge the backend, 130 if the user interrupted the
+    command, and 141 if the reader of the output, such as `head`, has ended.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # The caller has closed it. A socket must not get its descriptor.
@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Without this, the interpreter writes the buffered output when it exits, and prints a BrokenPipeError.
+        # Redirect stdout, because the interpreter writes the buffered output at its exit and would print a
+        # BrokenPipeError.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OUTPUT_CLOSED
     except (BridgekitError, OSError, ModuleNotFoundError) as error:
@@ -94,7 +95,7 @@ def _print_error(problem: str) -> None:
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    """Return the escapes of characters that the output's encoding lacks. JSON has the same escapes."""
+    """Return JSON's escapes for the characters that the output's encoding lacks."""
     assert isinstance(error, UnicodeEncodeError)
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[index : index + 2].hex()}" for index in range(0, len(units), 2)), error.end

@@ -142,7 +142,7 @@ class MalformedFrame(BridgekitError, ValueError):
 
 
 class RunAlreadyMapped(BridgekitError):
-    """The run is already mapped to another thread. Moving it could send its events to another user."""
+    """The run is already mapped to another thread. A run never changes its thread."""
 
     def __init__(self, run_id: str, thread_id: str, requested: str) -> None:
         super().__init__(f"run {run_id!r} belongs to thread {thread_id!r} and cannot be moved to {requested!r}")
@@ -167,7 +167,7 @@ class MappingFull(BridgekitError):
 
 
 class StoreUnavailable(BridgekitError):
-    """The store did not answer in time. It may have executed the operation. Try again."""
+    """The store did not answer in time, but may have executed the operation. Try again."""
 
     status_code = 503
 
@@ -190,7 +190,8 @@ class StoreInUse(BridgekitError):
 
 
 class StoreUnusable(BridgekitError):
-    """A store cannot use this path: it holds another kind of file, or cannot be created. Nothing was changed."""
+    """A store cannot use its file, for example because the file is damaged or belongs to another program. Nothing was
+    changed."""
 
     def __init__(self, store: str, path: str, problem: str) -> None:
         super().__init__(f"the {store} store cannot use {path}: {problem}")
@@ -210,7 +211,7 @@ class AsyncioRequired(BridgekitError):
 
 
 class WrongEventLoop(BridgekitError):
-    """A method was called in another OS thread, or on another event loop, than the application runs on."""
+    """A method was called outside the OS thread or the event loop on which the application runs."""
 
     for_users = True
 
@@ -226,7 +227,7 @@ class WrongEventLoop(BridgekitError):
 class ShuttingDown(BridgekitError):
     """The application is shutting down and accepts no new run.
 
-    A retry succeeds on another worker, or on this one after its restart.
+    Try again on another worker, or on this worker after its restart.
     """
 
     status_code = 503
@@ -297,7 +298,7 @@ class DeterministicStartupError(BridgekitError):
     @classmethod
     @contextmanager
     def at(cls, link: int, component: str) -> Iterator[None]:
-        """Attribute any error inside the block to a link. Of nested blocks, the innermost decides."""
+        """Attribute any error inside the block to a link. If blocks are nested, the innermost block names the link."""
         try:
             yield
         except cls:
@@ -352,6 +353,6 @@ def unwrap_single_error() -> Iterator[None]:
         try:
             raise leaf
         finally:
-            # Python sets the group as the context of `leaf` if the group is leaving a `with` block. A notebook would
-            # then not display the error.
+            # Python sets the group as the context of `leaf` if the group is leaving a `with` block. With that context,
+            # a notebook would not display the error.
             leaf.__context__ = None

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 ERROR_BYTES: Final = 4_096
 """Size limit of an error text that is sent to a user, in bytes of UTF-8."""
 MAX_CAUSES: Final = 3
-"""The text of an exception group contains at most this many of its errors."""
+"""The text of an exception group contains at most three of its errors."""
 
 ErrorText = Callable[[BaseException], str]
 """A function that returns the text that the user of a failed run or tool gets."""
@@ -35,8 +35,7 @@ def user_error_text(error: BaseException) -> str:
 def bounded_error_text(choose: ErrorText, error: BaseException) -> str:
     """Return the text that `choose` returns, shortened and made encodable, so that a frame can carry it. Never raises.
 
-    Without these limits, the error event could fail. That failure would hide the agent's error and leave the run
-    without an end event.
+    A text that no frame can carry would hide the agent's error and leave the run without an end event.
     """
     try:
         return _encodable(choose(error))
@@ -56,7 +55,7 @@ def causes_of(error: BaseException) -> list[BaseException]:
     found, waiting = list[BaseException](), [error]
     while waiting:
         each = waiting.pop()
-        # The error's own class may define its attributes, so neither the check nor `_errors_in` uses them.
+        # `type` and `_errors_in` bypass attributes that the error's class may override.
         if issubclass(type(each), BaseExceptionGroup):
             waiting += reversed(_errors_in(each))
         else:

@@ -43,7 +43,7 @@ FOLDER_VARIABLE: Final = "BRIDGEKIT_WORKERS_FOLDER"
 """The environment variable with the folder that the workers of one server share. `bridgekit serve` sets it."""
 WRITE_INTERVAL_SECONDS: Final = 1.0
 DEAD_AFTER_SECONDS: Final = 15.0
-"""A worker that has not written its counters for this long counts as one without connections. Its counts remain."""
+"""A worker that has not written its counters for this long counts as having no connections. Its counts remain."""
 
 CONNECTIONS: Final = "connections"
 LOSSES: Final = (
@@ -78,7 +78,7 @@ class _Metric(NamedTuple):
     description: str
     labels: tuple[str, ...] = ()
     known: Iterable[Any] = ()
-    """Labels that exist from the start with the value 0, because Prometheus shows an increase only after an earlier
+    """Label values that are exported as 0 from the start, because Prometheus shows an increase only after an earlier
     value."""
 
     def samples(self, counters: DeliveryCounters) -> Samples:
@@ -105,8 +105,8 @@ _METRICS: Final = (
 def exposition(counters: DeliveryCounters, connections: Sized) -> bytes:
     """Return the metrics of this worker, and of those that share its folder, in Prometheus's text format.
 
-    The worker writes its counts to the folder before it answers, so that no counter is lower when another worker
-    answers next.
+    The worker writes its counts to the folder before it answers, so that no counter decreases if another worker answers
+    the next scrape.
     """
     own = _samples(counters, connections)
     _write(own)
@@ -132,7 +132,7 @@ class _WorkersCollector(Collector):
 
 
 def health(status: str, connections: int) -> bytes:
-    """Return the body of `/healthz`, as JSON. It names the worker that answers the request."""
+    """Return the body of `/healthz` as JSON, with the worker that answers the request."""
     return msgspec.json.encode({"status": status, "connections": connections, "worker": os.getpid()})
 
 
