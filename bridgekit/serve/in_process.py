@@ -21,7 +21,6 @@ from bridgekit.serve.connection_limits import LimitedHttpProtocol, limit_accept_
 from bridgekit.serve.native_handoff import EDGES, UpgradeProtocol, check_lifespans, native_handoff
 from bridgekit.transport.client import on_trio
 from bridgekit.transport.connections import INCOMING_BYTES
-from bridgekit.transport.single_worker_lock import opened_listeners
 
 __all__ = ["KEEPALIVE_SECONDS", "QUEUED_CONNECTIONS", "open_listener", "serving", "url", "uvicorn_config"]
 
@@ -89,7 +88,6 @@ def open_listener(
 ) -> socket.socket:
     """Return a listening socket with the options of `serving`."""
     listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    opened_listeners.add(listener)
     # Accepted sockets inherit both options.
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)

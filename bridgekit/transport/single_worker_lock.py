@@ -18,28 +18,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from weakref import WeakSet
 
 from bridgekit.errors import StoreInUse
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = [
-    "anything_listens",
-    "inherited_address",
-    "inherited_listeners",
-    "opened_listeners",
-    "release_listeners",
-    "single_worker_lock",
-]
+__all__ = ["anything_listens", "inherited_address", "inherited_listeners", "release_listeners", "single_worker_lock"]
 
 OPEN_FILES: Final = Path("/dev/fd")
 """The folder that lists this process's open file descriptors, on Linux and macOS."""
 NETWORK_NAMESPACE: Final = Path("/proc/self/ns/net")
 """Identifies the container's network. Containers may share the folder of the lock files, but not the addresses."""
-opened_listeners: Final[WeakSet[socket.socket]] = WeakSet()
-"""The listening sockets that bridgekit has opened for its servers in this process."""
 
 
 def inherited_listeners() -> dict[int, str]:
@@ -70,10 +60,10 @@ def anything_listens() -> bool:
 
 def release_listeners(descriptors: Iterable[int]) -> None:
     """Close these listening sockets, but keep the descriptors open, because the sockets' owners will close them."""
-    null = os.open(os.devnull, os.O_RDWR)
     for descriptor in filter(_listens, descriptors):
+        null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, descriptor, inheritable=False)
-    os.close(null)
+        os.close(null)
 
 
 def _open_files() -> list[int]:

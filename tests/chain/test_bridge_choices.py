@@ -48,8 +48,8 @@ async def test_error_of_the_payload_hook_is_raised_and_counted(by_run_id: bool) 
 
 async def test_event_of_an_unknown_type_is_refused_with_the_known_types() -> None:
     application = await started()
-    with pytest.raises(UnknownEventType, match=r"no event type is called .*citation.*; known: .*agent_started"):
-        application.bridge.notify(event(EventType("citation")))
+    with pytest.raises(UnknownEventType, match=r"no event type is called .*undefined.*; known: .*agent_started"):
+        application.bridge.notify(event(EventType("undefined")))
 
 
 async def test_tool_call_is_successful_by_default() -> None:
@@ -108,10 +108,13 @@ class Failing:
 
 
 REFUSALS: dict[str, tuple[Callable[[AgentWebSocketBridge], Any], type[BaseException]]] = {
-    "unknown type": (lambda bridge: bridge.notify(event(EventType("citation"))), UnknownEventType),
-    "unknown type, when room": (lambda bridge: bridge.notify_when_room(event(EventType("citation"))), UnknownEventType),
+    "unknown type": (lambda bridge: bridge.notify(event(EventType("undefined"))), UnknownEventType),
+    "unknown type, when room": (
+        lambda bridge: bridge.notify_when_room(event(EventType("undefined"))),
+        UnknownEventType,
+    ),
     "unknown type, in thread": (
-        lambda bridge: bridge.notify_in_thread(THREAD, event(EventType("citation"))),
+        lambda bridge: bridge.notify_in_thread(THREAD, event(EventType("undefined"))),
         UnknownEventType,
     ),
     "type that is plain text": (lambda bridge: bridge.notify(event("agent_started")), UnknownEventType),  # type: ignore[arg-type]
@@ -127,9 +130,9 @@ REFUSALS: dict[str, tuple[Callable[[AgentWebSocketBridge], Any], type[BaseExcept
     "thread": (lambda bridge: bridge.notify_in_thread("", event()), InvalidId),
     "thread of another type": (lambda bridge: bridge.notify_in_thread(None, event()), InvalidId),  # type: ignore[arg-type]
     "progress that is no object": (
-        lambda bridge: bridge.notify_progress_update(RUN, "a", "half", thread_id=THREAD),
+        lambda bridge: bridge.notify_progress_update(RUN, "a", "half", thread_id=THREAD),  # type: ignore[arg-type]
         PayloadError,
-    ),  # type: ignore[arg-type]
+    ),
     **{
         f"{field} of {name}": (partial(notify_with, name, field), InvalidId)
         for name in sorted(vars(AgentWebSocketBridge))
