@@ -51,7 +51,7 @@ class Edge:
     name: str
     """Display name."""
     key: str
-    """The value of the edge for `serving` and `bridgekit serve --edge`."""
+    """The name of the edge in `serving` and `bridgekit serve --edge`."""
     available_with: str
     """The servers and event loops on which the edge runs."""
 
@@ -99,7 +99,7 @@ class StepResult:
 
     @property
     def accounted_for(self) -> bool:
-        """Whether each due event was delivered once and in order or was lost, counters agree, and no run failed."""
+        """Whether each event was lost, or delivered once and in order; the counters agree; and no run failed."""
         client, server = self.client, self.server
         due = self.wave.events
         misplaced = client.misrouted + client.extra_copies + client.unexpected + client.reordered
@@ -191,9 +191,9 @@ class LoadSearch:
 
     @property
     def core_capacity(self) -> float | None:
-        """Events per second that one full core can process, by the lowest measured CPU time per event.
+        """Events per second that one full core can process, computed from the lowest measured CPU time per event.
 
-        Other programs on the machine do not affect this value, so it is comparable between machines.
+        Other programs on the machine hardly affect this value.
         """
         costs = [step.cpu_us for step in self.steps if step.wave.events]
         return 1e6 / min(costs) if costs else None

@@ -53,7 +53,7 @@ RUNS: Final = "waiting runs"
 
 
 class TooManySockets(BridgekitError):
-    """Raised if the system's limit of open files is too low for the requested sockets."""
+    """Raised if the limit on open files is too low for the requested sockets."""
 
     def __init__(self, wanted: int, limit: int) -> None:
         super().__init__(
@@ -74,12 +74,12 @@ class LinearFit:
 
     @property
     def most(self) -> int:
-        """The largest number of items that was measured."""
+        """The largest number of items for which memory was measured."""
         return max(count for count, _ in self.points)
 
     @property
     def kib(self) -> float:
-        """Memory of one more item in KiB: the slope of the fit."""
+        """Memory that one more item needs, in KiB: the slope of the fit."""
         return self._line[0]
 
     @property
@@ -117,7 +117,7 @@ class MemoryScaling:
     without_load: Sequence[StepResult]
     """Bursts in a process without the items."""
     with_load: Sequence[StepResult]
-    """The bursts of `without_load`, in a process with all items."""
+    """Bursts of the same load in a process with all items."""
 
     def of(self, what: str) -> LinearFit:
         return next(fit for fit in self.fits if fit.of == what)
@@ -206,7 +206,7 @@ async def study_memory(
     Raises TooManySockets if the file limit is too low, and ValueError for fewer than two different sizes.
     """
     if len(set(sizes)) < 2 or min(sizes) < 1:
-        raise ValueError(f"sizes are {list(sizes)}: give at least two different numbers from 1, to fit a line")
+        raise ValueError(f"sizes are {list(sizes)}: give at least two different numbers of 1 or more, to fit a line")
     if max(sizes) + WARM_UP + SPARE_FILES > (limit := raise_file_limit()):
         raise TooManySockets(max(sizes), limit)
     found: dict[str, MemoryScaling] = {}
@@ -286,7 +286,8 @@ def _draw_fit(axis: Axes, name: str, fit: LinearFit, style: LineStyle, row: int)
 def edge_table(capacity: CapacityStudy, memory: MemoryStudy) -> pd.DataFrame:
     """Return one row for each edge.
 
-    Columns: edge, carried load, CPU time per event at that load and in a burst, memory per idle socket, where it runs.
+    Columns: edge, carried load, CPU time per event at that load and in a burst, memory per idle socket, and the servers
+    on which the edge runs.
     """
     return pd.DataFrame(
         {

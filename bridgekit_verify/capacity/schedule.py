@@ -23,7 +23,7 @@ from bridgekit_verify.measure.thread_id_families import OwnedThread
 __all__ = ["EVENTS_A_STEP", "LoadPlan", "LoadWave", "owner"]
 
 EVENTS_A_STEP: Final = 3
-"""The events of a step: a thought, the start of a tool call and its end."""
+"""The number of events of a step: a thought, and the start and the end of a tool call."""
 _POSITIONS: Final = {EventType.AGENT_THINKING: 1, EventType.TOOL_EXECUTING: 2, EventType.TOOL_COMPLETED: 3}
 
 
@@ -38,7 +38,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 1
     """A run of n steps has 2 + 3 n events."""
     pause_seconds: float = 0.1
-    """Pause between two events of a run, as for a model or a tool. With 0, all events are emitted in one burst."""
+    """Pause between two events of a run, as if a model or tool worked. With 0, a run emits its events in one burst."""
     seconds: float = 1.5
     """Time in which new runs start."""
     seed: int = 0

@@ -118,7 +118,7 @@ class GcPauses:
         self._since = 0.0
 
     def on_phase(self, phase: str, info: dict[str, int]) -> None:
-        """Callback for `gc.callbacks`, called when a collection starts and stops."""
+        """Record the start or the end of a garbage collection, as a callback in `gc.callbacks`."""
         if phase == "start":
             self._since = time.perf_counter()
         else:

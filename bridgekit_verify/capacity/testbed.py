@@ -85,7 +85,7 @@ class Testbed:
         return (await self._server.request(MemoryRequest(), MemoryReply)).resident_kib
 
     async def wave(self, events_per_second: float, plan: LoadPlan, *, first: int, threads: int) -> StepResult:
-        """Apply a load in events per second to the threads from number `first` on, and return the result."""
+        """Apply a load of `events_per_second` to `threads` threads from number `first` on, and return the result."""
         self._waves += 1
         await self._client.request(Clear(), Done)
         wave = LoadWave(
@@ -109,7 +109,7 @@ def _timeout(count: int) -> float:
 
 @asynccontextmanager
 async def start_testbed(edge: Edge, *, store: str = "memory:") -> AsyncIterator[Testbed]:
-    """Run a server and a client process while the block runs, and then kill them. Raises a ProcessFailed."""
+    """Run a server and a client process until the `with` block ends, and then kill them. Raises a ProcessFailed."""
     key = secrets.token_bytes(KEY_BYTES)
     with unwrap_single_error():
         async with (

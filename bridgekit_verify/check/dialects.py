@@ -142,7 +142,7 @@ Steps = tuple[str | int, ...]
 
 
 def steps_of(path: str) -> Steps:
-    """Return the steps of a path. Dots separate the steps, and a number is an index of a list."""
+    """Return the steps of a path. Dots separate the steps, and a number is the index in a list."""
     return tuple(int(step) if step.isdecimal() else step for step in path.split("."))
 
 
@@ -186,7 +186,7 @@ class _TableReader:
         for field, steps in self._paths:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)
-        # A type with `*` matches neither the end of the stream nor a message without a type and a text.
+        # A type with `*` must not match the end of the stream, or a message that has neither a type nor a text.
         if kind is None and (message.value == END_OF_STREAM or (theirs is None and frame.text is frame.whole is None)):
             frame.kind = "other"
         return (frame,)

@@ -22,11 +22,11 @@ KINDS: Final = (
     "tool_end",
     "tool",  # a whole call in one frame
     "tool_result",
-    "snapshot",  # a value that other frames already sent
+    "snapshot",  # repeats a streamed text or arguments as a complete value
     "subscribed",
     "gap",
-    "event",  # A frame of a run that states no other fact.
-    "other",  # A frame that the dialect does not know.
+    "event",  # belongs to a run, and states no other fact
+    "other",  # has a type that the dialect does not know
 )
 """What a frame does. A type of the protocol that fits no other kind is `event` or `other`."""
 
@@ -76,7 +76,7 @@ class ObservedFrame(msgspec.Struct, gc=False):
     group: str | None = None
     """An epoch of positions, or the subagent that sent a chunk. Groups of one client are independent of each other."""
     implicit: bool = False
-    """True for a delta that may begin its message or call, and for an error after which the run may continue."""
+    """True for a delta or an end that needs no beginning, and for an error after which the run may continue."""
 
 
 def decode_json(data: str | bytes) -> Any:

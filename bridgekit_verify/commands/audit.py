@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add_variant(parser)
     parser.add_argument(
-        "--threads", type=at_least_1, default=3, help="threads for each kind of thread id, for link 9 (default 3)"
+        "--threads", type=at_least_1, default=3, help="threads of each kind of thread id, to test link 9 (default 3)"
     )
 
 

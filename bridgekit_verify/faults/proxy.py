@@ -126,7 +126,7 @@ class Proxy:
         return self.start(ResetPeer(after_bytes))
 
     def limit_data(self, after_bytes: int) -> RunningToxic:
-        """Close each connection after `after_bytes` more from the server. For a new connection, all bytes count."""
+        """Close each connection after `after_bytes` from the server, counted from this call or from a later connect."""
         return self.start(LimitData(after_bytes))
 
     def slicer(self, piece_bytes: int, variation: int = 0, seconds: float = 0.0, *, seed: int = 0) -> RunningToxic:

@@ -48,10 +48,10 @@ class LiveVerdict(RecordingVerdict, frozen=True):
     """The judgement of a live run."""
 
     subject: Subject = Subject.JUDGED
-    """If the subject is not JUDGED, no property holds."""
+    """If the subject is not JUDGED, no answer is *holds*."""
     tallies: tuple[ClientTally, ...] = ()
     notes: tuple[str, ...] = ()
-    """Facts that are no violations, such as neutral answers and channels that no client receives."""
+    """Facts that are not violations, for example that no client receives the model's thinking."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ def _merge(
     kept = [each for each, excuse in excuses.items() if excuse is None]
     removed = len(recorded.violations) - len(kept)
     own = findings.violations.get(which, [])
-    if which is Property.ENDED and kept:  # The ledger and the recording count the same ends.
+    if which is Property.ENDED and kept:  # The ledger would count the same missing ends again.
         own = []
     if own or recorded.count > removed:
         shown = (*own, *kept)[:MAX_VIOLATIONS]
@@ -181,7 +181,7 @@ def _excuse(evidence: LiveEvidence, which: Property, violation: RecordedViolatio
     return None
 
 
-# Further facts for the reader
+# Remarks
 
 
 def _notes(evidence: LiveEvidence) -> list[str]:

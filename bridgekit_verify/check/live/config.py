@@ -56,20 +56,20 @@ class Start(Section, frozen=True):
     ready: str = "/"
     """The path that answers when the backend is ready."""
     seconds: float | None = None
-    """How long the backend may take until it answers (default: 30, and 5 for a backend that already runs)."""
+    """How long the backend may take until it answers (default: 30 s, or 5 s for a backend that already runs)."""
     model_port: int = 0
     """The port of the scripted model, for a backend that already runs. With 0, the system chooses the port."""
 
 
 class Prepare(Section, frozen=True):
-    """A request before the runs, whose answer provides values for placeholders."""
+    """A request that the check sends before the runs, and whose answer provides values for placeholders."""
 
     request: str
     per: Literal["user", "thread"] = "thread"
     headers: dict[str, str] = {}
     body: Body | None = None
     values: dict[str, str] = {}
-    """By placeholder: the path in the JSON answer, or `@cookie.NAME` or `@header.NAME`."""
+    """By placeholder: the path of its value in the JSON answer, or `@cookie.NAME` or `@header.NAME`."""
 
 
 class RunTemplate(Section, frozen=True):
@@ -88,8 +88,8 @@ class Listening(Section, frozen=True):
 
     kind: Literal["response", "sse", "websocket"]
     url: str = ""
-    """The path of the socket or stream. With kind `response`, the path of the stream of one run, requested after the
-    run was started."""
+    """The path of the socket or stream. With kind `response`, it is the path of one run's stream, which the client
+    requests after the start of the run."""
     headers: dict[str, str] = {}
     protocols: list[str] = []
     """Subprotocols that the WebSocket offers."""
@@ -161,11 +161,11 @@ class Backend(Section, frozen=True):
         return not names & named and bool(names & names_in((run.request, run.send, run.headers, run.body)))
 
     def with_env(self, **variables: str) -> Backend:
-        """Return a copy whose process also gets these variables."""
+        """Return a copy with these additional variables in the backend's environment."""
         return self._with_start(env={**self.start.env, **variables})
 
     def with_command(self, command: str | list[str]) -> Backend:
-        """Return a copy that is started with another command."""
+        """Return a copy with another command that starts the backend."""
         return self._with_start(command=command)
 
     def _with_start(self, **changes: Any) -> Backend:

@@ -77,7 +77,7 @@ class Requests:
         return (await self._ask("[history]", built)).text
 
     async def start_run(self, base_url: str, values: Values) -> dict[str, str]:
-        """Send the request for a run whose frames arrive elsewhere. Raises RunRefused or UnusableBackend."""
+        """Send a request for a run whose answer contains no frames. Raises RunRefused or UnusableBackend."""
         run = self._backend.run
         response = await self._send("[run]", self.build(run.request, base_url, run.headers, run.body, values))
         return self._values(f"[run] {run.request}", run.values, response)
@@ -247,7 +247,7 @@ class TomlDriver:
 
 
 async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: bool) -> None:
-    """Pass server-sent events, a JSON answer, or the lines (with `as_text`, parts) of other answers to the client."""
+    """Pass each server-sent event, JSON answer or line to the client. With `as_text`, pass parts instead of lines."""
     mime_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if mime_type == "text/event-stream":
         async for each in EventSource(response).aiter_sse():

@@ -67,11 +67,11 @@ class Window:
 
     @property
     def tolerance(self) -> int:
-        """By how many events the predicted and the counted loss may differ: 0 if clients do not resume."""
+        """How many events the predicted and the counted loss may differ by: 0 if clients do not resume."""
         if not self.trial.delivery.resumes:
             return 0
         retained = self.trial.delivery.keep_events
-        # If a user missed about as many events as the log retains, it is unknown whether resume was possible.
+        # If a user missed about as many events as the log retains, it is unknown whether the client could resume.
         return sum(
             missed + EVENTS_A_STEP if abs(missed - retained) <= EVENTS_A_STEP else EVENTS_A_STEP * (missed > retained)
             for missed in self.trial.missed
@@ -90,7 +90,7 @@ class WindowStudy:
     windows: Sequence[Window]
 
     def of(self, delivery: DeliveryMode) -> list[Window]:
-        """Return the windows of one delivery mode, shortest first."""
+        """Return the windows of one delivery mode, in the order of `windows`."""
         return [window for window in self.windows if window.trial.delivery.name == delivery.name]
 
     @property

@@ -34,7 +34,7 @@ BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.2)
 
 @dataclass
 class Reader:
-    """One user and the events and gaps that the user's sockets read."""
+    """One user, with the events and gaps that the user's sockets read."""
 
     socket: Socket
     url: str
@@ -108,7 +108,7 @@ async def read_and_resume(reader: Reader, *, task_status: TaskStatus[None]) -> N
 
 
 async def read_without_resume(reader: Reader, *, task_status: TaskStatus[None]) -> None:
-    """Read with one connection after another, without a cursor, until cancelled."""
+    """Read on one connection after another, without a cursor, until cancelled."""
     started = False
     while True:
         try:

@@ -39,9 +39,9 @@ def missed_events(reader: Reader, emitted: Sequence[float]) -> list[int]:
     that were written to the socket before the connection broke, and never read, are included. Only the reader knows
     whether an event was read, so the time of the break is not used (J. H. Saltzer, D. P. Reed, D. D. Clark, "End-to-end
     arguments in system design", ACM Transactions on Computer Systems 2, 1984, section 2). For a client that does not
-    resume, the start is the `seq` that the server confirmed. For a client that resumes, the start is the number of
-    events emitted before the subscription, with an error of at most one step. `emitted` has the emission times in
-    seconds, in order.
+    resume, a subscription starts after the `seq` that the server confirmed. For a client that resumes, it starts after
+    the number of events that were emitted before, with an error of at most one step. `emitted` has the emission times
+    in seconds, in order.
     """
     found = []
     for number, (before, after) in enumerate(pairwise(reader.online), start=1):
@@ -184,7 +184,7 @@ async def run_trial(
 
 
 async def _tickets(deployment: Deployment, owned: Sequence[OwnedThread]) -> Tickets:
-    """Issue the users' tickets outside the workers, so that the tickets survive a worker's restart."""
+    """Return the issuer of the users' tickets. It is outside the workers, so a worker's restart does not affect it."""
     threads = MemoryThreadStore()
     for each in owned:
         await threads.claim(each.thread_id, each.user_id)
@@ -203,7 +203,7 @@ def latency_title(trials: Sequence[Trial]) -> str:
 
 
 def latency_figure(trials: Sequence[Trial]) -> Figure:
-    """Draw one panel for each trial: each event's latency by emission time, with the window of the fault shaded.
+    """Draw one panel for each trial: each event's latency over its emission time, with the fault's window shaded.
 
     Lost events are crosses at the bottom of the panel.
     """
