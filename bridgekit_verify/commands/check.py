@@ -49,12 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(map(repr, BUILT_IN))}, or a file with a [dialect] table (default: detected)",
     )
     parser.add_argument("--junit", type=Path, metavar="XML", help="also write the answers as JUnit XML")
-    parser.add_argument("--baseline", metavar="FILE", help="accept the violations in this file; an entry without a violation is an error")
+    parser.add_argument("--baseline", metavar="FILE", help="file of accepted violations; each must still occur")
     parser.add_argument(
         "--write-baseline", type=Path, metavar="FILE", help="write the violations to this file, for --baseline"
     )
     parser.add_argument("--max-frames", type=at_least_1, help="stop after this many frames of each file or backend")
-    parser.add_argument("--max-seconds", type=_seconds, help="stop reading each file, or stop the load, after this time")
+    parser.add_argument("--max-seconds", type=_seconds, help="time limit in seconds for each file, or for the load")
     _add_live(parser.add_argument_group("check a backend"))
     parser.set_defaults(refuse=parser.error)
 
