@@ -133,7 +133,7 @@ async def drive_backend(
 def _model_server(ledger: ModelLedger, port: int, app: Any) -> ModelServer:
     """Return the scripted model.
 
-    An imported application may keep the model's address of the first check, so later checks reuse that port.
+    An imported application may keep the model's address from the first check, so later checks reuse that port.
     """
     if app is None or port:
         return ModelServer(ledger, port)
@@ -152,7 +152,7 @@ _earlier_ports: Final[list[int]] = []
 async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: RunningBackend) -> None:
     """Apply the scenarios. If the backend ends under load, the check judges the messages that had arrived.
 
-    Raises UnusableBackend if a scenario fails and the backend still runs, or if it fails and no message arrived.
+    Raises UnusableBackend for a failed scenario if the backend still runs, or if no message arrived.
     """
     failure: UnusableBackend | None = None
     try:

@@ -1,4 +1,4 @@
-"""Judges a live run: corrects and completes the answers of its recording with the model's ledger."""
+"""Judges a live run: the model's ledger corrects and completes the answers that follow from the recording."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def check_run(run: LiveRun, *, path: str = "") -> LiveVerdict:
 
 
 def judge_live(run: LiveRun, *, path: str, dialect: StreamDialect | None = None) -> LiveVerdict:
-    """Judge a run whose messages are numbered by their lines in the file.
+    """Judge a run. The index of each message must be the number of its line in the file.
 
     `dialect` replaces the dialect that the run states.
     """

@@ -32,7 +32,7 @@ class RequestedRun:
     problem: str | None = None
     """The reason why the run's request failed, or why the check gave the run up."""
     progress: int = 0
-    """The number of calls to the model and of pieces from it for the run, at the last count."""
+    """The run's calls to the model plus the pieces that the model sent, at the last count."""
 
     @property
     def values(self) -> dict[str, str]:
@@ -139,7 +139,7 @@ class BackendDriver(Protocol):
     """Starts runs and listens. `[driver] class` names a driver if a TOML file cannot express the protocol."""
 
     async def listen(self, client: LiveClient) -> None:
-        """Connect and call `client.opened()`. Then call `client.received` for each message until the connection ends.
+        """Connect, call `client.opened()`, and then call `client.received` for each message until the connection ends.
 
         The check calls `listen` for each connection. `client.connection` is above 0 after a reconnect.
         """

@@ -96,7 +96,7 @@ class Listening(Section, frozen=True):
     opening: list[Body] = []
     """Messages that the client sends first on a WebSocket."""
     confirmation: str = ""
-    """A text in the message that confirms the subscription. Runs start after this message."""
+    """A text in the message that confirms the subscription. The check starts runs after this message."""
     dialect: str = ""
 
 

@@ -73,7 +73,7 @@ def _with_askers(ledger: ModelLedger, clients: Mapping[str, ObservedClient]) -> 
 
 
 class LiveEvidence:
-    """The ledger and the observed clients, indexed."""
+    """Indexes the ledger and the observed clients for the rules."""
 
     def __init__(
         self, ledger: ModelLedger, clients: Mapping[str, ObservedClient], dialect: StreamDialect,

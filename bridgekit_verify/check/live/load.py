@@ -45,11 +45,11 @@ the model again."""
 NO_END_SECONDS: Final = 1.0
 """Limit on a run's silence after the model's final text, if the dialect has no frame that ends a run."""
 PIECES_OFFLINE: Final = 3
-"""After a cut, a client stays offline until the model has sent this many further pieces, or has ended its answers. The
-time is limited to MAX_OFFLINE_SECONDS."""
+"""After a cut, a client stays offline until the model has sent this many further pieces, or has ended its answers.
+MAX_OFFLINE_SECONDS limits the wait for these pieces."""
 MAX_OFFLINE_SECONDS: Final = 2.0
 SLOW_SECONDS: Final = 2.0
-"""How long a slow reader reads slowly. It then reads at full speed, so that runs with large frames end in time."""
+"""How long a slow reader reads slowly. The client then reads at full speed, so that all runs end in time."""
 POLL_SECONDS: Final = 0.05
 NOT_RESUMED: Final = "the check cut the connection, and the file has no [resume]"
 

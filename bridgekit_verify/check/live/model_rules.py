@@ -203,7 +203,7 @@ def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
 
 
 def judge_ends(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Compare the number of ends with the number of runs. If runs have no ids, find pieces that follow their end."""
+    """Compare the number of ends with that of runs. If runs have no ids, find pieces that follow their run's end."""
     if "ended" not in evidence.dialect.kinds:
         return
     has_ids = not evidence.dialect.lacks("run")

@@ -66,7 +66,7 @@ class ModelScript(msgspec.Struct, frozen=True):
     refusals: int = 0
     """The number of first attempts that the model answers with 503."""
     ends_in: Literal["", "text", "arguments"] = ""
-    """The channel within which the connection ends, on every attempt."""
+    """The channel during which the model ends the connection, on every attempt."""
     pause_seconds: float = 0.002
 
 

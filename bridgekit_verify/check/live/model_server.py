@@ -34,7 +34,7 @@ __all__ = ["ModelServer", "model_application"]
 NEUTRAL_TEXT: Final = "OK."
 """The answer to requests that are not the agent's, such as a request for a title."""
 KEEP_ALIVE_SECONDS: Final = 3_600
-"""Longer than any run, so that the server causes no failure by closing an idle connection."""
+"""The server closes no idle connection during a run, because this would cause failures."""
 EXCERPT_CHARACTERS: Final = 400
 _LOG: Final = logging.getLogger(__name__)
 _LOG.propagate = False
@@ -179,8 +179,8 @@ class _Model:
     def _chosen(self, asked: ModelRequest, found: list[tuple[str, str, int]]) -> tuple[str, str, int]:
         """Return the prompt that the model must answer. The request may also hold prompts of other users.
 
-        This is the prompt whose tool result is the last entry, or the latest prompt without an answer, or the latest
-        prompt.
+        It is the prompt whose tool result is the last entry, or else the latest prompt without an answer, or else the
+        latest prompt.
         """
         owners = {call.id: made.canary for made in self._ledger.calls for call in made.calls}
         continued = owners.get(asked.entries[-1].result_of or "")
