@@ -121,7 +121,7 @@ class StepResult:
 
     @property
     def service_us(self) -> float:
-        """Service time of an event in µs, which is longer than its CPU time if the process waits for a CPU."""
+        """Service time of an event in µs, which is longer than the event's CPU time if the process waits for a CPU."""
         return self.cpu_us * self.utilisation / self.server.share if self.server.share else self.cpu_us
 
     @property
@@ -186,7 +186,7 @@ class LoadSearch:
 
     @property
     def best(self) -> StepResult | None:
-        """The carried step at the highest carried load."""
+        """The load step with the highest carried load."""
         return next((step for step in self.steps if step.carried and step.events_per_second == self.carries), None)
 
     @property

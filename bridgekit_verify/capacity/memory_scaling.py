@@ -39,7 +39,7 @@ KIB_PER_GIB: Final = 1_048_576
 WARM_UP: Final = 50
 """How many sockets are opened before the measured ones, because the first sockets load shared code and buffers."""
 UNCOUNTED: Final = 2_000
-"""How many threads get a run in their log before the measurement, so that no free memory is left."""
+"""How many threads get a run in their log before the measurement, to use up the free memory of the process."""
 SPARE_FILES: Final = 100
 """Upper bound on the open files of a process that are not sockets."""
 BURST_SECONDS: Final = 0.25
@@ -108,23 +108,23 @@ class LinearFit:
 
 @dataclass(frozen=True)
 class MemoryScaling:
-    """The memory fits of one edge, and the CPU time of bursts with and without the items."""
+    """The memory fits of one edge, and the CPU time of bursts with and without many sockets, threads and runs."""
 
     edge: Edge
     base_kib: int
-    """Memory of the process without the items, in KiB."""
+    """Memory of the process without the measured sockets, threads and runs, in KiB."""
     fits: Sequence[LinearFit]
     without_load: Sequence[StepResult]
-    """Bursts in a process without the items."""
+    """Bursts in a process without the measured sockets, threads and runs."""
     with_load: Sequence[StepResult]
-    """Bursts of the same load in a process with all items."""
+    """Bursts of the same load in a process with all measured sockets, threads and runs."""
 
     def of(self, what: str) -> LinearFit:
         return next(fit for fit in self.fits if fit.of == what)
 
     @property
     def burst_us(self) -> float:
-        """CPU time per event of a run without pauses, in µs: the lowest of the rounds."""
+        """CPU time per event in a burst, in µs: the lowest value of all rounds."""
         return min(step.cpu_us for step in self.without_load)
 
     @property

@@ -74,7 +74,7 @@ class ConnectedSockets(msgspec.Struct, frozen=True, tag=True):
 
 
 class ReadWave(msgspec.Struct, frozen=True, tag=True):
-    """Reads a wave until StopReading. Reply: ClientReport."""
+    """Reads the events of a wave until the request StopReading. Reply: ClientReport."""
 
     wave: LoadWave
     within_seconds: float

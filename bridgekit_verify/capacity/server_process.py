@@ -86,7 +86,7 @@ class ActiveRuns:
         return PacedAgent
 
     def tools(self) -> PythonTools:
-        """Return a dispatcher with one tool. A call of the tool takes one pause."""
+        """Return a dispatcher with one tool. A call of the tool takes as long as one pause between events."""
 
         async def look_up(request: str, step: int) -> dict[str, object]:
             wave, start = self.started[request]

@@ -39,9 +39,9 @@ __all__ = ["Testbed", "start_testbed"]
 SECONDS_PER_ITEM: Final = 0.02
 """Time added to a timeout for each requested socket, thread or run."""
 WAVE_TIMEOUT_SECONDS: Final = 120.0
-"""How much longer than its nominal duration a wave may take on a busy machine."""
+"""How much longer than planned a wave may take on a busy machine."""
 START_DELAY_SECONDS: Final = 0.1
-"""Delay between the request and the start of a wave, so that both processes have read the request."""
+"""Delay between the request and the start of a wave, so that both processes read the request in time."""
 
 
 class Testbed:

@@ -1,4 +1,4 @@
-"""Concludes one answer for each property. It is *holds* only if there is no violation and no reason for *unknown*."""
+"""Concludes an answer for each property: *holds* only if there is no violation and no reason for *unknown*."""
 
 from __future__ import annotations
 

@@ -108,12 +108,12 @@ class Findings:
             self.violations[which].append(RecordedViolation(key, subject, message, source, shown))
 
     def unknown(self, which: Property, reason: str) -> None:
-        """Record why an answer cannot be *holds*. It shows the first reason and the number of further reasons."""
+        """Record why an answer cannot be *holds*. The answer shows the first reason and the number of others."""
         if len(self.reasons[which]) < MAX_REASONS:
             self.reasons[which][reason] = None
 
     def answer(self, which: Property, source: str, *, lacking: bool = False) -> PropertyAnswer:
-        """Return the answer. If `lacking` is true, it is never *holds*, even if no reason was recorded."""
+        """Return the answer. If `lacking`, the answer is never *holds*, even if no reason was recorded."""
         if self.counts[which]:
             return PropertyAnswer(
                 which, State.BROKEN, count=self.counts[which], violations=tuple(self.violations[which])

@@ -94,7 +94,7 @@ class Rules:
             self._start_run(client, run, frame)
 
     def _leave(self, stream: StreamState | None, frame: ObservedFrame) -> None:
-        """Count a frame whose kind, message or call is not known, and note what it leaves uncertain."""
+        """Count a frame whose kind, message or call is not known, and record what becomes uncertain."""
         if frame.kind == "other":
             if stream is not None:
                 stream.uncertain = UNNAMED

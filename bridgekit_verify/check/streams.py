@@ -42,7 +42,7 @@ class ClientState:
         self.run: RunState | None = None
         """The run of the latest frame that named a run."""
         self.subscribed = set[str | None]()
-        """The threads whose subscription the server confirmed. A client with several has no thread of its own."""
+        """The threads whose subscription the server confirmed. A client of several threads has none of its own."""
         self.streams: dict[StreamKey, StreamState] = {}
         self.numberings: dict[str | None, Numbering] = {}
         self.epochs: dict[str | None, str | None] = {}
@@ -52,7 +52,7 @@ class ClientState:
         self.chunks: dict[StreamKey, StreamKey] = {}
         """By channel and group, the message or call of the latest chunk, which later chunks need not name."""
         self.starts_inside: bool | None = None
-        """True if the first frame belongs to a run that started earlier. Then other runs may also have done so."""
+        """True if the first frame belongs to a run that started earlier, so other runs may also have done so."""
         self.unidentified = 0
         """The number of frames that name no run, thread, user, message or call."""
         self.unmapped_after_end: int | None = None
@@ -62,7 +62,7 @@ class ClientState:
         """True if the run of a position was unknown, so that missing positions are not reported."""
 
     def restate(self, message: Message) -> None:
-        """Take the user and the thread from a message. Either becomes None if it differs from an earlier message's."""
+        """Take the user and the thread from a message. A value that differs from an earlier one becomes None."""
         if message.user not in (None, self.stated_user):
             self.user = message.user if self.stated_user is None else None
             self.stated_user = message.user

@@ -29,7 +29,7 @@ __all__ = ["add_arguments", "run"]
 BROKEN: Final = 1
 UNUSABLE: Final = 2
 MAX_PROBLEMS: Final = 10
-"""How many problems of a load are printed at most. The saved run contains all problems."""
+"""Limit on the problems of a load that are printed. The saved run contains all problems."""
 SUBJECTS: Final = {Subject.NEVER_CALLED: 3, Subject.RETURNED_NOTHING: 4, Subject.ECHOED: 5}
 """The exit codes of live runs that cannot be judged."""
 
@@ -65,10 +65,10 @@ def _add_live(group: argparse._ArgumentGroup) -> None:
         "--scenario", action="append", default=[], metavar="NAME",
         help="text, thinking, calls, burst, retry, dies, cut, slow_reader, tabs, …; can be given more than once",
     )  # fmt: skip
-    group.add_argument("--users", type=at_least_1, help="users at once (default 2)")
-    group.add_argument("--threads", type=at_least_1, default=2, help="threads of each user, at once (default 2)")
+    group.add_argument("--users", type=at_least_1, help="number of concurrent users (default 2)")
+    group.add_argument("--threads", type=at_least_1, default=2, help="concurrent threads of each user (default 2)")
     group.add_argument("--runs", type=at_least_1, default=2, help="runs in each thread (default 2)")
-    group.add_argument("--at-once", type=at_least_1, default=1, help="active runs of a thread at once (default 1)")
+    group.add_argument("--at-once", type=at_least_1, default=1, help="concurrent runs in each thread (default 1)")
     group.add_argument("--tabs", type=at_least_1, default=1, help="sockets of each thread (default 1)")
     group.add_argument("--seed", type=whole, default=0, help="random seed of the load (default 0)")
     group.add_argument("--out", metavar="FILE", help="save the run in a file that `bridgekit check FILE` reads")

@@ -27,7 +27,7 @@ TICK_SECONDS: Final = 0.02
 
 
 class RateLimiter:
-    """Decides when a rate-limited pump may read, and how much. After idle time, a pump may catch up on TICK_SECONDS."""
+    """Decides when a rate-limited pump may read, and how much. After idle time, it may catch up on TICK_SECONDS."""
 
     def __init__(self) -> None:
         self._free_at = -math.inf
@@ -170,7 +170,7 @@ class Pump:
         return self._last_due
 
     async def _deliver(self, target: socket.socket) -> None:
-        """Write each delayed piece when due. A piece stays in the queue until it is written, to preserve the order."""
+        """Write each delayed piece at its time. A piece stays queued until it is written, to preserve the order."""
         while self._delayed:
             due, piece = self._delayed[0]
             await anyio.sleep_until(due)

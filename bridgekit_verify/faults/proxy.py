@@ -32,7 +32,7 @@ __all__ = ["Proxy", "RunningToxic", "proxy"]
 
 
 class RunningToxic:
-    """Handle of an active toxic. The toxic ends at `stop`, at the end of a `with` block, or with the proxy."""
+    """Handle of an active toxic. The toxic ends at `stop`, at the end of a `with` block, or when the proxy ends."""
 
     def __init__(self, owner: Proxy, number: int) -> None:
         self._owner = owner
@@ -110,7 +110,7 @@ class Proxy:
         return self.start(Bandwidth(bytes_per_second, directions=directions))
 
     def slow_reader(self, bytes_per_second: float = 0.0) -> RunningToxic:
-        """Read from the server at this rate, or read nothing at the default of 0."""
+        """Read from the server at `bytes_per_second`, or read nothing with the default of 0."""
         return self.start(SlowReader(bytes_per_second))
 
     def timeout(self) -> RunningToxic:

@@ -84,7 +84,7 @@ class Toxic:
         return 0.0
 
     def limit(self) -> int | None:
-        """Return after how many forwarded bytes a connection is cut, or None for no limit."""
+        """Return the number of forwarded bytes after which a connection is cut, or None for no limit."""
         return None
 
 

@@ -102,8 +102,8 @@ def delivery_mode_table() -> pd.DataFrame:
 class WorkerProcess:
     """A worker at a fixed port. Each restart starts a new process.
 
-    The reports of a run go to the observer of its experiment. A run's request starts with its experiment's name and a
-    colon. When the process ends, its unfinished runs are reported as ended.
+    The reports of a run go to the observer of the run's experiment. A run's request starts with the experiment's name
+    and a colon. When the process ends, its unfinished runs are reported as ended.
     """
 
     def __init__(self, process: ChildProcess, setup: WorkerSetup, tasks: TaskGroup) -> None:
@@ -184,7 +184,7 @@ class Deployment:
     sockets: WorkerProcess
     """The worker that clients connect to."""
     agents: WorkerProcess
-    """The worker that runs the agents. It is `sockets`, unless the delivery mode has separate agents."""
+    """The worker that runs the agents: `sockets`, unless the delivery mode has separate agents."""
     key: bytes
     broker: RedisServer | None = None
     to_broker: Proxy | None = None

@@ -23,10 +23,10 @@ RETRYABLE: Final = (StoreUnavailable.__name__, ShuttingDown.__name__)
 """Names of the errors after which a client may repeat its request for a run."""
 RETRY_SECONDS: Final = 0.1
 NO_RESUME_WAIT_SECONDS: Final = 1.0
-"""How long a client that does not resume may take to read the end of a run before another run is started."""
+"""How long a client that does not resume may take to read the end of a run before another run starts."""
 EVENTS_A_STEP: Final = 3
 MAX_RUNS_BEFORE_FAULT: Final = 10
-"""Limit on the runs of a thread before the fault. If a run is over half done before it, another is started."""
+"""Limit on a thread's runs before the fault. If a run is more than half done, another run starts before the fault."""
 SETTLE_SECONDS: Final = 60.0
 """How long clients may take after the fault to read the remaining events."""
 
@@ -51,7 +51,7 @@ class TrialPlan:
 
 @dataclass
 class AgentLoad:
-    """The agent runs of one experiment. A network fault lasts until the agents have emitted the events due by its end.
+    """The agent runs of one experiment. A network fault lasts its duration, and then until the due events are emitted.
 
     With a fixed duration, agents on a busy machine might emit no event during the fault.
     """

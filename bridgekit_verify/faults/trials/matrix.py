@@ -118,7 +118,7 @@ class FaultMatrix:
         )
 
     def figure(self) -> Figure:
-        """Draw faults as rows and delivery modes as columns. A cell shows counts in the colour of its worst outcome."""
+        """Draw faults as rows and delivery modes as columns. Each cell has the colour of its worst outcome."""
         faults, modes = self.faults, self.modes
         with new_figure(self.title(), 1.6 + 1.22 * len(modes), 1.7 + 0.34 * len(faults)) as figure:
             axis = figure.subplots()

@@ -67,7 +67,7 @@ class Window:
 
     @property
     def tolerance(self) -> int:
-        """How many events the predicted and the counted loss may differ by: 0 if clients do not resume."""
+        """The accepted difference between predicted and counted loss, in events: 0 if clients do not resume."""
         if not self.trial.delivery.resumes:
             return 0
         retained = self.trial.delivery.keep_events

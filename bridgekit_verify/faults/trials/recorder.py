@@ -46,7 +46,7 @@ class Reader:
     starts: list[int] = field(default_factory=list)
     """The `seq` after which each subscription starts, as the server confirmed it. Empty for a client that resumes."""
     duplicates: int = 0
-    """The number of duplicated events, which the client dropped."""
+    """The number of duplicated events that the client dropped."""
     lost_run_ends: int = 0
     """The number of end events that a live worker sent for the runs of a killed worker."""
     _since: float = 0.0

@@ -205,8 +205,8 @@ class Stall:
 class LoopTimeClock:
     """A clock that stops while the event loop does not get a CPU, so that it measures only delays that sockets cause.
 
-    A server that awaits a socket does not block the loop, so the clock includes the server's waiting time. `run` must
-    be active as a background task.
+    A server that awaits a socket does not block the loop, so the clock includes the server's waiting time. A background
+    task must execute `run`.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:

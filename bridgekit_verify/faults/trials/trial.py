@@ -39,9 +39,9 @@ def missed_events(reader: Reader, emitted: Sequence[float]) -> list[int]:
     that were written to the socket before the connection broke, and never read, are included. Only the reader knows
     whether an event was read, so the time of the break is not used (J. H. Saltzer, D. P. Reed, D. D. Clark, "End-to-end
     arguments in system design", ACM Transactions on Computer Systems 2, 1984, section 2). For a client that does not
-    resume, a subscription starts after the `seq` that the server confirmed. For a client that resumes, it starts after
-    the number of events that were emitted before, with an error of at most one step. `emitted` has the emission times
-    in seconds, in order.
+    resume, the server confirms the `seq` after which a subscription starts. For a client that resumes, this `seq` is
+    estimated as the number of events emitted before the subscription, with an error of at most one step. `emitted` has
+    the emission times in seconds, in order.
     """
     found = []
     for number, (before, after) in enumerate(pairwise(reader.online), start=1):
@@ -66,7 +66,7 @@ class Trial:
     window: tuple[float, float]
     """Start and repair of the fault, in seconds since the Unix epoch."""
     unanswered: int
-    """The number of events that a killed worker did not acknowledge and no client read. They do not count as lost."""
+    """The number of events that a killed worker did not acknowledge and no client read. These do not count as lost."""
     attempted_at: Mapping[EventKey, float]
     """When the agent attempted to emit each event, in seconds since the Unix epoch."""
     quiesced: bool
@@ -184,7 +184,7 @@ async def run_trial(
 
 
 async def _tickets(deployment: Deployment, owned: Sequence[OwnedThread]) -> Tickets:
-    """Return the issuer of the users' tickets. It is outside the workers, so a worker's restart does not affect it."""
+    """Return the issuer of the users' tickets, which is outside the workers and so survives a worker's restart."""
     threads = MemoryThreadStore()
     for each in owned:
         await threads.claim(each.thread_id, each.user_id)
