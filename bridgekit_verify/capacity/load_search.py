@@ -46,7 +46,7 @@ MIN_LOAD_RATIO: Final = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A way in which a server serves sockets: ASGI or native."""
+    """A way in which a server serves sockets (ASGI or native)."""
 
     name: str
     """Display name."""

@@ -129,7 +129,7 @@ class MemoryScaling:
 
     @property
     def growth(self) -> float:
-        """CPU time per event with all items, as a multiple of the time without them."""
+        """CPU time per event with all items, divided by the CPU time per event without items."""
         return min(step.cpu_us for step in self.with_load) / self.burst_us
 
 

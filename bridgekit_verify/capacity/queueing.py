@@ -1,8 +1,8 @@
 """Predict the waiting times of events in a busy process with queueing theory, and compare them with measured ones.
 
 One process serves the events one after the other, and events become due at random times: an M/G/1 queue. The
-Pollaczek-Khinchine formula gives the mean waiting time in such a queue (F. Pollaczek 1930, A. Khinchine 1932;
-L. Kleinrock, Queueing Systems I, 1975, section 5.6).
+Pollaczek-Khinchine formula gives the mean waiting time in such a queue (Pollaczek 1930, Khinchine 1932;
+Kleinrock, Queueing Systems I, 1975, section 5.6).
 """
 
 from __future__ import annotations

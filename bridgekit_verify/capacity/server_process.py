@@ -132,7 +132,7 @@ async def _sleep_until_due(moment: float, pause: float) -> None:
 
 
 async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave) -> ServerReport:
-    """Start every run at its time, even if earlier runs have not ended, and wait for all of them."""
+    """Start every run at its time, even if earlier runs have not ended, and wait for all runs."""
     start = anyio.current_time() + wave.starts_at - time.time()
     taken, refused = _accepted(application), _lost(application)
     active.most = active.failed = 0

@@ -64,7 +64,7 @@ class Demand:
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Measured costs of one worker with one edge: CPU time in µs and memory in KiB."""
+    """Measured costs of one worker with one edge, as CPU time in µs and memory in KiB."""
 
     edge: str
     event_us: float

@@ -109,7 +109,7 @@ def _timeout(count: int) -> float:
 
 @asynccontextmanager
 async def start_testbed(edge: Edge, *, store: str = "memory:") -> AsyncIterator[Testbed]:
-    """Run a server and a client process until the `with` block ends, and then kill them. Raises a ProcessFailed."""
+    """Run a server and a client process until the `with` block ends, and then kill both. Raises a ProcessFailed."""
     key = secrets.token_bytes(KEY_BYTES)
     with unwrap_single_error():
         async with (

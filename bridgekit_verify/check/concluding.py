@@ -1,4 +1,7 @@
-"""Concludes an answer for each property: *holds* only if there is no violation and no reason for *unknown*."""
+"""Concludes one answer for each property.
+
+The answer is *holds* only if there is no violation and no reason for *unknown*.
+"""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ KINDS: Final = (
     "snapshot",  # repeats a streamed text or arguments as a complete value
     "subscribed",
     "gap",
-    "event",  # belongs to a run, and states no other fact
-    "other",  # has a type that the dialect does not know
+    "event",  # Belongs to a run, and states no other fact.
+    "other",  # Has a type that the dialect does not know.
 )
 """What a frame does. A type of the protocol that fits no other kind is `event` or `other`."""
 

@@ -167,7 +167,7 @@ def _kind(rows: Sequence[Row]) -> Path | None:
 
 
 def _ids(rows: Sequence[Row], kind: Path | None) -> dict[str, Path]:
-    """Return, for each field that holds an id, a path whose name is usual for it. No path is used twice."""
+    """Return, for each field that holds an id, a path that ends with a usual name of the field. Use no path twice."""
     found: dict[str, Path] = {}
     for field, pattern in ID_NAMES.items():
         exact = re.compile(rf"({pattern})(_?id)?", re.IGNORECASE)
@@ -229,7 +229,7 @@ def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | Non
 
 
 def _kinds(rows: Sequence[Row], kind: Path, run: Path | None, text: Path | None) -> dict[str, str]:
-    """Draft the kinds: `started` and `ended` from the order of types in each run, and the others from their names."""
+    """Draft the kinds. The order of types in each run gives `started` and `ended`, and names give the other kinds."""
     by_run = defaultdict[Any, list[str]](list)
     for row in rows:
         if kind in row and (run is None or run in row):

@@ -77,7 +77,7 @@ class Rules:
     def judge(
         self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
     ) -> None:
-        """Judge a frame. `run` and `stream` are None if the frame could not be attributed to one."""
+        """Judge a frame. `run` or `stream` is None if the frame could not be attributed."""
         kind = frame.kind
         if client.reconnected_at and self._is_repeated(client, run, stream, kind):
             return

@@ -75,7 +75,7 @@ class ClientState:
         return bool(self.numberings) and not self.unnumbered
 
     def may_repeat(self, index: int) -> bool:
-        """Return True if message `index` may arrive again after a reconnect, and no position would show it."""
+        """Return True if message `index` may arrive again after a reconnect, and no position would mark the copy."""
         return index < self.reconnected_at and not self.is_numbered
 
 

@@ -194,7 +194,7 @@ class Pump:
             rest = rest[await self._send(rest, target) :]
 
     async def _send(self, rest: memoryview, target: socket.socket) -> int:
-        """Send bytes and return their number. Return 0 after a wait for the socket, because toxics may have changed."""
+        """Send some bytes and return how many. Return 0 after a wait for the socket, so that new toxics can apply."""
         try:
             sent = target.send(rest[: self._bytes_left()])
         except BlockingIOError:

@@ -62,7 +62,7 @@ class ServerFailed(BridgekitError):
 
 
 class NoRedisServer(BridgekitError):
-    """Raised if no Redis-protocol server is installed, so that tests and notebooks cannot start one."""
+    """Raised if no Redis-protocol server is installed, so that tests and notebooks cannot start a server."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -181,8 +181,8 @@ class Backend(Section, frozen=True):
 def load_backend(path: str | Path) -> Backend:
     """Read a file.
 
-    Raises UnusableBackend, or UnusableRecording for an invalid `[dialect]` table. Both errors name the first problem in
-    the file. Raises OSError if the file cannot be read.
+    Raises UnusableBackend, or UnusableRecording for an invalid `[dialect]` table, with the first problem in the file.
+    Raises OSError if the file cannot be read.
     """
     data = Path(path).read_bytes()
     try:
@@ -281,7 +281,7 @@ def _asks_for_model(requests: object) -> bool:
 
 def _start_problems(start: Start) -> Iterator[str]:
     if not start.command and not start.url:
-        return  # the caller serves an application
+        return  # without a command or URL, the caller serves an application
     if start.url and (urlsplit(start.url).scheme not in ("http", "https") or not urlsplit(start.url).hostname):
         yield f"[start] url must be like http://127.0.0.1:8000, not {start.url!r}"
     if start.env and not start.command:

@@ -47,8 +47,8 @@ class RunRefused(Exception):
 
 @asynccontextmanager
 async def http_client() -> AsyncIterator[httpx.AsyncClient]:
-    """Yield an HTTP client without a limit on connections. It has no read timeout, because streams may be silent."""
-    # Connections are not kept alive, because the backend may close one just when the next request is sent on it.
+    """Yield an HTTP client without a limit on connections. Reads have no timeout, because streams may be silent."""
+    # Connections are not kept alive, because the backend may close a connection while the next request is sent.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     timeout = httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None, write=ANSWER_TIMEOUT_SECONDS)
     # Cookies are not stored, because all users share this client. A backend's TOML file passes cookies on with
@@ -169,7 +169,7 @@ class TomlDriver:
             built = self._requests.build(asked.request, client.base_url, asked.headers, asked.body, values)
             await self._stream(client, "[run]", asked.request, built)
         else:
-            # This request bypasses the client's proxy, because the check cuts only the connection that receives frames.
+            # The request bypasses the client's proxy, because the check cuts only the connection that receives frames.
             await self._requests.start_run(self._direct_url, values)
 
     async def listen(self, client: LiveClient) -> None:

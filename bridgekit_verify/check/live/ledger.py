@@ -101,7 +101,7 @@ class NeutralCall(msgspec.Struct, frozen=True):
     excerpt: str
     held: tuple[str, ...] = ()
     canary: str | None = None
-    """The canary of a prompt that the request quotes within other text, and that an earlier request held alone."""
+    """The canary of the prompt that the request quotes, if an earlier request held the prompt alone."""
 
 
 class RejectedCall(msgspec.Struct, frozen=True):
@@ -138,7 +138,7 @@ class ModelLedger(msgspec.Struct):
         self, *, user: str, thread: str, clients: Iterable[str], scenario: str = "text", canary: str = "",
         asked_on: str = "",
     ) -> UserPrompt:  # fmt: skip
-        """Record a prompt before it is sent, and return it. `clients` must all receive the answer."""
+        """Record a prompt before it is sent, and return the prompt. `clients` must all receive the answer."""
         entitled = tuple(clients)
         if not entitled:
             raise InvalidParameter("clients", entitled, "the clients that must receive the answer, at least one")

@@ -330,7 +330,7 @@ class LoadSession:
         wanted = self._pieces(canaries) + PIECES_OFFLINE
         await anyio.sleep(self._load.offline_seconds)
         with anyio.move_on_after(MAX_OFFLINE_SECONDS):
-            while self._pieces(canaries) < wanted and self._is_sending(canaries):  # noqa: ASYNC110 - the model's thread sets no event
+            while self._pieces(canaries) < wanted and self._is_sending(canaries):  # noqa: ASYNC110 - polled: the model's thread sets no event
                 await anyio.sleep(POLL_SECONDS)
 
     def _pieces(self, canaries: Iterable[str]) -> int:

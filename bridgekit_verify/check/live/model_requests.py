@@ -45,7 +45,7 @@ class ModelRequest:
     parallel: bool = True
     include_usage: bool = False
     previous: str | None = None
-    """The id of the response that this request continues. Such a request does not repeat earlier messages."""
+    """The id of the response that this request continues, instead of repeating earlier messages."""
     raw: str = ""
 
     def prompts(self) -> list[tuple[str, str, int]]:

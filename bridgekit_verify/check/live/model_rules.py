@@ -89,7 +89,7 @@ def _judge_histories(evidence: LiveEvidence, findings: LedgerFindings) -> None:
 
 
 def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Compare the model's arguments with those that clients received and those that the backend repeated to it."""
+    """Compare the model's arguments with those that clients received, and with those in the backend's requests."""
     ids = {call.id for made in evidence.ledger.calls for call in made.calls}
     ids_are_kept = any(not ids.isdisjoint(client.call_kinds) for client in evidence.clients.values())
     counts = Counter[str]()

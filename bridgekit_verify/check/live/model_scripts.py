@@ -178,7 +178,7 @@ def _call(canary: str, number: int, index: int, tool: OfferedTool) -> SentCall:
     return SentCall(channel, f"call_{canary}_{number}_{index}", tool.name, arguments)
 
 
-def _example(schema: Any, root: Mapping[str, Any], text: Any, depth: int) -> Any:  # noqa: C901  # one branch a keyword
+def _example(schema: Any, root: Mapping[str, Any], text: Any, depth: int) -> Any:  # noqa: C901  # one branch for each keyword
     """Return an example for a JSON schema, with markers in free strings. A string may violate the schema's pattern."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return None

@@ -179,8 +179,8 @@ class _Model:
     def _chosen(self, asked: ModelRequest, found: list[tuple[str, str, int]]) -> tuple[str, str, int]:
         """Return the prompt that the model must answer. The request may also hold prompts of other users.
 
-        It is the prompt whose tool result is the last entry, or else the latest prompt without an answer, or else the
-        latest prompt.
+        The model must answer the prompt whose tool result is the last entry, or else the latest prompt without an
+        answer, or else the latest prompt.
         """
         owners = {call.id: made.canary for made in self._ledger.calls for call in made.calls}
         continued = owners.get(asked.entries[-1].result_of or "")

@@ -1,4 +1,4 @@
-"""The agent load of a trial: agent runs during the fault, and agent runs after it."""
+"""The agent load of a trial, during the fault and after the fault."""
 
 from __future__ import annotations
 

@@ -368,7 +368,7 @@ async def _stall(
 
 
 async def _sleep_until(clock: LoopTimeClock, moment: float) -> None:
-    while (left := moment - clock()) > 0:  # noqa: ASYNC110  # a clock has no event
+    while (left := moment - clock()) > 0:  # noqa: ASYNC110  # polled: the clock sets no event
         await anyio.sleep(left)
 
 

@@ -37,8 +37,8 @@ def missed_events(reader: Reader, emitted: Sequence[float]) -> list[int]:
 
     Missed events are those after the last event that the user read, up to the start of the next subscription. Events
     that were written to the socket before the connection broke, and never read, are included. Only the reader knows
-    whether an event was read, so the time of the break is not used (J. H. Saltzer, D. P. Reed, D. D. Clark, "End-to-end
-    arguments in system design", ACM Transactions on Computer Systems 2, 1984, section 2). For a client that does not
+    whether an event was read, so the time of the break is not used (Saltzer, Reed and Clark, "End-to-end arguments in
+    system design", ACM Transactions on Computer Systems 2, 1984, section 2). For a client that does not
     resume, the server confirms the `seq` after which a subscription starts. For a client that resumes, this `seq` is
     estimated as the number of events emitted before the subscription, with an error of at most one step. `emitted` has
     the emission times in seconds, in order.
@@ -66,7 +66,7 @@ class Trial:
     window: tuple[float, float]
     """Start and repair of the fault, in seconds since the Unix epoch."""
     unanswered: int
-    """The number of events that a killed worker did not acknowledge and no client read. These do not count as lost."""
+    """How many events a killed worker did not acknowledge and no client read. The verdict leaves these events out."""
     attempted_at: Mapping[EventKey, float]
     """When the agent attempted to emit each event, in seconds since the Unix epoch."""
     quiesced: bool
