@@ -30,7 +30,7 @@ __all__ = [
 ON_TIME_SHARE: Final = 0.99
 WITHIN_SECONDS: Final = 1.0
 PEAK_SECONDS: Final = 30.0
-"""Assumed length of a load peak. A load step lasts only seconds, so growing lateness is extrapolated to this length."""
+"""Assumed length of a load peak. A load step is shorter, so growing lateness is extrapolated to the peak's length."""
 SATURATED_SHARE: Final = 0.85
 """A process that uses or waits for at least this share of a core is considered the bottleneck."""
 WAITED_FOR_CPU_SHARE: Final = 0.15
@@ -39,7 +39,7 @@ SECOND_LOAD_SHARE: Final = 0.8
 """Share of a core that the second load would use at the first load's cost per event. The cost is lower at a higher
 load."""
 MIN_EVENTS: Final = 400
-"""Minimum number of events of a load. If all events are on time, 381 are enough for a lower bound of 99 %."""
+"""Minimum number of events of a load. If all events are on time, 381 events are enough for a lower bound of 99 %."""
 MIN_LOAD_RATIO: Final = 1.25
 """The search ends when the lowest failed load is at most this multiple of the highest carried load."""
 

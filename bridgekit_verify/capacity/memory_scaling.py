@@ -231,7 +231,7 @@ async def _measure_edge(edge: Edge, sizes: Sequence[int], rounds: int, seed: int
             await each.connect(WARM_UP)
             await _burst(each, plan)
         base = await full.resident_kib()
-        # A process retains freed memory. Measured items would use this memory first and appear to need none.
+        # A process reuses freed memory, so the first measured items would appear to need no memory.
         await full.fill_logs(UNCOUNTED)
         # Sockets are measured last, because opening them frees temporary memory, which later items would use.
         threads = await _measure_growth(full, THREADS, sizes, full.fill_logs)

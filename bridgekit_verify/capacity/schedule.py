@@ -70,7 +70,8 @@ class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def starts(self) -> list[float]:
         """The start time of each run, in seconds after the start of the wave."""
         source = random.Random(f"{self.plan.seed}:{self.name}")
-        # The arrivals of a Poisson process, given their number, are uniform. A fixed number makes the load exact.
+        # Given their number, the arrivals of a Poisson process are uniformly distributed. A fixed number of arrivals
+        # makes the load exact.
         count = round(self.runs_per_second * self.plan.seconds)
         return sorted(source.uniform(0, self.plan.seconds) for _ in range(count))
 

@@ -22,7 +22,7 @@ KINDS: Final = (
     "tool_end",
     "tool",  # a whole call in one frame
     "tool_result",
-    "snapshot",  # repeats a streamed text or arguments as a complete value
+    "snapshot",  # a complete text or arguments, which other frames sent in pieces
     "subscribed",
     "gap",
     "event",  # Belongs to a run, and states no other fact.

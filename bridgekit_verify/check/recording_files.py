@@ -97,7 +97,7 @@ def open_recording(path: str, *, reads_text: bool = False, limits: Limits | None
 
 
 class _Lines:
-    """The lines of a file without their line ends. The first lines can be read ahead."""
+    """The lines of a file without their line ends. `head` reads the first lines before the iteration."""
 
     def __init__(self, path: str, file: int, limits: Limits) -> None:
         self.path, self._file, self._limits = path, file, limits

@@ -307,7 +307,7 @@ class Rules:
             return
         if stream.ended:
             self._compare(stream, frame.whole, frame.origin)
-        elif stream.equals(frame.whole):  # equal so far; final only if no frame ends the text or call
+        elif stream.equals(frame.whole):  # equal so far, which is final only if no frame marks the end
             stream.status = "equal" if stream.implicit else None
         else:
             stream.pending = (frame.whole, frame.origin.index)

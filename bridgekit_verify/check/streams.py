@@ -42,7 +42,7 @@ class ClientState:
         self.run: RunState | None = None
         """The run of the latest frame that named a run."""
         self.subscribed = set[str | None]()
-        """The threads whose subscription the server confirmed. A client of several threads has none of its own."""
+        """Threads whose subscription the server confirmed. A client with several threads has no thread of its own."""
         self.streams: dict[StreamKey, StreamState] = {}
         self.numberings: dict[str | None, Numbering] = {}
         self.epochs: dict[str | None, str | None] = {}
@@ -52,7 +52,7 @@ class ClientState:
         self.chunks: dict[StreamKey, StreamKey] = {}
         """By channel and group, the message or call of the latest chunk, which later chunks need not name."""
         self.starts_inside: bool | None = None
-        """True if the first frame belongs to a run that started earlier, so other runs may also have done so."""
+        """True if the first frame belongs to a run that started earlier. Other runs may also have started earlier."""
         self.unidentified = 0
         """The number of frames that name no run, thread, user, message or call."""
         self.unmapped_after_end: int | None = None

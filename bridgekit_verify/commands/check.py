@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--junit", type=Path, metavar="XML", help="also write the answers as JUnit XML")
     parser.add_argument("--baseline", metavar="FILE", help="file of accepted violations; each must still occur")
     parser.add_argument(
-        "--write-baseline", type=Path, metavar="FILE", help="write the violations to this file, for --baseline"
+        "--write-baseline", type=Path, metavar="FILE", help="write the violations to this file, for use with --baseline"
     )
     parser.add_argument("--max-frames", type=at_least_1, help="stop after this many frames of each file or backend")
     parser.add_argument("--max-seconds", type=_seconds, help="time limit in seconds for each file, or for the load")

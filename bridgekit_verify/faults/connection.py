@@ -27,7 +27,10 @@ TICK_SECONDS: Final = 0.02
 
 
 class RateLimiter:
-    """Decides when a rate-limited pump may read, and how much. After idle time, it may catch up on TICK_SECONDS."""
+    """Decides when a rate-limited pump may read, and how much.
+
+    A pump that was idle may catch up on the bytes of TICK_SECONDS.
+    """
 
     def __init__(self) -> None:
         self._free_at = -math.inf
@@ -170,7 +173,7 @@ class Pump:
         return self._last_due
 
     async def _deliver(self, target: socket.socket) -> None:
-        """Write each delayed piece at its time. A piece stays queued until it is written, to preserve the order."""
+        """Write each delayed piece when it is due. A piece stays queued until it is written, to preserve the order."""
         while self._delayed:
             due, piece = self._delayed[0]
             await anyio.sleep_until(due)
@@ -194,7 +197,7 @@ class Pump:
             rest = rest[await self._send(rest, target) :]
 
     async def _send(self, rest: memoryview, target: socket.socket) -> int:
-        """Send some bytes and return how many. Return 0 after a wait for the socket, so that new toxics can apply."""
+        """Send bytes and return their number. Return 0 after a wait for the socket, so that new toxics can apply."""
         try:
             sent = target.send(rest[: self._bytes_left()])
         except BlockingIOError:

@@ -146,7 +146,7 @@ def _model_server(ledger: ModelLedger, port: int, app: Any) -> ModelServer:
 
 
 _earlier_ports: Final[list[int]] = []
-"""The scripted model's port in this process's latest check of an application, or empty."""
+"""The scripted model's port in this process's latest check of an application, or an empty list."""
 
 
 async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: RunningBackend) -> None:

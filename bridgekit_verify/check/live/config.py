@@ -88,8 +88,8 @@ class Listening(Section, frozen=True):
 
     kind: Literal["response", "sse", "websocket"]
     url: str = ""
-    """The path of the socket or stream. With kind `response`, it is the path of one run's stream, which the client
-    requests after the start of the run."""
+    """The path of the socket or stream. With kind `response`, the path is that of one run's stream, which the
+    client requests after the start of the run."""
     headers: dict[str, str] = {}
     protocols: list[str] = []
     """Subprotocols that the WebSocket offers."""
@@ -195,7 +195,7 @@ def load_backend(path: str | Path) -> Backend:
 
 
 def parse_backend(document: Mapping[str, Any], path: str | Path = "backend") -> Backend:
-    """Return the backend that a decoded TOML document describes. Raises the same errors as `load_backend`."""
+    """Return the backend that a decoded TOML document describes. Raises UnusableBackend or UnusableRecording."""
     if "path" in document:
         raise UnusableBackend(path, "has the unknown table [path]")
     try:

@@ -51,8 +51,8 @@ async def http_client() -> AsyncIterator[httpx.AsyncClient]:
     # Connections are not kept alive, because the backend may close a connection while the next request is sent.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     timeout = httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None, write=ANSWER_TIMEOUT_SECONDS)
-    # Cookies are not stored, because all users share this client. A backend's TOML file passes cookies on with
-    # `@cookie`.
+    # Cookies are not stored, because all users share this client. With `@cookie`, a backend's TOML file can use a
+    # cookie in later requests.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     async with httpx.AsyncClient(limits=limits, timeout=timeout, cookies=no_cookies, trust_env=False) as client:
         yield client
@@ -124,7 +124,7 @@ class Requests:
             raise UnusableBackend(self._backend.path, f"{table} {error}") from error
 
     def _values(self, request: str, wanted: Mapping[str, str], response: httpx.Response) -> dict[str, str]:
-        """Return the values at these paths of the JSON answer, and of the cookies and headers that the paths name."""
+        """Return the values that these paths name in the JSON answer, the cookies and the headers."""
         found: dict[str, str] = {}
         for name, path in wanted.items():
             source, _, key = path.partition(".")
@@ -182,7 +182,7 @@ class TomlDriver:
         url = (resume.url if resume else "") or self._listen.url
         request = (resume.request if resume else "") or f"GET {url}"
         if client.last_event_id:
-            headers.setdefault("Last-Event-ID", client.last_event_id)  # as a browser's EventSource does
+            headers.setdefault("Last-Event-ID", client.last_event_id)  # a browser's EventSource also sends it
         built = self._requests.build(request, client.base_url, headers, resume.body if resume else None, values)
         await self._stream(client, "[resume]" if resume else "[listen]", request, built)
 

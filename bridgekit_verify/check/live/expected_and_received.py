@@ -108,8 +108,8 @@ class LiveEvidence:
         }
         self.how = self._ways_of_delivery()
         self.foreign = {index for client in self.clients.values() for index in self._foreign_messages(client)}
-        """Messages whose canaries all belong to runs of other users or threads. For a message without a canary, the
-        canaries of the id that it names count."""
+        """Messages whose canaries all belong to runs of other users or threads. A message without a canary has the
+        canaries of the id that it names."""
         self.own_positions = {
             client.id: {
                 position

@@ -130,7 +130,7 @@ class ModelLedger(msgspec.Struct):
     rejected: list[RejectedCall] = msgspec.field(default_factory=list)
     histories: list[HistoryText] = msgspec.field(default_factory=list)
     cuts: list[tuple[str, str]] = msgspec.field(default_factory=list)
-    """Pairs: a run's canary, and a client whose connection was cut during the run and then resumed."""
+    """Each pair is a run's canary and a client whose connection was cut during the run and then resumed."""
     wires: dict[str, list[str]] = msgspec.field(default_factory=dict)
     """By client, the markers that the backend wrote to the client's connections, as a proxy read them."""
 

@@ -34,7 +34,7 @@ __all__ = ["ModelServer", "model_application"]
 NEUTRAL_TEXT: Final = "OK."
 """The answer to requests that are not the agent's, such as a request for a title."""
 KEEP_ALIVE_SECONDS: Final = 3_600
-"""The server closes no idle connection during a run, because this would cause failures."""
+"""The keepalive timeout is longer than any run: the server must not close an idle connection during a run."""
 EXCERPT_CHARACTERS: Final = 400
 _LOG: Final = logging.getLogger(__name__)
 _LOG.propagate = False

@@ -53,7 +53,7 @@ class Fault:
     """How many bytes are added to each tool result, for a fault that affects only large events."""
 
     overflows: bool = False
-    """Whether the fault overflows a socket's buffers. Queued events are then lost too; their number is unknown."""
+    """Whether the fault overflows a socket's buffers, so that an unknown number of queued events is lost too."""
     drops: bool = False
     """Whether bytes that are sent during the fault are lost although the socket appears open."""
 

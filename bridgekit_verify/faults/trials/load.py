@@ -51,7 +51,7 @@ class TrialPlan:
 
 @dataclass
 class AgentLoad:
-    """The agent runs of one experiment. A network fault lasts its duration, and then until the due events are emitted.
+    """The agent runs of one experiment. A network fault lasts longer than planned if due events are not emitted yet.
 
     With a fixed duration, agents on a busy machine might emit no event during the fault.
     """

@@ -203,7 +203,7 @@ def assign_seq(
 ) -> dict[EventKey, Receipt]:
     """Infer the `seq` of events that were acknowledged without a `seq` because the store was unavailable.
 
-    `asked` lists one thread's events in the order of emission. The completed receipts are returned. An event's `seq`
+    `asked` lists one thread's events in the order of emission. Returns all receipts. An event's `seq`
     lies between those of the events emitted before and after it. An event that was read needs no inferred `seq`. Any
     other event gets the first possible `seq` that was neither read nor signalled, and counts as a silent loss. If there
     is no such `seq`, the event gets one from a signalled gap. If no `seq` is left, or no later event has a known `seq`,

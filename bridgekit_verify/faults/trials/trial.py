@@ -184,7 +184,7 @@ async def run_trial(
 
 
 async def _tickets(deployment: Deployment, owned: Sequence[OwnedThread]) -> Tickets:
-    """Return the issuer of the users' tickets, which is outside the workers and so survives a worker's restart."""
+    """Return the issuer of the users' tickets. The issuer is outside the workers, and survives their restarts."""
     threads = MemoryThreadStore()
     for each in owned:
         await threads.claim(each.thread_id, each.user_id)
