@@ -36,10 +36,10 @@ SUBJECTS: Final = {Subject.NEVER_CALLED: 3, Subject.RETURNED_NOTHING: 4, Subject
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Judge recordings of what clients received, or check a backend. Exit with 0 if nothing is broken, with 1 if a "
-        "property is broken, or an entry of the baseline is stale, and with 2 if a file or backend is unusable. Exit "
-        "with 3 if the backend never called the model, with 4 if no client received anything, and with 5 if clients "
-        "received only their own prompts."
+        "Judge recordings of what clients received, or check a backend. Exit with 1 if the baseline does not accept a "
+        "violation, or if one of its entries matches no violation. Exit with 2 if a file or backend is unusable. Exit "
+        "with 3 if the backend never called the model, with 4 if no client received a part of the model's answers, and "
+        "with 5 if clients received only their own prompts. Otherwise, exit with 0."
     )
     parser.add_argument("files", nargs="*", metavar="FILE", help="JSON Lines, HAR or server-sent events; - is stdin")
     add_json(parser)
