@@ -12,7 +12,7 @@ from typing import Final
 from bridgekit import ids
 from bridgekit.chain.error_text import ErrorText, bounded_error_text, is_cancellation, user_error_text
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import InvalidId, PayloadError, StoreUnavailable, UnknownEventType, WrongEventLoop
+from bridgekit.errors import BridgekitError, InvalidId, PayloadError, StoreUnavailable, UnknownEventType, WrongEventLoop
 from bridgekit.events import POLICIES, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryRunRegistry, RunRegistry, RunThreadMappingService
@@ -83,6 +83,7 @@ class AgentWebSocketBridge:
         `notify_in_thread`. A missing route raises no error, so that the agent's run continues, but the Receipt and the
         counters record it.
         """
+        link = 9
         try:
             if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
                 self._reject(event)
@@ -94,9 +95,10 @@ class AgentWebSocketBridge:
             else:
                 if self.payload_hook is not None:
                     event.payload = _converted(event, self.payload_hook)
+                link = 10
                 answer = self.hub.publish(event, route)
         except BaseException as error:
-            self._count_refusal(event, error)
+            self._count_refusal(event, error, link)
             raise
         if not isinstance(answer, Receipt):
             return self._recorded(event, answer)
@@ -126,7 +128,7 @@ class AgentWebSocketBridge:
                 self._reject(event)
             route = self.resolver.resolve(event)
         except BaseException as error:
-            self._count_refusal(event, error)
+            self._count_refusal(event, error, 9)
             raise
         if isinstance(route, str):
             return self._notify_after_waiting(event, route) if route in self.crowded else self.notify(event)
@@ -138,11 +140,15 @@ class AgentWebSocketBridge:
             raise UnknownEventType("event type", event.type, tuple(POLICIES))
         raise WrongEventLoop(f"{event.type} of run {event.run_id!r}")
 
-    def _count_refusal(self, event: AgentEvent, error: BaseException) -> None:
-        """Count an event that was not published because of an error. A cancelled caller has withdrawn its event."""
+    def _count_refusal(self, event: AgentEvent, error: BaseException, link: int) -> None:
+        """Count an event that was not published because of an error. A cancelled caller has withdrawn its event.
+
+        `link` is the link of an error that is neither bridgekit's nor raised by a payload's value.
+        """
         if is_cancellation(error) or isinstance(error, GeneratorExit):
             return
-        link = 9 if isinstance(error, StoreUnavailable) else 8
+        if isinstance(error, BridgekitError) or not isinstance(error, Exception):
+            link = 9 if isinstance(error, StoreUnavailable) else 8
         receipt = Receipt(outcome=Outcome.REFUSED, link=link, reason=type(error).__name__)
         if isinstance(error, WrongEventLoop):
             self.counters.count(event, receipt)  # the observers expect to be called on the bridge's event loop
@@ -154,15 +160,17 @@ class AgentWebSocketBridge:
         return await self.notify(event)
 
     async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:
+        link = 9
         try:
             route = await resolving
+            link = 10
             if self.crowded and isinstance(route, str):
                 await self.hub.wait_for_room(route)
             if self.payload_hook is not None:
                 event.payload = _converted(event, self.payload_hook)
             answer = _unroutable(route) if isinstance(route, NoRoute) else self.hub.publish(event, route)
         except BaseException as error:
-            self._count_refusal(event, error)
+            self._count_refusal(event, error, link)
             raise
         return await self._recorded(event, answer)
 
@@ -170,7 +178,7 @@ class AgentWebSocketBridge:
         try:
             receipt = await answer
         except BaseException as error:
-            self._count_refusal(event, error)
+            self._count_refusal(event, error, 10)
             raise
         self.record(event, receipt)
         return receipt
@@ -298,7 +306,7 @@ class AgentWebSocketBridge:
             if thread_id is not None:
                 ids.thread_id(thread_id)
         except InvalidId as error:
-            self._count_refusal(event, error)
+            self._count_refusal(event, error, 8)
             raise
         return await self.notify(event)
 
