@@ -115,7 +115,7 @@ def _text(axis: Axes, x: float, y: float, text: str, *, size: float = 9.5, **sty
 
 
 def _title(axis: Axes, title: str, y: float) -> float:
-    for line in (line for part in title.splitlines() for line in textwrap.wrap(part, TITLE_CHARACTERS)):
+    for line in (line for part in title.splitlines() for line in lines_of(part, TITLE_CHARACTERS)):
         _text(axis, LEFT, y, line, size=11.5, fontweight="bold")
         y += 0.22
     return y + 0.06
