@@ -48,7 +48,8 @@ class NotSubscribed(BridgekitError):
 
     def __init__(self, missing: int) -> None:
         super().__init__(
-            f"the server did not confirm the subscription of {missing} sockets within {OPEN_TIMEOUT_SECONDS:g} s"
+            f"the server closed a socket, or did not confirm within {OPEN_TIMEOUT_SECONDS:g} s: sockets without a"
+            f" subscription: {missing}"
         )
         self.missing = missing
 
