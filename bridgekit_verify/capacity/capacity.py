@@ -314,4 +314,5 @@ def _mark(above: Axes, below: Axes, carries: float | None, style: LineStyle, row
         ha="left" if in_left_half else "right",
         fontsize=9.5,
         color=style[0],
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
     )

@@ -236,7 +236,7 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
                 axis.annotate(
                     f"{rate.k:,}",
                     (runs, 100 * rate.interval[1]),
-                    xytext=(3, 2),
+                    xytext=(2, 4.5),
                     textcoords="offset points",
                     fontsize=8.5,
                     ha="right",
