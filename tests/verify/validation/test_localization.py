@@ -75,7 +75,7 @@ async def test_delays_are_attributed_with_these_reasons(found: Localization) -> 
         if case.breakage.way == "delayed" and case.measurement.verdict.lost == 0
     }
     assert late == {
-        5: ["the core emitted it late"],
+        5: ["the core emitted the event late"],
         8: ["requested in order, but emitted late"],
         9: ["emitted in order, but sent late"],
     }
