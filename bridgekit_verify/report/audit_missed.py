@@ -214,12 +214,12 @@ def collision_claim(study: CollisionStudy) -> Finding:
         reported="fix",
         verdict=verdict_of(not any(rate.k for rate in met.values())),
         answer=f"After {at:,} runs of one thread, two runs shared an id in {most.counts} trials. According to the"
-        f" birthday bound, the probability is 50 % after {runs_until_collision(EMBEDDED_DIGITS):,} runs.",
+        f" birthday bound, the probability is one half after {runs_until_collision(EMBEDDED_DIGITS):,} runs.",
         evidence=(
             f"The birthday bound lies within the 95 % interval of {len(inside)} of {len(points)} measured points.",
             f"If two runs of one thread share an id, {thread['delivered']} of {thread['expected']} events arrive. The"
             f" run id of {thread['frames of two runs']} frames does not show to which of the two runs they belong.",
-            "With the 12 digits of the audited code, the probability of a collision is 50 % after"
+            "With the 12 digits of the audited code, the probability of a collision is one half after"
             f" {runs_until_collision(OPAQUE_DIGITS):,} runs in all threads together. In a forced collision with Fix 3,"
             f" {users[OTHERS]} of {users['expected']} events reach another user.",
         ),

@@ -28,8 +28,8 @@ def complexity_claim(drops: FixDrops, repairs: RepairStudy) -> Finding:
         reported="impact",
         verdict=verdict_of(not drops.affected(COMMITTED, "fix 1")),
         answer=f"On the code as committed, Fix 1 delivers {after.delivered:,} of {after.expected:,} events over"
-        f" {len(kinds)} kinds of thread id. Needed repairs: {len(repairs.needed)}. Together, they remove {removed}"
-        f" lines of the rebuilt chain and add {added} lines.",
+        f" {len(kinds)} kinds of thread id. Needed repairs: {len(repairs.needed)}. In the rebuilt chain, they remove"
+        f" {removed} lines and add {added}.",
         evidence=(*repairs.sentences(), NOT_REBUILT),
         rule="Holds if the code as committed with Fix 1 alone delivers every event without a leak.",
         sample=Sample(min(counts.expected for counts in kinds.values()), "events"),
