@@ -99,8 +99,7 @@ def judge_agent(seen: Observation) -> Judgement:
         ]
         if "run_id" not in given:
             continue  # a caller's mistake, which raises TypeError
-        evidence = "the agent changes the binding that its adapter receives" if bound else "the agent does not bind"
-        " its adapter"
+        evidence = "the agent changes the binding of its adapter" if bound else "the agent does not bind its adapter"
         if call.raised is not None:
             evidence = error_text(call.raised)
         link.expect(bound == [wanted], ViolationKind.LOST, evidence)
