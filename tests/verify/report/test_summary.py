@@ -95,7 +95,7 @@ def test_answer_is_unknown_without_tables() -> None:
 
 def test_repairs_that_do_not_suffice_are_not_said_to_deliver_everything() -> None:
     tables = read(build.drop_rates(), build.repairs(delivered=(0, 0, 10, 20), leaked=(0, 0, 0, 3)))
-    assert f"four repairs deliver 20 of {ALL} and leak 3 to another user." in answer(tables).second
+    assert f"four repairs deliver 20 of {ALL} events and leak 3 to another user." in answer(tables).second
 
 
 def test_a_bar_is_split_only_where_the_kinds_differ() -> None:
