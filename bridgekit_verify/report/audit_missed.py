@@ -49,9 +49,10 @@ def shared_agent_claim(study: SharedAgentStudy) -> Finding:
             " groups, and in each group, the user of one run reads the events of all runs."
             if study.is_closed_form()
             else "The counts with the shared agent differ from the prediction.",
-            "On the chain as committed, no event arrives, so the shared agent leaks nothing. It leaks events as soon as"
-            " the losses are repaired.",
-            "The runs take each step together, which is the worst case. With less overlap, fewer events leak.",
+            "On the chain as committed, no event arrives, so the shared agent leaks nothing. As soon as the losses are"
+            " repaired, the shared agent leaks events.",
+            "In this test, all runs take each step together, which is the worst case. With less overlap, fewer events"
+            " leak.",
         ),
         rule="Holds if no event of the shared agent reaches another user, at any number of concurrent runs.",
         sample=Sample(min(rate.n for rate in shared), "events"),

@@ -32,8 +32,8 @@ def truth_claim(study: BackendStudy) -> Finding:
             else f"For {each.name!r}, the properties that the check reports as broken are not exactly the known ones."
             for each in damaged
         ),
-        rule="Holds if, for each backend or recording, the check reports exactly the properties that its truth file"
-        " lists as broken.",
+        rule="Holds if, for each backend or recording, the check reports exactly the properties that were known"
+        " to be broken before the check.",
         sample=Sample(exact.n, "subjects") if exact.known else None,
     )
 
