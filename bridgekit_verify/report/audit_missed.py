@@ -218,7 +218,8 @@ def collision_claim(study: CollisionStudy) -> Finding:
         reported="fix",
         verdict=verdict_of(not any(rate.k for rate in met.values())),
         answer=f"After {at:,} runs of one thread, two runs shared an id in {most.counts} trials. According to the"
-        f" birthday bound, the probability is one half after {runs_until_collision(EMBEDDED_DIGITS):,} runs.",
+        f" birthday bound, the probability of a shared id is one half after {runs_until_collision(EMBEDDED_DIGITS):,}"
+        " runs.",
         evidence=(
             f"The birthday bound lies within the 95 % interval of {len(inside)} of {len(points)} measured points.",
             f"If two runs of one thread share an id, {thread['delivered']} of {thread['expected']} events arrive. The"

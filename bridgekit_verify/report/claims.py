@@ -208,8 +208,8 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
         answer=f"As committed, {committed.delivered:,} of {committed.expected:,} events reach their user. With only"
         f" link 9 broken, {study.summary(name)}",
         evidence=(
-            f"Kinds whose events do not reach their user: {', '.join(dropping) or 'none'}.",
-            f"Kinds whose events reach another user: {', '.join(leaking) or 'none'}.",
+            f"Kinds of thread id with events that do not reach their user: {', '.join(dropping) or 'none'}.",
+            f"Kinds of thread id with events that reach another user: {', '.join(leaking) or 'none'}.",
             *(
                 f"Delivered with {KINDS[label]}: {_by_kind(study, name, names)}."
                 for label, names in study.groups.items()
@@ -262,8 +262,8 @@ def _with_the_method(study: FixStudy) -> list[str]:
     ]
     return [
         "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a lookup in Fix 3's mapping.",
-        f"With this method, {study.summary(alone)}",
-        f"With this method and Fix 1, {study.summary(together)}",
+        f"With Fix 2 and its method, {study.summary(alone)}",
+        f"With Fixes 1 and 2 and the method, {study.summary(together)}",
         f"Fix 1 makes Fix 2 deliver fewer events with {len(worse)} of {len(study.families)} kinds of thread id:"
         f" {', '.join(worse) or 'none'}.",
     ]

@@ -115,7 +115,7 @@ def windows_claim(study: WindowStudy) -> Finding:
             f" predicted, {window.lost.counts} lost."
             for window in outside
         ),
-        rule="Holds if without a log, every count of lost events equals the prediction, and with a log, no event is"
+        rule="Holds if, without a log, every count of lost events equals the prediction and, with a log, no event is"
         f" lost in silence. With a log, the count and the prediction may differ by one step ({EVENTS_A_STEP} events)"
         " for each reconnection, because the server does not confirm where a resumed subscription starts.",
         sample=_smallest([window.trial for window in study.windows]),

@@ -239,9 +239,9 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
         audit_right=right,
         answer=_step_3_answer(by_chain[COMMITTED_WITH_FIX_1.name]),
         evidence=(
-            f"The notification was made on each of {len(notified)} chains, with one open socket of thread_123's owner"
-            f" and one of another user. The other user's sockets read {sum(each.read_by_others for each in notified)}"
-            " frames.",
+            f"The audit's notification was made on each of {len(notified)} chains, with one open socket of"
+            f" thread_123's owner and one of another user. The other user's sockets read"
+            f" {sum(each.read_by_others for each in notified)} frames.",
             _difference_by_fix_1(by_chain),
             "The sound chain refuses the notification by design, because it never derives a thread from a run id. The"
             f" receipt is {sound.outcome} at link {sound.link}.",
@@ -267,6 +267,6 @@ def _difference_by_fix_1(by_chain: Mapping[str, HandNotification]) -> str:
     if changed:
         return f"Fix 1 changes the result on the chain {' and '.join(changed)}."
     return (
-        "Fix 1 does not change the result on either chain. Fix 1 changes how run ids are created, but the step supplies"
+        "Fix 1 does not change the result on either chain. Fix 1 changes how run ids are created, but step 3 supplies"
         " its own run id."
     )

@@ -137,8 +137,8 @@ def memory_claim(study: MemoryStudy) -> Finding:
         answer=" ".join(
             f"On the {scaling.edge.name} edge, a socket needs {scaling.of(SOCKETS).kib:.1f} KiB, a thread"
             f" {scaling.of(THREADS).kib:.1f} KiB and a waiting run {scaling.of(RUNS).kib:.1f} KiB. Beside"
-            f" {scaling.of(SOCKETS).most:,} of each, an event costs {scaling.growth:.2f} times as much CPU time as"
-            " alone."
+            f" {scaling.of(SOCKETS).most:,} idle sockets, threads and waiting runs each, an event costs"
+            f" {scaling.growth:.2f} times as much CPU time as alone."
             for scaling in study.scalings
         ),
         evidence=(
@@ -250,7 +250,7 @@ def _paired_load(capacity: CapacityStudy) -> list[str]:
     if len(loads) != 1:
         return []
     return [
-        f"In the comparison with pauses, both edges get {loads.pop():,} events per second. The table The two edges"
+        f"In the comparison with pauses, both edges get {loads.pop():,} events per second. The table 'The two edges'"
         " shows the CPU time at the highest load that each edge carried."
     ]
 

@@ -114,8 +114,8 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(drops: FixDrops) -> Non
     assert [finding.verdict for finding in findings] == ["does not hold", "does not hold", "holds"]
     assert [finding.after for finding in findings] == [(15, 15), (0, 15), (15, 15)]
     assert findings[0].evidence[:4] == (
-        "Kinds whose events do not reach their user: chat_<n>, starts with another id.",
-        "Kinds whose events reach another user: starts with another id.",
+        "Kinds of thread id with events that do not reach their user: chat_<n>, starts with another id.",
+        "Kinds of thread id with events that reach another user: starts with another id.",
         "Delivered with documented kinds: thread_123 15 of 15.",
         "Delivered with stress kinds: chat_<n> 0 of 15, starts with another id 5 of 15.",
     )
