@@ -72,7 +72,7 @@ def _draw(axis: Axes, row: int, column: int, cell: MatrixCell | None, *, on_diag
     first, *rest = label.split("\n")
     middle: dict[str, Any] = {"ha": "center", "va": "center", "color": text_colour, "fontweight": "bold"}
     axis.text(column + 0.5, row + (0.36 if rest else 0.5), first, fontsize=8.5, **middle)
-    axis.text(column + 0.5, row + 0.7, "\n".join(rest), fontsize=5.8, **middle)
+    axis.text(column + 0.5, row + 0.7, "\n".join(rest), fontsize=7, **middle)
 
 
 NAMES: Final = {link.number: link.name for link in (*LINKS, HUB)}
