@@ -116,7 +116,7 @@ class Orchestrator:
 
 
 class OrchestratorThatQueriesTheMapping(Orchestrator):
-    """Fix 2 with its method, which queries the run-thread mapping. The audit names the method, but does not give it."""
+    """Fix 2 with its method, which queries the run-thread mapping. The audit names the method, but gives no code."""
 
     def __init__(self, mapping: RunThreadMappingService) -> None:
         self._mapping = mapping
@@ -126,7 +126,7 @@ class OrchestratorThatQueriesTheMapping(Orchestrator):
 
 
 class OrchestratorLookup:
-    """D9b, link 9: Fix 2's lookup. With `Orchestrator`, its call raises AttributeError, which is caught and logged."""
+    """D9b, link 9: Fix 2's lookup. `Orchestrator` lacks the called method: the AttributeError is caught and logged."""
 
     def __init__(self, orchestrator: Orchestrator) -> None:
         self._orchestrator: Any = orchestrator
@@ -188,7 +188,7 @@ class HubAsCommitted(HubThatAlwaysSaysSent, HubWithoutThreads):
 
 
 def _second_bridge(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
-    """Return a new bridge whose hub has no sockets, like an accessor that creates a bridge on each call."""
+    """Return a new bridge whose hub has no sockets."""
     return type(bridge)(Hub(), bridge.resolver, bridge.mapping)
 
 

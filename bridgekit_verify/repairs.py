@@ -67,7 +67,7 @@ def repaired_links(name: str) -> tuple[int, ...]:
 
 
 def repaired(fixes: Iterable[Fix], *, base: Variant = AS_COMMITTED) -> Variant:
-    """Return the base chain with all of these repairs or fixes."""
+    """Return the base chain with the given repairs or fixes."""
     chain = base
     for fix in fixes:
         chain = fix.applied_to(chain)
@@ -97,7 +97,7 @@ def changed_lines(repair: Fix, base: Variant = AS_COMMITTED, *, adds: tuple[type
 
 
 def _rewritten(committed: Any, sound: Any) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield the lines of each function that the repair changes: as committed, and repaired."""
+    """Yield the lines of each changed function before and after the repair."""
     if not inspect.isclass(committed):
         yield _body(committed), _body(sound)
         return
@@ -110,7 +110,7 @@ def _rewritten(committed: Any, sound: Any) -> Iterator[tuple[list[str], list[str
 
 
 def _body(function: Callable[..., Any], owner: type | None = None) -> list[str]:
-    """Return the lines of a function's body. `owner` is the class that defines the function, if there is one."""
+    """Return the lines of a function's body. `owner` is the class that defines the function, if any."""
     definition = _parsed(function)
     if owner is not None:
         _InlineSuper(owner).visit(definition)

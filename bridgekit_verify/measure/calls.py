@@ -68,7 +68,7 @@ class LinkCall:
     """False if the arguments did not match the parameters, so that the method did not start."""
     logged: list[LogLine] = field(default_factory=list)
     key: EventKey | None = None
-    """The event that the call carries. Listeners set this field and the following ones."""
+    """The event that the call carries. Listeners set this field, `request` and `held`."""
     request: str | None = None
     """The request of the run that the call belongs to."""
     held: BridgeBinding | None = None

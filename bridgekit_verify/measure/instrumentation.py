@@ -103,7 +103,7 @@ def _held(adapter: WebSocketBridgeAdapter) -> BridgeBinding | None:
 
 
 def recording_calls(calls: list[LinkCall], history: History) -> Listener:
-    """Return a listener that also stores each call, with its event, its request and the adapter's binding."""
+    """Return a listener like `recording` that also stores each call with its event, request and adapter's binding."""
     record = recording(history)
 
     def keep(call: LinkCall) -> None:

@@ -92,7 +92,7 @@ def false_gaps(history: History, rows: Iterable[Row], arrivals: Iterable[Arrival
 def _unread_numbers(
     history: History, arrivals: Iterable[Arrival], suspects: set[int]
 ) -> dict[int, set[tuple[str | None, int]]]:
-    """Return, by socket, epoch and `seq` of the events that the socket did not read, but that were sent to its thread.
+    """Return, for each socket, the epoch and `seq` of the events that its thread received and the socket did not read.
 
     Events of another thread that were sent to this thread by mistake are included, because they have a `seq` in this
     thread.

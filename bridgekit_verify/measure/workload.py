@@ -92,7 +92,7 @@ class Workload:
     outside_core: bool = False
     """Whether the registry binds the agents, without engine and core, so that each run has two events fewer."""
     offline: OfflinePattern = ALWAYS_ONLINE
-    """When the users who have a socket disconnect and reconnect."""
+    """The groups of runs during which users close their sockets."""
 
     def __post_init__(self) -> None:
         for name, start in (
@@ -236,7 +236,7 @@ def scripted_agent(
     `barriers` maps each active request to the barrier of its group.
     """
 
-    class ScriptedAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
+    class ScriptedAgent(base):  # type: ignore[valid-type,misc]  # the base class is the variant's link 6
         binding: BridgeBinding | None = None
         """Set by the instrumentation when the agent is given a bridge."""
 

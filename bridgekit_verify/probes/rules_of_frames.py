@@ -50,7 +50,7 @@ def judge_hub(seen: Observation) -> Judgement:
 
 
 def _has_no_room(seen: Observation, call: RecordedCall, threads: PublishedEvents) -> bool:
-    """Return whether the hub refused the event for lack of room, and an outbox may really have been full."""
+    """Return whether the hub refused the event for lack of room, and the thread's events could fill an outbox."""
     if not isinstance(call.result, Receipt) or call.result.reason != NO_ROOM:
         return False
     limits, earlier = seen.application.config.outbox, threads.by_thread[call.given["thread_id"]]

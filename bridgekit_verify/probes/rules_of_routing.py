@@ -174,7 +174,7 @@ def _judge_published(link: Judgement, call: RecordedCall, made: RecordedCall, th
 
 
 def _judge_notifiers(link: Judgement, seen: Observation) -> None:
-    """Check that each `notify_*` method emits the event of its arguments, with a new id and the time of the call."""
+    """Check that each `notify_*` method emits the event that its arguments describe, with a new id and timestamp."""
     made_by = [
         (call, seen.recording.within(call, "bridge", "notify", "notify_when_room"))
         for call in seen.recording.of("bridge", *NOTIFIERS)

@@ -272,8 +272,8 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     ends = [each for each in notified if each.name != NOTIFIERS[0]]
     kind = ViolationKind.DUPLICATED if len(starts) > 1 else ViolationKind.LOST
     link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} starts")
-    # If a run's end event cannot be encoded, an error event follows it. Any other run has one end.
-    # The core sends an end event again if the hub refused it.
+    # If a run's end event cannot be encoded, an error event follows it. Any other run has one end event. The core sends
+    # an end event again if the hub refused it.
     ended = [each for each in ends if each.raised is None and not _is_refused_by_hub(each)]
     asked = recording.within(call, "agent", "end_run")
     link.expect(

@@ -216,7 +216,7 @@ class _Scenario:
             await self._run(owned, AGENTS[number % len(AGENTS)], plan, words=LONG_REQUEST if number == 1 else "")
 
     async def end_otherwise(self) -> None:
-        """Run agents that fail, return or emit a value that is refused, emit their own end event, or are cancelled."""
+        """Run agents that end by an error, a refused value, an end event of their own, or a cancellation."""
         for number, ending in enumerate(("fails", "unencodable", "refused", "ends itself")):
             await self._run(self.threads[number], AGENTS[number % len(AGENTS)], RunPlan(ending=ending))
         plan = RunPlan(ending="hangs")
@@ -339,7 +339,7 @@ class _Scenario:
 
     @asynccontextmanager
     async def _group(self, *, sizes: tuple[int, ...] = ()) -> AsyncIterator[list[RunPlan]]:
-        """Run an agent in every thread at once, and two in the first thread. The block runs during all these runs."""
+        """Run an agent in every thread at once, and two in the first thread. Meanwhile, the block runs."""
         threads = (*self.threads, self.threads[0])
         barrier = RunBarrier(len(threads) + 1)
         plans = [RunPlan(barrier, size) for size in (*sizes, *(0 for _ in threads))][: len(threads)]

@@ -37,8 +37,8 @@ def verdict_of(holds: bool, *, known: bool = True) -> Verdict:
 def audit_answer(reported: str, works: RunAnswer, *, as_worded: bool) -> AuditAnswer:
     """Answer "Was the audit right?" about a link that the audit reports as working or broken.
 
-    A link that fails although the audit reports it as working is right "as worded" if the audit's description of the
-    link's code is true.
+    The answer is "as worded, but insufficient" if a link fails that the audit reports as working, but the audit's
+    description of the link's code is true.
     """
     if works == "unknown":
         return "unknown"
@@ -93,7 +93,7 @@ def link_claim(study: LinkStudy) -> Finding:
 
 
 def _reading(measurement: Measurement) -> str:
-    """Return a clause with the numbers of events that reach their user and another user."""
+    """Return a clause with the number of events that reach their user and of frames that reach another user."""
     verdict = measurement.verdict
     leaked = f", and {verdict.misrouted:,} reach another user" if verdict.misrouted else ""
     return f"{verdict.delivery.counts} events reach their user{leaked}"
@@ -170,7 +170,7 @@ def _named(links: Sequence[int]) -> str:
 
 
 def _smallest_of(probes: Sequence[Probe]) -> Sample | None:
-    """Return the smallest sample of the links' tests, with the link in its unit, for example "calls of link 1"."""
+    """Return the smallest sample of the links' tests, in a unit that names the link, such as "calls of link 1"."""
     count, link, unit = min(
         ((probe.sample.count, probe.link.number, probe.sample.unit) for probe in probes if probe.sample is not None),
         default=(0, 0, ""),
@@ -224,7 +224,7 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
 
 
 def smallest_sample_of(cells: Sequence[Measurement]) -> Sample:
-    """Return the smallest number of expected events among these measurements."""
+    """Return the smallest number of expected events in one measurement."""
     return Sample(min(cell.verdict.expected for cell in cells), "events")
 
 

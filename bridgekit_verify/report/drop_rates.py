@@ -79,7 +79,7 @@ class Step:
 
     @property
     def total(self) -> EventCounts:
-        """The sum over all kinds. The counts describe only this measurement."""
+        """The sum over all kinds."""
         return EventCounts(
             sum(kind.expected for kind in self.kinds),
             sum(kind.delivered for kind in self.kinds),
@@ -93,12 +93,12 @@ class Step:
 
     @property
     def same_for_every_kind(self) -> bool:
-        """Whether every kind has the same share of dropped and of leaked events, so that one bar can show them all."""
+        """Whether all kinds have the same shares of dropped and leaked events, so that one bar can show them."""
         return have_equal_shares(self.kinds)
 
     @property
     def losing(self) -> tuple[Kind, ...]:
-        """The kinds with dropped events of which none is leaked."""
+        """The kinds that have dropped events but no leaked events."""
         return tuple(kind for kind in self.kinds if kind.dropped and not kind.leaked)
 
     @property

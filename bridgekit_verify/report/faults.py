@@ -126,7 +126,7 @@ def _windows_verdict(study: WindowStudy, outside: list[Window], silent: int) -> 
 
 
 def _near(count: int) -> str:
-    """Return a sentence about the windows that differ from the prediction by no more than the rule allows."""
+    """Return a sentence about the windows in which the loss differs from the prediction by an allowed amount."""
     if not count:
         return ""
     return f" In {count} more, it differs by no more than one step for each reconnection."

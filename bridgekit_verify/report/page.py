@@ -69,7 +69,7 @@ _ICONS: Final = {
     "does not hold": "fails",
     "unknown": "unknown",
 }
-"""The icon of each answer. Every icon has its own shape, so that colour carries no information."""
+"""The icon of each answer. Every icon has its own shape, so that no information depends on colour."""
 
 QUESTIONS: Final = {
     "link": (AUDIT_RIGHT, WORKS),

@@ -60,7 +60,7 @@ async def _as_committed(study: FixStudy, seed: int) -> list[Measurement]:
 
 
 def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Test "all agent events reach users correctly" on both chains. `before` and `after` measure AS_COMMITTED."""
+    """Test "all agent events reach users correctly" on the chains as reported (`study`) and as committed."""
     real, as_reported = after.verdict, study.example("fix 1").verdict.delivery
     return Finding(
         id="claim-after-fix",
@@ -88,7 +88,7 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
 
 
 def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Test "real-time chat experience restored" on both chains. `before` and `after` measure AS_COMMITTED."""
+    """Test "real-time chat experience restored" on the chains as reported (`study`) and as committed."""
     unfixed, real, example = (_shown_at_work(cell) for cell in (before, after, study.example("fix 1")))
     by_family = {name: _shown_at_work(study.cells[name, "fix 1"]) for name in study.families}
     shown = [name for name, rate in by_family.items() if rate.k == rate.n]
@@ -111,7 +111,7 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
 
 
 def _shown_at_work(measurement: Measurement) -> Rate:
-    """Return the rate of events of a run's steps that the user read before the run's end event."""
+    """Return how many of the events of a run's steps the run's user read before the run's end event."""
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
     ended: set[str] = set()
     seen: set[EventKey] = set()

@@ -275,7 +275,7 @@ def size_text(removed: int, added: int) -> str:
 
 
 def order_note(tables: DropTables) -> str:
-    """Return a note on how many orders of the repairs have no leak, or "" if not all combinations were measured."""
+    """Return in how many orders of the repairs no event leaks, or "" if not all combinations were measured."""
     if len(tables.subsets) != 2 ** len(REPAIRS):
         return ""
     leaking = {subset.repairs for subset in tables.subsets if subset.leaked}

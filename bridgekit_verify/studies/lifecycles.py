@@ -229,7 +229,7 @@ class LifecycleStudy:
         )
 
     def processes(self) -> pd.DataFrame:
-        """Return `process_table`: how many runs' threads each process finds."""
+        """Return `process_table`: for how many runs each process finds the thread."""
         return process_table(self.by_process)
 
     def table(self) -> pd.DataFrame:
@@ -295,7 +295,7 @@ class LifecycleStudy:
         return f"Within {GRACE_SECONDS:g} s after the end of their run,\nevents are delivered in {delivered} cases"
 
     def figure(self) -> Figure:
-        """Draw delivery by time after the run's end, one panel per chain and kind of address (one panel for Fix 3)."""
+        """Draw delivery by time after the run's end: one panel per chain and per address that its events carry."""
         return late_events_figure(self._panels(), title=self.title())
 
     def _panels(self) -> dict[str, Mapping[float, Rate]]:

@@ -98,7 +98,7 @@ def lost(history: History, used: frozenset[EventKey], source: random.Random) -> 
 
 
 def false_success(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """One frame is not read, and its receipt reports it as sent."""
+    """One frame is not read, although the receipt reports its event as sent."""
     index, _, key = _pick_event(history, used, source)
     return HistoryMutation(
         replace(history, arrivals=[*history.arrivals[:index], *history.arrivals[index + 1 :]]), used | {key}
@@ -258,7 +258,7 @@ def mutate(history: History, names: Sequence[str], *, seed: int = 0) -> tuple[Hi
 
 
 def mutation_table(history: History, *, seed: int = 0) -> pd.DataFrame:
-    """Return expected and reported verdicts of a history without mutation, with each mutation, and with each pair.
+    """Return expected and reported verdicts of a history: unchanged, with each mutation, and with each mutation pair.
 
     `history` must be clean, with one socket per thread and a user with two threads, as TWO_THREADS_A_USER produces on
     the sound chain. The column "exactly" compares whole verdicts, including the link and reason of each loss, and not

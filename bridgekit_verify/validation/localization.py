@@ -177,7 +177,7 @@ class Localization:
         return pd.DataFrame(rows, index=index, columns=pd.Index(list(NAMES), name="named"))
 
     def explanations(self) -> pd.DataFrame:
-        """Return one row per breakage for which another link was named: which link, by what, and why."""
+        """Return one row for each link that was named although another was broken: by which source, and why."""
         return pd.DataFrame(self._elsewhere(), columns=["cell", "broken", "named", "way", "by", "why"])
 
     def _elsewhere(self) -> list[tuple[str, int, int, str, str, str]]:
@@ -213,7 +213,7 @@ class Localization:
 
     @property
     def holds(self) -> bool:
-        """Whether each broken link is named, each other name is explained, and no link of the sound chain is named."""
+        """Whether broken links are named, other named links are explained, and no link of the sound chain is named."""
         return (
             bool(self.cases)
             and self.named == len(self.cases)
