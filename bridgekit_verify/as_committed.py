@@ -1,8 +1,8 @@
 """The defects of the audited code, each as the smallest override of a sound link. A variant selects defects.
 
 The defects are those of commit ced61c673 (2025-09-01) in the public history of `netra-systems/zen`, whose line numbers
-the audit uses. The names D1 to D10 are the same throughout bridgekit. The last part of the module breaks links that are
-correct in the audited code, so that the effect of each link on delivery can be measured.
+the audit uses. The names D1 to D10 are the same throughout bridgekit. The classes at the end of the module break links
+that are correct in the audited code, to measure each link's effect on delivery.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class HubThatAlwaysSaysSent(Hub):
 
 
 class HubAsCommitted(HubThatAlwaysSaysSent, HubWithoutThreads):
-    """D10, link 10, complete: no event reaches a socket, and every event is reported as sent."""
+    """D10, link 10, both defects together: no event reaches a socket, and every event is reported as sent."""
 
 
 # The classes below break links that are correct in the audited code, to measure each link's effect on delivery.

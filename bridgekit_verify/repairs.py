@@ -1,4 +1,4 @@
-"""Four repairs that together make the chain as committed deliver, and the number of lines that each one changes.
+"""Four repairs with which the chain as committed delivers every event, and how many lines each repair changes.
 
 A repair replaces parts of a chain, as the audit's fixes do. The audited commit's own supervisor and manager are not
 rebuilt here, so the original code needs more changes than these four repairs.

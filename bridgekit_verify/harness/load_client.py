@@ -206,7 +206,7 @@ class LoadClient(Generic[S]):
                 decoded = time.monotonic()
 
     def poll(self, seconds: float | None) -> bool:
-        """Wait at most `seconds` (None: no limit), read every socket that has bytes, and return whether one had."""
+        """Wait at most `seconds` (None: no limit), read every socket with bytes, and return whether there was one."""
         received = False
         for key, _ in self._selector.select(seconds):
             if key.data is None:

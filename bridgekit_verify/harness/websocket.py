@@ -119,7 +119,7 @@ def frame(first: int, payload: bytes) -> bytes:
     """
     size = len(payload)
     if size > 125:
-        raise InvalidFrame(f"a payload of {size} bytes: this client sends at most 125")
+        raise InvalidFrame(f"a payload has {size} bytes, but this client sends at most 125 bytes")
     return bytes((first, 0x80 | size)) + bytes(4) + payload
 
 

@@ -1,8 +1,8 @@
 """Observe calls between objects from outside: their arguments, results, log lines and caught exceptions.
 
 An observed class is a subclass that passes every call on unchanged. A caught exception is recorded if an observed call
-inside the catching call raised it. It is also recorded if the catching call logged a line while it handled the
-exception. An exception that is raised again does not count as caught.
+made by the catching call raised it, or if the catching call logged a line while it handled the exception. An exception
+that is raised again does not count as caught.
 """
 
 from __future__ import annotations

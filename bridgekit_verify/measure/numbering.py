@@ -14,7 +14,7 @@ from bridgekit_verify.measure.ledger import Row
 __all__ = ["false_gaps", "irregular_sockets", "reordered_in_run"]
 
 END: Final = 1 << 63
-"""Represents the end of a gap without an end: greater than every `seq`."""
+"""Stands for the unknown last `seq` of a gap: greater than every `seq`."""
 
 
 def irregular_sockets(positions: Mapping[EventKey, int], arrivals: Iterable[Arrival]) -> set[int]:
@@ -62,8 +62,8 @@ def false_gaps(history: History, rows: Iterable[Row], arrivals: Iterable[Arrival
     """Return how many gaps a client received, or can infer from `seq`, although no event in the gap is lost.
 
     `arrivals` are the frames of each socket's own thread. If a socket lost an event whose number is unknown, none of
-    its gaps counts as false, because the lost event may be in any of them. A gap without an end never counts as false,
-    because it names no last event.
+    its gaps counts as false, because the lost event may be in any of them. A gap without a last `seq` never counts as
+    false.
     """
     if not history.all_types:
         return 0

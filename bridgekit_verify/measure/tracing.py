@@ -222,7 +222,7 @@ def _spans(numbers: Sequence[int]) -> str:
 async def trace_run(
     chain: Variant | str, threads: str | Iterable[str] = "thread_123", *, steps: int = 1, seed: int = 0
 ) -> Trace:
-    """Trace one run in each thread, all concurrently, over real sockets. The requests are "question 1" and so on.
+    """Trace one run in each thread, all runs at once, over real sockets. The requests are "question 1" and so on.
 
     `chain` is a variant or its name. Each thread belongs to a different user. Raises UnknownName if no variant has this
     name, and InvalidId or InvalidParameter if a thread id is not allowed.

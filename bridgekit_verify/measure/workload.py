@@ -92,7 +92,7 @@ class Workload:
     outside_core: bool = False
     """Whether the registry binds the agents, without engine and core, so that each run has two events fewer."""
     offline: OfflinePattern = ALWAYS_ONLINE
-    """The groups of runs during which users close their sockets."""
+    """The groups of runs during which the users with sockets are offline."""
 
     def __post_init__(self) -> None:
         for name, start in (

@@ -171,7 +171,8 @@ def match(
     key_of_call: Callable[[RecordedCall], Hashable],
     key_of_made: Callable[[RecordedCall], Hashable],
 ) -> Match:
-    """Match a link's calls with the calls that it made: by caller and content, then by content, then by caller."""
+    """Match a link's calls with `made`, the calls that the link made: by caller and content, by content, or by
+    caller."""
     left = list(made)
     pairs: dict[int, RecordedCall] = {}
     keys = {id(each): key_of_made(each) for each in left}

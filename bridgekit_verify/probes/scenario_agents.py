@@ -187,7 +187,7 @@ def audited_threads() -> tuple[OwnedThread, ...]:
 
 
 def family_threads(family: str, *, seed: int = 0) -> tuple[OwnedThread, ...]:
-    """Return as many threads of a family as `audited_threads`. Neighbouring threads belong to different users."""
+    """Return as many threads of a family as `audited_threads` returns. Neighbours belong to different users."""
     if family == CONFUSABLE:
         return audited_threads()
     return _owned_by_two([owned.thread_id for owned in thread_ids(family, len(audited_threads()), seed=seed)])

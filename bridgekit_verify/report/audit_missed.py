@@ -119,7 +119,7 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
 
 
 def _events(measurement: Measurement) -> int:
-    """Return the number of expected events, including those of users without a socket."""
+    """Return the number of expected events, including the events of users without a socket."""
     return len(measurement.history.expected)
 
 

@@ -1,7 +1,7 @@
 """Builds the report: notebooks -> executed copies -> index.html, results.csv, results.json.
 
-The three files are written to a temporary folder next to their destination and then moved, so that a failed or
-interrupted report leaves no files behind, and an older report stays complete.
+The three files are written to a temporary folder inside the destination and then moved. A failed or interrupted report
+therefore leaves no files behind, and an older report stays complete.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class BuiltReport:
     csv: Path
     json: Path
     complete: bool
-    """False if a notebook failed. A command should then exit with an error."""
+    """False if a notebook failed: a command should exit with an error."""
     headline: tuple[str, ...]
     """Summary lines for a terminal, computed from the findings."""
     failures: tuple[str, ...]

@@ -93,7 +93,7 @@ def link_claim(study: LinkStudy) -> Finding:
 
 
 def _reading(measurement: Measurement) -> str:
-    """Return a clause with the number of events that reach their user and of frames that reach another user."""
+    """Return a clause that states how many events reach their user and how many frames reach another user."""
     verdict = measurement.verdict
     leaked = f", and {verdict.misrouted:,} reach another user" if verdict.misrouted else ""
     return f"{verdict.delivery.counts} events reach their user{leaked}"
@@ -224,7 +224,7 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
 
 
 def smallest_sample_of(cells: Sequence[Measurement]) -> Sample:
-    """Return the smallest number of expected events in one measurement."""
+    """Return the smallest number of expected events in any of the measurements."""
     return Sample(min(cell.verdict.expected for cell in cells), "events")
 
 

@@ -15,7 +15,7 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["matrix_claim", "stall_claim", "timeline_claim", "windows_claim"]
 
 LATE_SHARE = 0.1
-"""Other sockets count as delayed if their median delay during the stall is at least this share of the stall."""
+"""Sockets count as delayed if their median delay during a stall is at least this share of the stall's duration."""
 WAITS_SHARE = 0.5
 """A server waits for the stalled socket if an emission takes at least this share of the stall's duration."""
 

@@ -24,7 +24,7 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["capacity_claim", "edge_claim", "memory_claim", "workers_claim"]
 
 MAX_RESIDUAL = 0.2
-"""Allowed distance of a point from the fitted line, as a share of the highest point. Memory is allocated in blocks."""
+"""Allowed distance of a point from its line, as a share of the highest point: memory is allocated in blocks."""
 GROWTH = 2.0
 """Up to this ratio, the cost of an event counts as constant, because CPU time varies. Real growth would be many times
 larger."""

@@ -84,7 +84,7 @@ class Action:
     effect: str
     size: str
     gain: int
-    """The number of events that this repair delivers in addition to the repairs before it."""
+    """How many more events are delivered with this repair than with only the earlier repairs."""
     after: EventCounts
     """The counts of events after this repair and all earlier repairs."""
 

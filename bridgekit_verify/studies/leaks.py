@@ -108,7 +108,7 @@ class Search:
     found_after: int | None
     """How many pairs were tried until the first leak, or None without a leak."""
     tried: int
-    """How many pairs were tried in all, including those that shrink the leak."""
+    """How many pairs were tried in all, including the pairs that were tried to shrink the leak."""
     different: int
     """How many distinct pairs were tried."""
     correct: Rate

@@ -110,7 +110,7 @@ class RepairStudy:
         return min(self.orders, key=preference)
 
     def _safe_from(self, order: Order) -> int:
-        """Return the smallest number of steps such that no combination with these steps leaks."""
+        """Return the smallest n such that no combination that contains the first n repairs leaks."""
         steps = range(len(order) + 1)
         return next((n for n in steps if not any(leak.issuperset(order[:n]) for leak in self.leaking)), len(order) + 1)
 

@@ -278,7 +278,7 @@ class RateCheck:
 
     @property
     def inside(self) -> bool:
-        """Whether the interval contains the known value or, for an exact rate, whether the rate equals it."""
+        """Whether the interval contains the known value. An exact rate must equal the known value."""
         if self.exact:
             return self.measured.k == round(self.closed_form * self.measured.n)
         low, high = self.measured.interval
