@@ -173,13 +173,13 @@ class WebSocketDialect(HttpDialect):
 
 
 def http_request(path: str, *headers: str) -> bytes:
-    """Return a GET request with these headers."""
+    """Return a GET request with the given headers."""
     lines = (f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers)
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
 
 
 def upgrade_request(path: str, *protocols: str) -> bytes:
-    """Return a WebSocket upgrade request that offers these subprotocols."""
+    """Return a WebSocket upgrade request that offers the given subprotocols."""
     offer = (f"Sec-WebSocket-Protocol: {', '.join(protocols)}",) if protocols else ()
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
     return http_request(path, "Upgrade: websocket", "Connection: Upgrade", key, "Sec-WebSocket-Version: 13", *offer)

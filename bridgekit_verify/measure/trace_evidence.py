@@ -72,7 +72,7 @@ def identity(thing: object) -> int | None:
 
 @dataclass(frozen=True)
 class EventCalls:
-    """The calls that concern one event, and the bridge, run and thread that these calls should name."""
+    """The calls that concern one event, and the bridge, run and thread that the calls should name."""
 
     key: EventKey
     calls: list[LinkCall]

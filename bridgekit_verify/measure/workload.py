@@ -88,7 +88,7 @@ class Workload:
     subscribers: int = 1
     """Sockets per thread."""
     users_without_socket: int = 0
-    """The users of the first `users_without_socket` threads have no socket. These threads have runs as well."""
+    """The users of the first `users_without_socket` threads have runs, but no socket."""
     outside_core: bool = False
     """Whether the registry binds the agents, without engine and core, so that each run has two events fewer."""
     offline: OfflinePattern = ALWAYS_ONLINE

@@ -171,8 +171,7 @@ def match(
     key_of_call: Callable[[RecordedCall], Hashable],
     key_of_made: Callable[[RecordedCall], Hashable],
 ) -> Match:
-    """Match a link's calls with `made`, the calls that the link made: by caller and content, by content, or by
-    caller."""
+    """Match a link's calls with the calls `made` by the link: by caller and content, by content, or by caller."""
     left = list(made)
     pairs: dict[int, RecordedCall] = {}
     keys = {id(each): key_of_made(each) for each in left}

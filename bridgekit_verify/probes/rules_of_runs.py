@@ -1,4 +1,4 @@
-"""Judge links 1 to 5: compare the bridge and the runs that each link passes on with those that it received."""
+"""Judge links 1 to 5: does each link pass on the bridge and the runs that it received?"""
 
 from __future__ import annotations
 

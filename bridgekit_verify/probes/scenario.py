@@ -45,7 +45,7 @@ OVERFLOW_EVENTS: Final = 150
 """A number of events that exceeds `observing.OUTBOX`."""
 LONG_REQUEST: Final = "\U0001f6f0" * 10_000
 PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
-"""Errors that the scenario provokes. The rules judge how each link handles these errors."""
+"""Errors that the scenario provokes. The rules judge how each link handles provoked errors."""
 UNKNOWN_RUN: Final = RunId("run_unknown")
 
 

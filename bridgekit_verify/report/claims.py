@@ -100,7 +100,7 @@ def _reading(measurement: Measurement) -> str:
 
 
 def _parts_as_committed(link: int, broken: Variant) -> str:
-    """Return a clause that names the parts of the chain that are as committed. For link 1, these include the hub."""
+    """Return a clause that names the parts that are as committed: the link and, for link 1, the hub."""
     if link != 10 and broken.hub is not SOUND.hub:
         return f"With the checks of link {link} and the hub of link 10 as committed ({broken.summary})"
     return f"With only this link as committed ({broken.summary})"

@@ -45,7 +45,7 @@ FIXES: Final = {
 }
 """The steps after `BEFORE`, in the order of the audit. Each value is the step's name in running text."""
 REPAIRS: Final = ("agent per run", "thread carried", "connection bound", "link 8 call")
-"""The four repairs in the recommended order. The table "repair_subsets" has a column for each of these names."""
+"""The four repairs in the recommended order. The table "repair_subsets" has a column for each repair."""
 
 _COUNTS: Final = ("expected", "delivered", "lost", "leaked")
 
@@ -159,7 +159,7 @@ class DropTables:
         return tuple(self.steps[chain, name] for name in FIXES if (chain, name) in self.steps)
 
     def subset(self, *repairs: str) -> Subset | None:
-        """Return the subset with exactly these repairs."""
+        """Return the subset with exactly the given repairs."""
         return next((subset for subset in self.subsets if subset.repairs == frozenset(repairs)), None)
 
 

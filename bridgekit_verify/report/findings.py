@@ -32,7 +32,7 @@ OURS = "ours"
 # An id becomes an anchor in the page, and its first word selects the section.
 _IDENTIFIER = re.compile(r"[a-z]+(-[a-z0-9]+)*")
 
-# results.csv adds these columns before a table's own columns.
+# The columns that results.csv adds before a table's own columns.
 RESERVED_COLUMNS = ("notebook", "table")
 
 
@@ -70,7 +70,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     counted: str = ""
     """The kind of thread id and the chain of `before` and `after`, or "" if the claim states both."""
     sound: Verdict = "unknown"
-    """Whether this link holds in the sound chain."""
+    """Whether the finding's link holds in the sound chain."""
     rule: str = ""
     """How the verdict follows from the measurements, with all bounds, or "" if the answer already states it."""
     sample: Sample | None = None

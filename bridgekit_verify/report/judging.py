@@ -128,7 +128,7 @@ class Headline:
 
     answer: Answer
     answers: Mapping[AuditAnswer, tuple[int, ...]]
-    """The numbers of the audited links by the answer to "Was the audit right?". Every answer has an entry."""
+    """The numbers of the audited links by the answer to "Was the audit right?". Every possible answer is a key."""
     failing: tuple[int, ...]
     """The numbers of all links that fail as committed."""
     sound: int

@@ -1,4 +1,4 @@
-"""Markdown, code and HTML outputs -> HTML that contains no scripts and loads nothing."""
+"""Renders Markdown, code and HTML outputs as HTML that contains no scripts and loads no resources."""
 
 from __future__ import annotations
 

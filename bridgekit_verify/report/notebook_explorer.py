@@ -92,7 +92,7 @@ async def explore_once(
     outside_core: bool = False,
     seed: int = 7,
 ) -> Exploration:
-    """Trace the chosen chain and the sound chain. Measure the drop rates of these chains and of the code as committed.
+    """Trace the chosen and the sound chain, and measure the drop rates of both and of the code as committed.
 
     The first run with a leaked event is shown. Without a leak, the first run with a lost event is shown, or else the
     first run.

@@ -1,4 +1,4 @@
-"""Report -> index.html: one file without scripts or external resources, which can be opened from an email."""
+"""Renders a Report as index.html, a file without scripts or external resources that can be opened from an email."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def read_parameters(source: str) -> dict[str, Any]:
 def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
     """Return the cell's source with the literals in `parameters` replaced. Comments stay.
 
-    Raises ParameterError if a value has another type than the replaced literal. A whole number may replace a float.
+    Raises ParameterError if a value and the replaced literal have different types. A whole number may replace a float.
     """
     lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
     for name, value in reversed(list(_assignments(source))):

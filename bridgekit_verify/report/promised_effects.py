@@ -197,7 +197,7 @@ def run_id_claim(seed: int) -> Finding:
 
 
 async def notify_on_each_chain(*, seed: int) -> list[HandNotification]:
-    """Notify by hand on each of `STEP_CHAINS`."""
+    """Send the notification of the audit's step 3 on each chain of `STEP_CHAINS`."""
     return [await notify_by_hand(row, seed=seed) for row in STEP_CHAINS.values()]
 
 

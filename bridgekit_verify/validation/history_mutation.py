@@ -73,7 +73,7 @@ class HistoryMutation:
 
     history: History
     used: frozenset[EventKey]
-    """The events that mutations have changed. No other mutation may change these events."""
+    """The events that mutations have changed and that no other mutation may change."""
 
 
 def lost(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
