@@ -1,7 +1,7 @@
 """Record what each link of a variant receives, without changing what the link does.
 
-Each part that the variant chose, sound or broken, is observed where other links call it. From the observed calls, the
-history records the facts that the ledger needs. A trace also keeps the calls, and observes the bridge and the hub.
+Each part of the variant, sound or broken, is observed where other links call it. From the observed calls, the history
+records the facts that the ledger needs. A trace also keeps the calls, and observes the bridge and the hub.
 """
 
 from __future__ import annotations

@@ -94,8 +94,8 @@ def _unread_numbers(
 ) -> dict[int, set[tuple[str | None, int]]]:
     """Return, for each socket, the epoch and `seq` of the events that its thread received and the socket did not read.
 
-    Events of another thread that were sent to this thread by mistake are included, because they have a `seq` in this
-    thread.
+    Events of other threads that were sent to the socket's thread by mistake have a `seq` in that thread, and are
+    included.
     """
     read: dict[int, set[EventKey | None]] = defaultdict(set)
     for arrival in arrivals:

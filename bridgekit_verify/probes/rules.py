@@ -216,7 +216,7 @@ def same_outcome(call: RecordedCall, made: RecordedCall) -> bool:
     if made.raised is not None or call.raised is not None:
         return call.raised is made.raised
     if isinstance(call.result, Receipt) and isinstance(made.result, Receipt):
-        # A crowded thread's receipt has its own class, and becomes a plain receipt when it is awaited.
+        # If an outbox of the thread is crowded, the receipt has its own class and becomes a plain receipt when awaited.
         return all(getattr(call.result, name) == getattr(made.result, name) for name in Receipt.__struct_fields__)
     return call.result is made.result or bool(call.result == made.result)
 

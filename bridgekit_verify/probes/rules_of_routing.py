@@ -132,7 +132,7 @@ def judge_routing(seen: Observation) -> Judgement:
 
 
 def _thread_of(call: RecordedCall, routes: dict[RunId, ThreadId]) -> str | None:
-    """Return the event's thread, or None if the bridge refused it because its run belongs to another thread."""
+    """Return the event's thread, or None if the bridge refused the event because its run belongs to another thread."""
     carried, registered = call.event.thread_id, routes.get(RunId(call.event.run_id))
     if carried and registered and carried != registered:
         refused = isinstance(call.result, Receipt) and call.result.outcome is Outcome.UNROUTABLE

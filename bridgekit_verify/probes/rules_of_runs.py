@@ -247,7 +247,7 @@ def judge_engine(seen: Observation) -> Judgement:
 
 
 def judge_core(seen: Observation) -> Judgement:
-    """Judge link 5: each run must get its own bound agent, one start before its events, and one end after them."""
+    """Judge link 5: each run must get its own bound agent, one start event first, and one end event last."""
     link, recording = Judgement(5), seen.recording
     runs = [call for call in recording.of("core", "execute_agent") if _is_run(call)]
     for call in runs:

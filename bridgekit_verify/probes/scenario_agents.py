@@ -199,7 +199,7 @@ def _owned_by_two(ids: list[ThreadId]) -> tuple[OwnedThread, ...]:
 
 
 def thinking(base: type[BaseAgent]) -> type[BaseAgent]:
-    """Return an agent class that emits one event: the request that it received."""
+    """Return a class of agents that emit one event with the request that they received."""
 
     class ThinkingAgent(base):  # type: ignore[valid-type,misc]  # the base class is the variant's link 6
         async def execute(self, context: RunContext) -> object:

@@ -1,4 +1,4 @@
-"""Makes an error in a notebook useful to its reader: a failed assertion states the values that it compared.
+"""Makes errors in a notebook useful to the reader: a failed assertion states the values that it compared.
 
 For example, `assert delivered == 60` fails with the message `delivered == 60: 58 == 60`. The module rewrites the cells
 when they run, so that the committed notebooks contain plain assertions. An error about a value that the reader chose is

@@ -37,8 +37,8 @@ def verdict_of(holds: bool, *, known: bool = True) -> Verdict:
 def audit_answer(reported: str, works: RunAnswer, *, as_worded: bool) -> AuditAnswer:
     """Answer "Was the audit right?" about a link that the audit reports as working or broken.
 
-    The answer is "as worded, but insufficient" if a link fails that the audit reports as working, but the audit's
-    description of the link's code is true.
+    The answer is "as worded, but insufficient" if a link reported as working fails, but the audit describes its code
+    correctly.
     """
     if works == "unknown":
         return "unknown"
@@ -143,7 +143,7 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
     broken = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD]
     unknown = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.UNKNOWN]
     reported_broken = [probe.link.number for probe in committed if probe.link.reported == "broken"]
-    # A link without a result may also fail. If a link fails that the audit calls working, the verdict is known anyway.
+    # A link without a result may also fail. If a link that the audit calls working fails, the verdict is known anyway.
     verdict: Verdict = (
         "unknown" if unknown and set(broken) <= set(reported_broken) else verdict_of(broken == reported_broken)
     )

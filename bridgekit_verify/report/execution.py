@@ -130,7 +130,7 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
 
 
 def _add_error(notebook: NotebookNode, index: int, name: str, value: str) -> None:
-    """Add an error that the kernel could not report, to the cell that ran or else to the first code cell."""
+    """Add an error that the kernel did not report. It goes to the cell that ran, or else to the first code cell."""
     cells = [cell for cell in (notebook.cells[index], *notebook.cells) if runs(cell)]
     if cells:
         cells[0].outputs.append(error_output(name, value))

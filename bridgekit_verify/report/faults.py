@@ -17,7 +17,7 @@ __all__ = ["matrix_claim", "stall_claim", "timeline_claim", "windows_claim"]
 LATE_SHARE = 0.1
 """Sockets count as delayed if their median delay during a stall is at least this share of the stall's duration."""
 WAITS_SHARE = 0.5
-"""A server waits for the stalled socket if an emission takes at least this share of the stall's duration."""
+"""A server counts as waiting for the stalled socket if an emission takes at least this share of the stall."""
 
 
 def matrix_claim(matrix: FaultMatrix) -> Finding:

@@ -54,7 +54,7 @@ def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
 
 
 def require_known(parameters: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ParameterError for a name that no notebook has. The message lists the known names."""
+    """Raise ParameterError for a parameter that no notebook has. The message lists the known names."""
     have = sorted(set(known))
     unknown = sorted(set(parameters) - set(have))
     if unknown:

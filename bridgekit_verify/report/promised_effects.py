@@ -44,8 +44,8 @@ STEP_2_RUN_ID: Final = "run_thread_123_a1b2c3d4"
 async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
     """Test the audit's "after fix" list: all events arrive, real-time chat works again, business value is delivered.
 
-    All claims except that about business value are tested on two chains: as reported (from `study`), and as committed
-    (measured here, before and after Fix 1).
+    All claims except the claim about business value are tested on two chains: as reported (from `study`), and as
+    committed (measured here, before and after Fix 1).
     """
     before, after = await _as_committed(study, seed)
     return [all_arrive_claim(study, before, after), real_time_claim(study, before, after), _business_value()]
@@ -111,7 +111,7 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
 
 
 def _shown_at_work(measurement: Measurement) -> Rate:
-    """Return how many events of steps their users read before the run's end event."""
+    """Return the share of the steps' events that their user read before the run's end event."""
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
     ended: set[str] = set()
     seen: set[EventKey] = set()

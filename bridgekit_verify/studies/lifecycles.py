@@ -295,7 +295,7 @@ class LifecycleStudy:
         return f"Within {GRACE_SECONDS:g} s after the end of their run,\nevents are delivered in {delivered} cases"
 
     def figure(self) -> Figure:
-        """Draw delivery by time after the run's end: one panel per chain and per address that its events carry."""
+        """Draw the delivery of events by time after the run's end, one panel per chain and kind of address."""
         return late_events_figure(self._panels(), title=self.title())
 
     def _panels(self) -> dict[str, Mapping[float, Rate]]:

@@ -154,7 +154,7 @@ def renumbered(history: History, used: frozenset[EventKey], source: random.Rando
 
 
 def gap_signalled(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """A client receives a gap for an event that it reads."""
+    """A client receives a gap for an event that the client also reads."""
     _, arrival, key = _pick_event(history, used, source)
     number = arrival.socket.number
     gaps = [*history.gaps.get(number, ()), SignalledGap(arrival.seq, arrival.seq)]

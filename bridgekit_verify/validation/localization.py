@@ -1,8 +1,8 @@
 """Check that probes and ledger name the broken link, for each link and each way to break it.
 
-Probes and ledger do not learn which link is broken. A matrix compares the links that they name with the broken link:
-one row per broken link, one column per named link. For every breakage, the broken link must be named. If another link
-is named, an explanation must exist.
+Probes and ledger do not learn which link is broken. A matrix compares the named links with the broken link: one row per
+broken link, one column per named link. For every breakage, the broken link must be named. If another link is named, an
+explanation must exist.
 """
 
 from __future__ import annotations
