@@ -229,7 +229,7 @@ class _Scenario:
     async def run_outside_the_core(self) -> None:
         """Let the registry bind the agents of four runs, as for a webhook, and emit events of every type.
 
-        The bridge also emits each event, with only the run id. Then bind the agents to other runs.
+        The bridge emits each event too, but with only the run id. Then bind the agents to other runs.
         """
         opened: list[RunContext] = []
         agents: list[Any] = []
@@ -374,7 +374,7 @@ class _Scenario:
         return request
 
     async def _guarded(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the result of the call, or None if a link raised an error, which is recorded."""
+        """Return the result of the call. If a link raised an error, record it and return None."""
         try:
             return await call()
         except Exception as error:

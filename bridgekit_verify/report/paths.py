@@ -39,7 +39,7 @@ _IMAGES: Final = ("image/png", "image/jpeg", "image/gif")
 
 
 def without_paths(value: Any) -> Any:
-    """Return JSON data with the absolute paths in its texts shortened. Images, which are base64, stay unchanged."""
+    """Return JSON data with shortened absolute paths. Images, which are base64, stay unchanged."""
     match value:
         case str():
             return _shorten(value)
