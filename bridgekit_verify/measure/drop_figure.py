@@ -49,7 +49,7 @@ SMALL_BAR: Final = 0.178
 SMALL_BAR_HEIGHT: Final = 0.3
 SMALL_ROW: Final = 0.44
 GROUP_COUNT: Final = 0.56
-"""The width of the count beside a group of small bars."""
+"""The width of the text beside a group of small bars."""
 TITLE_CHARACTERS: Final = 52
 LEGEND_CHARACTERS: Final = 78
 _BEFORE_NUMBER: Final = re.compile(r"(?<=\blink) (?=\d)|(?<=\bFix) (?=\d)")
