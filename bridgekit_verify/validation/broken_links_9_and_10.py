@@ -43,7 +43,7 @@ class RouteOfTheLastEvent:
 
 
 def route_of_the_last_event(mapping: RunThreadMappingService) -> Resolver:
-    """Return a RouteOfTheLastEvent. The mapping is not used."""
+    """Return a RouteOfTheLastEvent. `mapping` is not used."""
     return RouteOfTheLastEvent()
 
 
