@@ -17,6 +17,8 @@ __all__ = ["EVENT", "detect", "load_table", "locate", "parse_table", "steps_of"]
 PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
 EVENT: Final = "@event"
+ID: Final = "@id"
+"""The path of the number in the `id:` line of a server-sent event."""
 TEXT: Final = "@text"
 """The path of a message that is text and not JSON."""
 WHOLE: Final = ("whole", "args")
@@ -167,6 +169,7 @@ class _TableReader:
         self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in late]
         self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]
         self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
+        self._counts_ids = paths.get("position") == (ID,)
         starts = sorted((type_[:-1] for type_ in kinds if type_.endswith("*")), key=len, reverse=True)
         self._starts = [(start, kinds[f"{start}*"]) for start in starts]
 
@@ -183,6 +186,8 @@ class _TableReader:
         frame = ObservedFrame(message, kind or self._begun(str(theirs)))
         if isinstance(value, dict):
             self._set_named(frame, value)
+        if self._counts_ids and message.event_id is not None and message.event_id.isdecimal():
+            frame.position = int(message.event_id)
         for field, steps in self._paths:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)

@@ -249,10 +249,12 @@ async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: b
     """Pass on each server-sent event, a JSON answer, or each line (with `as_text`, each part) of another answer."""
     mime_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if mime_type == "text/event-stream":
+        last_id = ""
         async for each in EventSource(response).aiter_sse():
+            own_id, last_id = each.id if each.id != last_id else "", each.id  # an event without an id has the last one
             if each.data:
                 name = None if each.event == "message" else each.event
-                client.received(each.data, event=name, event_id=each.id)
+                client.received(each.data, event=name, event_id=own_id)
     elif mime_type == "application/json":
         client.received((await response.aread()).decode("utf-8", "replace"))
     else:
