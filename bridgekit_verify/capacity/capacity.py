@@ -40,9 +40,9 @@ OVERLOAD_SECONDS: Final = 1.3
 MAX_OVERLOAD_EVENTS: Final = 150_000
 """Maximum number of events in an overload, so that they fit into the client's memory."""
 PAIRED_SHARE: Final = 0.4
-"""The load of the paired rounds, as a share of the lowest load that any edge carries."""
+"""The load of the paired rounds, as a share of the smallest of the edges' carried loads."""
 MAX_OVERLOAD_TRIES: Final = 2
-"""Limit on overloads. If other programs release the CPUs, the process can carry more than measured before."""
+"""Maximum number of overloads. If other programs have released the CPUs, the edge may carry the first overload."""
 STUDY_SECONDS: Final = 600.0
 
 
@@ -176,7 +176,7 @@ async def study_capacity(
     rounds: int = 4,
     edges: Sequence[Edge] = EDGES,
 ) -> CapacityStudy:
-    """Find the highest load that each edge carries, with alternating edges. The search ends after about `seconds`.
+    """Find the highest load that each edge carries. The edges take turns, and the search ends after about `seconds`.
 
     Each thread has one socket and gets an equal share of the runs. Loads are in events per second, up to `max_load`. If
     every edge carries a load, all edges then get the same load in turns, `rounds` times, because CPU times are
@@ -228,7 +228,7 @@ async def _paired_rounds(
 
 
 async def _overload(each: Testbed, search: LoadSearch, plan: LoadPlan) -> None:
-    """Apply OVERLOAD_FACTOR times the measured throughput, and try once more if the edge carries it."""
+    """Apply OVERLOAD_FACTOR times the measured throughput. If the edge carries this load, apply a higher load."""
     longer = msgspec.structs.replace(plan, seconds=max(plan.seconds, OVERLOAD_SECONDS))
     for _ in range(MAX_OVERLOAD_TRIES):
         done = max(step.wave.events / step.server.seconds for step in search.steps)

@@ -36,17 +36,17 @@ SATURATED_SHARE: Final = 0.85
 WAITED_FOR_CPU_SHARE: Final = 0.15
 """A process that waits for a CPU for at least this share of the time is considered disturbed by other programs."""
 SECOND_LOAD_SHARE: Final = 0.8
-"""Share of a core that the second load would use at the first load's cost per event. The cost per event falls with
+"""Share of a core that the second load would use at the first load's cost per event. The cost is lower at a higher
 load."""
 MIN_EVENTS: Final = 400
-"""Minimum number of events of a load. If all are on time, 381 events are enough for a lower bound of 99 %."""
+"""Minimum number of events of a load. If all events are on time, 381 are enough for a lower bound of 99 %."""
 MIN_LOAD_RATIO: Final = 1.25
 """The search ends when the lowest failed load is at most this multiple of the highest carried load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """An edge, which is a way to serve sockets."""
+    """A way in which a server serves sockets: ASGI or native."""
 
     name: str
     """Display name."""
@@ -93,13 +93,13 @@ class StepResult:
 
     @property
     def carried(self) -> bool:
-        """Whether at least 99 % of events (lower end of the interval) are within a second, even after PEAK_SECONDS."""
+        """Whether at least 99 % of events (lower end of the interval) are on time, even in a peak of PEAK_SECONDS."""
         lasting = self.falls_behind * PEAK_SECONDS <= WITHIN_SECONDS
         return self.on_time.known and self.on_time.interval[0] >= ON_TIME_SHARE and lasting
 
     @property
     def accounted_for(self) -> bool:
-        """Whether each due event was delivered once to its own socket or lost, counters agree, and no run failed."""
+        """Whether each due event was delivered once and in order or was lost, counters agree, and no run failed."""
         client, server = self.client, self.server
         due = self.wave.events
         misplaced = client.misrouted + client.extra_copies + client.unexpected + client.reordered
@@ -174,7 +174,7 @@ def round_load(load: float) -> float:
 
 @dataclass
 class LoadSearch:
-    """The loads that were applied to one edge, in order. The last ones are deliberate overloads."""
+    """The loads that were applied to one edge, in order. The last loads are deliberate overloads."""
 
     edge: Edge
     steps: list[StepResult]
@@ -200,7 +200,7 @@ class LoadSearch:
 
     @property
     def underestimate_reason(self) -> str:
-        """Why the edge may carry more than the search found. Empty if a higher load failed without interference."""
+        """Why the edge may carry more than the search found, or "" if a higher load failed without interference."""
         if (beyond := failed_load(self.steps)) is None:
             return "no load was tried that it does not carry"
         failing = [step for step in self.steps if step.events_per_second == beyond]

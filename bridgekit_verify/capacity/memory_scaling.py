@@ -39,7 +39,7 @@ KIB_PER_GIB: Final = 1_048_576
 WARM_UP: Final = 50
 """How many sockets are opened before the measured ones, because the first sockets load shared code and buffers."""
 UNCOUNTED: Final = 2_000
-"""How many threads with a run in their log use up free memory before the measurement."""
+"""How many threads get a run in their log before the measurement, so that no free memory is left."""
 SPARE_FILES: Final = 100
 """Upper bound on the open files of a process that are not sockets."""
 BURST_SECONDS: Final = 0.25
@@ -70,7 +70,7 @@ class LinearFit:
 
     of: str
     points: Sequence[tuple[int, int]]
-    """For each measurement: the number of items, and the resident memory in KiB above the value without any."""
+    """For each measurement: the number of items, and their resident memory in KiB."""
 
     @property
     def most(self) -> int:
@@ -84,7 +84,7 @@ class LinearFit:
 
     @property
     def first_kib(self) -> float:
-        """Intercept of the fit in KiB. It is negative if the first items used memory that was already free."""
+        """Intercept of the fit in KiB, which is negative if the first items used memory that was already free."""
         return self._line[1]
 
     @property
@@ -201,7 +201,7 @@ class MemoryStudy:
 async def study_memory(
     sizes: Sequence[int] = (100, 500, 1_000), *, rounds: int = 4, seed: int = 0, edges: Sequence[Edge] = EDGES
 ) -> MemoryStudy:
-    """Measure memory with each of these numbers of sockets, threads and runs, and CPU time with and without them.
+    """Measure memory for each number of sockets, threads and runs in `sizes`, and CPU time with and without them.
 
     Raises TooManySockets if the file limit is too low, and ValueError for fewer than two different sizes.
     """
@@ -233,7 +233,7 @@ async def _measure_edge(edge: Edge, sizes: Sequence[int], rounds: int, seed: int
         base = await full.resident_kib()
         # A process retains freed memory. Measured items would use this memory first and appear to need none.
         await full.fill_logs(UNCOUNTED)
-        # Sockets are measured last, because opening sockets needs temporary memory, which is free afterwards.
+        # Sockets are measured last, because opening them frees temporary memory, which later items would use.
         threads = await _measure_growth(full, THREADS, sizes, full.fill_logs)
         runs = await _measure_growth(full, RUNS, sizes, full.start_waiting_runs)
         sockets = await _measure_growth(full, SOCKETS, sizes, full.connect)

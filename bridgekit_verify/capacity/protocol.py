@@ -52,14 +52,14 @@ class FillLogs(msgspec.Struct, frozen=True, tag=True):
 
 
 class StartWaitingRuns(msgspec.Struct, frozen=True, tag=True):
-    """Starts in each of these threads a run that waits indefinitely, as for a slow model. Reply: Done."""
+    """Starts an endless run in each thread from `first` up to, but not including, `last`. Reply: Done."""
 
     first: int
     last: int
 
 
 class Connect(msgspec.Struct, frozen=True, tag=True):
-    """Opens a socket for each of these threads. Reply: ConnectedSockets."""
+    """Opens a socket for each thread from `first` up to, but not including, `last`. Reply: ConnectedSockets."""
 
     port: int
     key: bytes
@@ -87,7 +87,7 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     failed: int
     """Runs that ended with an error."""
     taken: int
-    """Events that, by the bridge's counters, a socket or the log accepted, or that are pending."""
+    """Events that the bridge counted as sent, retained or pending."""
     refused: int
     """Events that the bridge counted as lost."""
     at_once: int
@@ -97,9 +97,9 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     cpu_seconds: float
     """CPU time of the process during `seconds`."""
     share: float
-    """CPU time divided by elapsed time, between the first runs' end and the last start. A full core is 1."""
+    """CPU time divided by elapsed time, from the end of the first runs to the last start. A full core is 1."""
     run_queue_wait: float
-    """Share of the same interval in which the process was ready but waited for a CPU, or 0 if unknown."""
+    """Time in which the process waited for a CPU, as a share of the same interval as in `share`, or 0 if unknown."""
     pauses: int
     """Number of garbage collections."""
     longest_pause: float
@@ -138,6 +138,6 @@ class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Median time from an event's due time to its emission: the part of lateness before the emission."""
     emitted_p99: float
     share: float
-    """CPU time of the client process divided by elapsed time. If it is near 1, the client cannot keep up."""
+    """CPU time of the client process divided by elapsed time. A client near 1 cannot keep up."""
     run_queue_wait: float
     """Share of the elapsed time in which the client was ready to read but waited for a CPU."""

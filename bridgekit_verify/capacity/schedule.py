@@ -1,6 +1,6 @@
 """Compute when each run starts and when each of its events is due.
 
-The module does no I/O, and both processes compute the schedule.
+The server process and the client process each compute the schedule. The module does no I/O.
 
 The load is open: a run starts at its time, even if earlier runs have not ended. Lateness counts from the due time of an
 event, not from its emission by a busy process. A load that waits for the server would send fewer events while the
@@ -23,7 +23,7 @@ from bridgekit_verify.measure.thread_id_families import OwnedThread
 __all__ = ["EVENTS_A_STEP", "LoadPlan", "LoadWave", "owner"]
 
 EVENTS_A_STEP: Final = 3
-"""A thought, the start of a tool and the end of a tool."""
+"""The events of a step: a thought, the start of a tool call and its end."""
 _POSITIONS: Final = {EventType.AGENT_THINKING: 1, EventType.TOOL_EXECUTING: 2, EventType.TOOL_COMPLETED: 3}
 
 
@@ -38,7 +38,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 1
     """A run of n steps has 2 + 3 n events."""
     pause_seconds: float = 0.1
-    """Pause between two events of a run, for model and tools. With 0, all events are emitted in one burst."""
+    """Pause between two events of a run, as for a model or a tool. With 0, all events are emitted in one burst."""
     seconds: float = 1.5
     """Time in which new runs start."""
     seed: int = 0
@@ -70,7 +70,7 @@ class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def starts(self) -> list[float]:
         """The start time of each run, in seconds after the start of the wave."""
         source = random.Random(f"{self.plan.seed}:{self.name}")
-        # For a given number of arrivals, those of a Poisson process are uniform, so the load is exactly as requested.
+        # The arrivals of a Poisson process, given their number, are uniform. A fixed number makes the load exact.
         count = round(self.runs_per_second * self.plan.seconds)
         return sorted(source.uniform(0, self.plan.seconds) for _ in range(count))
 

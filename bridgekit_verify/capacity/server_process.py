@@ -86,7 +86,7 @@ class ActiveRuns:
         return PacedAgent
 
     def tools(self) -> PythonTools:
-        """Return a dispatcher with one tool, which takes one pause."""
+        """Return a dispatcher with one tool. A call of the tool takes one pause."""
 
         async def look_up(request: str, step: int) -> dict[str, object]:
             wave, start = self.started[request]
@@ -180,7 +180,7 @@ def _lost(application: Application) -> int:
 
 
 def _single(name: str, first: int, last: int, plan: LoadPlan) -> LoadWave:
-    """Return a wave with one run for each of these threads."""
+    """Return a wave with one run for each thread from `first` up to, but not including, `last`."""
     return LoadWave(
         name=f"{name} {first}",
         plan=plan,

@@ -1,4 +1,4 @@
-"""Compute workers and memory from an application's load, and measure the extra cost per event of a shared store."""
+"""Compute the workers and memory that an application's load needs, and measure a shared store's cost per event."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class SharedStudy:
 
     @property
     def extra_us(self) -> float:
-        """Extra CPU time per event with a broker, in µs: the difference between the lowest rounds, but at least 0."""
+        """Extra CPU time per event with a broker, in µs: the difference between the cheapest rounds, but at least 0."""
         return max(min(step.cpu_us for step in self.shared) - min(step.cpu_us for step in self.unshared), 0.0)
 
     @property
@@ -197,7 +197,7 @@ class SharedStudy:
 async def study_shared(
     plan: LoadPlan | None = None, *, events_per_second: float = 2_000.0, rounds: int = 1, edge: Edge = NATIVE
 ) -> SharedStudy:
-    """Measure this load with both stores in turns. Raises TimeoutError if the study takes too long."""
+    """Measure a load with the memory store and with Redis in turns. Raises TimeoutError if the study takes too long."""
     plan = plan or LoadPlan(seconds=0.5, pause_seconds=0.05)
     unshared, shared = list[StepResult](), list[StepResult]()
     with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS):

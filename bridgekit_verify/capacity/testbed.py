@@ -45,7 +45,7 @@ START_DELAY_SECONDS: Final = 0.1
 
 
 class Testbed:
-    """Handle of a server process with agents and a client process with its users' sockets, on one machine."""
+    """Handle of two processes on one machine: a server with agents, and a client with the users' sockets."""
 
     def __init__(self, edge: Edge, server: ChildProcess, client: ChildProcess, key: bytes, port: int) -> None:
         self.edge = edge
@@ -109,7 +109,7 @@ def _timeout(count: int) -> float:
 
 @asynccontextmanager
 async def start_testbed(edge: Edge, *, store: str = "memory:") -> AsyncIterator[Testbed]:
-    """Run both processes while the block runs, and then kill them. Raises ProcessExited or ProcessTimeout."""
+    """Run a server and a client process while the block runs, and then kill them. Raises a ProcessFailed."""
     key = secrets.token_bytes(KEY_BYTES)
     with unwrap_single_error():
         async with (

@@ -17,7 +17,7 @@ __all__ = ["Baseline", "baseline_key", "format_baseline", "read_baseline"]
 
 
 def baseline_key(verdict: RecordingVerdict, violation: RecordedViolation) -> str:
-    """Return the line of a violation in a baseline. The line names the recording's file without its folder."""
+    """Return a violation's line in a baseline. The line names the recording's file without its folder."""
     return " ".join(f"{Path(verdict.path).name}: {violation.key}".split())
 
 
@@ -38,7 +38,7 @@ class Baseline:
         )
 
     def stale(self, verdicts: Iterable[RecordingVerdict]) -> list[str]:
-        """Return the entries that match no violation."""
+        """Return the baseline's entries that match no violation."""
         return sorted(self.keys - _keys_of(verdicts))
 
     def fails(self, verdict: RecordingVerdict) -> bool:

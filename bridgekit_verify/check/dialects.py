@@ -1,4 +1,4 @@
-"""Detects which of four protocols a recording uses, and reads tables that locate the fields of any other."""
+"""Detects which of four protocols a recording uses, and reads tables that locate the fields of other protocols."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVENT: Final = "@event"
 ID: Final = "@id"
 """The path of the number in the `id:` line of a server-sent event."""
 TEXT: Final = "@text"
-"""The path of a message that is text and not JSON."""
+"""The path that locates the whole text of a message that is not JSON."""
 WHOLE: Final = ("whole", "args")
 IDS: Final = {"run", "thread", "user", "message", "call"}
 SAMPLE_MESSAGES: Final = 100
@@ -28,9 +28,9 @@ ENOUGH: Final = 0.5
 
 
 def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
-    """Return the built-in dialect that knows the most JSON objects among these messages, and at least half of them.
+    """Return the built-in dialect that knows the types of the most JSON objects among these messages.
 
-    Raises UnusableRecording if no dialect does.
+    Raises UnusableRecording if no dialect knows the types of at least half of the objects.
     """
     types = Counter(_type(each.value) for each in messages if isinstance(each.value, dict))
     total = sum(types.values())
@@ -144,7 +144,7 @@ Steps = tuple[str | int, ...]
 
 
 def steps_of(path: str) -> Steps:
-    """Return the steps of a path. Dots separate them, and a number is an index of a list."""
+    """Return the steps of a path. Dots separate the steps, and a number is an index of a list."""
     return tuple(int(step) if step.isdecimal() else step for step in path.split("."))
 
 
@@ -163,8 +163,8 @@ def locate(value: Any, steps: Steps) -> Any:
 class _TableReader:
     def __init__(self, paths: Mapping[str, Steps], kinds: Mapping[str, str], prefix: str) -> None:
         self._paths = [(field, steps) for field, steps in paths.items() if field != "kind"]
-        # Most paths have one step, for which a plain lookup is faster than `locate`. A complete value is read after
-        # the call's id, because it is in `args` if the frame has a call, and in `whole` otherwise.
+        # Most paths have one step, for which a plain lookup is faster than `locate`. A complete value is read after the
+        # call's id, because the value is in `args` if the frame has a call, and in `whole` otherwise.
         late = WHOLE if len(paths.get("call", ())) > 1 else ()
         self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in late]
         self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]

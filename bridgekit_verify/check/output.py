@@ -82,8 +82,8 @@ def _encodable(value: object) -> object:
 def format_junit(verdicts: Sequence[RecordingVerdict], baseline: Baseline) -> str:
     """Return a suite for each recording, with one test case for each property.
 
-    An unknown answer, and a broken one that the baseline accepts, becomes a skipped test. Stale entries of the baseline
-    are failures in a suite of their own.
+    An unknown answer, or a broken answer that the baseline accepts, becomes a skipped test. Stale entries of the
+    baseline are failures in a suite of their own.
     """
     root = ElementTree.Element("testsuites", name="bridgekit check")
     for verdict in verdicts:

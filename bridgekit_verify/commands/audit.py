@@ -18,7 +18,7 @@ __all__ = ["add_arguments", "run"]
 
 DOES_NOT_HOLD = 1
 EVIDENCE_CHARACTERS: Final = 270
-"""Maximum length of printed evidence: three lines per link fit on one screen. JSON contains the whole evidence."""
+"""Maximum length of printed evidence: about three lines for each link. JSON contains the whole evidence."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -29,9 +29,9 @@ __all__ = ["add_arguments", "run"]
 BROKEN: Final = 1
 UNUSABLE: Final = 2
 MAX_PROBLEMS: Final = 10
-"""Limit on the printed problems of a load. The saved run contains all problems."""
+"""How many problems of a load are printed at most. The saved run contains all problems."""
 SUBJECTS: Final = {Subject.NEVER_CALLED: 3, Subject.RETURNED_NOTHING: 4, Subject.ECHOED: 5}
-"""The exit codes of live runs that could not be judged."""
+"""The exit codes of live runs that cannot be judged."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

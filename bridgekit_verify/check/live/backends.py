@@ -1,4 +1,4 @@
-"""Checks one backend from its start to its verdict. The command and the pytest fixture use this module."""
+"""Checks one backend: starts and drives it, and judges it. The command and the pytest fixture use this module."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["BackendCheck", "DrivenRun", "check_app", "check_backend", "drive_bac
 
 @dataclass
 class DrivenRun:
-    """The recording of one load, and how the load ended. It has no verdict yet."""
+    """The recording of one load, and how the load ended. A driven run has no verdict yet."""
 
     path: str
     run: LiveRun
@@ -50,7 +50,7 @@ class DrivenRun:
         write_run(path, self.run)
 
     def judge(self) -> BackendCheck:
-        """Judge the run. Raises UnusableBackend if the file states no dialect and none is recognized."""
+        """Judge the run. Raises UnusableBackend if the TOML file states no dialect and none is recognized."""
         try:
             verdict = check_run(self.run, path=self.path)
         except UnusableRecording as error:
@@ -93,12 +93,12 @@ async def drive_backend(
     app: Any = None,
     model: ModelServer | None = None,
 ) -> DrivenRun:
-    """Start the backend with the scripted model, and apply the scenarios (default: `default_scenarios`).
+    """Start the backend with the scripted model, and apply the scenarios, by default those of `default_scenarios`.
 
     `app` is an ASGI application, a function that makes one, or the name of either as `module:name`. This process serves
-    the application in place of `[start]`. `model` is a scripted model that runs already, and that a backend which runs
-    already uses: one check after the other may use it. Needs asyncio. Raises UnusableBackend if the backend or its file
-    is unusable, and InvalidParameter if a scenario is unknown.
+    the application, so `[start]` is not needed. `model` is a scripted model that runs already and that a backend at
+    `[start] url` uses: several checks may use it, one after the other. Needs asyncio. Raises UnusableBackend if the
+    backend or its file is unusable, and InvalidParameter if a scenario is unknown.
     """
     load = load or Load(users=min(2, len(backend.users) or 2))
     names = scenarios or default_scenarios(backend)
@@ -147,14 +147,14 @@ def _model_server(
         return ModelServer(ledger, port)
     try:
         model = ModelServer(ledger, _earlier_ports[0] if _earlier_ports else 0)
-    except OSError:  # another check in this process uses it
+    except OSError:  # another check in this process uses the port
         return ModelServer(ledger)
     _earlier_ports[:] = [urlsplit(model.address).port or 0]
     return model
 
 
 _earlier_ports: Final[list[int]] = []
-"""At most one port: that of the scripted model of the application that this process served last."""
+"""The port of the scripted model in the latest check of an application in this process, if any."""
 
 
 async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: RunningBackend) -> None:
@@ -195,7 +195,7 @@ async def _in_process(backend: Backend, model: str, app: Any) -> AsyncIterator[R
 
 @contextmanager
 def _variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables while the block runs. An application reads the model's address when it is created."""
+    """Set environment variables during the `with` block. An application reads the model's address at its creation."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -218,7 +218,7 @@ def _custom_driver(backend: Backend) -> BackendDriver:
 
 
 def _import(backend: Backend, name: str, what: str) -> Any:
-    """Return what `module:name` names. Add the command's folder and that of the TOML file to the import path."""
+    """Return what `module:name` names. Add the folders of the command and of the TOML file to the import path."""
     module, _, attribute = name.partition(":")
     for folder in (backend.folder, Path(backend.path).parent):
         if str(folder.resolve()) not in sys.path:

@@ -13,8 +13,7 @@ from bridgekit_verify.faults.proxy import Proxy, RunningToxic
 __all__ = ["BackendDriver", "ClientGroup", "LiveClient", "LiveThread", "PlannedCut", "ReceivedMessage", "RequestedRun"]
 
 INSIDE_BYTES: Final = 9
-"""A cut inside a frame ends the connection this many bytes later: after the header of a chunk or frame, and a part of
-its content."""
+"""A cut inside a frame happens after this many further bytes: after a header and a part of the content."""
 
 
 @dataclass(eq=False)
@@ -33,7 +32,7 @@ class RequestedRun:
     problem: str | None = None
     """The reason why the run's request failed, or why the check gave the run up."""
     progress: int = 0
-    """The number of the model's calls and pieces for the run, when they were last counted."""
+    """The number of the model's calls and pieces for the run at the last count."""
 
     @property
     def values(self) -> dict[str, str]:
@@ -51,7 +50,7 @@ class LiveClient:
     def __init__(self, name: str, values: dict[str, str], base_url: str, on_message: ReceivedMessage) -> None:
         self.id = name
         self.values = values
-        """What placeholders stand for: `user`, `thread`, and the values of `[[users]]` and `[[prepare]]`."""
+        """The values of the placeholders, such as `user`, `thread`, and those of `[[users]]` and `[[prepare]]`."""
         self.base_url = base_url
         """The backend's address, through the fault proxy if this client's connection is to be cut."""
         self.connection = 0
@@ -123,7 +122,7 @@ class LiveThread(NamedTuple):
 
 @dataclass
 class PlannedCut:
-    """A connection that the check cuts after some messages of a run."""
+    """The planned cut of a connection after some messages of a run."""
 
     between: Proxy
     after: int
@@ -142,8 +141,8 @@ class BackendDriver(Protocol):
     async def listen(self, client: LiveClient) -> None:
         """Connect and call `client.opened()`. Then call `client.received` for each message until the connection ends.
 
-        The method is called for each connection. `client.connection` is above 0 after a reconnect.
+        The check calls `listen` for each connection. `client.connection` is above 0 after a reconnect.
         """
 
     async def start(self, client: LiveClient, run: RequestedRun) -> None:
-        """Send the run's prompt as this client. The method may also call `client.received`, for a streamed response."""
+        """Send the run's prompt as this client. For a streamed response, also call `client.received`."""

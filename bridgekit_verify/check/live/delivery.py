@@ -32,7 +32,7 @@ class ClientTally(msgspec.Struct):
     received: int = 0
     duplicated: int = 0
     replayed: int = 0
-    """Received again after a reconnect, under the same position or in a backend without positions."""
+    """Markers that arrived again after a reconnect, with the same position or without any position."""
     misrouted: int = 0
     unattributed: int = 0
     """Parts of markers, and markers that belong to no prompt of this run."""
@@ -91,7 +91,7 @@ def _judge_expected(evidence: LiveEvidence, findings: LedgerFindings, text: Expe
 
 
 def _numbers(markers: Sequence[Marker]) -> str:
-    """Write `piece 3`, or `pieces 3, 4, 7`."""
+    """Format the numbers as `piece 3` or `pieces 3, 4, 7`."""
     numbers = [str(marker.number) for marker in markers[:12]]
     more = f" and {len(markers) - 12} more" if len(markers) > 12 else ""
     return f"piece{'' if len(markers) == 1 else 's'} {', '.join(numbers)}{more}"
@@ -130,7 +130,7 @@ def _span(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker])
 
 
 def _is_lost_by_cut(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker]) -> bool:
-    """Return whether the connection changed around the first missing piece.
+    """Return whether a reconnect happened between the pieces before and after the first missing piece.
 
     If no earlier piece arrived, any cut during the run counts."""
     client = text.client
@@ -166,7 +166,7 @@ def _count_received(
             tally.unattributed += len(arrived)
         elif not evidence.is_entitled(client, marker.canary):
             tally.misrouted += len(arrived)
-        elif not evidence.delivered(client, marker):  # replays of positions that this numbering already had
+        elif not evidence.delivered(client, marker):  # only replays of earlier positions
             tally.replayed += len(arrived)
         else:
             _count_copies(evidence, findings, client, tally, marker, arrived)

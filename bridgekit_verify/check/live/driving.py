@@ -1,4 +1,4 @@
-"""Drives a backend as its TOML file states: HTTP requests, streamed responses, server-sent events, and WebSockets."""
+"""Drives a backend as its TOML file states, over HTTP, streamed responses, server-sent events, and WebSockets."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ async def http_client() -> AsyncIterator[httpx.AsyncClient]:
     # Connections are not kept alive, because the backend may close one just when the next request is sent on it.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     timeout = httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None, write=ANSWER_TIMEOUT_SECONDS)
-    # Cookies are not stored, because all users share this client. A file passes cookies on with `@cookie`.
+    # Cookies are not stored, because all users share this client. A backend's TOML file passes cookies on with
+    # `@cookie`.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     async with httpx.AsyncClient(limits=limits, timeout=timeout, cookies=no_cookies, trust_env=False) as client:
         yield client
@@ -96,7 +97,7 @@ class Requests:
         return self._http.build_request(method, base_url + fill_url(path, values), content=content, headers=sent)
 
     def check_status(self, table: str, response: httpx.Response) -> None:
-        """Raise UnusableBackend for a status that indicates a wrong file, and RunRefused for any other error."""
+        """Raise UnusableBackend for a status that indicates a wrong TOML file, and RunRefused for any other error."""
         status, request = response.status_code, f"{response.request.method} {response.request.url.path}"
         if status < 300 or (status < 400 and table == "[[prepare]]"):  # a login may answer with a redirect
             return
@@ -116,14 +117,14 @@ class Requests:
         return response
 
     async def _ask(self, table: str, built: httpx.Request) -> httpx.Response:
-        """Send a request that the check cannot continue without. Raises UnusableBackend if it fails."""
+        """Send a request that the check cannot continue without. Raises UnusableBackend if the request fails."""
         try:
             return await self._send(table, built)
         except RunRefused as error:
             raise UnusableBackend(self._backend.path, f"{table} {error}") from error
 
     def _values(self, request: str, wanted: Mapping[str, str], response: httpx.Response) -> dict[str, str]:
-        """Return the values at these paths in the JSON answer, or of `@cookie.NAME` and `@header.NAME`."""
+        """Return the values at these paths of the JSON answer, and of the cookies and headers that the paths name."""
         found: dict[str, str] = {}
         for name, path in wanted.items():
             source, _, key = path.partition(".")
@@ -246,7 +247,7 @@ class TomlDriver:
 
 
 async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: bool) -> None:
-    """Pass on each server-sent event, a JSON answer, or each line (with `as_text`, each part) of another answer."""
+    """Pass server-sent events, a JSON answer, or the lines (with `as_text`, parts) of other answers to the client."""
     mime_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if mime_type == "text/event-stream":
         last_id = ""

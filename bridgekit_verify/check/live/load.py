@@ -40,14 +40,13 @@ CUT_AFTER: Final = (1, 5)
 """The minimum and maximum number of messages after which a connection is cut. Only messages during a run count."""
 SLOW_BYTES_PER_SECOND: Final = 20_000
 NO_END_SECONDS: Final = 1.0
-"""Limit on a run's silence after the model's final text, if the dialect has no end."""
+"""Limit on a run's silence after the model's final text, if the dialect has no frame that ends a run."""
 PIECES_OFFLINE: Final = 3
-"""A client that was cut stays offline until the model has sent this many further pieces, unless its answers end before
-or MAX_OFFLINE_SECONDS pass."""
+"""After a cut, a client stays offline until the model has sent this many further pieces, or has ended its answers. The
+time is limited to MAX_OFFLINE_SECONDS."""
 MAX_OFFLINE_SECONDS: Final = 2.0
 SLOW_SECONDS: Final = 2.0
-"""How long a slow reader reads slowly. It then reads as fast as it can, because a run with large frames would otherwise
-not end in time."""
+"""How long a slow reader reads slowly. It then reads at full speed, so that runs with large frames end in time."""
 POLL_SECONDS: Final = 0.05
 NOT_RESUMED: Final = "the check cut the connection, and the file has no [resume]"
 
@@ -75,13 +74,13 @@ class LoadSession:
         self._groups: dict[str, ClientGroup] = {}
         self._cuts: dict[str, PlannedCut] = {}
         self._slow: dict[str, tuple[RunningToxic, float]] = {}
-        """The slow readers, each with the time until which it is slow."""
+        """By client, the toxic that slows the reader down, and the time at which the toxic ends."""
         self._scope = anyio.CancelScope()
 
     async def run(self, scenarios: tuple[str, ...]) -> None:
         """Apply each scenario in turn.
 
-        If the backend does not call the model, or sends no frame, in the first scenario, the others are skipped.
+        If the backend does not call the model or sends no frame in the first scenario, the other scenarios are skipped.
         """
         with self._scope:
             self._users = [await self._user(number) for number in range(1, self._load.users + 1)]
@@ -287,7 +286,7 @@ class LoadSession:
     async def _listen(self, group: ClientGroup, client: LiveClient, kind: LoadKind) -> None:
         """Listen as one client, and reconnect when the connection ends.
 
-        Raises UnusableBackend after MAX_ATTEMPTS consecutive attempts that failed to connect.
+        Raises UnusableBackend after MAX_ATTEMPTS consecutive failures to connect.
         """
         async with self._path(group, client, kind):
             failed = 0
@@ -328,7 +327,7 @@ class LoadSession:
         wanted = self._pieces(canaries) + PIECES_OFFLINE
         await anyio.sleep(self._load.offline_seconds)
         with anyio.move_on_after(MAX_OFFLINE_SECONDS):
-            while self._pieces(canaries) < wanted and self._is_sending(canaries):  # noqa: ASYNC110 - in another thread
+            while self._pieces(canaries) < wanted and self._is_sending(canaries):  # noqa: ASYNC110 - the model's thread sets no event
                 await anyio.sleep(POLL_SECONDS)
 
     def _pieces(self, canaries: Iterable[str]) -> int:

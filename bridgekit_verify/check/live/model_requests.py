@@ -1,4 +1,4 @@
-"""Pure functions that read a backend's request to the model, as chat completions or as Responses, into one form."""
+"""Pure functions that parse a backend's request to the model (Chat Completions or Responses) into one form."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class ModelRequest:
     parallel: bool = True
     include_usage: bool = False
     previous: str | None = None
-    """The response that this request continues, whose messages it does not repeat."""
+    """The id of the response that this request continues. The request does not repeat earlier messages."""
     raw: str = ""
 
     def prompts(self) -> list[tuple[str, str, int]]:
-        """Return canary, scenario and the index of the entry of each prompt, the latest one first.
+        """Return each prompt's canary, its scenario and the index of its entry, the latest prompt first.
 
         Users' messages come first. Some backends put the prompt into the instructions.
         """

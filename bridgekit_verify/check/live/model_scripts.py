@@ -23,9 +23,9 @@ WORDS: Final = (
     "a<b>&c",
     "end",
 )
-"""The words of texts. They contain characters that a wrong encoding or a wrong cut damages."""
+"""The words of texts, with characters that a wrong encoding or a wrong cut damages."""
 PLAIN_WORDS: Final = ("north", "east", "south")
-"""The words of arguments. Their JSON has no escapes, so that each piece is plain text."""
+"""The words of arguments, which JSON does not escape, so that each piece is plain text."""
 MAX_DEPTH: Final = 8
 
 
@@ -46,19 +46,19 @@ class SentCall(msgspec.Struct, frozen=True):
 
 
 class ModelScript(msgspec.Struct, frozen=True):
-    """One scenario. Its counts are numbers of pieces, unless stated otherwise."""
+    """One scenario. Counts are numbers of pieces, unless stated otherwise."""
 
     texts: int = 8
     thinking: int = 0
     before_calls: int = 0
-    """The number of pieces of text in the same answer, before its calls."""
+    """The number of pieces of text before the calls of an answer."""
     calls: int = 0
     """The number of calls in each round, if the request offers tools."""
     rounds: int = 1
     """The number of answers that call tools before the final text."""
     arguments: Literal["pieces", "beside", "whole"] = "pieces"
-    """How arguments are sent: as `pieces` after an empty first one, with the first piece `beside` the name, or `whole`
-    with the name."""
+    """How arguments are sent: as `pieces` after an empty first one, with the first piece `beside` the tool's name, or
+    `whole` with the name."""
     interleaved: bool = False
     """True if the pieces of parallel calls alternate. Few models do this, so it is a stress case."""
     split: bool = False
@@ -179,7 +179,7 @@ def _call(canary: str, number: int, index: int, tool: OfferedTool) -> SentCall:
 
 
 def _example(schema: Any, root: Mapping[str, Any], text: Any, depth: int) -> Any:  # noqa: C901  # one branch a keyword
-    """Return an example for a JSON schema, with markers in free strings. A string with a pattern may not match it."""
+    """Return an example for a JSON schema, with markers in free strings. A string can violate its pattern."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return None
     if isinstance(reference := schema.get("$ref"), str):

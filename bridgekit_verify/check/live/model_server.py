@@ -34,8 +34,7 @@ __all__ = ["ModelServer"]
 NEUTRAL_TEXT: Final = "OK."
 """The answer to requests that are not the agent's, such as a request for a title."""
 KEEP_ALIVE_SECONDS: Final = 3_600
-"""Longer than any run, because a server that closes idle connections would cause failures that the backend did not
-cause."""
+"""Longer than any run, so that the server causes no failure by closing an idle connection."""
 EXCERPT_CHARACTERS: Final = 400
 _LOG: Final = logging.getLogger(__name__)
 _LOG.propagate = False
@@ -59,7 +58,7 @@ METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class ModelServer(ThreadServer):
-    """Serves the model for tests and notebooks of any kind: `with ModelServer(ledger)`."""
+    """Serves the scripted model during `with ModelServer(ledger)`, for tests and notebooks."""
 
     def __init__(self, ledger: ModelLedger, port: int = 0) -> None:
         self._model = _Model(ledger)
@@ -128,7 +127,7 @@ class _Model:
         return self._reject(request, 404, f"{request.method} {request.url.path}: the scripted model has no such path")
 
     async def failed(self, request: Request, error: Exception) -> Response:
-        """Record a request that this server could not answer because of an error of its own."""
+        """Record a request that this server could not answer because of its own error."""
         return self._reject(request, 500, f"the scripted model failed: {type(error).__name__}: {error}")
 
     def _reject(self, request: Request, status: int, problem: str) -> Response:
@@ -182,7 +181,8 @@ class _Model:
     def _chosen(self, asked: ModelRequest, found: list[tuple[str, str, int]]) -> tuple[str, str, int]:
         """Return the prompt that the request must answer. The request may also hold prompts of other users.
 
-        It is the prompt whose tool result is the last entry, else the latest one without an answer, else the latest.
+        This is the prompt whose tool result is the last entry, or the latest prompt without an answer, or the latest
+        prompt.
         """
         owners = {call.id: made.canary for made in self.ledger.calls for call in made.calls}
         continued = owners.get(asked.entries[-1].result_of or "")

@@ -36,9 +36,9 @@ class Load(msgspec.Struct, frozen=True):
     unfinished_seconds: float = 10.0
     """The same after tool calls or a failed answer. It is longer because the backend must call the model again."""
     settle_seconds: float = 0.3
-    """How long no client may receive a frame before the check stops waiting for further frames."""
+    """The check stops waiting for frames when no client has received one for this time."""
     offline_seconds: float = 0.2
-    """How long a client whose connection was cut stays offline at least."""
+    """The minimum time that a client stays offline after its connection was cut."""
 
     def __post_init__(self) -> None:
         for name in ("users", "threads", "runs", "at_once", "tabs"):
@@ -71,7 +71,7 @@ LOADS: Final = {
 def default_scenarios(backend: Backend) -> tuple[str, ...]:
     """Return the scenarios that a check applies by default.
 
-    They include `cut` only if a client can resume, because the losses of a cut are otherwise unknown.
+    `cut` is included only if a client can resume, because the losses of a cut are otherwise unknown.
     """
     resume = ("cut",) if backend.resume is not None or backend.kind == "class" else ()
     sockets = () if backend.kind == "response" else ("tabs",)

@@ -1,4 +1,4 @@
-"""Fills texts with placeholders such as `{thread}`, and quotes the values."""
+"""Replaces placeholders such as `{thread}` in texts with their values, quoted where necessary."""
 
 from __future__ import annotations
 

@@ -37,13 +37,13 @@ __all__ = ["BRIDGEKIT", "SERVERS", "LoopTimeClock", "Stall", "StallStudy", "stud
 
 STALL_SECONDS: Final = 120.0
 STILL_SECONDS: Final = 0.02
-"""If the event loop does not run for longer than this time, LoopTimeClock stops."""
+"""LoopTimeClock stops when the event loop has not run for this time."""
 SETTLE_SECONDS: Final = 60.0
 """How long the neighbours may take to read the remaining events after the stall."""
 PADDING_BYTES: Final = 8_192
 _NUMBER = re.compile(r'"number": ?(\d+)')
 SEND_BUFFER_BYTES: Final = 16_384
-"""Small, so that a client that stops reading causes backpressure immediately, and not only after megabytes."""
+"""Send buffer of a socket: small, so that a client that stops reading causes backpressure immediately."""
 THREAD: Final = ThreadId("thread_1")
 USER: Final = "user_1"
 OUTBOX_EVENTS: Final = 16
@@ -57,7 +57,6 @@ class RunningServer:
     """A running server: the URL that clients subscribe at, and the function that emits an event."""
 
     url: str
-    """URL at which a client subscribes."""
     emit: Emit
 
 
@@ -161,7 +160,7 @@ class Stall:
     due: Sequence[float]
     """The time at which each event was due."""
     reads: Sequence[tuple[int, float]]
-    """The number and the time of each event that a neighbouring socket read."""
+    """Each event that a neighbouring socket read: the event's number and the time of the read."""
     waits: Sequence[float]
     """How long the agent waited for each emission, in seconds."""
     window: tuple[float, float]
@@ -297,7 +296,7 @@ class StallStudy:
     def alt_text(self) -> str:
         """Return a text alternative of the figure.
 
-        It states, for each server, the median latencies before and during the stall, and the longest emission.
+        The text states, for each server, the median latencies before and during the stall, and the longest emission.
         """
         return "; ".join(
             f"{stall.server.name}: neighbours read {1_000 * stall.median_before:.1f} ms late before and"
@@ -316,7 +315,7 @@ async def study_stall(
     duration: float = 0.5,
     servers: Iterable[ServerKind] = SERVERS,
 ) -> StallStudy:
-    """Measure each server with `neighbours` reading sockets and a stalled one, while an agent emits at a fixed rate.
+    """Measure each server with `neighbours` sockets that read and one that stalls. An agent emits at a fixed rate.
 
     The stall starts `start` seconds after the first event and lasts `duration` seconds. Raises TimeoutError if
     the study takes too long.
@@ -361,7 +360,7 @@ async def _stall(
                 await _sleep_until(clock, origin + first + duration)
             last = clock() - origin
         with anyio.move_on_after(SETTLE_SECONDS):
-            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled with a timeout: reads have no event
+            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled with a timeout: reads set no event
                 await anyio.sleep(pace_seconds)
         tasks.cancel_scope.cancel()
     since = [(number, moment - origin) for number, moment in reads]

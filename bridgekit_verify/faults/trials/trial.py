@@ -35,13 +35,13 @@ __all__ = ["Trial", "TrialPlan", "latency_figure", "missed_events", "run_trial"]
 def missed_events(reader: Reader, emitted: Sequence[float]) -> list[int]:
     """Return, for each reconnection, how many of the thread's events the user missed.
 
-    Missed events are those after the last event that the user read, up to the start of the next subscription. They
-    include the step that was in flight when the connection broke, which was written to the socket and never read.
-    The time at which the client noticed the break is not used, because only the reader knows whether an event was read
-    (J. H. Saltzer, D. P. Reed, D. D. Clark, "End-to-end arguments in system design", ACM Transactions on Computer
-    Systems 2, 1984, section 2). The server confirms the start of a subscription to a client that does not resume. For a
-    client that resumes, the start is the number of events emitted before the subscription, with an error of at most one
-    step. `emitted` has the times in seconds, in order.
+    Missed events are those after the last event that the user read, up to the start of the next subscription. Events
+    that were written to the socket before the connection broke, and never read, are included. Only the reader knows
+    whether an event was read, so the time of the break is not used (J. H. Saltzer, D. P. Reed, D. D. Clark, "End-to-end
+    arguments in system design", ACM Transactions on Computer Systems 2, 1984, section 2). For a client that does not
+    resume, the start is the `seq` that the server confirmed. For a client that resumes, the start is the number of
+    events emitted before the subscription, with an error of at most one step. `emitted` has the emission times in
+    seconds, in order.
     """
     found = []
     for number, (before, after) in enumerate(pairwise(reader.online), start=1):
@@ -66,9 +66,9 @@ class Trial:
     window: tuple[float, float]
     """Start and repair of the fault, in seconds since the Unix epoch."""
     unanswered: int
-    """The number of events whose worker was killed before an acknowledgement. They do not count as lost."""
+    """The number of events that a killed worker did not acknowledge and no client read. They do not count as lost."""
     attempted_at: Mapping[EventKey, float]
-    """The time of each event's attempt, in seconds since the Unix epoch."""
+    """When the agent attempted to emit each event, in seconds since the Unix epoch."""
     quiesced: bool
     """Whether every user read the end of the last run before the timeout."""
     readers: Sequence[Reader]
@@ -85,7 +85,7 @@ class Trial:
 
     @property
     def sent_twice(self) -> int:
-        """The number of events that a socket received again. The resuming client drops duplicates."""
+        """The number of duplicated events that the resuming clients received and dropped."""
         return sum(reader.duplicates for reader in self.readers)
 
     @property
@@ -124,8 +124,8 @@ class Trial:
     def predicted_delivered(self) -> int | None:
         """The predicted number of delivered events, if exactly the missed events are lost.
 
-        None if the delivery mode resumes, or if the fault overflows buffers or does not act on the network. (For
-        example, the agents of a killed worker emit no events until its restart.)
+        None if clients resume, or if the fault overflows buffers or does not act on the network. (For example, the
+        agents of a killed worker emit no events until its restart.)
         """
         if self.delivery.resumes or self.fault.target is not FaultTarget.NETWORK or self.fault.overflows:
             return None
