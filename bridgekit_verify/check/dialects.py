@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bridgekit_verify.check.frames import END_OF_STREAM, FIELDS, KINDS, Message, ObservedFrame, decode_text
+from bridgekit_verify.check.frames import END_OF_STREAM, FIELDS, KINDS, Message, ObservedFrame, decode_json, decode_text
 from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect
 from bridgekit_verify.errors import UnusableRecording
 
@@ -177,7 +177,7 @@ class _TableReader:
         value = message.value
         if isinstance(value, str):
             value = decode_text(value.removeprefix(self._prefix))
-            value = {TEXT: value} if isinstance(value, str) else value
+            value = {TEXT: _unquoted(value)} if isinstance(value, str) else value
         if self._kind == (EVENT,):
             theirs: Any = message.event
         else:
@@ -206,6 +206,15 @@ class _TableReader:
 
     def _begun(self, theirs: str) -> str:
         return next((kind for start, kind in self._starts if theirs.startswith(start)), "other")
+
+
+def _unquoted(text: str) -> str:
+    """Return the content of a JSON string, which some backends send for each piece, or any other text unchanged."""
+    try:
+        found = decode_json(text) if text.startswith('"') else text
+    except ValueError:
+        return text
+    return found if isinstance(found, str) else text
 
 
 def _set(frame: ObservedFrame, field: str, found: Any) -> None:

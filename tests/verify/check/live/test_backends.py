@@ -129,11 +129,19 @@ async def test_run_that_was_cut_stays_excused_if_its_request_fails_later(tmp_pat
 PLAIN = {"kind": "@text", "text": "@text", "kinds": {"started": "[GO]", "text": "*", "ended": "[DONE]"}}
 
 
+@pytest.mark.parametrize("plain", ["text", "string"])
 @pytest.mark.parametrize("kind", ["response", "sse"])
-async def test_plain_text_is_unusable_without_a_table_and_judged_with_one(tmp_path: Path, kind: str) -> None:
-    backend = msgspec.structs.replace(tiny_backend(tmp_path, kind).with_env(PLAIN="1"), dialect=None, resume=None)
+async def test_plain_text_is_unusable_without_a_table_and_judged_with_one(
+    tmp_path: Path, kind: str, plain: str
+) -> None:
+    backend = msgspec.structs.replace(tiny_backend(tmp_path, kind).with_env(PLAIN=plain), dialect=None, resume=None)
     with pytest.raises(UnusableBackend, match="no known dialect"):
         await check(backend, SMALL, scenarios=("text",))
+    assert backend.listen is not None
+    wrong = msgspec.structs.replace(backend, listen=msgspec.structs.replace(backend.listen, dialect="AG-UI"))
+    unclear = await check(wrong, SMALL, scenarios=("text",))
+    assert broken(unclear) == set(), unclear.text
+    assert states(unclear)[Property.TEXT] is State.UNKNOWN
     described = msgspec.structs.replace(backend, dialect=PLAIN)
     sound = await check(described, TWO_RUNS, scenarios=("text",))
     assert broken(sound) == set(), sound.text

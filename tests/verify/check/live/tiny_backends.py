@@ -31,7 +31,7 @@ class TinyBackend:
 
     def __init__(self, model: str, defect: str = "") -> None:
         self.model, self.defect = model, defect
-        self.plain = bool(os.environ.get("PLAIN"))
+        self.plain = os.environ.get("PLAIN", "")
         self.log: dict[Key, list[Event]] = defaultdict(list)
         self.readers: dict[Key, set[asyncio.Queue[Event]]] = defaultdict(set)
         self.tasks = set[asyncio.Task[None]]()
@@ -77,8 +77,9 @@ class TinyBackend:
                 return
 
     def data(self, event: Event) -> str:
-        """Return the data of a server-sent event: JSON, or with PLAIN only a text."""
-        return event.get("delta", f"[{event['type'].upper()}]") if self.plain else json.dumps(event)
+        """Return the data of a server-sent event: an object, or with PLAIN only a text, which may be a JSON string."""
+        text: str = event.get("delta", f"[{event['type'].upper()}]")
+        return text if self.plain == "text" else json.dumps(text if self.plain else event)
 
     async def publish(self, key: Key, run: str, text: str) -> None:
         async for event in self.events(key[1], run, text):
