@@ -83,7 +83,7 @@ def _lateness(wave: LoadWave, history: History) -> tuple[dict[EventKey, float], 
 
 
 def _drift(by_due: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Return the lower quartile of lateness in the first and the last third of events, and the time between them.
+    """Return the lower quartile of lateness in the first and last third of events, and the time between the thirds.
 
     The lower quartile is compared because a pause makes only some events late, while a process that falls behind makes
     all events late.

@@ -74,7 +74,7 @@ class ConnectedSockets(msgspec.Struct, frozen=True, tag=True):
 
 
 class ReadWave(msgspec.Struct, frozen=True, tag=True):
-    """Reads a wave until StopReading. Reply: ClientReport."""
+    """Reads the events of a wave until the request StopReading. Reply: ClientReport."""
 
     wave: LoadWave
     within_seconds: float
@@ -99,7 +99,7 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     share: float
     """CPU time divided by elapsed time, from the end of the first runs to the last start. A full core is 1."""
     run_queue_wait: float
-    """Time in which the process waited for a CPU, as a share of the same interval as in `share`, or 0 if unknown."""
+    """Time that the process waited for a CPU, divided by the same elapsed time as in `share`, or 0 if unknown."""
     pauses: int
     """Number of garbage collections."""
     longest_pause: float
@@ -109,7 +109,7 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The client process's measurements of a wave. Lateness is from an event's due time to its read, in seconds."""
+    """The client process's measurements of a wave. Lateness is the time from when an event is due until it is read."""
 
     expected: int
     delivered: int
@@ -129,15 +129,15 @@ class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     late_max: float
     late_mean: float
     late_first: float
-    """Lower quartile of lateness in the first third of the events, by due time."""
+    """Lower quartile of lateness in the first third of the events, in the order of their due times."""
     late_last: float
-    """Lower quartile of lateness in the last third of the events."""
+    """Lower quartile of lateness in the last third of these events."""
     apart_seconds: float
-    """Seconds between the median due times of the first and the last third."""
+    """Seconds between the median due times of the first and the last third of the events."""
     emitted_p50: float
     """Median time from an event's due time to its emission: the part of lateness before the emission."""
     emitted_p99: float
     share: float
-    """CPU time of the client process divided by elapsed time. A client near 1 cannot keep up."""
+    """CPU time of the client process divided by elapsed time. With a value near 1, the client cannot keep up."""
     run_queue_wait: float
     """Share of the elapsed time in which the client was ready to read but waited for a CPU."""

@@ -39,9 +39,9 @@ __all__ = ["Testbed", "start_testbed"]
 SECONDS_PER_ITEM: Final = 0.02
 """Time added to a timeout for each requested socket, thread or run."""
 WAVE_TIMEOUT_SECONDS: Final = 120.0
-"""How much longer than its nominal duration a wave may take on a busy machine."""
+"""How much longer than planned a wave may take on a busy machine."""
 START_DELAY_SECONDS: Final = 0.1
-"""Delay between the request and the start of a wave, so that both processes have read the request."""
+"""Delay between the request and the start of a wave, so that both processes read the request in time."""
 
 
 class Testbed:
@@ -85,7 +85,7 @@ class Testbed:
         return (await self._server.request(MemoryRequest(), MemoryReply)).resident_kib
 
     async def wave(self, events_per_second: float, plan: LoadPlan, *, first: int, threads: int) -> StepResult:
-        """Apply a load in events per second to the threads from number `first` on, and return the result."""
+        """Apply a load of `events_per_second` to `threads` threads from number `first` on, and return the result."""
         self._waves += 1
         await self._client.request(Clear(), Done)
         wave = LoadWave(
@@ -109,7 +109,7 @@ def _timeout(count: int) -> float:
 
 @asynccontextmanager
 async def start_testbed(edge: Edge, *, store: str = "memory:") -> AsyncIterator[Testbed]:
-    """Run a server and a client process while the block runs, and then kill them. Raises a ProcessFailed."""
+    """Run a server and a client process until the `with` block ends, and then kill both. Raises a ProcessFailed."""
     key = secrets.token_bytes(KEY_BYTES)
     with unwrap_single_error():
         async with (

@@ -34,7 +34,7 @@ def check_recording(
         head = list(islice(recording.messages, SAMPLE_MESSAGES))
         if not head:
             limit = recording.limits.reached
-            raise UnusableRecording(path, f"has no frame before {limit}" if limit else "has no frame")
+            raise UnusableRecording(path, f"has no frame before the limit {limit}" if limit else "has no frame")
         judge = Judge(dialect or detect(path, head))
         judge.feed(chain(head, recording.messages))
         if judge.undecoded == judge.messages:

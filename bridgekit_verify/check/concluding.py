@@ -1,4 +1,7 @@
-"""Concludes one answer for each property. A property holds only if there is no violation and no reason for doubt."""
+"""Concludes one answer for each property.
+
+The answer is *holds* only if there is no violation and no reason for *unknown*.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +155,7 @@ def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
 
 
 def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> None:
-    """Report a run that ends without a start, unless it may have started elsewhere or before the recording."""
+    """Report a run that ends without a start, unless it may have started before the recording or at another client."""
     client = judge.clients[run.client]
     began_elsewhere = any(other.started and other.first < run.first for other in others)
     continues = client.starts_inside or (judge.dialect.run_is_connection and client.reconnected_at)

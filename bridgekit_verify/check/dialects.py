@@ -28,9 +28,9 @@ ENOUGH: Final = 0.5
 
 
 def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
-    """Return the built-in dialect that knows the types of the most JSON objects among these messages.
+    """Return the built-in dialect that knows the types of more of these messages than any other.
 
-    Raises UnusableRecording if no dialect knows the types of at least half of the objects.
+    Raises UnusableRecording if no dialect knows the types of at least half of the messages that are JSON objects.
     """
     types = Counter(_type(each.value) for each in messages if isinstance(each.value, dict))
     total = sum(types.values())
@@ -144,7 +144,7 @@ Steps = tuple[str | int, ...]
 
 
 def steps_of(path: str) -> Steps:
-    """Return the steps of a path. Dots separate the steps, and a number is an index of a list."""
+    """Return the steps of a path. Dots separate the steps, and a number is a list index."""
     return tuple(int(step) if step.isdecimal() else step for step in path.split("."))
 
 
@@ -191,7 +191,7 @@ class _TableReader:
         for field, steps in self._paths:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)
-        # A type with `*` matches neither the end of the stream nor a message without a type and a text.
+        # A type with `*` must not match the end of the stream, or a message that has neither a type nor a text.
         if kind is None and (message.value == END_OF_STREAM or (theirs is None and frame.text is frame.whole is None)):
             frame.kind = "other"
         return (frame,)

@@ -22,11 +22,11 @@ KINDS: Final = (
     "tool_end",
     "tool",  # a whole call in one frame
     "tool_result",
-    "snapshot",  # a value that other frames already sent
+    "snapshot",  # a complete text or arguments, which other frames sent in pieces
     "subscribed",
     "gap",
-    "event",  # A frame of a run that states no other fact.
-    "other",  # A frame that the dialect does not know.
+    "event",  # Belongs to a run, and states no other fact.
+    "other",  # Has a type that the dialect does not know.
 )
 """What a frame does. A type of the protocol that fits no other kind is `event` or `other`."""
 
@@ -68,7 +68,7 @@ class ObservedFrame(msgspec.Struct, gc=False):
     message: str | None = None
     call: str | None = None
     text: str | None = None
-    """A delta, which is appended to a message or to a call's arguments. In a gap signal, the reason of the gap."""
+    """A delta, which is appended to a message or to a call's arguments. In a gap signal, the reason for the gap."""
     whole: Any = None
     """A complete value: a text, or arguments as text or as decoded JSON."""
     position: int | None = None
@@ -76,9 +76,9 @@ class ObservedFrame(msgspec.Struct, gc=False):
     """Set only if the frame represents the positions `first_position` to `position`."""
     user: str | None = None
     group: str | None = None
-    """An epoch of positions, or the subagent that sent a chunk. Groups of one client are independent of each other."""
+    """An epoch of positions, or the subagent that sent a chunk. A client's groups are independent of each other."""
     implicit: bool = False
-    """True for a delta that may begin its message or call, and for an error after which the run may continue."""
+    """True for a delta or an end that needs no beginning, and for an error after which the run may continue."""
 
 
 def decode_json(data: str | bytes) -> Any:

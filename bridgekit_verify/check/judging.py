@@ -1,6 +1,6 @@
 """Judges a stream of frames without I/O. The number of ended runs, messages, calls and violations in memory is limited.
 
-Each frame is first attributed to a client, a run, and a message or call. The rules then judge it.
+The judge first attributes each frame to a client, a run, and a message or call. The rules then judge the frame.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Judge:
             if not has_started and self.rules.pairs_runs and frame.kind not in BEGINNINGS and frame.kind != "tool":
                 stream.uncertain = NO_BEGINNING
             self.rules.remember(client, key, stream)
-            if frame.run is None:  # otherwise, the run identifies the user
+            if frame.run is None:  # a run id in the frame would identify the user
                 self.owners.saw(key, client, frame)
         if frame.thread not in (None, client.thread) or frame.user not in (None, client.user):
             self.owners.check_ids(self.findings, client, frame)
@@ -190,7 +190,7 @@ class Judge:
             )  # fmt: skip
 
     def _is_replayed(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
-        """Add the frame's positions to its numbering. Return whether the frame is a repetition after a reconnect."""
+        """Add the frame's positions to its numbering. Return whether it repeats a frame from before a reconnect."""
         last = frame.position
         assert last is not None
         connection = frame.origin.connection
@@ -205,7 +205,7 @@ class Judge:
         expected = self.dialect.first_position
         if expected is not None and last < expected:
             return False
-        if numbering is None:  # the first position is unknown if the recording may begin in the middle
+        if numbering is None:  # if the recording may begin in the middle, the first position is unknown
             known = expected is not None and first <= expected
             numbering = client.numberings[key] = Numbering(expected if known else None, connection)
         step = numbering.add(first, last, connection, frame.origin.index)

@@ -17,12 +17,12 @@ FOREIGN: Final = "an id of another client"
 
 
 class Owners:
-    """For each id, the clients that received it, and whether each client received the first frame with the id."""
+    """Records which clients received each id, and which of these clients own the id."""
 
     def __init__(self) -> None:
         self._first: dict[StreamKey, tuple[str, bool, int]] = {}
         self._shared: dict[StreamKey, dict[str, tuple[bool, int]]] = {}
-        """The clients of each id that several clients received. Ids of only one client are left out to save memory."""
+        """By id, the clients that received the id. Ids that only one client received are left out to save memory."""
         self._strays: list[tuple[str, ClientState, Evidence]] = []
         """Frames whose thread is not the thread of their client."""
 
@@ -62,7 +62,7 @@ class Owners:
                     self._strays.append((named, client, excerpt(origin)))
 
     def conclude(self, findings: Findings, clients: Mapping[str, ClientState]) -> None:
-        """Find ids that a client received although their first frame reached a client of another user or thread."""
+        """Report each id that a client received although a client of another user or thread owns the id."""
         self._conclude_strays(findings, clients)
         for (kind, name), seen in self._shared.items():
             if name is not None:

@@ -75,7 +75,7 @@ def _list(value: object) -> list[dict[str, Any]]:
 
 
 def _value_and_type(message: Message) -> tuple[dict[str, Any], str]:
-    """Return the message's object and its type. The type is empty if the value is no object or names no type."""
+    """Return the message's object and its type. The type is empty if the message is no object or names no type."""
     value = message.value if isinstance(message.value, dict) else {}
     type_ = value.get("type")
     return value, type_ if isinstance(type_, str) else ""
@@ -203,7 +203,7 @@ _PROGRESS: Final = (
     ".in_progress", ".searching", ".interpreting", ".generating", ".completed", ".failed", ".partial_image",
     ".annotation.added", "_part.added", "_part.done",
 )  # fmt: skip
-"""Suffixes of types that report the progress of a call or a part, in addition to the types in OPENAI."""
+"""Suffixes of further types, which report the progress of a call or a part."""
 _REPLIES: Final = {"output_text": "text", "refusal": "refusal"}
 _INPUTS: Final = {
     "function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input", "code_interpreter_call": "code",

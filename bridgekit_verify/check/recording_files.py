@@ -85,7 +85,7 @@ def open_recording(path: str, *, reads_text: bool = False, limits: Limits | None
         raise UnusableRecording(path, "is closed: pass a recording on standard input")
     if path != "-" and Path(path).is_dir():
         raise UnusableRecording(path, "is a folder: pass the recordings in it")
-    # Without O_NONBLOCK, opening a named pipe would wait for its writer, beyond `limits`.
+    # Without O_NONBLOCK, opening a named pipe would wait for its writer, even longer than `limits` allows.
     file = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         lines = _Lines(path, file, limits)
@@ -97,7 +97,7 @@ def open_recording(path: str, *, reads_text: bool = False, limits: Limits | None
 
 
 class _Lines:
-    """The lines of a file without their line ends. The first lines can be read ahead."""
+    """The lines of a file without their line ends. `head` reads the first lines before the iteration."""
 
     def __init__(self, path: str, file: int, limits: Limits) -> None:
         self.path, self._file, self._limits = path, file, limits
@@ -112,7 +112,7 @@ class _Lines:
         return os.read(self._file, CHUNK_BYTES)
 
     def head(self) -> bytes:
-        """Return the start of the file: the first line that is not empty, or about CHUNK_BYTES."""
+        """Return the start of the file, up to the first line that is not empty or about CHUNK_BYTES."""
         data = b""
         while not (data.lstrip(b"\xef\xbb\xbf \t\r\n") and b"\n" in data.lstrip()) and len(data) < CHUNK_BYTES:
             if not (chunk := self._chunk()):
@@ -246,7 +246,7 @@ def _read_sse(lines: _Lines, reads_text: bool) -> Iterator[Message]:
 
 
 def _sse_events(lines: Iterable[bytes]) -> Iterator[tuple[bytes | None, dict[str, Any]]]:
-    """Yield the data of each event with its name and its id, as a message has them. The data of a reconnect is None."""
+    """Yield the data of each event, with its name and its id by the fields of `Message`. A reconnect has no data."""
     names, data = dict[str, Any](), list[bytes]()
     for line in lines:
         name, _, value = line.partition(b":")
@@ -337,7 +337,7 @@ def _read_har(path: str, data: bytes) -> Iterator[Message]:
 def _har_messages(log: _Log) -> Iterator[Message]:
     """Yield received messages.
 
-    A socket counts as a reconnect of an earlier socket with the same address (without its query) that had ended.
+    A socket counts as a reconnect if an earlier socket with the same address (without its query) has ended.
     """
     index = 0
     sockets: dict[str, tuple[str, int, float]] = {}

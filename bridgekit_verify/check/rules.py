@@ -18,10 +18,10 @@ from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, Str
 __all__ = ["BEGINNINGS", "CONTENT", "CONTRADICTION", "NO_BEGINNING", "NO_END", "Rules"]
 
 KEPT_STREAMS: Final = 20_000
-"""Limit on the ended messages and calls of all clients that are kept for comparison with later snapshots."""
+"""How many ended messages and calls of all clients together are kept, to compare them with later snapshots."""
 MAX_OPEN_STREAMS: Final = 40_000
 MAX_EVICTIONS: Final = 8
-"""When a new message or call begins, at most this many of the oldest are examined to find one that has ended."""
+"""When a new message or call begins, at most this many old ones are examined to find one to forget."""
 KEPT_RUNS: Final = 5_000
 CONTRADICTION: Final = "the recording contradicts itself"
 CONTENT: Final = frozenset(
@@ -58,7 +58,7 @@ class Rules:
         self._sums_args = "text" in fields and "call" in fields and has("tool_args")
         self._streams: deque[tuple[ClientState, StreamKey, StreamState]] = deque()
         self._forgot_open = False
-        """True if an unfinished message or call was forgotten, so that its later deltas are incomplete."""
+        """True if a message or call was forgotten before its end, so that its collected deltas may be incomplete."""
         self._past_runs: deque[tuple[ClientState, RunState]] = deque()
         self._handlers: dict[str, Handler] = {
             "text_begin": self._begin,
@@ -77,7 +77,7 @@ class Rules:
     def judge(
         self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
     ) -> None:
-        """Judge a frame. `run` and `stream` are None if the frame could not be attributed to one."""
+        """Judge a frame. `run` or `stream` is None if the frame could not be attributed."""
         kind = frame.kind
         if client.reconnected_at and self._is_repeated(client, run, stream, kind):
             return
@@ -94,7 +94,7 @@ class Rules:
             self._start_run(client, run, frame)
 
     def _leave(self, stream: StreamState | None, frame: ObservedFrame) -> None:
-        """Count a frame whose kind, message or call is not known, and note what it leaves uncertain."""
+        """Count a frame whose kind, message or call is not known, and record what becomes uncertain."""
         if frame.kind == "other":
             if stream is not None:
                 stream.uncertain = UNNAMED
@@ -127,7 +127,7 @@ class Rules:
         self, which: Property, rule: str, subject: RunState | StreamState, text: str, message: Message,
         earlier: int | None = None,
     ) -> None:  # fmt: skip
-        """Report that a message contradicts what its client received before, such as the message `earlier`."""
+        """Report that a message contradicts what its client received before, for example in the message `earlier`."""
         if isinstance(subject, StreamState) and (not self.knows_runs or subject.uncertain == UNNAMED):
             reason = UNNAMED if self.knows_runs else "without a run, several may have its id"
             self.findings.unknown(which, f"{subject}: {reason}")
@@ -311,7 +311,7 @@ class Rules:
             return
         if stream.ended:
             self._compare(stream, frame.whole, frame.origin)
-        elif stream.equals(frame.whole):  # equal so far; final only if no frame ends the text or call
+        elif stream.equals(frame.whole):  # equal so far, which is final only if no frame marks the end
             stream.status = "equal" if stream.implicit else None
         else:
             stream.pending = (frame.whole, frame.origin.index)
@@ -344,7 +344,7 @@ class Rules:
             self._contradicts(which, "differs", stream, text, message, stream.first)
 
     def _equals(self, stream: StreamState, whole: Any) -> bool | None:
-        """Return whether a complete value equals what was received, or None if they cannot be compared."""
+        """Return whether a complete value equals what was received, or None if the two cannot be compared."""
         if stream.whole is not None:
             return stream.whole == fingerprint(whole)
         return stream.equals(whole) if (self._sums_args if stream.is_call else self._sums_text) else None
@@ -352,7 +352,7 @@ class Rules:
     def _check_json(self, stream: StreamState, message: Message) -> None:
         text = stream.text
         promised = self.dialect.json_arguments or (text or "").startswith(("{", "["))
-        delivered = stream.status == "equal" or stream.uncertain is not None  # the model may have sent them like this
+        delivered = stream.status == "equal" or stream.uncertain is not None  # the model may have sent invalid JSON
         if text and text.strip() and promised and not delivered and not is_json(text):
             stream.status = "different"
             problem = f"the arguments of {stream} are not JSON: {text[:60]!r}"
@@ -361,8 +361,8 @@ class Rules:
     def remember(self, client: ClientState, key: StreamKey, stream: StreamState) -> None:
         """Keep a message or call.
 
-        Above KEPT_STREAMS, forget the oldest that has ended. Above MAX_OPEN_STREAMS, forget the oldest even if it has
-        not ended.
+        If more than KEPT_STREAMS are kept, forget the oldest that has ended. If more than MAX_OPEN_STREAMS are kept,
+        forget the oldest even if it has not ended.
         """
         client.streams[key] = stream
         kept = self._streams

@@ -14,7 +14,7 @@ from bridgekit_verify.check.property_answers import Property
 __all__ = ["ClientState", "RunState", "StreamKey", "StreamState", "fingerprint", "is_json"]
 
 StreamKey = tuple[str, str | None]
-"""The channel of a text (text, thinking or call), and the id of its message or call."""
+"""The channel (text, thinking or call), and the id of the message or call."""
 
 KEPT_CHARACTERS: Final = 16_384
 """Arguments up to this length are kept, so that they can be compared as JSON. Longer arguments are compared as text."""
@@ -36,13 +36,13 @@ class ClientState:
         self.connection = message.connection
         self.last = message.index
         self.reconnected_at = 0
-        """The index of the first message after the latest reconnect, or 0 before a reconnect."""
+        """The index of the first message after the latest reconnect, or 0 if there was none."""
         self.runs: dict[str, RunState] = {}
         self.open_runs: dict[str, RunState] = {}
         self.run: RunState | None = None
-        """The run that the latest frame with a run id named."""
+        """The run of the latest frame that named a run."""
         self.subscribed = set[str | None]()
-        """The threads that the server confirmed. A client with several threads has no thread of its own."""
+        """Threads whose subscription the server confirmed. A client with several threads has no thread of its own."""
         self.streams: dict[StreamKey, StreamState] = {}
         self.numberings: dict[str | None, Numbering] = {}
         self.epochs: dict[str | None, str | None] = {}
@@ -62,7 +62,7 @@ class ClientState:
         """True if the run of a position was unknown, so that missing positions are not reported."""
 
     def restate(self, message: Message) -> None:
-        """Take the user and the thread from a message. If either differs from an earlier one, it becomes None."""
+        """Take the user and the thread from a message. A value that differs from an earlier one becomes None."""
         if message.user not in (None, self.stated_user):
             self.user = message.user if self.stated_user is None else None
             self.stated_user = message.user
@@ -75,7 +75,7 @@ class ClientState:
         return bool(self.numberings) and not self.unnumbered
 
     def may_repeat(self, index: int) -> bool:
-        """Return True if a reconnect may repeat message `index`, and no position shows whether it does."""
+        """Return True if message `index` may arrive again after a reconnect, and no position would mark the copy."""
         return index < self.reconnected_at and not self.is_numbered
 
 
@@ -122,7 +122,7 @@ class StreamState:
         self.pending: tuple[Any, int] | None = None
         """A complete value that arrived before the end, with the index of its message."""
         self.status: str | None = None
-        """`equal` or `different`, once a complete value was compared."""
+        """`equal` or `different`, once a complete value was compared with the deltas."""
         self._hash: Any = None
         self._digest: bytes | None = None
         self._fingerprint: bytes | None = None
@@ -137,12 +137,12 @@ class StreamState:
 
     @property
     def content(self) -> Property:
-        """The property that compares deltas with complete values."""
+        """The property that is broken if the deltas differ from the complete value."""
         return Property.ARGUMENTS if self.is_call else Property.TEXT
 
     @property
     def completeness(self) -> Property:
-        """The property that requires a beginning and an end."""
+        """The property that is broken if the beginning or the end is missing."""
         return Property.CALLS if self.is_call else Property.LOST
 
     def append(self, text: str) -> None:
@@ -199,7 +199,7 @@ class StreamState:
 
 
 def fingerprint(value: Any) -> bytes:
-    """Hash arguments, as text or as decoded JSON. Arguments that are the same JSON have the same fingerprint."""
+    """Hash arguments, which are a text or decoded JSON. Arguments that are the same JSON have the same fingerprint."""
     decoded = _decoded(value)
     text = repr(value) if decoded is None else json.dumps(decoded, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).digest()

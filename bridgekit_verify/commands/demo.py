@@ -18,7 +18,7 @@ __all__ = ["add_arguments", "run"]
 
 NOT_ALL_DELIVERED = 1
 SHOWN_CHARACTERS = 88
-"""How many characters of a payload are shown at most."""
+"""Limit on the characters of a payload that are shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

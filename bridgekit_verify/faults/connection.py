@@ -27,7 +27,10 @@ TICK_SECONDS: Final = 0.02
 
 
 class RateLimiter:
-    """Decides when a rate-limited pump may read, and how much. An idle pump may catch up on at most TICK_SECONDS."""
+    """Decides when a rate-limited pump may read, and how much.
+
+    A pump that was idle may catch up on the bytes of TICK_SECONDS.
+    """
 
     def __init__(self) -> None:
         self._free_at = -math.inf
@@ -81,7 +84,7 @@ class Pump:
         """Called with the bytes that were read, before they are forwarded."""
 
     def set_toxics(self, running: Mapping[int, Toxic]) -> None:
-        """Replace the pump's toxics with `running`, which is keyed by start number. Does not wait."""
+        """Replace the pump's toxics with those in `running` that affect its direction. Does not wait."""
         own = {number: toxic for number, toxic in running.items() if self._direction in toxic.directions}
         self._active = {number: self._active.get(number) or self._activate(toxic) for number, toxic in own.items()}
         self._rate = min((toxic.rate() for toxic in own.values()), default=math.inf)
@@ -162,7 +165,7 @@ class Pump:
             tasks.start_soon(self._deliver, target)
 
     def _due(self, now: float) -> float:
-        """Return the time to write the next piece: after its delay, and at least one pause after the previous piece."""
+        """Return when to write the next piece: after its delay, and at least one pause after the previous piece."""
         active = self._active.values()
         delay = sum(one.toxic.delay(one.rng) for one in active)
         pause = sum(one.toxic.pause() for one in active)
@@ -170,7 +173,7 @@ class Pump:
         return self._last_due
 
     async def _deliver(self, target: socket.socket) -> None:
-        """Write each delayed piece when due. A piece stays in the queue until it is written, to preserve the order."""
+        """Write each delayed piece when it is due. A piece stays queued until it is written, to preserve the order."""
         while self._delayed:
             due, piece = self._delayed[0]
             await anyio.sleep_until(due)
@@ -194,7 +197,7 @@ class Pump:
             rest = rest[await self._send(rest, target) :]
 
     async def _send(self, rest: memoryview, target: socket.socket) -> int:
-        """Send bytes and return how many were sent: 0 after a wait for the socket, because toxics may have changed."""
+        """Send bytes and return their number. Return 0 after a wait for the socket, so that new toxics can apply."""
         try:
             sent = target.send(rest[: self._bytes_left()])
         except BlockingIOError:
@@ -248,7 +251,7 @@ RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
 class ServerAddress(NamedTuple):
-    """The server's address family and socket address, as `socket.connect` takes them."""
+    """The server's address family, and the address that `socket.connect` takes."""
 
     family: socket.AddressFamily
     sockaddr: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
@@ -303,7 +306,7 @@ class ProxiedConnection:
                 _close(end, reset=self._reset_on_close, unread_bytes=4 * self._buffer_bytes)
 
     async def _connect(self) -> None:
-        # For a client connection that has already been cut, no connection to the server must be opened.
+        # If the client's connection has already been cut, do not connect to the server.
         await checkpoint_if_cancelled()
         with anyio.fail_after(CONNECT_SECONDS):
             try:

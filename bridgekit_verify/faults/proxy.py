@@ -32,7 +32,7 @@ __all__ = ["Proxy", "RunningToxic", "proxy"]
 
 
 class RunningToxic:
-    """Handle of an active toxic. The toxic ends at `stop`, at the end of a `with` block, or with the proxy."""
+    """Handle of an active toxic. The toxic ends at `stop`, at the end of a `with` block, or when the proxy ends."""
 
     def __init__(self, owner: Proxy, number: int) -> None:
         self._owner = owner
@@ -110,7 +110,7 @@ class Proxy:
         return self.start(Bandwidth(bytes_per_second, directions=directions))
 
     def slow_reader(self, bytes_per_second: float = 0.0) -> RunningToxic:
-        """Read from the server at this rate, or read nothing at the default of 0."""
+        """Read from the server at `bytes_per_second`, or read nothing with the default of 0."""
         return self.start(SlowReader(bytes_per_second))
 
     def timeout(self) -> RunningToxic:
@@ -126,7 +126,7 @@ class Proxy:
         return self.start(ResetPeer(after_bytes))
 
     def limit_data(self, after_bytes: int) -> RunningToxic:
-        """Close each connection after `after_bytes` more from the server. For a new connection, all bytes count."""
+        """Close each connection after `after_bytes` from the server, counted from this call or from a later connect."""
         return self.start(LimitData(after_bytes))
 
     def slicer(self, piece_bytes: int, variation: int = 0, seconds: float = 0.0, *, seed: int = 0) -> RunningToxic:

@@ -62,7 +62,7 @@ class ServerFailed(BridgekitError):
 
 
 class NoRedisServer(BridgekitError):
-    """Raised if no Redis-protocol server is installed, so that tests and notebooks cannot start one."""
+    """Raised if no Redis-protocol server is installed, so that tests and notebooks cannot start a server."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -125,7 +125,7 @@ class RedisServer:
 
     @property
     def running(self) -> bool:
-        """Whether the process exists, even if SIGSTOP has stopped it."""
+        """Whether the process exists, including a process that SIGSTOP has stopped."""
         return self._process is not None and self._process.exit_code is None
 
     async def start(self) -> None:

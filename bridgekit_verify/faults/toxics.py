@@ -84,7 +84,7 @@ class Toxic:
         return 0.0
 
     def limit(self) -> int | None:
-        """Return after how many forwarded bytes a connection is cut, or None for no limit."""
+        """Return the number of forwarded bytes after which a connection is cut, or None for no limit."""
         return None
 
 
@@ -112,7 +112,7 @@ class Bandwidth(Toxic):
 
 @dataclass(frozen=True)
 class SlowReader(Toxic):
-    """Reads from the server at this rate. At the default of 0, the TCP window closes, but the connection stays open."""
+    """Reads at most `bytes_per_second` from the server. At 0, the TCP window closes, but the connection stays open."""
 
     bytes_per_second: float = 0.0
     directions: tuple[Direction, ...] = field(default=(Direction.TO_CLIENT,), kw_only=True)
@@ -123,7 +123,7 @@ class SlowReader(Toxic):
 
 @dataclass(frozen=True)
 class Timeout(Toxic):
-    """Drops bytes without an error. A stream with missing bytes is unusable, so it is cut when the toxic stops."""
+    """Drops bytes without an error. Because bytes are then missing, the connection is cut when the toxic stops."""
 
     drops: ClassVar[bool] = True
     cuts_at_stop: ClassVar[bool] = True

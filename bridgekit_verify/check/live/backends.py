@@ -1,4 +1,4 @@
-"""Checks one backend: starts and drives it, and judges it. The command and the pytest fixture use this module."""
+"""Starts one backend, drives it with a load, and judges what its clients received."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _model_server(
 ) -> AbstractContextManager[ModelServer]:
     """Return the scripted model.
 
-    An imported application may keep the address of the first check's model, so later checks reuse that port.
+    An imported application may keep the model's address from the first check, so later checks reuse that port.
     """
     if running is not None:
         running.use(ledger)
@@ -154,13 +154,13 @@ def _model_server(
 
 
 _earlier_ports: Final[list[int]] = []
-"""The port of the scripted model in the latest check of an application in this process, if any."""
+"""The scripted model's port in this process's latest check of an application, or an empty list."""
 
 
 async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: RunningBackend) -> None:
-    """Apply the scenarios. If the backend's process ends under load, the check judges what arrived before.
+    """Apply the scenarios. If the backend ends under load, the check judges the messages that had arrived.
 
-    Raises UnusableBackend if nothing arrived, or if a scenario fails while the backend still runs.
+    Raises UnusableBackend for a failed scenario if the backend still runs, or if no message arrived.
     """
     failure: UnusableBackend | None = None
     try:
@@ -195,7 +195,7 @@ async def _in_process(backend: Backend, model: str, app: Any) -> AsyncIterator[R
 
 @contextmanager
 def _variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables during the `with` block. An application reads the model's address at its creation."""
+    """Set environment variables during the `with` block, because a new application reads the model's address."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -218,7 +218,7 @@ def _custom_driver(backend: Backend) -> BackendDriver:
 
 
 def _import(backend: Backend, name: str, what: str) -> Any:
-    """Return what `module:name` names. Add the folders of the command and of the TOML file to the import path."""
+    """Return the object `module:name`. Add the command's folder and the TOML file's folder to the import path."""
     module, _, attribute = name.partition(":")
     for folder in (backend.folder, Path(backend.path).parent):
         if str(folder.resolve()) not in sys.path:

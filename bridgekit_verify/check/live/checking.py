@@ -1,4 +1,4 @@
-"""Judges a live run: corrects and completes the answers of its recording with the model's ledger."""
+"""Judges a live run: the model's ledger corrects and completes the answers that follow from the recording."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class LiveVerdict(RecordingVerdict, frozen=True):
     """The judgement of a live run."""
 
     subject: Subject = Subject.JUDGED
-    """If the subject is not JUDGED, no property holds."""
+    """If the subject is not JUDGED, no answer is *holds*."""
     tallies: tuple[ClientTally, ...] = ()
     notes: tuple[str, ...] = ()
-    """Facts that are no violations, such as neutral answers and channels that no client receives."""
+    """Facts that are not violations, for example that no client receives the model's thinking."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ def check_run(run: LiveRun, *, path: str = "") -> LiveVerdict:
 
 
 def judge_live(run: LiveRun, *, path: str, dialect: StreamDialect | None = None) -> LiveVerdict:
-    """Judge a run whose messages are numbered by their lines in the file.
+    """Judge a run. The index of each message must be the number of its line in the file.
 
     `dialect` replaces the dialect that the run states.
     """
@@ -144,7 +144,7 @@ def _merge(
     kept = [each for each, excuse in excuses.items() if excuse is None]
     removed = len(recorded.violations) - len(kept)
     own = findings.violations.get(which, [])
-    if which is Property.ENDED and kept:  # The ledger and the recording count the same ends.
+    if which is Property.ENDED and kept:  # The ledger would count the same missing ends again.
         own = []
     if own or recorded.count > removed:
         shown = (*own, *kept)[:MAX_VIOLATIONS]
@@ -181,7 +181,7 @@ def _excuse(evidence: LiveEvidence, which: Property, violation: RecordedViolatio
     return None
 
 
-# Further facts for the reader
+# Remarks
 
 
 def _notes(evidence: LiveEvidence) -> list[str]:

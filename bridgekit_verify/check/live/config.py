@@ -56,20 +56,20 @@ class Start(Section, frozen=True):
     ready: str = "/"
     """The path that answers when the backend is ready."""
     seconds: float | None = None
-    """How long the backend may take until it answers (default: 30, and 5 for a backend that already runs)."""
+    """How long the backend may take until it answers (default: 30 s, or 5 s for a backend that already runs)."""
     model_port: int = 0
     """The port of the scripted model, for a backend that already runs. With 0, the system chooses the port."""
 
 
 class Prepare(Section, frozen=True):
-    """A request before the runs, whose answer provides values for placeholders."""
+    """A request that the check sends before the runs, and whose answer provides values for placeholders."""
 
     request: str
     per: Literal["user", "thread"] = "thread"
     headers: dict[str, str] = {}
     body: Body | None = None
     values: dict[str, str] = {}
-    """By placeholder: the path in the JSON answer, or `@cookie.NAME` or `@header.NAME`."""
+    """By placeholder: the path of its value in the JSON answer, or `@cookie.NAME` or `@header.NAME`."""
 
 
 class RunTemplate(Section, frozen=True):
@@ -88,15 +88,15 @@ class Listening(Section, frozen=True):
 
     kind: Literal["response", "sse", "websocket"]
     url: str = ""
-    """The path of the socket or stream. With kind `response`, the path of the stream of one run, requested after the
-    run was started."""
+    """The path of the socket or stream. With kind `response`, the path is that of one run's stream, which the
+    client requests after the start of the run."""
     headers: dict[str, str] = {}
     protocols: list[str] = []
     """Subprotocols that the WebSocket offers."""
     opening: list[Body] = []
     """Messages that the client sends first on a WebSocket."""
     confirmation: str = ""
-    """A text in the message that confirms the subscription. Runs start after this message."""
+    """A text in the message that confirms the subscription. The check starts runs after this message."""
     dialect: str = ""
 
 
@@ -161,11 +161,11 @@ class Backend(Section, frozen=True):
         return not names & named and bool(names & names_in((run.request, run.send, run.headers, run.body)))
 
     def with_env(self, **variables: str) -> Backend:
-        """Return a copy whose process also gets these variables."""
+        """Return a copy with these additional variables in the backend's environment."""
         return self._with_start(env={**self.start.env, **variables})
 
     def with_command(self, command: str | list[str]) -> Backend:
-        """Return a copy that is started with another command."""
+        """Return a copy with another command that starts the backend."""
         return self._with_start(command=command)
 
     def _with_start(self, **changes: Any) -> Backend:
@@ -181,8 +181,8 @@ class Backend(Section, frozen=True):
 def load_backend(path: str | Path) -> Backend:
     """Read a file.
 
-    Raises UnusableBackend, or UnusableRecording for an invalid `[dialect]` table. Both errors name the first problem in
-    the file. Raises OSError if the file cannot be read.
+    Raises UnusableBackend, or UnusableRecording for an invalid `[dialect]` table, with the first problem in the file.
+    Raises OSError if the file cannot be read.
     """
     data = Path(path).read_bytes()
     try:
@@ -195,7 +195,7 @@ def load_backend(path: str | Path) -> Backend:
 
 
 def parse_backend(document: Mapping[str, Any], path: str | Path = "backend") -> Backend:
-    """Return the backend that a decoded TOML document describes. Raises the same errors as `load_backend`."""
+    """Return the backend that a decoded TOML document describes. Raises UnusableBackend or UnusableRecording."""
     if "path" in document:
         raise UnusableBackend(path, "has the unknown table [path]")
     try:
@@ -281,7 +281,7 @@ def _asks_for_model(requests: object) -> bool:
 
 def _start_problems(start: Start) -> Iterator[str]:
     if not start.command and not start.url:
-        return  # the caller serves an application
+        return  # without a command or URL, the caller serves an application
     if start.url and (urlsplit(start.url).scheme not in ("http", "https") or not urlsplit(start.url).hostname):
         yield f"[start] url must be like http://127.0.0.1:8000, not {start.url!r}"
     if start.env and not start.command:

@@ -105,7 +105,7 @@ def _near(text: ExpectedText, missing: Sequence[Marker]) -> Iterator[Evidence]:
 
 
 def _span(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker]) -> str:
-    """Return the two points between which the loss happened, or state that there is no evidence."""
+    """Return the two points between which the loss happened, as far as the evidence shows them."""
     marker = missing[0]
     written = evidence.ledger.wires.get(text.client.id, [])
     if str(marker) in written:
@@ -256,7 +256,7 @@ def _judge_text(evidence: LiveEvidence, findings: LedgerFindings, text: Expected
 
 
 def _is_received_twice(text: ExpectedText) -> bool:
-    """Return whether pieces arrived again on a later connection without a position that shows that they are copies."""
+    """Return whether pieces arrived again on a later connection, and no position shows that they are copies."""
     for marker in text.markers:
         copies = [each for each in text.client.occurrences.get(marker, ()) if each.how == "delta"]
         if any(each.position is None and each.message.connection != copies[0].message.connection for each in copies):
@@ -265,7 +265,7 @@ def _is_received_twice(text: ExpectedText) -> bool:
 
 
 def _difference(sent: str, received: str) -> str:
-    """Return an excerpt of each text around the first position at which they differ."""
+    """Return an excerpt of each text around the first difference."""
     index = next((n for n, pair in enumerate(zip(sent, received, strict=False)) if pair[0] != pair[1]), None)
     start = max(0, (min(len(sent), len(received)) if index is None else index) - 20)
     return f"{received[start : start + 60]!r} instead of {sent[start : start + 60]!r}"
@@ -281,7 +281,7 @@ def _frames(evidence: LiveEvidence, text: ExpectedText) -> Iterator[Evidence]:
 
 
 def _judge_resume(evidence: LiveEvidence, findings: LedgerFindings, expected: Iterable[ExpectedText]) -> None:
-    """Report a resume as incomplete if a run whose connection was cut has a loss around the cut."""
+    """Report an incomplete resume for each run that lost pieces at a cut of its connection."""
     tried, losses = 0, defaultdict[tuple[str, str], list[ExpectedText]](list)
     for text in expected:
         client = text.client

@@ -47,12 +47,12 @@ class RunRefused(Exception):
 
 @asynccontextmanager
 async def http_client() -> AsyncIterator[httpx.AsyncClient]:
-    """Yield an HTTP client without a limit on connections. It has no read timeout, because streams may be silent."""
-    # Connections are not kept alive, because the backend may close one just when the next request is sent on it.
+    """Yield an HTTP client without a limit on connections. Reads have no timeout, because streams may be silent."""
+    # Connections are not kept alive, because the backend may close a connection while the next request is sent.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     timeout = httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None, write=ANSWER_TIMEOUT_SECONDS)
-    # Cookies are not stored, because all users share this client. A backend's TOML file passes cookies on with
-    # `@cookie`.
+    # Cookies are not stored, because all users share this client. With `@cookie`, a backend's TOML file can use a
+    # cookie in later requests.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     async with httpx.AsyncClient(limits=limits, timeout=timeout, cookies=no_cookies, trust_env=False) as client:
         yield client
@@ -77,7 +77,7 @@ class Requests:
         return (await self._ask("[history]", built)).text
 
     async def start_run(self, base_url: str, values: Values) -> dict[str, str]:
-        """Send the request for a run whose frames arrive elsewhere. Raises RunRefused or UnusableBackend."""
+        """Send a request for a run whose answer contains no frames. Raises RunRefused or UnusableBackend."""
         run = self._backend.run
         response = await self._send("[run]", self.build(run.request, base_url, run.headers, run.body, values))
         return self._values(f"[run] {run.request}", run.values, response)
@@ -124,7 +124,7 @@ class Requests:
             raise UnusableBackend(self._backend.path, f"{table} {error}") from error
 
     def _values(self, request: str, wanted: Mapping[str, str], response: httpx.Response) -> dict[str, str]:
-        """Return the values at these paths of the JSON answer, and of the cookies and headers that the paths name."""
+        """Return the values that these paths name in the JSON answer, the cookies and the headers."""
         found: dict[str, str] = {}
         for name, path in wanted.items():
             source, _, key = path.partition(".")
@@ -169,7 +169,7 @@ class TomlDriver:
             built = self._requests.build(asked.request, client.base_url, asked.headers, asked.body, values)
             await self._stream(client, "[run]", asked.request, built)
         else:
-            # This request bypasses the client's proxy, because the check cuts only the connection that receives frames.
+            # The request bypasses the client's proxy, because the check cuts only the connection that receives frames.
             await self._requests.start_run(self._direct_url, values)
 
     async def listen(self, client: LiveClient) -> None:
@@ -182,7 +182,7 @@ class TomlDriver:
         url = (resume.url if resume else "") or self._listen.url
         request = (resume.request if resume else "") or f"GET {url}"
         if client.last_event_id:
-            headers.setdefault("Last-Event-ID", client.last_event_id)  # as a browser's EventSource does
+            headers.setdefault("Last-Event-ID", client.last_event_id)  # a browser's EventSource also sends it
         built = self._requests.build(request, client.base_url, headers, resume.body if resume else None, values)
         await self._stream(client, "[resume]" if resume else "[listen]", request, built)
 
@@ -247,7 +247,7 @@ class TomlDriver:
 
 
 async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: bool) -> None:
-    """Pass server-sent events, a JSON answer, or the lines (with `as_text`, parts) of other answers to the client."""
+    """Pass each server-sent event, JSON answer or line to the client. With `as_text`, pass parts instead of lines."""
     mime_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if mime_type == "text/event-stream":
         last_id = ""

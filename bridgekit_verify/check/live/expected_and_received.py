@@ -35,7 +35,7 @@ class LedgerFindings:
     def broken(
         self, which: Property, rule: str, prompt: UserPrompt | None, message: str, frames: Iterable[Evidence] = ()
     ) -> None:
-        """Record a violation. The violation's key contains no canary, so that it is the same in the next run."""
+        """Record a violation. The violation's key contains no canary, so that the key is the same in the next run."""
         key = f"{which}: {rule}" + (f": scenario {prompt.scenario}" if prompt else "")
         subject = f"prompt {prompt.canary}" if prompt else rule
         self.violations[which].append(RecordedViolation(key, subject, message, LEDGER, tuple(frames)))
@@ -73,7 +73,7 @@ def _with_askers(ledger: ModelLedger, clients: Mapping[str, ObservedClient]) -> 
 
 
 class LiveEvidence:
-    """The ledger and the observed clients, indexed."""
+    """Indexes the ledger and the observed clients for the rules."""
 
     def __init__(
         self, ledger: ModelLedger, clients: Mapping[str, ObservedClient], dialect: StreamDialect,
@@ -108,8 +108,8 @@ class LiveEvidence:
         }
         self.how = self._ways_of_delivery()
         self.foreign = {index for client in self.clients.values() for index in self._foreign_messages(client)}
-        """Messages whose canaries all belong to runs of other users or threads. For a message without a canary, the
-        canaries of the id that it names count."""
+        """Messages whose canaries all belong to runs of other users or threads. A message without a canary has the
+        canaries of the id that it names."""
         self.own_positions = {
             client.id: {
                 position
@@ -127,7 +127,7 @@ class LiveEvidence:
     def _main_calls(self, canary: str) -> Iterator[ModelCall]:
         """Yield the calls whose answers the user waits for.
 
-        The backend may use the same prompt to request a title or a guard.
+        The backend may also send the prompt for a title, or for a guard's check.
 
         A call whose answer was used, or shown in a frame of a known kind, is always yielded. Any other call is yielded
         if no call of the same round has better evidence. A call that only quotes the prompt is not yielded if another
@@ -157,14 +157,14 @@ class LiveEvidence:
         for kind, hows in found.items():
             if "delta" in hows:
                 ways[kind] = {"delta"}
-            elif kind == "a":  # The result of a tool may repeat its arguments.
+            elif kind == "a":  # A tool's result may repeat the call's arguments.
                 ways[kind] = hows & {"whole"}
             else:
                 ways[kind] = hows & {"whole", "raw"}
         return ways
 
     def is_shown(self, channel: str) -> bool:
-        """Return whether a client received a piece of this kind of channel.
+        """Return whether any client received a piece of this kind of channel.
 
         Arguments also count as received if the backend shows calls and the dialect can state arguments.
         """

@@ -1,4 +1,4 @@
-"""Records a live run at the model: the prompts, the pieces that the model sent, and what the backend repeated."""
+"""Records a live run at the model: the prompts, the pieces that the model sent, and what the backend sent back."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ModelCall(msgspec.Struct):
     alone: bool
     """True if a message of the request consisted of the prompt alone."""
     setting: str
-    """Fingerprint of the instructions and offered tools. Requests for a title or guard have another fingerprint."""
+    """Fingerprint of the instructions and the offered tools. A request for a title has another fingerprint."""
     held: tuple[str, ...]
     """Every canary in the request, in prompts and in markers."""
     pieces: list[SentPiece] = msgspec.field(default_factory=list)
@@ -101,7 +101,7 @@ class NeutralCall(msgspec.Struct, frozen=True):
     excerpt: str
     held: tuple[str, ...] = ()
     canary: str | None = None
-    """The canary of a prompt that the request quotes within other text, and that an earlier request held alone."""
+    """The canary of the prompt that the request quotes, if an earlier request held the prompt alone."""
 
 
 class RejectedCall(msgspec.Struct, frozen=True):
@@ -130,7 +130,7 @@ class ModelLedger(msgspec.Struct):
     rejected: list[RejectedCall] = msgspec.field(default_factory=list)
     histories: list[HistoryText] = msgspec.field(default_factory=list)
     cuts: list[tuple[str, str]] = msgspec.field(default_factory=list)
-    """Pairs of a run's canary and a client whose connection was cut during the run and then resumed."""
+    """Each pair is a run's canary and a client whose connection was cut during the run and then resumed."""
     wires: dict[str, list[str]] = msgspec.field(default_factory=dict)
     """By client, the markers that the backend wrote to the client's connections, as a proxy read them."""
 
@@ -138,7 +138,7 @@ class ModelLedger(msgspec.Struct):
         self, *, user: str, thread: str, clients: Iterable[str], scenario: str = "text", canary: str = "",
         asked_on: str = "",
     ) -> UserPrompt:  # fmt: skip
-        """Record a prompt before it is sent, and return it. `clients` must all receive the answer."""
+        """Record a prompt before it is sent, and return the prompt. `clients` must all receive the answer."""
         entitled = tuple(clients)
         if not entitled:
             raise InvalidParameter("clients", entitled, "the clients that must receive the answer, at least one")

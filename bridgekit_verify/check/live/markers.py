@@ -40,7 +40,7 @@ def prompt_text(canary: str, scenario: str) -> str:
 
 
 def canaries_in(text: str) -> set[str]:
-    """Return every canary in a text, in prompts and in markers."""
+    """Return every canary in a text: those of prompts and those of markers."""
     return set(CANARY.findall(text))
 
 

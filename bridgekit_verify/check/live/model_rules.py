@@ -23,7 +23,7 @@ __all__ = ["judge_calls", "judge_ends", "judge_owners", "judge_requests"]
 
 
 def judge_owners(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Find frames and histories with the canary of a run of another user, thread or response."""
+    """Find frames and histories that contain the canary of another user's, thread's or response's run."""
     users, threads = set[str | None](), set[str | None]()
     for client in evidence.clients.values():
         own = [evidence.prompts[each] for each in client.canaries if evidence.is_entitled(client, each)]
@@ -89,7 +89,7 @@ def _judge_histories(evidence: LiveEvidence, findings: LedgerFindings) -> None:
 
 
 def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Compare each call's arguments with those that clients received and that the backend repeated to the model."""
+    """Compare the model's arguments with those that clients received, and with those in the backend's requests."""
     ids = {call.id for made in evidence.ledger.calls for call in made.calls}
     ids_are_kept = any(not ids.isdisjoint(client.call_kinds) for client in evidence.clients.values())
     counts = Counter[str]()
@@ -205,7 +205,7 @@ def _same(value: Any, arguments: str) -> bool:
 
 
 def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
-    """Compare the arguments that later requests repeat, and return how many were compared.
+    """Compare the arguments that later requests repeat with those that the model sent, and return their number.
 
     For each call, only the first difference is reported.
     """
@@ -232,7 +232,7 @@ def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
 
 
 def judge_ends(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Compare the number of ends with the number of runs, and find pieces after the end of a run that has no id."""
+    """Compare the number of ends with that of runs. If runs have no ids, find pieces that follow their run's end."""
     if "ended" not in evidence.dialect.kinds:
         return
     has_ids = not evidence.dialect.lacks("run")
@@ -257,8 +257,8 @@ def _judge_count(
 ) -> None:  # fmt: skip
     """Compare the number of ends with the number of runs.
 
-    Surplus ends are a violation only if `exact`, because a run with an id may have several ends, such as one for each
-    response.
+    Surplus ends are a violation only if `exact`: a run with an id may have one end for each response, and a reconnect
+    may repeat an end.
     """
     prompt = prompts[-1] if prompts else None
     message = f"client {client.id} received {len(ends)} ends of {len(prompts)} runs"

@@ -20,7 +20,7 @@ ENDS: Final = ("ended", "error")
 
 
 class Occurrence(NamedTuple):
-    """One arrival of a marker: in a delta, in a replayed delta, in a complete value, or elsewhere (`raw`)."""
+    """One arrival of a marker: in a delta, a replayed delta, a complete value, or elsewhere in a message (`raw`)."""
 
     how: Literal["delta", "replay", "whole", "raw"]
     message: Message
@@ -41,7 +41,7 @@ class TextRun:
         return "".join(self.texts)
 
     def origin_of(self, ends: list[int]) -> list[tuple[Message, int | None]]:
-        """Return, for each of these ascending positions in the text, the message in which it arrived."""
+        """Return, for each of these ascending text indexes, the message that contained it and the frame's position."""
         index, length, found = 0, len(self.texts[0]), []
         for end in ends:
             while length < end:

@@ -32,7 +32,7 @@ class LiveRun(msgspec.Struct):
 
 
 class _FirstLine(LiveRun, kw_only=True):
-    """A run without its messages."""
+    """The first line of the file: a run without its messages."""
 
     bridgekit_run: Literal[1]
     """The version of this format."""

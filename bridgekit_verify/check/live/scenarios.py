@@ -18,11 +18,11 @@ MAX_CLIENTS: Final = 2_000
 
 
 class Load(msgspec.Struct, frozen=True):
-    """The number of users, threads and runs, and how long the check waits for them."""
+    """The number of users, threads and runs, and how long the check waits for a run."""
 
     users: int = 2
     threads: int = 2
-    """The number of threads of each user, all of which run at the same time."""
+    """The number of threads of each user. All threads are active at the same time."""
     runs: int = 2
     """Runs in each thread."""
     at_once: int = 1

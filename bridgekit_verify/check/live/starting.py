@@ -47,7 +47,7 @@ class RunningBackend:
 
     @property
     def problem(self) -> str | None:
-        """The reason why the backend no longer runs."""
+        """The reason why the backend no longer runs, or None if it still runs."""
         if self.thread is not None and not self.thread.is_alive():
             return "the application ended: see the log of its lifespan"
         if self.process is None or self.process.exit_code is None:

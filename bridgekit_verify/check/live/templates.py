@@ -29,7 +29,7 @@ def names_in(template: object) -> set[str]:
 
 
 def fill_text(template: str, values: Values) -> str:
-    """Replace the placeholders with their values. A placeholder without a value stays."""
+    """Replace the placeholders with their values. A placeholder without a value stays unchanged."""
     return PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
 
 

@@ -63,7 +63,7 @@ class DeliveryMode:
     offline."""
     keep_events: int = DEFAULT_RETENTION.events
     outbox_bytes: int = 262_144
-    """Bound of a socket's outbox: small, so that large events overflow it within the window of a slow-reader fault."""
+    """Bound on a socket's outbox: small, so that large events overflow it within the window of a slow-reader fault."""
 
     @property
     def separate_agents(self) -> bool:
@@ -100,10 +100,10 @@ def delivery_mode_table() -> pd.DataFrame:
 
 
 class WorkerProcess:
-    """A worker at a fixed port. Each restart runs in a new process.
+    """A worker at a fixed port. Each restart starts a new process.
 
-    The reports of a run go to the observer of its experiment. A run's request starts with its experiment's name and a
-    colon. When the process ends, its unfinished runs are reported as ended.
+    The reports of a run go to the observer of the run's experiment. A run's request starts with the experiment's name
+    and a colon. When the process ends, its unfinished runs are reported as ended.
     """
 
     def __init__(self, process: ChildProcess, setup: WorkerSetup, tasks: TaskGroup) -> None:
@@ -111,7 +111,7 @@ class WorkerProcess:
         self._setup = setup
         self._tasks = tasks
         self._running: set[str] = set()
-        """The requests of the current process's runs that have not ended."""
+        """The requests whose runs have not ended in the current process."""
         self.observers: dict[str, Callable[[RunReport], None]] = {}
 
     @property
@@ -184,7 +184,7 @@ class Deployment:
     sockets: WorkerProcess
     """The worker that clients connect to."""
     agents: WorkerProcess
-    """The worker that runs the agents. Equals `sockets` unless the mode has separate agents."""
+    """The worker that runs the agents, which is `sockets` unless the delivery mode has separate agents."""
     key: bytes
     broker: RedisServer | None = None
     to_broker: Proxy | None = None

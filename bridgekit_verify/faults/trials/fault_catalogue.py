@@ -53,7 +53,7 @@ class Fault:
     """How many bytes are added to each tool result, for a fault that affects only large events."""
 
     overflows: bool = False
-    """Whether the fault overflows a socket's buffers. Queued events are then lost too; their number is unknown."""
+    """Whether the fault overflows a socket's buffers, so that an unknown number of queued events is lost too."""
     drops: bool = False
     """Whether bytes that are sent during the fault are lost although the socket appears open."""
 
@@ -91,7 +91,7 @@ async def _kill_sockets(context: FaultContext, seconds: float) -> None:
 
 
 async def _kill_sockets_while_offline(context: FaultContext, seconds: float) -> None:
-    """Disconnect the users, let the agents continue, and kill the worker before the users reconnect."""
+    """Disconnect the users, let the agents continue, and kill the worker with the sockets before the reconnect."""
     with context.users.down():
         await context.run_agents_for(seconds / 2)
         await context.deployment.sockets.kill()

@@ -1,4 +1,4 @@
-"""The agent load of a trial: runs during the fault and runs after it."""
+"""The agent load of a trial, during the fault and after the fault."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ RETRYABLE: Final = (StoreUnavailable.__name__, ShuttingDown.__name__)
 """Names of the errors after which a client may repeat its request for a run."""
 RETRY_SECONDS: Final = 0.1
 NO_RESUME_WAIT_SECONDS: Final = 1.0
-"""How long a client that does not resume may take to read the end of a run before another run is started."""
+"""How long a client that does not resume may take to read the end of a run before another run starts."""
 EVENTS_A_STEP: Final = 3
 MAX_RUNS_BEFORE_FAULT: Final = 10
-"""Limit on the runs of a thread before the fault. If a run is half done before the fault, another is started."""
+"""Limit on a thread's runs before the fault. If a run is more than half done, another run starts before the fault."""
 SETTLE_SECONDS: Final = 60.0
 """How long clients may take after the fault to read the remaining events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialPlan:
-    """The timing of a trial: the steps of three events each, and the start and duration of the fault."""
+    """The timing of a trial: the number and pace of steps with three events each, and when the fault acts."""
 
     steps: int = 20
     pace_seconds: float = 0.05
@@ -41,7 +41,7 @@ class TrialPlan:
     """Time from the start of the first run to the start of the fault."""
     duration_seconds: float = 0.4
     after_steps: int = 4
-    """Steps of the run after the fault, whose end shows that all earlier events have arrived or are lost."""
+    """Steps of the run after the fault. When this run ends, all earlier events have arrived or are lost."""
 
     @property
     def seconds(self) -> float:
@@ -51,7 +51,7 @@ class TrialPlan:
 
 @dataclass
 class AgentLoad:
-    """The agent runs of one experiment. A network fault lasts until the agents have emitted the events due in it.
+    """The agent runs of one experiment. A network fault lasts longer than planned if due events are not emitted yet.
 
     With a fixed duration, agents on a busy machine might emit no event during the fault.
     """
@@ -64,7 +64,7 @@ class AgentLoad:
     requests: Sequence[str] = ()
 
     async def run_agents_for(self, seconds: float) -> None:
-        """Wait for `seconds`, and then at most SETTLE_SECONDS for the events that were due in this time."""
+        """Wait for `seconds`, and then at most SETTLE_SECONDS for the events that were due within `seconds`."""
         steps = max(int(seconds / self.plan.pace_seconds) - 1, 1)
         wanted = {request: self.recorder.emitted[request] + EVENTS_A_STEP * steps for request in self.requests}
         await anyio.sleep(seconds)
@@ -114,7 +114,7 @@ async def run_during_fault(load: AgentLoad, context: FaultContext, owned: Sequen
 
 
 async def run_after_fault(load: AgentLoad, context: FaultContext, owned: OwnedThread, reader: Reader) -> None:
-    """Start runs until the client has read the end of one. Every earlier event has then arrived or is lost.
+    """Start runs until the client has read the end of a run. Every earlier event has then arrived or is lost.
 
     A client that does not resume loses the end of a run if it has not yet detected that its connection broke.
     """

@@ -96,7 +96,7 @@ class FaultMatrix:
 
     @property
     def misrouted(self) -> int:
-        """The number of frames at a socket of another thread or user, in all trials."""
+        """The number of frames that sockets of another thread or user read, in all trials."""
         return sum(trial.verdict.misrouted for trial in self.cells.values())
 
     def table(self) -> pd.DataFrame:
@@ -118,7 +118,7 @@ class FaultMatrix:
         )
 
     def figure(self) -> Figure:
-        """Draw faults as rows and delivery modes as columns. A cell shows counts, coloured by its worst outcome."""
+        """Draw faults as rows and delivery modes as columns. Each cell has the colour of its worst outcome."""
         faults, modes = self.faults, self.modes
         with new_figure(self.title(), 1.6 + 1.22 * len(modes), 1.7 + 0.34 * len(faults)) as figure:
             axis = figure.subplots()

@@ -31,7 +31,7 @@ def predicted_loss(delivery: DeliveryMode, missed: int) -> int:
     """Return how many events are lost for a user who missed `missed` events.
 
     In mode "at most once", all missed events are lost. With a log that retains `h` events of a thread, no event is lost
-    if at most `h` were missed. If more were missed, all of them are lost, because resume is all-or-nothing.
+    if at most `h` were missed. If more than `h` were missed, all of these are lost: resume is all-or-nothing.
     """
     return 0 if delivery.resumes and missed <= delivery.keep_events else missed
 
@@ -67,11 +67,11 @@ class Window:
 
     @property
     def tolerance(self) -> int:
-        """By how many events the predicted and the counted loss may differ: 0 if clients do not resume."""
+        """The accepted difference between predicted and counted loss, in events: 0 if clients do not resume."""
         if not self.trial.delivery.resumes:
             return 0
         retained = self.trial.delivery.keep_events
-        # If a user missed about as many events as the log retains, it is unknown whether resume was possible.
+        # If a user missed about as many events as the log retains, it is unknown whether the client could resume.
         return sum(
             missed + EVENTS_A_STEP if abs(missed - retained) <= EVENTS_A_STEP else EVENTS_A_STEP * (missed > retained)
             for missed in self.trial.missed
@@ -90,7 +90,7 @@ class WindowStudy:
     windows: Sequence[Window]
 
     def of(self, delivery: DeliveryMode) -> list[Window]:
-        """Return the windows of one delivery mode, shortest first."""
+        """Return the windows of one delivery mode, in the order of `windows`."""
         return [window for window in self.windows if window.trial.delivery.name == delivery.name]
 
     @property

@@ -34,7 +34,7 @@ BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.2)
 
 @dataclass
 class Reader:
-    """One user and the events and gaps that the user's sockets read."""
+    """One user, with the events and gaps that the user's sockets read."""
 
     socket: Socket
     url: str
@@ -46,7 +46,7 @@ class Reader:
     starts: list[int] = field(default_factory=list)
     """The `seq` after which each subscription starts, as the server confirmed it. Empty for a client that resumes."""
     duplicates: int = 0
-    """The number of duplicated events, which the client dropped."""
+    """The number of duplicated events that the client dropped."""
     lost_run_ends: int = 0
     """The number of end events that a live worker sent for the runs of a killed worker."""
     _since: float = 0.0
@@ -108,7 +108,7 @@ async def read_and_resume(reader: Reader, *, task_status: TaskStatus[None]) -> N
 
 
 async def read_without_resume(reader: Reader, *, task_status: TaskStatus[None]) -> None:
-    """Read with one connection after another, without a cursor, until cancelled."""
+    """Read on one connection after another, without a cursor, until cancelled."""
     started = False
     while True:
         try:
@@ -203,7 +203,7 @@ def assign_seq(
 ) -> dict[EventKey, Receipt]:
     """Infer the `seq` of events that were acknowledged without a `seq` because the store was unavailable.
 
-    `asked` lists one thread's events in the order of emission. The completed receipts are returned. An event's `seq`
+    `asked` lists one thread's events in the order of emission. Returns all receipts. An event's `seq`
     lies between those of the events emitted before and after it. An event that was read needs no inferred `seq`. Any
     other event gets the first possible `seq` that was neither read nor signalled, and counts as a silent loss. If there
     is no such `seq`, the event gets one from a signalled gap. If no `seq` is left, or no later event has a known `seq`,

@@ -164,7 +164,7 @@ class Stall:
     waits: Sequence[float]
     """How long the agent waited for each emission, in seconds."""
     window: tuple[float, float]
-    """Start and end of the stall of one socket."""
+    """Start and end of the stall."""
 
     @property
     def latencies(self) -> list[tuple[float, float]]:
@@ -203,10 +203,10 @@ class Stall:
 
 
 class LoopTimeClock:
-    """A clock that stops while the event loop does not get a CPU, so that only delays by sockets are measured.
+    """A clock that stops while the event loop does not get a CPU, so that it measures only delays that sockets cause.
 
-    A server that awaits a socket does not block the loop, so the clock includes the server's waiting time. `run` must
-    be active as a background task.
+    A server that awaits a socket does not block the loop, so the clock includes the server's waiting time. A background
+    task must execute `run`.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -245,7 +245,7 @@ class StallStudy:
     def table(self) -> pd.DataFrame:
         """Return one row for each server.
 
-        Columns: server, its code that sends, events that neighbours read (k of n), and in ms: median latency before and
+        Columns: server, the code that sends, events that neighbours read (k of n), and in ms: median latency before and
         during the stall, longest latency during the stall, longest emission.
         """
         return pd.DataFrame(
@@ -368,7 +368,7 @@ async def _stall(
 
 
 async def _sleep_until(clock: LoopTimeClock, moment: float) -> None:
-    while (left := moment - clock()) > 0:  # noqa: ASYNC110  # a clock has no event
+    while (left := moment - clock()) > 0:  # noqa: ASYNC110  # polled: the clock sets no event
         await anyio.sleep(left)
 
 

@@ -37,11 +37,11 @@ def missed_events(reader: Reader, emitted: Sequence[float]) -> list[int]:
 
     Missed events are those after the last event that the user read, up to the start of the next subscription. Events
     that were written to the socket before the connection broke, and never read, are included. Only the reader knows
-    whether an event was read, so the time of the break is not used (J. H. Saltzer, D. P. Reed, D. D. Clark, "End-to-end
-    arguments in system design", ACM Transactions on Computer Systems 2, 1984, section 2). For a client that does not
-    resume, the start is the `seq` that the server confirmed. For a client that resumes, the start is the number of
-    events emitted before the subscription, with an error of at most one step. `emitted` has the emission times in
-    seconds, in order.
+    whether an event was read, so the time of the break is not used (Saltzer, Reed and Clark, "End-to-end arguments in
+    system design", ACM Transactions on Computer Systems 2, 1984, section 2). For a client that does not
+    resume, the server confirms the `seq` after which a subscription starts. For a client that resumes, this `seq` is
+    estimated as the number of events emitted before the subscription, with an error of at most one step. `emitted` has
+    the emission times in seconds, in order.
     """
     found = []
     for number, (before, after) in enumerate(pairwise(reader.online), start=1):
@@ -66,7 +66,7 @@ class Trial:
     window: tuple[float, float]
     """Start and repair of the fault, in seconds since the Unix epoch."""
     unanswered: int
-    """The number of events that a killed worker did not acknowledge and no client read. They do not count as lost."""
+    """How many events a killed worker did not acknowledge and no client read. The verdict leaves these events out."""
     attempted_at: Mapping[EventKey, float]
     """When the agent attempted to emit each event, in seconds since the Unix epoch."""
     quiesced: bool
@@ -184,7 +184,7 @@ async def run_trial(
 
 
 async def _tickets(deployment: Deployment, owned: Sequence[OwnedThread]) -> Tickets:
-    """Issue the users' tickets outside the workers, so that the tickets survive a worker's restart."""
+    """Return the issuer of the users' tickets. The issuer is outside the workers, and survives their restarts."""
     threads = MemoryThreadStore()
     for each in owned:
         await threads.claim(each.thread_id, each.user_id)
@@ -203,7 +203,7 @@ def latency_title(trials: Sequence[Trial]) -> str:
 
 
 def latency_figure(trials: Sequence[Trial]) -> Figure:
-    """Draw one panel for each trial: each event's latency by emission time, with the window of the fault shaded.
+    """Draw one panel for each trial: each event's latency over its emission time, with the fault's window shaded.
 
     Lost events are crosses at the bottom of the panel.
     """

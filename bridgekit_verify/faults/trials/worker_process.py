@@ -47,7 +47,7 @@ class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes
     """Key that signs tickets."""
     owned: list[tuple[ThreadId, UserId]]
-    """The threads and their owners. The setup contains them, because the worker does not store them."""
+    """The threads and their owners, which the setup contains because the worker does not store them."""
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
