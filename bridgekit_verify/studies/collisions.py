@@ -232,11 +232,11 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
             _birthday(axis, digits, max(rates))
             draw_rates(axis, list(rates), list(rates.values()), colour, marker, 6, sampled=True)
             for runs, rate in rates.items():
-                # A label above and to the left of its point does not overlap the rising line.
+                # A label above the interval and to its left does not overlap the rising line.
                 axis.annotate(
                     f"{rate.k:,}",
-                    (runs, 100 * rate.fraction),
-                    xytext=(-6, 4),
+                    (runs, 100 * rate.interval[1]),
+                    xytext=(2, 4.5),
                     textcoords="offset points",
                     fontsize=8.5,
                     ha="right",

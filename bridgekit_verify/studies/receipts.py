@@ -10,7 +10,7 @@ from typing import Final
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 
 from bridgekit_verify.measure.drop_figure import DELIVERED, DROPPED
 from bridgekit_verify.measure.experiment import Measurement, measure_each
@@ -84,13 +84,18 @@ class ReceiptStudy:
                 labels = ["receipt:\nsent", "receipt:\nnot sent", "no receipt"]
                 frame_grid(axis, ["its user\nread it", "only another\nuser read it", "no user\nread it"], labels)
                 axis.tick_params(labelsize=9.5)
+            handles = [
+                Patch(facecolor=DROPPED, edgecolor=TEXT_COLOUR, linewidth=2.0, label="wrong or missing receipt"),
+                Patch(facecolor=DELIVERED, edgecolor="#CCCCCC", label="correct receipt"),
+            ]
+            figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9.5)
             return figure
 
     def alt_text(self) -> str:
         """Describe the figure in text, one clause per chain, without the empty cells."""
         return "; ".join(
             f"{each.variant.name}: "
-            + ", ".join(f"receipt {receipt}, {got}: {count}" for (receipt, got), count in _ordered(each) if count)
+            + ", ".join(f"{receipt}, and {got}: {count}" for (receipt, got), count in _ordered(each) if count)
             for each in self.measurements
         )
 
