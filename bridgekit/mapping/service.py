@@ -58,7 +58,7 @@ class RunThreadMappingService:
         return self._store.shared
 
     async def register_mapping(self, run_id: RunId, thread_id: ThreadId) -> None:
-        """Map a run to its thread. Repeating a call has no effect on an active run, and makes a closed run active again.
+        """Map a run to its thread. Repeating a call does not change an active run, and reopens a closed one.
 
         Raises RunAlreadyMapped if the run is mapped to another thread, and InvalidId if an id is not valid. Raises
         MappingFull if the store has no room, and StoreUnavailable if it did not answer in time.

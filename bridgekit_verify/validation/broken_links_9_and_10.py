@@ -32,7 +32,7 @@ __all__ = [
 
 
 class RouteOfTheLastEvent:
-    """Link 9, wrong value passed: routes an event to the thread of the previous event."""
+    """Link 9, wrong value: routes an event to the thread of the previous event."""
 
     previous: ThreadId | None = None
 
@@ -107,7 +107,7 @@ class HubWithoutThreadsForSockets(Hub):
 
 
 class HubThatGivesToTheNeighbour(Hub):
-    """Link 10, wrong value passed: delivers a thread's events to the sockets of the previous thread."""
+    """Link 10, wrong value: delivers a thread's events to the sockets of the previous thread."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         threads = list(self._connections)
