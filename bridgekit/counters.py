@@ -25,12 +25,12 @@ class DeliveryCounters:
 
     def __init__(self) -> None:
         self.sent: Counter[EventType] = Counter()
-        """For each type, the events that a socket, or another worker with sockets of the thread, accepted."""
+        """The number of events of each type that a socket, or another worker with sockets of the thread, accepted."""
         self.kept: Counter[EventType] = Counter()
-        """For each type, the events that no socket accepted, and that the thread's log retains for clients that
+        """The number of events of each type that no socket accepted, and that the thread's log retains for clients that
         resume."""
         self.pending: Counter[EventType] = Counter()
-        """For each type, the events that still waited for an unavailable store when the bridge returned their
+        """The number of events of each type that waited for an unavailable store when the bridge returned their
         receipts."""
         self.lost: Counter[tuple[int, str]] = Counter()
         """Events that no client received and none can receive later, by (link, reason)."""

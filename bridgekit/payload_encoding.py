@@ -64,7 +64,7 @@ def convert(value: Any) -> object:
     Raises TypeError if no plain value is equal: a subclass may have more precision than its base.
     """
     kind = next((each for each in _PLAIN_TYPES if isinstance(value, each)), None)
-    # A bool, which would become a number, gets here only as a key of a mapping or behind a proxy.
+    # A bool would become a number. A bool gets here only as a key of a mapping or behind a proxy.
     if kind is not None and type(value) is not kind and not isinstance(value, bool):
         with suppress(TypeError, ValueError, OverflowError):
             plain = _PLAIN_TYPES[kind](kind, value)

@@ -1,6 +1,6 @@
-"""Creates the text of an error for the user: type and message of its causes, shortened, without secrets.
+"""Creates an error's text for the user: the types and messages of its causes, shortened and without secrets.
 
-The log gets the whole error.
+The Python logger gets the whole error.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _errors_in: Final[Callable[[BaseException], tuple[BaseException, ...]]] = BaseEx
 def causes_of(error: BaseException) -> list[BaseException]:
     """Return the errors in an exception group and its nested groups, in order, or `[error]` if it is not a group.
 
-    Cancellations are left out, except for the first one if there is no other error.
+    If there are other errors, cancellations are left out. Otherwise, only the first cancellation is returned.
     """
     found, waiting = list[BaseException](), [error]
     while waiting:
@@ -64,7 +64,7 @@ def causes_of(error: BaseException) -> list[BaseException]:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Return whether this is the exception that asyncio or trio raises in a cancelled task."""
+    """Return whether the error is the exception that asyncio or trio raises in a cancelled task."""
     return type(error).__name__ in ("CancelledError", "Cancelled") and not issubclass(type(error), Exception)
 
 

@@ -28,7 +28,7 @@ _SENT: Final = Outcome.SENT
 
 Observer = Callable[[AgentEvent, Receipt], None]
 """A callback for each event and its Receipt. The bridge calls an observer before the emitting call returns, so
-observers must be fast. The bridge logs whatever an observer raises."""
+observers must be fast. The bridge logs every exception that an observer raises."""
 
 
 class AgentWebSocketBridge:
@@ -52,13 +52,13 @@ class AgentWebSocketBridge:
         """Converts the application's own types in payloads. Startup sets it."""
         self._locate: Callable[[], object] = int
         self._home: object = 0
-        """Events are refused where `_locate()` returns another value, which is nowhere until `bind_to_event_loop` is
-        called."""
+        """The bridge refuses events while `_locate()` returns another value. Until `bind_to_event_loop` is called, both
+        values are 0."""
 
     def bind_to_event_loop(self) -> None:
-        """Bind the bridge to the event loop or OS thread of the caller, and refuse events from all others.
+        """Bind the bridge to the caller's event loop, or to the caller's OS thread if no event loop is running.
 
-        Events from other loops and threads would arrive late or never.
+        The bridge then refuses events from other loops and threads, because they would arrive late or never.
         """
         self._locate = threading.get_ident if _get_running_loop() is None else _get_running_loop
         self._home = self._locate()
@@ -69,7 +69,7 @@ class AgentWebSocketBridge:
             raise WrongEventLoop(call)
 
     def error_text(self, error: BaseException) -> str:
-        """Return the text that the application chooses for an error, of at most `ERROR_BYTES`."""
+        """Return the text that the application chooses for an error, shortened to `ERROR_BYTES` bytes."""
         return bounded_error_text(self.choose_error_text, error)
 
     def notify(self, event: AgentEvent) -> Answer:
@@ -79,9 +79,9 @@ class AgentWebSocketBridge:
         Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event loop write frames
         first. Raises UnknownEventType, PayloadError, FrameTooLarge or WrongEventLoop if the caller made a mistake, and
         StoreUnavailable if the store does not answer. With every error, the event counts as lost, and the error's type
-        is the reason. If the run is known, an event that carries another thread than the run's gets no route: use
-        `notify_in_thread`. A missing route raises no error, so that the agent's run continues, but the Receipt and the
-        counters record it.
+        is the reason. If the run's thread is known, an event that carries another thread gets no route: use
+        `notify_in_thread`. A missing route raises no error, so that the agent's run continues. The Receipt and the
+        counters record the missing route.
         """
         link = 9
         try:
@@ -122,7 +122,7 @@ class AgentWebSocketBridge:
         return await self._notify_when_resolved(event, named())
 
     def notify_when_room(self, event: AgentEvent) -> Answer:
-        """Wait until no outbox of the event's thread is crowded, except those of slow clients. Then call `notify`."""
+        """Call `notify` when no outbox of the event's thread is crowded, other than those of slow clients."""
         try:
             if self._locate() != self._home:
                 self._reject(event)
@@ -141,9 +141,9 @@ class AgentWebSocketBridge:
         raise WrongEventLoop(f"{event.type} of run {event.run_id!r}")
 
     def _count_refusal(self, event: AgentEvent, error: BaseException, link: int) -> None:
-        """Count an event that was not published because of an error. A cancelled caller has withdrawn its event.
+        """Count an event that was not published because of an error, unless its caller was cancelled.
 
-        `link` is the link of an error that is neither bridgekit's nor raised by a payload's value.
+        `link` applies to errors whose type does not determine the link.
         """
         if is_cancellation(error) or isinstance(error, GeneratorExit):
             return
@@ -184,7 +184,7 @@ class AgentWebSocketBridge:
         return receipt
 
     def record(self, event: AgentEvent, receipt: Receipt) -> None:
-        """Count the event by its receipt, and call the observers with both."""
+        """Count the event by its receipt, and call the observers with the event and the receipt."""
         self.counters.count(event, receipt)
         for observe in self.observers:
             try:
@@ -295,7 +295,7 @@ class AgentWebSocketBridge:
         payload: Payload,
         thread_id: ThreadId | None,
     ) -> Receipt:
-        """Validate the ids of a caller outside the chain, and publish the event.
+        """Validate the event's ids, and publish the event.
 
         Raises InvalidId, which names the invalid field, and the errors of `notify`.
         """
