@@ -44,7 +44,8 @@ def _functions(code: CodeType) -> Iterator[CodeType]:
 
 
 def _content(code: CodeType, *, nested: bool = True) -> Hashable:
-    """Return what the code does, without line numbers. Nested functions are included only if `nested` is true."""
+    """Return the parts of the code that decide what it does, without line numbers. Nested functions are included only
+    if `nested` is true."""
     constants = tuple(
         _constant(each, nested=nested)
         for each in code.co_consts
