@@ -22,7 +22,7 @@ class Try(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why some targets are hard to meet. The page shows an explanation if the last results miss at least one of the
+    """Why some targets are hard to meet. The page shows an explanation if the last results miss at least one of its
     targets."""
 
     targets: tuple[str, ...]

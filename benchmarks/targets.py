@@ -38,7 +38,7 @@ class Met(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A bound on one measured value or on the ratio of two."""
+    """A bound on one measured value, or on the ratio of two values."""
 
     what: str
     """The subject of the target, as shown in the table."""

@@ -27,7 +27,7 @@ EXIT_OUTPUT_CLOSED: Final = 141
 
 
 ESCAPE: Final = "bridgekit.escape"
-"""The name of the error handler for characters that a terminal's encoding lacks."""
+"""The name of the error handler for characters that a terminal's encoding cannot represent."""
 
 
 class Command(NamedTuple):
@@ -95,7 +95,7 @@ def _print_error(problem: str) -> None:
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    """Return JSON's escapes for the characters that the output's encoding lacks."""
+    """Return the JSON escapes of the characters that the output's encoding cannot represent."""
     assert isinstance(error, UnicodeEncodeError)
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[index : index + 2].hex()}" for index in range(0, len(units), 2)), error.end

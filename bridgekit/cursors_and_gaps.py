@@ -108,7 +108,7 @@ def encode_signal(signal: Signal) -> bytes:
 
 
 def decode_any(data: str | bytes) -> RoutedEvent | Signal:
-    """Decode any frame that a server sends, event or signal.
+    """Decode any frame that a server sends: an event or a signal.
 
     Raises FrameTooLarge if the frame exceeds FRAME_BYTES, and MalformedFrame if it is neither event nor signal.
     """

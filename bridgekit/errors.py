@@ -152,7 +152,7 @@ class RunAlreadyMapped(BridgekitError):
 
 
 class MappingFull(BridgekitError):
-    """The mapping holds its maximum number of routes of active runs, which are never evicted.
+    """The mapping is full of routes of active runs, which are never evicted.
 
     Close runs that have ended, or raise the limit.
     """

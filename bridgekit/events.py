@@ -239,11 +239,11 @@ _all_strings: Final = frozenset({str}).issuperset
 def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> bytes:  # noqa: C901  # the hot path
     """Encode an event as UTF-8 JSON.
 
-    JSON has fewer types than Python: bytes become base64, dates ISO 8601, Decimals and numeric keys strings, sets and
-    tuples arrays. Subclasses are encoded as their bases. `limit_bytes` applies to the frame's size with a `seq` of 19
-    digits, so that the limit does not depend on `seq`. Raises PayloadError if JSON cannot represent a value unchanged,
-    or if the value's class raises an error. Raises FrameTooLarge if the frame exceeds `limit_bytes`. Does not catch
-    KeyboardInterrupt and SystemExit.
+    JSON has fewer types than Python: bytes become base64 strings, dates become ISO 8601 strings, Decimals and numeric
+    keys become strings, and sets and tuples become arrays. Subclasses are encoded as their bases. `limit_bytes` applies
+    to the frame's size with a `seq` of 19 digits, so that the limit does not depend on `seq`. Raises PayloadError if
+    JSON cannot represent a value unchanged, or if the value's class raises an error. Raises FrameTooLarge if the frame
+    exceeds `limit_bytes`. Does not catch KeyboardInterrupt and SystemExit.
     """
     payload = event.payload
     try:

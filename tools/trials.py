@@ -42,7 +42,7 @@ MEASURED_ONCE: Final = "tests.verify.report.measured_once"
 """The module whose measurements are made once, before warm trials fork. A mutant that changes a measurement needs a
 cold trial."""
 TEST_LIMIT_SECONDS: Final = 5.0
-"""The limit on one test of a warm trial, in addition to ten times its duration without a mutant."""
+"""A test of a warm trial may take this number of seconds plus ten times its duration without a mutant."""
 
 PLUGINS: Final = [
     argument

@@ -35,8 +35,8 @@ class RunResult:
 
 
 enclosing_runs: ContextVar[tuple[RunContext, ...]] = ContextVar("enclosing_runs", default=())
-"""The runs that the current task is part of. The last run is the innermost. Each run started the next run in the tuple
-as its sub-agent."""
+"""The runs that the current task is part of. The last run is the innermost. Each run in the tuple started the next one
+as a sub-agent."""
 
 
 def current_run() -> RunContext | None:

@@ -21,7 +21,7 @@ MAX_CAUSES: Final = 3
 """The text of an exception group contains at most three of its errors."""
 
 ErrorText = Callable[[BaseException], str]
-"""A function that returns the text that the user of a failed run or tool gets."""
+"""A function from the error of a run or a tool to the text for the user."""
 
 
 def user_error_text(error: BaseException) -> str:

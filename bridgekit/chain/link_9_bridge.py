@@ -78,9 +78,9 @@ class AgentWebSocketBridge:
         The result is an awaitable if the route must be looked up or the store must answer first, and otherwise the
         Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event loop write frames
         first. Raises UnknownEventType, PayloadError, FrameTooLarge or WrongEventLoop if the caller made a mistake, and
-        StoreUnavailable if the store does not answer. With every error, the event counts as lost, and the error's type
-        is the reason. If the run's thread is known, an event that carries another thread gets no route: use
-        `notify_in_thread`. A missing route raises no error, so that the agent's run continues. The Receipt and the
+        StoreUnavailable if the store does not answer. If the method raises an error, the event counts as lost, and the
+        error's type is the reason. If the run's thread is known, an event that carries another thread gets no route:
+        use `notify_in_thread`. A missing route raises no error, so that the agent's run continues. The Receipt and the
         counters record the missing route.
         """
         link = 9

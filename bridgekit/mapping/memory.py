@@ -17,7 +17,7 @@ MAX_ROUTES: Final = 1_000_000
 
 
 class MemoryMappingStore:
-    """Stores routes in a dict, and the expiry times of closed runs in the order in which they were closed.
+    """Stores routes in a dict, and the expiry times of closed runs in the order in which the runs were closed.
 
     Every operation takes amortized O(1) time. Each lookup first evicts expired routes in the order of closing, up to
     the first route that has not expired. If grace periods differ, other expired routes may remain. The lookup of such a
