@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reader of the output, such as `head`, has ended.
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # The caller closed the stream. No socket may get its descriptor.
+        if getattr(sys, name) is None:  # The caller closed the stream. No socket may get the stream's descriptor.
             null = os.open(os.devnull, os.O_WRONLY)
             os.set_inheritable(null, True)  # for workers
             setattr(sys, name, os.fdopen(null, "w"))
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_error(problem: str) -> None:
-    with suppress(OSError):  # the disk that stores stderr may be full
+    with suppress(OSError):  # the disk to which stderr is redirected may be full
         print(f"bridgekit: {problem}", file=sys.stderr)
 
 

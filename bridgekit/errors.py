@@ -355,6 +355,6 @@ def unwrap_single_error() -> Iterator[None]:
         try:
             raise leaf
         finally:
-            # Python sets the group as the context of `leaf` if the group is leaving a `with` block. With that context,
-            # a notebook would not display the error.
+            # Python sets the group as the context of `leaf` if the group is leaving a `with` block. A notebook does not
+            # display an error that has a group as its context.
             leaf.__context__ = None

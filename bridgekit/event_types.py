@@ -17,9 +17,9 @@ _TYPE_NAME: Final = re.compile(r"(?!(?:subscribed|gap)\Z)[a-z][a-z0-9_]{0,63}")
 class EventType(enum.StrEnum):
     """The event types. The first five types are the audit's critical events.
 
-    A frame of another process may have a type that this process did not define. `EventType` creates a value for an
-    unknown type. This value is not a member of the enum. Only a process that defined a type with `define_event_type`
-    can emit events of that type.
+    A frame of another process may have a type that this process did not define. For an unknown type, `EventType`
+    creates a value that is not a member of the enum. Only a process that defined a type with `define_event_type` can
+    emit events of that type.
     """
 
     AGENT_STARTED = "agent_started"

@@ -175,7 +175,7 @@ class Outcome(enum.StrEnum):
     PENDING = "pending"
     """The store did not answer in time. The event is queued in this process, in order, until the store answers."""
     UNROUTABLE = "unroutable"
-    """No thread was found for the event's run, or the event carries another thread than its run's."""
+    """No thread was found for the event's run, or the event carries a thread other than its run's."""
     REFUSED = "refused"
     """The event could not be encoded, published or stored. `Receipt.reason` states the reason."""
 

@@ -50,7 +50,7 @@ _errors_in: Final[Callable[[BaseException], tuple[BaseException, ...]]] = BaseEx
 def causes_of(error: BaseException) -> list[BaseException]:
     """Return the errors in an exception group and its nested groups, in order, or `[error]` if it is not a group.
 
-    If there are other errors, cancellations are left out. Otherwise, only the first cancellation is returned.
+    Cancellations are left out. If there is no other error, the list contains only the first cancellation.
     """
     found, waiting = list[BaseException](), [error]
     while waiting:

@@ -172,7 +172,7 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
     """Create the links in the order of the chain, pass the bridge to them, and run the self-checks.
 
     The stores must be open. Raises DeterministicStartupError, with the link and the reason, if a link or a self-check
-    fails. After this error, no part of the application is left running.
+    fails. After an error, no part of the application is left running.
     """
     with DeterministicStartupError.at(1, "the bridge"):
         counters = DeliveryCounters()

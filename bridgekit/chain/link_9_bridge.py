@@ -52,13 +52,13 @@ class AgentWebSocketBridge:
         """Converts the application's own types in payloads. Startup sets it."""
         self._locate: Callable[[], object] = int
         self._home: object = 0
-        """The bridge refuses events while `_locate()` returns another value. Until `bind_to_event_loop` is called, both
-        values are 0."""
+        """The bridge refuses events while `_locate()` differs from `_home`. Until `bind_to_event_loop` is called,
+        `_locate()` and `_home` are 0."""
 
     def bind_to_event_loop(self) -> None:
         """Bind the bridge to the caller's event loop, or to the caller's OS thread if no event loop is running.
 
-        The bridge then refuses events from other loops and threads, because they would arrive late or never.
+        After this call, the bridge refuses events from other loops and threads, which would arrive late or never.
         """
         self._locate = threading.get_ident if _get_running_loop() is None else _get_running_loop
         self._home = self._locate()

@@ -20,9 +20,9 @@ class MemoryMappingStore:
     """Stores routes in a dict, and the expiry times of closed runs in the order in which the runs were closed.
 
     Every operation takes amortized O(1) time. Each lookup first evicts expired routes in the order of closing, up to
-    the first route that has not expired. If grace periods differ, other expired routes may remain. The lookup of such a
-    route evicts the route and returns None. When the store is full, `insert` evicts the run that was closed first.
-    `insert` never evicts an active run.
+    the first route that has not expired. If grace periods differ, other expired routes may remain until their lookup,
+    which returns None. When the store is full, `insert` evicts the run that was closed first. `insert` never evicts an
+    active run.
     """
 
     shared = False
