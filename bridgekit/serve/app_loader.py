@@ -58,8 +58,7 @@ class AppSpec:
         """
         found = _find(self.target)
         if not isinstance(found, BridgeConfig):
-            # The program created this application. If the application's store serves one worker, a second worker does
-            # not start.
+            # The target is a complete application. If its store serves one worker, a second worker does not start.
             if given := self._options_given():
                 raise ServeError(
                     self.target,

@@ -33,11 +33,10 @@ REPLACED_AFTER_SECONDS: Final = 1.0
 wait to be read."""
 BODY_TIMEOUT_SECONDS: Final = 30.0
 BODY_BYTES: Final = 16_384
-"""A client must send at least this many bytes of an incomplete body in each BODY_TIMEOUT_SECONDS, if the application
-reads the body."""
+"""While the application reads a body, the client must send at least this many bytes in every BODY_TIMEOUT_SECONDS."""
 RESERVED_FILES: Final = 128
 """File descriptors that are reserved for stores, agents and single requests such as `/healthz`: at most a quarter of
-all."""
+the process's limit."""
 
 LINE_BYTES: Final = 8_190
 """The longest line in the head of an upgrade request. The `websockets` library rejects a longer line."""
@@ -48,8 +47,8 @@ MAX_FRAGMENTS: Final = 4_096
 own limit."""
 
 ACCEPT_ERRORS: Final = ("socket.accept() out of system resource", "Exception in callback BaseSelectorEventLoop._start_")
-"""The beginnings of asyncio's log records when no file descriptor is left. The first record occurs thousands of times
-per second, and the second occurs if the server stops meanwhile."""
+"""The first words of the two records that asyncio logs when no file descriptor is left. asyncio logs the first record
+thousands of times per second, and the second record if the server stops meanwhile."""
 ACCEPT_ERROR_INTERVAL_SECONDS: Final = 10.0
 
 # uvicorn chooses this class by the installed parser, so a type checker does not know it.
@@ -147,7 +146,7 @@ _accept_error_at = -ACCEPT_ERROR_INTERVAL_SECONDS
 
 
 def _once_per_interval(record: logging.LogRecord) -> bool:
-    global _accept_error_at  # Global, because Python adds the same filter function only once.
+    global _accept_error_at  # The filter is a global function, because a logger adds the same function only once.
     if not str(record.msg).startswith(ACCEPT_ERRORS):
         return True
     now = time.monotonic()
@@ -159,7 +158,7 @@ def _once_per_interval(record: logging.LogRecord) -> bool:
 
 
 def rejection(head: bytes) -> HTTPStatus | None:
-    """Return the status that rejects an upgrade request with this head, or None if an edge may serve it."""
+    """Return the HTTP status that rejects an upgrade request with this head, or None if an edge may serve it."""
     first, *headers = head.partition(b"\r\n\r\n")[0].split(b"\r\n")
     if len(first) > LINE_BYTES:
         return HTTPStatus.REQUEST_URI_TOO_LONG

@@ -79,7 +79,7 @@ def _websocket_middleware(app: Starlette) -> bool:
 
 
 def _passes_websockets(kind: Any) -> bool:
-    # Compares the method, because a subclass may act on connections that its base class passes on unchanged.
+    # Compare the `__call__` methods, because a subclass may act on connections that its base class passes on unchanged.
     return any(kind.__call__ is known.__call__ for known in NON_WEBSOCKET_MIDDLEWARE)
 
 
@@ -163,7 +163,7 @@ class _AdoptedConnection(NativeConnection):
     """A native connection that uvicorn counts among its own: on shutdown, uvicorn closes it and waits for it."""
 
     connections: set[Any]
-    """The connections that uvicorn counts."""
+    """uvicorn's set of open connections."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.connections.add(self)

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 REDIS_REQUIREMENT: Final = "redis[hiredis]>=8,<9"
-"""The requirement of the Redis store, as in pyproject.toml, which the error NotInstalled tells the user to install."""
+"""The package that the Redis store requires, as in pyproject.toml. NotInstalled tells the user to install it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ or AsyncioRequired if the stores cannot be opened."""
 
 
 def in_memory(retention: Retention = DEFAULT_RETENTION) -> Stores:
-    """Return stores in this process's memory, which need no opening."""
+    """Return stores in this process's memory, which do not have to be opened."""
     return Stores(
         name="memory", routes=MemoryMappingStore(), log=MemoryEventLog(retention), used_tickets=MemoryUsedTickets()
     )
@@ -108,10 +108,11 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
     """Stores in a server or Cluster that speaks the Redis protocol, for any number of workers and machines.
 
     `url` names the server, or one node of the Cluster. The server's configuration decides which data survives its
-    restart. Applications that share a server need different prefixes: `redis://host:port/0?prefix=mine`, or `prefix`.
+    restart. Applications that share a server need different prefixes: `redis://host:port/0?prefix=mine`, or the
+    argument `prefix`.
 
-    Raises NotInstalled if the package `redis` is missing, and InvalidId if the URL names no server. Opening the stores
-    on another event loop than asyncio's raises AsyncioRequired.
+    Raises NotInstalled if the package `redis` is missing, and InvalidId if the URL is not valid. Opening the stores on
+    an event loop other than asyncio's raises AsyncioRequired.
     """
     try:
         from bridgekit.stores.redis.active_runs import RedisRunRegistry

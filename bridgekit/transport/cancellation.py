@@ -12,10 +12,10 @@ __all__ = ["ends_task"]
 
 
 def ends_task(error: BaseException) -> bool:
-    """Return whether the error ends the current task: it is cancelled, or its coroutine is being closed.
+    """Return whether the error ends the current task, because the task is cancelled or its coroutine is being closed.
 
-    A callback may raise asyncio's CancelledError itself, for example by awaiting a future that was cancelled. The task
-    then continues, and the error is the callback's.
+    A callback may raise asyncio's CancelledError itself, for example by awaiting a future that was cancelled. Such an
+    error does not end the task.
     """
     if issubclass(type(error), Exception):
         return False

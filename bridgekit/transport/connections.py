@@ -95,7 +95,7 @@ CLOSE_REASONS: Final = {
 class ConnectionRegistry:
     """Authorizes, subscribes and closes an application's sockets. Available as `app.state.bridgekit_connections`.
 
-    Use the registry as an async context manager: the block runs the task that writes to the sockets.
+    Use the registry as an async context manager: the task that writes to the sockets runs only inside the block.
     """
 
     running = 0
@@ -215,8 +215,8 @@ class ConnectionRegistry:
         """Close this worker's open sockets that match all given criteria, and return their number.
 
         The closed sockets get no later event, and their waiting events are discarded. The close code, 4506, tells
-        clients not to reconnect. A client that is being authorized at the time must connect again. Raises TypeError if
-        no user, thread or ticket key is given.
+        clients not to reconnect. A client whose authorization is in progress during the call must connect again. Raises
+        TypeError if no user, thread or ticket key is given.
         """
         if user_id is None and thread_id is None and ticket_key is None:
             raise TypeError("end_access needs user_id, thread_id or ticket_key")
@@ -322,10 +322,10 @@ def _close_if_store_unavailable() -> Iterator[None]:
 
 @contextmanager
 def _close_on_error() -> Iterator[None]:
-    """Convert whatever the application's authorizer and thread store raise to a close code, which a browser can read.
+    """Convert any error of the application's authorizer or thread store to a close code, which a browser can read.
 
-    An error that is no refusal is logged. SystemExit and KeyboardInterrupt would end the server, and a CancelledError
-    would leave the client without an answer.
+    Log errors other than refusals. Without the conversion, SystemExit and KeyboardInterrupt would end the server, and a
+    CancelledError would leave the client without an answer.
     """
     try:
         with _close_if_store_unavailable():
@@ -334,7 +334,7 @@ def _close_on_error() -> Iterator[None]:
         if ends_task(error):
             raise
         refusal = None
-        with suppress(BaseException):  # the error's own code may raise anything
+        with suppress(BaseException):  # reading the error's attributes may raise anything
             refusal = _refusal(error)
         if refusal is None:
             logger.exception("a client could not be authorized")
@@ -347,7 +347,7 @@ def _close_on_error() -> Iterator[None]:
 def _refusal(error: BaseException) -> SubscriptionRefused | Disconnected | None:
     """Return the refusal if the error is a BridgekitError or HTTPException with the HTTP status of a refusal, or None.
 
-    The status of another error may be that of a service that the application called.
+    An error of another class may have a status that comes from a service that the application called.
     """
     if isinstance(error, SubscriptionRefused) and error.code in TERMINAL_CODES:
         return error

@@ -51,12 +51,12 @@ class Retention:
     """Events per thread. The default is so high that a streamed text reaches the limit on bytes or age first. With 0,
     the log retains no event, and delivery is at most once."""
     size_bytes: int = 8_388_608
-    """Bytes of frames per thread. The latest event is retained whatever its size."""
+    """Bytes of retained frames per thread. The latest event is retained whatever its size."""
     seconds: float = 300.0
     """Longest time that an event is retained, from its publication."""
     threads: int = 100_000
-    """Threads whose epoch and `seq` are kept. Over this limit, the log evicts the least recently used thread without
-    sockets. A client that resumes an evicted thread gets a gap."""
+    """The number of threads whose epoch and `seq` are kept. Over this limit, the log evicts the least recently used
+    thread without sockets. A client that resumes an evicted thread gets a gap."""
 
 
 DEFAULT_RETENTION: Final = Retention()
@@ -70,12 +70,12 @@ class Replay(NamedTuple):
     frames: tuple[Frame, ...] = ()
     """Every event after the cursor, up to now."""
     gap: Gap | None = None
-    """A gap after the client's cursor, if the log lacks an event there. The stream then starts at the log's end or, in
-    a new epoch, with the oldest retained event."""
+    """A gap that starts at the client's cursor, if the log lacks the next event. The stream then starts at the log's
+    end or, in a new epoch, with the oldest retained event."""
     expired: Gap | None = None
     """A gap at the start of a new epoch, for events that the log no longer retains."""
     last: int = 0
-    """The last `seq` that the replay covers. A store has lost the events after the last frame, up to this `seq`."""
+    """The last `seq` that the replay covers. The store has lost any events between the last frame and this `seq`."""
 
     @property
     def gaps(self) -> list[Gap]:
@@ -130,10 +130,10 @@ class EventLog(Protocol):
     def publish(self, event: AgentEvent) -> Answer:
         """Assign the event its `seq`, retain it, and deliver it to the thread's sockets in every worker.
 
-        The answer is available within a limited time, even if the store is unavailable. The answer's outcome is SENT,
+        The receipt is available within a limited time, even if the store is unavailable. The receipt's outcome is SENT,
         RELAYED, NO_SUBSCRIBER, PENDING, or REFUSED with the reason. A REFUSED event also gets a `seq`, as soon as
         possible, so that clients get a gap. Events of one thread keep the order in which they are published, even if
-        the answers are not awaited. `publish` raises PayloadError and FrameTooLarge immediately, and the event gets no
+        the receipts are not awaited. `publish` raises PayloadError and FrameTooLarge immediately, and the event gets no
         `seq`.
         """
 
@@ -188,7 +188,7 @@ def _replay_after_restart(thread_id: ThreadId, head: Cursor, retained: Sequence[
     """Return the replay for a cursor of a lost epoch: a gap for that epoch, and every retained event of the new epoch.
 
     The number of missed events of the old epoch is unknown. A second gap covers events of the new epoch that the log no
-    longer retains. A client with `START` has read no other epoch, so it gets only the second gap.
+    longer retains. A client with `START` has read no other epoch, so it gets no gap for the lost epoch.
     """
     start = Cursor(head.epoch, retained[0].seq - 1 if retained else head.seq)
     expired = _gap(thread_id, Cursor(head.epoch, 0), start.seq, GapReason.EXPIRED) if start.seq else None
@@ -345,8 +345,8 @@ class MemoryEventLog:
     def _expire_idle(self, before: float) -> None:
         """Expire frames of the two logs that were published to least recently.
 
-        Two logs per publication suffice, because a publication fills only one log. A log also expires its own frames
-        when it is published to.
+        Two logs per publication suffice, because each publication adds a frame to only one log. A log also expires its
+        own frames when it is published to.
         """
         for _ in range(2):
             thread_id, log = next(iter(self._with_frames.items()))

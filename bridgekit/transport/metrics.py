@@ -154,8 +154,8 @@ async def counters_shared(counters: DeliveryCounters, connections: Sized) -> Asy
 
 
 def _write(samples: dict[str, Samples]) -> None:
-    # On the event loop, because it takes about as long as the hand-over to a thread, 0.1 ms, and because older samples
-    # must not replace newer ones. If the folder is gone or its disk is full, all workers keep showing the last counts.
+    # Write on the event loop: a hand-over to a thread takes as long, about 0.1 ms, and older samples could replace
+    # newer ones. If the folder is gone or its disk is full, all workers keep showing the last counts.
     with suppress(OSError, KeyError):
         file = Path(os.environ[FOLDER_VARIABLE], str(os.getpid()))
         unfinished = file.with_suffix(".new")

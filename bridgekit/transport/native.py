@@ -185,7 +185,7 @@ async def _authorize_request(
 
 
 def _over_tls(connection: ServerConnection, headers: Headers) -> bool:
-    # The header can be trusted, because a client that forges it can only cause its own page to be refused.
+    # X-Forwarded-Proto can be trusted: a client that forges it can only cause its own page to be refused.
     schemes = {value.strip() for value in headers.get_all("X-Forwarded-Proto")}
     return connection.transport.get_extra_info("sslcontext") is not None or bool(schemes & {"https", "wss"})
 

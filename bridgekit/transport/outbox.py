@@ -1,8 +1,8 @@
 """The outbox of one subscriber: a bounded, ordered queue without duplicates, with gap frames for missing events.
 
 The hub never waits for a socket, so the outbox holds frames until the socket accepts them. The subscribers in `writer`
-write the frames. An outbox is *crowded* when it is half full, or when WRITE_BYTES wait that the socket does not accept.
-While an outbox is crowded, emitters yield to the event loop, so that it can write.
+write the frames. An outbox is *crowded* when it is half full, or when WRITE_BYTES bytes wait because the socket does
+not accept them. While an outbox is crowded, emitters yield, so that the event loop can write.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ crowded."""
 TICK_SECONDS: Final = 0.02
 SLOW_AFTER_TICKS: Final = 5
 """A client is slow if it accepts no frame for this many ticks while its outbox is crowded. Emitters do not wait for
-slow clients. Ticks are counted instead of time, so that clients do not count as slow because the event loop is busy."""
+slow clients. Ticks are counted instead of seconds, so that a busy event loop does not make clients count as slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxLimits:
-    """Limits of one outbox, which is full when it reaches either of them."""
+    """Limits of one outbox, which is full when it reaches either limit."""
 
     events: int = 8_192
     size_bytes: int = 4_194_304
-    """Bytes of waiting frames. A joined delta counts with its text only. The frame that reaches the limit may exceed
+    """Bytes of waiting frames. Of a joined delta, only the text counts. The frame that reaches the limit may exceed
     it."""
 
     def within(self, retention: Retention) -> OutboxLimits:
@@ -74,7 +74,7 @@ class Scheduler(Protocol):
 
 
 class Subscriber:
-    """One subscription: its outbox, and how it ends. Subclasses have a socket and write the frames."""
+    """One subscription's outbox and close code. Subclasses have the socket and write the frames."""
 
     # fmt: off
     __slots__ = (
@@ -95,7 +95,7 @@ class Subscriber:
         self._crowded_bytes = max(1, min(WRITE_BYTES, limits.size_bytes // 2))
         self._crowded_events = max(1, limits.events // 2)
         self._room: anyio.Event | None = None
-        """Exists while the outbox is crowded, and is set when it is no longer crowded or its client is slow."""
+        """Exists while the outbox is crowded, and is set when emitters need not wait for the outbox any longer."""
         self._idle_ticks = 0
         """Ticks since the client last accepted a frame, while the outbox is crowded."""
         self._waiting: list[Frame] = []
@@ -106,8 +106,8 @@ class Subscriber:
         self._last_seq = 0
         """The highest `seq` that was put, or sent in a replay."""
         self._epoch = ""
-        """Empty until the replay is known. Until then, the replay may contain some of the waiting frames, so no frames
-        are joined."""
+        """Empty until the replay is known. Before the replay is known, no frames are joined, because the replay may
+        contain some of them."""
         self._last_sent_seq = 0
         """Every `seq` up to this one was sent, or is in a gap that was sent."""
         self.in_flight = 0
@@ -162,7 +162,7 @@ class Subscriber:
     def _write_or_report_crowded(self) -> None:
         """Write the waiting frames.
 
-        If the outbox is still crowded, report it, so that emitters yield.
+        If the outbox is still crowded, register it as crowded, so that emitters yield.
         """
         self._write_early()
         if self._room is None and self._is_crowded():
@@ -171,7 +171,7 @@ class Subscriber:
             self._crowded.add(self)
 
     def _write_directly(self, frame: Frame) -> bool:
-        """Write a frame without enqueuing it, if the socket accepts it immediately. Return whether it was written."""
+        """Write a frame without enqueuing it, and return True, if the socket accepts the frame immediately."""
         return False
 
     def _write_early(self) -> None:
@@ -344,7 +344,7 @@ class CrowdedOutboxes:
     def __init__(self) -> None:
         self.by_thread: dict[ThreadId, list[Subscriber]] = {}
         self._turns: dict[ThreadId, anyio.Lock] = {}
-        """By thread, while emitters wait: the emitter that holds the lock waits for room."""
+        """Locks by thread, while emitters wait. The emitter that holds its thread's lock waits for room."""
         self._added: anyio.Event | None = None
 
     async def watch(self) -> None:

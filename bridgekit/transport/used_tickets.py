@@ -21,8 +21,8 @@ class UsedTickets(Protocol):
 
     @property
     def generation(self) -> str:
-        """A random text that changes when used tickets may have been lost. With a shared store, `mark_used` updates the
-        generation."""
+        """A random string that changes when used tickets may have been lost. With a shared store, `mark_used` updates
+        the generation."""
 
     async def mark_used(self, ticket_id: str, seconds: float) -> bool:
         """Mark a ticket as used for `seconds`, and return whether this is its first use.

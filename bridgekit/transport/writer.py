@@ -1,7 +1,8 @@
 """Writes frames to the sockets: one task of the edge flushes each outbox that has new frames.
 
-The frames of one event-loop iteration are written together, because the system call is the largest cost. A single frame
-is written immediately. `NativeSubscriber` writes to a transport, and `AsgiSubscriber` sends through an ASGI server.
+The frames of one event-loop iteration are written together, because the system call is the largest cost. The native
+edge writes a single frame immediately. `NativeSubscriber` writes to a transport, and `AsgiSubscriber` to an ASGI
+server.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class WriteScheduler:
     """Flushes each subscriber that has new frames, once per event-loop iteration.
 
     Use the scheduler as an async context manager: it writes only inside the block. If a send has to wait, the task that
-    started it waits, and another task continues with the other sockets. No socket therefore waits for a slow one. Each
-    send ends in the task in which it started, as cancel scopes and timeouts require.
+    started it waits, and another task continues with the other sockets. No socket therefore waits for a slow socket.
+    Each send ends in the task in which it started, as cancel scopes and timeouts require.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class WriteScheduler:
         """The value of `enqueued` when the scheduler last read it."""
         self._tasks: TaskGroup | None = None
         self._idle_workers: list[anyio.Event] = []
-        """Events that wake the idle worker tasks."""
+        """One anyio.Event for each idle worker task, which wakes the task."""
         self._awake = False
         """True if a worker task processes the scheduled subscribers, or was woken to process them."""
 
@@ -137,7 +138,7 @@ class WriteScheduler:
                 return
 
     def _flush(self) -> tuple[WritingSubscriber, Awaitable[None]] | None:
-        """Flush the scheduled subscribers. If a subscriber has to wait, return it with the rest of its send."""
+        """Flush the scheduled subscribers. If a send has to wait, return its subscriber and the rest of the send."""
         scheduled = self._scheduled
         try:
             while scheduled:
@@ -148,7 +149,7 @@ class WriteScheduler:
                 except BaseException as error:  # noqa: BLE001  # the socket's own task raises it, and others continue
                     subscriber.fail(error)
         except BaseException:
-            # This task ends, but subscribers are still scheduled.
+            # This task ends, so another task must flush the subscribers that are still scheduled.
             self._wake_worker()
             raise
         return None
@@ -180,7 +181,7 @@ class WritingSubscriber(Subscriber):
         """The error that a write raised. The socket's own task raises it again."""
 
     def fail(self, error: BaseException) -> None:
-        """Store an unexpected error of a write. Raises it if it is the cancellation of the current task."""
+        """Store an unexpected error of a write, or raise the error if it ends the current task."""
         if ends_task(error):
             raise error
         self.failure = error

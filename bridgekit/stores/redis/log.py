@@ -116,7 +116,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         self.retention = retention
         self._topology = topology
         self._worker = new_id()
-        """A random id by which the server distinguishes the batches of workers."""
+        """A random id that identifies this worker's batches to the server."""
         self._frame_bytes = FRAME_BYTES
         self._sink: LocalSink | None = None
         self._backlog = Backlog(events=backlog_events, size_bytes=backlog_bytes)

@@ -301,7 +301,7 @@ class BatchSender:
         self.problem = problem
 
     def _refuse(self, queue: PublishQueue, problem: str) -> None:
-        """Refuse a batch because of an error of its thread's keys. The batches of other threads are still sent."""
+        """Refuse a batch because of an error in its thread's keys. The batches of other threads are still sent."""
         for entry in queue.batch:
             entry.resolve(refused(queue.thread_id, problem))
         self._continue(queue)

@@ -117,7 +117,7 @@ class PubSubReader:
                         if kind == b"smessage":
                             self._on_message(channel, data)
                         else:
-                            # redis-py also tracks the subscriptions, so it must see each confirmation.
+                            # redis-py also tracks the subscriptions, so it must process each confirmation.
                             await pubsub.handle_message([kind, channel, data])
                             self._on_confirmation(kind, channel)
             except* CONNECTION_ERRORS as group:
@@ -183,7 +183,8 @@ class PubSubReader:
     async def _send_heartbeat(self) -> None:
         self._returned.clear()
         await self._subscribed.wait()
-        # Publish through the connection for events, to detect that the two connections reach different servers.
+        # Publish the heartbeat on the connection for events, to detect if events and subscriptions use different
+        # servers.
         if not await self.node.request("SPUBLISH", self._heartbeat_channel, b""):
             raise ConnectionResetError("events and subscriptions are connected to different servers")
         await self._returned.wait()

@@ -51,7 +51,7 @@ OPEN_TIMEOUT_SECONDS: Final = 5.0
 """How long a starting application waits for its store."""
 CONNECT_TIMEOUT_SECONDS: Final = 1.0
 REPLY_TIMEOUT_SECONDS: Final = 1.0
-"""The client closes a connection that has no reply for this long, because a hanging server does not close it."""
+"""How long the client waits for a reply before it closes the connection. A hanging server does not close it."""
 CALL_TIMEOUT_SECONDS: Final = 1.0
 """How long one call may take, including retries. Once the node is marked unavailable, calls fail immediately."""
 UNAVAILABLE_AFTER_SECONDS: Final = 0.25
@@ -59,7 +59,7 @@ UNAVAILABLE_AFTER_SECONDS: Final = 0.25
 REFRESH_INTERVAL_SECONDS: Final = 0.25
 """Pause between requests for the layout of the Cluster."""
 REQUEST_CONNECTIONS: Final = 4
-"""The number of connections to a node for requests. Publishing and subscriptions have further connections."""
+"""The number of connections to a node for requests. Publishing and subscriptions use other connections."""
 REQUEST_COMMANDS: Final = 32
 """Limit on requests in one write."""
 
@@ -358,7 +358,7 @@ class ClusterTopology(AsyncContextManagerMixin):
 
 
 def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
-    """Return the server's address, and the settings of its connections, with the URL's `prefix`.
+    """Return the server's address, and the connection settings with the URL's `prefix`, if it has one.
 
     Raises InvalidId if the URL is not valid.
     """

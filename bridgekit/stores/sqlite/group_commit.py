@@ -123,7 +123,7 @@ class Database:
         self._now = 0.0
         """The time of the last transaction, which never decreases, so that it identifies the latest commit."""
         self._problem = ""
-        """The error of the last transaction, or empty."""
+        """The error of the last transaction, or an empty string."""
         self._ended = anyio.Event()
         self.closed = False
         """True if new requests are refused. The writer still writes accepted requests."""
@@ -270,7 +270,7 @@ class PendingRows:
         self._column = column
         self._limit = limit
         self._waiting: dict[Pending[str], tuple[object, ...]] = {}
-        """Waiting rows. The result of a row is the error message, or empty."""
+        """Waiting rows. The result of a row is the error message, or an empty string."""
         self._in_flight: dict[Pending[str], tuple[object, ...]] = {}
         database.sources.append(self)
 

@@ -62,7 +62,7 @@ _ORPHANS: Final = """
     (SELECT max(seq) FROM events WHERE thread = number)
   FROM found WHERE number IS NOT NULL AND number NOT IN (SELECT number FROM threads)
 """
-"""Events of forgotten threads, which remain if the process ended before it had deleted them."""
+"""Selects events of forgotten threads. Some remain if the process ended before it had deleted them."""
 _FRAMES: Final = """
   SELECT first, min(seq), CAST(group_concat(data, '') AS BLOB), group_concat(sum || ' ' || size)
   FROM (
@@ -125,7 +125,7 @@ class SqliteEventLog:
         """Threads with rows in the file, least recently published first."""
         self._deletions: deque[tuple[int, int, int]] = deque()
         """Rows to delete: a thread's number with the first and last `seq` of at most `DELETED_ROWS` rows."""
-        # The transaction in progress, or the last one:
+        # The fields below describe the transaction in progress, or otherwise the last transaction.
         self._batch: list[_PendingEvent] = []
         self._batch_heads: dict[ThreadLog, tuple[int, int]] = {}
         """Thread positions that the transaction writes, as (`seq`, `last`)."""
