@@ -29,8 +29,8 @@ HEAD_TIMEOUT_SECONDS: Final = 10.0
 HEAD_BYTES: Final = 65_536
 """Limit on the bytes that the server reads before the head of a request is complete."""
 REPLACED_AFTER_SECONDS: Final = 1.0
-"""A connection without a request is replaced by a new connection only after this time, because its request may still
-wait to be read."""
+"""A new connection replaces a connection without a request only after this time, because the request may still wait to
+be read."""
 BODY_TIMEOUT_SECONDS: Final = 30.0
 BODY_BYTES: Final = 16_384
 """While the application reads a body, the client must send at least this many bytes in every BODY_TIMEOUT_SECONDS."""
@@ -47,8 +47,8 @@ MAX_FRAGMENTS: Final = 4_096
 own limit."""
 
 ACCEPT_ERRORS: Final = ("socket.accept() out of system resource", "Exception in callback BaseSelectorEventLoop._start_")
-"""The first words of the two records that asyncio logs when no file descriptor is left. asyncio logs the first record
-thousands of times per second, and the second record if the server stops meanwhile."""
+"""The first words of the two records that asyncio logs when no file descriptor is left. The first record can occur
+thousands of times per second. The second record occurs if the server stops meanwhile."""
 ACCEPT_ERROR_INTERVAL_SECONDS: Final = 10.0
 
 # uvicorn chooses this class by the installed parser, so a type checker does not know it.
@@ -175,7 +175,7 @@ def rejection(head: bytes) -> HTTPStatus | None:
 class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol.
 
-    Stops reading from a client that does not read the answers to its pings, and limits the frames of a message.
+    Stops reading from a client that sends pings and does not read the answers, and limits the frames of a message.
     """
 
     _answers_unread = False

@@ -52,7 +52,7 @@ EXIT_TIMEOUT_SECONDS: Final = 2.0
 its cancellation."""
 BLOCKED_TIMEOUT_SECONDS: Final = 8.0
 """How long the process may continue after the time to drain if its event loop is blocked. With the default times, the
-process then ends within the 30 s that Kubernetes grants. Must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS and
+process then ends within the 30 s that Kubernetes grants. The value must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS and
 EXIT_TIMEOUT_SECONDS."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""

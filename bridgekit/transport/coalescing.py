@@ -69,8 +69,8 @@ class CoalescingQueue:
         self._latest: dict[tuple[RunId, EventType], int] = {}
         """The `seq` of the latest waiting frame, for each run and each type that may be coalesced."""
         self._superseded: deque[int] = deque()
-        """The `seq` of superseded frames, in the order in which their successors arrived. The frame of the first entry
-        always waits. The frames of other entries may have been taken."""
+        """The `seq` of superseded frames, in the order in which their successors arrived. The first entry's frame still
+        waits. The frames of other entries may have been taken."""
         for frame in frames:
             self.note(frame.seq)
             if not (concatenate and self.concatenate(frame)):

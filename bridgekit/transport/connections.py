@@ -140,7 +140,7 @@ class ConnectionRegistry:
     def health(self) -> tuple[str, int]:
         """The status text and HTTP status code of `/healthz`.
 
-        The code is 200 if the application would serve a new socket now.
+        The status code is 200 if the application can serve a new socket now.
         """
         if self._closed:
             return "shutting down", 503

@@ -29,8 +29,7 @@ __all__ = ["anything_listens", "inherited_address", "inherited_listeners", "rele
 OPEN_FILES: Final = Path("/dev/fd")
 """The folder that lists this process's open file descriptors, on Linux and macOS."""
 NETWORK_NAMESPACE: Final = Path("/proc/self/ns/net")
-"""Identifies the container's network. Containers may share the folder of the lock files, but each has its own
-addresses."""
+"""Identifies the container's network. Containers may share the folder of lock files, but have different addresses."""
 
 
 def inherited_listeners() -> dict[int, str]:

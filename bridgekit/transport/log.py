@@ -68,7 +68,7 @@ class Replay(NamedTuple):
     cursor: Cursor
     """The position at which the socket's stream starts."""
     frames: tuple[Frame, ...] = ()
-    """Every event after the cursor, up to now."""
+    """Every event that the log retains after the cursor."""
     gap: Gap | None = None
     """A gap that starts at the client's cursor, if the log lacks the next event. The stream then starts at the log's
     end or, in a new epoch, with the oldest retained event."""

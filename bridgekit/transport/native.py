@@ -56,7 +56,7 @@ class _AlwaysServing:
 class NativeConnection(ServerConnection):
     """A server connection that flushes its subscriber when the transport becomes writable again.
 
-    The connection stops reading from a client that does not read the answers to its pings.
+    The connection stops reading from a client that sends pings and does not read the answers.
     """
 
     # Slots save memory, because instance dictionaries share their keys only while no key is added.

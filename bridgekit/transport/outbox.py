@@ -67,7 +67,7 @@ class Scheduler(Protocol):
     crowded: CrowdedOutboxes
     """The registry to which outboxes report that they are crowded."""
     quiet: bool
-    """True if a frame may be written when it is put, because this event-loop iteration has no other put or write."""
+    """True if a frame may be written immediately, because this event-loop iteration has no other put or write."""
 
     def schedule(self, subscriber: Subscriber) -> None:
         """Flush the subscriber in this event-loop iteration or the next."""

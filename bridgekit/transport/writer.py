@@ -1,8 +1,7 @@
 """Writes frames to the sockets: one task of the edge flushes each outbox that has new frames.
 
-The frames of one event-loop iteration are written together, because the system call is the largest cost. The native
-edge writes a single frame immediately. `NativeSubscriber` writes to a transport, and `AsgiSubscriber` to an ASGI
-server.
+The frames of one event-loop iteration are written together, to save system calls. The native edge writes a single frame
+immediately. `NativeSubscriber` writes to a transport, and `AsgiSubscriber` to an ASGI server.
 """
 
 from __future__ import annotations

@@ -89,5 +89,5 @@ def concerns_key(problem: str) -> bool:
 
 
 def key_of(command: Sequence[bytes | str | int]) -> bytes | str | int:
-    """Return a command's first key. For FCALL, the keys follow the function's name and their number."""
+    """Return a command's first key. In an FCALL command, the keys follow the function's name and the number of keys."""
     return command[3 if command[0] == "FCALL" else 1]

@@ -63,7 +63,7 @@ class PubSubReader:
         self._subscribed = asyncio.Event()
         self._returned = asyncio.Event()
         self._changes: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
-        """Channels to subscribe to (True) or unsubscribe from."""
+        """Channels to subscribe to (True) or to unsubscribe from (False)."""
         self._subscribing: Counter[bytes] = Counter()
         """Unconfirmed requests for each channel. Only the confirmation of the last request counts."""
         self._unsubscribing: Counter[bytes] = Counter()

@@ -74,8 +74,8 @@ Command = Sequence[bytes | str | int]
 class Node:
     """One server: its client, its pending requests, and whether it is available.
 
-    The store's own tasks send all commands, so that a cancelled caller does not close a connection, and requests that
-    are made together share one write.
+    The store's own tasks send all commands, so that a cancelled caller does not close a connection. Requests that are
+    made together share one write.
     """
 
     def __init__(self, address: Address, settings: Mapping[str, Any], on_failure: Callable[[], None]) -> None:

@@ -166,9 +166,8 @@ class StoreFile:
         """Map the state file to memory, because a system call in each commit would release the interpreter's lock."""
         descriptor = os.open(f"{self.path}-state", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.write(
-                descriptor, b" " * _STATE_BYTES
-            )  # Reserve the space, because a write to mapped memory cannot report a full disk.
+            # Reserve the space, because a write to mapped memory cannot report a full disk.
+            os.write(descriptor, b" " * _STATE_BYTES)
             return mmap.mmap(descriptor, _STATE_BYTES)
         finally:
             os.close(descriptor)
