@@ -161,7 +161,8 @@ def _needs_no_arguments(call: Callable[..., object]) -> bool:
 
 
 def read_ticket_keys(file: Path | None, environment: Mapping[str, str]) -> tuple[bytes, ...]:
-    """Read the ticket keys, one per line: the first signs, and all verify, so that keys can be rotated.
+    """Read the ticket keys, one per line. The first key signs tickets, and all keys verify them, so that keys can be
+    rotated.
 
     Return an empty tuple if neither the file nor the environment variable is given. Raises ServeError if the file or
     variable contains no key, if a key is too short, or if other users can read or change the file.
@@ -188,7 +189,7 @@ def _parse_keys(text: bytes, source: str) -> tuple[bytes, ...]:
 
 
 def check_private(file: Path, status: os.stat_result) -> None:
-    """Raise ServeError if, on a POSIX system, users other than the process's user and root can access the file.
+    """On a POSIX system, raise ServeError if users other than the process's user and root can access the file.
 
     The group may read a file that root owns, because Kubernetes mounts secrets as such files.
     """

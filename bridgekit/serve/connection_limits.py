@@ -130,7 +130,7 @@ class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
 
 
 def few_files_left(state: ServerState) -> bool:
-    """Return whether this server's connections already use file descriptors that are reserved."""
+    """Return whether this server's connections already use reserved file descriptors."""
     if sys.platform == "win32":
         return False
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -138,7 +138,7 @@ def few_files_left(state: ServerState) -> bool:
 
 
 def limit_accept_errors() -> None:
-    """Log at most one line in ACCEPT_ERROR_INTERVAL_SECONDS when asyncio cannot accept connections."""
+    """Log at most one line per ACCEPT_ERROR_INTERVAL_SECONDS when asyncio cannot accept connections."""
     logging.getLogger("asyncio").addFilter(_once_per_interval)
 
 
@@ -165,8 +165,8 @@ def rejection(head: bytes) -> HTTPStatus | None:
     if len(headers) > MAX_HEADERS or any(len(line) > LINE_BYTES for line in headers):
         return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     fields = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(b":") for line in headers)]
-    # Reject several origins, because each edge, proxy and middleware might check a different one. Reject a body,
-    # because no edge reads it.
+    # Reject a request with several origins, because each edge, proxy and middleware might check a different one. Reject
+    # a request with a body, because no edge reads it.
     bodies = [name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in fields]
     origins = sum(name == b"origin" for name, _ in fields)
     return HTTPStatus.BAD_REQUEST if origins > 1 or any(bodies) else None

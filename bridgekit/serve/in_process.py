@@ -92,8 +92,8 @@ def open_listener(
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     if sys.platform == "linux":
-        # The system closes a connection whose client acknowledges no data for this long. Otherwise, asyncio would close
-        # it only after writing all data, and hypercorn would continue to write.
+        # The system closes a connection whose client acknowledges no data for twice `keepalive_seconds`. Otherwise,
+        # asyncio would close it only after writing all data, and hypercorn would continue to write.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2_000 * keepalive_seconds))
     return listener
 

@@ -1,7 +1,7 @@
 """The native hand-off: uvicorn hands the connections of the bridge's WebSocket routes to the native edge.
 
-uvicorn serves all other connections: the application's pages, and its own WebSocket routes. Code in front of the
-application's routes, such as middleware, is not called for a connection that is handed off.
+uvicorn serves all other connections: those of the application's pages, and of its other WebSocket routes. Code in front
+of the application's routes, such as middleware, is not called for a connection that is handed off.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class HandoffTarget:
     server: Server
 
     def accepts(self, head: bytes) -> bool:
-        """Return whether a request with this head is served by the native edge."""
+        """Return whether the native edge serves a request with this head."""
         target = head.partition(b"\r\n")[0].partition(b" ")[2]
         return target.partition(b" ")[0].partition(b"?")[0].decode("latin-1") in self.paths
 

@@ -51,7 +51,7 @@ EXIT_TIMEOUT_SECONDS: Final = 2.0
 """How long the process may continue after the lifespan has ended, for example because a tool blocks or an agent catches
 its cancellation."""
 BLOCKED_TIMEOUT_SECONDS: Final = 8.0
-"""How long the process may continue after the time to drain if its event loop is blocked. With the default times, the
+"""How long a process whose event loop is blocked may continue after the time to drain. With the default times, the
 process then ends within the 30 s that Kubernetes grants. The value must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS and
 EXIT_TIMEOUT_SECONDS."""
 WORKER_TIMEOUT_SECONDS: Final = 5
@@ -280,7 +280,8 @@ EndProcess = Callable[[int, float], threading.Timer | None]
 
 
 def end_process(code: int, seconds: float) -> threading.Timer:
-    """End this process after `seconds` if it has not ended. Python would wait for threads without limit."""
+    """End this process after `seconds` if it has not ended. At its exit, Python would wait for threads without
+    limit."""
 
     def leave() -> None:
         sys.stdout.flush()

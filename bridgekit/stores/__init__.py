@@ -80,7 +80,7 @@ def sqlite_stores(
     synchronous: str = "normal",
     routes: int = MAX_ROUTES,
 ) -> StoreFactory:
-    """Stores in one SQLite file, for one worker. An acknowledged event survives the end of the process.
+    """Stores in one SQLite file, for one worker. Acknowledged events survive the end of the process.
 
     `synchronous` is "off", "normal" or "full", and decides which events a power loss may lose: see
     `bridgekit.stores.sqlite.file.Synchronous`. Raises UnknownName for any other value of `synchronous`.

@@ -48,8 +48,8 @@ SERVER_LOGGERS: Final = (
 )
 """Loggers whose records may contain a ticket, in a URL, a traceback, a header or a message."""
 DISCONNECT_ERRORS: Final = (WebSocketDisconnect, OSError, RuntimeError)
-"""Errors that `send` raises after the client has left or the server has closed the socket. The type depends on the
-server and the middleware."""
+"""Errors that `send` raises after the client has left or the server has closed the socket. The type of the error
+depends on the server and the middleware."""
 
 
 def routes() -> list[BaseRoute]:

@@ -74,7 +74,7 @@ class Handshake:
 
     query: Mapping[str, str] = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The headers by name, in lower case. The values of a repeated header are joined."""
+    """The headers by name, in lower case. The values of a repeated header are joined into one."""
     protocols: tuple[str, ...] = field(default=(), repr=False)
     origin: str | None = None
     """The origin of the page, which a browser sends and the page cannot forge."""

@@ -27,7 +27,7 @@ NORMAL_CLOSE_CODES: Final = frozenset({1_000, CLOSE_DRAINED})
 """Close codes that a server sends after it has written every event. A server that goes away (1001) or restarts (1012,
 RFC 6455, section 7.4.1) may have discarded events."""
 NO_STATUS: Final = 1_006
-"""Used as the close code if the connection broke without a close frame (RFC 6455, section 7.1.5)."""
+"""The close code of a connection that broke without a close frame (RFC 6455, section 7.1.5)."""
 PROTOCOL_ERROR_CODES: Final = frozenset({1_002, 1_003, 1_007, 1_009})
 """Close codes that this client sends when the server violates the WebSocket protocol. A retry cannot succeed."""
 OPEN_TIMEOUT_SECONDS: Final = 10.0
@@ -71,7 +71,7 @@ class EventClient:
         self.confirmation = confirmation
         """The server's first frame, undecoded. It confirms the subscription."""
         self.subscribed = subscribed
-        """The decoded confirmation: the position at which this socket's stream starts."""
+        """The decoded confirmation, with the position at which this socket's stream starts."""
         self.gaps: list[Gap] = []
         """The gaps that arrived while `receive` waited for an event."""
 
@@ -95,7 +95,7 @@ class EventClient:
         return item
 
     async def receive_frame(self) -> str | bytes:
-        """Return the next frame, undecoded. If the socket is closed, raises the same errors as `receive`."""
+        """Return the next frame, undecoded. Raises the same errors as `receive` if the socket is closed."""
         return await _read(self._socket)
 
     def __aiter__(self) -> AsyncIterator[RoutedEvent]:

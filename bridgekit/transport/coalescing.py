@@ -124,8 +124,8 @@ class CoalescingQueue:
         return taken
 
     def _discard_taken(self) -> None:
-        # Checking only the first entry is enough to have no more entries than waiting frames. While the first entry's
-        # frame waits, the frames that superseded the other entries wait too.
+        # Checking only the first entry suffices to limit the entries to the number of waiting frames. While the first
+        # entry's frame waits, the frames that superseded the other entries wait too.
         while self._superseded and self._superseded[0] not in self._frames:
             self._superseded.popleft()
 

@@ -62,7 +62,7 @@ MAX_UNAUTHENTICATED: Final = 1_024
 AUTHORIZE_TIMEOUT_SECONDS: Final = 10.0
 """How long authorization may take, including the look-ups of the thread's owner and of the used ticket."""
 DRAIN_TIMEOUT_SECONDS: Final = 10.0
-"""How long a drain waits for the outboxes to be written before it aborts the remaining sockets."""
+"""How long a drain waits until the frames in the outboxes are written, before it aborts the remaining sockets."""
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
 """How long the close handshake of a socket may take."""
 REFUSALS: Final[Mapping[int, int]] = {
@@ -166,7 +166,7 @@ class ConnectionRegistry:
         """Await the client's first message by calling `message`, and return the ticket in the message.
 
         Raises SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Raises Disconnected if the
-        server shuts down, or if too many sockets wait and this one has waited longest.
+        server shuts down, or if too many sockets wait and this socket has waited longest.
         """
         with anyio.move_on_after(FIRST_MESSAGE_TIMEOUT_SECONDS) as timeout:
             self._unauthenticated[timeout] = None
@@ -243,9 +243,9 @@ class ConnectionRegistry:
     async def join(self, socket: Subscriber, after: Cursor | None) -> Replay:
         """Subscribe a socket until `leave`, and return the replay to send first.
 
-        Raises Disconnected if the server shuts down, if `end_access` was called meanwhile, if the store is unavailable,
-        or if the socket was closed before it was subscribed. On Disconnected, the client has received no event and,
-        unless its access has ended, can reconnect with the same cursor.
+        Raises Disconnected if the server shuts down, if `end_access` was called since the authorization began, if the
+        store is unavailable, or if the socket was closed before it was subscribed. On Disconnected, the client has
+        received no event and, unless its access has ended, can reconnect with the same cursor.
         """
         self._check_open()
         if socket.subscription.ends not in (None, self._ends):
@@ -279,10 +279,10 @@ class ConnectionRegistry:
                 done.set()
 
     async def drain(self, *, seconds: float = DRAIN_TIMEOUT_SECONDS) -> None:
-        """Close every socket after its outbox is written, and wait until all are closed.
+        """Close every socket after the frames in its outbox are written, and wait until all sockets are closed.
 
         After `seconds`, the remaining sockets are aborted. Every client can resume. The drain does not wait for sockets
-        that are opened meanwhile.
+        that are opened during the drain.
         """
         remaining, done = drain = set(self._open_sockets), anyio.Event()
         self._drains.append(drain)

@@ -41,7 +41,7 @@ class CursorTracker:
             self.cursor = Cursor(start.epoch, 0)
 
     def accept(self, item: Item) -> list[tuple[Item, Cursor]]:
-        """Return the item if it is new, and before it a gap if events are missing. Each has the cursor after it.
+        """Return a gap if events are missing, and the item if it is new, each with the cursor that follows it.
 
         Raises MalformedFrame if the item contradicts the items before it.
         """

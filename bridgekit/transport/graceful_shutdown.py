@@ -40,8 +40,8 @@ from bridgekit.transport.listeners_and_worker_lock import (
 __all__ = ["DUPLICATE_SIGNAL_SECONDS", "drain_on_shutdown", "start_deadline"]
 
 DUPLICATE_SIGNAL_SECONDS: Final = 1.0
-"""A signal within this time of the first one is a duplicate. On Ctrl-C, for example, a worker gets one signal from the
-terminal and one from its parent."""
+"""A signal that arrives within this time after the first signal is a duplicate. On Ctrl-C, for example, a worker gets
+one signal from the terminal and one from its parent."""
 POLL_INTERVAL_SECONDS: Final = 0.25
 """Time between checks of the inherited listening sockets."""
 
@@ -138,8 +138,8 @@ class _Shutdown:
     def __init__(self, drain: Callable[[], Awaitable[None]], handlers: Mapping[int, Handler], seconds: float) -> None:
         self._drain = drain
         self._seconds = seconds
-        """How long draining may take after the next signal: 0 after the first one, because a second signal cancels
-        draining."""
+        """How long draining may take after the next signal. After the first signal, it is 0, because a second signal
+        cancels draining."""
         self._start_deadline = start_deadline.get()
         self._deadline: threading.Timer | None = None
         self._deadline_from = -math.inf

@@ -49,7 +49,7 @@ class Hub:
         self._log = MemoryEventLog() if log is None else log
         self._log.bind(self, frame_bytes=frame_bytes)
         self.crowded = CrowdedOutboxes()
-        """Subscribers with a crowded outbox. Each subscriber adds and removes itself."""
+        """Subscribers with a crowded outbox. Each subscriber adds itself and removes itself."""
         self._crowded_threads = self.crowded.by_thread
         self._connections: dict[ThreadId, tuple[Connection, ...]] = {}
         """The values are tuples, so that a connection can detach while another task iterates over the thread's
@@ -97,8 +97,8 @@ class Hub:
     async def join(self, connection: Connection, after: Cursor | None = None) -> Replay:
         """Subscribe the connection to its thread until `leave`, and return the replay to send first.
 
-        The hub puts every event after the replay in the connection's outbox. An event that is published meanwhile may
-        be both in the replay and in the outbox. Raises StoreUnavailable if the log does not answer in time.
+        The hub puts every event after the replay in the connection's outbox. An event that is published during the call
+        may be both in the replay and in the outbox. Raises StoreUnavailable if the log does not answer in time.
         """
         await self._log.join(connection.thread_id)
         try:

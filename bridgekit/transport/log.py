@@ -115,7 +115,7 @@ class EventLog(Protocol):
 
     @property
     def problem(self) -> str:
-        """The problem, as a text for operators, or an empty string.
+        """A description of the problem for operators, or an empty string.
 
         A healthy log may still have a problem with some threads.
         """
@@ -150,8 +150,8 @@ class EventLog(Protocol):
         """Return the replay for a socket that has just joined: the events after its cursor, or none without a cursor.
 
         The replay contains every event after the cursor that was not delivered since `join` returned, and perhaps some
-        that were. For a cursor of another epoch or ahead of the log, see `replay_after`. Raises StoreUnavailable as
-        `join` does.
+        that were. See `replay_after` for a cursor of another epoch, or one that is ahead of the log. Raises
+        StoreUnavailable as `join` does.
         """
 
 
@@ -168,9 +168,9 @@ def replay_after(
 
     `retained` contains every event that the log, which ends at `head`, retains after the cursor.
 
-    The client gets either every event after the cursor, or a gap and only later events. From `oldest` on (default: the
-    first frame's `seq`), the log lacks only lost events. A client detects lost events from the `seq` of later frames.
-    For a cursor of another epoch, `retained` must contain every event that the log retains.
+    The client gets either every event after the cursor, or a gap and only later events. From the `seq` in `oldest` on
+    (by default, that of the first frame), the log lacks only lost events. A client detects lost events from the `seq`
+    of later frames. For a cursor of another epoch, `retained` must contain every event that the log retains.
     """
     if after is None or after == head:
         return Replay(head)
@@ -216,7 +216,7 @@ def published(thread_id: ThreadId, seq: int, epoch: str, *, sockets: int, kept: 
     )
 
 
-_SENT: Final = Outcome.SENT  # looking up an enum member takes longer than creating a Receipt
+_SENT: Final = Outcome.SENT  # a constant, because looking up an enum member takes longer than creating a Receipt
 _NEVER: Final = float("inf")
 CLOCK_SECONDS: Final = 0.001
 """Events within this time share one timestamp object."""
@@ -232,7 +232,7 @@ class _RetainedFrames:
         self.size_bytes = 0
 
     def expire(self, before: float) -> None:
-        """Drop the frames that were published before this time."""
+        """Drop the frames that were published earlier than `before`."""
         while self.frames and self.frames[0].published_at < before:
             self.size_bytes -= len(self.frames.popleft().data)
 

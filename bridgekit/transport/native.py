@@ -73,7 +73,7 @@ class NativeConnection(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        # After this call, the library uses the server only to check whether it is serving.
+        # After `connection_made`, the library uses the server only to check whether the server is serving.
         self.server = cast("Server", _AlwaysServing)
         self.recv_messages.resume = self._resume_reading
 
@@ -166,7 +166,7 @@ async def _authorize_request(
     """
     if not isinstance(connection, NativeConnection):
         raise TypeError(type(connection).__name__)
-    # Check the request here too, because the library checks it only after the ticket has been used.
+    # Check the request here too, because the library checks the request only after the ticket has been used.
     if (rejection := connection.protocol.accept(request)).status_code != HTTPStatus.SWITCHING_PROTOCOLS:
         return rejection
     headers = request.headers

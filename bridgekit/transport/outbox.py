@@ -40,8 +40,8 @@ class OutboxLimits:
 
     events: int = 8_192
     size_bytes: int = 4_194_304
-    """Bytes of waiting frames. Of a joined delta, only the text counts. The frame that reaches the limit may exceed
-    it."""
+    """Bytes of waiting frames. For a delta that was joined to an earlier frame, only the size of its text counts. The
+    frame that reaches the limit may exceed it."""
 
     def within(self, retention: Retention) -> OutboxLimits:
         """Return limits no larger than the retention, if the log retains events, so that a slow client can resume."""
@@ -95,7 +95,7 @@ class Subscriber:
         self._crowded_bytes = max(1, min(WRITE_BYTES, limits.size_bytes // 2))
         self._crowded_events = max(1, limits.events // 2)
         self._room: anyio.Event | None = None
-        """Exists while the outbox is crowded, and is set when emitters need not wait for the outbox any longer."""
+        """Exists while the outbox is crowded, and is set when emitters no longer wait for the outbox."""
         self._idle_ticks = 0
         """Ticks since the client last accepted a frame, while the outbox is crowded."""
         self._waiting: list[Frame] = []
@@ -104,10 +104,10 @@ class Subscriber:
         """Holds the waiting frames from the time when a limit is reached until all of them are taken."""
         self._waiting_bytes = 0
         self._last_seq = 0
-        """The highest `seq` that was put, or sent in a replay."""
+        """The highest `seq` that was put in the outbox or sent in a replay."""
         self._epoch = ""
-        """Empty until the replay is known. Before the replay is known, no frames are joined, because the replay may
-        contain some of them."""
+        """Empty until the replay is known. Before the replay is known, no waiting frames are joined, because the replay
+        may contain some of them."""
         self._last_sent_seq = 0
         """Every `seq` up to this one was sent, or is in a gap that was sent."""
         self.in_flight = 0
@@ -124,7 +124,7 @@ class Subscriber:
 
     @property
     def unwritten(self) -> int:
-        """The number of frames that were put and not written."""
+        """The number of frames that were put in the outbox and are not yet written."""
         return len(self) + self.in_flight
 
     def put(self, frame: Frame) -> bool:

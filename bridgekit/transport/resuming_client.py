@@ -106,13 +106,13 @@ async def subscribe(
 ) -> AsyncIterator[ResumingClient]:
     """Subscribe to a thread while the block runs, and reconnect whenever the socket is lost.
 
-    The stream starts with the next event or, with `after`, after that cursor. The block starts when the first socket is
-    subscribed, however long that takes. Raises SubscriptionRefused if the server refuses the client, and any other
-    error that a retry cannot resolve. `ticket` is called for each socket, and once more if the server rejects the
-    ticket. `retryable` lists further errors of `ticket` after which the client tries again, such as
-    `httpx.TransportError`. The client also tries again after OSError and TimeoutError. `on_status` is called with True
-    when a socket is subscribed and with False when it is lost, for example to show "reconnecting". `random` returns a
-    number between 0 and 1, for the backoff.
+    The stream starts with the next event of the thread or, with `after`, with the first event after that cursor. The
+    block starts when the first socket is subscribed, however long that takes. Raises SubscriptionRefused if the server
+    refuses the client, and any other error that a retry cannot resolve. `ticket` is called for each socket, and once
+    more if the server rejects the ticket. `retryable` lists further errors of `ticket` after which the client tries
+    again, such as `httpx.TransportError`. The client also tries again after OSError and TimeoutError. `on_status` is
+    called with True when a socket is subscribed and with False when it is lost, for example to show "reconnecting".
+    `random` returns a number between 0 and 1, for the backoff.
     """
 
     @asynccontextmanager
@@ -160,7 +160,7 @@ class _ReconnectLoop:
     on_status: Callable[[bool], None]
     has_tickets: bool
     failures: int = 0
-    """The number of consecutive attempts to connect that failed, or whose socket ended early and delivered no item."""
+    """The number of consecutive attempts that failed to connect, or whose socket ended early without an item."""
     rejected_tickets: int = 0
     """The number of consecutive tickets that the server rejected."""
 

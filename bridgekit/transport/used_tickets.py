@@ -41,7 +41,7 @@ class MemoryUsedTickets:
         self._clock = clock
         self.generation = new_id() if generation is None else generation
         self._until: OrderedDict[str, float] = OrderedDict()
-        """Expiry times in order of use. An expired ticket is kept until all tickets that were used earlier have
+        """Expiry times in order of use. An expired ticket is kept until all tickets that were used before it have
         expired."""
 
     def __len__(self) -> int:

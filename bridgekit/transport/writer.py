@@ -66,7 +66,7 @@ class WriteScheduler:
         """The value of `enqueued` when the scheduler last read it."""
         self._tasks: TaskGroup | None = None
         self._idle_workers: list[anyio.Event] = []
-        """One anyio.Event for each idle worker task, which wakes the task."""
+        """For each idle worker task, the anyio.Event that wakes it."""
         self._awake = False
         """True if a worker task processes the scheduled subscribers, or was woken to process them."""
 
@@ -326,7 +326,7 @@ class AsgiSubscriber(WritingSubscriber):
 
     `send` is a coroutine that may wait but usually does not: uvicorn's `send` returns immediately while the
     connection's buffer is small. The scheduler therefore runs the first step of each send, and awaits the rest only if
-    the send is not finished. `read_scope`, in which another task reads, is cancelled when the socket ends.
+    the send is not finished. When the socket ends, the subscriber cancels `read_scope`, in which another task reads.
     """
 
     __slots__ = ("_context", "_first", "_pending", "_read_scope", "_send")

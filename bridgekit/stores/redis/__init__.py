@@ -7,6 +7,6 @@
 - `mapping_and_tickets`: stores routes of runs, and used tickets
 - `active_runs`: records active runs, and takes over the runs of dead workers
 - `topology`: finds the nodes behind a URL, and detects which nodes do not reply
-- `server_errors`: interprets errors: their text, whether they concern one key, and when to try again
+- `server_errors`: interprets errors, and determines when to try again
 - `keys_and_functions`: key names, and the names of the functions in `functions.lua`, which the server executes
 """

@@ -36,9 +36,9 @@ _decode_run: Final = msgspec.json.Decoder(tuple[ThreadId, str]).decode
 class RedisRunRegistry(AsyncContextManagerMixin):
     """Renews the worker's lease, records its runs, and takes over the runs of dead workers.
 
-    The server's clock measures leases, and the worker's clock measures the worker's own pauses. No code compares a time
-    of the server's clock with a time of the worker's clock. After the store was unavailable, a worker takes over no
-    runs for the duration of one lease, so that other workers can renew their leases.
+    The server's clock measures leases, and the worker's clock measures the worker's own pauses. Times of the two clocks
+    are never compared. After the store was unavailable, a worker takes over no runs for the duration of one lease, so
+    that other workers can renew their leases.
     """
 
     def __init__(self, topology: ClusterTopology, used_tickets: RedisUsedTickets) -> None:

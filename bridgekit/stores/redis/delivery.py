@@ -121,7 +121,7 @@ class ThreadDelivery:
         self.must_read = True
         """True if the log must be read before any other event is delivered."""
         self.ready = asyncio.Event()
-        """Set when the worker knows the position from which to deliver events."""
+        """Set once the worker knows the position from which to deliver events."""
         self.problem = ""
         """The reason why the log cannot be read although its node answers."""
         self._epoch = ""
@@ -142,11 +142,12 @@ class ThreadDelivery:
         return Cursor(self._epoch, self._seq) if self._epoch else None
 
     def require_read(self) -> None:
-        """Buffer messages until the log is read, because the worker may have missed some."""
+        """Buffer messages until the log is read, because the worker may have missed some messages."""
         self.behind = self.must_read = True
 
     def on_message(self, message: ChannelMessage, sink: LocalSink) -> None:
-        """Deliver a message that directly follows the position, up to PART_BYTES between two writes.
+        """Deliver a message that directly follows the position, up to PART_BYTES bytes between two writes to the
+        sockets.
 
         Buffer any other message and set `behind`.
         """

@@ -81,12 +81,13 @@ def parse_synchronous(value: str) -> Synchronous:
 
 
 def checksum(*values: object) -> int:
-    """Return the checksum of a row that is read at startup. SQLite itself does not detect a changed value."""
+    """Return the checksum of a row that is read at startup. SQLite does not detect that a value in the file was
+    changed."""
     return crc32(msgspec.json.encode(values))
 
 
 def damaged(path: Path, what: str) -> StoreUnusable:
-    """Return the error for a file that SQLite can read, but whose content has changed."""
+    """Return the error for a file that SQLite can read, although its content was changed from outside."""
     return StoreUnusable(STORE, str(path), f"{what}; {_ADVICE[sqlite3.SQLITE_CORRUPT]}")
 
 
@@ -134,7 +135,8 @@ class StoreFile:
             raise corrupt from error
 
     def commit(self, sql: str, parameters: tuple[object, ...], position: float) -> list[Any]:
-        """Execute a writing statement. `position` is the time that it writes to `threads`, or 0 if it writes none."""
+        """Execute a statement that writes. `position` is the time that it writes to `threads`, or 0 if it writes
+        none."""
         if (now := time.monotonic()) - self._checked_at >= CHECK_SECONDS:
             if self._read_inodes() != self._inodes:
                 # Data that is written to a deleted file is lost when the process ends.

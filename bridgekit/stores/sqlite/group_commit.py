@@ -132,7 +132,7 @@ class Database:
     def problem(self) -> str:
         """The reason why the last transaction was not committed or a statement is overdue.
 
-        Empty if the database is healthy.
+        An empty string if the database is healthy.
         """
         return self._problem or ("the disk does not answer in time" if self._is_late else "")
 
@@ -228,7 +228,7 @@ class Database:
         return True
 
     async def _commit(self, sql: str, parameters: tuple[object, ...], position: float = 0.0) -> str:
-        """Execute a writing statement, and return its error message, or an empty string."""
+        """Execute a statement that writes, and return its error message, or an empty string."""
         problem = ""
         try:
             await self._execute(self._file.commit, sql, parameters, position)

@@ -62,7 +62,7 @@ _ORPHANS: Final = """
     (SELECT max(seq) FROM events WHERE thread = number)
   FROM found WHERE number IS NOT NULL AND number NOT IN (SELECT number FROM threads)
 """
-"""Selects events of forgotten threads. Some remain if the process ended before it had deleted them."""
+"""Selects events of forgotten threads. Such events remain if a process ended before it had deleted them."""
 _FRAMES: Final = """
   SELECT first, min(seq), CAST(group_concat(data, '') AS BLOB), group_concat(sum || ' ' || size)
   FROM (
@@ -116,7 +116,7 @@ class SqliteEventLog:
         self._free_bytes = backlog_bytes
         self._waiting: deque[_PendingEvent] = deque()
         self._undelivered: dict[ThreadLog, deque[_PendingEvent]] = {}
-        """Committed events that wait for delivery by a task, for each thread."""
+        """For each thread, the committed events that a task will deliver."""
         self._changed: dict[ThreadLog, None] = {}
         """Threads whose position must be written to the file even if none of their events waits."""
         self._forgotten: list[int] = []
@@ -274,7 +274,7 @@ class SqliteEventLog:
         return chain(*self._undelivered.values(), self._batch, self._waiting)
 
     def _refuse_batch(self, problem: str) -> None:
-        """Handle a failed batch: its events are lost. Everything else is retried."""
+        """Record that the events of a failed batch are lost. Everything else is retried."""
         for pending in self._batch:
             self._settle(pending)
             self._changed[pending.log] = None
