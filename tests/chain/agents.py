@@ -15,7 +15,8 @@ from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.stores import in_memory
-from tests.factories import ALICE, THREAD
+from tests.factories import ALICE, THREAD, emitted
+from tests.transport.outboxes import Box
 
 
 class Broken(Exception):
@@ -80,6 +81,21 @@ def subscribe(application: Application, thread_id: ThreadId = THREAD, user_id: U
     connection = ProbeConnection(thread_id, user_id)
     application.bridge.hub.attach(connection)
     return connection
+
+
+def subscribe_crowded(application: Application) -> Box:
+    """Subscribe a client whose outbox one event of THREAD crowds, until the test takes it with `next_frames`."""
+    hub = application.bridge.hub
+    box = Box(events=2, crowded=hub.crowded)
+    hub.attach(box)
+    hub.publish(emitted(), THREAD)
+    assert THREAD in hub.crowded.by_thread
+    return box
+
+
+async def retained_types(application: Application, thread_id: ThreadId = THREAD) -> list[str]:
+    """Return the types of the events that were published to a thread."""
+    return [str(frame.event.type) for frame in await application.bridge.hub.retained(thread_id)]
 
 
 def context(number: int = 1, *, agent_name: str = "researcher") -> RunContext:

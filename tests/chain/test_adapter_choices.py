@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import anyio
 import pytest
 
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.supervisor_collaborators import PythonTools, ScriptedModel
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import RunId
-from tests.chain.agents import Researcher, started, subscribe
+from tests.chain.agents import Researcher, retained_types, started, subscribe, subscribe_crowded
 from tests.factories import THREAD
 
 RUN = RunId("run_1")
@@ -70,3 +71,21 @@ def test_agent_holds_its_collaborators() -> None:
     model, tools = ScriptedModel(), PythonTools({})
     agent = Researcher("researcher", model, tools, WebSocketBridgeAdapter())
     assert (agent.llm_manager, agent.tool_dispatcher) == (model, tools)
+
+
+async def test_agent_waits_while_an_outbox_of_its_thread_is_crowded() -> None:
+    application = await started()
+    box, adapter = subscribe_crowded(application), WebSocketBridgeAdapter()
+    adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
+    receipts = list[Receipt]()
+
+    async def emit() -> None:
+        receipts.append(await adapter.emit_progress({}))
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(emit)
+            await anyio.wait_all_tasks_blocked()
+            assert await retained_types(application) == ["agent_thinking"]
+            box.next_frames()
+    assert [(receipt.outcome, receipt.seq) for receipt in receipts] == [(Outcome.SENT, 2)]

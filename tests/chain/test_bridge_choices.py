@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
+import anyio
 import anyio.to_thread
 import pytest
+from anyio.lowlevel import checkpoint
 
 from bridgekit.chain.link_1_startup import create_app
-from bridgekit.errors import PayloadError, UnknownEventType, WrongEventLoop
-from bridgekit.events import AgentEvent, EventType
-from bridgekit.ids import RunId
-from tests.chain.agents import config, started, subscribe
-from tests.factories import THREAD
-
-RUN = RunId("run_1")
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.errors import FrameTooLarge, PayloadError, UnknownEventType, WrongEventLoop
+from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
+from bridgekit.ids import ThreadId
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.resolution import Carried
+from bridgekit.transport.hub import Hub
+from tests.chain.agents import config, retained_types, started, subscribe, subscribe_crowded
+from tests.factories import OTHER, RUN, THREAD, emitted
 
 
 def event(kind: EventType = EventType.PROGRESS_UPDATE, **payload: object) -> AgentEvent:
@@ -68,3 +75,134 @@ async def test_event_of_another_thread_of_the_process_is_counted(method: str) ->
             await anyio.to_thread.run_sync(getattr(bridge, method), event())
         assert bridge.counters.lost == {(8, "WrongEventLoop"): 1}
         assert (await getattr(bridge, method)(event())).kept
+
+
+async def test_event_for_a_named_thread_is_counted_if_it_comes_from_another_thread_of_the_process() -> None:
+    app = create_app(config())
+    async with app.router.lifespan_context(app):
+        bridge = app.state.agent_websocket_bridge
+        notifying = partial(anyio.run, bridge.notify_in_thread, OTHER, event())
+        with pytest.raises(WrongEventLoop):
+            await anyio.to_thread.run_sync(notifying)
+        assert bridge.counters.lost == {(8, "WrongEventLoop"): 1}
+        receipt = await bridge.notify_in_thread(OTHER, event())
+        assert (receipt.thread_id, receipt.kept) == (OTHER, True)
+
+
+async def test_call_of_another_thread_of_the_process_is_refused_with_its_name() -> None:
+    app = create_app(config())
+    async with app.router.lifespan_context(app):
+        bridge = app.state.agent_websocket_bridge
+        bridge.require_own_loop("open_thread")
+        with pytest.raises(WrongEventLoop, match="open_thread"):
+            await anyio.to_thread.run_sync(bridge.require_own_loop, "open_thread")
+
+
+async def test_event_of_another_thread_of_the_process_does_not_wait_for_room() -> None:
+    app = create_app(config())
+    async with app.router.lifespan_context(app):
+        bridge = app.state.agent_websocket_bridge
+        subscribe_crowded(app.state.bridgekit)
+        with pytest.raises(WrongEventLoop):
+            await anyio.to_thread.run_sync(bridge.notify_when_room, event())
+
+
+@pytest.mark.parametrize("name", ["agent_started", EventType("undefined"), None])
+async def test_event_for_a_named_thread_of_a_type_that_is_not_defined_is_refused(name: Any) -> None:
+    application = await started()
+    with pytest.raises(UnknownEventType):
+        await application.bridge.notify_in_thread(OTHER, event(name))
+    assert await retained_types(application, OTHER) == []
+
+
+@pytest.mark.parametrize("thread_id", [THREAD, None], ids=["known thread", "mapped run"])
+async def test_event_waits_until_no_outbox_of_its_thread_is_crowded(thread_id: ThreadId | None) -> None:
+    application = await started()
+    await application.bridge.mapping.register_mapping(RUN, THREAD)
+    box = subscribe_crowded(application)
+    receipts = list[Receipt]()
+
+    async def notify() -> None:
+        receipts.append(await application.bridge.notify_when_room(emitted(thread_id=thread_id)))
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(notify)
+            await anyio.wait_all_tasks_blocked()
+            assert await retained_types(application) == ["agent_thinking"]
+            box.next_frames()
+    assert [(receipt.outcome, receipt.seq) for receipt in receipts] == [(Outcome.SENT, 2)]
+    assert application.counters.sent == {EventType.AGENT_THINKING: 1}
+
+
+@pytest.mark.parametrize("thread_id", [OTHER, None], ids=["known thread", "mapped run"])
+async def test_event_does_not_wait_for_another_thread(thread_id: ThreadId | None) -> None:
+    application = await started()
+    await application.bridge.mapping.register_mapping(RUN, OTHER)
+    subscribe_crowded(application)
+    with anyio.fail_after(60):
+        receipt = await application.bridge.notify_when_room(emitted(thread_id=thread_id))
+    assert (receipt.outcome, receipt.thread_id) == (Outcome.NO_SUBSCRIBER, OTHER)
+
+
+async def test_event_without_a_route_does_not_wait_for_room() -> None:
+    bridge = AgentWebSocketBridge(Hub(), Carried(), RunThreadMappingService())
+    receipt = await bridge.notify_when_room(emitted(thread_id=None))
+    assert (receipt.outcome, receipt.reason) == (Outcome.UNROUTABLE, "the event carries no thread")
+
+
+class HubThatStoresLater(Hub):
+    """Answers after the event loop has run other tasks, as with a log in another process."""
+
+    error: Exception | None = None
+
+    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Any:
+        async def stored() -> Receipt:
+            await checkpoint()
+            if self.error is not None:
+                raise self.error
+            return await super(HubThatStoresLater, self).publish(event, thread_id)
+
+        return stored()
+
+
+@pytest.mark.parametrize("thread_id", [THREAD, None], ids=["known thread", "mapped run"])
+async def test_event_that_is_stored_later_is_counted_when_it_is(thread_id: ThreadId | None) -> None:
+    application = await started(hub=HubThatStoresLater)
+    await application.bridge.mapping.register_mapping(RUN, THREAD)
+    subscribe(application)
+    answer = application.bridge.notify(emitted(thread_id=thread_id))
+    assert application.counters.sent == {}
+    assert (await answer).outcome is Outcome.SENT
+    assert application.counters.sent == {EventType.AGENT_THINKING: 1}
+
+
+@pytest.mark.parametrize("error", [PayloadError(EventType.AGENT_THINKING, "no"), FrameTooLarge("event", 2, 1)])
+async def test_event_that_the_log_refuses_later_is_counted_and_its_error_raised(error: Exception) -> None:
+    application = await started(hub=HubThatStoresLater)
+    hub = application.bridge.hub
+    assert isinstance(hub, HubThatStoresLater)
+    hub.error = error
+    with pytest.raises(type(error)):
+        await application.bridge.notify(emitted())
+    assert application.counters.lost == {(8, type(error).__name__): 1}
+
+
+async def test_observer_is_called_with_an_event_that_a_socket_accepted() -> None:
+    application = await started()
+    subscribe(application)
+    observed = list[tuple[AgentEvent, Receipt]]()
+    application.bridge.observers.append(lambda event, receipt: observed.append((event, receipt)))
+    sent = emitted()
+    receipt = await application.bridge.notify(sent)
+    assert observed == [(sent, receipt)]
+    assert application.counters.sent == {EventType.AGENT_THINKING: 1}
+
+
+async def test_event_of_a_mapped_run_is_published_before_anything_can_cancel_it() -> None:
+    application = await started()
+    await application.bridge.mapping.register_mapping(RUN, THREAD)
+    notifying: Any = application.bridge.notify(emitted(thread_id=None))
+    with pytest.raises(StopIteration):
+        notifying.send(None)
+    assert await retained_types(application) == ["agent_thinking"]
