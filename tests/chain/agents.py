@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, start_application
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.chain.supervisor_collaborators import PythonTools
-from bridgekit.events import EventType
+from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.stores import in_memory
+from bridgekit.transport.hub import Hub
 from tests.factories import ALICE, THREAD, emitted
 from tests.transport.outboxes import Box
 
@@ -81,6 +83,26 @@ def subscribe(application: Application, thread_id: ThreadId = THREAD, user_id: U
     connection = ProbeConnection(thread_id, user_id)
     application.bridge.hub.attach(connection)
     return connection
+
+
+class HubThatStoresLater(Hub):
+    """Answers after the event loop has run other tasks, as with a log in another process."""
+
+    error: Exception | None = None
+    """What the log raises."""
+    receipt: Receipt | None = None
+    """What the log answers in place of its own receipt."""
+
+    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Any:
+        async def stored() -> Receipt:
+            await checkpoint()
+            if self.error is not None:
+                raise self.error
+            if self.receipt is not None:
+                return self.receipt
+            return await super(HubThatStoresLater, self).publish(event, thread_id)
+
+        return stored()
 
 
 def subscribe_crowded(application: Application) -> Box:

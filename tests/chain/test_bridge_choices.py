@@ -8,7 +8,6 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from anyio.lowlevel import checkpoint
 
 from bridgekit.chain.link_1_startup import create_app
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
@@ -18,7 +17,7 @@ from bridgekit.ids import ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.resolution import Carried
 from bridgekit.transport.hub import Hub
-from tests.chain.agents import config, retained_types, started, subscribe, subscribe_crowded
+from tests.chain.agents import HubThatStoresLater, config, retained_types, started, subscribe, subscribe_crowded
 from tests.factories import OTHER, RUN, THREAD, emitted
 
 
@@ -151,21 +150,6 @@ async def test_event_without_a_route_does_not_wait_for_room() -> None:
     assert (receipt.outcome, receipt.reason) == (Outcome.UNROUTABLE, "the event carries no thread")
 
 
-class HubThatStoresLater(Hub):
-    """Answers after the event loop has run other tasks, as with a log in another process."""
-
-    error: Exception | None = None
-
-    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Any:
-        async def stored() -> Receipt:
-            await checkpoint()
-            if self.error is not None:
-                raise self.error
-            return await super(HubThatStoresLater, self).publish(event, thread_id)
-
-        return stored()
-
-
 @pytest.mark.parametrize("thread_id", [THREAD, None], ids=["known thread", "mapped run"])
 async def test_event_that_is_stored_later_is_counted_when_it_is(thread_id: ThreadId | None) -> None:
     application = await started(hub=HubThatStoresLater)
@@ -206,3 +190,13 @@ async def test_event_of_a_mapped_run_is_published_before_anything_can_cancel_it(
     with pytest.raises(StopIteration):
         notifying.send(None)
     assert await retained_types(application) == ["agent_thinking"]
+
+
+async def test_observer_that_raises_is_logged_with_its_event(caplog: pytest.LogCaptureFixture) -> None:
+    def observe(event: AgentEvent, receipt: Receipt) -> None:
+        raise ValueError("why")
+
+    application = await started()
+    application.bridge.observers.append(observe)
+    assert (await application.bridge.notify(emitted())).kept
+    assert caplog.messages == ["an observer failed at agent_thinking of run run_1"]
