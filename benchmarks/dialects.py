@@ -97,7 +97,7 @@ class ServerSentEvents(HttpDialect):
             at = begin + size + 2
         self._rest = self._rest[at:]
         *whole, self._text = self._text.split(b"\r\n\r\n")
-        # Comments, which start with a colon, keep the connection alive and are not events.
+        # Lines that start with a colon are comments, which keep the connection alive and are not events.
         self.events += [each.removeprefix(b"data: ") for each in whole if each.startswith(b"data: ")]
         if not self.ready and self.events:
             self.ready = True

@@ -68,7 +68,7 @@ def attach_subscriber(stack: BridgekitStack, thread_id: str) -> Subscriber:
 
 
 async def own_cost(runs: int) -> dict[str, float]:
-    """Measure the CPU times per event in µs of emitting, resolving, encoding, checking and `json.loads`."""
+    """Measure the CPU times per event, in µs, of emitting, resolving, encoding, checking and `json.loads`."""
     stack = await start_bridgekit()
     sockets = [attach_subscriber(stack, AgentRun(thread, 0).thread_id) for thread in range(THREADS)]
     wave = Wave(THREADS, runs)
@@ -154,7 +154,7 @@ def sound_history(events: int) -> History:
 
 
 async def encodings(subscribers: int) -> dict[str, float]:
-    """Count how often an event is encoded if its thread has this number of subscribers."""
+    """Count how often an event is encoded for this number of subscribers of its thread."""
     stack = await start_bridgekit()
     run = AgentRun(0, 0)
     sockets = [attach_subscriber(stack, run.thread_id) for _ in range(subscribers)]
@@ -177,7 +177,7 @@ async def encodings(subscribers: int) -> dict[str, float]:
 
 
 async def mapping_bytes(mappings: int) -> dict[str, float]:
-    """Measure the bytes that one live run allocates in the mapping, including its id and its share of the tables."""
+    """Measure the bytes per live run in the mapping, including its id and its share of the tables."""
     service, ids = RunThreadMappingService(), SignedRunIds()
     threads = [ThreadId(AgentRun(number, 0).thread_id) for number in range(MAPPED_THREADS)]
     gc.collect()

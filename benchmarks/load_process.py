@@ -26,7 +26,7 @@ from bridgekit_verify.harness.load_client import Clear, ClientSocket, LoadClient
 from bridgekit_verify.harness.messages import Done, Ready, send
 
 NOTICE_SECONDS: Final = 0.5
-"""How long a socket may take to read the queued bytes after it resumes reading."""
+"""Limit on the time that a socket needs to read the queued bytes after it resumes reading."""
 
 Request = OpenSubscribers | Clear | ReadLoad | VerdictRequest | ReadTimesRequest | StallOne | ResumeReading
 

@@ -38,13 +38,13 @@ class Series:
         return iter(self._values)
 
     def median(self, key: SeriesKey) -> float | None:
-        """Return the median of the values, or None if there are none."""
+        """Return the median of the values, or None without values."""
         return median(self[key]) if self[key] else None
 
     def ratio(self, of: SeriesKey, over: SeriesKey) -> float | None:
-        """Return the median of the ratios per round, or None if there are none.
+        """Return the median of the ratios per round, or None without ratios.
 
-        A slow phase affects both values of a ratio.
+        Both values of a ratio come from one round, so a slow phase of the machine affects both.
         """
         ratios = [
             above / below

@@ -22,7 +22,8 @@ class Try(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why some targets are hard to meet. The page shows an explanation if the last results miss one of its targets."""
+    """Why some targets are hard to meet. The page shows an explanation if the last results miss at least one of the
+    targets."""
 
     targets: tuple[str, ...]
     """Each target as `TargetResult.measured` names it."""
@@ -36,5 +37,5 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def explanations(path: Path = TABLE) -> tuple[Explanation, ...]:
-    """Read the table. Raises msgspec.ValidationError for other contents."""
+    """Read the table. Raises msgspec.ValidationError if the file has another structure."""
     return msgspec.toml.decode(path.read_bytes(), type=_Table).explanation

@@ -42,7 +42,7 @@ class PrepareThreads(msgspec.Struct, frozen=True, tag=True):
 
 
 class FillStack(msgspec.Struct, frozen=True, tag=True):
-    """Adds live threads to the measured ones, and live runs to the mapping. Reply: Done."""
+    """Adds live threads to the measured threads, and live runs to the mapping. Reply: Done."""
 
     threads: int
     mappings: int
@@ -87,7 +87,7 @@ class OpenSubscribers(msgspec.Struct, frozen=True, tag=True):
 
 
 class ReadLoad(msgspec.Struct, frozen=True, tag=True):
-    """Reads until StopReading has arrived, and every reading socket has `events` events or no more bytes arrive.
+    """Reads until StopReading has arrived, and either every reading socket has `events` events or no more bytes arrive.
 
     Reply: Received.
     """
@@ -98,9 +98,10 @@ class ReadLoad(msgspec.Struct, frozen=True, tag=True):
 class Received(msgspec.Struct, frozen=True, tag=True):
     complete: bool
     done_ns: int
-    """The time at which the last socket read its last event."""
+    """The time at which the last event was read."""
     busy: float
-    """CPU time of the client divided by elapsed time. If it is near 1, the client may have been the bottleneck."""
+    """CPU time of the client divided by elapsed time. A value near 1 means that the client may have been the
+    bottleneck."""
     events: int
     event_bytes: float
 

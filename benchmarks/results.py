@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 CLIENT_BUSY: Final = 0.9
-"""A client that was busy for more than this share of the time may have been the bottleneck."""
+"""A client that was busy for more than 90 % of the time may have been the bottleneck."""
 
 
 class MeasuredSeries(msgspec.Struct, frozen=True):
@@ -127,7 +127,7 @@ def _target(each: JudgedTarget) -> TargetResult:
 
 
 def found_ratio(each: TargetResult) -> str:
-    """Return the ratio with 3 significant digits, or with more if rounding would move it across the bound."""
+    """Return the ratio with 3 significant digits, or with more if rounding would move the ratio across the bound."""
     if each.ratio is None:
         return "–"
     sign, _, bound = each.bound.partition(" ")
@@ -145,7 +145,7 @@ def write(found: Results, path: Path) -> None:
 
 
 def read(path: Path) -> Results:
-    """Read a file that `write` has written. Raises msgspec.ValidationError for other contents."""
+    """Read a file that `write` has written. Raises msgspec.ValidationError if the file has another structure."""
     return msgspec.json.decode(path.read_bytes(), type=Results)
 
 
@@ -171,7 +171,7 @@ def target_table(found: Results) -> str:
 def throughput_table(found: Results) -> str:
     """Return one row for each stack: median and range of events/s and of CPU time per event, by kind of agent.
 
-    A stack that is missing has the reason in its row.
+    The row of a missing stack shows the reason.
     """
     series = found.series
     kinds = list(dict.fromkeys(key.kind for key in series if key.measure == "events/s"))

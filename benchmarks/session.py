@@ -45,12 +45,13 @@ class LoadReport:
     """The measurements of one wave, from its first emission until the last socket has read all events."""
 
     events: int
-    """Number of deliveries: emitted events times the sockets of each thread."""
+    """Number of deliveries: the emitted events times the number of sockets of each thread."""
     seconds: float
     cpu_seconds: float
     """CPU time of the stack's processes, without the broker and the clients."""
     client_busy: float
-    """CPU time of the client divided by elapsed time. If it is near 1, the client may have been the bottleneck."""
+    """CPU time of the client divided by elapsed time. A value near 1 means that the client may have been the
+    bottleneck."""
     event_bytes: float
 
     @property
@@ -72,7 +73,7 @@ class Session:
         self.peer = peer
         self.sockets = sockets
         self.agents = agents
-        """The process with the agents. Equals `sockets` unless a broker connects two processes."""
+        """The process with the agents, and with the sockets unless a broker connects two processes."""
         self.load = load
         self.threads = threads
         self.subscribers = 1
@@ -117,7 +118,7 @@ class Session:
         before = await self._cpu_ns()
         emitted, received = await self._emit(wave, Emit(wave, kind), EmitReport, LOAD_TIMEOUT_SECONDS)
         after = await self._cpu_ns()
-        # The agents' process creates the events before the wave. This CPU time is not a cost of the stack.
+        # The agents' process creates the events before the wave. The CPU time of this step is not a cost of the stack.
         cpu_ns = sum(after.values()) - sum({**before, self.agents.pid: emitted.cpu_ns}.values())
         verdict = await self.verdict(wave)
         if not (verdict.sound and received.complete):

@@ -52,7 +52,7 @@ class Target:
 
     @property
     def bound(self) -> float:
-        """The bound. `sign` states whether it is a maximum or a minimum."""
+        """The bound: a minimum or a maximum, as `sign` states."""
         bound = self.at_most if self.at_least is None else self.at_least
         assert bound is not None
         return bound
@@ -67,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class JudgedTarget:
-    """A target and its measured value. The value is None if it was not measured."""
+    """A target and its measured value, which is None without a measurement."""
 
     target: Target
     value: float | None

@@ -1,4 +1,5 @@
-"""Verify that the received events are exactly the emitted events. If they are not, the measurement has no result."""
+"""Verify that the received events are exactly the emitted events. If the received events differ, the measurement has no
+result."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from benchmarks.workload import AGENT, AgentRun
 __all__ = ["LoadVerdict", "WrongAnswer", "judge"]
 
 MEASURED_FIELD: Final = "execution_time_ms"
-"""A field of the last event. bridgekit measures its value, so the value is not known in advance."""
+"""A field of the last event. bridgekit measures the field's value, so it is not known in advance."""
 
 
 class WrongAnswer(Exception):

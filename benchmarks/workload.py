@@ -57,7 +57,7 @@ class AgentRun:
 
     @property
     def run_id(self) -> str:
-        """The run id. It is as long as a run id of the audited backend."""
+        """The run id. The id is as long as a run id of the audited backend."""
         return f"run_{self.thread:06x}{self.number:06x}"
 
     @property
@@ -120,7 +120,7 @@ class Wave:
                 yield from zip(runs, bodies, strict=True)
 
     def next(self, runs: int) -> Wave:
-        """Return the wave after this one, with `runs` runs."""
+        """Return the next wave, with `runs` runs in each thread."""
         return Wave(self.threads, runs, self.first + self.runs, self.padding_bytes)
 
 

@@ -9,11 +9,11 @@ Layout, lowest layer first. A module imports only from its own layer and from lo
     4  invariants                                 the rules that every recorded event stream must satisfy
     5  serve, testing, pytest_plugin, __main__    the server, the test tools and the command line
 
-The verification suite, `bridgekit_verify`, is built on this package. No module here imports it at load time. `__main__`
-has a table of its commands, and imports a command's module when the command runs.
+The verification suite, `bridgekit_verify`, is built on this package. No module of `bridgekit` imports
+`bridgekit_verify` at load time. `__main__` imports the module of a command when the command runs.
 
-Public names are imported on first use. pytest imports this package for its plugin wherever bridgekit is installed, and
-must not load servers and sockets that no test uses.
+Public names are imported on first use, because pytest imports `bridgekit` for the plugin even if no test needs servers
+and sockets.
 """
 
 import logging
@@ -70,8 +70,7 @@ __all__ = [
     "sqlite_stores", "start_application", "stores_from", "subscribe",
 ]  # fmt: skip
 
-# A library must not print. Without this handler, Python writes warnings to stderr if the application configures no
-# logging.
+# Without a handler, Python writes a library's warnings to stderr if the application configures no logging.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY_EXPORTS = {
@@ -106,7 +105,7 @@ _LAZY_EXPORTS = {
 _MOVED = {"LINKS": "bridgekit_verify.links", "VARIANTS": "bridgekit_verify.variants"}
 """Names that were moved out of this package, and the modules that define them now."""
 
-if not TYPE_CHECKING:  # A type checker reads the imports above. If it saw `__getattr__`, it would accept any name.
+if not TYPE_CHECKING:  # If a type checker saw `__getattr__`, it would accept any name.
 
     def __getattr__(name: str) -> object:
         module = next((module for module, names in _LAZY_EXPORTS.items() if name in names), None)

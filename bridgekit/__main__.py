@@ -1,6 +1,6 @@
 """The `bridgekit` command line: `bridgekit serve`, and the commands of the verification suite.
 
-Only the chosen command is imported, so `serve` works without the suite. Each command's module defines
+Only the chosen command is imported, so `serve` works without the verification suite. Each command's module defines
 `add_arguments(parser)` and `run(options)`, which returns the exit code.
 """
 
@@ -55,11 +55,11 @@ COMMANDS: Final = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0: every check passed. 1: a check failed. 2: the command could not run, as one line on stderr explains. 3 to
-    5: `bridgekit check` could not judge the backend. 130: the user interrupted the command. 141: the program that reads
-    its output, such as `head`, has ended.
+    The code is 0 if every check passed, 1 if a check failed, and 2 if the command could not run, as one line on stderr
+    explains. The code is 3 to 5 if `bridgekit check` could not judge the backend, 130 if the user interrupted the
+    command, and 141 if the reader of the output, such as `head`, has ended.
     """
-    if not sys.stdout:  # None if the caller has closed it
+    if not sys.stdout:  # None if the caller has closed stdout
         sys.stdout = io.StringIO()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ESCAPE)
@@ -69,10 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with unwrap_single_error():
                 code: int = options.run(options)
         finally:
-            if sys.stdout is not None:  # the shell has closed it
+            if sys.stdout is not None:  # None if the shell has closed stdout
                 sys.stdout.flush()
     except BrokenPipeError:
-        # Without this, the interpreter writes the buffered output when it exits, and prints a BrokenPipeError.
+        # Redirect stdout, because the interpreter writes the buffered output at its exit and would print a
+        # BrokenPipeError.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OUTPUT_CLOSED
     except (BridgekitError, OSError, ModuleNotFoundError) as error:
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    """Return the escapes of characters that the output's encoding lacks. JSON has the same escapes."""
+    """Return JSON's escapes for the characters that the output's encoding lacks."""
     assert isinstance(error, UnicodeEncodeError)
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[index : index + 2].hex()}" for index in range(0, len(units), 2)), error.end

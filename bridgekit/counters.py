@@ -25,21 +25,24 @@ class DeliveryCounters:
 
     def __init__(self) -> None:
         self.sent: Counter[EventType] = Counter()
-        """Events by type that at least one socket, or another worker with sockets of the thread, accepted."""
+        """For each type, the events that a socket, or another worker with sockets of the thread, accepted."""
         self.kept: Counter[EventType] = Counter()
-        """Events by type that no socket accepted, and that the thread's log retains for clients that resume."""
+        """For each type, the events that no socket accepted, and that the thread's log retains for clients that
+        resume."""
         self.pending: Counter[EventType] = Counter()
-        """Events by type that still waited for an unavailable store when the bridge returned their receipt."""
+        """For each type, the events that still waited for an unavailable store when the bridge returned their
+        receipts."""
         self.lost: Counter[tuple[int, str]] = Counter()
         """Events that no client received and none can receive later, by (link, reason)."""
         self.unwritten: Counter[str] = Counter()
-        """Frames, by reason, that a socket's outbox still held when the socket closed. Their events count as sent."""
+        """Frames that were in a socket's outbox when the socket closed, by reason. The events of these frames count as
+        sent."""
         self.coalesced = 0
         """Frames that a slow socket's outbox replaced with later frames of the same run and type."""
         self.concatenated = 0
         """Frames whose text a slow socket's outbox appended to the text of the previous frame."""
         self.subscriptions: Counter[str] = Counter()
-        """Accepted subscriptions: "new", "resumed" without a gap, or "gap" if it began with a gap signal."""
+        """Accepted subscriptions: "gap" if a gap signal was sent at the start, otherwise "resumed" or "new"."""
         self.gaps: Counter[GapReason] = Counter()
         """Gap signals sent, by reason."""
         self.refused: Counter[int] = Counter()
@@ -57,12 +60,12 @@ class DeliveryCounters:
             self.lost[receipt.link or 0, receipt.reason] += 1
 
     def count_subscription(self, resuming: bool, gaps: Sequence[Gap]) -> None:
-        """Count an accepted subscription and the gaps that were sent to it at its start."""
+        """Count an accepted subscription and the gap signals that were sent at its start."""
         self.gaps.update(gap.reason for gap in gaps)
         self.subscriptions["gap" if gaps else "resumed" if resuming else "new"] += 1
 
     def clear(self) -> None:
-        """Reset every counter. Startup calls this after its self-checks, so that their events are not counted."""
+        """Reset every counter. Startup resets the counters after its self-checks, whose events must not count."""
         for counter in vars(self).values():
             if isinstance(counter, Counter):
                 counter.clear()

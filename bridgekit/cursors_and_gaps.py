@@ -1,4 +1,4 @@
-"""Signals, the frames that are not events. They state where a subscription starts and which events are missing."""
+"""Signals: frames that state where a subscription starts or which events are missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["START", "Cursor", "Gap", "GapReason", "Signal", "Subscribed", "curso
 
 
 class Cursor(NamedTuple):
-    """A client's position in a thread: it has read every event up to `seq`, or was sent a gap for it."""
+    """A client's position in a thread: up to `seq`, the client has read every event or was sent a gap."""
 
     epoch: str
     """The epoch of `seq`: 16 hexadecimal digits, chosen at random each time that numbering restarts."""
@@ -28,11 +28,11 @@ START: Final = Cursor("start", 0)
 
 _EPOCH = re.compile("[0-9a-f]{16}")
 _SEQ_DIGITS: Final = 18
-"""Every number with at most this many digits fits into 63 bits."""
+"""Every number with at most 18 digits fits into 63 bits."""
 
 
 def cursor(epoch: object, seq: object) -> Cursor:
-    """Validate a client's cursor: an epoch that the server sent, and a `seq` in digits. Raises InvalidId."""
+    """Validate the form of a client's cursor. Raises InvalidId."""
     if not isinstance(epoch, str) or not _EPOCH.fullmatch(epoch):
         raise InvalidId("epoch", "must be the 16 hexadecimal digits that the server sent")
     text = str(seq)
@@ -44,7 +44,7 @@ def cursor(epoch: object, seq: object) -> Cursor:
 class Subscribed(msgspec.Struct, frozen=True, tag_field="type", tag="subscribed"):
     """The first frame on every socket.
 
-    After it, the client gets each event of the thread after `seq` once and in order, or a gap.
+    After this frame, the client gets each later event of the thread once and in order, or a gap in the event's place.
     """
 
     thread_id: ThreadId
@@ -60,7 +60,8 @@ class GapReason(enum.StrEnum):
     """The reason why a client does not get some events."""
 
     COALESCED = "coalesced"
-    """The socket was slow, and later events of the same run and type supersede these. No recovery is needed."""
+    """The socket was slow, and later events of the same run and type superseded the missing events. No recovery is
+    needed."""
     EXPIRED = "expired"
     """The thread's log no longer retains the events."""
     RESTARTED = "restarted"
@@ -72,14 +73,15 @@ class GapReason(enum.StrEnum):
 class Gap(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap", rename={"first": "from", "last": "to"}
 ):
-    """A range of events that the client will not get. On the wire, the bounds are `from` and `to`, both inclusive."""
+    """A range of events that the client will not get. The bounds, `from` and `to` in JSON, are inclusive."""
 
     thread_id: ThreadId
     epoch: str
     """The epoch of `first` and `last`."""
     first: Annotated[int, msgspec.Meta(ge=1)]
     last: int | None
-    """None if the number of events is unknown. The gap then covers every event from `first` to the end of the epoch."""
+    """None if the number of events is unknown, so that the gap covers every event from `first` to the end of the
+    epoch."""
     reason: GapReason
 
     def __contains__(self, seq: int) -> bool:
@@ -108,7 +110,7 @@ def encode_signal(signal: Signal) -> bytes:
 def decode_any(data: str | bytes) -> RoutedEvent | Signal:
     """Decode any frame that a server sends, event or signal.
 
-    Raises FrameTooLarge if the frame exceeds FRAME_BYTES, and MalformedFrame if it is neither.
+    Raises FrameTooLarge if the frame exceeds FRAME_BYTES, and MalformedFrame if it is neither event nor signal.
     """
     try:
         if len(data) > FRAME_BYTES:

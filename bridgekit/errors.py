@@ -104,7 +104,7 @@ class MalformedFrame(BridgekitError, ValueError):
 
 
 class RunAlreadyMapped(BridgekitError):
-    """The run is already mapped to another thread. Moving it could send its events to another user."""
+    """The run is already mapped to another thread. A run never changes its thread."""
 
     def __init__(self, run_id: str, thread_id: str, requested: str) -> None:
         super().__init__(f"run {run_id!r} belongs to thread {thread_id!r} and cannot be moved to {requested!r}")
@@ -129,7 +129,7 @@ class MappingFull(BridgekitError):
 
 
 class StoreUnavailable(BridgekitError):
-    """The store did not answer in time. It may have executed the operation. Try again."""
+    """The store did not answer in time, but may have executed the operation. Try again."""
 
     status_code = 503
 
@@ -152,7 +152,8 @@ class StoreInUse(BridgekitError):
 
 
 class StoreUnusable(BridgekitError):
-    """A store cannot use this path: it holds another kind of file, or cannot be created. Nothing was changed."""
+    """A store cannot use its file, for example because the file is damaged or belongs to another program. Nothing was
+    changed."""
 
     def __init__(self, store: str, path: str, problem: str) -> None:
         super().__init__(f"the {store} store cannot use {path}: {problem}")
@@ -172,7 +173,7 @@ class AsyncioRequired(BridgekitError):
 
 
 class WrongEventLoop(BridgekitError):
-    """A method was called in another OS thread, or on another event loop, than the application runs on."""
+    """A method was called outside the OS thread or the event loop on which the application runs."""
 
     def __init__(self, call: str) -> None:
         super().__init__(
@@ -186,7 +187,7 @@ class WrongEventLoop(BridgekitError):
 class ShuttingDown(BridgekitError):
     """The application is shutting down and accepts no new run.
 
-    A retry succeeds on another worker, or on this one after its restart.
+    Try again on another worker, or on this worker after its restart.
     """
 
     status_code = 503
@@ -200,7 +201,7 @@ class AgentExited(BridgekitError):
 
     def __init__(self, agent_name: str, error: BaseException) -> None:
         code = getattr(error, "code", None)
-        shown = f"({code!r})" if type(code) in (int, str) else ""  # another object's `repr` may fail
+        shown = f"({code!r})" if type(code) in (int, str) else ""  # the `repr` of other types may fail
         super().__init__(f"agent {agent_name!r} raised {type(error).__name__}{shown}; return from `execute` instead")
         self.agent_name = agent_name
         self.code = code
@@ -253,7 +254,7 @@ class DeterministicStartupError(BridgekitError):
     @classmethod
     @contextmanager
     def at(cls, link: int, component: str) -> Iterator[None]:
-        """Attribute any error inside the block to a link. Of nested blocks, the innermost decides."""
+        """Attribute any error inside the block to a link. If blocks are nested, the innermost block names the link."""
         try:
             yield
         except cls:
@@ -308,6 +309,6 @@ def unwrap_single_error() -> Iterator[None]:
         try:
             raise leaf
         finally:
-            # Python sets the group as the context of `leaf` if the group is leaving a `with` block. A notebook would
-            # then not display the error.
+            # Python sets the group as the context of `leaf` if the group is leaving a `with` block. With that context,
+            # a notebook would not display the error.
             leaf.__context__ = None

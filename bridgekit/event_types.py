@@ -1,4 +1,4 @@
-"""The types of events, and what a full outbox does with each of them."""
+"""The types of events, and what a full outbox does with events of each type."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from bridgekit.errors import InvalidId
 __all__ = ["CRITICAL", "END_EVENTS", "POLICIES", "EventType", "Policy", "define_event_type"]
 
 _TYPE_NAME: Final = re.compile(r"(?!(?:subscribed|gap)\Z)[a-z][a-z0-9_]{0,63}")
-"""The names that an event type may have. The excluded names, `subscribed` and `gap`, are those of the signals."""
+"""The names that an event type may have. `subscribed` and `gap` are excluded, because they are the types of signals."""
 
 
 class EventType(enum.StrEnum):
     """The event types. The first five types are the audit's critical events.
 
-    A frame of another process may have a type that this process did not define. `EventType("citation")` then creates it
-    without adding it to the enum. Only a process that defined a type with `define_event_type` can emit events of that
-    type.
+    A frame of another process may have a type that this process did not define. For such a type,
+    `EventType("citation")` creates a value that is not a member of the enum. Only a process that defined a type with
+    `define_event_type` can emit events of that type.
     """
 
     AGENT_STARTED = "agent_started"
@@ -49,16 +49,17 @@ _defined: Final[dict[str, EventType]] = {}
 class Policy(enum.StrEnum):
     """What a full outbox does with waiting events of a type.
 
-    If an event finds no room, the client is disconnected, and gets the event when it resumes.
+    If a slow client's outbox has no room for an event, the server closes the socket. The client gets the event when it
+    resumes.
     """
 
     MUST_DELIVER = "must deliver"
-    """The outbox keeps every event. If there is no room, the server closes the socket."""
+    """The outbox keeps every event."""
     COALESCE = "coalesce"
     """The outbox keeps only the latest event of each run. The client gets a gap for the superseded events."""
     CONCATENATE = "concatenate"
-    """The outbox joins adjacent events of one message into one frame that contains all of their text. The payload is a
-    `TextDelta`."""
+    """The outbox joins adjacent events of one message into one frame that contains all of their text. The payload of
+    each event is a `TextDelta`."""
 
 
 POLICIES: Final[dict[EventType, Policy]] = dict.fromkeys(EventType, Policy.MUST_DELIVER) | {
@@ -74,9 +75,9 @@ END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR}
 
 
 def define_event_type(name: str, policy: Policy) -> EventType:
-    """Define an event type of the application, for `emit` and `notify`.
+    """Define an event type of the application, so that `emit` and `notify` accept it.
 
-    Call this in each process that serves or emits the type.
+    Call this function in each process that serves or emits the type.
 
     Raises InvalidId if the name is not valid or already has another policy, and ValueError for an unknown policy.
     """

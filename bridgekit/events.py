@@ -57,14 +57,13 @@ _now: Final = partial(datetime.now, UTC)
 
 
 class AgentEvent(msgspec.Struct, kw_only=True):
-    """An emitted event. Its fields, in this order, are the wire format.
+    """An emitted event. The order of the fields is that of the wire format.
 
-    The event is mutable for one reason: the thread's log assigns `seq` before it encodes the event, so that one
-    encoding is enough.
+    The event is mutable because the thread's log sets `seq` just before it encodes the event.
     """
 
     seq: int = 0
-    """0 until the thread's log assigns it."""
+    """`seq` is 0 until the thread's log assigns a number."""
     type: EventType
     thread_id: ThreadId | None = None
     """The thread of the run's context, or None if the caller knows only the run id."""
@@ -80,11 +79,11 @@ class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """An event as a client receives it: exactly the fields of the wire format, including its position in a thread."""
 
     seq: int
-    """The event's number within its thread. The log numbers events from 1. It skips numbers only if events are lost or
-    may be lost."""
+    """The event's number within its thread. The log numbers events from 1. The log skips numbers only if events are
+    lost or may be lost."""
     first_seq: int | None = None
-    """Set only in a concatenated event, which represents the events `first_seq` to `seq`. Its id and time are those of
-    the last event."""
+    """Set only in a concatenated event, which represents the events `first_seq` to `seq`. A concatenated event has the
+    id and time of its last event."""
     type: EventType
     thread_id: ThreadId
     run_id: RunId
@@ -103,7 +102,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     data: bytes
     """The event in the wire format, as UTF-8 JSON."""
     published_at: float = 0.0
-    """The time of publication, in seconds of the clock of the log that holds the frame in memory."""
+    """The time of publication in seconds, by the clock of the log that holds the frame in memory."""
 
     @property
     def event(self) -> RoutedEvent:
@@ -158,7 +157,8 @@ _decode_frame_head: Final = msgspec.json.Decoder(_FrameHead).decode
 
 
 def decode_frame(data: bytes) -> Frame:
-    """Return the frame of an event that a store holds in the wire format. Raises msgspec.DecodeError for other data."""
+    """Return the frame of an event that a store holds in the wire format. Raises msgspec.DecodeError if the data has
+    another format."""
     head = _decode_frame_head(data)
     return Frame(head.seq, head.type, head.run_id, data)
 
@@ -167,7 +167,7 @@ class Outcome(enum.StrEnum):
     """What happened to an event when it was published."""
 
     SENT = "sent"
-    """Sockets of this process accepted it."""
+    """Sockets of this process accepted the event."""
     RELAYED = "relayed"
     """The event is in the thread's log, and the store passed it to the workers that have sockets of the thread."""
     NO_SUBSCRIBER = "no subscriber"
@@ -183,7 +183,7 @@ class Outcome(enum.StrEnum):
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """The result of publishing one event.
 
-    A receipt is true only if a socket accepted the event, or if a worker accepted it for its sockets.
+    A receipt is true only if a socket or a worker with sockets of the thread accepted the event.
 
     `await receipt` returns the receipt itself, so callers can await the result of every publishing method.
     """
@@ -192,7 +192,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     sockets: int = 0
     """The number of sockets of this process that accepted the frame."""
     workers: int = 0
-    """The number of workers that accepted the event for their sockets. Only a shared store reports it."""
+    """The number of workers that accepted the event for their sockets. Only a shared store reports this number."""
     kept: bool = False
     """True if the thread's log retains the event for clients that resume in time. The store determines which failures
     the log survives."""
@@ -230,13 +230,13 @@ _encode: Final = encode_json
 _decoder: Final = msgspec.json.Decoder(RoutedEvent)
 
 _SEQ_DIGITS: Final = 19
-"""The frame limit reserves this many digits for `seq`: enough for any number of 63 bits."""
+"""The frame limit reserves 19 digits for `seq`, enough for any number of 63 bits."""
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _all_plain: Final = _PLAIN.issuperset
 _all_strings: Final = frozenset({str}).issuperset
 
 
-def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> bytes:  # noqa: C901  # one call an event
+def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> bytes:  # noqa: C901  # the hot path
     """Encode an event as UTF-8 JSON.
 
     JSON has fewer types than Python: bytes become base64, dates ISO 8601, Decimals and numeric keys strings, sets and
@@ -249,8 +249,8 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
         if type(payload) is not dict or type(event) is not AgentEvent:
             event = _as_plain_event(event)
         data = _encode(event)
-        # Most payloads hold only strings, integers, booleans and null, at most one level deep and under keys that are
-        # strings. They need no further check. Any other payload goes through `_check`.
+        # Most payloads need no `_check`: they hold only strings, numbers, booleans and null, at most one level deep and
+        # under keys that are strings.
         for key, value in event.payload.items():
             kind = type(value)
             if type(key) is not str:
@@ -306,7 +306,7 @@ def _check(event: AgentEvent | RoutedEvent, data: bytes) -> None:
     """Reject values that the encoder would change silently or copy unchecked.
 
     The encoder writes NaN and the infinities as null, and can write two different Python keys as the same JSON key. The
-    encoder copies encoded JSON (`msgspec.Raw`) unchecked, so that such a value could forge fields of the frame.
+    encoder copies encoded JSON (`msgspec.Raw`) unchecked, so such a value could forge fields of the frame.
     """
     if event.timestamp.utcoffset() is None:
         raise PayloadError(event.type, "its timestamp has no time zone")

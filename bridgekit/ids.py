@@ -45,11 +45,11 @@ ID_BYTES: Final = 1_024
 """Size limit of a thread id, a user id and an agent name, in bytes of UTF-8."""
 RUN_ID_BYTES: Final = 2_048
 """Size limit of a run id, in bytes of UTF-8. A signed run id contains a thread id of up to `ID_BYTES` in base64, which
-is a third longer."""
+adds a third to its length."""
 
 REQUEST_BYTES: Final = 65_536
-"""Size limit of a user's request, in bytes of UTF-8. The run's first event contains the request, and an
-`agent_error` contains it if it fits into the frame."""
+"""Size limit of a user's request, in bytes of UTF-8. The run's first event contains the request, and an `agent_error`
+contains the request if the request fits into the frame."""
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -85,8 +85,8 @@ def agent_name(value: object) -> str:
 def request(value: object) -> str:
     """Validate a user's request.
 
-    A valid request is a string of at most 65,536 bytes of UTF-8. It may be empty and may contain line breaks. Raises
-    InvalidId otherwise.
+    A valid request is a string of at most 65,536 bytes of UTF-8. A request may be empty and may contain line breaks.
+    Raises InvalidId otherwise.
     """
     if not isinstance(value, str):
         raise InvalidId("request", f"must be a string, not {type(value).__name__}")
@@ -115,7 +115,7 @@ def _secret_hexadecimal(digits: int) -> str:
     return secrets.token_hex((digits + 1) // 2)[:digits]
 
 
-_count = itertools.count(1 << 60)  # The counter starts here so that every value has 16 hexadecimal digits.
+_count = itertools.count(1 << 60)  # starts at 2**60 so that every value has 16 hexadecimal digits
 _process = os.urandom(8).hex()
 
 
@@ -145,11 +145,11 @@ class RunIdScheme(Protocol):
 
 
 class SignedRunIds:
-    """`run_`, the thread id in base64url, a nonce and a signature.
+    """Run ids that consist of `run_`, the thread id in base64url, a nonce and a signature.
 
     `verify` recovers any thread id, and rejects a run id that was forged or changed.
-    The signature is keyed BLAKE2b (RFC 7693, section 2.9). For processes that must verify each other's ids, pass all of
-    them the same `key` (16 to 64 bytes). By default, each instance uses a new random key.
+    The signature is keyed BLAKE2b (RFC 7693, section 2.9). Processes that verify each other's ids need the same `key`
+    (16 to 64 bytes). By default, each instance uses a new random key.
     """
 
     def __init__(self, key: bytes | None = None, hex_source: HexSource = _secret_hexadecimal) -> None:

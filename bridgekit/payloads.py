@@ -23,7 +23,7 @@ EXACT_INTEGER: Final = 2**53
 """JavaScript may round an integer whose absolute value exceeds this bound. The frame contains the exact integer."""
 
 PayloadHook = Callable[[object], object]
-"""Returns the value to send in place of another, or the same value if it needs no conversion."""
+"""Converts a value of a payload, or returns it unchanged if it needs no conversion."""
 
 _HOOK_ADVICE: Final = "convert it, or set BridgeConfig(payload_hook=…)"
 _SCALARS: Final = frozenset({str, bool, type(None)})
@@ -36,7 +36,8 @@ def _parts(*names: str) -> Callable[[Any, Any], object]:
 _DATE: Final = ("year", "month", "day")
 _TIME: Final = ("hour", "minute", "second", "microsecond", "tzinfo", "fold")
 _DATETIME: Final = datetime
-"""The class under another name, because test tools that stop the clock replace `datetime` in every module."""
+"""The class `datetime` under another name, because test tools that stop the clock replace `datetime` in every
+module."""
 _TIME_OF_DAY: Final = time
 
 _PLAIN_TYPES: Final[Mapping[type, Callable[[Any, Any], object]]] = {
@@ -51,19 +52,17 @@ _PLAIN_TYPES: Final[Mapping[type, Callable[[Any, Any], object]]] = {
     Decimal: lambda kind, value: kind(value),
     Mapping: lambda _, value: dict(value),
 }
-"""The types whose subclasses are converted. Test tools, numpy and pandas define such subclasses. The first match
-counts."""
+"""The types whose subclasses are converted: test tools, numpy and pandas define such subclasses. The first matching
+type is used."""
 
 
 def convert(value: Any) -> object:
-    """Return the plain value that equals a value of a type that the encoder does not know.
+    """Convert a value of a type that the encoder does not know to an equal value of a plain type.
 
-    Raises TypeError if there is none.
-
-    The function compares the result with the value, because a subclass may have more precision than its base.
+    Raises TypeError if no plain value is equal: a subclass may have more precision than its base.
     """
     kind = next((each for each in _PLAIN_TYPES if isinstance(value, each)), None)
-    # A bool reaches this line only as a key, or as a proxy that would become a number.
+    # A bool, which would become a number, gets here only as a key of a mapping or behind a proxy.
     if kind is not None and type(value) is not kind and not isinstance(value, bool):
         with suppress(TypeError, ValueError, OverflowError):
             plain = _PLAIN_TYPES[kind](kind, value)
@@ -76,7 +75,8 @@ encode_json: Final = msgspec.json.Encoder(enc_hook=convert).encode
 
 
 def find_problem(value: object, path: str = "payload") -> str | None:
-    """Describe the first value that JSON cannot carry unchanged, with its path. Return None if there is none."""
+    """Describe the first value that JSON cannot carry unchanged, with its path. Return None if JSON can carry every
+    value."""
     try:
         return _find_in_value(value, path)
     except RecursionError:
@@ -112,8 +112,8 @@ def _find_other_fields(value: object, fields: Mapping[str, object], path: str) -
 
 
 def explain(error: BaseException, payload: object) -> str:
-    """Return which value of a payload caused the encoder's error, or the error if that cannot be found."""
-    with suppress(BaseException):  # a value's own code may raise anything
+    """Describe the value of a payload that caused the encoder's error, or the error if no such value is found."""
+    with suppress(BaseException):  # the code of a value's class may raise any error
         if not isinstance(error, RecursionError) and (problem := find_problem(payload)):
             return problem
         return f"JSON cannot carry it: {error}"
@@ -169,7 +169,7 @@ def apply_hook(hook: PayloadHook, value: Any) -> Any:
     """Convert the value with `hook` at every depth.
 
     The hook gets each value except strings, booleans, None, dicts, lists, tuples, finite floats and integers up to
-    EXACT_INTEGER. It gets no keys. The function also searches what the hook returns.
+    EXACT_INTEGER. It gets no keys. The values inside the hook's result are converted too.
     """
     kind = type(value)
     if kind in _SCALARS or (kind is float and math.isfinite(value)) or (kind is int and abs(value) <= EXACT_INTEGER):

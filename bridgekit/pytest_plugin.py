@@ -111,7 +111,7 @@ def bridgekit_asgi(bridgekit_config: BridgeConfig) -> Starlette:
 async def bridgekit_app(
     request: pytest.FixtureRequest, anyio_backend_name: str, bridgekit_asgi: Starlette
 ) -> AsyncIterator[ServedApplication]:
-    """Your application on a real loopback server: `.url`, `.application`, and `.run(agent_name, request)`."""
+    """Your application on a real loopback server, with `.url`, `.application` and `.run(agent_name, request)`."""
     import asyncio
 
     from bridgekit.testing import end_of_tasks, serve
@@ -153,7 +153,8 @@ def _fail_with_problems(served: ServedApplication) -> None:
 
 @pytest.fixture
 def bridgekit_client(bridgekit_app: ServedApplication) -> Callable[..., AbstractAsyncContextManager[CollectingClient]]:
-    """Connects subscribed clients: `async with bridgekit_client(thread_id, user_id) as client` collects `.events`."""
+    """Subscribes a client in `async with bridgekit_client(thread_id, user_id) as client`, which collects
+    `client.events`."""
     return bridgekit_app.subscribed_client
 
 
@@ -162,7 +163,7 @@ def bridgekit_check(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Checks any backend: `result = bridgekit_check("backend.toml", app)`, then `assert result.passed, result.text`.
 
     The path of the TOML file is relative to the folder of the test. Without `app`, the fixture starts the command of
-    the file. Options are those of `check_backend` in `bridgekit_verify.check.live.backends`.
+    the file. The `options` are those of `drive_backend` in `bridgekit_verify.check.live.backends`.
     """
     check_app = import_module("bridgekit_verify.check.live.backends").check_app
 

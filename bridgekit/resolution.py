@@ -48,12 +48,12 @@ class Routes(Protocol):
 
 
 class Carried:
-    """Returns the thread that the event carries. The run's context set it, so no lookup is needed.
+    """Returns the thread that the event carries from its run's context, without a lookup.
 
-    A caller outside the chain may pass a wrong thread, so an event of one of the `known` runs that carries another
-    thread gets no route. If other workers open runs as well (`shared`), `otherwise` looks up the other runs. For an
-    event without a thread, the resolver `otherwise` decides. Without `known` and `shared`, the result equals that of
-    trying `Carried()` and then `otherwise`, and takes a third of the time.
+    A caller outside the chain may pass a wrong thread, so an event that carries another thread than its run's gets no
+    route. The run's thread comes from `known` or, if other workers open runs too (`shared`), from the resolver
+    `otherwise`. `otherwise` also finds the thread of an event that carries none. Without `known` and `shared`, the
+    result equals that of trying `Carried()` and then `otherwise`, and takes a third of the time.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Test support: serve an application on a real loopback server, run agents, and collect what a client receives.
 
-The fixtures of `bridgekit.pytest_plugin` use this module. The module needs asyncio, because its client does.
+The fixtures of `bridgekit.pytest_plugin` use this module. The module needs asyncio, because it uses bridgekit's
+WebSocket client.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = ["CollectingClient", "ObservedRun", "ServedApplication", "end_of_tasks
 TIMEOUT_SECONDS: Final = 5.0
 """The default timeout for an event that a test waits for."""
 LEFT_TASKS_SECONDS: Final = 0.5
-"""Limit on the time that a test waits at its end for tasks that its agents started and did not await."""
+"""At the end of a test, the limit on the wait for tasks that its agents started and did not await."""
 
 THREAD: Final = "thread_1"
 USER: Final = "user_1"
@@ -67,10 +68,11 @@ class CollectingClient:
         return [event for event, _ in self.timed]
 
     async def wait_until_complete(self, run_id: str | None = None, *, seconds: float = TIMEOUT_SECONDS) -> None:
-        """Wait for the event that ends the run, `agent_completed` or `agent_error`. Without a run id, any run counts.
+        """Wait for the event that ends the run, `agent_completed` or `agent_error`. Without a run id, the end of any
+        run counts.
 
-        Raises TimeoutError if it did not arrive within `seconds`. Raises Disconnected if the server closed the socket
-        first.
+        Raises TimeoutError if no such event arrives within `seconds`. Raises Disconnected if the server closed the
+        socket first.
         """
 
         def complete() -> bool:
@@ -82,7 +84,7 @@ class CollectingClient:
             raise TimeoutError(f"{which} ended within {seconds:g} s; read so far: {read}") from None
 
     async def wait_until_seq(self, seq: int, *, seconds: float = TIMEOUT_SECONDS) -> bool:
-        """Wait for the event with this `seq` or a later one. Return False if none arrived within `seconds`.
+        """Wait for the event with this `seq` or a later one. Return False if no such event arrives within `seconds`.
 
         Raises Disconnected if the server closed the socket first.
         """
@@ -122,7 +124,7 @@ class ServedApplication:
         path, self._owner = next(bridge_applications(app), ("/ws", app))
         self._bridge_url = url + path.removesuffix("/ws")
         self.problems: list[str] = []
-        """What `check_emission` found. A test that expects a problem clears the list."""
+        """What `check_emission` found. A test that expects problems clears the list."""
         self._ended: set[RunId] = set()
 
     @property
@@ -151,8 +153,8 @@ class ServedApplication:
     ) -> ObservedRun:
         """Run an agent while the user's client is subscribed. Return the agent's result and the events received.
 
-        An error that the agent raises is raised here. The method waits at most `TIMEOUT_SECONDS` for events that were
-        published to the thread. It does not wait for other events. To check the events, call `assert_delivered`.
+        Raises the agent's error. The method waits at most `TIMEOUT_SECONDS` for events that were published to the
+        thread. To check the events, call `assert_delivered`.
         """
         async with self.subscribed_client(thread_id, user_id) as client:
             with self._assigned_seqs(thread_id) as seqs:
@@ -164,9 +166,10 @@ class ServedApplication:
         return ObservedRun(run.context.run_id, run.result, tuple(client.timed))
 
     def check_emission(self, event: AgentEvent, receipt: Receipt) -> None:
-        """Observer of the bridge: find events that were lost, emitted by another run, or after their run's end.
+        """Record each event that was lost, emitted by another run, or emitted after its run's end.
 
-        The received events do not show these mistakes, because their numbering has no gap.
+        The bridge calls this observer with each event. The received events do not show these problems, because their
+        numbering has no gap.
         """
         what, runs = f"{event.type} of run {event.run_id!r}", [run.run_id for run in enclosing_runs.get()]
         if receipt.lost:
@@ -210,6 +213,6 @@ async def serve(app: Starlette) -> AsyncIterator[ServedApplication]:
 
 
 async def end_of_tasks(before: set[asyncio.Task[Any]]) -> None:
-    """Wait for the tasks that were started since `before`, except this one, for at most LEFT_TASKS_SECONDS."""
+    """Wait at most LEFT_TASKS_SECONDS for the tasks that are not in `before`, except the current task."""
     if left := asyncio.all_tasks() - before - {asyncio.current_task()}:
         await asyncio.wait(left, timeout=LEFT_TASKS_SECONDS)

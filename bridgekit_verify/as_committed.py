@@ -1,7 +1,7 @@
-"""Each defect of the audited code, as the smallest override of a sound link. A variant selects defects.
+"""The defects of the audited code, each as the smallest override of a sound link. A variant selects defects.
 
-The facts come from the public history of `netra-systems/zen` at commit ced61c673 (2025-09-01), whose line numbers the
-audit uses. The names D1 to D10 are the same throughout bridgekit. The last part of the module breaks links that are
+The defects are those of commit ced61c673 (2025-09-01) in the public history of `netra-systems/zen`, whose line numbers
+the audit uses. The names D1 to D10 are the same throughout bridgekit. The last part of the module breaks links that are
 correct in the audited code, so that the effect of each link on delivery can be measured.
 """
 
@@ -56,9 +56,9 @@ async def self_check_that_cannot_fail(bridge: AgentWebSocketBridge, supervisor: 
 
 
 class RegistryThatBindsAtStartup(AgentRegistry):
-    """D3, link 3: bind agents at startup without the required run id.
+    """D3, link 3: binds agents at startup without the required run id.
 
-    Each call raises a TypeError, which is caught, logged as a warning and followed by a message of success.
+    Each binding raises a TypeError, which is caught, logged as a warning and followed by a message of success.
     """
 
     def set_websocket_bridge(self, bridge: AgentWebSocketBridge) -> None:
@@ -78,9 +78,9 @@ class RegistryThatBindsAtStartup(AgentRegistry):
 
 
 class CoreThatSharesAgents(AgentExecutionCore):
-    """D5, links 5 to 7: share one agent object per name.
+    """D5, links 5 to 7: shares one agent object per name.
 
-    Each run overwrites the run id of the run before it.
+    Each run overwrites the run id that the agent got from the previous run.
     """
 
     def __init__(self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge) -> None:
@@ -95,9 +95,9 @@ class CoreThatSharesAgents(AgentExecutionCore):
 
 
 class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
-    """D8, link 8: pass `metadata=` with the five critical events.
+    """D8, link 8: passes `metadata=` with the five critical events.
 
-    No `notify_*` method accepts that argument. The TypeError is caught, and logged only at level DEBUG.
+    No `notify_*` method accepts `metadata`. The TypeError is caught, and logged only at level DEBUG.
     """
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
@@ -112,11 +112,11 @@ class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
 
 
 class Orchestrator:
-    """D9b, link 9: has no `get_thread_id_for_run`, as in the audited code, where the method existed only in mocks."""
+    """D9b, link 9: has no `get_thread_id_for_run`. In the audited code, only mocks have that method."""
 
 
 class OrchestratorThatQueriesTheMapping(Orchestrator):
-    """Fix 2 with its method, which the audit only names. The method can query only the run-thread mapping."""
+    """Fix 2 with its method, which queries the run-thread mapping. The audit names the method, but does not give it."""
 
     def __init__(self, mapping: RunThreadMappingService) -> None:
         self._mapping = mapping
@@ -126,7 +126,7 @@ class OrchestratorThatQueriesTheMapping(Orchestrator):
 
 
 class OrchestratorLookup:
-    """D9b, link 9: Fix 2's lookup. As committed, the call raises AttributeError, which is caught and logged."""
+    """D9b, link 9: Fix 2's lookup. With `Orchestrator`, its call raises AttributeError, which is caught and logged."""
 
     def __init__(self, orchestrator: Orchestrator) -> None:
         self._orchestrator: Any = orchestrator
@@ -150,7 +150,7 @@ class _LastWins(MemoryMappingStore):
 class DictMapping(RunThreadMappingService):
     """D9e, link 9: Fix 3 as written.
 
-    A second registration moves a run to another thread, and cleanup loses the run's late events.
+    A second registration moves a run to another thread. After a run's cleanup, its late events are lost.
     """
 
     def __init__(self, store: MappingStore | None = None) -> None:
@@ -184,7 +184,7 @@ class HubAsCommitted(HubThatAlwaysSaysSent, HubWithoutThreads):
     """D10, link 10, complete: no event reaches a socket, and every event is reported as sent."""
 
 
-# The links below are correct in the audited code. They are broken here to measure their effect on delivery.
+# The classes below break links that are correct in the audited code, to measure each link's effect on delivery.
 
 
 def _second_bridge(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
@@ -193,7 +193,7 @@ def _second_bridge(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
 
 
 class SupervisorWithItsOwnBridge(SupervisorAgent):
-    """Link 2 broken: receives the bridge and passes on another one."""
+    """Link 2 broken: receives the bridge, but passes on another bridge."""
 
     def __init__(
         self,
@@ -207,7 +207,7 @@ class SupervisorWithItsOwnBridge(SupervisorAgent):
 
 
 class EngineWithItsOwnBridge(ExecutionEngine):
-    """Link 4 broken: receives the bridge and passes on another one."""
+    """Link 4 broken: receives the bridge, but passes on another bridge."""
 
     def __init__(
         self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge, *, core: type[AgentExecutionCore]

@@ -1,4 +1,4 @@
-"""The ways in which the audited code and its fixes make run ids and find threads. The sound chain does not use them."""
+"""Run-id schemes and resolvers of the audited code and of the audit's fixes, which the sound chain does not use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _secret_digits(digits: int) -> str:
 
 
 class OpaqueRunIds:
-    """`run_` and 12 hexadecimal digits, as committed. The id contains nothing about the thread."""
+    """`run_` and 12 hexadecimal digits, as committed. The run id contains nothing about the thread."""
 
     def __init__(self, hex_source: HexSource = _secret_digits) -> None:
         self._hexadecimal = hex_source
@@ -40,9 +40,9 @@ class EmbeddedRunIds:
 
 
 class ReportParser:
-    """Parses the thread out of the run id. The bridge as committed and Fix 2 both use this parser.
+    """Parses the thread out of the run id, in the bridge as committed and in Fix 2.
 
-    The parser splits the run id at underscores and keeps only the segment after the first `thread`. It therefore
+    The parser splits the run id at underscores and keeps only the segment after the first `thread`. For example, it
     resolves `run_thread_alice_smith_1f2e3d4c` to `thread_alice`, which may belong to another user.
     """
 

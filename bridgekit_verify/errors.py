@@ -27,7 +27,7 @@ class InvalidParameter(BridgekitError, ValueError):
 
 
 class UnknownFamily(UnknownName):
-    """No family of thread ids has the name. The message also says how to pass your own ids."""
+    """No family of thread ids has the given name. The message also says how to pass your own ids."""
 
     def __init__(self, name: object, known: tuple[str, ...]) -> None:
         super().__init__("family of thread ids", name, known)
@@ -45,7 +45,7 @@ class LedgerImbalance(BridgekitError, AssertionError):
 
 
 class MutationNotApplicable(BridgekitError, ValueError):
-    """A recorded history to which the requested mutation cannot be applied. `problem` states the reason."""
+    """The requested mutation cannot be applied to the recorded history. `problem` states the reason."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"this history cannot be mutated: {problem}")
@@ -53,7 +53,7 @@ class MutationNotApplicable(BridgekitError, ValueError):
 
 
 class UnusableRecording(BridgekitError, ValueError):
-    """A file, or a `[dialect]` table, that cannot be judged. The message names the file and the problem."""
+    """A recording or a `[dialect]` table cannot be used. The message names the file and the problem."""
 
     def __init__(self, path: object, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
@@ -62,4 +62,4 @@ class UnusableRecording(BridgekitError, ValueError):
 
 
 class UnusableBackend(UnusableRecording):
-    """A backend that cannot be checked, or its TOML file. The message names the file and the problem."""
+    """A backend, or the TOML file that describes it, cannot be used. The message names the file and the problem."""

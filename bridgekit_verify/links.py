@@ -1,4 +1,4 @@
-"""The nine links between application startup and the user's socket, in the audit's order and under its names."""
+"""The nine links between application startup and the user's socket, in the audit's order and with its names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Link:
     part: object
     """The class or function that implements the link."""
     output: str
-    """What this link passes to the next one."""
+    """What the link passes to the next link."""
     reported: str = "working"
     """The audit's verdict on the link: "working" or "broken"."""
 

@@ -1,7 +1,7 @@
-"""The four repairs that make the chain as committed deliver, in any combination, and how many lines each one changes.
+"""Four repairs that together make the chain as committed deliver, and the number of lines that each one changes.
 
-A repair replaces parts of a chain, as the audit's fixes do. The audited commit's own supervisor and manager were read
-and not rebuilt. The original code therefore needs more than these four repairs.
+A repair replaces parts of a chain, as the audit's fixes do. The audited commit's own supervisor and manager are not
+rebuilt here, so the original code needs more changes than these four repairs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["NEW_CLASSES", "REPAIRS", "LineChange", "changed_lines", "repaired", 
 
 
 class LineChange(NamedTuple):
-    """The lines that a repair removes from the rebuilt chain and adds to it."""
+    """How many lines a repair removes from the rebuilt chain and adds to it."""
 
     removed: int
     added: int
@@ -53,7 +53,7 @@ REPAIRS: Final = (
     ),
 )
 NEW_CLASSES: Final[Mapping[str, tuple[type, ...]]] = {"thread carried": (Carried,)}
-"""The classes that a repair adds, because the code as committed has none for it."""
+"""The classes that a repair adds to the code as committed, by the name of the repair."""
 
 
 LINKS_OF_PARTS: Final = {"registry": 3, "core": 5, "adapter": 8, "resolver": 9, "hub": 10}
@@ -67,7 +67,7 @@ def repaired_links(name: str) -> tuple[int, ...]:
 
 
 def repaired(fixes: Iterable[Fix], *, base: Variant = AS_COMMITTED) -> Variant:
-    """Return the base chain with each of these repairs or fixes."""
+    """Return the base chain with all of these repairs or fixes."""
     chain = base
     for fix in fixes:
         chain = fix.applied_to(chain)
@@ -75,13 +75,13 @@ def repaired(fixes: Iterable[Fix], *, base: Variant = AS_COMMITTED) -> Variant:
 
 
 def subsets(repairs: tuple[Fix, ...] = REPAIRS) -> Iterator[tuple[Fix, ...]]:
-    """Yield every combination of the repairs, smaller ones first: none of them, each one, up to all of them."""
+    """Yield every combination of the repairs, from no repair to all repairs."""
     for size in range(len(repairs) + 1):
         yield from combinations(repairs, size)
 
 
 def changed_lines(repair: Fix, base: Variant = AS_COMMITTED, *, adds: tuple[type, ...] = ()) -> LineChange:
-    """Count the lines by which the base chain's source differs from the repaired form.
+    """Count the lines by which the base chain's source differs from that of the repaired chain.
 
     Each method that a defect overrides is compared with the method that the repair uses in its place. A statement that
     only calls `super()`, or returns its result, counts as the lines of the called method. Indentation, comments and
@@ -110,7 +110,7 @@ def _rewritten(committed: Any, sound: Any) -> Iterator[tuple[list[str], list[str
 
 
 def _body(function: Callable[..., Any], owner: type | None = None) -> list[str]:
-    """Return the lines of a function's body. `owner` is the class that defines it, if it may call `super()`."""
+    """Return the lines of a function's body. `owner` is the class that defines the function, if there is one."""
     definition = _parsed(function)
     if owner is not None:
         _InlineSuper(owner).visit(definition)
@@ -118,7 +118,7 @@ def _body(function: Callable[..., Any], owner: type | None = None) -> list[str]:
 
 
 def _parsed(thing: type | Callable[..., Any]) -> Any:
-    """Parse a class or function, without docstrings."""
+    """Return the syntax tree of a class or function, without docstrings."""
     [definition] = ast.parse(textwrap.dedent(inspect.getsource(thing))).body
     for node in ast.walk(definition):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node):

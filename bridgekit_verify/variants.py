@@ -1,7 +1,7 @@
 """The chains that are compared: each variant names the parts in which it differs from *sound*.
 
 The variants follow the audit's order. The first block is the audit's comparison: links 1 to 8 are sound, and link 9 is
-as reported, then repaired with one fix or with several. `FIXES` applies to any other chain as well.
+as reported, then repaired with one fix or with several. The fixes in `FIXES` can be applied to any chain.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _signed_run_ids(hex_source: HexSource) -> RunIdScheme:
 
 
 def resolver_as_committed(mapping: RunThreadMappingService) -> Resolver:
-    """Create a resolver that calls the orchestrator, then parses the run id. The audit calls this lookup broken."""
+    """Create the resolver of the audited code, which calls the orchestrator, then parses the run id."""
     return FirstOf(as_committed.OrchestratorLookup(as_committed.Orchestrator()), ReportParser())
 
 
@@ -59,10 +59,9 @@ def resolver_of_fix_2_with_its_method(mapping: RunThreadMappingService) -> Resol
 
 
 def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
-    """Create a resolver that queries the mapping service, and uses the resolver as committed if it has no thread.
+    """Create a resolver that queries the mapping service, then uses the resolver as committed.
 
-    The audit does not say when the bridge queries the service. If it queried the service after the parser, this would
-    be Fix 2 with its method.
+    The audit does not say when the bridge queries the service. A query after the parser would be Fix 2 with its method.
     """
     return FirstOf(MappingLookup(mapping), resolver_as_committed(mapping))
 
@@ -141,7 +140,7 @@ AS_REPORTED: Final = Variant(
 
 @dataclass(frozen=True)
 class Fix:
-    """One of the audit's fixes, or several together: the parts that it replaces in any chain."""
+    """One or several of the audit's fixes, as the parts that they replace in a chain."""
 
     name: str
     summary: str
@@ -149,7 +148,7 @@ class Fix:
     """The replaced fields of a `Variant`."""
 
     def applied_to(self, base: Variant, *, name: str | None = None) -> Variant:
-        """Return the base chain with this fix. By default it is called "<base> with <fix>"."""
+        """Return the base chain with this fix. By default, the new chain is called "<base> with <fix>"."""
         return replace(base, name=name or f"{base.name} with {self.name}", summary=self.summary, **self.parts)
 
 
@@ -189,9 +188,8 @@ FIXES: Final[Mapping[str, Fix]] = {
         ),
     )
 }
-"""The audit's fixes by name, alone and together. Fix 2 calls a method that the audited code does not have. "As written"
-leaves the method out. "With its method" supplies it as a query of the run-thread mapping, which makes Fix 2 a lookup in
-Fix 3's mapping. In both, the run id is parsed first."""
+"""The audit's fixes by name, alone and together. Fix 2 parses the run id, then calls a method that the audited code
+does not have. "As written" leaves the method out. "With its method" adds the method as a query of Fix 3's mapping."""
 
 FIX_1: Final = FIXES["fix 1"].applied_to(AS_REPORTED, name="fix 1")
 FIX_3: Final = FIXES["fix 3"].applied_to(AS_REPORTED, name="fix 3")
@@ -219,7 +217,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
 }
 
 _WITHOUT_HANDOVER_CHECK: Final = replace(SOUND, self_checks=WITHOUT_HANDOVER)
-"""Sound, without the startup check that rejects a link holding another bridge."""
+"""The sound chain, without the startup check that refuses a link with another bridge."""
 
 BROKEN: Final[Mapping[int, Variant]] = {
     1: replace(
@@ -273,12 +271,12 @@ BROKEN: Final[Mapping[int, Variant]] = {
     ),
     9: replace(AS_REPORTED, name="link 9 broken", summary="the run id does not contain the thread"),
 }
-"""By link number: the sound chain with only that link broken. For link 1, the hub that startup must refuse is also
-broken. For links 2, 4 and 9, the startup check that would refuse the chain is left out."""
+"""The sound chain with one link broken, by link number. For link 1, the hub that startup must refuse is also broken.
+For links 2, 4 and 9, the startup check that would refuse the chain is left out."""
 
 
 def variant(name: object) -> Variant:
-    """Return the variant with that name. Raises UnknownName, which lists the known names."""
+    """Return the variant with this name. Raises UnknownName, which lists the known names."""
     rows = {**VARIANTS} | {row.name: row for row in BROKEN.values()}
     if not isinstance(name, str) or name not in rows:
         raise UnknownName("variant", name, tuple(rows))

@@ -46,7 +46,7 @@ class Step:
     module: str
     """The module's path from the checkout's root."""
     calls: tuple[str, ...]
-    """The methods or classes of the module that the event passes."""
+    """The module's methods or classes that the event passes through."""
     stops: tuple[str, ...] = ()
     """The ways in which an event can stop at this step, in at most two lines."""
 

@@ -13,8 +13,8 @@ __all__ = ["changed_functions"]
 def changed_functions(source: str, changed: str, path: str) -> list[tuple[CodeType, CodeType]] | None:
     """Return the code of each function that differs, before and after, or None if the code outside functions differs.
 
-    A function within a function is a part of it. Default values and decorators are outside. `changed` must have the
-    format of `ast.unparse`, because the position of lines has a small effect on the code.
+    A nested function counts as code of the outer function, and default values and decorators as code outside functions.
+    `changed` must have the format of `ast.unparse`, because the position of lines has a small effect on the code.
     """
     original = _compiled(source, path)
     plain, after = _compiled(ast.unparse(ast.parse(source)), path), _compiled(changed, path)
@@ -29,7 +29,7 @@ def _compiled(source: str, path: str) -> CodeType:
 
 
 def _is_function(code: CodeType) -> bool:
-    """Return whether the code is that of a function, and not that of a module or the body of a class."""
+    """Return whether the code is that of a function, and not that of a module or a class body."""
     return bool(code.co_flags & inspect.CO_OPTIMIZED)
 
 
@@ -44,7 +44,7 @@ def _functions(code: CodeType) -> Iterator[CodeType]:
 
 
 def _content(code: CodeType, *, nested: bool = True) -> Hashable:
-    """Return what the code does, without line numbers. The functions within it are included only if `nested`."""
+    """Return what the code does, without line numbers. Nested functions are included only if `nested` is true."""
     constants = tuple(
         _constant(each, nested=nested)
         for each in code.co_consts

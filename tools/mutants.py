@@ -13,7 +13,8 @@ from typing import Final
 
 __all__ = ["Mutant", "mutants"]
 
-# Each comparison is replaced by its opposite. An ordering is also replaced by its neighbour at the boundary.
+# Each comparison is replaced by its opposite. An ordering comparison is also replaced by the one that differs only for
+# equal values.
 COMPARISONS: Final[dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]]] = {
     ast.Lt: (ast.LtE, ast.GtE),
     ast.LtE: (ast.Lt, ast.Gt),
@@ -38,9 +39,9 @@ ARITHMETIC: Final[dict[type[ast.operator], type[ast.operator]]] = {
 NAMES: Final = {"min": "max", "max": "min", "any": "all", "all": "any", "ceil": "floor", "sorted": "list"}
 
 MAX_LINE_CHARACTERS: Final = 120
-"""Limit on the shown characters of an edited line."""
+"""Limit on the number of characters that are shown of an edited line."""
 
-# Fields that are not mutated. Most of them are for readers or the type checker.
+# Fields that are not mutated. Most of these fields are for readers or the type checker.
 IGNORED_FIELDS: Final = {"annotation", "returns", "decorator_list", "bases", "type_params", "format_spec"}
 
 
@@ -61,7 +62,7 @@ class Mutant:
 
 
 def mutants(source: str) -> Iterator[Mutant]:
-    """Yield every mutant of a module in source order. If several edits give the same source, only one is yielded."""
+    """Yield every mutant of a module in source order. If several edits give the same source, yield only one of them."""
     tree, seen = ast.parse(source), {ast.unparse(ast.parse(source))}
     for site in _sites(tree, "module", tree):
         before = _head(site.statement)
@@ -186,7 +187,7 @@ def _with(node: ast.AST, **fields: object) -> ast.AST:
 
 
 def _line(node: ast.AST) -> int:
-    """Return the line of a node. A `case` has only the line of its pattern."""
+    """Return the line of a node. The line of a `case` is that of its pattern."""
     line: int = getattr(node.pattern if isinstance(node, ast.match_case) else node, "lineno", 0)
     return line
 

@@ -1,11 +1,11 @@
 """Mutation testing: check that the fast tests detect small mistakes in the modules that decide what is reported.
 
-The modules are measuring modules without I/O, invariants of streams, modules that compute the report's verdicts, and
-the links of the chain.
+The tested modules are measuring modules without I/O, invariants of streams, modules that compute the report's verdicts,
+and the links of the chain.
 
-A mutant that survives shows a gap in the tests, or has no observable effect. `tools/mutants_explained.toml` explains
-mutants without an effect. The exit code is 1 if a survivor has no explanation, or an explanation has no survivor.
-`tools/trials.py` runs the tests.
+A mutant that no test detects ("survivor") shows a gap in the tests, or has no observable effect.
+`tools/mutants_explained.toml` explains mutants without an effect. The exit code is 1 if a survivor has no explanation,
+or an explanation has no survivor. `tools/trials.py` runs the tests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-# Imported before any trial is forked, so that no trial has to import them. The package itself must not be imported.
+# These packages are imported before any trial is forked, so that no trial has to import them. The mutated packages must
+# not be imported here.
 import anyio  # noqa: F401
 import bs4  # noqa: F401
 import hypothesis.strategies  # noqa: F401
@@ -108,7 +109,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         "link_9_bridge", "test_links_7_to_9", "test_bridge_choices", "test_startup_choices", "test_error_text"
     ),
 }
-"""The modules by short name."""
+"""The tested modules by short name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Remove what a run adds to a notebook: outputs, counts, timestamps and the kernel's language_info.
+"""Remove what a run adds to a notebook: outputs, execution counts, timestamps and the kernel's language_info.
 
 Cell ids and tags stay. Stale outputs would look like evidence, so no outputs are committed. tests/notebooks checks this
 rule.

@@ -80,7 +80,7 @@ class Subject:
     environment: Path
     scenarios: tuple[str, ...] = FORMS
     notes: dict[str, str] = field(default_factory=dict)
-    """Notes by scenario: where a finding is already known, or what explains it."""
+    """Notes by scenario: where a finding was already reported, or what explains the finding."""
 
 
 AG_UI: Final = "https://github.com/ag-ui-protocol/ag-ui/issues"
@@ -123,7 +123,8 @@ def subject(package: str, folder: str, notes: dict[str, str], scenarios: tuple[s
 
 
 def installed(name: str, requirements: Path) -> Path:
-    """Return the environment of a subject. Create it if it is missing or the pinned versions have changed."""
+    """Return the environment of a subject. Create the environment if it is missing or the pinned versions have
+    changed."""
     environment = ENVIRONMENTS / name
     stamp = environment / "requirements.txt"
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != requirements.read_text(encoding="utf-8"):
@@ -232,7 +233,7 @@ def violations(answer: PropertyAnswer, run: LiveRun) -> list[str]:
 
 
 def text_of(run: LiveRun, index: int) -> str:
-    """Return the start of a frame, without its copies of the framework's own events."""
+    """Return the start of a frame's text, without its `rawEvent`."""
     value = next(message.value for message in numbered(run.messages) if message.index == index)
     if isinstance(value, dict):
         value = {name: each for name, each in value.items() if name != "rawEvent"}

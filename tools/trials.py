@@ -1,9 +1,10 @@
 """Run a module's tests on each of its mutants, in forked processes.
 
-A *warm* trial forks a process that has collected the tests, and gives the mutant's code to the functions that exist
-there. The tests that execute the changed line run first, the fastest ones first, up to the first failure. A *cold*
-trial imports everything after the change. It decides about mutants of code that is executed during the import, and
-about those that survive a warm trial, because a value that was computed during the import may hide them.
+A *warm* trial forks a process that has collected the tests, and puts the mutant's code into the functions of the new
+process. The tests that execute the changed line run first, the fastest ones first, up to the first failure. A *cold*
+trial imports everything after the change. Cold trials decide about mutants of code that is executed during the import.
+Cold trials also decide about mutants that survive a warm trial, because a value that was computed during the import may
+hide a mutant.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ __all__ = ["Target", "TestsFail", "surviving"]
 
 ROOT: Final = Path(__file__).parents[1]
 LIMIT_SECONDS: Final = 180.0
-"""A cold trial that takes longer counts as an infinite loop, so its mutant counts as detected."""
+"""A cold trial that takes longer than 180 s counts as an infinite loop, so its mutant counts as detected."""
 MEASURED_ONCE: Final = "tests.verify.report.measured_once"
-"""The measurements of this module are made before a warm trial forks. A mutant that changes them needs a cold trial."""
+"""The measurements in `measured_once` are made before a warm trial forks. A mutant that changes a measurement needs a
+cold trial."""
 TEST_LIMIT_SECONDS: Final = 5.0
 """The limit on one test of a warm trial, in addition to ten times its duration without a mutant."""
 
@@ -48,7 +50,7 @@ PLUGINS: Final = [
         "anyio.pytest_plugin",
         "_hypothesis_pytestplugin",
         "no:cacheprovider",
-        "no:unraisableexception",  # this plugin's garbage collection takes longer than most trials
+        "no:unraisableexception",  # the plugin's garbage collection takes longer than most trials
     )
     for argument in ("-p", name)
 ]
@@ -169,7 +171,7 @@ def _is_from_checkout(target: Target) -> bool:
 
 
 def _try_warm(target: Target, all_of: Sequence[Mutant], jobs: int, scratch: str, undecided: Connection) -> None:
-    """Send the indexes of the mutants that need a cold trial. Send nothing if the tests fail without a mutant."""
+    """Send the indexes of the mutants that need a cold trial, or nothing if the tests fail without a mutant."""
     _run_pytest(target.tests, scratch, _WarmTrials(target, all_of, jobs, scratch, undecided))
     os._exit(0)
 
@@ -185,7 +187,7 @@ class _Execution:
 class _WarmTrials:
     """A pytest plugin that runs the collected tests once without a mutant, and then in a fork for each mutant.
 
-    Mutants of code outside functions are left to cold trials.
+    Mutants of code outside functions need cold trials.
     """
 
     def __init__(
@@ -252,7 +254,7 @@ class _WarmTrials:
         return run
 
     def _passes(self, items: Sequence[pytest.Item], limits: Sequence[float]) -> bool:
-        """Run the tests up to the first failure. A test that takes too long ends this process."""
+        """Run the tests up to the first failure. A test that exceeds its time limit ends this process."""
         _use_own_temporary_directory(self._scratch)
         for item, following, seconds in zip(items, [*items[1:], None], limits, strict=True):
             signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -262,7 +264,8 @@ class _WarmTrials:
         return True
 
     def _executions(self, items: Sequence[pytest.Item]) -> list[_Execution]:
-        """Run the tests in a fork, so that they leave nothing in this process. Return nothing if one fails."""
+        """Run the tests in a fork, so that they change nothing in this process. Return an empty list if a test
+        fails."""
         receiving, sending = mp.Pipe(duplex=False)
 
         def observe() -> bool:
@@ -316,7 +319,7 @@ class _Tracer:
 def _applicable(
     functions: Sequence[FunctionType], changed: Sequence[tuple[CodeType, CodeType]] | None
 ) -> list[tuple[FunctionType, CodeType]] | None:
-    """Return the functions of this process to change and their new code, or None if that cannot express the mutant."""
+    """Return the functions to change, with their new code, or None if a change of functions cannot make the mutant."""
     if not changed:
         return None
     found = list[tuple[FunctionType, CodeType]]()

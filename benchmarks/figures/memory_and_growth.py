@@ -28,7 +28,8 @@ FLAT: Final = 1.05
 
 
 def growth_figure(series: Series) -> Figure | None:
-    """Draw CPU time per event over background load, relative to the time without load. Return None without data."""
+    """Draw CPU time per event over background load, relative to the CPU time without background load. Return None
+    without data."""
     edges = [stack for stack in (NATIVE, ASGI) if series[SeriesKey(COST, stack, str(NO_BACKGROUND))]]
     if not any(key.kind.endswith(tuple(LINES)) and key.kind != str(FULL_BACKGROUND) for key in series):
         return None
@@ -72,7 +73,8 @@ def _grown(axis: Axes, series: Series, edge: str) -> None:
 
 
 def memory_figure(series: Series) -> Figure | None:
-    """Draw the memory of an idle connection, and memory over many events. Return None without idle connections."""
+    """Draw the memory of an idle connection, and memory over many events. Return None if the series has no data on idle
+    connections."""
     measure = "KiB/idle connection"
     stacks = stacks_of(series, measure)
     if not stacks:

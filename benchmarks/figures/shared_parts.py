@@ -47,7 +47,7 @@ def stacks_of(series: Series, measure: str, kind: str | None = None) -> list[str
 
 
 def rows(axis: Axes, stacks: Sequence[str], *, line_until: float = 1.0) -> None:
-    """Label the rows from the top. The row lines end at the share `line_until` of the width."""
+    """Label the rows from the top. The row lines end at the fraction `line_until` of the width."""
     axis.set_yticks(range(len(stacks)), stacks)
     axis.set_ylim(len(stacks) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)

@@ -23,10 +23,10 @@ THREADS: Final = 10
 FILL_SECONDS: Final = 120.0
 QUIET_SECONDS: Final = 3_600.0
 POINTS: Final = 100
-"""Limit on the memory values for the figure. The verdict uses the memory after every wave."""
+"""Limit on the number of memory values in the figure. The verdict uses the memory after every wave."""
 SETTLED_RUNS: Final = 5 * DEFAULT_RETENTION.events // EVENTS
-"""Runs of each thread before the baseline: five times as many as fill the thread's log. Memory grows by about 5 % while
-the logs fill and shortly afterwards, and then remains constant."""
+"""Runs of each thread before the baseline: five times the number that fills the thread's log. Memory grows by about 5 %
+while the logs fill and shortly afterwards, and then remains constant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,10 @@ def steps(sizes: Mapping[str, Sequence[int]]) -> list[BackgroundLoad]:
 
 @asynccontextmanager
 async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncIterator[Session]:
-    """Run a session with this background load. A second client opens the idle sockets, so the first is not affected."""
+    """Run a session with this background load. A second client opens the idle sockets, so the first client is not
+    affected."""
     async with AsyncExitStack() as stack:
-        # The cost of pings depends on time and not on events. `idle_work` measures it separately.
+        # Pings take CPU time per second and not per event, so only `idle_work` measures their cost.
         opened = await stack.enter_async_context(session(peer, threads=THREADS, keepalive_seconds=QUIET_SECONDS))
         if background.threads or background.mappings:
             await opened.sockets.request(FillStack(background.threads, background.mappings), Done, within=FILL_SECONDS)
@@ -69,7 +70,8 @@ async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncItera
 async def growth(
     series: Series, peer: Peer, background_loads: Sequence[BackgroundLoad], *, rounds: int, runs: int
 ) -> None:
-    """Measure CPU time per event without and with each background load, in turns. All sessions stay open."""
+    """Measure CPU time per event without background load and with each background load, in turn. All sessions stay
+    open."""
     async with AsyncExitStack() as stack:
         backgrounds = (NO_BACKGROUND, *background_loads)
         opened = [await stack.enter_async_context(_with_background(peer, background)) for background in backgrounds]

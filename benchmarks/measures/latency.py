@@ -19,7 +19,8 @@ OVERTIME_SECONDS: Final = 30.0
 
 
 async def latency(series: Series, opened: Session, *, per_second: float, seconds: float) -> None:
-    """Measure one round of one stack: one emitter sends to the threads in turn. Raises WrongAnswer for wrong events."""
+    """Measure one round of one stack: one emitter sends to the threads in turn. Raises WrongAnswer if the received
+    events are wrong."""
     wave = opened.next_wave(max(1, round(per_second * seconds / EVENTS / opened.threads)))
     emitted, received = await opened.run_paced_load(wave, per_second, within=seconds + OVERTIME_SECONDS)
     verdict = await opened.verdict(wave)
@@ -33,7 +34,8 @@ async def latency(series: Series, opened: Session, *, per_second: float, seconds
 
 
 def latencies(emissions: Sequence[Sequence[int]], arrived: Sequence[tuple[int, Sequence[int]]]) -> list[int]:
-    """Return the latency of each received event in ns. `emissions` has thread and time of each event, in order."""
+    """Return the latency of each received event in ns. `emissions` has the thread and the time of each event, in order
+    of emission."""
     emitted = defaultdict[int, list[int]](list)
     for thread, moment, *_ in emissions:
         emitted[thread].append(moment)

@@ -1,4 +1,4 @@
-"""Measure the memory of idle connections in the stack's processes, and the CPU time to keep them alive.
+"""Measure the memory of idle connections in the stack's processes, and the CPU time that keeps the connections alive.
 
 The memory of kernel buffers is not included.
 """
@@ -18,7 +18,7 @@ from benchmarks.session import session
 __all__ = ["idle_connections", "idle_work"]
 
 WARM_UP: Final = 50
-"""How many connections are opened before the measured ones. The first connections load shared code and buffers."""
+"""Number of connections that are opened before the measured connections, so that shared code and buffers are loaded."""
 
 
 async def idle_connections(series: Series, peer: Peer, *, connections: int) -> None:

@@ -21,7 +21,8 @@ THREADS: Final = 2
 SUBSCRIBERS: Final = 5
 """Number of subscribers of each thread. One subscriber of the first thread stops reading."""
 BUFFER_BYTES: Final = 16_384
-"""Small, so that a client that stops reading causes backpressure immediately, and not only after megabytes."""
+"""Socket buffers are small, so that a client that stops reading causes backpressure immediately, and not after
+megabytes."""
 PADDING_BYTES: Final = 8_192
 GRACE_SECONDS: Final = 2.0
 

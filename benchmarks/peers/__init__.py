@@ -1,7 +1,8 @@
 """The compared stacks: each stack is a row of PEERS and a small module of this package.
 
 A module has a function `serve(context)`, which runs a Stack until its block ends. Stacks other than bridgekit run in a
-separate environment, because they pin incompatible versions. Only modules of this package import their libraries.
+separate environment, because they pin incompatible versions. Only modules of `benchmarks.peers` import the libraries of
+other stacks.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PEERS_ENVIRONMENT: Final = Path(__file__).parents[2] / ".venv-peers"
 """Environment that `make bench` installs from the requirements.txt next to this file."""
 
 EmitFunction = Callable[[EventBody], Awaitable[object]]
-"""Emits one event of a run. The awaitable is done when the stack returns control to the agent."""
+"""Emits one event of a run. The returned awaitable completes when the stack returns control to the agent."""
 
 
 class Stack(Protocol):
@@ -73,12 +74,12 @@ class Peer:
 
     @property
     def missing(self) -> str:
-        """The names of missing packages. Empty if the stack can be measured."""
+        """The names of missing packages, without which the stack cannot be measured."""
         return ", ".join(name for name, found in self.versions.items() if not found)
 
     @property
     def versions(self) -> dict[str, str]:
-        """The versions of the stack's packages. The text is empty for a package that is not installed."""
+        """The versions of the stack's packages. The version is empty for a package that is not installed."""
         places = [str(place) for place in self.environment.glob("lib/python*/site-packages")]
         found = {name: list(distributions(name=name, path=places)) for name in self.packages}
         return {name: each[0].version if each else "" for name, each in found.items()}

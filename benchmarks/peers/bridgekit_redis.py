@@ -36,8 +36,9 @@ def serve(context: StackContext) -> AbstractAsyncContextManager[BridgekitStack]:
 
 @asynccontextmanager
 async def serve_on(context: StackContext, edge: str) -> AsyncIterator[BridgekitStack]:
-    """Run the stack with this edge for the sockets."""
-    # A real application stores the owners of threads in a database. Here, each process creates the same threads.
+    """Run the stack, with its sockets on the named edge."""
+    # A real application stores the owners of threads in a database. In the benchmark, each process creates the same
+    # threads.
     threads = DeclaredOwners()
     config = BridgeConfig(
         agents={}, db_session_factory=threads, authorizer=OwnerAuthorizer, stores=redis_stores(context.broker)

@@ -1,4 +1,4 @@
-"""bridgekit with the Redis store, as bridgekit_redis, but on the ASGI edge."""
+"""bridgekit with the Redis store, like bridgekit_redis, but with sockets on the ASGI edge."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ __all__ = ["serve"]
 class _ScriptedAgent(BaseAgent):
     """Emits the events of the run's script.
 
-    The core emits the run's start before these events, and its end after them.
+    The core emits the run's first and last event.
     """
 
     scripts: dict[str, tuple[Sequence[EventBody], bool]] = {}  # noqa: RUF012  # the registry creates the agents

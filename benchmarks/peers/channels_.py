@@ -20,7 +20,8 @@ from benchmarks.workload import EnvelopeFactory, EventBody
 __all__ = ["serve"]
 
 CAPACITY: Final = 100_000
-"""Capacity of a channel. The in-memory layer's default is 100 messages. The layer drops further messages silently."""
+"""Capacity of a channel in messages. With the in-memory layer's default of 100, a full channel would silently drop
+messages."""
 
 
 class _Consumer(AsyncJsonWebsocketConsumer):

@@ -37,7 +37,7 @@ class StackContext:
     send_buffer_bytes: int = 0
     """Size of each socket's send buffer, or 0 for the system's default."""
     keepalive_seconds: float = KEEPALIVE_SECONDS
-    """Ping interval of bridgekit's edges. The other stacks use their defaults."""
+    """Ping interval of bridgekit's edges. The other stacks use their own defaults."""
 
     @property
     def server_options(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class StackContext:
 
 
 class EmitCallable(Protocol):
-    """The function of a hand-written stack that sends one event."""
+    """The type of a hand-written stack's function that sends one event."""
 
     def __call__(self, thread_id: str, run_id: str, body: EventBody) -> Awaitable[object]: ...
 
@@ -101,7 +101,7 @@ async def on_uvicorn(app: ASGIApp, context: StackContext) -> AsyncIterator[int]:
     with context.listener() as listener:
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listener]))
-            while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+            while not server.started:  # noqa: ASYNC110  # uvicorn has no event that is set when the server has started
                 await asyncio.sleep(TICK_SECONDS)
             yield listener.getsockname()[1]
             server.should_exit = True

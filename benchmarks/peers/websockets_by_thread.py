@@ -1,4 +1,4 @@
-"""The websockets library's server, which two stacks use, with its connections grouped by thread."""
+"""A server of the websockets library with its connections grouped by thread, for two stacks."""
 
 from __future__ import annotations
 

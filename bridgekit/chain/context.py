@@ -1,4 +1,4 @@
-"""The context and the result of a run, which link 2 creates and the later links use."""
+"""The context of a run, which link 2 creates for the later links, and the result of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ END_TIMEOUT_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """The identity and request of one run. It carries the thread, so that no later link has to look it up."""
+    """The identity and request of one run. The context carries the thread, so no later link needs a lookup."""
 
     run_id: RunId
     thread_id: ThreadId
@@ -35,11 +35,12 @@ class RunResult:
 
 
 enclosing_runs: ContextVar[tuple[RunContext, ...]] = ContextVar("enclosing_runs", default=())
-"""The runs that the current task is part of. The last run is the innermost. Each earlier run started the next one as
-its sub-agent."""
+"""The runs that the current task is part of. The last run is the innermost. Each run started the next run in the tuple
+as its sub-agent."""
 
 
 def current_run() -> RunContext | None:
-    """Return the run that the calling code is part of, for example to add its ids to a log record. None outside."""
+    """Return the run that the calling code is part of, for example to add its ids to a log record. None outside a
+    run."""
     runs = enclosing_runs.get()
     return runs[-1] if runs else None

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 ERROR_BYTES: Final = 4_096
 """Size limit of an error text that is sent to a user, in bytes of UTF-8."""
 MAX_CAUSES: Final = 3
-"""The text of an exception group contains at most this many of its errors."""
+"""The text of an exception group contains at most three of its errors."""
 HIDDEN: Final = "***"
 
 _NAMES: Final = (
@@ -38,14 +38,14 @@ _SECRETS: Final = (
         ),
         rf"\1{HIDDEN}",
     ),
-    # An argument of a command, and a sentence such as "API key 'abc' is invalid".
+    # A secret in a command line, or in a sentence such as "API key 'abc' is invalid".
     (re.compile(rf"(?i)(?<![\w-])(--[\w-]{{0,32}}?{_NAMES}\s+)\S+"), rf"\1{HIDDEN}"),
     (
         re.compile(r"(?i)\b((?:password|api[-_ ]?key)\s+(?:is\s+)?)(?:(['\"]).*?\2|(?=[^\s\d]*\d)\S{6,})"),
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"(?i)\b(hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/\S+"), rf"\1/{HIDDEN}"),
-    # The forms that providers give their keys.
+    # Keys with the prefixes of known providers.
     (
         re.compile(
             r"\b(?:sk|pk|rk|hf|r8|gh[opsur]|github_pat|glpat|gsk|npm|nvapi|pcsk|pypi|dop_v1|lsv2|tvly|whsec|xai|xapp"
@@ -69,8 +69,8 @@ _SECRETS: Final = (
         HIDDEN,
     ),
 )
-"""Patterns of likely secrets, each with its replacement. Each takes linear time, because users may influence the
-messages."""
+"""Patterns of likely secrets, each with its replacement. Each pattern takes linear time, because users may influence
+error messages."""
 
 ErrorText = Callable[[BaseException], str]
 """A function that returns the text that the user of a failed run or tool gets."""
@@ -87,8 +87,7 @@ def user_error_text(error: BaseException) -> str:
 def bounded_error_text(choose: ErrorText, error: BaseException) -> str:
     """Return the text that `choose` returns, shortened and made encodable, so that a frame can carry it. Never raises.
 
-    Without these limits, the error event could fail. That failure would hide the agent's error and leave the run
-    without an end event.
+    A text that no frame can carry would hide the agent's error and leave the run without an end event.
     """
     try:
         return _encodable(choose(error))
@@ -108,7 +107,7 @@ def causes_of(error: BaseException) -> list[BaseException]:
     found, waiting = list[BaseException](), [error]
     while waiting:
         each = waiting.pop()
-        # The error's own class may define its attributes, so neither the check nor `_errors_in` uses them.
+        # `type` and `_errors_in` bypass attributes that the error's class may override.
         if issubclass(type(each), BaseExceptionGroup):
             waiting += reversed(_errors_in(each))
         else:

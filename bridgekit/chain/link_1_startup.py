@@ -1,7 +1,7 @@
 """Link 1: startup creates the application's only bridge, passes it to the later links, and checks it before use.
 
-No accessor creates a bridge on demand. With such an accessor, two callers could get two bridges, and a bridge without
-sockets loses every event that is sent through it.
+No function creates a bridge on demand, because two callers could then get two bridges. A second bridge would have no
+sockets and would lose every event.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ RUNS_TIMEOUT_SECONDS: Final = 10.0
 
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
-    """Create the sound resolver, which uses the thread that the event carries, and looks up the run id if it has none.
+    """Create the sound resolver, which uses the thread that the event carries, or else looks up the run id.
 
     An event that carries another thread than its run's gets no route: see `Carried`.
     """
@@ -88,7 +88,8 @@ class BridgeConfig:
 
     agents: Mapping[str, type[BaseAgent]]
     db_session_factory: SessionFactory = field(default_factory=MemoryThreadStore)
-    """Opens sessions of the database that records the owners of threads. The default fits only the memory store."""
+    """Opens sessions of the database that records the owners of threads. The default works only with the memory
+    store."""
     llm_manager: LLMManager = field(default_factory=ScriptedModel)
     tool_dispatcher: ToolDispatcher = field(default_factory=lambda: PythonTools({}))
     run_ids: RunIdScheme = field(default_factory=SignedRunIds)
@@ -110,8 +111,8 @@ class BridgeConfig:
     payload_hook: PayloadHook | None = None
     """Converts values of the application's own types in every payload: see `bridgekit.payloads.apply_hook`."""
     error_text: ErrorText = user_error_text
-    """Returns the text of an error that a run's user gets. The default returns the types and messages of its causes,
-    with likely secrets replaced. The log gets the whole error."""
+    """Returns the text of an error that a run's user gets. The default text contains the types and messages of the
+    error's causes, with likely secrets replaced. The log gets the whole error."""
     observers: tuple[Observer, ...] = ()
     """The bridge calls each observer with every event and its receipt, for logs, traces and metrics of the
     application."""
@@ -120,8 +121,9 @@ class BridgeConfig:
     runs_seconds: float = RUNS_TIMEOUT_SECONDS
     """How long graceful shutdown waits for active runs to end."""
     drain_seconds: float = DRAIN_TIMEOUT_SECONDS
-    """How long graceful shutdown then waits for clients to read their outboxes. The sum of both times must be shorter
-    than the grace period of the process supervisor: 30 s in Kubernetes, 90 s under systemd, only 10 s under Docker."""
+    """How long graceful shutdown waits for clients to read their outboxes, after the runs have ended. `runs_seconds`
+    plus `drain_seconds` must be shorter than the grace period of the process supervisor: 30 s in Kubernetes, 90 s under
+    systemd, only 10 s under Docker."""
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
 
 
@@ -166,10 +168,10 @@ class Application:
 
 
 async def start_application(config: BridgeConfig, stores: Stores) -> Application:
-    """Create the links in the order of the chain on open stores, pass the bridge to them, and run the self-checks.
+    """With open stores, create the links in the order of the chain, pass the bridge to them, and run the self-checks.
 
-    Raises DeterministicStartupError, which names the failing link and the reason. In that case, no part of the
-    application keeps running.
+    Raises DeterministicStartupError, which names the failing link and the reason. After such an error, no part of the
+    application is left running.
     """
     with DeterministicStartupError.at(1, "the bridge"):
         counters = DeliveryCounters()
@@ -209,7 +211,8 @@ def _forgets_owners(sessions: SessionFactory) -> bool:
 
 
 def _require_shared_ticket_key(application: Application) -> None:
-    """Refuse a generated ticket key in a shared store, because each worker would reject the tickets of the others."""
+    """Refuse a generated ticket key in a shared store, because each worker would reject the tickets of the other
+    workers."""
     authorizer = application.authorizer
     if application.stores.shared and isinstance(authorizer, Tickets) and authorizer.has_random_key:
         raise DeterministicStartupError(
@@ -225,8 +228,8 @@ async def publisher(
 ) -> AsyncIterator[AgentWebSocketBridge]:
     """Open a bridge in a process that has only run ids and serves no sockets, such as a Celery worker or a cron job.
 
-    Its `notify_*` methods find the thread of a run that a worker has open, and publish to the sockets of all workers.
-    Raises ServeError if the stores belong to one process, and also the errors of opening the stores.
+    The bridge's `notify_*` methods find the thread of a run that is open in any worker, and publish to the sockets of
+    all workers. Raises ServeError if the stores belong to one process, and the errors of opening the stores.
     """
     async with stores() as opened:
         if not opened.shared:
@@ -279,7 +282,8 @@ def lifespan(
 
 
 async def _require_single_worker(stack: AsyncExitStack, config: BridgeConfig) -> Stores:
-    """Open the stores until the stack exits. If the store serves a single process, lock out other workers."""
+    """Open the stores, and close them when the stack exits. If the store serves a single process, lock out other
+    workers."""
     try:
         stores = await stack.enter_async_context(config.stores())
         if not stores.shared:
@@ -294,7 +298,7 @@ async def shut_down(application: Application, edge: ConnectionRegistry) -> None:
     """Shut down gracefully: refuse new runs and sockets, wait for active runs, then drain and close every socket.
 
     The configuration's `runs_seconds` and `drain_seconds` limit the two waits. A run that takes longer continues until
-    its process ends. Its clients resume later, or on another worker.
+    its process ends. Clients resume after the restart, or on another worker.
     """
     edge.stop_accepting()
     await application.supervisor.close(seconds=application.config.runs_seconds)

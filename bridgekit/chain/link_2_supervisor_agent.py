@@ -59,17 +59,17 @@ class SupervisorAgent:
         self._closed = False
         self._executing: dict[int, RunContext] = {}
         """The contexts of runs that may start sub-agents, even while the application shuts down. The key is the
-        identity of the context, because two contexts are equal if the scheme repeats a run id."""
+        identity of the context, because two contexts are equal if the id scheme repeats a run id."""
         self._active_runs = 0
         """The number of runs that are open or being opened."""
         self._idle = anyio.Event()
-        """Set and replaced each time the number of active runs becomes 0."""
+        """An event that is set, and then replaced, each time the number of active runs becomes 0."""
 
     async def run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunResult:
         """Run an agent for a user in one of the user's threads, and return its result.
 
-        Raises the errors of `open_run` if the request is refused. An error of the agent is raised here after the user
-        was sent `agent_error`: see `AgentExecutionCore.execute_agent`.
+        Raises the errors of `open_run` if the request is refused. Raises an error of the agent after the user was sent
+        `agent_error`: see `AgentExecutionCore.execute_agent`.
         """
         context = await self.open_run(agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request)
         enclosing = enclosing_runs.get()
@@ -79,14 +79,15 @@ class SupervisorAgent:
             return RunResult(context, await self.engine.execute(context))
         finally:
             del self._executing[id(context)]
-            enclosing_runs.set(enclosing)  # `reset` fails if another context closes the coroutine
+            enclosing_runs.set(enclosing)  # not `reset`, which fails if another context closes the coroutine
             await self.close_run(context)
 
     async def open_run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunContext:
         """Validate the request, claim the thread for the user, create the run's id and register its route.
 
         Raises InvalidId, ThreadNotOwned, MappingFull, RunAlreadyMapped, StoreUnavailable, ShuttingDown or
-        WrongEventLoop if the request is refused. Otherwise, the caller must call `close_run` when the run has ended.
+        WrongEventLoop if the request is refused. After a successful `open_run`, the caller must call `close_run` when
+        the run has ended.
         """
         self.websocket_bridge.require_own_loop("a run")
         if self._closed and not any(id(run) in self._executing for run in enclosing_runs.get()):
@@ -131,8 +132,7 @@ class SupervisorAgent:
                 try:
                     await close(context.run_id)
                 except StoreUnavailable as error:
-                    # The caller still gets the result of the ended run. If the route is not closed here, it expires
-                    # later.
+                    # The caller must still get the run's result. A route that is not closed here expires later.
                     logger.warning("the end of run %s could not be stored: %s", context.run_id, error)
 
     def _run_finished(self) -> None:

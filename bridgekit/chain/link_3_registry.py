@@ -33,11 +33,11 @@ class AgentRegistry:
         self._adapter = adapter
 
     def set_websocket_bridge(self, bridge: AgentWebSocketBridge) -> None:
-        """Set the bridge for `create_bound`. The registry stores no agents, so there are none to update."""
+        """Set the bridge for `create_bound`. No agent needs an update, because the registry stores no agents."""
         self.websocket_bridge = bridge
 
     def create(self, name: str) -> BaseAgent:
-        """Create an agent with its own adapter. The core sets its bridge.
+        """Create an agent with its own adapter. The core sets the agent's bridge.
 
         Raises UnknownAgent if no agent has this name.
         """
@@ -46,11 +46,11 @@ class AgentRegistry:
         return self.agents[name](name, self._llm_manager, self._tool_dispatcher, self._adapter())
 
     def create_bound(self, context: RunContext) -> BaseAgent:
-        """Create an agent that can emit events in the run, for callers outside the core.
+        """For callers outside the core, create an agent that can emit events in the run.
 
-        For example, a webhook or a scheduler may continue a run later. It does not call the core, so this method sets
-        the agent's bridge. Raises UnknownAgent if no agent has this name, and UnknownName if `set_websocket_bridge` was
-        not called.
+        For example, a webhook or a scheduler may continue a run later. The method sets the agent's bridge, because such
+        callers do not use the core. Raises UnknownAgent if no agent has this name, and UnknownName if
+        `set_websocket_bridge` was not called.
         """
         if self.websocket_bridge is None:
             raise UnknownName("bridge", "websocket_bridge", ())

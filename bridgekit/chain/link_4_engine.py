@@ -11,7 +11,7 @@ __all__ = ["ExecutionEngine"]
 
 
 class ExecutionEngine:
-    """Executes any number of concurrent runs. They share one core, which stores no state of a run."""
+    """Executes any number of concurrent runs. All runs share one core, which stores no state of a run."""
 
     def __init__(
         self,

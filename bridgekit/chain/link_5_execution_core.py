@@ -46,8 +46,8 @@ class AgentExecutionCore:
     async def execute_agent(self, context: RunContext) -> object:
         """Run the agent and return its result.
 
-        If the agent raises an error, the core emits `agent_error` and raises the error again. It treats a result that
-        JSON cannot represent as an error of the agent, so that the user still gets an end event. It raises AgentExited
+        If the agent raises an error, the core emits `agent_error` and raises the error again. A result that JSON cannot
+        represent counts as an error of the agent, so that the user still gets an end event. The core raises AgentExited
         in place of SystemExit and KeyboardInterrupt, so that an agent ends only its own run.
         """
         end, run = _RunEnd(self.websocket_bridge, context), (context.run_id, context.agent_name)
@@ -87,7 +87,8 @@ class AgentExecutionCore:
 
 
 async def _wait_for_room(bridge: AgentWebSocketBridge, context: RunContext) -> None:
-    """Wait as an agent does, but for at most ROOM_TIMEOUT_SECONDS: `notify_*` publishes before it waits."""
+    """Wait at most ROOM_TIMEOUT_SECONDS for room in the thread's outboxes, because `notify_*` publishes before it
+    waits."""
     if context.thread_id in bridge.crowded:
         with anyio.move_on_after(ROOM_TIMEOUT_SECONDS):
             await bridge.hub.wait_for_room(context.thread_id)
@@ -107,8 +108,8 @@ class _RunEnd:
         self._decided = False
         """True if this object or another sender published the end event."""
         self.close_agent: Callable[[], bool] = _agent_did_not_start
-        """Function that refuses further end events of the run's agent. It returns False if the agent has already
-        emitted one."""
+        """Refuses further end events of the run's agent. Returns False if the agent has already emitted an end
+        event."""
 
     async def completed(self, result: object) -> None:
         """Send `agent_completed`. Raises PayloadError or FrameTooLarge if no frame can carry the result."""
@@ -127,7 +128,7 @@ class _RunEnd:
         try:
             await self._send_error(error)
         finally:
-            self.closed(error)  # asyncio may cancel the run a second time meanwhile
+            self.closed(error)  # asyncio may cancel the run again during the await
 
     async def _send_error(self, error: BaseException) -> None:
         text = self._bridge.error_text(error)
@@ -148,7 +149,7 @@ class _RunEnd:
     def closed(self, error: BaseException) -> None:
         """Publish `agent_error` without waiting, unless an end event was sent, and log the error.
 
-        The run's coroutine is being closed, or must not wait again.
+        The method must not wait, because the run's coroutine may be in the process of closing.
         """
         try:
             if not self._decided and self.close_agent():
@@ -164,14 +165,14 @@ class _RunEnd:
             thread_id=self._context.thread_id,
             payload={"error_message": self._bridge.error_text(error), "error_context": {}},
         )
-        # The event loop may have ended. In that case, no socket is open either.
+        # The event loop may have ended, but then no socket is open either.
         with suppress(Exception):
             answer = self._bridge.notify(event)
             if iscoroutine(answer):
                 answer.close()
 
     async def _send(self, send: Callable[[], Awaitable[Receipt]]) -> None:
-        """Send the end event unless one was sent, even if the run was cancelled.
+        """Send the end event, even if the run was cancelled, unless an end event was already sent.
 
         Try again while the store refuses the event, until END_TIMEOUT_SECONDS have passed.
         """
@@ -184,7 +185,7 @@ class _RunEnd:
                 self._decided = True
             while not self._decided:
                 await _wait_for_room(self._bridge, self._context)
-                self._decided = True  # even if the wait is cancelled: asyncio's `Task.cancel` ignores the shield
+                self._decided = True  # set before the await, because asyncio's `Task.cancel` ignores the shield
                 try:
                     receipt = await send()
                 except (PayloadError, FrameTooLarge):

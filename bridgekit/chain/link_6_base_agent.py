@@ -50,7 +50,7 @@ class BaseAgent(Emitter):
         self._websocket_adapter.begin_run()
 
     def end_run(self, run_id: RunId) -> bool:
-        """Refuse further end events of the run. Return False if this agent has already emitted one."""
+        """Refuse further end events of the run. Return False if this agent has already emitted an end event."""
         return self._websocket_adapter.end_run(run_id)
 
     def error_text(self, error: BaseException) -> str:

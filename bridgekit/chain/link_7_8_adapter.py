@@ -18,7 +18,7 @@ __all__ = ["Emitter", "WebSocketBridgeAdapter"]
 
 logger = logging.getLogger(__name__)
 
-# Looked up once, because attribute access on an enum class takes as long as the creation of an event.
+# The types are looked up once, because attribute access on an enum class takes as long as the creation of an event.
 _AGENT_STARTED: Final = EventType.AGENT_STARTED
 _AGENT_THINKING: Final = EventType.AGENT_THINKING
 _TOOL_EXECUTING: Final = EventType.TOOL_EXECUTING
@@ -36,7 +36,7 @@ class Emitter(abc.ABC):
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
         """Emit one event of this run.
 
-        Its type is one of bridgekit's or one that the application defined. Await the result for its Receipt.
+        The type is bridgekit's own or defined by the application. Await the result to get the Receipt.
 
         If a socket's outbox is filling up, awaiting the result lets the event loop write frames first.
         Raises PayloadError if JSON cannot represent the payload. Raises FrameTooLarge if the frame exceeds the size
@@ -81,7 +81,8 @@ class Emitter(abc.ABC):
         execution_time_ms: float | None = None,
         status: str = "success",
     ) -> Receipt:
-        """Report that a tool returned or failed. If it failed, `status` is "error" and `result` is the error text."""
+        """Report that a tool returned or failed. If the tool failed, `status` is "error" and `result` is the error
+        text."""
         answer = self.emit(
             _TOOL_COMPLETED,
             {
@@ -133,8 +134,8 @@ class WebSocketBridgeAdapter(Emitter):
         self.agent_name = ""
         self.thread_id: ThreadId | None = None
         self.guarded = False
-        """True if the core executes the run, which then has exactly one end event. Otherwise, the caller emits the end
-        event."""
+        """True if the core executes the run, which then has exactly one end event. In a run outside the core, the
+        caller emits the end event."""
         self.ended: RunId | None = None
         """The run whose end event was emitted. The adapter refuses a second end event of this run."""
 
@@ -158,7 +159,7 @@ class WebSocketBridgeAdapter(Emitter):
         self.guarded = True
 
     def end_run(self, run_id: RunId) -> bool:
-        """Refuse further end events of the run. Return False if the agent has already emitted one."""
+        """Refuse further end events of the run. Return False if the agent has already emitted an end event."""
         ended, self.ended = self.ended, run_id
         return ended != run_id
 
@@ -182,8 +183,7 @@ class WebSocketBridgeAdapter(Emitter):
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
         """Link 8: create the event and pass it to the bridge."""
         if self.bridge is None or self.run_id is None:
-            # Without a bridge, no counter can record this loss. The adapter therefore logs it and returns it to the
-            # caller.
+            # Without a bridge, no counter can record the loss, so the adapter logs it.
             logger.warning("%s is lost: the adapter has no bridge, call set_websocket_bridge first", event_type)
             return Receipt(outcome=Outcome.REFUSED, link=7, reason="the adapter holds no bridge")
         event = AgentEvent(

@@ -1,4 +1,5 @@
-"""Link 9: the bridge finds the thread of an event, publishes the event to it, and returns an accurate receipt."""
+"""Link 9: the bridge finds the thread of an event, publishes the event to the thread, and returns an accurate
+receipt."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ logger = logging.getLogger(__name__)
 _SENT: Final = Outcome.SENT
 
 Observer = Callable[[AgentEvent, Receipt], None]
-"""A callback for each event and its Receipt. The bridge calls it before the emitting call returns, so the callback must
-be fast. An error that it raises is logged."""
+"""A callback for each event and its Receipt. The bridge calls an observer before the emitting call returns, so
+observers must be fast. The bridge logs an observer's errors."""
 
 
 class AgentWebSocketBridge:
@@ -44,20 +45,20 @@ class AgentWebSocketBridge:
         self.counters = DeliveryCounters() if counters is None else counters
         self.observers: list[Observer] = []
         self.runs: RunRegistry = MemoryRunRegistry()
-        """The registry of active runs. Startup replaces it with the store's registry."""
+        """The registry of active runs. Startup replaces the default with the store's registry."""
         self.choose_error_text: ErrorText = user_error_text
-        """Creates the text of errors for users. Startup replaces it with the application's function."""
+        """Creates the text of errors for users. Startup replaces the default with the application's function."""
         self.payload_hook: PayloadHook | None = None
         """Converts the application's own types in payloads. Startup sets it."""
         self._locate: Callable[[], object] = int
         self._home: object = 0
-        """The result of `_locate` on the event loop or thread on which events may be emitted. Before
-        `bind_to_event_loop`, it is the same on all of them."""
+        """Events are refused where `_locate()` returns another value, which is nowhere until `bind_to_event_loop` is
+        called."""
 
     def bind_to_event_loop(self) -> None:
         """Bind the bridge to the event loop or OS thread of the caller, and refuse events from all others.
 
-        Such events would arrive late or never.
+        Events from other loops and threads would arrive late or never.
         """
         self._locate = threading.get_ident if _get_running_loop() is None else _get_running_loop
         self._home = self._locate()
@@ -77,9 +78,10 @@ class AgentWebSocketBridge:
         The result is an awaitable if the route must be looked up or the store must answer first, and otherwise the
         Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event loop write frames
         first. Raises UnknownEventType, PayloadError, FrameTooLarge or WrongEventLoop if the caller made a mistake, and
-        StoreUnavailable if the store does not answer. Of these, only UnknownEventType does not count the event as lost.
-        If the run is known, an event that carries another thread gets no route: use `notify_in_thread` for it. A
-        missing route raises no error, so that the agent's run continues. The Receipt and the counters record it.
+        StoreUnavailable if the store does not answer. With every error except UnknownEventType, the event counts as
+        lost. If the run is known, an event that carries another thread than the run's gets no route: use
+        `notify_in_thread`. A missing route raises no error, so that the agent's run continues, but the Receipt and the
+        counters record it.
         """
         if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
             self._reject(event)
@@ -105,9 +107,9 @@ class AgentWebSocketBridge:
         return answer
 
     async def notify_in_thread(self, thread_id: str, event: AgentEvent) -> Receipt:
-        """Publish the event as `notify` does, but in the named thread, even if its run belongs to another one.
+        """Publish the event as `notify` does, but in the named thread, even if its run belongs to another thread.
 
-        Raises InvalidId if the thread id is not valid. Check that the thread's owner may see the event.
+        Raises InvalidId if the thread id is not valid. The caller must check that the thread's owner may see the event.
         """
         if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
             self._reject(event)
@@ -127,7 +129,7 @@ class AgentWebSocketBridge:
         return self.notify(event) if isinstance(route, NoRoute) else self._notify_when_resolved(event, route)
 
     def _reject(self, event: AgentEvent) -> None:
-        """Raise the error for an event that must not be published from here."""
+        """Raise UnknownEventType if the event's type is unknown, and WrongEventLoop otherwise."""
         if type(event.type) is not EventType or event.type not in POLICIES:
             raise UnknownEventType("event type", event.type, tuple(POLICIES))
         error = WrongEventLoop(f"{event.type} of run {event.run_id!r}")
@@ -289,7 +291,7 @@ class AgentWebSocketBridge:
 def _converted(event: AgentEvent, hook: PayloadHook) -> Payload:
     try:
         payload: Payload = apply_hook(hook, event.payload)
-    except BaseException as error:  # raised by the application's code, such as a panic of a Rust library
+    except BaseException as error:  # the hook may raise anything, such as a panic of a Rust library
         raise PayloadError(event.type, f"payload_hook failed: {user_error_text(error)}") from error
     return payload
 

@@ -27,7 +27,7 @@ RETRY_SECONDS: Final = 1.0
 
 @asynccontextmanager
 async def lost_runs_ended(bridge: AgentWebSocketBridge) -> AsyncIterator[None]:
-    """End lost runs while the block runs."""
+    """Send the end events of runs whose worker died, until the block ends."""
     with unwrap_single_error():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_end_lost_runs, bridge, tasks)
@@ -44,10 +44,10 @@ async def _end_lost_runs(bridge: AgentWebSocketBridge, tasks: TaskGroup) -> None
 
 async def _end_run(bridge: AgentWebSocketBridge, run: ActiveRun) -> None:
     try:
-        while not await _try_to_end(bridge, run):  # noqa: ASYNC110 - no event exists
+        while not await _try_to_end(bridge, run):  # noqa: ASYNC110 - there is no event to wait for
             await anyio.sleep(RETRY_SECONDS)
     except Exception:
-        # Without this, an error of the application's payload_hook would stop the server each time that it starts.
+        # An uncaught error, for example of the application's payload_hook, would stop the server at every start.
         logger.exception("run %s of a lost worker could not be ended", run.run_id)
 
 

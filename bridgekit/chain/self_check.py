@@ -1,4 +1,5 @@
-"""The self-checks that startup runs before the application accepts requests. A failing check names the link."""
+"""The self-checks that startup runs before the application accepts requests. A failing check names the link that
+failed."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ ARRIVAL_TIMEOUT_SECONDS: Final = 5.0
 """How long a check waits for an event that it published."""
 
 SelfCheck = Callable[[AgentWebSocketBridge, SupervisorAgent], Awaitable[None]]
-"""A check of a started chain. It raises DeterministicStartupError if the chain is not sound."""
+"""A check of a started chain. A check raises DeterministicStartupError if the chain is not sound."""
 
 
 class ProbeConnection:
@@ -40,9 +41,9 @@ class ProbeConnection:
         """Do nothing, because the check has read no event of the earlier epoch."""
 
     async def received(self, count: int) -> bool:
-        """Wait for `count` frames. Return whether they arrived in time.
+        """Return whether `count` frames arrive in time.
 
-        A shared store delivers the frames with a delay.
+        The method waits, because a shared store delivers frames with a delay.
         """
         with anyio.move_on_after(ARRIVAL_TIMEOUT_SECONDS):
             while len(self.frames) < count:
@@ -79,7 +80,7 @@ async def check_delivery(bridge: AgentWebSocketBridge, supervisor: SupervisorAge
 
 
 async def check_routing(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
-    """Check that the bridge finds a run's thread, both as carried by the event and as looked up by run id."""
+    """Check that the bridge finds the thread that an event carries, and the thread of a run id."""
     probe = ProbeConnection(ThreadId(f"self-check-{new_id()}"), UserId("self-check"))
     run_id = RunId(f"self-check-{new_id()}")
     with DeterministicStartupError.at(9, "a route"):

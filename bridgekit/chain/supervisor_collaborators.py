@@ -114,8 +114,8 @@ class ScriptedModel:
 class PythonTools:
     """Dispatches tools that are Python callables: coroutine functions run on the event loop, others in a thread.
 
-    If the run is cancelled, the call ends without waiting for the tool. Python cannot stop a function that runs in a
-    thread. Its result is discarded.
+    If the run is cancelled, the call does not wait for a tool in a thread, which Python cannot stop, and discards its
+    result.
     """
 
     def __init__(self, tools: Mapping[str, Callable[..., object | Awaitable[object]]]) -> None:
@@ -161,7 +161,7 @@ class ToolCall:
     async def completed(self, result: object, status: str) -> None:
         """Emit `tool_completed`, even if the run is cancelled.
 
-        Raises PayloadError or FrameTooLarge if no frame can carry the result. The error names the tool.
+        Raises PayloadError or FrameTooLarge if no frame can carry the result. The error message names the tool.
         """
         try:
             with anyio.move_on_after(END_TIMEOUT_SECONDS, shield=True):

@@ -1,7 +1,7 @@
 """Parsing of recorded frames, which may be `RoutedEvent`s or decoded JSON, with a list of the problems of each frame.
 
-A recording may come from another backend, so the parser validates each field. It lists an invalid field as a problem
-and raises no error.
+A recording may come from another backend, so the parser validates each field. The parser lists an invalid field as a
+problem and raises no error.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Recorded = RoutedEvent | Mapping[str, object] | tuple[RoutedEvent | Mapping[str,
 """A frame, alone or with the time at which it was read, in seconds since the Unix epoch."""
 
 CONFIRMATION: Final = "subscribed"
-"""The type of a socket's first frame, which confirms the subscription. The parser skips it, because it is not an
-event."""
+"""The type of a socket's first frame, which confirms the subscription. The parser skips confirmations, because they are
+not events."""
 
 ENVELOPE: Final = ("type", "thread_id", "run_id", "agent_name", "seq", "event_id", "timestamp", "payload")
 REQUIRED_TEXTS: Final[Mapping[EventType, tuple[str, ...]]] = {
@@ -37,7 +37,8 @@ MAX_LINE_CHARACTERS: Final = 110
 
 @dataclass(frozen=True, slots=True)
 class ParsedFrame:
-    """One recorded frame. A missing or invalid field is None, except `payload` (empty) and `first_seq` (as `seq`)."""
+    """One recorded frame. A missing or invalid field is None, except that `payload` is empty and `first_seq` equals
+    `seq`."""
 
     position: int
     """The frame's number in the recording, from 1."""
@@ -46,11 +47,12 @@ class ParsedFrame:
     run_id: RunId | None
     seq: int | None
     first_seq: int | None
-    """The first of the events that the frame represents: `seq`, unless they were concatenated."""
+    """The `seq` of the first event that the frame represents, which is lower than `seq` only if events were
+    concatenated."""
     event_id: str | None
     emitted_at: float | None
     read_at: float | None
-    """The time of reading. Both times are in seconds since the Unix epoch."""
+    """The time of reading, like `emitted_at` in seconds since the Unix epoch."""
     payload: Mapping[str, object]
     problems: tuple[str, ...]
     """One sentence for each missing or invalid field."""
@@ -71,7 +73,7 @@ class ParsedFrame:
 
 
 def read(events: Iterable[Recorded]) -> list[ParsedFrame]:
-    """Parse a recording. Subscription confirmations count as positions but are left out of the result."""
+    """Parse a recording. Positions count subscription confirmations, but the result does not contain them."""
     frames = []
     for position, recorded in enumerate(events, 1):
         raw, read_at = recorded if isinstance(recorded, tuple) else (recorded, None)
@@ -162,7 +164,8 @@ def _text(fields: Mapping[str, object], name: str) -> str | None:
 
 
 def _unix_time(value: object) -> float | None:
-    """Convert to seconds since the Unix epoch. Return None for a value that is not a time or has no time zone."""
+    """Convert a timestamp to seconds since the Unix epoch. Return None for a value that is not a time or has no time
+    zone."""
     try:
         time = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:

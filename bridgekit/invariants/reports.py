@@ -20,8 +20,7 @@ from bridgekit.invariants.rules import Invariant, Signalled, Violation, run_viol
 __all__ = ["Invariant", "LatencyQuantiles", "RunReport", "Violation", "check_run", "check_stream", "format_report"]
 
 MAX_FRAMES_SHOWN: Final = 12
-"""A report shows all frames of a run that has at most this many. If a run has more frames, the report shows those
-around violations."""
+"""A report shows all frames of a run with at most 12 frames, and otherwise only frames near violations."""
 
 
 class LatencyQuantiles(NamedTuple):
@@ -80,9 +79,9 @@ def check_run(
 
     `required`: the event types that a completed run must contain. These types are not required if the run ended in an
     error. `signalled`: gaps that the client was sent, as pairs of first and last missing `seq`. They are not
-    violations. `whole`: whether the stream contains every frame that was read of the thread. `seq` counts within the
-    thread, so pass False if frames of other runs were filtered out. The function then checks order and duplicates, but
-    not gaps.
+    violations. `whole`: whether the stream contains every frame of the thread that was read. `seq` counts within the
+    thread, so pass False if frames of other runs were filtered out. With `whole=False`, the function checks order and
+    duplicates, but not gaps.
     """
     parsed = read(events)
     named = next((frame.run_id for frame in parsed if frame.run_id), None) if run_id is None else RunId(run_id)
@@ -103,11 +102,12 @@ def check_stream(
     """Check every run in a stream, by the rules of `check_run`. The runs may be interleaved. Return reports by run id.
 
     `runs`: the expected runs. An expected run without frames is reported as unknown. An unexpected run is reported as
-    a violation, because it may belong to another user. Without `runs`, neither can be detected.
+    a violation, because it may belong to another user. Without `runs`, the function detects neither missing nor
+    unexpected runs.
 
-    The key None has the report on the frames without a run id. For an empty recording without
-    `runs`, this is the only report, and it does not hold. `all(check_stream(…).values())` is therefore never true for
-    an empty recording.
+    The report with the key None covers the frames without a run id. For an empty recording without `runs`, the only
+    report has the key None and does not hold. `all(check_stream(…).values())` is therefore never true for an empty
+    recording.
     """
     parsed = read(events)
     expected = None if runs is None else [RunId(run) for run in runs]
@@ -129,7 +129,7 @@ def _report(run_id: RunId | None, frames: Sequence[ParsedFrame], violations: Ite
         run_id=run_id,
         frames=len(frames),
         counts=dict(Counter(frame.type for frame in frames if frame.type)),
-        # A gap is attributed to each active run. A report on several runs of a stream counts it once.
+        # A gap that was attributed to several runs counts once in a report on all of them.
         violations=tuple(sorted(dict.fromkeys(violations), key=lambda violation: violation.position or math.inf)),
         latency=_latency(frames),
     )
@@ -160,7 +160,7 @@ def format_report(events: Iterable[Recorded], reports: Mapping[RunId | None, Run
 def _format_frames(frames: Sequence[ParsedFrame], positions: Collection[int | None]) -> Iterator[str]:
     """Format frames in the order of reading.
 
-    If there are many, format only those at `positions` and the frames next to them.
+    If there are more than MAX_FRAMES_SHOWN frames, format only those at `positions` and the frames next to them.
     """
     marked = {number for number, frame in enumerate(frames) if frame.position in positions}
     near = {number + step for number in marked for step in (-1, 0, 1)}

@@ -29,7 +29,7 @@ class Invariant(enum.StrEnum):
     ONE_THREAD = "one thread id"
     """All frames of the run belong to one thread."""
     STARTED_FIRST = "started first"
-    """The first event is `agent_started`, and no later event is."""
+    """The first event is `agent_started`, which occurs only once."""
     ENDED_LAST = "completed or error last"
     """The last event is `agent_completed` or `agent_error`, and there is no second end event."""
     CRITICAL_TYPES = "critical types"
@@ -87,7 +87,7 @@ def _by_thread(signalled: Signalled, threads: Sequence[ThreadId]) -> dict[str, t
     """Group the gaps by thread.
 
     Raises ValueError if the gaps have no thread ids and the stream has several threads, because a gap of one thread
-    could then hide a silent loss in another thread.
+    could hide a silent loss in another.
     """
     if isinstance(signalled, Mapping):
         return {thread_id: tuple(gaps) for thread_id, gaps in signalled.items()}
@@ -100,7 +100,7 @@ def _by_thread(signalled: Signalled, threads: Sequence[ThreadId]) -> dict[str, t
 
 
 def _out_of_order_or_duplicated(frames: Iterable[ParsedFrame]) -> Iterator[tuple[RunId | None, Violation]]:
-    """Find frames that repeat an earlier one or have a lower `seq`.
+    """Find frames that repeat an earlier frame, or whose `seq` is lower than that of an earlier frame.
 
     No frame is reported as both duplicated and out of order.
     """
@@ -165,7 +165,7 @@ def _unsignalled_gaps(
 
 
 def _merge_overlapping(gaps: Iterable[SeqRange]) -> deque[SeqRange]:
-    """Sort the gaps and merge those that overlap."""
+    """Sort the gaps and merge overlapping gaps."""
     disjoint: deque[SeqRange] = deque()
     for first, last in sorted(gaps):
         if disjoint and first <= disjoint[-1][1]:

@@ -1,4 +1,4 @@
-"""The registry of active runs, in which a worker finds the runs of a dead worker to end them."""
+"""The registry of active runs: a worker finds the runs of dead workers in the registry, and ends them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RunRegistry(Protocol):
 
 
 class MemoryRunRegistry:
-    """Records no runs, because runs in memory end with their process. Clients detect this by the new epoch."""
+    """Records no runs, because runs in memory end with their process. Clients detect such an end by a new epoch."""
 
     async def open(self, run: ActiveRun) -> None:
         """Does nothing."""

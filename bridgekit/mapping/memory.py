@@ -19,10 +19,9 @@ MAX_ROUTES: Final = 1_000_000
 class MemoryMappingStore:
     """Stores routes in a dict, and the expiry times of closed runs in the order in which they were closed.
 
-    Every operation takes amortized O(1) time. Each lookup first evicts the routes that are due. If all runs have the
-    same grace period, the order of closing is the order of expiry. If grace periods differ, an expired route may follow
-    one that has not expired. The store does not return the expired route, and frees its memory when it is looked up or
-    when the route before it expires. When the store is full, `insert` evicts the run that was closed first. It never
+    Every operation takes amortized O(1) time. Each lookup first evicts expired routes in the order of closing, up to
+    the first route that has not expired. If grace periods differ, further expired routes may remain, which a lookup
+    evicts before it returns None. When the store is full, `insert` evicts the run that was closed first. `insert` never
     evicts a live run.
     """
 
@@ -68,7 +67,7 @@ class MemoryMappingStore:
         return self._routes.get(run_id)
 
     def close(self, run_id: RunId, due: float) -> float | None:
-        """Set the time `due`, by the store's clock, at which the route expires. An earlier call takes precedence.
+        """Let the route expire at the time `due` of the store's clock, unless an earlier call has set a time.
 
         Returns the time at which the route expires, or None for an unknown run.
         """

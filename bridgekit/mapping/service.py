@@ -13,7 +13,7 @@ from bridgekit.mapping.memory import MemoryMappingStore
 __all__ = ["GRACE_SECONDS", "MappingStore", "RunThreadMappingService"]
 
 GRACE_SECONDS: Final = 30.0
-"""The grace period: how long a closed run's route remains, so that its late events still arrive."""
+"""The grace period: how long a closed run's route remains, so that the run's late events still arrive."""
 
 
 class MappingStore(Protocol):
@@ -21,14 +21,14 @@ class MappingStore(Protocol):
 
     @property
     def known(self) -> Mapping[RunId, ThreadId]:
-        """The routes that this worker can look up without waiting. The store updates this mapping with each route."""
+        """The routes that this worker can look up without waiting. The store keeps this mapping up to date."""
 
     @property
     def shared(self) -> bool:
-        """Whether other workers store routes too, which are not among `known`."""
+        """Whether other workers store routes too, which `known` does not contain."""
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
-        """Store the route if the run has none. Return the run's thread, which may be one that was stored before.
+        """Store the route if the run has none. Return the thread that is now stored for the run.
 
         Raises MappingFull if the store is full and all its routes belong to live runs.
         """

@@ -1,6 +1,6 @@
 """Loads the application to serve, and applies the command line's options to it.
 
-The options are passed to each worker as one `AppSpec`, and every worker creates its own application from it.
+Each worker gets the options as an `AppSpec`, from which it creates its own application.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SHARED_STORES: Final = ("redis:", "rediss:")
 class AppSpec:
     """An application, and the options of the command line that apply to it.
 
-    It can be pickled, so that another process can load the application.
+    An AppSpec can be pickled, so that another process can load the application.
     """
 
     target: str
@@ -58,7 +58,8 @@ class AppSpec:
         """
         found = _find(self.target)
         if not isinstance(found, BridgeConfig):
-            # The program created this application. If its store serves one worker, a second worker does not start.
+            # The program created this application. If the application's store serves one worker, a second worker does
+            # not start.
             if given := self._options_given():
                 raise ServeError(
                     self.target,
@@ -140,7 +141,7 @@ def _import(target: str) -> object:
 
 @contextmanager
 def _named(target: str, what: str) -> Iterator[None]:
-    """Report an error of the application's own code in one line, with its place. Pass on a ModuleNotFoundError."""
+    """Convert an error of the application's code to a ServeError with file and line. Pass on a ModuleNotFoundError."""
     try:
         yield
     except ModuleNotFoundError:
@@ -161,10 +162,10 @@ def _needs_no_arguments(call: Callable[..., object]) -> bool:
 
 
 def read_ticket_keys(file: Path | None, environment: Mapping[str, str]) -> tuple[bytes, ...]:
-    """Return the ticket keys, one per line: the first key signs, all keys verify, so that keys can be rotated.
+    """Read the ticket keys, one per line: the first signs, and all verify, so that keys can be rotated.
 
-    Return an empty tuple if neither the file nor the variable is given. Raises ServeError if the file or variable
-    contains no key, if a key is too short, or if other users can read or change the file.
+    Return an empty tuple if neither the file nor the environment variable is given. Raises ServeError if the file or
+    variable contains no key, if a key is too short, or if other users can read or change the file.
     """
     if file is None:
         text = environment.get(KEY_VARIABLE)
@@ -188,9 +189,9 @@ def _parse_keys(text: bytes, source: str) -> tuple[bytes, ...]:
 
 
 def check_private(file: Path, status: os.stat_result) -> None:
-    """Raise ServeError if, on a POSIX system, users other than this one and root can access the file.
+    """Raise ServeError if, on a POSIX system, users other than the process's user and root can access the file.
 
-    The group may read a file of root, because Kubernetes mounts secrets as such files.
+    The group may read a file that root owns, because Kubernetes mounts secrets as such files.
     """
     if os.name != "posix":
         return

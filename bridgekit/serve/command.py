@@ -147,7 +147,7 @@ def _filled(kind: type[T], options: argparse.Namespace) -> T:
 def run(options: argparse.Namespace) -> int:
     """Serve the application that the arguments name, and return the exit code.
 
-    Raises ServeError if it cannot be served.
+    Raises ServeError if the application cannot be served.
     """
     if options.target is None:
         options.refuse(f"give MODULE:ATTRIBUTE, which names {EXPECTED}")

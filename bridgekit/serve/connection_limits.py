@@ -1,7 +1,7 @@
-"""Limits what clients can do to uvicorn outside the application's requests and sockets.
+"""Protects uvicorn against clients that are slow, do not read, or open too many connections.
 
-uvicorn sets no time limit for a request's head and body, and answers the pings of a client that does not read. It
-accepts connections until the process has no file descriptor left.
+By itself, uvicorn sets no time limit for a request's head and body. Also, uvicorn answers the pings of a client that
+does not read, and accepts connections until the process has no file descriptor left.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ HEAD_TIMEOUT_SECONDS: Final = 10.0
 HEAD_BYTES: Final = 65_536
 """Limit on the bytes that the server reads before the head of a request is complete."""
 REPLACED_AFTER_SECONDS: Final = 1.0
-"""A connection without a request is replaced with a new one only after this time, because its request may wait to be
-read."""
+"""A connection without a request is replaced by a new connection only after this time, because its request may still
+wait to be read."""
 BODY_TIMEOUT_SECONDS: Final = 30.0
 BODY_BYTES: Final = 16_384
 """A client must send at least this many bytes of an incomplete body in each BODY_TIMEOUT_SECONDS, if the application
@@ -42,14 +42,14 @@ all."""
 LINE_BYTES: Final = 8_190
 """The longest line in the head of an upgrade request. The `websockets` library rejects a longer line."""
 MAX_HEADERS: Final = 128
-"""Limit on the headers of an upgrade request. The `websockets` library rejects more."""
+"""Limit on the headers of an upgrade request, as in the `websockets` library."""
 MAX_FRAGMENTS: Final = 4_096
 """Limit on the frames of one message, because frames may be empty. On the native edge, the `websockets` library has its
 own limit."""
 
 ACCEPT_ERRORS: Final = ("socket.accept() out of system resource", "Exception in callback BaseSelectorEventLoop._start_")
-"""The beginnings of asyncio's log records when no file descriptor is left. asyncio logs thousands of the first kind a
-second, and the second kind if the server stops meanwhile."""
+"""The beginnings of asyncio's log records when no file descriptor is left. The first record occurs thousands of times
+per second, and the second occurs if the server stops meanwhile."""
 ACCEPT_ERROR_INTERVAL_SECONDS: Final = 10.0
 
 # uvicorn chooses this class by the installed parser, so a type checker does not know it.
@@ -131,7 +131,7 @@ class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
 
 
 def few_files_left(state: ServerState) -> bool:
-    """Return whether this server's connections use more of the process's file descriptors than they should."""
+    """Return whether this server's connections already use file descriptors that are reserved."""
     if sys.platform == "win32":
         return False
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -147,7 +147,7 @@ _accept_error_at = -ACCEPT_ERROR_INTERVAL_SECONDS
 
 
 def _once_per_interval(record: logging.LogRecord) -> bool:
-    global _accept_error_at  # Python adds the same function only once as a filter.
+    global _accept_error_at  # Global, because Python adds the same filter function only once.
     if not str(record.msg).startswith(ACCEPT_ERRORS):
         return True
     now = time.monotonic()
@@ -166,7 +166,8 @@ def rejection(head: bytes) -> HTTPStatus | None:
     if len(headers) > MAX_HEADERS or any(len(line) > LINE_BYTES for line in headers):
         return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     fields = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(b":") for line in headers)]
-    # Of several origins, each edge, proxy and middleware might check a different one. No edge reads a body.
+    # Reject several origins, because each edge, proxy and middleware might check a different one. Reject a body,
+    # because no edge reads it.
     bodies = [name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in fields]
     origins = sum(name == b"origin" for name, _ in fields)
     return HTTPStatus.BAD_REQUEST if origins > 1 or any(bodies) else None
@@ -195,7 +196,7 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
 
     def send_receive_event_to_app(self) -> None:
-        # uvicorn would log a traceback for each such message.
+        # uvicorn would log a traceback for each message that is not UTF-8.
         if self.curr_msg_data_type == "text" and not self.close_sent and not _is_utf8(b"".join(self.frames)):
             self.frames = []
             self.conn.fail(CloseCode.INVALID_DATA, "not UTF-8")

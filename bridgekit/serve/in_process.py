@@ -1,4 +1,4 @@
-"""Serve an application in the running event loop, on its own port, for tests, notebooks and other programs."""
+"""Serves an application in the running event loop, on its own port, for tests, notebooks and other programs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bridgekit.transport.connections import INCOMING_BYTES
 __all__ = ["KEEPALIVE_SECONDS", "QUEUED_CONNECTIONS", "open_listener", "serving", "url", "uvicorn_config"]
 
 KEEPALIVE_SECONDS: Final = 20.0
-"""Time between pings, and time within which a client must answer a ping. Otherwise, its connection counts as broken."""
+"""Time between pings. If a client does not answer a ping within the same time, its connection counts as broken."""
 SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long open connections may take to end when the server stops."""
 POLL_INTERVAL_SECONDS: Final = 0.005
@@ -33,8 +33,8 @@ ACCEPT_BATCH: Final = 8
 """Limit on connections that are accepted in one iteration of the event loop, so that other limits apply before the
 server accepts more."""
 QUEUED_CONNECTIONS: Final = 2_048
-"""Limit on connections that wait to be accepted. It is set again after each start, because asyncio also uses
-ACCEPT_BATCH for it."""
+"""Limit on connections that wait to be accepted. The limit is set after each start, because asyncio first sets it to
+ACCEPT_BATCH."""
 DATE_HEADER_SECONDS: Final = 1.0
 """Time between updates of the Date header that uvicorn sends."""
 TRIO_SERVER: Final = "hypercorn>=0.18,<1"
@@ -52,12 +52,12 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Serve the application while the block runs, and yield its address, such as `ws://127.0.0.1:49152`.
 
-    With port 0 the system picks a port. The application's lifespan runs in the caller's task, so that its errors reach
-    the caller, for example DeterministicStartupError. The server is uvicorn on asyncio and hypercorn on trio. Raises
-    NotInstalled if hypercorn is missing. The "native" edge serves the bridge's sockets without ASGI. This edge needs
-    asyncio. Raises ServeError if it is not available, and UnknownName for an unknown edge. `send_buffer_bytes` limits
-    the system's send buffer of each socket. By default, the system chooses the size, and may buffer megabytes for a
-    client that does not read.
+    With port 0, the system picks a port. The application's lifespan runs in the caller's task, so that errors of the
+    lifespan, such as DeterministicStartupError, reach the caller. The server is uvicorn on asyncio and hypercorn on
+    trio. Raises NotInstalled if hypercorn is missing. The "native" edge serves the bridge's sockets without ASGI. This
+    edge needs asyncio. Raises ServeError if the native edge is not available, and UnknownName for an unknown edge.
+    `send_buffer_bytes` limits the system's send buffer of each socket. By default, the system chooses the size, and may
+    buffer megabytes for a client that does not read.
     """
     if edge not in EDGES:
         raise UnknownName("edge", edge, EDGES)
@@ -79,7 +79,7 @@ async def serving(
 
 
 def url(host: str, port: int) -> str:
-    """Return the URL to connect to. An IPv6 address is written in brackets."""
+    """Return the URL for clients, with an IPv6 address in brackets."""
     return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
 
 
@@ -92,8 +92,8 @@ def open_listener(
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     if sys.platform == "linux":
-        # The system closes a connection whose client has acknowledged nothing for this long. The servers do not:
-        # asyncio closes a connection only after it has written all data, and hypercorn continues to write.
+        # The system closes a connection whose client acknowledges no data for this long. Otherwise, asyncio would close
+        # it only after writing all data, and hypercorn would continue to write.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2_000 * keepalive_seconds))
     return listener
 
@@ -121,8 +121,8 @@ def uvicorn_config(
 async def _uvicorn(
     app: Starlette, listener: socket.socket, keepalive_seconds: float, state: Mapping[str, Any]
 ) -> AsyncIterator[None]:
-    # `Server.serve` would replace the program's signal handlers. It also polls for its end ten times a second, which
-    # delays a test suite that starts and stops hundreds of servers.
+    # `Server.serve` would replace the program's signal handlers. Its polling, ten times a second, would delay a test
+    # suite that starts and stops hundreds of servers.
     config = uvicorn_config(
         app, keepalive_seconds=keepalive_seconds, incoming_bytes=INCOMING_BYTES, lifespan="off", log_config=None
     )
@@ -196,7 +196,7 @@ async def _hypercorn(app: Starlette, listener: socket.socket, keepalive_seconds:
 
 
 class _ActiveCalls:
-    """Wraps the application without its lifespan, and counts its calls in progress."""
+    """Calls the application except for its lifespan, and counts the calls in progress."""
 
     def __init__(self, app: Starlette) -> None:
         self._app = app

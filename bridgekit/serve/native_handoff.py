@@ -84,7 +84,7 @@ def _passes_websockets(kind: Any) -> bool:
 
 
 def bridge_paths(app: Starlette) -> frozenset[str]:
-    """Return the paths of the bridge's WebSocket routes in the application that have no middleware of their own."""
+    """Return the paths of the application's routes to the bridge, except routes with middleware of their own."""
     ours = {route.endpoint for route in routes() if isinstance(route, WebSocketRoute)}
     first: dict[str, WebSocketRoute] = {}
     for route in _websocket_routes(app.routes):
@@ -95,7 +95,8 @@ def bridge_paths(app: Starlette) -> frozenset[str]:
 def bridge_applications(app: Any, owner: Starlette | None = None, prefix: str = "") -> Iterator[tuple[str, Starlette]]:
     """Yield the path of each WebSocket route of the bridge, and the application whose lifespan serves it.
 
-    Routes are found below mounted applications and hosts, and behind middleware that has its application as `app`.
+    Routes are found below mounted applications and hosts, and behind middleware that has its application in the
+    attribute `app`.
     """
     ours = {route.endpoint for route in routes() if isinstance(route, WebSocketRoute)}
     app = unwrapped(app)
@@ -127,7 +128,7 @@ def _websocket_routes(among: Iterable[Any]) -> Iterator[WebSocketRoute]:
     for route in among:
         if isinstance(route, WebSocketRoute):
             yield route
-        # FastAPI keeps the routes of `include_router` in one route, and gives each its path with the prefix.
+        # FastAPI keeps the routes of `include_router` in one route, and adds the prefix to the path of each route.
         for nested in getattr(route, "effective_candidates", list)():
             yield from _websocket_routes([getattr(nested, "starlette_route", None) or nested])
 
@@ -173,7 +174,7 @@ class _AdoptedConnection(NativeConnection):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Close the connection. uvicorn calls this on shutdown."""
+        """Close the connection, because uvicorn shuts down."""
         if self.protocol.state is State.OPEN:
             self.protocol.send_close(SERVICE_RESTART)
             self.send_data()
@@ -199,8 +200,8 @@ class UpgradeProtocol(asyncio.Protocol):
             self._transport.close()
             return
         chosen = self._protocol_for(data)
-        # The protocol is set in a scheduled call, because uvicorn sets this protocol when the current call returns. The
-        # scheduled call runs before the event loop reads more data.
+        # The protocol is set in a scheduled call, because uvicorn sets UpgradeProtocol when the current call returns.
+        # The scheduled call runs before the event loop reads more data.
         asyncio.get_running_loop().call_soon(self._transport.set_protocol, chosen)
         chosen.connection_made(self._transport)
         chosen.data_received(data)

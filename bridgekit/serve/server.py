@@ -1,4 +1,4 @@
-"""Serve an application with uvicorn, in this process or in several workers, until a signal stops it."""
+"""Serves an application with uvicorn, in this process or in several workers, until a signal stops it."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ EXIT_TIMEOUT_SECONDS: Final = 2.0
 """How long the process may continue after the lifespan has ended, for example because a tool blocks or an agent catches
 its cancellation."""
 BLOCKED_TIMEOUT_SECONDS: Final = 8.0
-"""How long the process may continue after the time to drain if its event loop is blocked. This is more than both times
-above, and with the default times less than the 30 s that Kubernetes grants."""
+"""How long the process may continue after the time to drain if its event loop is blocked. With the default times, the
+process then ends within the 30 s that Kubernetes grants. Must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS and
+EXIT_TIMEOUT_SECONDS."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
@@ -139,9 +140,9 @@ def _config(app: ASGIApp | Callable[[], ASGIApp], options: ServerOptions) -> uvi
 
 
 class StartupReporter:
-    """Runs the application in its server process, with the native hand-off, and prints why it did not start.
+    """Runs the application in its server process, with the native hand-off, and prints the reason if it does not start.
 
-    It prints an error of bridgekit on one line, for which uvicorn would log a traceback.
+    An error of bridgekit is printed on one line, instead of the traceback that uvicorn would log.
     """
 
     _app: ASGIApp | None = None
@@ -182,14 +183,14 @@ class StartupReporter:
                 failure = message.get("message", "")  # Starlette sends the traceback here, and then raises the error
                 return
             if message["type"] == "lifespan.startup.complete":
-                _show_warnings()  # again, because the application may have configured logging
+                _show_warnings()  # repeat, because the application may have configured logging
                 scope["state"][MONITORING_PORT] = self._served.monitoring_port
                 scope["state"].update(await handoff.enter_async_context(self._handoff()))
                 started = True
             if message["type"] == "lifespan.shutdown.complete":
                 await (
                     handoff.aclose()
-                )  # Before the message, because the server cancels all remaining tasks after the message.
+                )  # End the hand-off first, because the server cancels all remaining tasks after the message.
                 self._end(0, EXIT_TIMEOUT_SECONDS)
             await send(message)
 
@@ -207,7 +208,7 @@ class StartupReporter:
             raise
 
     def _handoff(self) -> AbstractAsyncContextManager[Mapping[str, Any]]:
-        # An application of another kind may have routes that are not found.
+        # An application of another type than Starlette may have bridgekit routes that are not found.
         if not any(bridge_applications(self._app)) and (
             isinstance(unwrapped(self._app), Starlette) or not ConnectionRegistry.running
         ):
@@ -219,7 +220,7 @@ class StartupReporter:
         return native_handoff(self._app)
 
     def _print_startup_error(self, error: Exception) -> None:
-        _LOG.setLevel(logging.CRITICAL)  # Without this, uvicorn also logs the error and its exit.
+        _LOG.setLevel(logging.CRITICAL)  # uvicorn would also log the error and its own exit
         if self._folder is not None:
             try:
                 _printed(self._folder).touch(exist_ok=False)
@@ -241,7 +242,7 @@ def _show_warnings() -> None:
     ours = logging.getLogger("bridgekit")
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and f"{name}.".startswith("bridgekit."):
-            logger.disabled = False  # as `logging.config` leaves every logger that it does not name
+            logger.disabled = False  # `logging.config` disables every logger that it does not name
     for handler in ours.handlers[:]:
         if isinstance(handler, logging.NullHandler):
             ours.removeHandler(handler)
@@ -318,14 +319,14 @@ class _Workers(Multiprocess):
         super().__init__(config, sockets=listeners)
         self._on_ready: Callable[[], None] | None = on_ready
         self.second_signal: int | None = None
-        # Otherwise, a signal during a reload waits until every worker is replaced. A handler must not set an Event
-        # itself, because it may interrupt code that holds the Event's lock.
+        # With uvicorn's handlers, a signal during a reload waits until every worker is replaced. A handler must not set
+        # an Event itself, because it may interrupt code that holds the Event's lock.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: threading.Thread(target=self.should_exit.set).start())
 
     def keep_subprocess_alive(self) -> None:
         for process in self.processes:
-            # While this end is open here, the pipe of a worker that ended looks like one of a worker that is busy.
+            # While the parent keeps the worker's end of the pipe open, a worker that has ended looks busy.
             process.child_conn.close()
         super().keep_subprocess_alive()
         for listener in self.sockets:
@@ -336,7 +337,7 @@ class _Workers(Multiprocess):
             self.config.timeout_worker_healthcheck = WORKER_TIMEOUT_SECONDS
 
     def join_all(self) -> None:
-        """Wait for the workers to end. A signal more than DUPLICATE_SIGNAL_SECONDS later kills them."""
+        """Wait for the workers to end. A signal more than DUPLICATE_SIGNAL_SECONDS later kills the workers."""
         stopped_at = time.monotonic()
 
         def force_stop(number: int, frame: FrameType | None) -> None:
@@ -357,7 +358,7 @@ def _run_workers(
         listener.set_inheritable(True)
     _LOG.addFilter(
         lambda record: not _printed(folder).exists()
-    )  # Without this, uvicorn logs the same again in its own words.
+    )  # uvicorn would log the same error again in its own words
     workers = _Workers(config, listeners, on_ready)
     workers.run()
     if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):

@@ -28,8 +28,7 @@ __all__ = [
 ]
 
 REDIS_REQUIREMENT: Final = "redis[hiredis]>=8,<9"
-"""The Redis store's extra requirement, as in pyproject.toml. The full requirement is named, so that `pip install` works
-in any environment."""
+"""The requirement of the Redis store, as in pyproject.toml, which the error NotInstalled tells the user to install."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,7 @@ class Stores:
     used_tickets: UsedTickets
     runs: RunRegistry = field(default_factory=MemoryRunRegistry)
     shared: bool = False
-    """True if workers share the stores. Otherwise, a second worker refuses to start."""
+    """True if workers share the stores. If False, a second worker refuses to start."""
 
     @property
     def durable(self) -> bool:
@@ -52,8 +51,8 @@ class Stores:
 
 
 StoreFactory = Callable[[], AbstractAsyncContextManager[Stores]]
-"""Opens an application's stores for as long as it runs. Raises StoreUnavailable, StoreInUse, StoreUnusable or
-AsyncioRequired if that is not possible."""
+"""Opens an application's stores for as long as the application runs. Raises StoreUnavailable, StoreInUse, StoreUnusable
+or AsyncioRequired if the stores cannot be opened."""
 
 
 def in_memory(retention: Retention = DEFAULT_RETENTION) -> Stores:
@@ -64,7 +63,8 @@ def in_memory(retention: Retention = DEFAULT_RETENTION) -> Stores:
 
 
 def memory_stores(retention: Retention = DEFAULT_RETENTION) -> StoreFactory:
-    """Stores in this process's memory. They are the fastest, serve one worker, and are lost when it ends."""
+    """Stores in this process's memory. Memory stores are the fastest, serve one worker, and are lost when the worker
+    ends."""
 
     @asynccontextmanager
     async def open_stores() -> AsyncIterator[Stores]:
@@ -83,7 +83,7 @@ def sqlite_stores(
     """Stores in one SQLite file, for one worker. An acknowledged event survives the end of the process.
 
     `synchronous` is "off", "normal" or "full", and decides which events a power loss may lose: see
-    `bridgekit.stores.sqlite.file.Synchronous`. Raises UnknownName for any other value.
+    `bridgekit.stores.sqlite.file.Synchronous`. Raises UnknownName for any other value of `synchronous`.
     """
     from bridgekit.stores.sqlite import file, group_commit, log, mapping
 

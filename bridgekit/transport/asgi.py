@@ -1,4 +1,4 @@
-"""The ASGI edge: a WebSocket endpoint, `/metrics` and `/healthz`. Starlette and FastAPI can mount its routes."""
+"""The ASGI edge: the routes `/ws`, `/metrics` and `/healthz`, for Starlette and FastAPI applications."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ NO_LIFESPAN: Final = (
 )
 
 MONITORING_PORT: Final = "bridgekit.monitoring_port"
-"""The key, in the server's state, of the only port that serves `/metrics` and `/healthz`. Without this key, every port
-serves them."""
+"""The key under which the server's state holds the only port that serves `/metrics` and `/healthz`. Without the key,
+every port serves these two paths."""
 SERVER_LOGGERS: Final = (
     "asyncio",
     "bridgekit.transport.connections",
@@ -46,12 +46,10 @@ SERVER_LOGGERS: Final = (
     "uvicorn.error",
     "websockets.server",
 )
-"""Loggers of the servers, and of errors of an authorizer, in whose records tickets are redacted. The records contain
-addresses, tracebacks and, at level DEBUG, headers and messages."""
+"""Loggers whose records may contain a ticket, in an address, a traceback, a header or a message."""
 DISCONNECT_ERRORS: Final = (WebSocketDisconnect, OSError, RuntimeError)
-"""Errors that `send` raises after the client has left, or after the server has closed the socket, for example because
-the client is dead. Each server raises its own type, and middleware converts some of them to Starlette's
-WebSocketDisconnect."""
+"""Errors that `send` raises after the client has left or the server has closed the socket. The type depends on the
+server and the middleware."""
 
 
 def routes() -> list[BaseRoute]:
@@ -103,16 +101,16 @@ async def _serve(
 ) -> int | None:
     """Deliver events until the socket ends.
 
-    Return the close code to send, or None if the client has left or no close frame can be sent.
+    Return the close code to send, or None if the client has left.
     """
     with anyio.CancelScope() as read_scope:
         subscriber = AsgiSubscriber(subscription, connections.scheduler, send=socket.send, read_scope=read_scope)
-        # Subscribe before the client is accepted, so that the client gets every event that is published in between.
+        # Subscribe before accepting the handshake, so that the client gets every event that is published after it.
         replay = await connections.join(subscriber, after)
         try:
             await socket.accept()
             subscriber.start_sending(replay)
-            # The client sends no events. The edge reads its messages only to detect a disconnect, and discards them.
+            # The edge reads the client's messages only to detect a disconnect, and discards them.
             while True:
                 await socket.receive()
         except _ClientDisconnected:
@@ -139,7 +137,7 @@ class _AsgiSocket:
         self._receive = receive
         self.send = send
         self.protocol: str | None = None
-        """The subprotocol to accept the handshake with."""
+        """The subprotocol that the server selects in the handshake."""
         self._connected = False
         self._accepted = False
 
@@ -182,7 +180,7 @@ def _connections(app: Starlette) -> ConnectionRegistry:
 
 def _monitored(request: Request) -> ConnectionRegistry:
     port = request.scope.get("state", {}).get(MONITORING_PORT)
-    if port is not None and port != request.scope["server"][1]:  # a Unix socket has none
+    if port is not None and port != request.scope["server"][1]:  # None for a Unix socket
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return _connections(request.app)
 

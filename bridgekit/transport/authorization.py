@@ -1,4 +1,4 @@
-"""Authorization decides whether a client may subscribe to a thread, before the socket is subscribed."""
+"""Decides whether a client may subscribe to a thread."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = [
     "parse_handshake",
 ]
 
-# As in Centrifugo, codes 4000-4499 ask the client to reconnect, and codes 4500-4999 are terminal.
+# As in Centrifugo, close codes 4000-4499 ask the client to reconnect, and codes 4500-4999 are terminal.
 CLOSE_DRAINED: Final = 4_000
 CLOSE_RESTARTED: Final = 4_001
 CLOSE_TOO_SLOW: Final = 4_008
@@ -57,37 +57,36 @@ CLOSE_TICKET_USED: Final = 4_505
 CLOSE_ACCESS_ENDED: Final = 4_506
 
 NO_SUCH_THREAD: Final = "no such thread of this user"
-"""The reason for a missing thread and for another user's, so that a client cannot learn which threads exist."""
+"""The reason for missing threads and other users' threads alike, so that clients cannot learn which threads exist."""
 INCOMING_BYTES: Final = 16_384
-"""Largest frame that a client may send. The client's only message contains the ticket."""
+"""Largest frame that a client may send, in bytes."""
 PROTOCOL: Final = "bridgekit.v1"
 """The WebSocket subprotocol (RFC 6455, section 1.9) that the server accepts if the client offers it."""
 TICKET_PROTOCOL: Final = "bridgekit.ticket."
-"""Prefix of a second subprotocol, which carries the ticket, because browsers cannot set headers and addresses are
-logged."""
+"""Prefix of the subprotocol that carries a ticket. A browser can set no other header, and servers log addresses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """The parts of a client's opening request that authorization uses. Fields that may hold a secret have no repr."""
+    """The parts of a client's opening request that authorization uses. The repr omits fields that may hold a secret."""
 
     query: Mapping[str, str] = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The headers by name, in lower case. The values of a repeated header are joined."""
     protocols: tuple[str, ...] = field(default=(), repr=False)
     origin: str | None = None
-    """Only browsers send an origin, and a page cannot forge it."""
+    """A browser sends the page's origin, and the page cannot forge it."""
     host: str | None = None
     secure: bool = False
-    """True if the request came over TLS, as far as this server knows. A proxy may have terminated TLS."""
+    """True if the request came over TLS, as far as this server knows. If False, a proxy may have terminated TLS."""
     ticket: str | None = field(default=None, repr=False)
     """The ticket from the first message, if the opening request has none."""
 
     @property
     def cookies(self) -> Mapping[str, str]:
-        """The cookies by name, unquoted as Starlette does.
+        """The cookies by name, with values unquoted as in Starlette.
 
-        A browser sends cookies from any page, so the server checks the origin before it uses them.
+        A page of another site can open a socket with the user's cookies, so the server checks the origin first.
         """
         pairs = (each.partition("=") for each in self.headers.get("cookie", "").split(";"))
         unquote = SimpleCookie().value_decode
@@ -95,7 +94,7 @@ class Handshake:
 
     @property
     def protocol(self) -> str | None:
-        """The subprotocol to accept the handshake with, or None if the client does not offer bridgekit's."""
+        """bridgekit's subprotocol, or None if the client does not offer it."""
         return PROTOCOL if PROTOCOL in self.protocols else None
 
     @property
@@ -106,7 +105,7 @@ class Handshake:
 
     @property
     def after(self) -> Cursor | None:
-        """The cursor from which the client resumes, or None for a new client. Raises InvalidId if it is malformed."""
+        """The cursor from which the client resumes, or None for a new client. Raises InvalidId if malformed."""
         epoch, seq, after = (self.query.get(name) for name in ("epoch", "seq", "after"))
         if after is not None:
             if after != "start" or epoch is not None or seq is not None:
@@ -158,7 +157,7 @@ class Subscription:
     ticket_key: bytes | None = field(default=None, compare=False, repr=False)
     """The key that signed the ticket, or None if the authorizer uses no tickets."""
     ends: int | None = field(default=None, compare=False, repr=False)
-    """The number of `end_access` calls before this authorization began, or None if it is unknown."""
+    """The number of `end_access` calls before this authorization began, or None if unknown."""
 
 
 class ThreadOwners(Protocol):
@@ -169,10 +168,10 @@ class ThreadOwners(Protocol):
 
 
 class Authorizer(Protocol):
-    """Decides which subscription, if any, a handshake is authorized for."""
+    """Decides to which thread, if any, a client may subscribe."""
 
     def awaits_message(self, handshake: Handshake) -> bool:
-        """Return whether the handshake has no credentials, so that the client must send them in its first message."""
+        """Return whether the client must send its credentials in its first message, because the handshake has none."""
 
     async def authorize(self, handshake: Handshake) -> Subscription:
         """Return the subscription.
@@ -182,14 +181,13 @@ class Authorizer(Protocol):
 
 
 class OwnerAuthorizer:
-    """Authorizes a thread's owner, as named by the query parameters `user_id` and `thread_id`.
+    """Authorizes a client if the query parameter `user_id` names the owner of the thread `thread_id`.
 
-    This authorizer does not authenticate the user. Use it behind a proxy or middleware that authenticates users, or use
-    `Tickets` instead.
+    `OwnerAuthorizer` does not authenticate the user: use it behind a proxy or middleware that does, or use `Tickets`.
     """
 
     def __init__(self, threads: ThreadOwners, used_tickets: UsedTickets) -> None:
-        """`used_tickets` is not used: `BridgeConfig.authorizer` calls every authorizer with the same two arguments."""
+        """`used_tickets` is ignored: every `BridgeConfig.authorizer` is called with the same two arguments."""
         self._threads = threads
 
     def awaits_message(self, handshake: Handshake) -> bool:
@@ -206,8 +204,6 @@ class OwnerAuthorizer:
 
 async def authorize_owner(threads: ThreadOwners, subscription: Subscription) -> Subscription:
     """Return the subscription if its user owns the thread. Raises SubscriptionRefused otherwise."""
-    # The answer is the same for a missing thread and for another user's thread, so that it does not reveal which
-    # threads exist.
     if await threads.owner_of(subscription.thread_id) != subscription.user_id:
         raise SubscriptionRefused(CLOSE_NOT_OWNER, NO_SUCH_THREAD)
     return subscription

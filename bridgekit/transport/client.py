@@ -1,4 +1,4 @@
-"""A WebSocket client with one socket, for tests, notebooks and users. The client in `resuming_client` reconnects."""
+"""A WebSocket client that opens one socket. The client in `resuming_client` reconnects."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ NORMAL_CLOSE_CODES: Final = frozenset({1_000, 1_001, 1_012, CLOSE_DRAINED})
 NO_STATUS: Final = 1_006
 """Used as the close code if the connection broke without a close frame (RFC 6455, section 7.1.5)."""
 PROTOCOL_ERROR_CODES: Final = frozenset({1_002, 1_003, 1_007, 1_009})
-"""Codes with which this client closes when the server violates the WebSocket protocol. A retry cannot succeed."""
+"""Close codes that this client sends when the server violates the WebSocket protocol. A retry cannot succeed."""
 OPEN_TIMEOUT_SECONDS: Final = 10.0
-"""How long the handshake may take. The server may then take the same time to confirm the subscription."""
+"""Time limit for the handshake, and again for the server's confirmation of the subscription."""
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
 """How long the server may take to answer a close frame."""
 KEEPALIVE_SECONDS: Final = 20.0
-"""Time between pings, and time within which the server must answer a ping. Otherwise, the connection counts as
-broken."""
+"""Time between pings. If the server does not answer a ping within the same time, the connection counts as broken."""
 QUEUE_FRAMES: Final = 256
-"""Limit on frames that the client reads before the caller requests them. At the limit, the client stops reading, so
-that the server slows down."""
+"""Limit on frames that the client reads before the caller requests them. At this limit, the client stops reading from
+the socket."""
 
 TRIO_CLIENT: Final = "websockets>=17,<18"
 
@@ -47,20 +46,20 @@ redact_tickets(__name__)
 
 
 def on_trio() -> bool:
-    """Return whether the calling task runs on trio and not on asyncio."""
+    """Return whether the calling task runs on trio."""
     return anyio.get_cancelled_exc_class() is not asyncio.CancelledError
 
 
 class ReadableSocket(Protocol):
-    """The interface that sockets of `websockets` share on asyncio and trio."""
+    """The method that the asyncio and trio sockets of `websockets` share."""
 
     async def recv(self) -> str | bytes: ...
 
 
 class EventClient:
-    """One subscribed socket. Iterate over it, or call `receive` for one event at a time.
+    """One subscribed socket: iterate over it, or call `receive` for one event.
 
-    Iteration ends when the server closes the socket normally. Otherwise, it raises the errors of `receive`.
+    Iteration ends when the server closes the socket normally, and otherwise raises the errors of `receive`.
     """
 
     def __init__(self, socket: ReadableSocket, confirmation: str | bytes, subscribed: Subscribed) -> None:
@@ -70,13 +69,13 @@ class EventClient:
         self.subscribed = subscribed
         """The decoded confirmation: the position at which this socket's stream starts."""
         self.gaps: list[Gap] = []
-        """Gaps received so far: events that this socket will not receive."""
+        """The gaps that arrived while `receive` waited for an event."""
 
     async def receive(self) -> RoutedEvent:
         """Return the next event.
 
         Raises Disconnected if the socket is closed, or SubscriptionRefused if the server closed it with a terminal
-        code. Raises FrameTooLarge or MalformedFrame if the frame is not an event.
+        code. Raises FrameTooLarge or MalformedFrame if the frame cannot be decoded.
 
         Gaps that arrive before the event are appended to `gaps`.
         """
@@ -123,13 +122,15 @@ async def connect(
     """Subscribe to a thread while the block runs.
 
     The client receives every later event of the thread or, with `after`, every event after that cursor. With `START` as
-    the cursor, it receives every event that the log retains. `url` is the server's, such as `ws://127.0.0.1:8000`.
-    `ticket` comes from the application and opens one socket. A server that does not require tickets accepts `user_id`
-    instead, or `headers` such as a cookie. The client does not use proxies from the environment.
+    the cursor, the client receives every event that the log retains. `url` is the server's address, such as
+    `ws://127.0.0.1:8000`. `ticket` comes from the application and opens one socket. A server that does not require
+    tickets accepts `user_id` instead, or `headers` such as a cookie. The client ignores proxy settings in the
+    environment.
 
-    Raises SubscriptionRefused if the server refuses the subscription, and Disconnected if it closes the socket before
-    it confirms. Raises OSError, TimeoutError or `websockets.InvalidHandshake` if no server answers at `url`. Raises
-    MalformedFrame if the first frame is not the confirmation. On trio, raises NotInstalled if `websockets` is too old.
+    Raises SubscriptionRefused if the server refuses the subscription, and Disconnected if the socket closes before the
+    confirmation. Raises OSError or `websockets.InvalidHandshake` if the handshake fails, and TimeoutError if the server
+    does not answer in time. Raises MalformedFrame if the first frame is not the confirmation. On trio, raises
+    NotInstalled if `websockets` is too old.
     """
     query = {"thread_id": thread_id}
     if user_id is not None:
@@ -168,12 +169,12 @@ async def _open_socket(
             from websockets.trio.client import connect as open_on_trio
         except ImportError as error:
             raise NotInstalled("a client on trio", TRIO_CLIENT) from error
-        # A shield would not help here: when the block is cancelled, trio has also cancelled the connection's own tasks.
+        # No shield on trio, because cancelling the block also cancels the connection's own tasks.
         async with AsyncExitStack() as stack:
             try:
                 socket = await stack.enter_async_context(open_on_trio(url, **options))
             except ConnectionClosed as error:
-                # On trio, a connection lost during the handshake may raise ConnectionClosed instead of
+                # On trio, a connection that is lost during the handshake may raise ConnectionClosed instead of
                 # InvalidHandshake.
                 raise ConnectionResetError("the connection was lost before it was open") from error
             async with _closing(socket, socket.aclose, shield=False):
@@ -188,7 +189,7 @@ async def _open_socket(
 async def _closing(
     socket: ReadableSocket, close: Callable[[], Awaitable[None]], *, shield: bool
 ) -> AsyncIterator[None]:
-    """Close the socket at the end of a block with a close frame, even if the block is cancelled."""
+    """When the block ends, close the socket with a close frame. With `shield`, do so even if the block is cancelled."""
     try:
         yield
     finally:

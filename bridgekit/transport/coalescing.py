@@ -1,4 +1,4 @@
-"""Makes room in an outbox over its limits: joins deltas of one message, and drops superseded frames."""
+"""Makes room in a full outbox: joins the deltas of a message, and drops superseded frames."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bridgekit.ids import RunId
 __all__ = ["CONCATENATED_BYTES", "CoalescingQueue"]
 
 CONCATENATED_BYTES: Final = 32_768
-"""Limit on the bytes of a joined frame: those of its first frame and of the appended texts."""
+"""Limit on a joined frame: the bytes of its first frame plus those of the appended texts."""
 
 
 class _Concatenation:
-    """A waiting delta, with the deltas of its message that directly follow it."""
+    """A waiting delta, and the later deltas of its message that were joined to it."""
 
     __slots__ = ("deltas", "last", "message_id", "size_bytes")
 
@@ -29,12 +29,11 @@ class _Concatenation:
         self.size_bytes = len(frame.data)
 
     def join(self, frame: Frame, delta: TextDelta) -> int | None:
-        """Append a delta and return its size.
+        """Append a delta and return the size of its text.
 
-        Return None if it does not directly follow, or if the frame would be too large.
+        Return None if the delta does not directly follow the last one, or if the joined frame would be too large.
 
-        All numbers between the first and the last frame must be in the concatenation. If one were missing, a client
-        that loses its connection could resume after an event that it does not have.
+        If a `seq` were missing in a joined frame, a client could resume after an event that it never received.
         """
         last, size = self.last, len(delta.delta.encode())
         if (
@@ -56,21 +55,21 @@ class CoalescingQueue:
     """
 
     def __init__(self, frames: Iterable[Frame], last_seq: int, *, concatenate: bool) -> None:
-        """`last_seq` is the `seq` before the first frame. With `concatenate`, deltas among them are joined."""
+        """`last_seq` is the `seq` that was sent last. With `concatenate`, deltas among the frames are joined."""
         self._last_seq = last_seq
         self._skipped: list[tuple[int, int]] = []
         """Ranges of `seq` that no frame had, in ascending order."""
         self.size_bytes = 0
         self._frames: dict[int, Frame] = {}
         self._concatenations: dict[int, _Concatenation] = {}
-        """The waiting deltas by `seq`. Joined deltas have the `seq` of the first of them."""
+        """The waiting deltas by `seq`, and joined deltas by their first `seq`."""
         self._tail: _Concatenation | None = None
-        """The last concatenation, if it still waits."""
+        """The concatenation that was added last, if it still waits."""
         self._latest: dict[tuple[RunId, EventType], int] = {}
         """The `seq` of the latest waiting frame, for each run and each type that may be coalesced."""
         self._superseded: deque[int] = deque()
-        """The `seq` of superseded frames, in the order in which their successors arrived. The first entry always waits
-        in the queue. Later entries may have been taken from it."""
+        """The `seq` of superseded frames, in the order in which their successors arrived. The frame of the first entry
+        always waits. The frames of other entries may have been taken."""
         for frame in frames:
             self.note(frame.seq)
             if not (concatenate and self.concatenate(frame)):
@@ -91,7 +90,7 @@ class CoalescingQueue:
     def mark_superseded(self, frame: Frame) -> None:
         """Record that this frame supersedes the waiting frame of its run and type, if there is one.
 
-        Call this even if the new frame does not fit.
+        Call this before making room for the frame, because the superseded frame can then be evicted.
         """
         if (earlier := self._latest.get((frame.run_id, frame.type))) is not None:
             self._superseded.append(earlier)
@@ -105,7 +104,7 @@ class CoalescingQueue:
         self.size_bytes += len(frame.data)
 
     def concatenate(self, frame: Frame) -> bool:
-        """Join a delta to the last waiting frame if it directly follows it and fits. Return whether it was joined."""
+        """Join a delta to the last waiting frame if possible, and return whether it was joined."""
         if self._tail is None or (delta := text_delta(frame)) is None:
             return False
         size = self._tail.join(frame, delta)
@@ -113,7 +112,7 @@ class CoalescingQueue:
         return size is not None
 
     def evict_superseded(self) -> None:
-        """Remove the frame that was superseded first. Call it only when `can_make_room` is true."""
+        """Remove the frame that was superseded first. Call this only if `can_make_room` is true."""
         self._remove(self._superseded.popleft())
         self._discard_taken()
 
@@ -124,8 +123,8 @@ class CoalescingQueue:
         return taken
 
     def _discard_taken(self) -> None:
-        # It is enough to check the first entry. While its frame waits, no frame superseded later has been evicted. All
-        # later frames therefore still wait, and their number is at most what fits in the outbox.
+        # Only the first entry is checked, because there are never more entries than waiting frames. While the first
+        # entry's frame waits, the frames that superseded the other entries wait too.
         while self._superseded and self._superseded[0] not in self._frames:
             self._superseded.popleft()
 
@@ -142,13 +141,13 @@ class CoalescingQueue:
         return concatenate(seq, joined.last, "".join(joined.deltas)) if len(joined.deltas) > 1 else frame
 
     def note(self, seq: int) -> None:
-        """Record each `seq` before this frame that no frame has."""
+        """Record the `seq` of an arriving frame, and the range that is missing before it."""
         if seq > self._last_seq + 1:
             self._skipped.append((self._last_seq + 1, seq - 1))
         self._last_seq = seq
 
     def missing(self, first: int, last: int) -> Iterator[tuple[int, int, GapReason]]:
-        """Yield each range of missing `seq` with its reason: LOST if no frame had them, and otherwise COALESCED."""
+        """Split a missing range by reason: numbers that no frame had are LOST, and the others are COALESCED."""
         for start, end in self._skipped:
             start, end = max(start, first), min(end, last)  # limited to this range
             if start <= end:

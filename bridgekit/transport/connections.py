@@ -1,4 +1,4 @@
-"""The registry of client connections, shared by both edges: authorize, subscribe, count, drain and close."""
+"""The registry of sockets, for both edges: it authorizes, subscribes, counts, drains and closes them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ MAX_UNAUTHENTICATED: Final = 1_024
 AUTHORIZE_TIMEOUT_SECONDS: Final = 10.0
 """How long authorization may take, including the look-ups of the thread's owner and of the used ticket."""
 DRAIN_TIMEOUT_SECONDS: Final = 10.0
-"""How long a drain waits for the outboxes to be written. After that, it aborts the remaining sockets."""
+"""How long a drain waits for the outboxes to be written before it aborts the remaining sockets."""
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
 """How long the close handshake of a socket may take."""
 REFUSALS: Final[Mapping[int, int]] = {
@@ -69,14 +69,14 @@ REFUSALS: Final[Mapping[int, int]] = {
     HTTPStatus.FORBIDDEN: CLOSE_NOT_OWNER,
     HTTPStatus.NOT_FOUND: CLOSE_NOT_OWNER,
 }
-"""Close codes by the HTTP status of an application's error. Any other refusal has CLOSE_BAD_REQUEST."""
+"""The close code for each HTTP status with which an application refuses a client. The default is CLOSE_BAD_REQUEST."""
 REFUSING_STATUSES: Final = {*range(400, 500)} - {
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.TOO_EARLY,
     HTTPStatus.TOO_MANY_REQUESTS,
 }
 TERMINAL_CODES: Final = range(4_500, 5_000)
-"""The close codes that an authorizer may refuse with."""
+"""The close codes with which an authorizer may refuse a client."""
 MAX_REASON_BYTES: Final = 123
 """Longest reason in a close frame, in bytes (RFC 6455, section 5.5)."""
 
@@ -93,7 +93,7 @@ CLOSE_REASONS: Final = {
 class ConnectionRegistry:
     """Authorizes, subscribes and closes an application's sockets. Available as `app.state.bridgekit_connections`.
 
-    Use it as an async context manager. The block owns the task that writes to the sockets.
+    Use the registry as an async context manager: the block runs the task that writes to the sockets.
     """
 
     running = 0
@@ -161,10 +161,10 @@ class ConnectionRegistry:
             raise SubscriptionRefused(CLOSE_BAD_REQUEST, str(error)) from error
 
     async def receive_ticket(self, message: Callable[[], Awaitable[str | bytes]]) -> str:
-        """Wait for the client's first message by calling `message`, and return the ticket in it.
+        """Await the client's first message by calling `message`, and return the ticket in the message.
 
         Raises SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Raises Disconnected if the
-        server shuts down. Raises it also if too many sockets wait and this socket has waited longest.
+        server shuts down, or if too many sockets wait and this one has waited longest.
         """
         with anyio.move_on_after(FIRST_MESSAGE_TIMEOUT_SECONDS) as timeout:
             self._unauthenticated[timeout] = None
@@ -190,10 +190,10 @@ class ConnectionRegistry:
             return self.authorizer.awaits_message(handshake)
 
     async def authorize(self, handshake: Handshake) -> Subscription:
-        """Return the subscription that the client is authorized for.
+        """Return the subscription for which the client is authorized.
 
-        Raises SubscriptionRefused if the client is not authorized, and Disconnected if the store or the application
-        does not answer in time, or if the application's code fails.
+        Raises SubscriptionRefused if the client is not authorized. Raises Disconnected if the store or the application
+        fails or does not answer in time.
         """
         ends = self._ends
         with _close_on_error(), anyio.fail_after(AUTHORIZE_TIMEOUT_SECONDS):
@@ -212,9 +212,9 @@ class ConnectionRegistry:
     ) -> int:
         """Close this worker's open sockets that match all given criteria, and return their number.
 
-        The sockets get no later event, and their waiting events are discarded. The close code, 4506, tells clients not
-        to reconnect. A client whose socket is being authorized must connect again. Raises TypeError if no user, thread
-        or ticket key is given.
+        The closed sockets get no later event, and their waiting events are discarded. The close code, 4506, tells
+        clients not to reconnect. A client that is being authorized at the time must connect again. Raises TypeError if
+        no user, thread or ticket key is given.
         """
         if user_id is None and thread_id is None and ticket_key is None:
             raise TypeError("end_access needs user_id, thread_id or ticket_key")
@@ -241,9 +241,9 @@ class ConnectionRegistry:
     async def join(self, socket: Subscriber, after: Cursor | None) -> Replay:
         """Subscribe a socket until `leave`, and return the replay to send first.
 
-        Raises Disconnected if the server shuts down, if access was ended meanwhile, if the store is unavailable, or if
-        the socket was closed before it was subscribed. In each case, the client has received no event. It can reconnect
-        with the same cursor, unless its access has ended.
+        Raises Disconnected if the server shuts down, if `end_access` was called meanwhile, if the store is unavailable,
+        or if the socket was closed before it was subscribed. On Disconnected, the client has received no event and,
+        unless its access has ended, can reconnect with the same cursor.
         """
         self._check_open()
         if socket.subscription.ends not in (None, self._ends):
@@ -262,7 +262,7 @@ class ConnectionRegistry:
         return replay
 
     def leave(self, socket: Subscriber) -> None:
-        """Unsubscribe a socket and count how it ended."""
+        """Unsubscribe a socket, and count its unwritten frames."""
         self.hub.leave(socket)
         self._unsubscribed(socket)
 
@@ -279,8 +279,8 @@ class ConnectionRegistry:
     async def drain(self, *, seconds: float = DRAIN_TIMEOUT_SECONDS) -> None:
         """Close every socket after its outbox is written, and wait until all are closed.
 
-        After `seconds`, sockets whose clients do not read are aborted. Every client can resume. The drain does not wait
-        for clients that reconnect meanwhile.
+        After `seconds`, the remaining sockets are aborted. Every client can resume. The drain does not wait for sockets
+        that are opened meanwhile.
         """
         remaining, done = drain = set(self._open_sockets), anyio.Event()
         self._drains.append(drain)
@@ -296,7 +296,7 @@ class ConnectionRegistry:
             self._drains.remove(drain)
 
     def stop_accepting(self) -> None:
-        """Accept no new sockets. Open sockets stay open. Sockets that wait for a first message are closed."""
+        """Accept no new sockets, and close those that wait for a first message. Subscribed sockets stay open."""
         self._closed = True
         for scope in list(self._unauthenticated):
             self._evict(scope)
@@ -320,10 +320,10 @@ def _close_if_store_unavailable() -> Iterator[None]:
 
 @contextmanager
 def _close_on_error() -> Iterator[None]:
-    """Give each error of the application's authorizer and thread store a close code, which a browser can read.
+    """Convert each error of the application's authorizer and thread store to a close code, which a browser can read.
 
-    A BridgekitError or HTTPException with the HTTP status of a refusal counts as a refusal. Other errors are logged.
-    An error of another library may have the status of a service that the application called, so it is no refusal.
+    A BridgekitError or HTTPException with the HTTP status of a refusal counts as a refusal. Any other error is logged
+    and is no refusal, because its status may be that of a service that the application called.
     """
     try:
         with _close_if_store_unavailable():
@@ -333,7 +333,7 @@ def _close_on_error() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, SubscriptionRefused) and error.code in TERMINAL_CODES:
             raise
-        # This module imports no server library. Of the usual errors, only an HTTPException has a status and a `detail`.
+        # An HTTPException is recognized by its `detail`, because this module imports no server library.
         may_refuse = isinstance(error, BridgekitError) or getattr(error, "detail", None) is not None
         status = getattr(error, "status_code", HTTPStatus.INTERNAL_SERVER_ERROR)
         if may_refuse and status in REFUSING_STATUSES:

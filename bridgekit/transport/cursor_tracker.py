@@ -16,14 +16,14 @@ Item = RoutedEvent | Gap
 class CursorTracker:
     """Merges the items of successive sockets into one stream without duplicates.
 
-    The client gets a Gap for every event that it will not get. The tracker does not rely on the server's guarantees. If
-    a `seq` is skipped and no gap covers it, the tracker adds a gap.
+    The client gets a Gap for every event that it will not get. If a `seq` is skipped and the server sends no gap for
+    it, the tracker adds a gap.
     """
 
     def __init__(self, after: Cursor | None) -> None:
         self.cursor = after
-        """Every event up to this position was received or is in a gap. It is None before a new client's first
-        socket."""
+        """Every event up to this position was received or is in a gap. None until a new client's first socket is
+        subscribed."""
         self.duplicates = 0
         """The number of events that were received again and discarded."""
         self._epoch = ""
@@ -32,7 +32,7 @@ class CursorTracker:
     def start(self, start: Cursor) -> None:
         """Record that a socket is subscribed and that its stream starts at `start`.
 
-        A client that has a cursor keeps it until a gap is received, because the socket may break before that.
+        A cursor other than START stays until an item is accepted, because the socket may break before that.
         """
         self._epoch = start.epoch
         if self.cursor is None:
@@ -41,7 +41,7 @@ class CursorTracker:
             self.cursor = Cursor(start.epoch, 0)
 
     def accept(self, item: Item) -> list[tuple[Item, Cursor]]:
-        """Return the new items that `item` yields, each with the cursor after it. A duplicate yields none.
+        """Return `item` if it is new, and a gap before it if events are missing, each with the cursor after it.
 
         Raises MalformedFrame if the item contradicts the items before it.
         """

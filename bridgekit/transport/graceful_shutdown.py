@@ -1,13 +1,13 @@
-"""Drain the application before the server closes its sockets.
+"""Drains the application before the server closes its sockets.
 
 On a signal, a server closes its sockets first and stops the application last. The application therefore installs its
 own signal handler, drains, and then calls the server's handler. The result depends on the server:
 
-- uvicorn with one or several workers, and gunicorn with uvicorn's workers: SIGTERM and SIGINT work as described.
-- hypercorn with `--workers 0`: its handler belongs to the event loop and cannot be replaced. It stops listening at
-  once. Meanwhile, the application drains the sockets. hypercorn closes them after its `--graceful-timeout` (3 s).
+- uvicorn, and gunicorn with uvicorn's workers: the application drains on SIGTERM and SIGINT.
+- hypercorn with `--workers 0`: its own handler still runs, stops listening immediately, and closes the sockets after
+  `--graceful-timeout` (3 s). Until then, the application drains them.
 - hypercorn with workers (it starts one by default): a worker receives no signal. The application drains when the worker
-  closes its listening socket. The further steps are those of `--workers 0`.
+  closes its listening socket, and has until `--graceful-timeout` for this.
 - hypercorn on trio with `--workers 0` does not handle SIGTERM and ends immediately.
 """
 
@@ -40,8 +40,8 @@ from bridgekit.transport.single_worker_lock import (
 __all__ = ["DUPLICATE_SIGNAL_SECONDS", "drain_on_shutdown", "start_deadline"]
 
 DUPLICATE_SIGNAL_SECONDS: Final = 1.0
-"""A signal within this time of the first is a duplicate: Ctrl-C reaches every worker, and then the parent also signals
-its workers. Tools that stop a control group also signal both."""
+"""A signal within this time of the first one is a duplicate. On Ctrl-C, for example, a worker gets one signal from the
+terminal and one from its parent."""
 POLL_INTERVAL_SECONDS: Final = 0.25
 """Time between checks of the inherited listening sockets."""
 
@@ -60,7 +60,7 @@ _blocked: Final = threading.local()
 
 
 def _block_before_a_fork() -> None:
-    """Block the handled signals, because the child would lose one that arrives before its handlers are reset."""
+    """Block the handled signals, because the child would lose a signal that arrives before its handlers are reset."""
     _blocked.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _installed)
 
 
@@ -71,7 +71,7 @@ def _unblock_after_a_fork() -> None:
 def _reset_in_a_fork() -> None:
     """Restore the default handlers in a forked child that is not a server, such as a worker of a process pool.
 
-    The child closes its copies of the listening sockets. Otherwise, no new server could use the port while it lives.
+    Close the child's copies of the listening sockets, because no new server could use the port while the child lives.
     """
     serves = bool(_installed)
     for number, handler in _installed.items():
@@ -93,10 +93,10 @@ if os.name == "posix":
 async def drain_on_shutdown(drain: Callable[[], Awaitable[None]], *, seconds: float = 0.0) -> AsyncIterator[None]:
     """Call `drain` once before the block ends: on a signal, when the server stops listening, or at the block's end.
 
-    `drain` takes at most `seconds`, unless the event loop is blocked. `bridgekit serve` then ends the process.
-    A second signal cancels the draining. The server's handler then gets both signals. This function acts only in a
-    server process, which has installed signal handlers or inherited listening sockets. It replaces signal handlers on
-    the main thread only. In a notebook or a test runner, it does not call `drain`.
+    `drain` must end within `seconds`. If the event loop is blocked, `bridgekit serve` ends the process instead. A
+    second signal cancels `drain`. After `drain`, the server's handlers get the signals. In a process without the signal
+    handlers or inherited listening sockets of a server, such as a notebook, `drain` is not called. Signal handlers are
+    replaced on the main thread only.
     """
     handlers, listeners = _server_handlers(), inherited_listeners()
     if not handlers and not listeners:
@@ -127,7 +127,7 @@ def _server_handlers() -> dict[int, Handler]:
 
 
 class _Shutdown:
-    """The shutdown of one application, which happens once."""
+    """Drains one application, once."""
 
     def __init__(self, drain: Callable[[], Awaitable[None]], handlers: Mapping[int, Handler], seconds: float) -> None:
         self._drain = drain
@@ -158,7 +158,7 @@ class _Shutdown:
             with self._draining:
                 await self._drain()
         finally:
-            self._cancel_deadline()  # the rest of the shutdown is the application's and the server's
+            self._cancel_deadline()  # the deadline applies only to draining
             self.drained.set()
             for number in self._received:
                 self._handlers[number](number, None)
@@ -175,13 +175,13 @@ class _Shutdown:
             self._cancel_deadline()
             for number, handler in self._handlers.items():
                 _installed.pop(number, None)
-                # A server that was forced to stop has already restored other handlers.
+                # A server may already have restored other handlers, for example after a forced stop.
                 if signal.getsignal(number) == self._handle:
                     signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # A signal handler runs between any two bytecode instructions, so it only schedules the work. An agent that
-        # blocks the event loop delays the work without a limit.
+        # A signal handler may run between any two bytecode instructions, so it only schedules the work. The deadline
+        # starts here, because an agent that blocks the event loop delays the scheduled work.
         now = time.monotonic()
         if self._start_deadline is not None and now - self._deadline_from > DUPLICATE_SIGNAL_SECONDS:
             self._cancel_deadline()
@@ -208,16 +208,15 @@ class _Shutdown:
 
 
 def _call_soon() -> Callable[[Callable[[], object]], object]:
-    """Return this event loop's function that schedules a call and may be used in a signal handler."""
+    """Return the event loop's function that schedules a call from a signal handler."""
     loop: Any = current_token().native_token
     return loop.call_soon_threadsafe if isinstance(loop, asyncio.AbstractEventLoop) else loop.run_sync_soon
 
 
 async def _start_when_closed(listeners: Mapping[int, str], shutdown: _Shutdown) -> None:
-    """Start the shutdown when the inherited listening sockets are closed and the process has no other one."""
+    """Start the shutdown when the inherited listening sockets are closed and the process listens on no other socket."""
     while any(inherited_address(each) == listeners[each] for each in listeners):  # noqa: ASYNC110 - no event exists
         await anyio.sleep(POLL_INTERVAL_SECONDS)
-    # If the server still listens elsewhere, the closed socket belonged to a parent process that left it open by
-    # mistake.
+    # If the process still listens on another socket, the closed one was inherited only by mistake.
     if not anything_listens():
         shutdown.start()

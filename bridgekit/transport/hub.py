@@ -1,4 +1,4 @@
-"""Link 10: the sockets of this worker, by thread, and the delivery of each event to them."""
+"""Link 10: delivers each event to the outboxes of its thread's sockets in this worker."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from bridgekit.transport.outbox import CrowdedOutboxes
 __all__ = ["LINK", "NO_ROOM", "Connection", "Hub"]
 
 NO_ROOM: Final = "an outbox of the thread is full: await each answer, so that the event loop can write to the sockets"
-"""The reason in the receipt of a refused event. The log did not retain the event, because its delivery would have
-disconnected a client that reads."""
+"""The reason for refusing an event whose delivery would disconnect a client that reads. The log does not retain the
+event."""
 NO_EPOCH: Final = Cursor("-", 0)
-"""A cursor whose epoch is that of no thread."""
+"""A cursor with an epoch that no thread has."""
 
 
 class Connection(Protocol):
-    """One user's socket, which stays bound to one thread."""
+    """One user's socket, subscribed to one thread."""
 
     @property
     def thread_id(self) -> ThreadId: ...
@@ -36,7 +36,7 @@ class Connection(Protocol):
         """Enqueue the frame, and return whether it was accepted. Never waits, never raises."""
 
     def force_reconnect(self) -> None:
-        """Make the client reconnect, because the server can send a gap only at the start of a subscription.
+        """Make the client reconnect, because a subscription's stream has only one epoch.
 
         Never waits.
         """
@@ -49,7 +49,7 @@ class Hub:
         self._log = MemoryEventLog() if log is None else log
         self._log.bind(self, frame_bytes=frame_bytes)
         self.crowded = CrowdedOutboxes()
-        """Subscribers with a crowded outbox. Outboxes add and remove their own subscriber."""
+        """Subscribers with a crowded outbox. Each subscriber adds and removes itself."""
         self._crowded_threads = self.crowded.by_thread
         self._connections: dict[ThreadId, tuple[Connection, ...]] = {}
         """The values are tuples, so that a connection can detach while another task iterates over the thread's
@@ -57,12 +57,12 @@ class Hub:
 
     @property
     def healthy(self) -> bool:
-        """True if the log would deliver an event that is published now, as far as it knows."""
+        """True if no known problem prevents the log from delivering events."""
         return self._log.healthy
 
     @property
     def problem(self) -> str:
-        """The problem of the log, or an empty string. A healthy log may have a problem with single threads."""
+        """The problem of the log, or an empty string. A healthy log may still have a problem with some threads."""
         return self._log.problem
 
     @property
@@ -97,8 +97,8 @@ class Hub:
     async def join(self, connection: Connection, after: Cursor | None = None) -> Replay:
         """Subscribe the connection to its thread until `leave`, and return the replay to send first.
 
-        The hub puts every event after the replay in the connection's outbox. An event that is published while the
-        replay is read may be in both, with the same `seq`. Raises StoreUnavailable if the log raises it.
+        The hub puts every event after the replay in the connection's outbox. An event that is published meanwhile may
+        be both in the replay and in the outbox. Raises StoreUnavailable if the log does not answer in time.
         """
         await self._log.join(connection.thread_id)
         try:
@@ -125,9 +125,9 @@ class Hub:
     def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
         """Assign the event its `seq`, encode it once, and put it in the outbox of each of the thread's sockets.
 
-        Raises PayloadError or FrameTooLarge if the event cannot be encoded. The event then gets no `seq` and reaches no
-        socket. While an outbox is crowded, awaiting the answer lets the event loop write. If an outbox is full although
-        its client reads, the event is REFUSED with `NO_ROOM`, and is not retained.
+        Raises PayloadError or FrameTooLarge if the event cannot be encoded. Such an event gets no `seq` and reaches no
+        socket. While an outbox of the thread is crowded, awaiting the answer lets the event loop write. If an outbox is
+        full although its client reads, the event is REFUSED with `NO_ROOM`, and is not retained.
         """
         if event.thread_id != thread_id:
             event = replace(event, thread_id=thread_id)
@@ -164,7 +164,7 @@ class Hub:
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         """Put a numbered frame in the outbox of each of the thread's sockets, and return how many accepted it.
 
-        Every event passes this method last. Override it to change delivery.
+        Every event passes through `deliver` last: override it to change delivery.
         """
         attached = self._connections.get(thread_id, ())
         if len(attached) == 1:
@@ -186,9 +186,9 @@ class Hub:
 
 
 class CrowdedReceipt(Receipt, frozen=True, kw_only=True):
-    """The receipt of an event published while an outbox of its thread is crowded.
+    """The receipt of an event that was published while an outbox of its thread was crowded.
 
-    Awaiting it lets the event loop write.
+    Awaiting the receipt lets the event loop write to the sockets.
     """
 
     room: Callable[[ThreadId], Awaitable[None]]

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 LINK: Final = 10
-"""The audit describes links 1 to 9. bridgekit adds link 10, the subscription of a socket to its thread."""
+"""The audit describes links 1 to 9. bridgekit counts the delivery to the sockets as link 10."""
 NO_SUBSCRIBER: Final = "no socket of the thread accepted it"
 """The reason in the receipt of an event that no subscriber accepted."""
 
@@ -42,21 +42,21 @@ NO_SUBSCRIBER: Final = "no socket of the thread accepted it"
 class Retention:
     """Retention policy of each thread's log: events over any of these limits are deleted, oldest first.
 
-    An outbox is never larger than the retention (`OutboxLimits.within`), so that a client that was disconnected because
-    it was slow can resume. The defaults are twice those of an outbox, to cover the frames in the system's socket
+    An outbox is never larger than the retention (`OutboxLimits.within`), so that a client that was disconnected as too
+    slow can resume. The default limits are twice those of an outbox, to include the frames in the system's socket
     buffers.
     """
 
     events: int = 16_384
-    """Events per thread. The default is so high that bytes and age limit a streamed text. With 0, the log retains no
-    event, and delivery is at most once."""
+    """Events per thread. The default is so high that a streamed text reaches the limit on bytes or age first. With 0,
+    the log retains no event, and delivery is at most once."""
     size_bytes: int = 8_388_608
     """Bytes of frames per thread. The latest event is retained whatever its size."""
     seconds: float = 300.0
-    """Seconds from an event's publication."""
+    """Longest time that an event is retained, from its publication."""
     threads: int = 100_000
-    """How many threads' epochs and sequence numbers are kept. The log first evicts the least recently used thread
-    without sockets. A client that later resumes it gets a gap."""
+    """Threads whose epoch and `seq` are kept. Over this limit, the log evicts the least recently used thread without
+    sockets. A client that resumes an evicted thread gets a gap."""
 
 
 DEFAULT_RETENTION: Final = Retention()
@@ -66,19 +66,16 @@ class Replay(NamedTuple):
     """The gaps and frames that a subscriber gets before new events."""
 
     cursor: Cursor
-    """The start of the stream. The next `seq` is that of the first frame or, without frames, of the thread's next
-    event."""
+    """The position at which the socket's stream starts."""
     frames: tuple[Frame, ...] = ()
     """Every event after the cursor, up to now."""
     gap: Gap | None = None
-    """A gap in the epoch of the client's cursor, set if the log does not have every event after the cursor. The client
-    then gets no earlier event of that epoch. The stream starts at the log's end or, in a new epoch, with every retained
-    event."""
+    """A gap after the client's cursor, if the log lacks an event there. The stream then starts at the log's end or, in
+    a new epoch, with the oldest retained event."""
     expired: Gap | None = None
     """A gap at the start of a new epoch, for events that the log no longer retains."""
     last: int = 0
-    """The last `seq` that the replay covers, if a store may have lost events. Events after the last frame, up to this
-    `seq`, are lost."""
+    """The last `seq` that the replay covers. A store has lost the events after the last frame, up to this `seq`."""
 
     @property
     def gaps(self) -> list[Gap]:
@@ -87,7 +84,7 @@ class Replay(NamedTuple):
 
 
 class LocalSink(Protocol):
-    """The sockets of this worker. The log calls these methods on the event loop. They do not raise."""
+    """The methods of the hub that a log calls on the event loop. None of them raises an error."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         """Put the frame in the outbox of every socket of the thread, and return how many accepted it.
@@ -96,31 +93,31 @@ class LocalSink(Protocol):
         """
 
     def force_reconnect(self, thread_id: ThreadId) -> None:
-        """Make the thread's clients reconnect, because the thread begins a new epoch. They then get a gap."""
+        """Make the thread's clients reconnect and get a gap, because the thread begins a new epoch."""
 
     async def wait_for_room(self, thread_id: ThreadId) -> None:
         """Wait until no outbox of the thread is crowded.
 
-        A log that delivers many events at once awaits this method between them. The wait is bounded, even if a client
-        does not read.
+        A log that delivers many events at once awaits `wait_for_room` between events. The wait is bounded, even if a
+        client does not read.
         """
 
 
 class EventLog(Protocol):
-    """A log for each thread, from which events reach the sockets.
+    """The logs of all threads, from which events reach the sockets.
 
     An event never reaches the sockets of another thread.
     """
 
     @property
     def healthy(self) -> bool:
-        """True if the log would deliver an event that is published now, as far as it knows."""
+        """True if no known problem prevents the log from delivering events."""
 
     @property
     def problem(self) -> str:
         """The problem, as a text for operators, or an empty string.
 
-        A healthy log may have a problem with single threads.
+        A healthy log may still have a problem with some threads.
         """
 
     @property
@@ -128,19 +125,20 @@ class EventLog(Protocol):
         """The retention policy."""
 
     def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
-        """Deliver to these sockets, and refuse larger frames. Call this once, before any other method."""
+        """Deliver events to `sink`, and refuse frames over `frame_bytes`. Call this once, before any other method."""
 
     def publish(self, event: AgentEvent) -> Answer:
         """Assign the event its `seq`, retain it, and deliver it to the thread's sockets in every worker.
 
-        The answer is available within a limited time, even if the store is unavailable. Its outcome is SENT, RELAYED,
-        NO_SUBSCRIBER, PENDING, or REFUSED with the reason. A REFUSED event also gets a `seq`, as soon as possible, so
-        that clients get a gap. Events of one thread keep the order in which they are published, even if the answers are
-        not awaited. The method raises PayloadError and FrameTooLarge immediately. The event then gets no `seq`.
+        The answer is available within a limited time, even if the store is unavailable. The answer's outcome is SENT,
+        RELAYED, NO_SUBSCRIBER, PENDING, or REFUSED with the reason. A REFUSED event also gets a `seq`, as soon as
+        possible, so that clients get a gap. Events of one thread keep the order in which they are published, even if
+        the answers are not awaited. `publish` raises PayloadError and FrameTooLarge immediately, and the event gets no
+        `seq`.
         """
 
     async def join(self, thread_id: ThreadId) -> None:
-        """Subscribe the sink to the thread. After this, every later event is delivered. Call it once for each socket.
+        """Deliver every later event of the thread to the sink. Call `join` once for each socket.
 
         Raises StoreUnavailable if the store does not answer in time.
         """
@@ -151,14 +149,15 @@ class EventLog(Protocol):
     async def replay(self, thread_id: ThreadId, after: Cursor | None) -> Replay:
         """Return the replay for a socket that has just joined: the events after its cursor, or none without a cursor.
 
-        The replay contains every event that was not delivered to the sink since `join` returned. It may also contain
-        delivered events. For a cursor of another epoch or ahead of the log, it contains a gap without an end and every
-        retained event of this epoch: see `replay_after`. Raises StoreUnavailable as `join` does.
+        The replay contains every event after the cursor that was not delivered since `join` returned, and perhaps some
+        that were. For a cursor of another epoch or ahead of the log, see `replay_after`. Raises StoreUnavailable as
+        `join` does.
         """
 
 
 def same_epoch(head: Cursor, after: Cursor) -> bool:
-    """Return whether the cursor has the log's epoch and is not ahead of the log. Only then can `seq` be compared."""
+    """Return whether the cursor has the log's epoch and is not ahead of the log. The `seq` of any other cursor has no
+    meaning in the log."""
     return after.epoch == head.epoch and after.seq <= head.seq
 
 
@@ -170,8 +169,8 @@ def replay_after(
     `retained` contains every event that the log, which ends at `head`, retains after the cursor.
 
     The client gets either every event after the cursor, or a gap and only later events. From `oldest` on (default: the
-    first frame's `seq`), the log lacks only lost events. A client detects these from the `seq` of later frames. For a
-    cursor of another epoch, `retained` must contain every event that the log retains.
+    first frame's `seq`), the log lacks only lost events. A client detects lost events from the `seq` of later frames.
+    For a cursor of another epoch, `retained` must contain every event that the log retains.
     """
     if after is None or after == head:
         return Replay(head)
@@ -255,7 +254,7 @@ class _ThreadLog(ThreadSequence):
 class MemoryEventLog:
     """Logs in this process's memory, the default.
 
-    These logs are lost when the process ends, and other workers cannot read them.
+    The logs are lost when the process ends, and other workers cannot read them.
 
     Publishing is O(1), amortised, and never waits. `retention` limits the memory: each publication, in any thread,
     drops expired frames. For a thread without frames, the log keeps only epoch and `seq`.
@@ -272,10 +271,10 @@ class MemoryEventLog:
         self._with_frames: OrderedDict[ThreadId, _ThreadLog] = OrderedDict()
         """Logs with frames, least recently published first."""
         self._expiry_due = _NEVER
-        """A time no later than the expiry of the oldest frame in the first of these logs."""
+        """No frame in the first log of `_with_frames` expires before this time."""
 
     def __len__(self) -> int:
-        """Return the number of threads whose position is kept."""
+        """Return the number of threads whose epoch and `seq` are kept."""
         return len(self._threads)
 
     @property

@@ -14,7 +14,7 @@ __all__ = ["redact_tickets"]
 
 HIDDEN: Final = "(hidden)"
 
-# Matches a ticket in a subprotocol, in a query parameter, in a message that the log may have truncated, and alone.
+# Matches a ticket in a subprotocol, in a query parameter, in a message (which may be truncated), or by itself.
 _TICKETS: Final = re.compile(
     rf"(?P<before>{re.escape(TICKET_PROTOCOL)}|\bticket=|[\"']ticket[\"']\s*:\s*[\"']"
     r"|\b(?=eyJ[\w-]{6,}\.[\w-]))[^\s,;&\"'\]\[]+"

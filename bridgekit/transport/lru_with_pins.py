@@ -35,8 +35,8 @@ SequenceT = TypeVar("SequenceT", bound=ThreadSequence)
 class PinnedLru(Generic[SequenceT]):
     """A map from thread to sequence. Every operation is O(1).
 
-    A new entry beyond `limit` evicts the least recently used one that is not pinned. If all entries are pinned, the map
-    exceeds `limit` until some are unpinned.
+    A new entry beyond `limit` evicts the least recently used entry that is not pinned. If all entries are pinned, the
+    map exceeds `limit` until some are unpinned.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class PinnedLru(Generic[SequenceT]):
         self._all[thread_id] = self._unpinned[thread_id] = sequence
 
     def pin(self, thread_id: ThreadId) -> SequenceT:
-        """Return the thread's entry, and protect it from eviction until each `pin` has its `unpin`."""
+        """Return the thread's entry, and protect it from eviction until `unpin` has undone every `pin`."""
         sequence = self.get_or_create(thread_id)
         sequence.pins += 1
         self._unpinned.pop(thread_id, None)

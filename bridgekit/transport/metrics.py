@@ -35,7 +35,7 @@ FOLDER_VARIABLE: Final = "BRIDGEKIT_WORKERS_FOLDER"
 """The environment variable with the folder that the workers of one server share. `bridgekit serve` sets it."""
 WRITE_INTERVAL_SECONDS: Final = 1.0
 DEAD_AFTER_SECONDS: Final = 15.0
-"""A worker that has not written its counters for this long counts as one without connections. Its counts remain."""
+"""A worker that has not written its counters for this long counts as having no connections. Its counts remain."""
 
 CONNECTIONS: Final = "connections"
 LOSSES: Final = (
@@ -72,7 +72,7 @@ class _Metric(NamedTuple):
     description: str
     labels: tuple[str, ...] = ()
     known: Iterable[Any] = ()
-    """Labels that exist from the start with the value 0, because Prometheus shows an increase only after an earlier
+    """Label values that are exported as 0 from the start, because Prometheus shows an increase only after an earlier
     value."""
 
     def samples(self, counters: DeliveryCounters) -> Samples:
@@ -99,8 +99,8 @@ _METRICS: Final = (
 def exposition(counters: DeliveryCounters, connections: Sized) -> bytes:
     """Return the metrics of this worker, and of those that share its folder, in Prometheus's text format.
 
-    The worker writes its counts to the folder before it answers, so that no counter is lower when another worker
-    answers next.
+    The worker writes its counts to the folder before it answers, so that no counter decreases if another worker answers
+    the next scrape.
     """
     own = _samples(counters, connections)
     _write(own)
@@ -126,7 +126,7 @@ class _WorkersCollector(Collector):
 
 
 def health(status: str, connections: int) -> bytes:
-    """Return the body of `/healthz`, as JSON. It names the worker that answers the request."""
+    """Return the body of `/healthz` as JSON, with the worker that answers the request."""
     return msgspec.json.encode({"status": status, "connections": connections, "worker": os.getpid()})
 
 
@@ -148,7 +148,7 @@ async def counters_shared(counters: DeliveryCounters, connections: Sized) -> Asy
 
 
 def _write(samples: dict[str, Samples]) -> None:
-    # If the folder is gone or its disk is full, all workers keep showing this worker's last counts.
+    # If the folder is gone or its disk is full, the worker continues to serve without sharing its counts.
     with suppress(OSError, KeyError):
         file = Path(os.environ[FOLDER_VARIABLE], str(os.getpid()))
         unfinished = file.with_suffix(".new")

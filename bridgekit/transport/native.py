@@ -1,7 +1,7 @@
 """The native edge: WebSocket connections on the asyncio server of the `websockets` library, without ASGI.
 
-Frames that are put to a socket within one event-loop iteration are sent in one write. Each frame carries one event, and
-clients receive the same frames as from the ASGI edge. Asyncio only.
+Frames that are put in a socket's outbox within one event-loop iteration are sent in one write. Clients receive the same
+frames as from the ASGI edge. Asyncio only.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ __all__ = ["NativeConnection", "adopt_connection", "serve_native"]
 
 LOGGER: Final = "websockets.server"
 WRITE_BYTES: Final = 65_536
-"""Bytes that may wait in a connection's own buffer. Over this limit, frames stay in the outbox."""
+"""Limit on the bytes in a connection's write buffer. Over this limit, frames stay in the outbox."""
 QUEUE_FRAMES: Final = 4
-"""Frames from the client that may wait to be discarded."""
+"""Limit on the client's frames that wait to be discarded."""
 OPEN_TIMEOUT_SECONDS: Final = 10.0
 """How long the handshake may take."""
 EMPTY_REQUEST: Final = Request("", Headers())
@@ -59,7 +59,7 @@ class NativeConnection(ServerConnection):
     The connection stops reading from a client that does not read the answers to its pings.
     """
 
-    # Slots, because connections share the keys of their instance dictionaries only while no key is added.
+    # Slots save memory, because instance dictionaries share their keys only while no key is added.
     __slots__ = ("answers_unread", "close_frame_sent", "closing", "pending", "socket")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -69,11 +69,11 @@ class NativeConnection(ServerConnection):
         self.answers_unread = False
         self.closing = False
         self.close_frame_sent = False
-        """True if a close frame was sent behind waiting frames. The client may then take time to read these frames."""
+        """True if a close frame was sent behind waiting frames, which the client may take time to read."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        # After this call, the library only checks whether the server is serving.
+        # After this call, the library uses the server only to check whether it is serving.
         self.server = cast("Server", _AlwaysServing)
         self.recv_messages.resume = self._resume_reading
 
@@ -89,7 +89,7 @@ class NativeConnection(ServerConnection):
         if self.paused and self.transport.get_write_buffer_size() > unsent:
             self.answers_unread = True
             self.transport.pause_reading()
-        # Without this, the library waits without limit for the client to close the connection.
+        # The library itself waits without limit for the client to close the connection.
         if self.protocol.close_expected() and (self.protocol.close_rcvd is not None or not self.close_frame_sent):
             self.abort_soon()
 
@@ -122,8 +122,7 @@ ConnectionT = TypeVar("ConnectionT", bound=NativeConnection)
 async def serve_native(connections: ConnectionRegistry) -> AsyncIterator[Server]:
     """Run the native edge while the block runs, and yield the server for `adopt_connection`.
 
-    The library manages connections only for a server with a listening socket. This server therefore has a socket that
-    never listens.
+    The `websockets` library creates a server only for a socket, so this server gets a socket that never listens.
     """
     redact_tickets(LOGGER)
     with socket.socket() as placeholder:
@@ -167,7 +166,7 @@ async def _authorize_request(
     """
     if not isinstance(connection, NativeConnection):
         raise TypeError(type(connection).__name__)
-    # Checked here too, because the library checks it only after the ticket has been used.
+    # Check the request here too, because the library checks it only after the ticket has been used.
     if (rejection := connection.protocol.accept(request)).status_code != HTTPStatus.SWITCHING_PROTOCOLS:
         return rejection
     headers = request.headers
@@ -186,7 +185,7 @@ async def _authorize_request(
 
 
 def _over_tls(connection: ServerConnection, headers: Headers) -> bool:
-    # The header is trusted from any client, because with a false value a client can only have its own page refused.
+    # The header can be trusted, because a client that forges it can only cause its own page to be refused.
     schemes = {value.strip() for value in headers.get_all("X-Forwarded-Proto")}
     return connection.transport.get_extra_info("sslcontext") is not None or bool(schemes & {"https", "wss"})
 
@@ -212,8 +211,7 @@ async def _authorize(
 ) -> tuple[Subscription, Cursor | None]:
     pending, connection.pending = connection.pending, None
     assert pending is not None
-    # The library keeps the request and the response, although no code reads them. They take a sixth of an idle
-    # connection's memory.
+    # Nothing reads the request and the response later, and they take a sixth of an idle connection's memory.
     connection.request, connection.response = EMPTY_REQUEST, None
     if pending.refusal is not None:
         raise pending.refusal
@@ -231,7 +229,7 @@ async def _serve(
     try:
         subscriber.start_sending(connection, replay)
         connection.socket = subscriber
-        # The client sends no events. The edge reads its messages only to detect a disconnect, and discards them.
+        # The edge reads the client's messages only to detect a disconnect, and discards them.
         while True:
             await connection.recv()
     except ConnectionClosed:
@@ -243,7 +241,7 @@ async def _serve(
 
 
 def _send_close(connection: NativeConnection, code: int) -> None:
-    """Send a close frame behind all waiting frames, and return immediately. Only a drain limits how long it waits."""
+    """Send a close frame behind all waiting frames, and return immediately."""
     if connection.protocol.state is State.OPEN:
         connection.protocol.send_close(code, CLOSE_REASONS[code])
         connection.close_frame_sent = True

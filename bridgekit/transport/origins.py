@@ -1,8 +1,7 @@
 """The origins whose pages may open a socket.
 
 A browser sends a user's cookies with requests from any page. The browser also sends the page's origin, which a page
-cannot forge. A client that is not a browser sends no origin. It is allowed, because it cannot send another user's
-cookies.
+cannot forge. A client that sends no origin is allowed: it is no browser, so it cannot send another user's cookies.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Origin(NamedTuple):
 def origin(text: str) -> Origin:
     """Parse an origin such as "https://example.org" or "http://localhost:3000".
 
-    Raises InvalidId if it is anything else.
+    Raises InvalidId for any other text.
     """
     try:
         parts = urlsplit(text)
@@ -46,20 +45,19 @@ def origin(text: str) -> Origin:
 
 
 ANY = Origin("*", "*", None)
-"""Allows every origin. This is safe only if the browser does not send the credentials by itself. A browser
-does not send tickets by itself."""
+"""Allows every origin. This is safe only with credentials that a browser does not send by itself, such as tickets."""
 
 
 def origins(texts: Iterable[str]) -> frozenset[Origin]:
-    """Parse a list of origins, or "*".
+    """Parse origins, of which "*" allows every page.
 
-    Raises InvalidId, as `origin` does, so that a misspelt origin is reported at startup.
+    Raises InvalidId as `origin` does.
     """
     return frozenset(ANY if text == "*" else origin(text) for text in texts)
 
 
 def check_origin(handshake: Handshake, allowed: frozenset[Origin]) -> None:
-    """Raise SubscriptionRefused if the page's origin is neither this server's own nor in the list."""
+    """Raise SubscriptionRefused if the page's origin is neither this server's own nor in `allowed`."""
     if handshake.origin is None or ANY in allowed:
         return
     try:
@@ -72,8 +70,8 @@ def check_origin(handshake: Handshake, allowed: frozenset[Origin]) -> None:
 
 
 def _same_site(page: Origin, handshake: Handshake) -> bool:
-    # If the socket has no TLS, a proxy may have terminated TLS, so the page's origin may be https. An http page cannot
-    # open a TLS socket of its own origin.
+    # Behind a proxy that terminates TLS, the page's origin is https although the socket has no TLS. A TLS socket has an
+    # https origin, which an http page does not share.
     if page.scheme != "https" and (page.scheme != "http" or handshake.secure):
         return False
     return handshake.host is not None and page == origin(f"{page.scheme}://{handshake.host}")

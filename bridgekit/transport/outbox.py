@@ -1,8 +1,8 @@
-"""The outbox of one subscriber: a bounded queue in order, without duplicates, with a gap frame for missing events.
+"""The outbox of one subscriber: a bounded, ordered queue without duplicates, with gap frames for missing events.
 
 The hub never waits for a socket, so the outbox holds frames until the socket accepts them. The subscribers in `writer`
-write these frames. An outbox is *crowded* when it is half full, or when the frames of a whole write wait and the socket
-does not accept them. Emitters then yield to the event loop, so that it can write.
+write the frames. An outbox is *crowded* when it is half full, or when WRITE_BYTES wait that the socket does not accept.
+While an outbox is crowded, emitters yield to the event loop, so that it can write.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ __all__ = ["OUTBOX_LIMITS", "SLOW_AFTER_TICKS", "TICK_SECONDS", "CrowdedOutboxes
 BATCH_FRAMES: Final = 64
 """The default limit on the frames that an edge removes from the outbox at a time."""
 WRITE_BYTES: Final = 32_768
-"""This many waiting bytes are written without waiting for more. If the socket does not accept them, the outbox is
+"""When this many bytes wait, they are written immediately or, if the socket does not accept them, the outbox is
 crowded."""
 TICK_SECONDS: Final = 0.02
 SLOW_AFTER_TICKS: Final = 5
 """A client is slow if it accepts no frame for this many ticks while its outbox is crowded. Emitters do not wait for
-slow clients. Ticks of the event loop are counted instead of time, so that a busy event loop does not make clients
-slow."""
+slow clients. Ticks are counted instead of time, so that clients do not count as slow because the event loop is busy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxLimits:
-    """Limits of one outbox. At either limit, it is full."""
+    """Limits of one outbox, which is full when it reaches either of them."""
 
     events: int = 8_192
     size_bytes: int = 4_194_304
-    """Bytes of frames, or bytes of text if deltas are joined. The frame that reaches the limit may exceed it."""
+    """Bytes of waiting frames. A joined delta counts with its text only. The frame that reaches the limit may exceed
+    it."""
 
     def within(self, retention: Retention) -> OutboxLimits:
         """Return limits no larger than the retention, if the log retains events, so that a slow client can resume."""
@@ -59,11 +59,11 @@ class Scheduler(Protocol):
     """The part of the edge's `WriteScheduler` that an outbox uses."""
 
     enqueued: int
-    """The number of frames that were put in any outbox. The outboxes increment it."""
+    """The number of frames that all outboxes have enqueued so far."""
     limits: OutboxLimits
     """The limits of every outbox."""
     counters: DeliveryCounters
-    """Where outboxes count the frames that they coalesce or concatenate, and their gaps."""
+    """Counts the coalesced frames, the concatenated frames and the gaps of all outboxes."""
     crowded: CrowdedOutboxes
     """The registry to which outboxes report that they are crowded."""
     quiet: bool
@@ -74,10 +74,7 @@ class Scheduler(Protocol):
 
 
 class Subscriber:
-    """One subscription: its outbox, and how it ends. The server disconnects a slow client, which can then resume.
-
-    This class has no socket. Subclasses write the frames.
-    """
+    """One subscription: its outbox, and how it ends. Subclasses have a socket and write the frames."""
 
     # fmt: off
     __slots__ = (
@@ -98,8 +95,7 @@ class Subscriber:
         self._crowded_bytes = max(1, min(WRITE_BYTES, limits.size_bytes // 2))
         self._crowded_events = max(1, limits.events // 2)
         self._room: anyio.Event | None = None
-        """Exists while the outbox is crowded. The event is set when the outbox is no longer crowded, or when its client
-        is slow."""
+        """Exists while the outbox is crowded, and is set when it is no longer crowded or its client is slow."""
         self._idle_ticks = 0
         """Ticks since the client last accepted a frame, while the outbox is crowded."""
         self._waiting: list[Frame] = []
@@ -117,7 +113,7 @@ class Subscriber:
         self.in_flight = 0
         """The number of frames that were taken from the outbox and are not yet written. The edge decrements it."""
         self.code: int | None = None
-        """The close code, set once the socket is to be closed. Waiting frames are written first."""
+        """The close code, set once the socket must close."""
 
     def __len__(self) -> int:
         """Return the number of waiting frames."""
@@ -134,8 +130,8 @@ class Subscriber:
     def put(self, frame: Frame) -> bool:
         """Enqueue a frame without waiting. Return False if the socket is closing, or if this frame causes it to close.
 
-        Over the limits, the outbox joins adjacent deltas of a message into one frame. It drops superseded frames,
-        oldest first. The outbox never drops other frames. If they do not fit, the client is disconnected.
+        A full outbox joins adjacent deltas of a message into one frame, and drops superseded frames, oldest first. If
+        the frame still does not fit, the client is disconnected.
         """
         if self.code is not None:
             return False
@@ -166,7 +162,7 @@ class Subscriber:
     def _write_or_report_crowded(self) -> None:
         """Write the waiting frames.
 
-        If the socket accepts no frame, report the outbox as crowded, so that emitters yield.
+        If the outbox is still crowded, report it, so that emitters yield.
         """
         self._write_early()
         if self._room is None and self._is_crowded():
@@ -197,7 +193,7 @@ class Subscriber:
         self._end(CLOSE_DRAINED)
 
     def disconnect_slow(self) -> None:
-        """Disconnect a client that does not read. A log that retains events has its waiting frames."""
+        """Disconnect a client that does not read, and discard its waiting frames."""
         if self.code is None:
             self.code = CLOSE_TOO_SLOW
         self.abort()
@@ -205,8 +201,8 @@ class Subscriber:
     def start(self, replay: Replay) -> list[bytes]:
         """Return the first messages: the confirmation, the replay's gaps, and the replay's frames.
 
-        `next_frames` then returns the frames that were put meanwhile. It omits frames that the replay contains, even if
-        they are put later.
+        `next_frames` then returns the frames that are put before or after this call, except those that the replay
+        contains.
         """
         self._epoch, self._last_sent_seq = replay.cursor
         first = [encode_signal(Subscribed(self.thread_id, *replay.cursor)), *map(encode_signal, replay.gaps)]
@@ -223,8 +219,7 @@ class Subscriber:
         """Remove and return the next messages to send, in order, with a gap where events are missing."""
         queue, frames = self._queue, self._take_frames(limit)
         count, sent = len(frames), self._last_sent_seq
-        # Each `seq` is higher than the previous one. No `seq` is therefore missing if first and last have the expected
-        # values.
+        # The frames are in ascending order, so none is missing if the first and the last `seq` are as expected.
         if count and frames[-1].seq == sent + count and frames[0].seq == sent + 1:
             self._last_sent_seq = sent + count
             self.in_flight += count
@@ -258,7 +253,7 @@ class Subscriber:
     def _put_over_limits(self, frame: Frame) -> bool:
         """Join a frame to the last waiting frame, or evict superseded frames until it fits.
 
-        Return False if it cannot fit.
+        Return False if the frame cannot fit.
         """
         queue = self._coalescing_queue()
         queue.note(frame.seq)
@@ -301,7 +296,7 @@ class Subscriber:
             self._room.set()
 
     def is_full(self) -> bool:
-        """Return whether an event that must be delivered has no room, even after coalescing."""
+        """Return whether there is no room for another event, even after coalescing."""
         if not self._limit_reached(self):
             return False
         return self._limit_reached(queue := self._coalescing_queue()) and not queue.can_make_room
@@ -312,7 +307,7 @@ class Subscriber:
             await self._room.wait()
 
     def clear_crowded(self) -> None:
-        """Make emitters no longer wait for this outbox."""
+        """Release the emitters that wait for this outbox."""
         if self._room is not None:
             self._room.set()
             self._room = None
@@ -336,7 +331,7 @@ class Subscriber:
         return sent
 
     def _gaps(self, first: int, last: int, queue: CoalescingQueue | None) -> Iterator[bytes]:
-        """Yield gap frames for missing events. Without a CoalescingQueue, no event was coalesced."""
+        """Yield gap frames for the events from `first` to `last`. Without a `queue`, all of these events were lost."""
         for start, end, reason in [(first, last, GapReason.LOST)] if queue is None else queue.missing(first, last):
             self._scheduler.counters.gaps[reason] += 1
             gap = Gap(thread_id=self.thread_id, epoch=self._epoch, first=start, last=end, reason=reason)
@@ -349,7 +344,7 @@ class CrowdedOutboxes:
     def __init__(self) -> None:
         self.by_thread: dict[ThreadId, list[Subscriber]] = {}
         self._turns: dict[ThreadId, anyio.Lock] = {}
-        """By thread, while emitters wait. One emitter waits for room, and the other emitters wait for their turn."""
+        """By thread, while emitters wait: the emitter that holds the lock waits for room."""
         self._added: anyio.Event | None = None
 
     async def watch(self) -> None:

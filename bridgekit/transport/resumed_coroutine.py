@@ -1,4 +1,4 @@
-"""Awaits the rest of a coroutine whose first step has run, in the context of that step."""
+"""Awaits the rest of a coroutine, in the context in which its first step ran."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ __all__ = ["resumed"]
 
 @types.coroutine
 def resumed(context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object) -> Generator[Any, Any, None]:
-    """Run the rest of a coroutine whose first step has run. Await it in the task that ran the first step."""
+    """Run the rest of a coroutine whose first step yielded `waits_for`. Await this in the task that ran the first
+    step."""
     while True:
         try:
             value = yield waits_for

@@ -25,14 +25,14 @@ TicketSource = Callable[[], Awaitable[str]]
 """Requests a new ticket from the application. Each socket needs its own ticket."""
 
 READ_AHEAD: Final = 64
-"""Limit on items that the client reads before the caller requests them. At the limit, the client stops reading, so that
-the server slows down."""
+"""Limit on items that the client reads before the caller requests them. At this limit, the client stops reading from
+the socket."""
 RETRYABLE_ERRORS: Final = (OSError, TimeoutError, Disconnected, InvalidHandshake)
-"""Errors that a retry may resolve. A retry cannot resolve an untrusted certificate or an HTTP status that is not in
+"""Errors that a retry may resolve, except an untrusted certificate or an HTTP status that is not in
 RETRYABLE_STATUS."""
 TICKET_CODES: Final = frozenset({CLOSE_BAD_TICKET, CLOSE_TICKET_EXPIRED, CLOSE_TICKET_USED})
-"""Refusals that a new ticket may resolve, because the ticket may have expired, may have been used before, or may have
-been signed with an earlier key."""
+"""Refusals that a new ticket may resolve, because the last ticket may have expired, been used before, or been signed
+with an earlier key."""
 RETRYABLE_STATUS: Final = frozenset({408, 425, 429, *range(500, 600)})
 
 
@@ -40,7 +40,7 @@ RETRYABLE_STATUS: Final = frozenset({408, 425, 429, *range(500, 600)})
 class Backoff:
     """Exponential backoff with full jitter: the wait is uniform between 0 and a bound that doubles with each failure.
 
-    Jitter spreads the reconnects of the clients of one server over time.
+    Jitter spreads the reconnects of many clients over time.
     """
 
     first_seconds: float = 0.1
@@ -53,18 +53,18 @@ class Backoff:
 
 
 class ResumingClient:
-    """One thread's events, over as many sockets as necessary. Iterate over it for one event or gap at a time.
+    """Receives one thread's events over as many sockets as necessary. Iterate over the client for events and gaps.
 
-    Events arrive once and in order, and the client gets a Gap for every event that it will not get. If the server
-    refuses the client, or another error cannot be resolved by a retry, iteration raises that error. Iteration ends
-    without an error when the `subscribe` block ends.
+    Events arrive once and in order, and the client gets a Gap for every event that it will not get. Iteration raises
+    SubscriptionRefused if the server refuses the client, and any other error that a retry cannot resolve. Iteration
+    ends without an error when the `subscribe` block ends.
     """
 
     def __init__(self, items: ObjectReceiveStream[tuple[Item, Cursor]], tracker: CursorTracker) -> None:
         self._items = items
         self._tracker = tracker
         self.cursor = tracker.cursor
-        """The position after the last item that iteration returned. Another client can resume there: pass it to
+        """The position after the last item that iteration returned. To resume with another client, pass this cursor to
         `subscribe`."""
         self.subscriptions = 0
         """The number of sockets that have been subscribed."""
@@ -104,12 +104,12 @@ async def subscribe(
 ) -> AsyncIterator[ResumingClient]:
     """Subscribe to a thread while the block runs, and reconnect whenever the socket is lost.
 
-    The stream starts now or after a cursor. The block starts when the first socket is subscribed, without a time limit.
-    Raises SubscriptionRefused if the server refuses the client, or another error that a retry cannot resolve. `ticket`
-    is called for each socket, and once more if the server rejects the ticket. `retryable` lists further errors of
-    `ticket` after which the client tries again, such as `httpx.TransportError`. It always tries again after OSError and
-    TimeoutError. `on_status` is called with True when a socket is subscribed and with False when it is lost, for
-    example to show "reconnecting". `random` returns a number between 0 and 1, for the backoff.
+    The stream starts now or after a cursor. The block starts when the first socket is subscribed, however long that
+    takes. Raises SubscriptionRefused if the server refuses the client, and any other error that a retry cannot resolve.
+    `ticket` is called for each socket, and once more if the server rejects the ticket. `retryable` lists further errors
+    of `ticket` after which the client tries again, such as `httpx.TransportError`. The client also tries again after
+    OSError and TimeoutError. `on_status` is called with True when a socket is subscribed and with False when it is
+    lost, for example to show "reconnecting". `random` returns a number between 0 and 1, for the backoff.
     """
 
     @asynccontextmanager
@@ -152,7 +152,7 @@ class _ReconnectLoop:
     on_status: Callable[[bool], None]
     has_tickets: bool
     failures: int = 0
-    """The number of consecutive sockets that delivered no item and ended early."""
+    """The number of consecutive attempts that delivered no item and ended early."""
     rejected_tickets: int = 0
     """The number of consecutive tickets that the server rejected."""
 
@@ -193,8 +193,7 @@ class _ReconnectLoop:
                     self.failures = 0
         finally:
             self.on_status(False)
-            # If the server closes each socket soon after its subscription, this counts as a failure, so that the
-            # backoff grows.
+            # A socket that ends soon after its subscription counts as a failure, so that the backoff grows.
             if anyio.current_time() - started_at >= self.backoff.longest_seconds:
                 self.failures = 0
 

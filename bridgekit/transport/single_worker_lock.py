@@ -1,8 +1,8 @@
 """Finds listening sockets that a parent process passed on, and locks each of them for one worker process.
 
 A server that starts workers gives each of them the same listening socket. With a single-process store, each worker
-would know only its own clients. A worker therefore locks a file that is named after the socket's address. It does not
-start if another process holds the lock.
+would know only its own clients. A worker therefore locks a file that is named after the socket's address. A worker does
+not start if another process holds the lock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NETWORK_NAMESPACE: Final = Path("/proc/self/ns/net")
 
 
 def inherited_listeners() -> dict[int, str]:
-    """Return, by descriptor, the addresses of the sockets on which other processes may also accept connections.
+    """Return the address of each inherited listening socket, by descriptor.
 
     The result is empty on Windows, which does not list open files.
     """
@@ -47,8 +47,8 @@ def inherited_address(descriptor: int) -> str | None:
     Return None for any other descriptor.
     """
     with suppress(OSError), _inspect(descriptor) as found:
-        # This process opened every socket that is not inheritable. Python creates an inheritable socket only on
-        # request, as servers with workers do.
+        # A socket that is not inheritable was opened by this process, because Python makes a socket inheritable only on
+        # request.
         return _listening_address(found) if os.get_inheritable(descriptor) else None
     return None
 
@@ -59,7 +59,8 @@ def anything_listens() -> bool:
 
 
 def release_listeners() -> None:
-    """Close this process's listening sockets. Their descriptors stay in use, as the owners of the sockets expect."""
+    """Close this process's listening sockets, but keep the descriptors open, because the sockets' owners will close
+    them."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in filter(_listens, _open_files()):
         os.dup2(null, descriptor, inheritable=False)
@@ -93,7 +94,7 @@ def _listens(descriptor: int) -> bool:
 
 
 def _listening_address(found: socket.socket) -> str | None:
-    # Checks that the socket is bound. It may not listen yet, because uvicorn starts workers before the socket listens.
+    # A bound socket counts even if it does not listen yet, because uvicorn starts workers before the socket listens.
     if found.type != socket.SOCK_STREAM:
         return None
     with suppress(OSError):
@@ -129,7 +130,7 @@ class _AddressLock:
 
 
 _locks: dict[tuple[int, str], _AddressLock] = {}
-"""Locks by process id and address. A forked process has a copy of this table but holds no lock."""
+"""Locks by process id and address. A forked process has a copy of `_locks` but holds no lock."""
 _mutex: Final = threading.Lock()
 """Guards `_locks`, because a process may run servers in several threads."""
 
@@ -148,7 +149,8 @@ def _address_locked(address: str, store: str) -> Iterator[None]:
             lock.applications -= 1
             if not lock.applications and os.getpid() == key[0]:
                 del _locks[key]
-                # Closing the descriptor is not enough, because the lock remains if a forked process has a copy of it.
+                # Closing the descriptor is not enough, because the lock remains if a forked process has a copy of the
+                # descriptor.
                 fcntl.flock(lock.file, fcntl.LOCK_UN)
                 os.close(lock.file)
 

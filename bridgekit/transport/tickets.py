@@ -46,17 +46,16 @@ class _Claims(msgspec.Struct):
     sub: str
     thread: str
     generation: str = ""
-    """The generation of the used tickets when this ticket was issued, or an empty string if the issuer did not know
-    it."""
+    """The generation of the set of used tickets when this ticket was issued, or an empty string if unknown."""
 
 
 class Tickets:
     """Issues tickets, and authorizes the sockets that present them. All workers of an application need the same key.
 
-    `keys`: the first key signs, and all keys verify, so that keys can be rotated while tickets are in use. Without
-    keys, the object generates a random one, which works for a single process. `in_query` also accepts a ticket in the
-    query parameter `ticket`, for clients that cannot use a subprotocol or a first message. Avoid it, because servers
-    and proxies log addresses.
+    The first of `keys` signs, and all keys verify, so that keys can be rotated while tickets are in use. Without
+    `keys`, the object generates a random key, which works for a single process. `in_query` also accepts a ticket in the
+    query parameter `ticket`, for clients that cannot use a subprotocol or a first message. Avoid `in_query`, because
+    servers and proxies log addresses.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Tickets:
         self._threads = threads
         self._used_tickets = used_tickets
         self.has_random_key = not keys
-        """True if this object generated its key. No other worker then accepts its tickets."""
+        """True if this object generated its key, so that no other worker accepts its tickets."""
         self._keys = tuple(keys) or (secrets.token_bytes(KEY_BYTES),)
         if (shortest := min(map(len, self._keys))) < KEY_BYTES:
             raise InvalidId(
@@ -83,7 +82,7 @@ class Tickets:
     def issue(self, user_id: str, thread_id: str) -> str:
         """Return a ticket for one socket of this user on this thread.
 
-        Give it only to that user. Raises InvalidId if an id is malformed.
+        Give the ticket only to that user. Raises InvalidId if an id is malformed.
         """
         claims = {
             "aud": AUDIENCE,
@@ -110,7 +109,7 @@ class Tickets:
         if handshake.query.get("user_id", subscription.user_id) != subscription.user_id:
             raise SubscriptionRefused(CLOSE_NOT_OWNER, "the ticket is for another user")
         await authorize_owner(self._threads, subscription)
-        # Mark the ticket as used after all other checks, so that a ticket that is refused for another reason stays
+        # Mark the ticket as used only after these checks, so that a ticket that was refused by one of them stays
         # usable.
         if not await self._used_tickets.mark_used(claims.jti, claims.exp - time.time()):
             raise SubscriptionRefused(CLOSE_TICKET_USED, "the ticket was used before; request a new one")

@@ -1,7 +1,7 @@
-"""Records used tickets, so that each ticket opens only one socket, at any worker.
+"""Records used tickets, so that each ticket opens only one socket, whichever worker receives the ticket.
 
-If the set is lost, used tickets must not become valid again. Each ticket therefore names the generation of the set,
-which is lost with the set.
+Each ticket names the generation of the set of used tickets. If the set is lost, its generation changes, so that used
+tickets do not become valid again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ __all__ = ["MemoryUsedTickets", "UsedTickets"]
 
 
 class UsedTickets(Protocol):
-    """Stores used tickets for as long as they would be valid."""
+    """Stores used tickets until they expire."""
 
     @property
     def generation(self) -> str:
-        """A random text that changes when the set may have lost tickets. A shared store updates it in `mark_used`."""
+        """A random text that changes when used tickets may have been lost. With a shared store, `mark_used` updates the
+        generation."""
 
     async def mark_used(self, ticket_id: str, seconds: float) -> bool:
         """Mark a ticket as used for `seconds`, and return whether this is its first use.
@@ -33,15 +34,14 @@ class UsedTickets(Protocol):
 class MemoryUsedTickets:
     """Used tickets in this process's memory. A call takes amortised O(1), and removes expired tickets.
 
-    A process that only issues tickets, with the same key, passes the generation "", which is not checked.
+    In a process that only issues tickets, pass the generation "", which is not checked.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, generation: str | None = None) -> None:
         self._clock = clock
         self.generation = new_id() if generation is None else generation
         self._until: OrderedDict[str, float] = OrderedDict()
-        """Expiry times in order of use. With equal lifetimes, this is also the order of expiry. A ticket with a shorter
-        lifetime is kept slightly longer."""
+        """Expiry times in order of use. An expired ticket is kept until those that were used before it have expired."""
 
     def __len__(self) -> int:
         return len(self._until)

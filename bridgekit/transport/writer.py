@@ -1,7 +1,7 @@
-"""Writes frames to the sockets: one task of the edge flushes each outbox with new frames.
+"""Writes frames to the sockets: one task of the edge flushes each outbox that has new frames.
 
 The frames of one event-loop iteration are written together, because the system call is the largest cost. A single frame
-is written immediately. `NativeSubscriber` writes to a transport, `AsgiSubscriber` sends through an ASGI server.
+is written immediately. `NativeSubscriber` writes to a transport, and `AsgiSubscriber` sends through an ASGI server.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from bridgekit.transport.resumed_coroutine import resumed
 __all__ = ["AsgiSubscriber", "NativeSubscriber", "WriteScheduler", "WritingSubscriber", "encode_frames"]
 
 BATCH_MIN_EVENTS: Final = 16
-"""If an event-loop iteration puts at least this many frames, the write waits for more."""
+"""If at least this many frames are enqueued in one event-loop iteration, the write waits for more."""
 BATCH_MAX_ITERATIONS: Final = 8
 BATCH_MAX_SECONDS: Final = 0.005
 """Longest time that a write waits for more frames while producers are active. Larger writes need fewer system calls."""
 BATCH_MAX_FRAMES: Final = 64
 """If this many frames wait for one socket, they are written without waiting for more."""
 MAX_IDLE_WORKERS: Final = 64
-"""Limit on idle worker tasks. This many exist only if as many sockets were slow at the same time."""
+"""Limit on idle worker tasks, which remain after several sockets were slow at the same time."""
 
 
 class WriteScheduler:
-    """Flushes each subscriber with new frames once per event-loop iteration.
+    """Flushes each subscriber that has new frames, once per event-loop iteration.
 
-    Use it as an async context manager. Outside the block, it does not write. If a socket cannot be written immediately,
-    the task that started the send waits for it, and another task continues with the other sockets. No socket therefore
-    waits for a slow one. Each send ends in the task in which it started, as cancel scopes and timeouts require.
+    Use the scheduler as an async context manager: it writes only inside the block. If a send has to wait, the task that
+    started it waits, and another task continues with the other sockets. No socket therefore waits for a slow one. Each
+    send ends in the task in which it started, as cancel scopes and timeouts require.
     """
 
     def __init__(
@@ -113,8 +113,8 @@ class WriteScheduler:
                 self._awake = False
                 self.quiet = enqueued <= 1
                 if slow is not None:
-                    # Another task must serve the other sockets. `schedule` must not start it, because `schedule` runs
-                    # in an agent's task, and a task of the edge must not inherit an agent's context.
+                    # Start the next worker here, because `schedule` runs in an agent's task, whose context the worker
+                    # would inherit.
                     if self._scheduled or not self._idle_workers:
                         self._wake_worker()
                     await self._await_slow_send(*slow, scope)
@@ -198,7 +198,7 @@ class WritingSubscriber(Subscriber):
 WRITE_FRAMES: Final = 512
 """Limit on the frames in one write."""
 _TEXT_FRAME: Final = 0x81
-"""First byte of an unfragmented text message (RFC 6455, section 5.2). A server does not mask."""
+"""First byte of an unfragmented text message (RFC 6455, section 5.2). A server does not mask its frames."""
 _headers: dict[int, bytes] = {}
 """Cached frame headers by payload length. Only lengths below 65,536 are cached."""
 
@@ -322,11 +322,11 @@ _NOTHING: Final[list[bytes]] = []
 
 
 class AsgiSubscriber(WritingSubscriber):
-    """A subscriber that writes through the `send` function of an ASGI connection, and reads within `read_scope`.
+    """A subscriber that writes through the `send` function of an ASGI connection.
 
-    Its own task reads. `send` is a coroutine that may wait but usually does not: uvicorn's returns immediately while
-    the connection's buffer is small. The scheduler therefore runs the first step of each send, and awaits the rest only
-    if the send is not finished. The read scope is cancelled when the socket has ended.
+    `send` is a coroutine that may wait but usually does not: uvicorn's `send` returns immediately while the
+    connection's buffer is small. The scheduler therefore runs the first step of each send, and awaits the rest only if
+    the send is not finished. `read_scope`, in which another task reads, is cancelled when the socket ends.
     """
 
     __slots__ = ("_context", "_first", "_pending", "_read_scope", "_send")
@@ -340,9 +340,9 @@ class AsgiSubscriber(WritingSubscriber):
         self._context = copy_context()
         """The context variables that middleware has set for this connection. Sends run in this context."""
         self._first: list[bytes] | None = None
-        """Messages to send before the outbox, or None until the client is subscribed."""
+        """Messages to send before those of the outbox, or None until the client is subscribed."""
         self._pending: tuple[anyio.CancelScope, anyio.Event] | None = None
-        """The cancel scope of the send that a task awaits, and the event that marks its end."""
+        """The cancel scope of a send that waits, and the event that is set when the send has ended."""
 
     def start_sending(self, replay: Replay) -> None:
         """Send the confirmation and the replay, and let the scheduler write frames that are put in the outbox."""

@@ -3,7 +3,7 @@
 schedule         the load: when each run starts, and when each of its events is due
 protocol         the messages between an experiment and its two processes
 server_process   the measured process: agents, bridge and sockets
-client_process   opens the users' sockets, and judges what they read of a load
+client_process   opens the users' sockets, and judges what they read
 testbed          controls both processes from the experiment
 load_search      the result of one load, and the choice of the next load
 capacity         the highest load that each edge carries

@@ -40,9 +40,9 @@ OVERLOAD_SECONDS: Final = 1.3
 MAX_OVERLOAD_EVENTS: Final = 150_000
 """Maximum number of events in an overload, so that they fit into the client's memory."""
 PAIRED_SHARE: Final = 0.4
-"""The load of the paired rounds, as a share of the lowest load that any edge carries."""
+"""The load of the paired rounds, as a share of the smallest carried load of all edges."""
 MAX_OVERLOAD_TRIES: Final = 2
-"""Limit on overloads. If other programs release the CPUs, the process can carry more than measured before."""
+"""Maximum number of overloads. If other programs used the CPUs before, the edge may carry the first overload."""
 STUDY_SECONDS: Final = 600.0
 
 
@@ -53,7 +53,7 @@ class CapacityStudy:
     searches: Sequence[LoadSearch]
     sockets: int
     paired: Mapping[str, Sequence[StepResult]] = field(default_factory=dict)
-    """The rounds of each edge at a load that is the same for all edges."""
+    """By edge, the results of the paired rounds, in which all edges get the same load."""
 
     def of(self, edge: Edge) -> LoadSearch:
         return next(search for search in self.searches if search.edge.name == edge.name)
@@ -82,7 +82,7 @@ class CapacityStudy:
         return pd.DataFrame([_summary(search) for search in self.searches])
 
     def figure(self) -> Figure:
-        """Draw the share of events within one second and the 99th percentile of delay over load.
+        """Draw, over the load, the share of events that arrive within one second and the 99th percentile of delay.
 
         The carried load is marked.
         """
@@ -93,7 +93,7 @@ class CapacityStudy:
         ]
         title = f"Events are on time up to {' and '.join(carried)}\nevents per second"
         if not carried:
-            title = "At no load that was tried are the events on time"
+            title = "No load that was tried has its events on time"
         with new_figure(title, 6.4, 6.0) as figure:
             above, below = figure.subplots(2, 1, sharex=True)
             for row, search in enumerate(self.searches):
@@ -176,10 +176,10 @@ async def study_capacity(
     rounds: int = 4,
     edges: Sequence[Edge] = EDGES,
 ) -> CapacityStudy:
-    """Find the highest load that each edge carries, with alternating edges. The search ends after about `seconds`.
+    """Find the highest load that each edge carries. The edges take turns, and the search ends after about `seconds`.
 
     Each thread has one socket and gets an equal share of the runs. Loads are in events per second, up to `max_load`. If
-    every edge carries a load, all edges then get the same load in turns, `rounds` times, because CPU times are
+    every edge carries a load, all edges then get the same load in turn, `rounds` times, because CPU times are
     comparable only at the same load. Finally, each edge is overloaded. Raises TimeoutError if the study takes too long.
     """
     plan = plan or LoadPlan()
@@ -214,7 +214,7 @@ async def _search_loads(
 async def _paired_rounds(
     testbeds: Mapping[str, Testbed], searches: Sequence[LoadSearch], plan: LoadPlan, rounds: int
 ) -> dict[str, list[StepResult]]:
-    """Apply a load well below the carried loads to all edges in turns. Do nothing if an edge carries no load."""
+    """Apply a load well below the carried loads to all edges in turn. Do nothing if an edge carries no load."""
     carried = [search.carries for search in searches if search.carries is not None]
     found: dict[str, list[StepResult]] = {name: [] for name in testbeds}
     if len(carried) < len(searches):
@@ -228,7 +228,7 @@ async def _paired_rounds(
 
 
 async def _overload(each: Testbed, search: LoadSearch, plan: LoadPlan) -> None:
-    """Apply OVERLOAD_FACTOR times the measured throughput, and try once more if the edge carries it."""
+    """Apply OVERLOAD_FACTOR times the measured throughput. If the edge carries this load, apply a higher load."""
     longer = msgspec.structs.replace(plan, seconds=max(plan.seconds, OVERLOAD_SECONDS))
     for _ in range(MAX_OVERLOAD_TRIES):
         done = max(step.wave.events / step.server.seconds for step in search.steps)

@@ -37,12 +37,10 @@ def judge_step(
     shares: tuple[float, float] = (0.0, 0.0),
     closed: int = 0,
 ) -> ClientReport:
-    """Check the history of a wave and compute the lateness of its events. Raises LedgerImbalance for wrong counts.
+    """Check the history of a wave and compute the lateness of its events. Raises LedgerImbalance.
 
-    `expected` is computed from the wave's parameters. Events of threads whose sockets another process opened count as
-    events without a socket.
-
-    The history has no acknowledgements, so a loss is counted but not attributed to a link.
+    `expected` is computed from the wave's parameters. The history has no acknowledgements, so a loss is counted but not
+    attributed to a link.
     """
     verdict = check(history, expected)
     late, emitted = _lateness(wave, history)
@@ -85,7 +83,7 @@ def _lateness(wave: LoadWave, history: History) -> tuple[dict[EventKey, float], 
 
 
 def _drift(by_due: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Return the lower quartile of lateness in the first and last third of events, and the time between these thirds.
+    """Return the lower quartile of lateness in the first and last third of events, and the time between the thirds.
 
     The lower quartile is compared because a pause makes only some events late, while a process that falls behind makes
     all events late.
@@ -103,7 +101,7 @@ def _fastest(third: Sequence[tuple[float, float]]) -> float:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return the quantile of sorted values, without interpolation, or 0 without values."""
+    """Return the quantile of sorted values, without interpolation, or 0 if there are no values."""
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
 
 

@@ -30,28 +30,28 @@ __all__ = [
 ON_TIME_SHARE: Final = 0.99
 WITHIN_SECONDS: Final = 1.0
 PEAK_SECONDS: Final = 30.0
-"""Assumed length of a load peak. A load step lasts only seconds, so growing lateness is extrapolated to this length."""
+"""Assumed length of a load peak. A load step is shorter, so growing lateness is extrapolated to the peak's length."""
 SATURATED_SHARE: Final = 0.85
 """A process that uses or waits for at least this share of a core is considered the bottleneck."""
 WAITED_FOR_CPU_SHARE: Final = 0.15
 """A process that waits for a CPU for at least this share of the time is considered disturbed by other programs."""
 SECOND_LOAD_SHARE: Final = 0.8
-"""Share of a core that the second load would use at the first load's cost per event. The cost per event falls with
+"""Share of a core that the second load would use at the first load's cost per event. The cost is lower at a higher
 load."""
 MIN_EVENTS: Final = 400
-"""Minimum number of events of a load. If all are on time, 381 events are enough for a lower bound of 99 %."""
+"""Minimum number of events of a load. If all events are on time, 381 events are enough for a lower bound of 99 %."""
 MIN_LOAD_RATIO: Final = 1.25
 """The search ends when the lowest failed load is at most this multiple of the highest carried load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """An edge, which is a way to serve sockets."""
+    """A way in which a server serves sockets (ASGI or native)."""
 
     name: str
     """Display name."""
     key: str
-    """The value of the edge for `serving` and `bridgekit serve --edge`."""
+    """The name of the edge in `serving` and `bridgekit serve --edge`."""
     available_with: str
     """The servers and event loops on which the edge runs."""
 
@@ -93,13 +93,13 @@ class StepResult:
 
     @property
     def carried(self) -> bool:
-        """Whether at least 99 % of events (lower end of the interval) are within a second, even after PEAK_SECONDS."""
+        """Whether at least 99 % of events (lower end of the interval) are on time, even in a peak of PEAK_SECONDS."""
         lasting = self.falls_behind * PEAK_SECONDS <= WITHIN_SECONDS
         return self.on_time.known and self.on_time.interval[0] >= ON_TIME_SHARE and lasting
 
     @property
     def accounted_for(self) -> bool:
-        """Whether each due event was delivered once to its own socket or lost, counters agree, and no run failed."""
+        """Whether each event was lost, or delivered once and in order; the counters agree; and no run failed."""
         client, server = self.client, self.server
         due = self.wave.events
         misplaced = client.misrouted + client.extra_copies + client.unexpected + client.reordered
@@ -121,7 +121,7 @@ class StepResult:
 
     @property
     def service_us(self) -> float:
-        """Service time of an event in µs, which is longer than its CPU time if the process waits for a CPU."""
+        """Service time of an event in µs, which is longer than the event's CPU time if the process waits for a CPU."""
         return self.cpu_us * self.utilisation / self.server.share if self.server.share else self.cpu_us
 
     @property
@@ -174,7 +174,7 @@ def round_load(load: float) -> float:
 
 @dataclass
 class LoadSearch:
-    """The loads that were applied to one edge, in order. The last ones are deliberate overloads."""
+    """The loads that were applied to one edge, in order. The last loads are deliberate overloads."""
 
     edge: Edge
     steps: list[StepResult]
@@ -186,21 +186,21 @@ class LoadSearch:
 
     @property
     def best(self) -> StepResult | None:
-        """The carried step at the highest carried load."""
+        """The load step with the highest carried load."""
         return next((step for step in self.steps if step.carried and step.events_per_second == self.carries), None)
 
     @property
     def core_capacity(self) -> float | None:
-        """Events per second that one full core can process, by the lowest measured CPU time per event.
+        """Events per second that one full core can process, computed from the lowest measured CPU time per event.
 
-        Other programs on the machine do not affect this value, so it is comparable between machines.
+        Other programs on the machine hardly affect this value.
         """
         costs = [step.cpu_us for step in self.steps if step.wave.events]
         return 1e6 / min(costs) if costs else None
 
     @property
     def underestimate_reason(self) -> str:
-        """Why the edge may carry more than the search found. Empty if a higher load failed without interference."""
+        """Why the edge may carry more than the search found, or "" if a higher load failed without interference."""
         if (beyond := failed_load(self.steps)) is None:
             return "no load was tried that it does not carry"
         failing = [step for step in self.steps if step.events_per_second == beyond]

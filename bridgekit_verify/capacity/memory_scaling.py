@@ -39,7 +39,7 @@ KIB_PER_GIB: Final = 1_048_576
 WARM_UP: Final = 50
 """How many sockets are opened before the measured ones, because the first sockets load shared code and buffers."""
 UNCOUNTED: Final = 2_000
-"""How many threads with a run in their log use up free memory before the measurement."""
+"""How many threads get a run in their log before the measurement, to use up the free memory of the process."""
 SPARE_FILES: Final = 100
 """Upper bound on the open files of a process that are not sockets."""
 BURST_SECONDS: Final = 0.25
@@ -53,7 +53,7 @@ RUNS: Final = "waiting runs"
 
 
 class TooManySockets(BridgekitError):
-    """Raised if the system's limit of open files is too low for the requested sockets."""
+    """Raised if the limit on open files is too low for the requested sockets."""
 
     def __init__(self, wanted: int, limit: int) -> None:
         super().__init__(
@@ -70,21 +70,21 @@ class LinearFit:
 
     of: str
     points: Sequence[tuple[int, int]]
-    """For each measurement: the number of items, and the resident memory in KiB above the value without any."""
+    """For each measurement: the number of items, and their resident memory in KiB."""
 
     @property
     def most(self) -> int:
-        """The largest number of items that was measured."""
+        """The largest number of items for which memory was measured."""
         return max(count for count, _ in self.points)
 
     @property
     def kib(self) -> float:
-        """Memory of one more item in KiB: the slope of the fit."""
+        """Memory that one more item needs, in KiB: the slope of the fit."""
         return self._line[0]
 
     @property
     def first_kib(self) -> float:
-        """Intercept of the fit in KiB. It is negative if the first items used memory that was already free."""
+        """Intercept of the fit in KiB, which is negative if the first items used memory that was already free."""
         return self._line[1]
 
     @property
@@ -108,28 +108,28 @@ class LinearFit:
 
 @dataclass(frozen=True)
 class MemoryScaling:
-    """The memory fits of one edge, and the CPU time of bursts with and without the items."""
+    """The memory fits of one edge, and the CPU time of bursts with and without many sockets, threads and runs."""
 
     edge: Edge
     base_kib: int
-    """Memory of the process without the items, in KiB."""
+    """Memory of the process without the measured sockets, threads and runs, in KiB."""
     fits: Sequence[LinearFit]
     without_load: Sequence[StepResult]
-    """Bursts in a process without the items."""
+    """Bursts in a process without the measured sockets, threads and runs."""
     with_load: Sequence[StepResult]
-    """The bursts of `without_load`, in a process with all items."""
+    """Bursts of the same load in a process with all measured sockets, threads and runs."""
 
     def of(self, what: str) -> LinearFit:
         return next(fit for fit in self.fits if fit.of == what)
 
     @property
     def burst_us(self) -> float:
-        """CPU time per event of a run without pauses, in µs: the lowest of the rounds."""
+        """CPU time per event in a burst, in µs: the lowest value of all rounds."""
         return min(step.cpu_us for step in self.without_load)
 
     @property
     def growth(self) -> float:
-        """CPU time per event with all items, as a multiple of the time without them."""
+        """CPU time per event with all items, divided by the CPU time per event without items."""
         return min(step.cpu_us for step in self.with_load) / self.burst_us
 
 
@@ -201,12 +201,12 @@ class MemoryStudy:
 async def study_memory(
     sizes: Sequence[int] = (100, 500, 1_000), *, rounds: int = 4, seed: int = 0, edges: Sequence[Edge] = EDGES
 ) -> MemoryStudy:
-    """Measure memory with each of these numbers of sockets, threads and runs, and CPU time with and without them.
+    """Measure memory for each number of sockets, threads and runs in `sizes`, and CPU time with and without them.
 
     Raises TooManySockets if the file limit is too low, and ValueError for fewer than two different sizes.
     """
     if len(set(sizes)) < 2 or min(sizes) < 1:
-        raise ValueError(f"sizes are {list(sizes)}: give at least two different numbers from 1, to fit a line")
+        raise ValueError(f"sizes are {list(sizes)}: give at least two different numbers of 1 or more, to fit a line")
     if max(sizes) + WARM_UP + SPARE_FILES > (limit := raise_file_limit()):
         raise TooManySockets(max(sizes), limit)
     found: dict[str, MemoryScaling] = {}
@@ -231,9 +231,9 @@ async def _measure_edge(edge: Edge, sizes: Sequence[int], rounds: int, seed: int
             await each.connect(WARM_UP)
             await _burst(each, plan)
         base = await full.resident_kib()
-        # A process retains freed memory. Measured items would use this memory first and appear to need none.
+        # A process reuses freed memory, so the first measured items would appear to need no memory.
         await full.fill_logs(UNCOUNTED)
-        # Sockets are measured last, because opening sockets needs temporary memory, which is free afterwards.
+        # Sockets are measured last, because opening them frees temporary memory, which later items would use.
         threads = await _measure_growth(full, THREADS, sizes, full.fill_logs)
         runs = await _measure_growth(full, RUNS, sizes, full.start_waiting_runs)
         sockets = await _measure_growth(full, SOCKETS, sizes, full.connect)
@@ -286,7 +286,8 @@ def _draw_fit(axis: Axes, name: str, fit: LinearFit, style: LineStyle, row: int)
 def edge_table(capacity: CapacityStudy, memory: MemoryStudy) -> pd.DataFrame:
     """Return one row for each edge.
 
-    Columns: edge, carried load, CPU time per event at that load and in a burst, memory per idle socket, where it runs.
+    Columns: edge, carried load, CPU time per event at that load and in a burst, memory per idle socket, and the servers
+    on which the edge runs.
     """
     return pd.DataFrame(
         {

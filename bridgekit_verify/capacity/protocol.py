@@ -52,14 +52,14 @@ class FillLogs(msgspec.Struct, frozen=True, tag=True):
 
 
 class StartWaitingRuns(msgspec.Struct, frozen=True, tag=True):
-    """Starts in each of these threads a run that waits indefinitely, as for a slow model. Reply: Done."""
+    """Starts an endless run in each thread from `first` up to, but not including, `last`. Reply: Done."""
 
     first: int
     last: int
 
 
 class Connect(msgspec.Struct, frozen=True, tag=True):
-    """Opens a socket for each of these threads. Reply: ConnectedSockets."""
+    """Opens a socket for each thread from `first` up to, but not including, `last`. Reply: ConnectedSockets."""
 
     port: int
     key: bytes
@@ -74,7 +74,7 @@ class ConnectedSockets(msgspec.Struct, frozen=True, tag=True):
 
 
 class ReadWave(msgspec.Struct, frozen=True, tag=True):
-    """Reads a wave until StopReading. Reply: ClientReport."""
+    """Reads the events of a wave until the request StopReading. Reply: ClientReport."""
 
     wave: LoadWave
     within_seconds: float
@@ -87,7 +87,7 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     failed: int
     """Runs that ended with an error."""
     taken: int
-    """Events that, by the bridge's counters, a socket or the log accepted, or that are pending."""
+    """Events that the bridge counted as sent, retained or pending."""
     refused: int
     """Events that the bridge counted as lost."""
     at_once: int
@@ -97,9 +97,9 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     cpu_seconds: float
     """CPU time of the process during `seconds`."""
     share: float
-    """CPU time divided by elapsed time, between the first runs' end and the last start. A full core is 1."""
+    """CPU time divided by elapsed time, from the end of the first runs to the last start. A full core is 1."""
     run_queue_wait: float
-    """Share of the same interval in which the process was ready but waited for a CPU, or 0 if unknown."""
+    """Time that the process waited for a CPU, divided by the same elapsed time as in `share`, or 0 if unknown."""
     pauses: int
     """Number of garbage collections."""
     longest_pause: float
@@ -109,7 +109,7 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The client process's measurements of a wave. Lateness is from an event's due time to its read, in seconds."""
+    """The client process's measurements of a wave. Lateness is the time from when an event is due until it is read."""
 
     expected: int
     delivered: int
@@ -129,15 +129,15 @@ class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     late_max: float
     late_mean: float
     late_first: float
-    """Lower quartile of lateness in the first third of the events, by due time."""
+    """Lower quartile of lateness in the first third of the events, in the order of their due times."""
     late_last: float
-    """Lower quartile of lateness in the last third of the events."""
+    """Lower quartile of lateness in the last third of these events."""
     apart_seconds: float
-    """Seconds between the median due times of the first and the last third."""
+    """Seconds between the median due times of the first and the last third of the events."""
     emitted_p50: float
     """Median time from an event's due time to its emission: the part of lateness before the emission."""
     emitted_p99: float
     share: float
-    """CPU time of the client process divided by elapsed time. If it is near 1, the client cannot keep up."""
+    """CPU time of the client process divided by elapsed time. With a value near 1, the client cannot keep up."""
     run_queue_wait: float
     """Share of the elapsed time in which the client was ready to read but waited for a CPU."""

@@ -1,8 +1,8 @@
-"""Predict the waiting times of events in a busy process by queueing theory, and compare them with measured ones.
+"""Predict the waiting times of events in a busy process with queueing theory, and compare them with measured ones.
 
 One process serves the events one after the other, and events become due at random times: an M/G/1 queue. The
-Pollaczek-Khinchine formula gives its mean waiting time (F. Pollaczek 1930, A. Khinchine 1932; L. Kleinrock, Queueing
-Systems I, 1975, section 5.6).
+Pollaczek-Khinchine formula gives the mean waiting time in such a queue (Pollaczek 1930, Khinchine 1932;
+Kleinrock, Queueing Systems I, 1975, section 5.6).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from bridgekit_verify.measure.plots import TEXT_COLOUR, new_figure
 __all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "waiting_seconds"]
 
 ONE_SERVICE: Final = 2 / 3
-"""Utilisation above which an event waits longer, on average, than its own service time."""
+"""Above this utilisation, an event waits on average longer than its own service takes."""
 SETTLES_SHARE: Final = 0.95
 """Above this utilisation, a wave ends before its queue reaches the steady state, so the formula does not apply."""
 
 
 def waiting_seconds(utilisation: float, service_seconds: float, pauses_squared: float = 0.0) -> float:
-    """Return the mean waiting time of an event in seconds. Service times are equal (M/D/1), except for pauses.
+    """Return the mean waiting time of an event in seconds, if service times are equal (M/D/1), except for pauses.
 
     `pauses_squared` is the sum of the squared durations of pauses (such as garbage collections) in s² per second.
     Pauses count as rare, long jobs and are part of the utilisation. Raises ValueError unless 0 <= utilisation < 1.
@@ -68,12 +68,12 @@ class Point:
 
     @property
     def predicted(self) -> float:
-        """Predicted mean lateness in seconds, with the measured garbage collections, or NaN from 95 % utilisation."""
+        """Predicted mean lateness in seconds, with the measured garbage collections. NaN from 95 % utilisation on."""
         return self._predicted(self.step.server.pauses_squared)
 
     @property
     def predicted_steady(self) -> float:
-        """Predicted mean lateness in seconds without garbage collections, or NaN from 95 % utilisation."""
+        """Predicted mean lateness in seconds, without garbage collections. NaN from 95 % utilisation on."""
         return self._predicted(0.0)
 
     def _predicted(self, pauses_squared: float) -> float:
@@ -92,8 +92,8 @@ class WaitingStudy:
         """Return one row for each carried load.
 
         Columns: edge, events/s, utilisation in percent, service time in µs, and in ms: longest garbage collection, mean
-        lateness, predicted mean with and without garbage collections, 99th percentile. Predictions are missing without
-        a steady state.
+        lateness, predicted mean with and without garbage collections, 99th percentile. A load without a steady state
+        has no predictions.
         """
         return pd.DataFrame(
             {
@@ -121,9 +121,9 @@ class WaitingStudy:
         return f"Up to two thirds of a core, the mean delay is at most {1_000 * max(light):.1f} ms"
 
     def figure(self) -> Figure:
-        """Draw measured lateness over utilisation, with the predictions with and without pauses.
+        """Draw measured lateness over utilisation, and the predictions with and without pauses.
 
-        Each edge has a panel. Each load has its mean and its 99th percentile.
+        Each edge has a panel. Each load has a marker for its mean and one for its 99th percentile.
         """
         with new_figure(self.title(), 6.2, 1.2 + 2.6 * len(self.points)) as figure:
             axes = figure.subplots(len(self.points), 1, sharey=True, sharex=True, squeeze=False)[:, 0]
@@ -144,7 +144,7 @@ class WaitingStudy:
     def alt_text(self) -> str:
         """Return a text alternative of the figure.
 
-        It states, for each load, the utilisation, the measured and predicted mean delay, and the 99th percentile.
+        The text states, for each load, the utilisation, the measured and predicted mean delay, and the 99th percentile.
         """
         return "; ".join(
             f"{name} at {100 * point.utilisation:.0f} % of a core: {1_000 * point.measured:.2f} ms mean delay,"

@@ -1,10 +1,10 @@
 """Compute when each run starts and when each of its events is due.
 
-The module does no I/O, and both processes compute the schedule.
+The server process and the client process each compute the schedule. The module does no I/O.
 
 The load is open: a run starts at its time, even if earlier runs have not ended. Lateness counts from the due time of an
 event, not from its emission by a busy process. A load that waits for the server would send fewer events while the
-server is slow, and would omit late events ("coordinated omission", G. Tene, "How not to measure latency", 2013).
+server is slow, and would omit late events ("coordinated omission", Gil Tene, "How not to measure latency", 2013).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bridgekit_verify.measure.thread_id_families import OwnedThread
 __all__ = ["EVENTS_A_STEP", "LoadPlan", "LoadWave", "owner"]
 
 EVENTS_A_STEP: Final = 3
-"""A thought, the start of a tool and the end of a tool."""
+"""The number of events of a step: a thought, and the start and the end of a tool call."""
 _POSITIONS: Final = {EventType.AGENT_THINKING: 1, EventType.TOOL_EXECUTING: 2, EventType.TOOL_COMPLETED: 3}
 
 
@@ -38,7 +38,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 1
     """A run of n steps has 2 + 3 n events."""
     pause_seconds: float = 0.1
-    """Pause between two events of a run, for model and tools. With 0, all events are emitted in one burst."""
+    """Pause between two events of a run, as if a model or tool worked. With 0, a run emits its events in one burst."""
     seconds: float = 1.5
     """Time in which new runs start."""
     seed: int = 0
@@ -70,7 +70,8 @@ class LoadWave(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def starts(self) -> list[float]:
         """The start time of each run, in seconds after the start of the wave."""
         source = random.Random(f"{self.plan.seed}:{self.name}")
-        # For a given number of arrivals, those of a Poisson process are uniform, so the load is exactly as requested.
+        # Given their number, the arrivals of a Poisson process are uniformly distributed. A fixed number of arrivals
+        # makes the load exact.
         count = round(self.runs_per_second * self.plan.seconds)
         return sorted(source.uniform(0, self.plan.seconds) for _ in range(count))
 

@@ -86,7 +86,7 @@ class ActiveRuns:
         return PacedAgent
 
     def tools(self) -> PythonTools:
-        """Return a dispatcher with one tool, which takes one pause."""
+        """Return a dispatcher with one tool. A call of the tool takes as long as one pause between events."""
 
         async def look_up(request: str, step: int) -> dict[str, object]:
             wave, start = self.started[request]
@@ -118,7 +118,7 @@ class GcPauses:
         self._since = 0.0
 
     def on_phase(self, phase: str, info: dict[str, int]) -> None:
-        """Callback for `gc.callbacks`, called when a collection starts and stops."""
+        """Record the start or the end of a garbage collection, as a callback in `gc.callbacks`."""
         if phase == "start":
             self._since = time.perf_counter()
         else:
@@ -132,7 +132,7 @@ async def _sleep_until_due(moment: float, pause: float) -> None:
 
 
 async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave) -> ServerReport:
-    """Start every run at its time, even if earlier runs have not ended, and wait for all of them."""
+    """Start every run at its time, even if earlier runs have not ended, and wait for all runs."""
     start = anyio.current_time() + wave.starts_at - time.time()
     taken, refused = _accepted(application), _lost(application)
     active.most = active.failed = 0
@@ -180,7 +180,7 @@ def _lost(application: Application) -> int:
 
 
 def _single(name: str, first: int, last: int, plan: LoadPlan) -> LoadWave:
-    """Return a wave with one run for each of these threads."""
+    """Return a wave with one run for each thread from `first` up to, but not including, `last`."""
     return LoadWave(
         name=f"{name} {first}",
         plan=plan,

@@ -1,4 +1,4 @@
-"""Compute workers and memory from an application's load, and measure the extra cost per event of a shared store."""
+"""Compute the workers and memory that an application's load needs, and measure a shared store's cost per event."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Demand:
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Measured costs of one worker with one edge: CPU time in µs and memory in KiB."""
+    """Measured costs of one worker with one edge, as CPU time in µs and memory in KiB."""
 
     edge: str
     event_us: float
@@ -119,7 +119,7 @@ def costs_of(capacity: CapacityStudy, memory: MemoryStudy, shared: SharedStudy) 
 
 
 def size(demand: Demand, costs: Costs, *, max_utilisation: float = ONE_SERVICE) -> Sizing:
-    """Return the fewest workers that each use at most `max_utilisation` of a core when `workers_lost` are down.
+    """Return the sizing with the fewest workers that use at most `max_utilisation` each when `workers_lost` are down.
 
     A single worker keeps all logs in memory. Two or more workers share a broker, which adds cost to each event.
     """
@@ -172,7 +172,7 @@ class SharedStudy:
 
     @property
     def extra_us(self) -> float:
-        """Extra CPU time per event with a broker, in µs: the difference between the lowest rounds, but at least 0."""
+        """Extra CPU time per event with a broker, in µs: the difference between the cheapest rounds, but at least 0."""
         return max(min(step.cpu_us for step in self.shared) - min(step.cpu_us for step in self.unshared), 0.0)
 
     @property
@@ -197,7 +197,7 @@ class SharedStudy:
 async def study_shared(
     plan: LoadPlan | None = None, *, events_per_second: float = 2_000.0, rounds: int = 1, edge: Edge = NATIVE
 ) -> SharedStudy:
-    """Measure this load with both stores in turns. Raises TimeoutError if the study takes too long."""
+    """Measure a load in turn with the memory store and with Redis. Raises TimeoutError if the study takes too long."""
     plan = plan or LoadPlan(seconds=0.5, pause_seconds=0.05)
     unshared, shared = list[StepResult](), list[StepResult]()
     with unwrap_single_error(), anyio.fail_after(STUDY_SECONDS):

@@ -39,13 +39,13 @@ __all__ = ["Testbed", "start_testbed"]
 SECONDS_PER_ITEM: Final = 0.02
 """Time added to a timeout for each requested socket, thread or run."""
 WAVE_TIMEOUT_SECONDS: Final = 120.0
-"""How much longer than its nominal duration a wave may take on a busy machine."""
+"""How much longer than planned a wave may take on a busy machine."""
 START_DELAY_SECONDS: Final = 0.1
-"""Delay between the request and the start of a wave, so that both processes have read the request."""
+"""Delay between the request and the start of a wave, so that both processes read the request in time."""
 
 
 class Testbed:
-    """Handle of a server process with agents and a client process with its users' sockets, on one machine."""
+    """Handle of two processes on one machine: a server with agents, and a client with the users' sockets."""
 
     def __init__(self, edge: Edge, server: ChildProcess, client: ChildProcess, key: bytes, port: int) -> None:
         self.edge = edge
@@ -85,7 +85,7 @@ class Testbed:
         return (await self._server.request(MemoryRequest(), MemoryReply)).resident_kib
 
     async def wave(self, events_per_second: float, plan: LoadPlan, *, first: int, threads: int) -> StepResult:
-        """Apply a load in events per second to the threads from number `first` on, and return the result."""
+        """Apply a load of `events_per_second` to `threads` threads from number `first` on, and return the result."""
         self._waves += 1
         await self._client.request(Clear(), Done)
         wave = LoadWave(
@@ -109,7 +109,7 @@ def _timeout(count: int) -> float:
 
 @asynccontextmanager
 async def start_testbed(edge: Edge, *, store: str = "memory:") -> AsyncIterator[Testbed]:
-    """Run both processes while the block runs, and then kill them. Raises ProcessExited or ProcessTimeout."""
+    """Run a server and a client process until the `with` block ends, and then kill both. Raises a ProcessFailed."""
     key = secrets.token_bytes(KEY_BYTES)
     with unwrap_single_error():
         async with (

@@ -2,5 +2,5 @@
 
 `recording_files` reads files, and `dialects` maps a protocol's messages to frames. `judging` finds violations in
 frames, `concluding` turns violations into one answer for each property, and `output` formats the answers. Judging does
-no I/O. `live` adds a scripted model, whose ledger records what was sent, so that losses can be counted exactly.
+no I/O. `live` adds a scripted model, whose ledger records what it sent, so that losses can be counted exactly.
 """

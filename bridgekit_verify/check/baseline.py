@@ -17,7 +17,7 @@ __all__ = ["Baseline", "baseline_key", "format_baseline", "read_baseline"]
 
 
 def baseline_key(verdict: RecordingVerdict, violation: RecordedViolation) -> str:
-    """Return the line of a violation in a baseline. The line names the recording's file without its folder."""
+    """Return the line that accepts a violation. The line names the recording's file without its folder."""
     return " ".join(f"{Path(verdict.path).name}: {violation.key}".split())
 
 
@@ -29,20 +29,20 @@ class Baseline:
     keys: frozenset[str] = frozenset()
 
     def accepts(self, verdict: RecordingVerdict, answer: PropertyAnswer) -> bool:
-        """Return whether the baseline accepts every violation of a broken answer.
+        """Return whether the baseline accepts every violation in an answer.
 
-        An answer that counts more violations than it lists is not accepted.
+        The baseline does not accept an answer whose list of violations is incomplete.
         """
         return answer.count == len(answer.violations) and all(
             baseline_key(verdict, each) in self.keys for each in answer.violations
         )
 
     def stale(self, verdicts: Iterable[RecordingVerdict]) -> list[str]:
-        """Return the entries that match no violation."""
+        """Return the baseline's entries that match no violation."""
         return sorted(self.keys - _keys_of(verdicts))
 
     def fails(self, verdict: RecordingVerdict) -> bool:
-        """Return whether the recording has a broken property that the baseline does not accept."""
+        """Return whether the recording has violations that the baseline does not accept."""
         return any(answer.state is State.BROKEN and not self.accepts(verdict, answer) for answer in verdict.answers)
 
 

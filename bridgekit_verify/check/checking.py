@@ -1,4 +1,4 @@
-"""Checks one recording from its file to its verdict."""
+"""Checks one recording: reads its file and returns its verdict."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_recording(
 ) -> RecordingVerdict:
     """Read and judge one recording.
 
-    Without `dialect`, the function uses the dialect that a live run states, or detects it from the first messages.
+    If `dialect` is None, the dialect is read from the file of a live run, or detected from the first messages.
 
     Raises UnusableRecording if the file cannot be judged, and OSError if it cannot be read.
     """
@@ -34,7 +34,7 @@ def check_recording(
         head = list(islice(recording.messages, SAMPLE_MESSAGES))
         if not head:
             limit = recording.limits.reached
-            raise UnusableRecording(path, f"has no frame before {limit}" if limit else "has no frame")
+            raise UnusableRecording(path, f"has no frame before the limit {limit}" if limit else "has no frame")
         judge = Judge(dialect or detect(path, head))
         judge.feed(chain(head, recording.messages))
         if judge.undecoded == judge.messages:

@@ -1,4 +1,7 @@
-"""Concludes one answer for each property. A property holds only if there is no violation and no reason for doubt."""
+"""Concludes one answer for each property.
+
+The answer is *holds* only if there is no violation and no reason for *unknown*.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ NEEDS: Final = {
     Property.RESUME: ("position", "run", "kinds.ended"),
     Property.SNAPSHOT: ("kind",),
 }
-"""The fields and kinds that a property needs in order to hold. `|` separates alternatives."""
+"""Fields and kinds of frames that a dialect needs for the answer *holds*, by property. `|` separates alternatives."""
 HELPS: Final = {
     Property.DUPLICATED: ("kind", "run", "thread"),
     Property.ORDER: ("kind", "run", "thread"),
@@ -74,7 +77,7 @@ class RecordingVerdict(msgspec.Struct, frozen=True):
     clients: int
     runs: int
     complete: bool
-    """False if a limit ended the reading."""
+    """False if a limit ended the reading of the recording."""
     answers: tuple[PropertyAnswer, ...]
 
     @property
@@ -152,7 +155,7 @@ def _judge_runs(judge: Judge, runs: list[RunState], limit: str | None) -> None:
 
 
 def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> None:
-    """Report a run that ends without a start, unless it started elsewhere or may have started before the recording."""
+    """Report a run that ends without a start, unless it may have started before the recording or at another client."""
     client = judge.clients[run.client]
     began_elsewhere = any(other.started and other.first < run.first for other in others)
     continues = client.starts_inside or (judge.dialect.run_is_connection and client.reconnected_at)
@@ -204,7 +207,7 @@ def _judge_numberings(judge: Judge, clients: list[ClientState]) -> None:
 def _reasons(
     judge: Judge, clients: list[ClientState], runs: list[RunState], streams: list[StreamState], limit: str | None
 ) -> Iterator[tuple[Property, str]]:
-    """Yield each property that cannot be found to hold, with the reason."""
+    """Yield each property whose answer cannot be *holds*, with the reason."""
     if not judge.frames:
         yield from ((which, "the recording has no frame") for which in Property)
     if not judge.dialect.lacks("position"):

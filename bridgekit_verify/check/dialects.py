@@ -1,4 +1,4 @@
-"""Detects which of four protocols a recording uses, and reads tables that locate the fields of any other."""
+"""Detects which of four protocols a recording uses, and reads tables that locate the fields of other protocols."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
 EVENT: Final = "@event"
 TEXT: Final = "@text"
-"""The path of a message that is text and not JSON."""
+"""The path that locates the whole text of a message that is not JSON."""
 WHOLE: Final = ("whole", "args")
 IDS: Final = {"run", "thread", "user", "message", "call"}
 SAMPLE_MESSAGES: Final = 100
@@ -26,9 +26,9 @@ ENOUGH: Final = 0.5
 
 
 def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
-    """Return the built-in dialect that knows the most JSON objects among these messages, and at least half of them.
+    """Return the built-in dialect that knows the types of more of these messages than any other.
 
-    Raises UnusableRecording if no dialect does.
+    Raises UnusableRecording if no dialect knows the types of at least half of the messages that are JSON objects.
     """
     types = Counter(_type(each.value) for each in messages if isinstance(each.value, dict))
     total = sum(types.values())
@@ -142,7 +142,7 @@ Steps = tuple[str | int, ...]
 
 
 def steps_of(path: str) -> Steps:
-    """Return the steps of a path. Dots separate them, and a number is an index of a list."""
+    """Return the steps of a path. Dots separate the steps, and a number is a list index."""
     return tuple(int(step) if step.isdecimal() else step for step in path.split("."))
 
 
@@ -161,8 +161,8 @@ def locate(value: Any, steps: Steps) -> Any:
 class _TableReader:
     def __init__(self, paths: Mapping[str, Steps], kinds: Mapping[str, str], prefix: str) -> None:
         self._paths = [(field, steps) for field, steps in paths.items() if field != "kind"]
-        # Most paths have one step, for which a plain lookup is faster than `locate`. A complete value is read after
-        # the call's id, because it is in `args` if the frame has a call, and in `whole` otherwise.
+        # Most paths have one step, for which a plain lookup is faster than `locate`. A complete value is read after the
+        # call's id, because the value is in `args` if the frame has a call, and in `whole` otherwise.
         late = WHOLE if len(paths.get("call", ())) > 1 else ()
         self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in late]
         self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]
@@ -186,7 +186,7 @@ class _TableReader:
         for field, steps in self._paths:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)
-        # A type with `*` matches neither the end of the stream nor a message without a type and a text.
+        # A type with `*` must not match the end of the stream, or a message that has neither a type nor a text.
         if kind is None and (message.value == END_OF_STREAM or (theirs is None and frame.text is frame.whole is None)):
             frame.kind = "other"
         return (frame,)

@@ -1,4 +1,4 @@
-"""The parts of a recording: messages, as a container holds them, and frames, as a dialect reads them."""
+"""The parts of a recording: messages as the file holds them, and frames as a dialect reads them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["END_OF_STREAM", "FIELDS", "KINDS", "Message", "ObservedFrame", "deco
 KINDS: Final = (
     "started",  # of a run
     "ended",
-    "error",  # ends a run that failed
+    "error",  # a run ends because it failed
     "text_begin",
     "text",  # a delta
     "text_end",
@@ -22,17 +22,17 @@ KINDS: Final = (
     "tool_end",
     "tool",  # a whole call in one frame
     "tool_result",
-    "snapshot",  # repeats a value that other frames sent
+    "snapshot",  # a complete text or arguments, which other frames sent in pieces
     "subscribed",
     "gap",
-    "event",  # belongs to a run and states no other fact
-    "other",  # the dialect does not know it
+    "event",  # Belongs to a run, and states no other fact.
+    "other",  # Has a type that the dialect does not know.
 )
 """What a frame does. A type of the protocol that fits no other kind is `event` or `other`."""
 
 END_OF_STREAM: Final = "[DONE]"
-"""The text that several protocols send after the last frame of a response. It is a frame only if the dialect gives it
-a kind."""
+"""The text that several protocols send after the last frame of a response. `[DONE]` is a frame only if the dialect
+gives it a kind."""
 
 FIELDS: Final = ("kind", "run", "thread", "user", "message", "call", "text", "whole", "args", "position")
 """The fields that a `[dialect]` table may locate."""
@@ -57,7 +57,7 @@ class Message(msgspec.Struct, gc=False):
 
 
 class ObservedFrame(msgspec.Struct, gc=False):
-    """One fact that a message states. A message may state several facts. Fields that its dialect lacks are None."""
+    """One fact that a message states. A message may state several facts. Fields that the dialect lacks are None."""
 
     origin: Message
     kind: str
@@ -66,7 +66,7 @@ class ObservedFrame(msgspec.Struct, gc=False):
     message: str | None = None
     call: str | None = None
     text: str | None = None
-    """A delta, which is appended to the text or the arguments. In a gap, its reason."""
+    """A delta, which is appended to a message or to a call's arguments. In a gap signal, the reason for the gap."""
     whole: Any = None
     """A complete value: a text, or arguments as text or as decoded JSON."""
     position: int | None = None
@@ -74,10 +74,9 @@ class ObservedFrame(msgspec.Struct, gc=False):
     """Set only if the frame represents the positions `first_position` to `position`."""
     user: str | None = None
     group: str | None = None
-    """An epoch of positions, or the subagent that sent a chunk. Groups of one client are independent of each other."""
+    """An epoch of positions, or the subagent that sent a chunk. A client's groups are independent of each other."""
     implicit: bool = False
-    """True if the protocol allows this delta to begin its message or call, or allows frames of its run after this
-    error."""
+    """True for a delta or an end that needs no beginning, and for an error after which the run may continue."""
 
 
 def decode_json(data: str | bytes) -> Any:
@@ -104,7 +103,7 @@ def _refuse(constant: str) -> Any:
 def encode_json(value: object) -> str:
     """Encode a decoded value.
 
-    A value that JSON cannot represent, such as half of a surrogate pair, is written as in Python.
+    A value that JSON cannot represent, such as half of a surrogate pair, is written as Python's `repr`.
     """
     try:
         return msgspec.json.encode(value).decode()

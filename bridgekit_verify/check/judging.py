@@ -1,6 +1,6 @@
 """Judges a stream of frames without I/O. The number of ended runs, messages, calls and violations in memory is limited.
 
-Each frame is first attributed to a client, a run, and a message or call. The rules then judge it.
+The judge first attributes each frame to a client, a run, and a message or call. The rules then judge the frame.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ BROKEN_STEPS: Final = {
     PositionStep.REPEATED: (Property.DUPLICATED, "repeated", "arrives again"),
 }
 UNCLEAR: Final = ("snapshot", "other")
-"""The kinds of frames that may be about a text, about thinking, or about nothing in the recording."""
+"""The kinds of frames that may belong to a text or to thinking, or to neither."""
 NUMBERED: Final = CONTENT - {"snapshot"}
-"""The kinds of frames that are expected to have a position, in a dialect with positions."""
+"""The kinds of frames that must have a position if the dialect has positions."""
 ACROSS_RUNS: Final = {"tool_result", "snapshot"}
-"""The kinds of frames that may be about a message or call of an earlier run."""
+"""The kinds of frames that may belong to a message or call of an earlier run."""
 
 
 class Judge:
@@ -90,7 +90,7 @@ class Judge:
         stream = None if key is None else client.streams.get(key)
         run = self._run_of(client, stream, frame)
         if key is not None and run is not None and (stream is None or stream.run is not run):
-            of_run = (key[0], f"{key[1]} of {run}")  # several runs use its id
+            of_run = (key[0], f"{key[1]} of {run}")  # several runs use this id
             found = client.streams.get(of_run)
             if found is not None or (stream is not None and stream.run and frame.kind not in ACROSS_RUNS):
                 key, stream = of_run, found
@@ -100,7 +100,7 @@ class Judge:
             if not has_started and self.rules.pairs_runs and frame.kind not in BEGINNINGS and frame.kind != "tool":
                 stream.uncertain = NO_BEGINNING
             self.rules.remember(client, key, stream)
-            if frame.run is None:  # otherwise its run identifies the user
+            if frame.run is None:  # a run id in the frame would identify the user
                 self.owners.saw(key, client, frame)
         if frame.thread not in (None, client.thread) or frame.user not in (None, client.user):
             self.owners.check_ids(self.findings, client, frame)
@@ -111,9 +111,9 @@ class Judge:
         return stream, run
 
     def _run_of(self, client: ClientState, stream: StreamState | None, frame: ObservedFrame) -> RunState | None:
-        """Return the run that a frame names, else that of its message or call, else the only open one.
+        """Return the run that a frame names, or the run of its message or call, or the only open run.
 
-        If no run is open, this is the client's latest run. If a connection is a run, it is the run of the connection.
+        If no run is open, return the client's latest run. If each connection is a run, return the connection's run.
         """
         run_id = frame.run
         if run_id is not None:
@@ -140,7 +140,7 @@ class Judge:
             key = ("text", frame.message)
         else:
             key = ("call", None)
-        if frame.implicit:  # a chunk continues the one before it, unless it has an id
+        if frame.implicit:  # a chunk without an id continues the previous chunk
             last = (key[0], frame.group)
             if key[1] is None:
                 return client.chunks.get(last)
@@ -190,7 +190,7 @@ class Judge:
             )  # fmt: skip
 
     def _is_replayed(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
-        """Add the frame's positions to its numbering. Return whether a reconnect repeats a frame already judged."""
+        """Add the frame's positions to its numbering. Return whether it repeats a frame from before a reconnect."""
         last = frame.position
         assert last is not None
         connection = frame.origin.connection
@@ -205,7 +205,7 @@ class Judge:
         expected = self.dialect.first_position
         if expected is not None and last < expected:
             return False
-        if numbering is None:  # its start is unknown if the recording may begin in the middle
+        if numbering is None:  # if the recording may begin in the middle, the first position is unknown
             known = expected is not None and first <= expected
             numbering = client.numberings[key] = Numbering(expected if known else None, connection)
         step = numbering.add(first, last, connection, frame.origin.index)

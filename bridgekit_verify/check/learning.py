@@ -1,4 +1,4 @@
-"""Drafts a `[dialect]` table from one recording, by the names and the values of its fields. A person reviews it."""
+"""Drafts a `[dialect]` table from the names and values of the fields in one recording. A person reviews it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Row = Mapping[Path, Any]
 
 
 def draft_table(path: str, messages: Iterable[Message]) -> str:
-    """Return a TOML file with a `[dialect]` table. Raises UnusableRecording if fewer than two messages are JSON."""
+    """Return the text of a `[dialect]` table. Raises UnusableRecording if fewer than two messages are JSON."""
     prefix, decoded = _decode(list(messages))
     pairs = [(message, row) for message in decoded if (row := _row(message))]
     rows = [row for _, row in pairs]
@@ -81,11 +81,11 @@ def draft_table(path: str, messages: Iterable[Message]) -> str:
 
 
 _quote = partial(json.dumps, ensure_ascii=False)
-"""TOML has most escapes of JSON, but not those of surrogate pairs."""
+"""Quotes a value for TOML, which has all escapes of JSON except those of surrogate pairs."""
 
 
 def _decode(messages: Sequence[Message]) -> tuple[str, list[Message]]:
-    """Return the most frequent prefix of JSON texts, and the messages with the texts that have this prefix decoded."""
+    """Return the most frequent prefix of JSON texts, and the messages with the JSON after this prefix decoded."""
     texts = [message.value for message in messages if isinstance(message.value, str)]
     found = Counter(match[0] for text in texts if (match := re.match(r"[^\[{\s]{0,16}(?=[\[{])", text)))
     prefix = max(found, key=lambda each: found[each], default="")
@@ -124,7 +124,7 @@ def _remove_contradictions(
 
 
 def _by_ours(kinds: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the recording's types for each of our kinds."""
+    """Return the recording's types, grouped by kind of frame."""
     found: dict[str, list[str]] = {}
     for name, ours in kinds.items():
         found.setdefault(ours, []).append(name)
@@ -146,16 +146,13 @@ def _values(rows: Sequence[Row], path: Path) -> list[Any]:
 
 
 def _paths(rows: Sequence[Row]) -> list[Path]:
-    """Return the paths that occur, short ones first."""
+    """Return all paths in these rows, short paths first."""
     found = Counter(path for row in rows for path in row)
     return sorted(found, key=lambda path: (len(path), -found[path], path))
 
 
 def _kind(rows: Sequence[Row]) -> Path | None:
-    """Return the path of a string that nearly every frame has and that has few values.
-
-    Paths with a usual name come first.
-    """
+    """Return the path that probably holds the type: a string in nearly every frame, with few different values."""
     candidates = []
     for path in _paths(rows):
         values = _values(rows, path)
@@ -170,7 +167,7 @@ def _kind(rows: Sequence[Row]) -> Path | None:
 
 
 def _ids(rows: Sequence[Row], kind: Path | None) -> dict[str, Path]:
-    """Return the paths whose names are usual names of ids. Each path is used once."""
+    """Return, for each field that holds an id, a path that ends with a usual name of the field. Use no path twice."""
     found: dict[str, Path] = {}
     for field, pattern in ID_NAMES.items():
         exact = re.compile(rf"({pattern})(_?id)?", re.IGNORECASE)
@@ -199,7 +196,7 @@ def _texts(rows: Sequence[Row], taken: set[Path]) -> dict[str, Path]:
 
 
 def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) -> dict[str, Any]:
-    """Draft the position: a whole number that increases by one in every client, thread or run.
+    """Draft the position: a whole number that increases by one within each client, thread or run.
 
     If each client has only one run, all three scopes fit. The function then chooses the run, because the numbering may
     restart with the next run.
@@ -219,7 +216,7 @@ def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) 
 
 
 def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | None) -> list[list[int]]:
-    """Return the numbers of each scope if they are positions, and otherwise an empty list."""
+    """Return each scope's numbers if they can be positions, and otherwise an empty list."""
     numbers = defaultdict[object, list[int]](list)
     for message, row in pairs:
         if type(row.get(path)) is int:
@@ -232,7 +229,7 @@ def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | Non
 
 
 def _kinds(rows: Sequence[Row], kind: Path, run: Path | None, text: Path | None) -> dict[str, str]:
-    """Draft the kinds. Start and end follow from the order in each run, and the other kinds from the names."""
+    """Draft the kinds. The order of types in each run gives `started` and `ended`, and names give the other kinds."""
     by_run = defaultdict[Any, list[str]](list)
     for row in rows:
         if kind in row and (run is None or run in row):

@@ -21,7 +21,7 @@ CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u
 
 
 def format_text(verdict: RecordingVerdict, baseline: Baseline) -> str:
-    """Return a heading and one line for each property. Below a broken property, list its first violations."""
+    """Return a heading, and then one line for each property. A property's first violations follow its line."""
     return "\n".join(_clean(line) for line in _lines(verdict, baseline))
 
 
@@ -60,7 +60,7 @@ def _clean(text: str) -> str:
 
 
 def format_json(verdicts: Sequence[RecordingVerdict], baseline: Baseline, failed: Iterable[str]) -> str:
-    """Return a JSON object: verdicts, all entries and stale entries of the baseline, and errors of unusable files."""
+    """Return a JSON object: the verdicts, the baseline's entries, its stale entries, and the unusable files' errors."""
     found = {
         "recordings": verdicts,
         "stale": baseline.stale(verdicts),
@@ -80,10 +80,10 @@ def _encodable(value: object) -> object:
 
 
 def format_junit(verdicts: Sequence[RecordingVerdict], baseline: Baseline) -> str:
-    """Return a suite for each recording, with one test case for each property.
+    """Return JUnit XML: a suite for each recording, and in each suite a test case for each property.
 
-    An unknown answer, and a broken one that the baseline accepts, becomes a skipped test. Stale entries of the baseline
-    are failures in a suite of their own.
+    An unknown answer, or a broken answer that the baseline accepts, becomes a skipped test. Stale entries of the
+    baseline are failures in a suite of their own.
     """
     root = ElementTree.Element("testsuites", name="bridgekit check")
     for verdict in verdicts:

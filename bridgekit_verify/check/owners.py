@@ -17,18 +17,17 @@ FOREIGN: Final = "an id of another client"
 
 
 class Owners:
-    """For each id, the clients that received it, and whether each of them received its first frame."""
+    """Records which clients received each id, and which of these clients own the id."""
 
     def __init__(self) -> None:
         self._first: dict[StreamKey, tuple[str, bool, int]] = {}
         self._shared: dict[StreamKey, dict[str, tuple[bool, int]]] = {}
-        """The clients of each id that several clients received. Most ids have one client, and a dict for each would
-        take memory."""
+        """By id, the clients that received the id. Ids that only one client received are left out to save memory."""
         self._strays: list[tuple[str, ClientState, Evidence]] = []
         """Frames whose thread is not the thread of their client."""
 
     def saw(self, key: StreamKey, client: ClientState, frame: ObservedFrame) -> None:
-        """Record the first frame with this id at a client. If it names the client's thread, the client owns the id."""
+        """Record an id's first frame at a client. If the frame names the client's thread, the client owns the id."""
         own = frame.thread is not None and frame.thread == client.thread
         first, begun, index = self._first.setdefault(key, (client.id, own, frame.origin.index))
         if first != client.id:
@@ -47,7 +46,7 @@ class Owners:
         self._shared.pop(key, None)
 
     def check_ids(self, findings: Findings, client: ClientState, frame: ObservedFrame) -> None:
-        """Compare the ids in a frame with those of its client."""
+        """Compare the user and the thread that a frame names with those of its client."""
         origin = frame.origin
         subscribes = frame.kind == "subscribed"  # to one more thread
         for which, word, own, named in (
@@ -63,7 +62,7 @@ class Owners:
                     self._strays.append((named, client, excerpt(origin)))
 
     def conclude(self, findings: Findings, clients: Mapping[str, ClientState]) -> None:
-        """Find ids that a client received although their first frame reached a client of another user or thread."""
+        """Report each id that a client received although a client of another user or thread owns the id."""
         self._conclude_strays(findings, clients)
         for (kind, name), seen in self._shared.items():
             if name is not None:

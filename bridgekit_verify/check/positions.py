@@ -11,7 +11,7 @@ MAX_RANGES = 1_000
 
 
 class PositionStep(enum.Enum):
-    """The relation of a position to the positions before it."""
+    """The relation of a position to the positions that arrived before it."""
 
     NEXT = "next"
     SKIPS = "skips"
@@ -20,9 +20,9 @@ class PositionStep(enum.Enum):
     """The position was missing, and arrives after a later one."""
     REPEATED = "repeated"
     REPLAYED = "replayed"
-    """The position arrives again after a reconnect, which is no duplicate."""
+    """The position arrives again after a reconnect, so it is no duplicate."""
     RECOVERED = "recovered"
-    """The position was missing before a reconnect, and arrives after it."""
+    """The position was missing before a reconnect, and arrives after the reconnect."""
 
 
 class Numbering:
@@ -34,8 +34,8 @@ class Numbering:
         self.first_is_known = expected is not None
         self.first = self.last = -1 if expected is None else expected - 1
         self.missing: list[tuple[int, int, int, bool]] = []
-        """Missing ranges: first and last position, the index of the message that skipped them, and whether a reconnect
-        skipped them."""
+        """Missing ranges: first and last position, the index of the message after the range, and whether this message
+        is the first after a reconnect."""
         self._connection = connection
         self._before_cut: int | None = None
         self._previous = self.last
@@ -67,7 +67,7 @@ class Numbering:
     def _repeated(self, first: int, last: int) -> PositionStep:
         replays = self._before_cut is not None and self._previous < last <= self._before_cut
         found = self._fill(first, last)
-        if last < self.first and not self.first_is_known:  # The numbering began earlier than its first arrival.
+        if last < self.first and not self.first_is_known:  # The first position to arrive was not the lowest.
             self.first, found = first, True
         self.last = max(self.last, last)
         if replays:
@@ -90,10 +90,7 @@ class Numbering:
         return found
 
     def announce(self, first: int, last: int | None) -> None:
-        """Excuse positions that the server announced that it will not send.
-
-        A range without an end restarts the numbering.
-        """
+        """Excuse positions that the server announced as a gap. A gap without an end restarts the numbering."""
         if last is None:
             self.first_is_known, self.first, self.last, self.missing = False, -1, -1, []
             return

@@ -1,4 +1,4 @@
-"""The answer for each property: *holds*, *broken* with the frames that show it, or *unknown* with the reason."""
+"""Answers for properties: each is *holds*, *broken* with the frames that show it, or *unknown* with the reason."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Property(enum.StrEnum):
 
 
 class State(enum.StrEnum):
-    """The state of an answer: one of three."""
+    """The state of an answer for one property."""
 
     HOLDS = "holds"
     BROKEN = "broken"
@@ -50,10 +50,10 @@ class Evidence(msgspec.Struct, frozen=True):
     """A frame that shows a violation."""
 
     index: int
-    """The number of the line or message in its file."""
+    """The number of the frame's line or message in the recording."""
     client: str
     excerpt: str = ""
-    """The start of the frame, if the judge still had it."""
+    """The start of the frame, or empty if the frame was no longer in memory."""
 
 
 class RecordedViolation(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ class RecordedViolation(msgspec.Struct, frozen=True):
     """The run, message, call or client of the violation, such as `call c1`."""
     message: str
     source: str
-    """The source of the evidence."""
+    """What shows the violation, such as the positions or a gap signal."""
     frames: tuple[Evidence, ...]
 
 
@@ -76,7 +76,7 @@ class PropertyAnswer(msgspec.Struct, frozen=True):
     source: str = ""
     """The evidence that the property holds."""
     reason: str = ""
-    """Why it is unknown."""
+    """Why the answer is *unknown*."""
     count: int = 0
     """The number of violations. At most MAX_VIOLATIONS are listed."""
     violations: tuple[RecordedViolation, ...] = ()
@@ -96,7 +96,7 @@ class Findings:
     ) -> None:
         """Record a violation. For each rule and subject, only the first violation is recorded and counted.
 
-        Once MAX_VIOLATIONS are recorded, every violation of another rule or subject is counted and not recorded.
+        Once MAX_VIOLATIONS are recorded, further violations are counted but not recorded.
         """
         key = f"{which}: {rule}: {subject}"
         if key in self._keys[which]:
@@ -108,12 +108,12 @@ class Findings:
             self.violations[which].append(RecordedViolation(key, subject, message, source, shown))
 
     def unknown(self, which: Property, reason: str) -> None:
-        """Record why a property cannot hold. The answer shows the first reason and the number of further reasons."""
+        """Record why an answer cannot be *holds*. The answer shows the first reason and the number of others."""
         if len(self.reasons[which]) < MAX_REASONS:
             self.reasons[which][reason] = None
 
     def answer(self, which: Property, source: str, *, lacking: bool = False) -> PropertyAnswer:
-        """Return the answer. With `lacking`, the property cannot hold, even without a reason."""
+        """Return the answer. If `lacking`, the answer is never *holds*, even if no reason was recorded."""
         if self.counts[which]:
             return PropertyAnswer(
                 which, State.BROKEN, count=self.counts[which], violations=tuple(self.violations[which])

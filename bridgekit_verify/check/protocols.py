@@ -21,7 +21,7 @@ class StreamDialect:
     """The fields of FIELDS that the protocol's frames have."""
     kinds: frozenset[str]
     position_per: str = "client"
-    """The scope of a numbering: one of PER."""
+    """The scope of one numbering: a client, thread, run or connection."""
     first_position: int | None = None
     """The first number of a numbering, or None if it may begin with any number."""
     run_is_connection: bool = False
@@ -30,10 +30,10 @@ class StreamDialect:
     """True if the arguments of a call are always JSON."""
     source: str = "built in"
     reads_text: bool = False
-    """True if it decodes messages that are not JSON objects, such as text after a prefix, or lists."""
+    """True if the dialect decodes messages that are not JSON objects, such as text after a prefix, or lists."""
     recognized_by: frozenset[str] = frozenset()
-    """Types that no other protocol has. The dialect is detected only if a message has one of them, or a type that
-    begins with one of `type_prefixes`."""
+    """Types that no other protocol has. The dialect is detected only if a message has one of these types, or a type
+    that begins with one of `type_prefixes`."""
     known_types: frozenset[str] = frozenset()
     type_prefixes: tuple[str, ...] = ()
 
@@ -49,7 +49,7 @@ class StreamDialect:
         return None
 
     def lacks(self, names: str) -> bool:
-        """Return whether the dialect has none of these fields and kinds, such as `args|whole` and `kinds.ended`."""
+        """Return whether the dialect has none of the alternatives in `names`, such as `args|whole` or `kinds.ended`."""
         return not any(
             name.removeprefix("kinds.") in (self.kinds if name.startswith("kinds.") else self.fields)
             or (name == "run" and self.run_is_connection)
@@ -57,7 +57,7 @@ class StreamDialect:
         )
 
     def describe_lack(self, *names: str) -> str:
-        """Return a reason that names which of these fields and kinds the dialect lacks, or an empty string."""
+        """Return a text that names the fields and kinds that the dialect lacks, or an empty text if none is lacking."""
         lacking = dict.fromkeys(name.replace("|", " or ") for name in names if self.lacks(name))
         return f"the dialect {self.name} has no {' and no '.join(lacking)}" if lacking else ""
 
@@ -75,7 +75,7 @@ def _list(value: object) -> list[dict[str, Any]]:
 
 
 def _value_and_type(message: Message) -> tuple[dict[str, Any], str]:
-    """Return the message's object and its type. The type is empty if the value is no object or names no type."""
+    """Return the message's object and its type. The type is empty if the message is no object or names no type."""
     value = message.value if isinstance(message.value, dict) else {}
     type_ = value.get("type")
     return value, type_ if isinstance(type_, str) else ""
@@ -203,12 +203,12 @@ _PROGRESS: Final = (
     ".in_progress", ".searching", ".interpreting", ".generating", ".completed", ".failed", ".partial_image",
     ".annotation.added", "_part.added", "_part.done",
 )  # fmt: skip
-"""The ends of types that report the progress of a call or a part, in addition to those of OPENAI."""
+"""Suffixes of further types, which report the progress of a call or a part."""
 _REPLIES: Final = {"output_text": "text", "refusal": "refusal"}
 _INPUTS: Final = {
     "function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input", "code_interpreter_call": "code",
 }  # fmt: skip
-"""The types of items that are calls, and where each has its arguments."""
+"""The types of output items that are calls, each with the field that holds the arguments."""
 
 
 def read_openai(message: Message) -> Iterator[ObservedFrame]:

@@ -1,4 +1,4 @@
-"""Reads recordings: JSON Lines, server-sent events, and HAR. It reads one line at a time, but a HAR file as a whole."""
+"""Reads recordings line by line (JSON Lines and server-sent events) or as a whole (HAR)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BODIES: Final = ("frame", "data", "message", "event")
 ENVELOPE: Final = {"socket", "client", "user", "thread", "read_at", "connection", "direction", "event_name"}
 STATEMENTS: Final = {body: ENVELOPE | {body} for body in BODIES}
 MARKS: Final = {"socket", "client", "read_at", "frame"}
-"""If a line has one of these fields, it states which client received its frame."""
+"""A line with one of these fields states which client received its frame."""
 RECONNECT: Final = b"---"
 SSE_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 SSE_NAMES: Final = {each.removesuffix(b":") for each in SSE_FIELDS}
@@ -76,16 +76,16 @@ class OpenRecording:
 
 @contextmanager
 def open_recording(path: str, *, reads_text: bool = False, limits: Limits | None = None) -> Iterator[OpenRecording]:
-    """Open a file, or standard input for `-`. Raises OSError, and UnusableRecording now or during the iteration.
+    """Open a file, or standard input for `-`. Raises OSError or UnusableRecording, the latter also during iteration.
 
-    `reads_text`: lines that do not start with a brace are text, which the dialect decodes.
+    With `reads_text`, lines that do not start with a brace are text, which the dialect decodes.
     """
     limits = limits or Limits()
     if path == "-" and sys.stdin is None:
         raise UnusableRecording(path, "is closed: pass a recording on standard input")
     if path != "-" and Path(path).is_dir():
         raise UnusableRecording(path, "is a folder: pass the recordings in it")
-    # Opening a named pipe would otherwise wait for its writer, beyond `limits`.
+    # Without O_NONBLOCK, opening a named pipe would wait for its writer, even longer than `limits` allows.
     file = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         lines = _Lines(path, file, limits)
@@ -97,7 +97,7 @@ def open_recording(path: str, *, reads_text: bool = False, limits: Limits | None
 
 
 class _Lines:
-    """The lines of a file without their line ends. The first lines can be read ahead."""
+    """The lines of a file without their line ends. `head` reads the first lines before the iteration."""
 
     def __init__(self, path: str, file: int, limits: Limits) -> None:
         self.path, self._file, self._limits = path, file, limits
@@ -112,7 +112,7 @@ class _Lines:
         return os.read(self._file, CHUNK_BYTES)
 
     def head(self) -> bytes:
-        """Return the start of the file, up to its first line that is not empty or about CHUNK_BYTES."""
+        """Return the start of the file, up to the first line that is not empty or about CHUNK_BYTES."""
         data = b""
         while not (data.lstrip(b"\xef\xbb\xbf \t\r\n") and b"\n" in data.lstrip()) and len(data) < CHUNK_BYTES:
             if not (chunk := self._chunk()):
@@ -245,7 +245,7 @@ def _read_sse(lines: _Lines) -> Iterator[Message]:
 
 
 def _sse_events(lines: Iterable[bytes]) -> Iterator[tuple[str | None, bytes | None]]:
-    """Yield the name and the data of each event. The data of a reconnect is None."""
+    """Yield the name and the data of each event. For a reconnect, both are None."""
     event, data = None, list[bytes]()
     for line in lines:
         name, _, value = line.partition(b":")
@@ -335,7 +335,7 @@ def _read_har(path: str, data: bytes) -> Iterator[Message]:
 def _har_messages(log: _Log) -> Iterator[Message]:
     """Yield received messages.
 
-    A socket continues an earlier one that has the same address (without its query) and that ended before.
+    A socket counts as a reconnect if an earlier socket with the same address (without its query) has ended.
     """
     index = 0
     sockets: dict[str, tuple[str, int, float]] = {}
@@ -357,7 +357,7 @@ def _continued(
         return name, 0
     address = url.partition("?")[0]
     client, connection, last = sockets.get(address, (name, -1, 0.0))
-    if last > min(times):  # both were open at the same time
+    if last > min(times):  # both sockets were open at the same time
         client, connection = name, -1
     sockets[address] = (client, connection + 1, max(times))
     return client, connection + 1

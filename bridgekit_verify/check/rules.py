@@ -18,10 +18,10 @@ from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, Str
 __all__ = ["BEGINNINGS", "CONTENT", "CONTRADICTION", "NO_BEGINNING", "NO_END", "Rules"]
 
 KEPT_STREAMS: Final = 20_000
-"""Limit, over all clients, on the ended messages and calls that are kept to compare them with later snapshots."""
+"""How many ended messages and calls of all clients together are kept, to compare them with later snapshots."""
 MAX_OPEN_STREAMS: Final = 40_000
 MAX_EVICTIONS: Final = 8
-"""When a new message or call begins, at most this many of the oldest are examined to find one that has ended."""
+"""When a new message or call begins, at most this many old ones are examined to find one to forget."""
 KEPT_RUNS: Final = 5_000
 CONTRADICTION: Final = "the recording contradicts itself"
 CONTENT: Final = frozenset(
@@ -44,9 +44,9 @@ class Rules:
         self.dialect, self.findings, self.owners = dialect, findings, owners
         self.forgotten = 0
         self.unattributed = 0
-        """The number of frames that are about a message or call but name none."""
+        """The number of frames that belong to a message or call, but name none."""
         self.unnamed_texts = self.unnamed_calls = 0
-        """The number of frames with a text or an id whose kind the dialect does not name."""
+        """The number of frames that have a text or an id, but a kind that the dialect does not name."""
         has, fields = dialect.kinds.__contains__, dialect.fields
         self.knows_runs = "run" in fields or dialect.run_is_connection
         self._knows_calls = "call" in fields and has("tool_begin")
@@ -58,7 +58,7 @@ class Rules:
         self._sums_args = "text" in fields and "call" in fields and has("tool_args")
         self._streams: deque[tuple[ClientState, StreamKey, StreamState]] = deque()
         self._forgot_open = False
-        """True if an unfinished message or call was forgotten. Its later deltas are then incomplete."""
+        """True if a message or call was forgotten before its end, so that its collected deltas may be incomplete."""
         self._past_runs: deque[tuple[ClientState, RunState]] = deque()
         self._handlers: dict[str, Handler] = {
             "text_begin": self._begin,
@@ -77,7 +77,7 @@ class Rules:
     def judge(
         self, client: ClientState, run: RunState | None, stream: StreamState | None, frame: ObservedFrame
     ) -> None:
-        """Judge a frame that was attributed to a run, and to a text or call."""
+        """Judge a frame. `run` or `stream` is None if the frame could not be attributed."""
         kind = frame.kind
         if client.reconnected_at and self._is_repeated(client, run, stream, kind):
             return
@@ -94,7 +94,7 @@ class Rules:
             self._start_run(client, run, frame)
 
     def _leave(self, stream: StreamState | None, frame: ObservedFrame) -> None:
-        """Count a frame whose kind, message or call is not known, and note what it leaves uncertain."""
+        """Count a frame whose kind, message or call is not known, and record what becomes uncertain."""
         if frame.kind == "other":
             if stream is not None:
                 stream.uncertain = UNNAMED
@@ -108,7 +108,7 @@ class Rules:
             self.findings.unknown(Property.SNAPSHOT, reason)
 
     def _is_repeated(self, client: ClientState, run: RunState | None, stream: StreamState | None, kind: str) -> bool:
-        """Return True if a frame may repeat what was complete before a reconnect, and no position shows whether."""
+        """Return True if a frame without a position may repeat what was complete before a reconnect."""
         if kind == "snapshot":
             return False
         if stream is not None:
@@ -127,7 +127,7 @@ class Rules:
         self, which: Property, rule: str, subject: RunState | StreamState, text: str, message: Message,
         earlier: int | None = None,
     ) -> None:  # fmt: skip
-        """Report that a message contradicts what its client received before, such as the message `earlier`."""
+        """Report that a message contradicts what its client received before, for example in the message `earlier`."""
         if isinstance(subject, StreamState) and (not self.knows_runs or subject.uncertain == UNNAMED):
             reason = UNNAMED if self.knows_runs else "without a run, several may have its id"
             self.findings.unknown(which, f"{subject}: {reason}")
@@ -216,7 +216,7 @@ class Rules:
             text = f"{stream} begins again"
             self._contradicts(Property.DUPLICATED, "begun twice", stream, text, frame.origin, stream.first)
             return
-        if stream.ended or again:  # The id is used again for another text, or all of it is sent again.
+        if stream.ended or again:  # The id is reused for another text, or the whole text is sent again.
             if stream.run is not None:
                 stream.run.open.discard(stream)
             stream = StreamState(stream.id, stream.is_call, client.id, run, frame.origin.index)
@@ -239,7 +239,7 @@ class Rules:
         if isinstance(frame.text, str):
             stream.append(frame.text)
             stream.pending = None
-            if stream.status == "equal":  # to a value that was complete until now
+            if stream.status == "equal":  # a further delta follows the compared value
                 stream.status = None
 
     def _begin_by_delta(self, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
@@ -281,7 +281,7 @@ class Rules:
             self.findings.unknown(stream.completeness, f"{stream} may have begun before the recording")
 
     def _whole_call(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
-        """Judge a call in one frame, which is its beginning, its arguments and its end."""
+        """Judge a frame that holds a whole call: its beginning, its arguments and its end."""
         if stream.begun and not stream.ended:  # The call was announced, and now arrives complete.
             self._end(client, run, stream, frame)
             return
@@ -298,7 +298,7 @@ class Rules:
         if stream.resulted:
             text = f"{stream} has a second result"
             self._contradicts(Property.DUPLICATED, "result twice", stream, text, frame.origin)
-        if not stream.begun:  # It may be the result of an earlier run's call.
+        if not stream.begun:  # The result may belong to a call of an earlier run.
             self.findings.unknown(Property.CALLS, f"{stream} may have begun before the recording")
         stream.resulted = True
 
@@ -307,7 +307,7 @@ class Rules:
             return
         if stream.ended:
             self._compare(stream, frame.whole, frame.origin)
-        elif stream.equals(frame.whole):  # so far; this is final only if no frame ends the text or call
+        elif stream.equals(frame.whole):  # equal so far, which is final only if no frame marks the end
             stream.status = "equal" if stream.implicit else None
         else:
             stream.pending = (frame.whole, frame.origin.index)
@@ -340,7 +340,7 @@ class Rules:
             self._contradicts(which, "differs", stream, text, message, stream.first)
 
     def _equals(self, stream: StreamState, whole: Any) -> bool | None:
-        """Return whether a complete value equals what was received, or None if they cannot be compared."""
+        """Return whether a complete value equals what was received, or None if the two cannot be compared."""
         if stream.whole is not None:
             return stream.whole == fingerprint(whole)
         return stream.equals(whole) if (self._sums_args if stream.is_call else self._sums_text) else None
@@ -348,7 +348,7 @@ class Rules:
     def _check_json(self, stream: StreamState, message: Message) -> None:
         text = stream.text
         promised = self.dialect.json_arguments or (text or "").startswith(("{", "["))
-        delivered = stream.status == "equal" or stream.uncertain is not None  # the backend may not have changed them
+        delivered = stream.status == "equal" or stream.uncertain is not None  # the model may have sent invalid JSON
         if text and text.strip() and promised and not delivered and not is_json(text):
             stream.status = "different"
             problem = f"the arguments of {stream} are not JSON: {text[:60]!r}"
@@ -357,7 +357,8 @@ class Rules:
     def remember(self, client: ClientState, key: StreamKey, stream: StreamState) -> None:
         """Keep a message or call.
 
-        Over the limit, forget the oldest that has ended. Far over the limit, forget the oldest.
+        If more than KEPT_STREAMS are kept, forget the oldest that has ended. If more than MAX_OPEN_STREAMS are kept,
+        forget the oldest even if it has not ended.
         """
         client.streams[key] = stream
         kept = self._streams

@@ -1,4 +1,4 @@
-"""Holds the state of each client, each run, and each streamed text or call. It hashes long texts to limit memory."""
+"""Holds the state of each client, each run, and each streamed text or call. Long texts are hashed to save memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bridgekit_verify.check.property_answers import Property
 __all__ = ["ClientState", "RunState", "StreamKey", "StreamState", "fingerprint", "is_json"]
 
 StreamKey = tuple[str, str | None]
-"""The channel of a text (text, thinking or call), and the id of its message or call."""
+"""The channel (text, thinking or call), and the id of the message or call."""
 
 KEPT_CHARACTERS: Final = 16_384
 """Arguments up to this length are kept, so that they can be compared as JSON. Longer arguments are compared as text."""
@@ -36,13 +36,13 @@ class ClientState:
         self.connection = message.connection
         self.last = message.index
         self.reconnected_at = 0
-        """The first message of the latest connection, if it is not the first connection."""
+        """The index of the first message after the latest reconnect, or 0 if there was none."""
         self.runs: dict[str, RunState] = {}
         self.open_runs: dict[str, RunState] = {}
         self.run: RunState | None = None
-        """The run that the latest frame with a run id named."""
+        """The run of the latest frame that named a run."""
         self.subscribed = set[str | None]()
-        """The threads that the server confirmed. A client of several has no thread of its own."""
+        """Threads whose subscription the server confirmed. A client with several threads has no thread of its own."""
         self.streams: dict[StreamKey, StreamState] = {}
         self.numberings: dict[str | None, Numbering] = {}
         self.epochs: dict[str | None, str | None] = {}
@@ -50,16 +50,16 @@ class ClientState:
         self.unattributed_ends = 0
         """The number of ends that could not be attributed to a run."""
         self.chunks: dict[StreamKey, StreamKey] = {}
-        """By channel and group, the message or call of the latest chunk. The following chunks need not name it."""
+        """By channel and group, the message or call of the latest chunk, which later chunks need not name."""
         self.starts_inside: bool | None = None
-        """True if its first frame belongs to a run that started earlier. Other runs may have started earlier, too."""
+        """True if the first frame belongs to a run that started earlier. Other runs may also have started earlier."""
         self.unidentified = 0
         """The number of frames that name no run, thread, user, message or call."""
         self.unmapped_after_end: int | None = None
         self.unnumbered = False
         """True if a frame had no position, so that a repeated frame cannot be recognized."""
         self.unplaced = False
-        """True if a frame had a position of an unknown run. Missing positions are then not reported."""
+        """True if the run of a position was unknown, so that missing positions are not reported."""
 
     def restate(self, message: Message) -> None:
         """Take the user and the thread from a message. A value that differs from an earlier one becomes None."""
@@ -75,7 +75,7 @@ class ClientState:
         return bool(self.numberings) and not self.unnumbered
 
     def may_repeat(self, index: int) -> bool:
-        """Return True if the connection may repeat what arrived as message `index`, and no position shows whether."""
+        """Return True if message `index` may arrive again after a reconnect, and no position would mark the copy."""
         return index < self.reconnected_at and not self.is_numbered
 
 
@@ -111,9 +111,9 @@ class StreamState:
         self.id, self.is_call, self.client, self.run, self.first = stream_id, is_call, client, run, first
         self.begun = self.ended = self.resulted = False
         self.implicit = False
-        """True if the first delta began the message or call. No frame then marks its end."""
+        """True if the first delta began the message or call, so that no frame marks its end."""
         self.is_again = False
-        """True if its id was used before, for another text or a part of it."""
+        """True if the same id was used before, for another text or for another part of the text."""
         self.characters = 0
         self.uncertain: str | None = None
         """The reason why the received deltas may be incomplete."""
@@ -122,7 +122,7 @@ class StreamState:
         self.pending: tuple[Any, int] | None = None
         """A complete value that arrived before the end, with the index of its message."""
         self.status: str | None = None
-        """`equal` or `different`, once a complete value was compared."""
+        """`equal` or `different`, once a complete value was compared with the deltas."""
         self._hash: Any = None
         self._digest: bytes | None = None
         self._fingerprint: bytes | None = None
@@ -137,12 +137,12 @@ class StreamState:
 
     @property
     def content(self) -> Property:
-        """The property that compares its deltas with complete values."""
+        """The property that is broken if the deltas differ from the complete value."""
         return Property.ARGUMENTS if self.is_call else Property.TEXT
 
     @property
     def completeness(self) -> Property:
-        """The property that requires its beginning and its end."""
+        """The property that is broken if the beginning or the end is missing."""
         return Property.CALLS if self.is_call else Property.LOST
 
     def append(self, text: str) -> None:
@@ -155,7 +155,7 @@ class StreamState:
             self._hash.update(_bytes(text))
 
     def _shorten(self) -> None:
-        """Join the pieces of a short call. For any other text, keep only the hash."""
+        """Join the pieces of a short call. For a message or a long call, keep only the hash."""
         assert self._pieces is not None
         text = "".join(self._pieces)
         if self.is_call and self.characters <= KEPT_CHARACTERS:
@@ -199,7 +199,7 @@ class StreamState:
 
 
 def fingerprint(value: Any) -> bytes:
-    """Hash arguments, as text or as decoded JSON. Arguments that are the same JSON have the same fingerprint."""
+    """Hash arguments, which are a text or decoded JSON. Arguments that are the same JSON have the same fingerprint."""
     decoded = _decoded(value)
     text = repr(value) if decoded is None else json.dumps(decoded, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -1,1 +1,1 @@
-"""The commands of the suite, one module each. The command table of `bridgekit.__main__` lists them."""
+"""The commands of the suite, one module each. `bridgekit.__main__` lists these modules."""

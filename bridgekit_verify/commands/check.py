@@ -29,17 +29,17 @@ __all__ = ["add_arguments", "run"]
 BROKEN: Final = 1
 UNUSABLE: Final = 2
 MAX_PROBLEMS: Final = 10
-"""Limit on the printed problems of a load. The saved run contains all problems."""
+"""Limit on the problems of a load that are printed. The saved run contains all problems."""
 SUBJECTS: Final = {Subject.NEVER_CALLED: 3, Subject.RETURNED_NOTHING: 4, Subject.ECHOED: 5}
-"""The exit codes of live runs that could not be judged."""
+"""The exit codes of live runs that cannot be judged."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Judge recordings of what clients received, or check a backend. Exit with 0 if nothing is broken, with 1 if a "
-        "property is broken, or an entry of the baseline is stale, and with 2 if a file or backend is unusable. Exit "
-        "with 3 if the backend never called the model, with 4 if no client received anything, and with 5 if clients "
-        "received only their own prompts."
+        "Judge recordings of what clients received, or check a backend. Exit with 1 if the baseline does not accept a "
+        "violation, or if one of its entries matches no violation. Exit with 2 if a file or backend is unusable. Exit "
+        "with 3 if the backend never called the model, with 4 if no client received a part of the model's answers, and "
+        "with 5 if clients received only their own prompts. Otherwise, exit with 0."
     )
     parser.add_argument("files", nargs="*", metavar="FILE", help="JSON Lines, HAR or server-sent events; - is stdin")
     add_json(parser)
@@ -49,12 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(map(repr, BUILT_IN))}, or a file with a [dialect] table (default: detected)",
     )
     parser.add_argument("--junit", type=Path, metavar="XML", help="also write the answers as JUnit XML")
-    parser.add_argument("--baseline", metavar="FILE", help="accept the violations listed there; stale entries fail")
+    parser.add_argument("--baseline", metavar="FILE", help="file of accepted violations; each must still occur")
     parser.add_argument(
-        "--write-baseline", type=Path, metavar="FILE", help="write the violations found, to accept them"
+        "--write-baseline", type=Path, metavar="FILE", help="write the violations to this file, for use with --baseline"
     )
     parser.add_argument("--max-frames", type=at_least_1, help="stop after this many frames of each file or backend")
-    parser.add_argument("--max-seconds", type=_seconds, help="stop reading each file, or the load, after this time")
+    parser.add_argument("--max-seconds", type=_seconds, help="time limit in seconds for each file, or for the load")
     _add_live(parser.add_argument_group("check a backend"))
     parser.set_defaults(refuse=parser.error)
 
@@ -65,10 +65,10 @@ def _add_live(group: argparse._ArgumentGroup) -> None:
         "--scenario", action="append", default=[], metavar="NAME",
         help="text, thinking, calls, burst, retry, dies, cut, slow_reader, tabs, …; can be given more than once",
     )  # fmt: skip
-    group.add_argument("--users", type=at_least_1, help="users at once (default 2)")
-    group.add_argument("--threads", type=at_least_1, default=2, help="threads of each user, at once (default 2)")
+    group.add_argument("--users", type=at_least_1, help="number of concurrent users (default 2)")
+    group.add_argument("--threads", type=at_least_1, default=2, help="concurrent threads of each user (default 2)")
     group.add_argument("--runs", type=at_least_1, default=2, help="runs in each thread (default 2)")
-    group.add_argument("--at-once", type=at_least_1, default=1, help="active runs of a thread at once (default 1)")
+    group.add_argument("--at-once", type=at_least_1, default=1, help="concurrent runs in each thread (default 1)")
     group.add_argument("--tabs", type=at_least_1, default=1, help="sockets of each thread (default 1)")
     group.add_argument("--seed", type=whole, default=0, help="random seed of the load (default 0)")
     group.add_argument("--out", metavar="FILE", help="save the run in a file that `bridgekit check FILE` reads")

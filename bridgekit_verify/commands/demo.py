@@ -18,7 +18,7 @@ __all__ = ["add_arguments", "run"]
 
 NOT_ALL_DELIVERED = 1
 SHOWN_CHARACTERS = 88
-"""Limit on the shown characters of a payload."""
+"""Limit on the characters of a payload that are shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Implement one connection through the proxy (two sockets, a pump for each direction), and the proxy's port."""
+"""One connection through the fault proxy (two sockets, a pump for each direction), and the proxy's listening port."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ __all__ = ["BUFFER_BYTES", "ProxiedConnection", "ProxyListener", "RateLimiter", 
 
 CHUNK_BYTES: Final = 65_536
 TICK_SECONDS: Final = 0.02
-"""One read of a rate-limited connection takes at most the bytes of this time, so that bytes arrive evenly."""
+"""At a limited rate, one read takes at most the bytes allowed in this time, so that bytes arrive evenly."""
 
 
 class RateLimiter:
-    """Decides when a rate-limited pump may read, and how much. Unused budget expires after TICK_SECONDS."""
+    """Decides when a rate-limited pump may read, and how much.
+
+    A pump that was idle may catch up on the bytes of TICK_SECONDS.
+    """
 
     def __init__(self) -> None:
         self._free_at = -math.inf
@@ -58,7 +61,8 @@ class Pump:
     """Reads from one socket, applies the running toxics, and writes to the other socket.
 
     A pump buffers at most one chunk and `buffer_bytes` of delayed pieces, because a larger buffer would hide a slow
-    reader from the server. A latency toxic therefore forwards `buffer_bytes` per delay, like a TCP window of that size.
+    reader from the server. With a latency toxic, a pump therefore forwards about `buffer_bytes` per delay, like a TCP
+    window of that size.
     """
 
     def __init__(self, direction: Direction, number: int, buffer_bytes: int, cut: Callable[[Toxic], None]) -> None:
@@ -80,7 +84,7 @@ class Pump:
         """Called with the bytes that were read, before they are forwarded."""
 
     def set_toxics(self, running: Mapping[int, Toxic]) -> None:
-        """Replace the running toxics with these, keyed by their start numbers. Does not wait."""
+        """Replace the pump's toxics with those in `running` that affect its direction. Does not wait."""
         own = {number: toxic for number, toxic in running.items() if self._direction in toxic.directions}
         self._active = {number: self._active.get(number) or self._activate(toxic) for number, toxic in own.items()}
         self._rate = min((toxic.rate() for toxic in own.values()), default=math.inf)
@@ -161,7 +165,7 @@ class Pump:
             tasks.start_soon(self._deliver, target)
 
     def _due(self, now: float) -> float:
-        """Return the time to write the next piece: after its delay, and at least one pause after the previous piece."""
+        """Return when to write the next piece: after its delay, and at least one pause after the previous piece."""
         active = self._active.values()
         delay = sum(one.toxic.delay(one.rng) for one in active)
         pause = sum(one.toxic.pause() for one in active)
@@ -169,7 +173,7 @@ class Pump:
         return self._last_due
 
     async def _deliver(self, target: socket.socket) -> None:
-        """Write the delayed pieces when due. A piece stays queued while it is written, which preserves the order."""
+        """Write each delayed piece when it is due. A piece stays queued until it is written, to preserve the order."""
         while self._delayed:
             due, piece = self._delayed[0]
             await anyio.sleep_until(due)
@@ -179,7 +183,7 @@ class Pump:
             self._wake()
 
     async def _write(self, data: bytes | memoryview, target: socket.socket) -> None:
-        """Write all bytes, unless a toxic drops them. Empty data shuts down the sending side of the socket."""
+        """Write all bytes, unless a toxic drops them. If `data` is empty, shut down the socket's sending side."""
         if not data:
             await self._wait_until_unblocked()
             target.shutdown(socket.SHUT_WR)
@@ -193,7 +197,7 @@ class Pump:
             rest = rest[await self._send(rest, target) :]
 
     async def _send(self, rest: memoryview, target: socket.socket) -> int:
-        """Send bytes and return their number. Return 0 after a wait for the socket, because toxics may have changed."""
+        """Send bytes and return their number. Return 0 after a wait for the socket, so that new toxics can apply."""
         try:
             sent = target.send(rest[: self._bytes_left()])
         except BlockingIOError:
@@ -247,7 +251,7 @@ RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
 class ServerAddress(NamedTuple):
-    """The server's address family and socket address, as `socket.connect` takes them."""
+    """The server's address family, and the address that `socket.connect` takes."""
 
     family: socket.AddressFamily
     sockaddr: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
@@ -302,7 +306,7 @@ class ProxiedConnection:
                 _close(end, reset=self._reset_on_close, unread_bytes=4 * self._buffer_bytes)
 
     async def _connect(self) -> None:
-        # A connection that was cut before it was forwarded must not reach the server.
+        # If the client's connection has already been cut, do not connect to the server.
         await checkpoint_if_cancelled()
         with anyio.fail_after(CONNECT_SECONDS):
             try:
@@ -325,12 +329,12 @@ def prepare(end: socket.socket, buffer_bytes: int) -> None:
 
 
 def _close(end: socket.socket, *, reset: bool, unread_bytes: int) -> None:
-    # Both calls can fail on a socket that has already failed.
+    # `setsockopt` and `recv` can fail on a socket that has already failed.
     with suppress(OSError):
         if reset:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
         else:
-            # close() sends an RST when the socket has unread bytes, so the result would depend on timing.
+            # close() sends an RST if the socket has unread bytes, so these are read first.
             end.recv(unread_bytes)
     end.close()
 
@@ -375,9 +379,8 @@ class ProxyListener:
     def _bind(self, port: int) -> socket.socket:
         bound = socket.socket()
         prepare(bound, self._buffer_bytes)
-        # The bind needs SO_REUSEADDR, because earlier connections may still use the port. Afterwards, the
-        # option is cleared, so that no other program gets the port. A bound socket that does not listen refuses
-        # connections.
+        # The bind needs SO_REUSEADDR, because earlier connections may still use the port. After the bind, SO_REUSEADDR
+        # is cleared, so that no other program gets the port. A bound socket that does not listen refuses connections.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(("127.0.0.1", port))
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

@@ -32,14 +32,14 @@ __all__ = ["Proxy", "RunningToxic", "proxy"]
 
 
 class RunningToxic:
-    """Handle of an active toxic, which ends with `stop`, at the end of a `with` block, or with the proxy."""
+    """Handle of an active toxic. The toxic ends at `stop`, at the end of a `with` block, or when the proxy ends."""
 
     def __init__(self, owner: Proxy, number: int) -> None:
         self._owner = owner
         self._number = number
 
     def stop(self) -> None:
-        """End the toxic immediately. A second call does nothing."""
+        """End the toxic immediately. Stopping a toxic twice has no effect."""
         self._owner.stop(self._number)
 
     def __enter__(self) -> RunningToxic:
@@ -52,14 +52,14 @@ class RunningToxic:
 
 
 class Proxy:
-    """A proxy in front of one server. A fault also affects open connections, from its start until `RunningToxic.stop`.
+    """A proxy in front of one server. A fault affects open and new connections until it is stopped.
 
-    Several faults can be active together. Without an active fault, the proxy only reads and writes.
+    Several faults can be active together. Without an active fault, the proxy only forwards bytes.
     """
 
     def __init__(self, address: ServerAddress, buffer_bytes: int) -> None:
         self.on_data: Callable[[bytes], None] | None = None
-        """Called with the bytes that the proxy reads from the server, for the connections that it accepts later."""
+        """Called with the bytes from the server, on connections that the proxy accepts after the callback is set."""
         self._address = address
         self._buffer_bytes = buffer_bytes
         self._listener = ProxyListener(buffer_bytes)
@@ -106,11 +106,11 @@ class Proxy:
     def bandwidth(
         self, bytes_per_second: float, directions: tuple[Direction, ...] = (Direction.TO_CLIENT,)
     ) -> RunningToxic:
-        """Limit the rate, by default towards the client. The sender gets backpressure."""
+        """Limit the rate, by default from the server to the client. The sender gets backpressure."""
         return self.start(Bandwidth(bytes_per_second, directions=directions))
 
     def slow_reader(self, bytes_per_second: float = 0.0) -> RunningToxic:
-        """Read from the server at this rate. At the default of 0, do not read."""
+        """Read from the server at `bytes_per_second`, or read nothing with the default of 0."""
         return self.start(SlowReader(bytes_per_second))
 
     def timeout(self) -> RunningToxic:
@@ -126,7 +126,7 @@ class Proxy:
         return self.start(ResetPeer(after_bytes))
 
     def limit_data(self, after_bytes: int) -> RunningToxic:
-        """Close each connection after `after_bytes` more from the server. New connections count from their start."""
+        """Close each connection after `after_bytes` from the server, counted from this call or from a later connect."""
         return self.start(LimitData(after_bytes))
 
     def slicer(self, piece_bytes: int, variation: int = 0, seconds: float = 0.0, *, seed: int = 0) -> RunningToxic:
@@ -189,7 +189,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> AsyncIterator[Proxy]:
-    """Run a proxy in front of the server at this address while the block runs, and then close all connections.
+    """Run a proxy in front of the server at `host` and `port` until the `with` block ends. Then close all connections.
 
     `buffer_bytes` limits each socket's kernel buffer (the kernel doubles the value) and the delayed bytes of each
     direction. The default is small, because a proxy that buffers everything hides a slow reader from the server. With

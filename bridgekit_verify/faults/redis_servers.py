@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 URL_VARIABLE: Final = "BRIDGEKIT_REDIS_URL"
-"""Environment variable with the URL of a server for tests without faults, which write only randomly prefixed keys."""
+"""Environment variable: URL of a server for tests that inject no faults and write only keys with random prefixes."""
 
 START_TIMEOUT_SECONDS: Final = 60.0
 POLL_INTERVAL_SECONDS: Final = 0.01
@@ -62,7 +62,7 @@ class ServerFailed(BridgekitError):
 
 
 class NoRedisServer(BridgekitError):
-    """Raised if no Redis-protocol server is installed, so that tests and notebooks cannot start one."""
+    """Raised if no Redis-protocol server is installed, so that tests and notebooks cannot start a server."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -73,7 +73,7 @@ class NoRedisServer(BridgekitError):
 
 
 class Persistence(enum.Enum):
-    """What a server retains after a kill and a restart. The value contains the lines of the configuration."""
+    """What a server retains after a kill and a restart. Each value holds lines of the server's configuration."""
 
     NONE = ("appendonly no",)
     """Nothing is kept."""
@@ -96,7 +96,7 @@ def reserved_port() -> Iterator[int]:
 
 
 class RedisServer:
-    """One server on 127.0.0.1. Its port and directory survive a restart of the process."""
+    """One server on 127.0.0.1, which keeps its port and directory when the process restarts."""
 
     def __init__(self, directory: Path, settings: Sequence[str], password: str | None) -> None:
         self.directory = directory
@@ -125,17 +125,17 @@ class RedisServer:
 
     @property
     def running(self) -> bool:
-        """Whether the process exists, even if SIGSTOP has stopped it."""
+        """Whether the process exists, including a process that SIGSTOP has stopped."""
         return self._process is not None and self._process.exit_code is None
 
     async def start(self) -> None:
         """Start the process and wait until it replies.
 
-        Raises ServerFailed, with the end of the server's log, if it does not.
+        Raises ServerFailed, with the end of the server's log, if the server does not reply.
         """
         file = self.directory / "server.conf"
         file.write_text("\n".join(self._settings) + "\n", encoding="utf-8")
-        # The server's own directory also receives the files that a crash leaves behind.
+        # The process runs in the server's own directory, so the files of a crash are written there.
         self._process = ChildProcess([str(server_program()), str(file)], name="the server", cwd=self.directory)
         await self._process.start()
         await self.wait_ready()
@@ -164,7 +164,7 @@ class RedisServer:
     async def wait_fsynced(self) -> None:
         """Wait until every write is in the append-only file, so that a kill loses no write (if persistence is on)."""
         with anyio.fail_after(REPLY_TIMEOUT_SECONDS):
-            while "aof_buffer_length:0\r" not in await self.ask("INFO", "persistence"):  # noqa: ASYNC110  # polled: Redis has no event for it
+            while "aof_buffer_length:0\r" not in await self.ask("INFO", "persistence"):  # noqa: ASYNC110  # polled: Redis sends no event
                 await anyio.sleep(POLL_INTERVAL_SECONDS)
 
     async def kill(self) -> None:
@@ -208,7 +208,7 @@ class RedisServer:
 async def redis_server(
     persistence: Persistence = Persistence.NONE, *, settings: Sequence[str] = (), password: str | None = None
 ) -> AsyncIterator[RedisServer]:
-    """Run a server while the block runs, and then kill it. `settings` are extra lines of its configuration file."""
+    """Run a server until the `with` block ends. `settings` are extra lines of its configuration file."""
     with tempfile.TemporaryDirectory(prefix="bridgekit-redis-", ignore_cleanup_errors=True) as directory:
         server = RedisServer(Path(directory), (*persistence.value, *settings), password)
         try:
@@ -263,13 +263,13 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        """URL of the first node. A client discovers the other nodes from it."""
+        """URL of the first node, from which a client discovers the other nodes."""
         return self.servers[0].url
 
 
 @asynccontextmanager
 async def redis_cluster(persistence: Persistence = Persistence.NONE, *, nodes: int = 3) -> AsyncIterator[RedisCluster]:
-    """Run a cluster of primaries while the block runs, and then kill its servers. It starts ready for commands."""
+    """Run a cluster of primaries, ready for commands, until the `with` block ends."""
     async with AsyncExitStack() as stack:
         servers = [
             await stack.enter_async_context(redis_server(persistence, settings=CLUSTER_SETTINGS)) for _ in range(nodes)
@@ -289,5 +289,5 @@ async def redis_cluster(persistence: Persistence = Persistence.NONE, *, nodes: i
 
 async def _wait_until_joined(server: RedisServer, nodes: int) -> None:
     wanted = {"cluster_state:ok", f"cluster_known_nodes:{nodes}", f"cluster_size:{nodes}"}
-    while not wanted <= set((await server.ask("CLUSTER", "INFO")).split()):  # noqa: ASYNC110  # polled: Redis has no event for it
+    while not wanted <= set((await server.ask("CLUSTER", "INFO")).split()):  # noqa: ASYNC110  # polled: Redis sends no event
         await anyio.sleep(POLL_INTERVAL_SECONDS)

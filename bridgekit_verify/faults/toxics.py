@@ -1,6 +1,6 @@
 """Toxics: the network faults that a proxy can start and stop, as immutable parameter sets.
 
-The names are those of Toxiproxy (https://github.com/Shopify/toxiproxy#toxics). `partition` is Jepsen's name.
+The names are those of Toxiproxy (https://github.com/Shopify/toxiproxy#toxics), except `partition`, which is Jepsen's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Direction(Enum):
-    """A direction through the proxy."""
+    """The direction in which bytes pass through the proxy."""
 
     TO_CLIENT = "to client"
     TO_SERVER = "to server"
@@ -52,8 +52,8 @@ class Toxic:
     seed: int = 0
     """Seed of the random numbers. Each connection and direction has its own generator.
 
-    The sequence of random numbers is reproducible. The kernel decides which bytes share one read, and so one random
-    number.
+    The random numbers are reproducible, but not the pieces that they apply to: the kernel decides how many bytes each
+    read returns.
     """
 
     blocks: ClassVar[bool] = False
@@ -84,13 +84,13 @@ class Toxic:
         return 0.0
 
     def limit(self) -> int | None:
-        """Return after how many forwarded bytes a connection is cut, or None for no limit."""
+        """Return the number of forwarded bytes after which a connection is cut, or None for no limit."""
         return None
 
 
 @dataclass(frozen=True)
 class AddedLatency(Toxic):
-    """Delays every piece by `seconds`, plus or minus up to `jitter` seconds. The order within a direction is kept."""
+    """Delays every piece by `seconds`, plus or minus up to `jitter` seconds. Bytes of one direction stay in order."""
 
     seconds: float
     jitter: float = 0.0
@@ -112,7 +112,7 @@ class Bandwidth(Toxic):
 
 @dataclass(frozen=True)
 class SlowReader(Toxic):
-    """Reads from the server at this rate. At the default of 0, the TCP window closes, but the connection stays open."""
+    """Reads at most `bytes_per_second` from the server. At 0, the TCP window closes, but the connection stays open."""
 
     bytes_per_second: float = 0.0
     directions: tuple[Direction, ...] = field(default=(Direction.TO_CLIENT,), kw_only=True)
@@ -123,7 +123,7 @@ class SlowReader(Toxic):
 
 @dataclass(frozen=True)
 class Timeout(Toxic):
-    """Drops bytes without an error. A stream with missing bytes is unusable, so it is cut when the toxic stops."""
+    """Drops bytes without an error. Because bytes are then missing, the connection is cut when the toxic stops."""
 
     drops: ClassVar[bool] = True
     cuts_at_stop: ClassVar[bool] = True
@@ -184,7 +184,7 @@ class Slicer(Toxic):
 
 @dataclass(frozen=True)
 class NetworkFault:
-    """A row of the table of network faults: a toxic with default parameters, and the event that the toxic models."""
+    """A network fault: a toxic with default parameters, and the real-world event that the toxic models."""
 
     name: str
     default: Toxic

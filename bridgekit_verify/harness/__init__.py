@@ -5,6 +5,6 @@ messages      the child's side: JSON lines on standard input and output, CPU tim
 websocket     the client side of one WebSocket, without I/O
 load_client   many plain sockets in one process: reads are timestamped immediately and decoded afterwards
 
-The package imports only the standard library, anyio, msgspec and the core of bridgekit. The benchmarks also run it in
-the interpreters of other stacks.
+The package imports only the standard library, anyio, msgspec and the core of bridgekit, because the benchmarks also run
+it in the interpreters of other stacks.
 """

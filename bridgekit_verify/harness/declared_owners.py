@@ -1,4 +1,4 @@
-"""A thread store whose owners the experiment declares in every process, so that they survive the end of a process."""
+"""A thread store in memory whose owners the experiment declares in every process that it starts."""
 
 from __future__ import annotations
 

@@ -25,10 +25,10 @@ __all__ = ["Clear", "ClientSocket", "LoadClient", "NotSubscribed", "ReadReport",
 
 READ_BYTES: Final = 262_144
 MAX_OPENING_SOCKETS: Final = 64
-"""How many sockets are opened concurrently: fewer than the listen backlog of a server."""
+"""Maximum number of sockets that are opened concurrently, below the listen backlog of a server."""
 OPEN_TIMEOUT_SECONDS: Final = 20.0
 IDLE_SECONDS: Final = 0.02
-"""After a load, the client decodes what it has read once no bytes have arrived for this time."""
+"""After a load, the client waits until no bytes have arrived for this time, and then decodes."""
 LAST_EVENT_SECONDS: Final = 3.0
 """After the last event was sent, the client waits this long without bytes before it counts missing events as lost."""
 PING_REPLY_SECONDS: Final = 5.0
@@ -44,11 +44,12 @@ class Clear(msgspec.Struct, frozen=True, tag=True):
 
 
 class NotSubscribed(BridgekitError):
-    """The server did not confirm the subscription of some sockets in time, or closed one of them before."""
+    """The server closed a socket before it confirmed the subscription, or did not confirm all subscriptions in time."""
 
     def __init__(self, missing: int) -> None:
         super().__init__(
-            f"the server did not confirm the subscription of {missing} sockets within {OPEN_TIMEOUT_SECONDS:g} s"
+            f"the server closed a socket, or did not confirm within {OPEN_TIMEOUT_SECONDS:g} s: sockets without a"
+            f" subscription: {missing}"
         )
         self.missing = missing
 
@@ -59,7 +60,7 @@ class ReadReport(NamedTuple):
     complete: bool
     """Whether every expected event arrived."""
     cpu_share: float
-    """CPU time of this process divided by elapsed time during the load. Near 1, the client cannot keep up."""
+    """CPU time of this process divided by elapsed time during the load. A client near 1 cannot keep up."""
     run_queue_wait: float
     """Share of the load's time in which this process was ready to run, but other processes used the CPUs."""
 
@@ -135,7 +136,7 @@ class LoadClient(Generic[S]):
         return [each for each in self.sockets if not each.paused]
 
     def requests(self, kind: Any) -> Iterator[Any]:
-        """Yield messages of these types until standard input closes. While waiting, answer the server's pings."""
+        """Yield messages of a type or a union of types, until standard input closes. Meanwhile, answer pings."""
         decoder = msgspec.json.Decoder(kind)
         while True:
             while self._lines:
@@ -146,7 +147,7 @@ class LoadClient(Generic[S]):
             self._decode()
 
     def connect(self, sockets: Iterable[S]) -> None:
-        """Open the sockets in batches and wait until all are subscribed. Raises NotSubscribed if one is not."""
+        """Open the sockets in batches and wait until all are subscribed. Raises NotSubscribed."""
         opening = list[S]()
         for opened in sockets:
             self._selector.register(opened.raw, selectors.EVENT_READ, opened)
@@ -175,9 +176,9 @@ class LoadClient(Generic[S]):
     def read(self, expected: int, *, until: float | None = None) -> ReadReport:
         """Read until StopReading has arrived and either `expected` events were read or no more bytes arrive.
 
-        Bytes are decoded only after `until` on the wall clock or, without `until`, after StopReading. In a load that
-        lasts longer than PING_REPLY_SECONDS, they are also decoded in idle moments, to answer pings. LAST_EVENT_SECONDS
-        without bytes end the wait for missing events. The shares in the report cover the time before decoding.
+        Bytes are decoded after the time `until` or, if it is None, after StopReading. In a load that lasts longer than
+        PING_REPLY_SECONDS, bytes are also decoded in idle moments, to answer pings. The wait for missing events ends
+        after LAST_EVENT_SECONDS without bytes. The report's shares cover the time before decoding.
         """
         gc.disable()
         began = ProcessTimes.read()
@@ -205,7 +206,7 @@ class LoadClient(Generic[S]):
                 decoded = time.monotonic()
 
     def poll(self, seconds: float | None) -> bool:
-        """Wait at most `seconds` (None: no limit) and read every socket that has bytes. Return whether one had."""
+        """Wait at most `seconds` (None: no limit) and read every socket that has bytes. Return whether any had."""
         received = False
         for key, _ in self._selector.select(seconds):
             if key.data is None:
@@ -224,7 +225,7 @@ class LoadClient(Generic[S]):
         self._selector.unregister(paused.raw)
 
     def resume_all(self, seconds: float) -> int:
-        """Read the paused sockets again for at most `seconds`. Return how many of them the server has closed."""
+        """Read the paused sockets again for at most `seconds`, and return how many of them the server has closed."""
         paused, deadline = [each for each in self.sockets if each.paused], time.monotonic() + seconds
         for each in paused:
             each.paused = False

@@ -40,7 +40,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """First message of a process: the process is ready and serves at this port."""
 
     port: int = 0
-    """0 if the process has no port."""
+    """The port, or 0 if the process has no port."""
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -98,7 +98,7 @@ class ProcessTimes(NamedTuple):
 
     cpu: float
     waited: float
-    """How long the main thread was ready to run but waited for a CPU. It is 0 on other systems than Linux."""
+    """Time in which the main thread was ready to run but waited for a CPU, or 0 on systems other than Linux."""
     time: float
 
     @classmethod
@@ -134,6 +134,6 @@ def resident_kib() -> int:
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1_024
-    # Other systems report only the peak value, and macOS reports it in bytes.
+    # Systems other than Linux report only the peak value, and macOS reports it in bytes.
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return highest // 1_024 if sys.platform == "darwin" else highest

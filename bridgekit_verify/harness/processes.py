@@ -1,8 +1,8 @@
-"""Starts, signals, restarts and queries child processes over JSON lines.
+"""Starts, signals and restarts child processes, and exchanges JSON lines with them.
 
 Every wait (for a start, a reply, an exit or a command) has a timeout. A process is killed with its child processes, at
-the latest at the end of the block that started it. The error for a failed process ends with what the process wrote to
-its standard error.
+the latest at the end of the block that started it. An error about a process ends with the process's last output on
+standard error.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 DISCARD: Final = subprocess.DEVNULL
-"""Discards the output of a stream of a process that another library starts."""
+"""Passed as `stdout` or `stderr` of a process that another library starts, to discard the output."""
 START_TIMEOUT_SECONDS: Final = 60.0
 """Timeout for the first message of a process, which may import many modules on a busy machine."""
 REPLY_TIMEOUT_SECONDS: Final = 60.0
@@ -49,7 +49,7 @@ COMMAND_TIMEOUT_SECONDS: Final = 60.0
 LINE_BYTES: Final = 67_108_864
 """The maximum length of a line: arrival times of a million events fit. A longer line raises `DelimiterNotFound`."""
 ERROR_OUTPUT_BYTES: Final = 2_000
-"""How many bytes from the end of a process's standard error an error message shows."""
+"""An error message shows this many bytes from the end of a process's standard error."""
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class ProcessFailed(BridgekitError):
 
 
 class ProcessExited(ProcessFailed):
-    """Raised if the process has ended. `exit_code` is negative for a signal, and None while it is unknown."""
+    """Raised if the process has ended. `exit_code` is negative if a signal ended it, and None if unknown."""
 
     def __init__(self, name: str, pid: int, exit_code: int | None, error_output: str = "") -> None:
         code = "" if exit_code is None else f" with exit code {exit_code}"
@@ -105,7 +105,7 @@ class ChildProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code, or None while the process runs. It is negative if a signal ended the process."""
+        """The process's exit code, negative if a signal ended the process, or None while the process runs."""
         return self._started.returncode
 
     @property
@@ -154,7 +154,7 @@ class ChildProcess:
     async def pause(self) -> None:
         """Send SIGSTOP and wait until the process is stopped. Its sockets stay open.
 
-        Raises ProcessExited if it has ended.
+        Raises ProcessExited if the process has ended.
         """
         self.send_signal(signal.SIGSTOP)
         # The process may still run briefly on another core and read data that is sent after the signal.
@@ -162,7 +162,7 @@ class ChildProcess:
             await anyio.to_thread.run_sync(_wait_until_stopped, self.pid, abandon_on_cancel=True)
 
     def resume(self) -> None:
-        """Send SIGCONT, so that the process continues. Raises ProcessExited if it has ended."""
+        """Send SIGCONT, so that the process continues. Raises ProcessExited if the process has ended."""
         self.send_signal(signal.SIGCONT)
 
     async def kill(self) -> int:
@@ -189,7 +189,7 @@ class ChildProcess:
     async def line(self) -> str:
         """Return the next line of the process's standard output. Raises ProcessExited after the last line.
 
-        Lines are read on demand, so a process whose pipe is full blocks. An incomplete last line is dropped.
+        Lines are read on demand, so a process blocks while its pipe is full. An incomplete last line is dropped.
         """
         return (await self._read_line()).decode(errors="replace").removesuffix("\r")
 
@@ -275,7 +275,7 @@ async def start_process(
 ) -> AsyncIterator[ChildProcess]:
     """Run a command while the block runs, and then kill the process. Raises OSError if the command cannot start.
 
-    `env` is the complete environment of the process. None passes on the environment of this process.
+    `env` is the complete environment of the process; with None, the process gets the environment of this process.
     """
     process = ChildProcess(command, name=name, env=env, cwd=cwd)
     try:
@@ -288,14 +288,14 @@ async def start_process(
 def start_module(
     module: str, *arguments: str, name: str, python: str = sys.executable
 ) -> AbstractAsyncContextManager[ChildProcess]:
-    """Run a Python module as `start_process` does, by default with this interpreter."""
+    """Run a Python module with `start_process`, by default in this interpreter."""
     return start_process([python, "-m", module, *arguments], name=name)
 
 
 def command_output(*command: str) -> str:
     """Run a command to its end and return its standard output.
 
-    Raises ProcessFailed if it fails or takes too long, and OSError if it cannot start.
+    Raises ProcessFailed if the command fails or takes too long, and OSError if it cannot start.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_SECONDS)

@@ -132,7 +132,7 @@ class HttpDialect:
         self._head: bytes | None = b""
 
     def _body(self, data: bytes, status: bytes) -> bytes:
-        """Return the bytes after the response header. Raises ConnectionRefusedError for another status."""
+        """Return the bytes after the response header. Raises ConnectionRefusedError if it lacks `status`."""
         if self._head is None:
             return data
         self._head += data

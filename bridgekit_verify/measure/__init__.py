@@ -1,6 +1,6 @@
 """Measure which events reach their user, and which link lost the other events.
 
-From observation to verdict: history, ledger (attribution, lateness), checker, statistics. Running a measurement:
-thread_id_families, workload, experiment (calls, instrumentation, error_origin, observer). Following one event: tracing
-(trace_evidence, trace_steps, trace_figure). Presentation: tables, plots.
+The modules history, ledger (with attribution and lateness), checker and statistics compute the verdict. The modules
+thread_id_families, workload and experiment (with calls, instrumentation, error_origin and observer) run a measurement.
+The module tracing (with trace_evidence, trace_steps and trace_figure) follows one event. Presentation: tables, plots.
 """

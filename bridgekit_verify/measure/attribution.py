@@ -1,4 +1,4 @@
-"""Find the link that did not pass on what it received, from the records of the calls between links."""
+"""Find the link that did not pass an event on, from the records of the calls between links."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bridgekit_verify.measure.history import BridgeBinding, Emission, EventKey, 
 __all__ = ["EMITTED_BY_CORE", "Attribution", "misrouted_upstream", "missing_handover", "undelivered_emission"]
 
 EMITTED_BY_CORE: Final = frozenset({EventType.AGENT_STARTED, EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
-"""The events that the core itself sends to the bridge. All other events pass through the agent and its adapter."""
+"""Types of events that the core itself sends to the bridge. All other events pass through the agent and its adapter."""
 
 HANDOVERS: Final = ((2, 3, "supervisor"), (2, 4, "supervisor"), (4, 5, "engine"))
 """Calling link, called link, and the name of the caller, for each handover of a run."""
@@ -37,7 +37,7 @@ def missing_handover(history: History, request: str) -> Attribution | None:
 
 
 def undelivered_emission(history: History, key: EventKey, emission: Emission) -> Attribution:
-    """Return the first link that kept an agent's event from the bridge."""
+    """Return the first link that prevented an agent's event from reaching the bridge."""
     if emission.agent_given is None:
         return Attribution(_binding_link(history), "the agent was given no bridge")
     if history.bridge not in (None, emission.agent_given.bridge):

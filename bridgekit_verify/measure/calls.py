@@ -1,8 +1,8 @@
 """Observe calls between objects from outside: their arguments, results, log lines and caught exceptions.
 
-An observed class is a subclass that passes every call on unchanged. A call counts as catching an exception that it does
-not raise itself in two cases: an inner observed call raised the exception, or the call logged a line while it handled
-the exception. No other caught exception is recorded.
+An observed class is a subclass that passes every call on unchanged. A caught exception is recorded if an observed call
+inside the catching call raised it. It is also recorded if the catching call logged a line while it handled the
+exception. An exception that is raised again does not count as caught.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LogLine:
     def __str__(self) -> str:
         try:
             message = self.record.getMessage()
-        except (TypeError, ValueError, KeyError):  # the arguments do not fit the format
+        except (TypeError, ValueError, KeyError):  # the log arguments do not fit the message format
             message = str(self.record.msg)
         return f"{self.record.levelname} {message}"
 
@@ -72,10 +72,10 @@ class LinkCall:
     request: str | None = None
     """The request of the run that the call belongs to."""
     held: BridgeBinding | None = None
-    """The binding of the adapter when the agent asked it to emit the event."""
+    """The adapter's binding when the agent asked the adapter to emit the event."""
 
     def caught(self, key: EventKey | None = None) -> list[BaseException]:
-        """Return the exceptions that this call caught. With `key`, leave out exceptions about another event."""
+        """Return the exceptions that this call caught. With `key`, omit exceptions of calls for other events."""
         inside = [call.error for call in self.calls if key is None or call.key in (None, key)]
         raised = _chain(self.error)
         candidates = {id(error): error for error in (*inside, *(line.error for line in self.logged)) if error}
@@ -131,7 +131,7 @@ def _without_part(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda _, *given, **named: function(*given, **named)
 
 
-@cache  # each measurement observes the same methods
+@cache  # cached, because all measurements observe the same methods
 def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)[1:]
 
@@ -176,13 +176,13 @@ async def _await_within(call: LinkCall, awaitable: Awaitable[Any]) -> Any:
 
 
 PASSING_ON: Final = {_await_within.__code__}
-"""The code of the functions that pass calls on. Their traceback frames belong neither to a link nor to the harness."""
+"""Code of the functions that pass calls on. Traceback frames with this code are neither a link's nor the harness's."""
 
 
 class _CallLog(logging.Handler):
     """Adds each record of a logger to the call in progress.
 
-    Other handlers get only records that the logger's own level admits.
+    Other handlers still get only the records that the logger's original level admits.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -220,7 +220,7 @@ class _CallLog(logging.Handler):
 
 
 def _handled_within_call(error: BaseException) -> bool:
-    """Return whether the call in progress handles the error, and not one of its callers."""
+    """Return whether the call in progress, and not one of its callers, handles the error."""
     handler = None if error.__traceback__ is None else error.__traceback__.tb_frame
     frame = inspect.currentframe()
     while frame is not None and frame.f_code not in PASSING_ON:

@@ -1,8 +1,8 @@
-"""Compute a verdict from a history: a pure function, like Jepsen's total-queue checker, extended by thread owners.
+"""Compute a verdict from a history: a pure function, like Jepsen's total-queue checker.
 
-The checker counts only what was observed. It checks three identities for every history. If one does not hold, the
-counts are wrong, and `check` raises LedgerImbalance instead of returning a verdict. A caller can pass the number of
-expected events, which follows from the workload's parameters. The check then also fails if a run is missing.
+The checker counts only what was observed. Three identities must hold for every history. If an identity does not hold,
+the counts are wrong, and `check` raises LedgerImbalance. A caller can pass the number of expected events, which follows
+from the workload's parameters, so that a missing run also raises LedgerImbalance.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Verdict:
     expected: int
     """Events that must arrive at a socket entitled to them."""
     no_socket: int
-    """Events that no socket is entitled to, because their user has none. `expected` does not include them."""
+    """Events that no socket is entitled to, because their user has no socket. `expected` omits these events."""
     delivered: int
     """Events that arrived at least once at a socket entitled to them."""
     lost_signalled: int
@@ -114,7 +114,7 @@ class Verdict:
 
 @contextmanager
 def _collection_paused() -> Iterator[None]:
-    """Pause the garbage collector: it would traverse the history several times, and the checker creates no cycles."""
+    """Pause the garbage collector, which would traverse the history although the checker creates no cycles."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -126,7 +126,7 @@ def _collection_paused() -> Iterator[None]:
 
 @_collection_paused()
 def check(history: History, expected: ExpectedEvents | None = None) -> Verdict:
-    """Return the verdict on a history. Raises LedgerImbalance if its counts contradict each other.
+    """Return the verdict on a history. Raises LedgerImbalance if the counts contradict each other.
 
     `expected` is the number of events that the workload's parameters imply. By default, the checker counts the
     history's own events and sockets. This default detects an error of the ledger, but not an event that was never

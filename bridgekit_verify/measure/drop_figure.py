@@ -1,7 +1,8 @@
 """Draw drop rates: one bar per chain, or one small bar per kind of thread id where the kinds differ.
 
-Lost is dark, leaked is hatched and delivered is pale, so that the figure is readable in greyscale. Lengths are in
-inches, and vertical positions are measured down from the top. The figure is readable on a screen 400 pixels wide.
+Lost events are dark, leaked events hatched and delivered events pale, so that the figure is readable in greyscale.
+Lengths are in inches, and vertical positions are measured down from the top. The figure is readable on a screen 400
+pixels wide.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PARTS: Final[Mapping[str, dict[str, Any]]] = {
 WIDTH: Final = 5.4
 LEFT: Final = 0.05
 BARS: Final = 1.72
-"""The left edge of the bars. The labels end just before this edge."""
+"""The left edge of the bars, just after the end of the labels."""
 BARS_WIDTH: Final = 2.72
 COUNTS: Final = BARS + BARS_WIDTH + 0.09
 BAR: Final = 0.2
@@ -59,11 +60,11 @@ class DropPanel:
 
     heading: str
     rows: Mapping[str, Mapping[str, DropCount]]
-    """The counts by label of the row, then by kind of thread id. Each row has the same kinds."""
+    """The counts by row label, then by kind of thread id. All rows have the same kinds."""
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The kinds of thread id in groups, drawn with space between the groups. Needed where the kinds of a row differ."""
+    """Groups of kinds of thread id, drawn with space between them. They are required unless each row has one bar."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """The remark below a bar, by label of the row."""
+    """The note below a bar, by row label."""
 
     @property
     def has_one_bar_per_row(self) -> bool:
@@ -143,7 +144,7 @@ def _label(axis: Axes, y: float, label: str) -> None:
 
 
 def _row(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, DropCount], y: float) -> float:
-    """Draw one horizontal bar for all kinds."""
+    """Draw one horizontal bar that represents all kinds of thread id."""
     height = max(ROW, 0.18 * len(lines_of(label, LABEL_CHARACTERS)))
     y += height / 2
     _label(axis, y, label)
@@ -155,7 +156,7 @@ def _row(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, DropCoun
 
 
 def _bar_texts(counts: Mapping[str, DropCount]) -> tuple[str, str]:
-    """Return the texts for dropped and for leaked events: counts, or percent if the kinds differ in size."""
+    """Return the texts for dropped and leaked events: counts, or percent if the kinds' numbers of events differ."""
     count = next(iter(counts.values()))
     if count.shares is None:
         return "unknown", ""
@@ -172,7 +173,7 @@ def _affected(counts: Mapping[str, DropCount], kinds: Sequence[str]) -> str:
 
 
 def _unit(panel: DropPanel) -> str:
-    """Return the line above the bars, which states what the counts beside them are."""
+    """Return the line of text above the bars, which explains the counts beside the bars."""
     counted = _counted(panel)
     return counted if panel.has_one_bar_per_row else f"Each bar: one kind of thread id. Beside it: {counted.lower()}"
 
@@ -229,7 +230,7 @@ def _key_to_kinds(axis: Axes, panel: DropPanel, y: float) -> float:
 def _draw_parts(
     axis: Axes, count: DropCount, x: float, y: float, width: float, height: float, *, horizontal: bool = False
 ) -> None:
-    """Draw the bar of one count: lost from the left or the bottom, then leaked, then delivered."""
+    """Draw one bar from the left or from the bottom: lost events first, then leaked, then delivered events."""
     if not count.expected:
         axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=FAINT, linewidth=0.8))
         return

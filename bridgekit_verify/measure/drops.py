@@ -1,4 +1,4 @@
-"""Count the dropped events of a measurement, and those that another user read."""
+"""Count the events of a measurement that were dropped, and the events that another user read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EventCounts:
     lost: int
     """Events that no user read."""
     leaked: int
-    """Events that another user read. Their own user may have read them as well."""
+    """Events that another user read, even if their own user read them as well."""
 
     @property
     def dropped(self) -> int:
@@ -62,7 +62,7 @@ class DropCount(EventCounts):
 
 
 NOTHING: Final = DropCount(0, 0, 0, 0, 0, {}, frozenset())
-"""The sum over no measurements."""
+"""The total of an empty list of measurements."""
 
 
 def count_drops(measurement: Measurement) -> DropCount:

@@ -1,7 +1,7 @@
-"""Find the link that raised an error, from the object whose method raised it, not from the method's module.
+"""Find the link that raised an error, from the class of the object whose method raised it.
 
-A broken link is a subclass that any module may define. The base class identifies the link, but the module does not. The
-suite's own subclasses, which only record calls, are recognized by their module.
+A broken link is a subclass that any module may define, so its base class identifies the link. The suite's own
+subclasses, which only record calls, are recognized by their module.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def link_of_error(error: BaseException) -> int | None:
 
 
 def raised_by_harness(error: BaseException) -> bool:
-    """Return whether the harness raised the error, and not a link. True if the traceback contains neither."""
+    """Return whether the harness, and not a link, raised the error. True if the traceback contains neither."""
     for frame in _innermost_first(error):
         if _link_at(frame) is not None:
             return False
@@ -67,7 +67,7 @@ def raised_by_harness(error: BaseException) -> bool:
 def _innermost_first(error: BaseException) -> Iterator[FrameType]:
     frames, step = [], error.__traceback__
     while step is not None:
-        # If the call itself is wrong, such as a missing argument, the caller's frame is the innermost one.
+        # Frames that only pass a call on are skipped, so that a missing argument counts as the caller's error.
         if step.tb_frame.f_code not in PASSING_ON:
             frames.append(step.tb_frame)
         step = step.tb_next

@@ -36,7 +36,7 @@ from bridgekit_verify.variants import Variant
 __all__ = ["MEASURE_TIMEOUT_SECONDS", "Measurement", "arrival_of", "measure", "measure_each"]
 
 MEASURE_TIMEOUT_SECONDS: Final = 120.0
-"""A measurement that takes longer fails with a TimeoutError."""
+"""A measurement that takes longer than this fails with a TimeoutError."""
 
 OnEvent = Callable[[Socket, RoutedEvent], None]
 
@@ -51,7 +51,7 @@ class Measurement:
     history: History
     verdict: Verdict
     refused: DeterministicStartupError | None = None
-    """The error if the application refused to start. Then no event was emitted, and delivery is unknown."""
+    """The error if the application refused to start. In that case, no event was emitted, and delivery is unknown."""
 
     @property
     def ledger(self) -> list[Row]:
@@ -116,7 +116,7 @@ async def _run_workload(
 async def _connected_clients(
     app: Starlette, url: str, history: History, on_event: OnEvent | None, observer: SocketObserver
 ) -> AsyncIterator[None]:
-    """Open every socket, and read until the block ends and no sent frame is unread."""
+    """Open every socket, and read until the `with` block has ended and all sent frames are read."""
     async with AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(connect(url, user_id=socket.user_id, thread_id=socket.thread_id))
@@ -162,7 +162,7 @@ async def _read(
 def arrival_of(socket: Socket, event: RoutedEvent, *, read_at: float, epoch: str | None = None) -> Arrival:
     """Build the history's record of an event that a socket read.
 
-    `read_at` is in seconds since 1970. `epoch` identifies the numbering of `seq`.
+    `read_at` is in seconds since 1970.
     """
     return Arrival(
         socket=socket,
@@ -212,7 +212,7 @@ async def _run(application: Application, workload: Workload, history: History, b
         else:
             await application.supervisor.run(**request)
     except Exception as error:
-        # A failed run is a result, not a failure of the measurement: its losses are attributed to the link that raised.
+        # A failed run does not end the measurement: its losses are attributed to the link that raised the error.
         link = None if raised_by_harness(error) else link_of_error(error)
         if link is None:
             raise

@@ -1,4 +1,4 @@
-"""The record of what happened in one measurement, written before the checker judges it.
+"""The record of one measurement, which the checker judges afterwards.
 
 Every event of a workload carries its own identity in its payload: the request of its run, its type and its step. The
 content of a frame therefore identifies its event, even if a link changed the ids.
@@ -39,7 +39,7 @@ class EventKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """An event that must reach a user, and its thread."""
+    """An event that must reach a user in a thread."""
 
     key: EventKey
     thread_id: ThreadId
@@ -52,7 +52,7 @@ class ExpectedEvents(NamedTuple):
     at_sockets: int
     """Expected arrivals at entitled sockets. An event with two entitled sockets counts twice."""
     without_socket: int
-    """Events that no socket is entitled to, because their user has none."""
+    """Events that no socket is entitled to, because their user has no socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Arrival:
     read_at: float
     """`emitted_at` and `read_at` are in seconds since 1970."""
     epoch: str | None = None
-    """The epoch of `seq`, or None if there was only one."""
+    """The epoch of `seq`, or None if the thread had only one epoch."""
 
 
 class SignalledGap(NamedTuple):
@@ -87,7 +87,7 @@ class SignalledGap(NamedTuple):
     last: int | None
     """The last seq of the range, or None if the range extends to the end of its epoch, whose last seq is unknown."""
     epoch: str | None = None
-    """The epoch of the range, or None if there was only one."""
+    """The epoch of the range, or None if the thread had only one epoch."""
 
     def covers(self, receipt: Receipt) -> bool:
         """Return whether the range includes the event with this receipt."""
@@ -105,9 +105,9 @@ class Handover:
     given: bool
     """Whether the agent was given a bridge."""
     passed_on: bool
-    """Whether its adapter holds a bridge, a run id or an agent name."""
+    """Whether the agent's adapter holds a bridge, a run id or an agent name."""
     holds: bool
-    """Whether its adapter holds both a bridge and a run id."""
+    """Whether the agent's adapter holds both a bridge and a run id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class History:
     sockets: list[Socket] = field(default_factory=list)
     expected: list[Expectation] = field(default_factory=list)
     acknowledged: dict[EventKey, tuple[RunId, Receipt]] = field(default_factory=dict)
-    """The receipt that the bridge returned, and the run id on the event."""
+    """By event: the run id on the event, and the receipt that the bridge returned."""
     arrivals: list[Arrival] = field(default_factory=list)
     handovers: dict[str, Handover] = field(default_factory=dict)
     """By request."""
@@ -151,11 +151,11 @@ class History:
     gaps: dict[int, list[SignalledGap]] = field(default_factory=dict)
     """Gaps that the server signalled, by socket number."""
     wrong_bridge: tuple[int, str] | None = None
-    """The first of links 1 to 5 that holds or passes on another bridge than the application's, or None."""
+    """The first of links 1 to 5 that holds or passes on a bridge other than the application's, or None."""
     bound_by_registry: bool = False
     """Whether agents got their bridge from the registry (link 3) and not from the core (link 5)."""
     bridge: int | None = None
-    """The identity of the application's bridge. Only instrumentation sets this field and the following ones."""
+    """The identity of the application's bridge. Only `measure` sets the fields from here to `thread_on_event`."""
     bridge_given: dict[int, int] = field(default_factory=dict)
     """The identity of the bridge that each of links 2 to 5 was given."""
     received_by: dict[str, dict[int, ThreadId]] = field(default_factory=dict)
@@ -168,10 +168,10 @@ class History:
     """The thread that each event named when the bridge returned its receipt."""
 
     all_types: bool = True
-    """Whether events of every type are included. If False, missing numbers do not indicate a loss."""
+    """Whether events of every type are included. If False, a missing `seq` does not indicate a loss."""
 
     def of(self, types: Collection[EventType]) -> History:
-        """Return the history with only the events of some types."""
+        """Return the history with only the events of these types."""
         return replace(
             self,
             expected=[expectation for expectation in self.expected if expectation.key.type in types],

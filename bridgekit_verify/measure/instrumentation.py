@@ -39,9 +39,9 @@ HUB: Final = {"publish": 10, "deliver": 10}
 
 
 def instrument(variant: Variant, listen: Listener, *, to_the_hub: bool = False) -> Variant:
-    """Return the variant. Links 2 to 5 and the adapter report their calls. Agents need `instrumented_agent`.
+    """Return the variant with links 2 to 5 and an adapter that report their calls. Agents need `instrumented_agent`.
 
-    `to_the_hub` also observes startup, the bridge and its hub, for listeners that `recording_calls` returns.
+    With `to_the_hub`, startup, the bridge and its hub also report, for listeners that `recording_calls` returns.
     """
     row = replace(
         variant,
@@ -141,7 +141,7 @@ def _request(call: LinkCall) -> str | None:
 
 
 def wrong_bridge(application: Application, history: History) -> tuple[int, str] | None:
-    """Return the first link that holds or passed on another bridge than the application's, or None."""
+    """Return the first link that holds or passed on a bridge other than the application's, or None."""
     supervisor, right = application.supervisor, id(application.bridge)
     holders: tuple[tuple[int, str, int | None, int | None], ...] = (
         (1, "startup gave the supervisor another bridge", history.bridge_given.get(2), right),

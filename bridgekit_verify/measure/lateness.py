@@ -68,7 +68,7 @@ def _delayed(
 
 
 def _attribute(late: Arrival, earlier: Arrival, answered: Mapping[EventKey, int]) -> Attribution:
-    """Return the link that delayed the event: the next link after the last one where both events were in order."""
+    """Return the first link that passed on `earlier` before `late`."""
     if late.key is None or earlier.key is None or late.seq < earlier.seq:
         return Attribution(10, "numbered in order, but read late")
     if answered.get(late.key, len(answered)) < answered.get(earlier.key, -1):

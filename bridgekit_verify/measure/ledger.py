@@ -24,9 +24,9 @@ class Row(NamedTuple):
     expectation: Expectation
     socket: Socket
     copies: int
-    """How often the socket read the event. The event is lost if this is 0."""
+    """How often the socket read the event: 0 if the event is lost."""
     latency_seconds: float | None
-    """Time from emission to the first read, on one clock, or None for a loss."""
+    """Time from emission to the first read, measured with one clock, or None if the event is lost."""
     signalled: bool
     """Whether the event is lost and the server sent the client a gap that covers the event."""
     attribution: Attribution | None
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 def ledger(history: History) -> list[Row]:
-    """Return a row for every expected event and every socket of its thread, in the order of expectation."""
+    """Return a row for every expected event and every socket entitled to it, in the order of `history.expected`."""
     first: dict[tuple[EventKey, int], Arrival] = {}
     repeated = Counter[tuple[EventKey, int]]()
     for arrival in history.arrivals:
@@ -74,7 +74,7 @@ def attribute_loss(history: History, expectation: Expectation) -> Attribution:
     if receipt.outcome is not Outcome.SENT:
         stopped = Attribution(receipt.link or 9, receipt.reason)
     elif receipt.seq is None:
-        # The hub numbers every event that it receives, so it did not receive an event without a number.
+        # The hub numbers every event that it receives, so an event without a `seq` did not reach the hub.
         stopped = Attribution(9, "reported as sent, but never passed to the hub")
     else:
         stopped = Attribution(10, "reported as sent, but no socket read it")
@@ -110,7 +110,7 @@ def _before_the_bridge(history: History, key: EventKey) -> Attribution:
 
 
 def _unreported_emission(history: History, handover: Handover) -> Attribution:
-    """Attribute the loss by the state of the agent at the start of its run, because no emission is recorded."""
+    """Attribute the loss from the agent's state at the start of its run, because no emission is recorded."""
     if not handover.given:
         return Attribution(3 if history.bound_by_registry else 5, "the agent was given no bridge")
     if not handover.passed_on:

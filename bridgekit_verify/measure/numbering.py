@@ -14,11 +14,11 @@ from bridgekit_verify.measure.ledger import Row
 __all__ = ["false_gaps", "irregular_sockets", "reordered_in_run"]
 
 END: Final = 1 << 63
-"""Greater than every `seq`. It stands for the end of a gap without an end."""
+"""Represents the end of a gap without an end: greater than every `seq`."""
 
 
 def irregular_sockets(positions: Mapping[EventKey, int], arrivals: Iterable[Arrival]) -> set[int]:
-    """Return the sockets whose frames are not numbered one by one in the order of emission.
+    """Return the sockets whose frames are not numbered consecutively in the order of emission.
 
     Frames of all other sockets have no numbering error. `positions` maps each event to its position in the order of
     emission.
@@ -62,8 +62,8 @@ def false_gaps(history: History, rows: Iterable[Row], arrivals: Iterable[Arrival
     """Return how many gaps a client received, or can infer from `seq`, although no event in the gap is lost.
 
     `arrivals` are the frames of each socket's own thread. If a socket lost an event whose number is unknown, none of
-    its gaps counts as false, because any gap may be the lost event. A gap without an end is never false, because it
-    states no number of events.
+    its gaps counts as false, because the lost event may be in any of them. A gap without an end never counts as false,
+    because it names no last event.
     """
     if not history.all_types:
         return 0
@@ -92,9 +92,10 @@ def false_gaps(history: History, rows: Iterable[Row], arrivals: Iterable[Arrival
 def _unread_numbers(
     history: History, arrivals: Iterable[Arrival], suspects: set[int]
 ) -> dict[int, set[tuple[str | None, int]]]:
-    """Return, by socket, the epochs and numbers of the events that were sent to its thread and that it did not read.
+    """Return, by socket, epoch and `seq` of the events that the socket did not read, but that were sent to its thread.
 
-    Events of another thread that were sent to this thread by mistake are included, because they have a number here.
+    Events of another thread that were sent to this thread by mistake are included, because they have a `seq` in this
+    thread.
     """
     read: dict[int, set[EventKey | None]] = defaultdict(set)
     for arrival in arrivals:
@@ -117,7 +118,7 @@ def _unread_numbers(
 
 
 def _skipped(known: set[int], signalled: list[tuple[int, int]]) -> int:
-    """Return how many ranges are missing between the known numbers without being fully signalled."""
+    """Return how many ranges between the known numbers are missing and not fully signalled."""
     numbers = sorted(known)
     starts = [first for first, _ in signalled]
     count = 0

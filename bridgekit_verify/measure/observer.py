@@ -17,9 +17,9 @@ class SocketObserver(Protocol):
     def watch(self, url: str, sockets: Sequence[Socket]) -> AbstractAsyncContextManager[None]:
         """Return a context manager that is active while the measurement's sockets are open.
 
-        The measurement enters it after the sockets have subscribed and before the first run, and leaves it after the
-        server has closed every socket. If users go offline and reconnect, the measurement enters the context once for
-        each online period.
+        The measurement enters the context after the sockets have subscribed and before the first run. The measurement
+        leaves the context after the server has closed every socket. If users go offline and reconnect, the measurement
+        enters the context once for each online period.
         """
 
     def on_frame(self, socket: Socket, frame: str | bytes) -> None:

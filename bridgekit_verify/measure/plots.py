@@ -53,7 +53,7 @@ STYLE: Final[dict[Any, Any]] = {
 
 @contextmanager
 def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
-    """Context manager: yields a figure of this width and height in inches. The block draws it in the suite's style.
+    """Context manager: yields a figure of this size in inches. The suite's style applies in the `with` block.
 
     A figure that is at most 6.5 inches wide is readable on a screen of 400 pixels. A long title is wrapped.
     """
@@ -78,7 +78,7 @@ def lines_of(text: str, limit: int) -> list[str]:
 def printable(text: str) -> str:
     """Return the text. Each character that the font lacks is replaced by its escape, such as \\u6771.
 
-    matplotlib would draw a box for the character and print a warning.
+    Without the escape, matplotlib would draw a box and print a warning.
     """
     known = get_font(findfont("DejaVu Sans")).get_charmap()
     return "".join(

@@ -1,7 +1,6 @@
-"""Compute intervals, and closed forms to compare with measured rates. All functions are pure.
+"""Compute confidence intervals, and closed forms to compare with measured rates. All functions are pure.
 
-An interval belongs to a rate that was sampled. For chosen cases with a deterministic result, show `Rate.counts` for
-each case.
+Only a sampled rate has an interval. For chosen cases with a deterministic result, show `Rate.counts` for each case.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ def wilson(k: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, fl
     p = k / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # For k = 0 and k = n the bound is exactly 0 or 1. The formula adds a rounding error.
+    # For k = 0 and k = n, the bound is exactly 0 or 1, but the formula would add a rounding error.
     return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
 
 
 class Rate(NamedTuple):
     """A rate, k of n. For n = 0 the rate is unknown: neither 0 % nor 100 %.
 
-    Its text states the counts. Only a rate that was sampled has an interval: see `estimate`.
+    Only a rate that was sampled has an interval: see `estimate`.
     """
 
     k: int
@@ -58,7 +57,7 @@ class Rate(NamedTuple):
 
     @classmethod
     def of(cls, counts: tuple[int, int] | None) -> Rate:
-        """Build a rate from stored counts. None means not counted, and becomes 0 of 0, an unknown rate."""
+        """Build a rate from stored counts. None (not counted) becomes 0 of 0, an unknown rate."""
         return cls(*counts) if counts is not None else cls(0, 0)
 
     @property
@@ -114,12 +113,12 @@ def percent(share: float) -> str:
 def collision_probability(runs: int, digits: int) -> float:
     """Return the probability that two of `runs` random ids of `digits` hexadecimal digits are equal.
 
-    Uses the approximation 1 - exp(-n (n - 1) / 2d) of the birthday bound. It is accurate while n is far below d =
-    16**digits.
+    Uses the approximation 1 - exp(-n (n - 1) / 2d) of the birthday bound. The approximation is accurate while n is far
+    below d = 16**digits.
     """
     return -math.expm1(-runs * (runs - 1) / (2 * 16**digits))
 
 
 def runs_until_collision(digits: int, probability: float = 0.5) -> int:
-    """Return how many random ids contain two equal ones with that probability, by the birthday bound."""
+    """Return how many random ids are needed until two are equal with this probability, by the birthday bound."""
     return math.ceil(0.5 + math.sqrt(0.25 - 2 * 16**digits * math.log1p(-probability)))

@@ -1,4 +1,4 @@
-"""Measurements as pandas tables with counts: one row per measurement."""
+"""Tables (pandas) of measurements and of the families of thread ids."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def count_table(measurements: Iterable[Measurement], **labels: Sequence[object])
     """Return one row per measurement, with counts of expected events and of their outcomes.
 
     Columns: variant, runs at once, events expected, delivered, dropped, misrouted, with no entitled socket, false
-    success. `labels` are further columns, placed first, with one value per measurement. There is no interval, because
-    the cases are chosen and not sampled.
+    success. `labels` are further columns, placed first, with one value per measurement. There is no confidence
+    interval, because the cases are chosen and not sampled.
     """
     frame = pd.DataFrame([_counts(measurement) for measurement in measurements])
     for index, (name, values) in enumerate(labels.items()):

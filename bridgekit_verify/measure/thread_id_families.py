@@ -1,7 +1,7 @@
-"""Kinds of thread ids, called families: six documented families, seven stress families, and a reader's own.
+"""Kinds of thread ids, called families: six documented families, seven stress families, and the reader's own.
 
-The families are chosen, not sampled, and each result is deterministic. Report how many events each family delivers and
-how many families are affected, and never the sum over families.
+The families are chosen, not sampled, and each result is deterministic. Report the delivered events of each family and
+the number of affected families, but never a sum over families.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Family:
     source: Citation | None = None
     """Where ids of this kind occur, or None for stress families and for a reader's own ids."""
     own: int | None = None
-    """How many ids a reader's own family has. Other families generate as many as requested."""
+    """The number of ids in a reader's own family, or None for a family that generates as many as requested."""
 
     @property
     def group(self) -> Literal["documented", "stress", "your own"]:
@@ -95,7 +95,7 @@ Families = str | Iterable[str] | Mapping[str, Family | Iterable[str]]
 
 
 def _named(number: int, source: random.Random) -> str:
-    """Return `thread_alice_smith` and so on. After 32 different ids, a number is appended."""
+    """Return an id such as `thread_alice_smith`. After 32 different ids, a number is appended."""
     repetition = number // 32
     return f"thread_{_USERS[number // 4 % 8]}_{_NAMES[number % 4]}" + (f"_{repetition}" if repetition else "")
 
@@ -201,14 +201,15 @@ def threads_by_family(
 
 
 def thread_ids(name: str, threads: int, *, seed: int = 0) -> tuple[OwnedThread, ...]:
-    """Return `threads` threads of a family, each with its own user. Raises UnknownFamily for another name."""
+    """Return `threads` threads of a family, each with its own user. Raises UnknownFamily."""
     return _known(name).threads(threads, seed=seed)
 
 
 def own_threads(thread_ids: Iterable[str]) -> tuple[OwnedThread, ...]:
     """Return a reader's own threads for a `Workload`, each with its own user.
 
-    Raises InvalidId for an id that is not allowed or occurs twice, and InvalidParameter if there is no list of ids.
+    Raises InvalidId for an id that is not allowed or occurs twice, and InvalidParameter if `thread_ids` is not a list
+    of ids.
     """
     return _own_family("thread_ids", "own", thread_ids).threads(0)
 

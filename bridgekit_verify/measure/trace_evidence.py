@@ -90,7 +90,7 @@ class EventCalls:
     """The self-checks of the startup."""
 
     def of(self, link: int, *methods: str) -> list[LinkCall]:
-        """Return the calls of a link, of the given methods or of all methods."""
+        """Return the calls of a link's methods: the given methods, or all methods."""
         return [call for call in self.calls if call.link == link and (not methods or call.method in methods)]
 
     def of_run(self, link: int, *methods: str) -> list[LinkCall]:
@@ -118,17 +118,17 @@ class EventCalls:
 
     @cached_property
     def emission(self) -> LinkCall | None:
-        """The call of the agent that emitted the event."""
+        """The agent's call that emitted the event."""
         return self.with_event(6, "emit")
 
     @cached_property
     def adapter_call(self) -> LinkCall | None:
-        """The call of the agent's adapter with the event."""
+        """The agent's call that passed the event to its adapter."""
         return self.with_event(8, "emit")
 
     @cached_property
     def notification(self) -> LinkCall | None:
-        """The call that gave the event itself to a bridge."""
+        """The call that passed the event, as an AgentEvent, to a bridge."""
         call = self.with_event(9, "notify", "notify_when_room")
         return call if call is not None and isinstance(call.given.get("event"), AgentEvent) else None
 
@@ -156,12 +156,12 @@ class EventCalls:
 
     @cached_property
     def bindings(self) -> list[LinkCall]:
-        """The calls that gave the agent a bridge and any run, before the agent emitted the event."""
+        """The calls before the event's emission that gave the agent a bridge and a run."""
         return self._bindings(6, self.agent)
 
     @cached_property
     def adapter_bindings(self) -> list[LinkCall]:
-        """The calls that gave the agent's adapter a bridge and any run, before the agent emitted the event."""
+        """The calls before the event's emission that gave the agent's adapter a bridge and a run."""
         return self._bindings(7, None if self.agent is None else self.agent._websocket_adapter)
 
     def _bindings(self, link: int, part: object) -> list[LinkCall]:
@@ -189,7 +189,7 @@ class EventCalls:
     def last_link(self) -> int:
         """The last link that received the event.
 
-        If no link received the event, it is the last link that received its run.
+        If no link received the event, this is the last link that received the event's run.
         """
         for link in (10, 9, 8, 6):
             if self.with_event(link) is not None:
@@ -217,7 +217,8 @@ def cause(event: EventCalls) -> Problem | None:
     """Return the first problem that explains why the event did not reach its user.
 
     None if the event reached its user, or if no link has a known problem. A wrong run or thread cannot explain the loss
-    of an event that did not reach the bridge. A missing call before the bridge cannot explain the loss of one that did.
+    of an event that did not reach the bridge. A missing call before the bridge cannot explain the loss of an event that
+    reached the bridge.
     """
     if event.own_arrivals:
         return None
@@ -227,7 +228,7 @@ def cause(event: EventCalls) -> Problem | None:
 
 
 def problems(event: EventCalls) -> list[Problem]:
-    """Return the errors of all links with this event, in the order of the chain."""
+    """Return the errors that the links made with this event, in the order of the chain."""
     emitted = _of_the_core(event) if event.by_core else _of_the_agent(event)
     found = [*_of_startup(event), *_of_the_run(event), *emitted, *_of_the_bridge(event)]
     return sorted(found, key=lambda each: each.link)

@@ -1,7 +1,7 @@
 """Draw traces side by side: one row per link, one column per chain, and a mark where the event ended.
 
-Borders, marks and words carry the information of the colours. The text is large relative to the width, so that the
-figure can be read on a narrow screen.
+Borders, marks and words repeat the information that the colours carry. The text is large relative to the width, so that
+the figure can be read on a narrow screen.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class _Column:
         return f"reaches {', '.join(self.readers)} instead" if self.readers else f"ends at link {self.ended}"
 
     def style(self, link: int) -> str:
-        """Return the key of the box's style."""
+        """Return the style of the link's box, a key of `_BOXES`."""
         step = self.steps[link]
         if self.ends_in(link):
             return "ended"

@@ -219,7 +219,7 @@ def _emission(event: EventCalls) -> tuple[str, str]:
 
 
 def _notified(event: EventCalls, name: Callable[[RunId], str] | None = None) -> str:
-    """Return the event as the bridge received it. `name` formats its run id."""
+    """Return the event as the bridge received it. `name` formats the event's run id."""
     if event.notified is None:
         return NOTHING
     run, thread = (name or event.names.run)(event.notified.run_id), event.notified.thread_id

@@ -32,7 +32,7 @@ __all__ = ["LinkStep", "Trace", "trace_run", "trace_workload"]
 class Trace:
     """The observed calls of one measurement, by event.
 
-    An event is named by its run's request, such as "question 1", and its type. The step counts from 1.
+    An event is named by its run's request, such as "question 1", and its type. Steps are counted from 1.
     """
 
     measurement: Measurement
@@ -222,7 +222,7 @@ def _spans(numbers: Sequence[int]) -> str:
 async def trace_run(
     chain: Variant | str, threads: str | Iterable[str] = "thread_123", *, steps: int = 1, seed: int = 0
 ) -> Trace:
-    """Trace one run in each thread, all at once, over real sockets. The requests are "question 1" and so on.
+    """Trace one run in each thread, all concurrently, over real sockets. The requests are "question 1" and so on.
 
     `chain` is a variant or its name. Each thread belongs to a different user. Raises UnknownName if no variant has this
     name, and InvalidId or InvalidParameter if a thread id is not allowed.
@@ -247,6 +247,6 @@ async def trace_workload(
 
 
 def _packages(chosen: Variant) -> set[str]:
-    """Return the top-level packages of the variant's parts, whose loggers the parts use."""
+    """Return the top-level packages of the variant's parts, which name the loggers that the parts use."""
     parts = [part for field in fields(chosen) if callable(part := getattr(chosen, field.name))]
     return {"bridgekit", *(part.__module__.partition(".")[0] for part in parts)}

@@ -14,5 +14,5 @@ def listed(members: Iterable[object]) -> str:
 
 
 def capitalized(text: str) -> str:
-    """Return the text with a capital first letter. Other letters stay, unlike with str.capitalize."""
+    """Return the text with a capital first letter. Other letters stay unchanged, unlike with str.capitalize."""
     return text[:1].upper() + text[1:]

@@ -66,7 +66,7 @@ class OfflinePattern:
     of: int
 
     def is_offline(self, index: int) -> bool:
-        """Return whether the users are offline for the group with that index, counted from 0."""
+        """Return whether the users are offline during the group of runs with this index, counted from 0."""
         return index % self.of >= self.of - self.groups
 
 
@@ -88,9 +88,9 @@ class Workload:
     subscribers: int = 1
     """Sockets per thread."""
     users_without_socket: int = 0
-    """The number of threads, from the first, whose users have no socket. These threads have runs as well."""
+    """The users of the first `users_without_socket` threads have no socket. These threads have runs as well."""
     outside_core: bool = False
-    """Whether the registry binds the agents, without engine and core: each run then has two events fewer."""
+    """Whether the registry binds the agents, without engine and core, so that each run has two events fewer."""
     offline: OfflinePattern = ALWAYS_ONLINE
     """When the users who have a socket disconnect and reconnect."""
 
@@ -115,8 +115,8 @@ class Workload:
     def expected_events(self) -> ExpectedEvents:
         """How many events must arrive, computed from the parameters alone.
 
-        The number is independent of the recorded events and of the ledger, so the checker can compare them. Closed
-        sockets of offline users still count, because their events must arrive after the users have returned.
+        The number is independent of the recorded events and of the ledger, so the checker can compare it with them. The
+        sockets of offline users count as well, because events must arrive after the users reconnect.
         """
         without_socket = min(self.users_without_socket, len(self.threads)) if self.subscribers else len(self.threads)
         events_per_thread = self.runs_per_thread * self.events_per_run
@@ -136,7 +136,7 @@ class Workload:
             yield tuple(runs[first : first + self.at_once])
 
     def online_periods(self) -> Iterator[tuple[bool, list[tuple[Run, ...]]]]:
-        """Yield each period in which users stay online or offline: whether they are online, and its groups of runs."""
+        """Yield the periods in which users stay online or offline: whether they are online, and the groups of runs."""
         for offline, indexed in groupby(enumerate(self.groups()), key=lambda each: self.offline.is_offline(each[0])):
             yield not offline, [group for _, group in indexed]
 
@@ -144,7 +144,7 @@ class Workload:
         """Return how many events of agents reach another user if the runs of a group share one agent object.
 
         The agent emits for the run that bound it last, so in each group only the events of that run reach their owner.
-        n runs of n users, c at a time, form ⌈n / c⌉ groups. The share is (n - ⌈n / c⌉) / n. This equals
+        n runs of n users, c at a time, form ⌈n / c⌉ groups. The misrouted share is (n - ⌈n / c⌉) / n. The share equals
         (c - 1) / c only if c divides n. `users_without_socket` must be 0, because a user without a socket reads no
         events.
         """
@@ -194,7 +194,8 @@ class RunBarrier:
         try:
             await gate.wait()
         except BaseException:
-            # A party that is cancelled while it waits has not reached this step. `leave` lets the others continue.
+            # A party that is cancelled while it waits has not reached this step. A later `leave` lets the other parties
+            # continue.
             if not gate.is_set():
                 self._waiting -= 1
             raise

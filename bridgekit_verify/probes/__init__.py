@@ -1,1 +1,1 @@
-"""Tests of one link at a time, and the scenario that all of them use."""
+"""Tests of one link at a time, and the scenario that these tests run."""

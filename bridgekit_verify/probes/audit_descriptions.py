@@ -1,8 +1,7 @@
 """Test the audit's description of each link, independently of whether the link works.
 
-The audit describes what a link's code does, and concludes that the link works. A description can be true while the
-link fails: a bridge that is created and stored may still reach no user. The probes test the conclusion, and this
-module tests the description.
+A description can be true although the link fails: a bridge that is created and stored may still reach no user.
+`probes` tests whether a link works.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ __all__ = ["Wording", "check_wording"]
 
 WORDING_TIMEOUT_SECONDS: Final = 20.0
 AUDITED_THREAD: Final = ThreadId("thread_123")
-"""The thread id of the audit's own example."""
+"""The thread id in the audit's example."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class BoundAdapter(WebSocketBridgeAdapter):
 
 @contextmanager
 def record_notifications(bridge: AgentWebSocketBridge) -> Iterator[list[AgentEvent]]:
-    """Context manager: records every event that reaches the bridge."""
+    """Record every event that reaches the bridge while the block runs."""
     notifications = list[AgentEvent]()
 
     def on_event(event: AgentEvent, receipt: Receipt) -> None:
@@ -184,7 +183,7 @@ async def _emission_calls_bridge(fixture: WordingFixture) -> bool:
 
 async def _run_id_hides_thread(fixture: WordingFixture) -> bool:
     run_id = fixture.application.config.run_ids.new(AUDITED_THREAD)
-    # The supervisor registers each run, so link 9 could look up the thread.
+    # Like the supervisor, register the run, so that link 9 could look up its thread.
     await fixture.application.bridge.mapping.register_mapping(run_id, AUDITED_THREAD)
     event = AgentEvent(type=EventType.AGENT_STARTED, run_id=run_id, agent_name=AGENT, payload={})
     resolved = await route_of(fixture.application.bridge.resolver, event)

@@ -43,7 +43,7 @@ from bridgekit_verify.variants import Variant
 __all__ = ["JUDGES", "SCENARIO_TIMEOUT_SECONDS", "judge", "judge_all", "observe", "quiet"]
 
 SCENARIO_TIMEOUT_SECONDS: Final = 20.0
-"""A longer scenario is cancelled and judged by the calls recorded so far."""
+"""Timeout of a scenario. If a scenario takes longer, the calls recorded until then are judged."""
 OUTBOX: Final = OutboxLimits(events=96)
 """A small limit, so that the scenario can fill an outbox."""
 LINK_OF_PART: Final = {
@@ -100,7 +100,7 @@ async def observe(
 
 
 def _close(recording: Recording) -> None:
-    """Move the calls that have not returned to `unfinished`, so that they are judged only as unfinished."""
+    """Move calls that have not ended from `calls` to `unfinished`, which only `judge` examines."""
     recording.unfinished = [call for call in recording.calls if call.left is None]
     recording.calls = [call for call in recording.calls if call.left is not None]
 
@@ -124,7 +124,7 @@ def judge(number: int, seen: Observation) -> Judgement:
 
 
 def _origin(seen: Observation, link: int, error: Exception) -> int | None:
-    """Return the link of the innermost recorded call that raised the error, or else the link in its traceback."""
+    """Return the link of the innermost recorded call that raised the error, or `link` if there is no such call."""
     calls = [call for call in seen.recording.calls if call.raised is error]
     return _link_of(calls[-1]) if calls else link
 
@@ -141,7 +141,7 @@ def _link_of(call: RecordedCall) -> int | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Disable logging while faults are provoked on purpose: the answers already contain the evidence."""
+    """Disable logging while the block runs, because it provokes errors on purpose."""
     loggers = [logging.getLogger(name) for name in ("bridgekit", "bridgekit_verify", "uvicorn", "websockets")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,7 +1,7 @@
 """Probe each link and the hub: run the scenario through a chain in which only the probed link is the variant's.
 
-A probe judges only its own link, by what the link received and passed on. It therefore does not blame the neighbours of
-a broken link. If no call reached a link, the answer is *unknown*.
+A probe judges its link only by what the link received and passed on, so that a broken link does not change the answers
+about other links. If no call reached a link, the answer is *unknown*.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ THREADS_PER_FAMILY: Final = 3
 HUB: Final = Link(
     hub.LINK, "Hub and sockets", hub.Hub.publish, "a frame, to each of the thread's sockets", "not in its list"
 )
-"""The link after the audit's nine links: the hub."""
+"""Link 10, the hub, which follows the audit's nine links."""
 PARTS: Final[Mapping[int, tuple[str, ...]]] = {
     1: ("start",),
     2: ("supervisor",),
@@ -112,15 +112,15 @@ async def probe_all(
 ) -> list[Probe]:
     """Test the nine links of a variant over a real server. The answers are in the order of the chain.
 
-    Link 9 is also tested with `threads` threads of every family of thread ids. For thread ids of your own, pass
-    `families={"mine": ["support-42", "support-43"]}`: then only these ids decide about link 9. With `shared`,
-    observations of earlier calls are reused.
+    Link 9 is also tested with `threads` threads of every family of thread ids. To judge link 9 only by thread ids of
+    your own, pass `families={"mine": ["support-42", "support-43"]}`. With `shared`, observations of earlier calls are
+    reused.
     """
     return await _run_probes(variant, LINKS, shared or Observations(seed, threads, edge, families))
 
 
 async def probe_hub(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY, edge: str = "asgi") -> Probe:
-    """Test the link from the hub to a thread's sockets, which the audit's list does not contain."""
+    """Test link 10, from the hub to a thread's sockets. The audit does not list this link."""
     return (await _run_probes(variant, (HUB,), Observations(seed, threads, edge)))[0]
 
 
@@ -143,7 +143,7 @@ async def probe_each(variants: Iterable[Variant], *, seed: int = 0) -> dict[str,
 
 
 class Observations:
-    """The observations that probes share: equal chains run only once."""
+    """Observations that probes share, so that equal chains run only once."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class Observations:
     ) -> None:
         self._families = families_by_name(families)
         self.chosen_families = self._families != dict(FAMILIES)
-        """Whether a reader chose the families, so that only these families decide about link 9."""
+        """Whether the caller chose the families of thread ids, so that link 9 is judged only by these families."""
         self._seed = seed
         self._threads = threads
         self._edge = edge
@@ -176,7 +176,7 @@ class Observations:
         return self._known[chain]
 
     async def routes(self, chain: Variant) -> list[FamilyRoute]:
-        """Return how the chain routes every family of thread ids. Call it before `of`, so that one run serves both."""
+        """Return how the chain routes every family of thread ids. To save a run of the chain, call it before `of`."""
         if chain not in self._routes:
             self._routes[chain] = []
             self._known[chain] = await self._observe(chain, families=True)
@@ -223,7 +223,7 @@ async def _answer(link: Link, variant: Variant, observed: Observations) -> Probe
         found = families if observed.chosen_families else _with(families, found)
     if number == 1 and not found.violations:
         await _judge_checks(variant, found)
-    sample = Sample(max(found.tried, 1), "calls")  # a violation without a tried call also counts as one observation
+    sample = Sample(max(found.tried, 1), "calls")  # a violation that is found without a call counts as one observation
     if found.violations:
         return Probe(link, ProbeAnswer.DOES_NOT_HOLD, found.evidence, sample)
     if not found.tried:
@@ -240,7 +240,7 @@ def _with(first: Judgement, second: Judgement) -> Judgement:
 
 
 def isolated(variant: Variant, link: int) -> Variant:
-    """Return the sound chain with one link of the variant, without the startup checks that could refuse it."""
+    """Return the sound chain with one link of the variant, and without startup checks, which could refuse the chain."""
     chain = replace(SOUND, self_checks=(), **{name: getattr(variant, name) for name in PARTS[link]})
     if link == 8 and chain.adapter.set_websocket_bridge is not WebSocketBridgeAdapter.set_websocket_bridge:
         return replace(chain, adapter=_with_sound_binding(chain.adapter))
@@ -248,7 +248,7 @@ def isolated(variant: Variant, link: int) -> Variant:
 
 
 def _with_sound_binding(adapter: Any) -> Any:
-    """Return the adapter class with a sound link 7, so that its link 8 can be tested."""
+    """Return the adapter class with a sound link 7, so that only its link 8 is tested."""
 
     def set_websocket_bridge(
         self: Any, bridge: object, run_id: object, agent_name: str, *, thread_id: object = None

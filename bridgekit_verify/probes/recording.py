@@ -87,11 +87,11 @@ PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "hub": {"publish": ("event", "thread_id")},
     "run_ids": {"new": ("thread_id",)},
 }
-"""The recorded methods of each part, with parameter names: a variant's own method may name them differently."""
+"""The recorded methods of each part, with the sound chain's parameter names. A variant may use other names."""
 
 
 class EmittedEvent(NamedTuple):
-    """A copy of an event's fields at the moment of a call."""
+    """A copy of an event's fields, made when a call begins."""
 
     type: EventType
     run_id: str
@@ -146,12 +146,12 @@ class RecordedCall:
     result: Any = ABSENT
     raised: BaseException | None = None
     held: Binding | None = None
-    """For calls of an adapter: what the adapter held when the call began."""
+    """The adapter's binding when the call began, for calls of an adapter."""
     held_after: Binding | None = None
 
     @property
     def has_event(self) -> bool:
-        """Whether the call has an event as argument, for calls of the bridge and the hub."""
+        """Whether an argument of the call is an event."""
         return isinstance(self.given.get("event"), EmittedEvent)
 
     @property
@@ -174,10 +174,10 @@ class Recording:
     """Calls before this position belong to startup."""
     _current: ContextVar[RecordedCall | None] = field(default_factory=lambda: ContextVar("current call", default=None))
     _indexed: list[RecordedCall] | None = None
-    """The list whose first `_indexed_count` calls the index covers. New calls are only appended to this list."""
+    """The list whose first `_indexed_count` calls are in `_by_part`. New calls are only appended to this list."""
     _indexed_count: int = 0
     _by_part: dict[tuple[str, int | None], list[RecordedCall]] = field(default_factory=dict)
-    """An index of calls by part, and by part and caller: judges look up thousands of calls."""
+    """An index of the calls by part, and by part and caller, because judges look up thousands of calls."""
 
     def of(self, part: str, *names: str, startup: bool = False) -> list[RecordedCall]:
         """Return the calls of a part's methods. Include calls during startup only with `startup`."""
@@ -185,14 +185,11 @@ class Recording:
         return [call for call in self._of_part(part, None) if call.entered >= first and call.name in names]
 
     def within(self, call: RecordedCall, part: str, *names: str) -> list[RecordedCall]:
-        """Return the calls of a part's methods that this call made directly."""
+        """Return the calls of a part's methods that `call` made directly."""
         return [made for made in self._of_part(part, call.entered) if made.within is call and made.name in names]
 
     def _of_part(self, part: str, within: int | None) -> list[RecordedCall]:
-        """Return the calls of a part.
-
-        With `within`, return only those made by the call that was entered at this position.
-        """
+        """Return the calls of a part. With `within`, return only those made by the call that began at that position."""
         if self._indexed is not self.calls:
             self._indexed, self._indexed_count, self._by_part = self.calls, 0, {}
         for call in islice(self.calls, self._indexed_count, None):
@@ -239,7 +236,7 @@ class Recording:
 
     @contextmanager
     def making(self, call: RecordedCall) -> Iterator[None]:
-        """Attribute the calls made in the block to this call, and record an error that ends this call."""
+        """Attribute the calls made in the block to `call`, and record an error that ends `call`."""
         token = self._current.set(call)
         try:
             yield
@@ -250,7 +247,7 @@ class Recording:
             self._current.reset(token)
 
     def invoke(self, call: RecordedCall, method: Callable[[], Any]) -> Any:
-        """Call the method and record its result: immediately, or when the returned awaitable is done."""
+        """Call the method, and record its result or, if the result is an awaitable, the awaitable's result."""
         with self.making(call):
             answer = method()
         if isinstance(answer, Awaitable) and not isinstance(answer, Receipt):
@@ -265,7 +262,7 @@ class Recording:
         return result
 
     def subclass(self, part: str, base: Any) -> Any:
-        """Return a subclass of a part that records its calls and otherwise behaves as the part."""
+        """Return a subclass of a part's class that records calls and otherwise behaves like `base`."""
         methods = {name: self._method(part, name, base) for name in PARAMETERS[part]}
         return type(f"Recorded{base.__name__}", (base,), methods)
 
@@ -277,7 +274,7 @@ class Recording:
         return method
 
     def instance(self, part: str, owner: Any) -> Any:
-        """Record the calls of an object that the variant creates, and return it."""
+        """Record the calls of an object that the variant creates, and return the object."""
         for name in PARAMETERS[part]:
             setattr(owner, name, self._bound(part, name, owner, getattr(owner, name)))
         return owner
@@ -291,7 +288,7 @@ class Recording:
 
 
 def recorded(variant: Variant, recording: Recording) -> Variant:
-    """Return the variant. Every part except the agents records its calls."""
+    """Return the variant with parts that record their calls. The caller must create the recorded agents."""
     return replace(
         variant,
         run_ids=lambda source: recording.instance("run_ids", variant.run_ids(source)),

@@ -69,7 +69,7 @@ class Judgement:
 
     @property
     def evidence(self) -> str:
-        """A clause for each of the most severe kinds, at most two: its first violation, and how often it occurred."""
+        """The first violation of each of the two most severe kinds, and how often each kind occurred."""
         by_kind: dict[ViolationKind, list[str]] = {kind: [] for kind in ViolationKind}
         for kind, text in self.violations:
             by_kind[kind].append(text)
@@ -88,13 +88,13 @@ def shown(value: object) -> str:
 
 
 def label(request: str) -> str:
-    """Return the short name of a run of the scenario."""
+    """Return the first two words of a request, which identify a run of the scenario."""
     return " ".join(request.split()[:2])
 
 
 def difference(given: object, found: object, path: str) -> str | None:
     """Return the first difference of two values, or None. The comparison includes types, key order and all digits."""
-    # Most values are equal, and tracking the path within them would take several times as long.
+    # Most values are equal, and a comparison that tracks the path takes several times as long.
     return None if _identical(given, found) else _first_difference(given, found, path)
 
 
@@ -130,7 +130,7 @@ def _first_difference(given: object, found: object, path: str) -> str | None:
 
 
 def canonical(value: object) -> Hashable:
-    """Return a hashable form of a value. Two values between which `difference` finds no difference have equal forms."""
+    """Return a hashable form of a value. If `difference` finds no difference of two values, their forms are equal."""
     if isinstance(value, str):  # the plain types come first, because the check for a mapping is slow
         return str(value)
     if value is None or isinstance(value, int):
@@ -152,7 +152,7 @@ class Match:
     """Each call of the link, with the call that passed it on."""
     lost: list[RecordedCall]
     extra: list[RecordedCall]
-    """Calls to the next link that belong to no call of this link, or repeat one."""
+    """Calls to the next link that belong to no call of this link, or that repeat a call."""
 
     def overtaken(self, group: Callable[[RecordedCall], Hashable]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
         """Yield each call that was passed on after a later call of its group, with that later call."""
@@ -171,7 +171,7 @@ def match(
     key_of_call: Callable[[RecordedCall], Hashable],
     key_of_made: Callable[[RecordedCall], Hashable],
 ) -> Match:
-    """Match a link's calls with the calls that the link made: by caller and content, then content, then caller."""
+    """Match a link's calls with the calls that it made: by caller and content, then by content, then by caller."""
     left = list(made)
     pairs: dict[int, RecordedCall] = {}
     keys = {id(each): key_of_made(each) for each in left}
@@ -209,7 +209,7 @@ def is_within(made: RecordedCall, call: RecordedCall) -> bool:
 def same_outcome(call: RecordedCall, made: RecordedCall) -> bool:
     """Return whether a call has the same outcome (result or error) as the call that it made.
 
-    If a later link returns something other than a receipt for an emitted event, only the later link is at fault.
+    For an emitted event, also return True if `made` returns no receipt, because only the later link is at fault.
     """
     if made.raised is None and call.part in EMITTING and not isinstance(made.result, Receipt):
         return True

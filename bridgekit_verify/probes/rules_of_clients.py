@@ -48,7 +48,7 @@ class Published:
         return self.call.result if isinstance(self.call.result, Receipt) else None
 
     def may_follow(self, position: int) -> bool:
-        """Whether the store may have taken the event after this position, although it was published before."""
+        """Whether the store may have stored the event after `position`, although it was published earlier."""
         if self.receipt is not None and self.receipt.outcome is Outcome.PENDING:
             return True
         return self.call.entered <= position and (self.call.left is None or self.call.left > position)
@@ -67,7 +67,7 @@ class PublishedEvents:
 
 
 def judge_client(link: Judgement, seen: Observation, client: Client, published: PublishedEvents) -> None:
-    """Check that the client reads exactly its thread's events, in order and unchanged, and no gap without a loss."""
+    """Check that the client reads exactly its thread's events, in order and unchanged, and gets no false gap."""
     if client.start is None:
         link.expect(False, ViolationKind.LOST, f"a socket could not subscribe: {client.error}")
         return
@@ -100,9 +100,9 @@ class _Reading:
         self._highest = -1
         self._last_seq = start.seq
         self._skipped = set[int]()
-        """Every `seq` that no frame has, although a later one was read."""
+        """Every `seq` that the client skipped: no frame had this `seq` when a later frame was read."""
         self._read = set[int]()
-        """The ids of the objects of the events that were read."""
+        """`id()` of each `Published` that the client has read."""
 
     def add(self, frame: dict[str, Any]) -> None:
         """Judge the next frame."""
@@ -124,7 +124,7 @@ class _Reading:
             _judge_frame(self._link, frame, found)
 
     def judge_missing(self) -> None:
-        """Judge the events that the client did not read. A full outbox may only drop what a later event supersedes."""
+        """Judge the events that the client did not read. A full outbox may drop only superseded events."""
         superseded = {each.seq for each in self.superseded()}
         gaps = self._client.gaps
         signalled = {seq for gap in gaps if gap.get("reason") == GapReason.COALESCED for seq in _range_of(gap)}
@@ -158,8 +158,8 @@ class _Reading:
     def _is_superseded(self, missing: Published) -> bool:
         """Return whether a full outbox may have dropped the event.
 
-        Its type must be one that is coalesced. A later event of its run and type must have been read, and the later
-        events must fill at least half an outbox.
+        Only types whose events are coalesced are dropped. A later event of the same run and type must have been read,
+        and the later events must fill at least half an outbox.
         """
         later = self._wanted[self._position[id(missing)] + 1 :]
         limits = self._seen.application.config.outbox
@@ -174,7 +174,7 @@ class _Reading:
         )
 
     def _joined(self, frame: dict[str, Any]) -> Iterator[Published]:
-        """Yield the text deltas that a full outbox joined to this frame, or none if the frame joins other events."""
+        """Yield the text deltas that a full outbox joined into this frame, or none if the frame joins other events."""
         link, first, last = self._link, frame["first_seq"], frame["seq"]
         deltas = [each for each in self._wanted if first <= each.seq <= last]
         messages = {(each.event.type, each.event.run_id, each.event.payload.get("message_id")) for each in deltas}
@@ -197,10 +197,10 @@ class _Reading:
                 link.expect(False, ViolationKind.DUPLICATED, f"a socket reads {each.event.type} twice")
 
     def _matching(self, frame: dict[str, Any]) -> Published | None:
-        """Return the event that the frame carries. Record a violation if this socket must not read the event."""
+        """Return the event that the frame carries. If this socket must not read the event, record a violation."""
         event_id, thread = str(frame.get("event_id")), self._client.owned.thread_id
         if waiting := self._left.get(event_id):
-            # If several events have this id, which is a fault of link 8, take the one with the frame's number.
+            # Several events have the same id only if link 8 is broken. Take the event with the frame's `seq`.
             found = next((each for each in waiting if each.seq == frame.get("seq")), waiting[0])
             waiting.remove(found)
             return found

@@ -60,7 +60,7 @@ PAYLOADS: Final[Mapping[EventType, Callable[[Given], dict[str, Any]]]] = {
     EventType.PROGRESS_UPDATE: lambda given: dict(given["progress"]),
     EventType.TEXT_DELTA: lambda given: {"message_id": given["message_id"], "delta": given["delta"]},
 }
-"""For each event type, builds the payload on the wire from the arguments of the method that emits the event."""
+"""By event type, a function that builds the payload from the arguments of the method that emits the event."""
 TYPE_OF_METHOD: Final = {
     "emit_thinking": EventType.AGENT_THINKING,
     "emit_error": EventType.AGENT_ERROR,
@@ -79,7 +79,7 @@ def payload_of(call: RecordedCall) -> tuple[EventType, dict[str, Any]]:
 def expect_in_order(
     link: Judgement, found: Match, group: Callable[[RecordedCall], Any], what: Callable[[RecordedCall], str]
 ) -> None:
-    """Record a violation for each event that was passed on after a later event of its run."""
+    """Record a violation for each event that was passed on after a later event of the same group."""
     for late, earlier in found.overtaken(group):
         link.expect(
             False, ViolationKind.REORDERED, f"{what(late)} is passed on after {what(earlier)}, which was emitted later"
@@ -87,7 +87,7 @@ def expect_in_order(
 
 
 def judge_agent(seen: Observation) -> Judgement:
-    """Judge link 6: the adapter must receive the agent's binding and events in order, and tools run as requested."""
+    """Judge link 6: the adapter must receive the agent's bindings and events, including those of its tool calls."""
     link, recording = Judgement(6), seen.recording
     bindings = recording.of("agent", "set_websocket_bridge", startup=True)
     for call in bindings:
@@ -136,7 +136,7 @@ def _judge_passed_to_adapter(link: Judgement, seen: Observation) -> None:
 def _judge_composition(link: Judgement, seen: Observation, *, own: bool) -> None:
     """Check that `emit_*` methods emit the event of their arguments.
 
-    With `own`, only the methods that the agent class replaces are checked, and otherwise only the others.
+    With `own`, check only methods that the agent class replaces. Without `own`, check only the inherited methods.
     """
     for call in seen.recording.of("agent", *EMITTERS):
         if replaced_by_agent(call) is not own:
@@ -196,12 +196,12 @@ def _judge_tools(link: Judgement, seen: Observation) -> None:
 
 
 def _is_error_of(tool: str, error: BaseException | None) -> bool:
-    """Return whether a call of the tool may end with the error: its own one, or that of the run's cancellation."""
+    """Return whether the error is expected: AgentFailed from the tool "broken", a cancellation from "endless"."""
     return isinstance(error, AgentFailed) if tool == TOOLS[3] else not isinstance(error, Exception | None)
 
 
 def judge_adapter_binding(seen: Observation) -> Judgement:
-    """Judge link 7: the adapter must hold the binding that it received until it receives another one."""
+    """Judge link 7: the adapter must hold the binding that it received until it receives another binding."""
     link = Judgement(7)
     last: dict[int, Binding] = {}
     bindings = 0
@@ -214,7 +214,7 @@ def judge_adapter_binding(seen: Observation) -> Judgement:
                 f"the adapter no longer holds the {_differing(given, call.held)}",
             )
             if call.held_after is not None:
-                # A change that the call itself made is an error of link 8.
+                # `judge_emission` judges a change that the call itself made.
                 last[id(call.owner)] = call.held_after
             continue
         if "run_id" not in call.given:
@@ -251,7 +251,7 @@ def _differing(given: Binding, held: Binding | None) -> str:
 
 
 def judge_emission(seen: Observation) -> Judgement:
-    """Judge link 8: each event must reach the bridge once, in order, unchanged and with the run of the adapter."""
+    """Judge link 8: each event must reach the bridge once, in order, unchanged and with the adapter's run id."""
     link, recording = Judgement(8), seen.recording
     _judge_composition(link, seen, own=False)
     if seen.unbound is not None:
@@ -293,7 +293,7 @@ def judge_emission(seen: Observation) -> Judgement:
 
 
 def _judge_ends(link: Judgement, seen: Observation) -> set[int]:
-    """Check that an adapter emits at most one end of its run, and return the ids of the calls that it must refuse."""
+    """Check that an adapter emits at most one end event of a run. Return `id()` of each call that it must refuse."""
     guarded, ended, refused = dict[int, bool](), dict[int, object](), set[int]()
     for call in seen.recording.of("adapter", "set_websocket_bridge", "begin_run", "end_run", "emit"):
         adapter, run_id = id(call.owner), call.held.run_id if call.held is not None else None

@@ -17,8 +17,8 @@ from bridgekit_verify.probes.scenario import Observation
 __all__ = ["judge_hub"]
 
 FRAME_OVERHEAD_BYTES: Final = 8_192
-"""More than all fields besides the payload need: a run id may have 2 kB, and a thread id and an agent name 1 kB
-each."""
+"""Upper bound on the size of a frame's fields without the payload. A run id may have 2 kB, and a thread id and an agent
+name 1 kB each."""
 
 
 def judge_hub(seen: Observation) -> Judgement:
@@ -50,7 +50,7 @@ def judge_hub(seen: Observation) -> Judgement:
 
 
 def _has_no_room(seen: Observation, call: RecordedCall, threads: PublishedEvents) -> bool:
-    """Return whether the hub refused the event because its emitter did not wait, and an outbox may have been full."""
+    """Return whether the hub refused the event for lack of room, and an outbox may really have been full."""
     if not isinstance(call.result, Receipt) or call.result.reason != NO_ROOM:
         return False
     limits, earlier = seen.application.config.outbox, threads.by_thread[call.given["thread_id"]]
@@ -59,7 +59,7 @@ def _has_no_room(seen: Observation, call: RecordedCall, threads: PublishedEvents
 
 
 def _accepted(link: Judgement, call: RecordedCall) -> bool:
-    """Return whether the hub accepted the event. Record a violation if the decision was wrong."""
+    """Return whether the hub accepted the event. Record a violation if the hub's decision was wrong."""
     sendable = _sendable(call.event)
     if call.raised is None:
         link.expect(sendable is not False, ViolationKind.CHANGED, "a value that JSON cannot carry is accepted")
@@ -112,11 +112,11 @@ def _sockets(count: int) -> str:
 
 
 def _judge_receipt(link: Judgement, seen: Observation, published: Published) -> None:
-    """Check that the receipt reports the number of sockets that read the event. Clients that left may be included."""
+    """Check that the receipt states how many sockets read the event. Sockets of clients that left may be included."""
     receipt, call = published.receipt, published.call
     if receipt is None:
         return
-    # A client that has just left may not read what was written to its socket.
+    # A client that has just left does not read every frame that was written to its socket.
     leaving = sum(
         client.closed_by_client is not None and client.opened < call.entered
         for client in seen.clients

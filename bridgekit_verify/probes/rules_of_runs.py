@@ -149,7 +149,7 @@ def _expect_run(link: Judgement, request: dict[str, Any], context: Any) -> None:
 
 
 def judge_registry(seen: Observation) -> Judgement:
-    """Judge link 3: each request must get a new agent of its class with its own adapter, bound if there is no core."""
+    """Judge link 3: each request must get a new agent with its own adapter. `create_bound` must also bind the agent."""
     link, recording = Judgement(3), seen.recording
     set_calls = recording.of("registry", "set_websocket_bridge", startup=True)
     if set_calls:
@@ -272,7 +272,7 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     ends = [each for each in notified if each.name != NOTIFIERS[0]]
     kind = ViolationKind.DUPLICATED if len(starts) > 1 else ViolationKind.LOST
     link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} starts")
-    # If an end event cannot be encoded, an error event follows it. Otherwise, a run has one end.
+    # If a run's end event cannot be encoded, an error event follows it. Any other run has one end.
     # The core sends an end event again if the hub refused it.
     ended = [each for each in ends if each.raised is None and not _is_refused_by_hub(each)]
     asked = recording.within(call, "agent", "end_run")

@@ -1,4 +1,4 @@
-"""A scenario of realistic use, which probes, `bridgekit audit` and the audit's first verification step share.
+"""A realistic scenario for probes, `bridgekit audit` and the audit's first verification step.
 
 Two users have several threads each, with two sockets per thread. One thread has no socket. Three agents execute
 concurrent and repeated runs. Some runs fail or are cancelled, and some events follow the end of their run. Clients join
@@ -37,15 +37,15 @@ from bridgekit_verify.probes.scenario_values import EMISSIONS, RESULTS, TEXT
 __all__ = ["UNKNOWN_RUN", "Observation", "play"]
 
 WAIT_SECONDS: Final = 8.0
-"""Limit for waiting until all runs of a group are in progress, and until the last sockets close."""
+"""Timeout for the start of all runs of a group, and for the end of the last sockets."""
 CLOSE_SECONDS: Final = 1.0
 """How long the server may take to close the sockets of a thread. A client whose socket stays open does not resume."""
 BURST_EVENTS: Final = 60
 OVERFLOW_EVENTS: Final = 150
-"""More than an outbox holds: see `observing.OUTBOX`."""
+"""A number of events that exceeds `observing.OUTBOX`."""
 LONG_REQUEST: Final = "\U0001f6f0" * 10_000
 PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
-"""Errors that the scenario provokes. The rules judge how each link handles them."""
+"""Errors that the scenario provokes. The rules judge how each link handles these errors."""
 UNKNOWN_RUN: Final = RunId("run_unknown")
 
 
@@ -58,11 +58,11 @@ class Observation:
     recording: Recording
     threads: tuple[OwnedThread, ...]
     plans: dict[str, RunPlan]
-    """By the first words of the request: see `label`."""
+    """The plan of each run, by the first words of its request (see `label`)."""
     tools: ToolCalls
     clients: list[Client] = field(default_factory=list)
     lookups: list[tuple[RunId, ThreadId, ThreadId | None]] = field(default_factory=list)
-    """Runs in progress: run id, its thread, and the thread that the mapping service returned."""
+    """For each run in progress: its id, its thread, and the thread that the mapping service returned."""
     late: list[tuple[RunId, ThreadId]] = field(default_factory=list)
     """Runs that had already ended when one of their events was emitted."""
     errors: list[tuple[int, Exception]] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Observation:
     accepted_foreign_user: bool | None = None
     """Whether the chain accepted a run in another user's thread, or None if the scenario did not try this."""
     unbound: Receipt | None = None
-    """The receipt of an event of an adapter without a bridge."""
+    """The receipt of an event that an adapter without a bridge emitted."""
     intruder: Client | None = None
     """A client of a user who does not own the thread."""
     forced: list[int] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Observation:
     lifetimes: list[tuple[ViolationKind, str]] = field(default_factory=list)
     """The violations of a second mapping service, which has a simulated clock."""
     ended: int | None = None
-    """The position in the recording when every socket was closed. Nothing that is published later has a reader."""
+    """The position in the recording when every socket was closed. No socket reads events published later."""
     attached: int = 0
     """How many connections the hub has after every socket was closed."""
     complete: bool = False
@@ -183,7 +183,7 @@ class _Scenario:
                 callers.start_soon(emit, number, run_id, thread_id)
 
     async def lose_a_connection(self) -> None:
-        """Close one of a thread's two sockets from the client's side, after it has read every event."""
+        """Close one of a thread's two sockets from the client's side, after the client has read every event."""
         client = self.seen.clients[2]
         numbers = [
             call.result.seq or 0
@@ -216,7 +216,7 @@ class _Scenario:
             await self._run(owned, AGENTS[number % len(AGENTS)], plan, words=LONG_REQUEST if number == 1 else "")
 
     async def end_otherwise(self) -> None:
-        """Run agents that fail, return or emit what is refused, emit their own end event, or are cancelled."""
+        """Run agents that fail, return or emit a value that is refused, emit their own end event, or are cancelled."""
         for number, ending in enumerate(("fails", "unencodable", "refused", "ends itself")):
             await self._run(self.threads[number], AGENTS[number % len(AGENTS)], RunPlan(ending=ending))
         plan = RunPlan(ending="hangs")
@@ -229,7 +229,7 @@ class _Scenario:
     async def run_outside_the_core(self) -> None:
         """Let the registry bind the agents of four runs, as for a webhook, and emit events of every type.
 
-        Each agent emits each event, and so does the bridge, with only the run id. Then bind the agents to other runs.
+        The bridge also emits each event, with only the run id. Then bind the agents to other runs.
         """
         opened: list[RunContext] = []
         agents: list[Any] = []
@@ -314,7 +314,7 @@ class _Scenario:
         await self._guarded(partial(self.application.supervisor.close_run, run))
 
     def _emitted(self, event: AgentEvent) -> object:
-        """Return the bridge's answer, without waiting for a socket."""
+        """Return the bridge's answer without awaiting it."""
         try:
             return self.bridge.notify(event)
         except Exception as error:
@@ -323,7 +323,7 @@ class _Scenario:
             return None
 
     async def close_sockets(self) -> None:
-        """Close a thread's sockets on the server, emit before they are removed, and let their clients resume."""
+        """Close a thread's sockets on the server, emit an event while they close, and let their clients resume."""
         thread = self.threads[2]
         clients = [client for client in self.seen.clients if client.owned is thread and not client.ended.is_set()]
         self.seen.forced.append(self.seen.recording.position)
@@ -339,7 +339,7 @@ class _Scenario:
 
     @asynccontextmanager
     async def _group(self, *, sizes: tuple[int, ...] = ()) -> AsyncIterator[list[RunPlan]]:
-        """Run an agent in every thread at once, and two in the first. The block runs while all are in progress."""
+        """Run an agent in every thread at once, and two in the first thread. The block runs during all these runs."""
         threads = (*self.threads, self.threads[0])
         barrier = RunBarrier(len(threads) + 1)
         plans = [RunPlan(barrier, size) for size in (*sizes, *(0 for _ in threads))][: len(threads)]

@@ -34,11 +34,11 @@ __all__ = [
 AGENTS: Final = (AGENT, "writer \U0001f58b\ufe0f", "Researcher")
 """Names of agents. The first and the last name differ only in case."""
 TOOLS: Final = ("look_up", "search.web \U0001f52d", "delegate", "broken", "endless")
-"""The third tool calls the second one while its own call is in progress. The last two never return a result."""
+"""Names of tools. A call of "delegate" calls "search.web". "broken" and "endless" never return a result."""
 SIZES: Final = (3_000, 20_000, 70_000, 200_000, 900_000)
 """Sizes of large payloads in bytes. The largest is just below the limit of a frame."""
 CONFUSABLE: Final = "confusable"
-"""The name of the thread ids of `audited_threads`."""
+"""The name that selects `audited_threads` in `family_threads`."""
 _LONG: Final = f"thread_{'x' * 300}"
 
 
@@ -60,7 +60,7 @@ class RunPlan:
     """How the agent ends: "returns", "fails", "hangs" (until it is cancelled), "unencodable" (returns a value that JSON
     cannot represent), "refused" (emits two events that are refused) or "ends itself" (emits an end event twice)."""
     results: tuple[Any, ...] = ()
-    """What the agent returns, instead of the usual result."""
+    """If not empty, the agent returns the first item instead of the usual result."""
     started: anyio.Event = field(default_factory=anyio.Event)
     """Set when the agent has emitted its events, or the run has ended."""
     agent: Any = None
@@ -108,7 +108,7 @@ def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[Bas
 
     class ScenarioAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
         async def execute(self, context: RunContext) -> object:
-            # By the request's first words, because a link may change the rest.
+            # The first words of a request identify the plan, because a link may change the rest.
             plan, request = plans[label(context.request)], context.request
             plan.agent = self
             await self.emit_thinking(f"{request} {TEXT}", step_number=1, progress_percentage=0.1 + 0.2)
@@ -149,7 +149,7 @@ async def _emit_refused(agent: BaseAgent, request: str) -> None:
 
 
 def _text_of(size: int) -> str:
-    """Return text of that size in bytes, of characters outside the BMP."""
+    """Return text of `size` bytes that consists of characters beyond U+FFFF."""
     return "\U0001f6f0" * (size // 4)
 
 

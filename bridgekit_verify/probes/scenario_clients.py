@@ -19,7 +19,7 @@ __all__ = ["Client"]
 
 
 class Client:
-    """A client with one socket, from the confirmation of the subscription to the end of the socket."""
+    """A client with one socket, which stores what it reads until the socket ends."""
 
     def __init__(self, number: int, owned: OwnedThread, recording: Recording, after: Cursor | None) -> None:
         self.number = number
@@ -29,7 +29,7 @@ class Client:
         self.start: Cursor | None = None
         """The cursor at which the server starts the stream, or None if the subscription was refused."""
         self.frames: list[dict[str, Any]] = []
-        """Frames with events, decoded by the standard library's parser, so that every field is compared."""
+        """Frames with events, decoded by the standard library's parser, which keeps every field."""
         self.gaps: list[dict[str, Any]] = []
         self.opened = recording.position
         """The position in the recording when the client asked for the subscription."""

@@ -13,15 +13,15 @@ TEXT: Final = (
     "  \t\U0001f6f0\ufe0f 𝔘𠜎 é e\u0301 ﬁ Ж 東京 עברית العربية \u200d\ufeff\u2028 \x00\x1b[1m\x1f\x7f \\ \\u0041 ' \""
     " </script> &amp; %20 %s {} ${x} **b** true  12 \r\n\n "
 )
-"""Text that is often damaged: spaces at both ends, characters outside the BMP, composed and decomposed, right to left,
-control characters, quotes, markup, and what templates and shells replace."""
+"""Text that is often damaged: spaces at both ends, characters beyond U+FFFF, composed and decomposed characters, text
+from right to left, control characters, quotes, markup, and placeholders of templates and shells."""
 EVERY_BLOCK: Final = "".join(
     map(
         chr,
         (*range(0x250), *range(0x250, 0xD800, 0x20), *range(0xE000, 0x10000, 0x40), *range(0x10000, 0x110000, 0x400)),
     )
 )
-"""All characters up to U+024F, and characters at regular distances from all other planes and blocks."""
+"""All characters up to U+024F, and a sample of all other characters at regular intervals."""
 NESTED: Final[dict[str, Any]] = {
     f"z {TEXT}": [1, 1.0, -0.0, 0.1 + 0.2, 1e-300, 2**53 + 1, -(2**63), True, False, None, TEXT],
     "a": {"": {"deep": [[], {}, [{"list": [TEXT, [TEXT]]}]]}},
@@ -30,7 +30,7 @@ NESTED: Final[dict[str, Any]] = {
     "_private $key.name": ["null", "true", "", "NaN", "2025-09-01", " ", "0x1F"],
     "password": "token=sk-0123456789abcdef",
 }
-"""A payload with every kind of JSON value. Its keys are not sorted."""
+"""A payload with unsorted keys and every kind of JSON value."""
 
 
 def _deep(levels: int) -> Any:
@@ -44,7 +44,7 @@ WIDE: Final[dict[str, Any]] = {
 }
 """A value with many items, many keys and many levels."""
 RESULTS: Final[tuple[Any, ...]] = (None, "", 0, False, [], {}, 0.0, WIDE)
-"""Results of runs, among them every value that is false."""
+"""Results of runs, including every JSON value that is false in Python."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class EventArguments:
     arguments: dict[str, Any]
 
     def by(self, emitter: Any) -> Any:
-        """Emit the event by an agent or an adapter."""
+        """Call the `emit_*` method of an agent or an adapter."""
         name = _SHORT_NAMES.get(self.type, self.type)
         return getattr(emitter, f"emit_{name}")(**self.arguments)
 
     def notify(self, bridge: Any, run_id: str, agent_name: str) -> Any:
-        """Emit the event by a bridge, as a caller that knows only the run id."""
+        """Call the `notify_*` method of a bridge, with only the run id."""
         return getattr(bridge, f"notify_{self.type}")(run_id, agent_name, **self.arguments)
 
 
@@ -108,4 +108,4 @@ _ARGUMENTS: Final[dict[EventType, tuple[dict[str, Any], ...]]] = {
     ),
 }
 EMISSIONS: Final = tuple(EventArguments(kind, arguments) for kind, rows in _ARGUMENTS.items() for arguments in rows)
-"""Events of every type: with all arguments, with only the required ones, and with values that are false."""
+"""Events of every type: with all arguments, with only the required ones, and with values that are false in Python."""

@@ -6,7 +6,7 @@ claims           the audit's claims, each tested by running it, as findings
 notebook_outputs  called by notebooks: record, show_table, show_figure, source_of, printed_log, checked
 json_values      the values of a data frame -> JSON types
 allowed_parameters  the values that each parameter of the notebooks may have
-assertions       makes an error in a notebook useful: the values compared, or the message alone
+assertions       shows the values that a failed assertion compared, and errors about parameters without a traceback
 notebook_explorer  controls of notebook 00 that run chains with a reader's own thread ids
 chain_map        the picture of the ten links in notebook 00
 structure        the report as plain data
@@ -27,7 +27,7 @@ page             Report -> index.html
 building         runs all steps: build_report
 
 Notebooks import only the names below. Only the modules that execute and render import nbclient, nbconvert and jinja2,
-so that a kernel does not load them.
+so that a kernel does not load these packages.
 """
 
 from bridgekit_verify.report.allowed_parameters import check_parameters
@@ -50,7 +50,7 @@ __all__ = [
     "source_of",
 ]
 
-# Every notebook imports this package, and its assertions should show the values that they compared.
+# Every notebook imports this package, so this call makes its assertions show the values that they compared.
 show_asserted_values()
-# A reader who sets a parameter to a value that is not allowed needs the message, not the frames below it.
+# A reader who sets a parameter to a value that is not allowed needs only the message of the error.
 show_messages_alone()

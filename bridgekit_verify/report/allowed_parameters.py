@@ -1,7 +1,7 @@
 """The values that each parameter of the notebooks may have. Loaded in every kernel, so it imports nothing large.
 
-The upper limits keep one measurement within its time limit. A name that must be known, such as that of a fault, is
-checked by the study that uses it.
+The upper limits keep one measurement within its time limit. The study that uses a name, such as that of a fault, checks
+whether the name exists.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from bridgekit_verify.errors import InvalidParameter
 __all__ = ["PARAMETERS", "check_parameters"]
 
 MAX_RUNS: Final = 2_000
-"""The most runs of one measurement: THREADS times RUNS."""
+"""Maximum number of runs of one measurement: THREADS times RUNS."""
 MAX_RUN_SECONDS: Final = 30.0
-"""The longest run of a fault trial: STEPS times PACE_SECONDS."""
+"""Maximum duration of a run in a fault trial: STEPS times PACE_SECONDS."""
 
 
 class AllowedValues(Protocol):
@@ -25,7 +25,7 @@ class AllowedValues(Protocol):
 
     @property
     def text(self) -> str:
-        """What is allowed, for an error message."""
+        """The allowed values in words, for an error message."""
 
     def contain(self, value: object) -> bool:
         """Return whether the value is allowed."""
@@ -134,9 +134,9 @@ PARAMETERS: Final[Mapping[str, AllowedValues]] = {
 
 
 def check_parameters(values: Mapping[str, object]) -> None:
-    """Raise InvalidParameter, which says what is allowed, for a value or a product of values that is not allowed.
+    """Raise InvalidParameter for a value, or a combination of values, that is not allowed.
 
-    `values` are a notebook's variables, or settings of a command. Names that are no parameters are ignored.
+    `values` are a notebook's variables, or settings of a command. Names that are not parameters are ignored.
     """
     for name, allowed in PARAMETERS.items():
         if name in values and not allowed.contain(values[name]):

@@ -1,8 +1,8 @@
 """Makes an error in a notebook useful to its reader: a failed assertion states the values that it compared.
 
-`assert delivered == 60` then fails with `delivered == 60: 58 == 60`, in the console, in JUnit XML and in the report.
-The module rewrites the cells when they run, so that the committed notebooks contain plain assertions. An error about a
-value that the reader chose is shown as its message, which says what is allowed, without a traceback.
+For example, `assert delivered == 60` fails with the message `delivered == 60: 58 == 60`. The module rewrites the cells
+when they run, so that the committed notebooks contain plain assertions. An error about a value that the reader chose is
+shown without a traceback.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _OPERATORS: Final[dict[type[ast.cmpop], str]] = {
 }  # fmt: skip
 
 MAX_CHARACTERS: Final = 200
-"""Limit on the characters of one value in a message."""
+"""Maximum number of characters of one value in a message."""
 MAX_MEMBERS: Final = 12
-"""Limit on the members of one collection in a message."""
+"""Maximum number of members of one collection in a message."""
 
 
 class AssertedValues:
-    """The values of the comparison that an assertion evaluated last, and its message."""
+    """The values that an assertion compared last, and the assertion's message."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -40,7 +40,7 @@ class AssertedValues:
     def see(self, operator: str, value: object) -> object:
         """Record one operand and return it.
 
-        `operator` is the operator before the operand, and empty for the first one.
+        `operator` is the operator before the operand, and empty for the first operand.
         """
         if not operator:
             self._values = []
@@ -48,14 +48,14 @@ class AssertedValues:
         return value
 
     def message(self, *note: object) -> str:
-        """Return the assertion's own message, its source, and the values compared, in one line."""
+        """Return the assertion's own message, its source, and the compared values, in one line."""
         compared = " ".join(f"{operator} {_short(value)}".lstrip() for operator, value in self._values)
         parts = [*(str(each) for each in note), self._source, *([compared] if compared else [])]
         return " ".join(": ".join(parts).split())
 
 
 class ShowAsserted(ast.NodeTransformer):
-    """Rewrites each assertion so that its error states the values compared."""
+    """Rewrites each assertion so that its error states the compared values."""
 
     def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
         source = ast.unparse(node.test)
@@ -63,7 +63,7 @@ class ShowAsserted(ast.NodeTransformer):
         compared = operands.visit(node.test)
         if not operands.found:
             compared = _seen("", node.test)
-        # The object is local to the code that asserts, so that concurrent tasks do not mix their values.
+        # Each assertion has its own local object, so that concurrent tasks do not mix their values.
         made = ast.parse(f"{_NAME}_now = {_NAME}({source!r})").body[0]
         message = ast.parse(f"{_NAME}_now.message()", mode="eval").body
         assert isinstance(message, ast.Call)
@@ -93,7 +93,7 @@ def _seen(operator: str, operand: ast.expr) -> ast.expr:
 
 
 def show_asserted_values() -> None:
-    """Rewrite the assertions of this kernel's later cells. Without a kernel, do nothing."""
+    """Rewrite the assertions in all cells that this kernel executes later. Without a kernel, do nothing."""
     if "IPython" not in sys.modules:
         return
     from IPython.core.getipython import get_ipython
@@ -118,7 +118,7 @@ def show_messages_alone() -> None:
 def _show_message(
     shell: Any, kind: type[Exception], error: Exception, traceback: object, tb_offset: int | None = None
 ) -> list[str]:
-    """Send the error's only line to the front end as its traceback."""
+    """Show the error in the front end as one line, and return this line."""
     lines = [f"{kind.__name__}: {error}"]
     shell._showtraceback(kind, error, lines)
     return lines

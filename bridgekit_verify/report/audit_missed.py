@@ -29,11 +29,11 @@ EMBEDDED_DIGITS = 8
 OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
 SEARCHED = {"signed, verified": "signed run ids", "carried": "events that carry their thread"}
-"""The ways, besides Fix 1, in which the searches for a leak find the thread."""
+"""The round trips of the search for leaks, except that of Fix 1, in words."""
 
 
 def shared_agent_claim(study: SharedAgentStudy) -> Finding:
-    """Test link 5's "properly sets the bridge on agents" with several users at once."""
+    """Test the audit's statement that link 5 "properly sets the bridge on agents", with several users at once."""
     shared, fresh = study.misrouted_shared(), study.misrouted_fresh()
     most = study.shared[-1].workload.at_once
     return Finding(
@@ -175,7 +175,10 @@ def _subject(variant: str) -> str:
 
 
 def _late_evidence(study: LifecycleStudy) -> list[str]:
-    """Return late deliveries within and after the grace period. Their sum would depend on the chosen delays."""
+    """Return how many late events are delivered within and after the grace period.
+
+    The two counts are not added, because their sum would depend on the chosen delays.
+    """
     lines = []
     for row in study.late:
         late = _after_the_end(row)

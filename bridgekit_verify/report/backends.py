@@ -12,7 +12,7 @@ __all__ = ["sound_claim", "truth_claim"]
 
 
 def truth_claim(study: BackendStudy) -> Finding:
-    """Test that the broken properties of each subject with a defect are those of its truth file."""
+    """Test that exactly the known properties are broken in each subject with a known defect."""
     damaged = [each for each in study.subjects if each.expected]
     exact = Rate(sum(each.is_exact for each in damaged), len(damaged))
     return Finding(

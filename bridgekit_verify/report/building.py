@@ -45,7 +45,7 @@ class BuiltReport:
     csv: Path
     json: Path
     complete: bool
-    """False if a notebook failed. The page states the failure first, and a command should exit with an error."""
+    """False if a notebook failed. The page then states the failure first, and a command should exit with an error."""
     headline: tuple[str, ...]
     """Summary lines for a terminal, computed from the findings."""
     failures: tuple[str, ...]
@@ -64,10 +64,9 @@ def build_report(
 ) -> BuiltReport:
     """Execute copies of the notebooks, and write the report to the folder `out`.
 
-    The copies stay in the folder `executed`, if given, and are otherwise temporary. `log` gets one line for each
-    notebook. Raises ParameterError for a parameter that no notebook has, InvalidParameter for a value that is not
-    allowed, and the errors of `build_from_executed`. If `out` is not a folder that can be written to, ReportNotWritten
-    is raised before any notebook runs.
+    The copies stay in the folder `executed`, if given, and are otherwise temporary. `log` receives one line for each
+    notebook. Raises ParameterError, InvalidParameter and the errors of `build_from_executed`. If `out` is not a folder
+    that can be written to, ReportNotWritten is raised before any notebook runs.
     """
     with _staging(out) as stage, tempfile.TemporaryDirectory(prefix="bridgekit-report-") as temporary:
         copies = executed or Path(temporary)
@@ -76,7 +75,7 @@ def build_report(
 
 
 def build_from_executed(executed: Path, out: Path) -> BuiltReport:
-    """Write the report of notebooks that any runner has already executed to the folder `out`.
+    """Write the report to the folder `out`, from notebooks that any runner has executed.
 
     Raises FileNotFoundError for a folder without notebooks, MalformedNotebook, MalformedOutput, MalformedTable,
     DuplicateFinding for two findings with the same id, and ReportNotWritten.
@@ -103,7 +102,7 @@ def _write(executed: Path, out: Path, stage: Path) -> BuiltReport:
 
 
 def _publish(stage: Path, out: Path, names: Mapping[str, str]) -> None:
-    """Move the files of one report into place. The lock keeps the files of two reports apart."""
+    """Move the files of one report into place. A lock prevents concurrent reports from mixing their files."""
     folder = os.open(out, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -117,7 +116,7 @@ def _publish(stage: Path, out: Path, names: Mapping[str, str]) -> None:
 def _staging(out: Path) -> Iterator[Path]:
     """Create a temporary folder in `out`, and `out` itself if necessary.
 
-    At the end, remove temporary and empty folders.
+    At the end, remove the temporary folder, and each created folder that is still empty.
 
     Raises ReportNotWritten if `out` is not a folder or cannot be written to.
     """
@@ -150,7 +149,7 @@ def _missing_folders(out: Path) -> list[Path]:
     try:
         return [folder for folder in (out, *out.parents) if not folder.exists()]
     except (OSError, ValueError):
-        return []  # The path itself is not usable. Its creation reports the reason.
+        return []  # The path is not usable. `_create_stage` reports the reason.
 
 
 def _reason(error: Exception) -> str:

@@ -27,7 +27,7 @@ CHART_LABELS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The events of one row of the chart. It has one part for each kind of thread id if their shares differ."""
+    """The events of one row of the chart. If the kinds of thread id have different shares, each kind has a part."""
 
     parts: tuple[EventCounts, ...]
     text: str
@@ -51,12 +51,12 @@ def share(k: int, n: int) -> str:
 
 
 def bar(step: Step) -> Bar:
-    """Return a step's bar: one part only if every kind of thread id has the same shares."""
+    """Return a step's bar, with a single part if every kind of thread id has the same shares."""
     found, kinds = step.total, len(step.kinds)
     alt = f"{of(found.dropped, found.expected)} events dropped, {found.leaked:,} of them read by another user"
     if step.same_for_every_kind:
         return Bar((found,), _bar_text(found), alt)
-    # The counts do not overlap: a kind that leaks does not also count as lost.
+    # A kind with leaked events does not also count as lost.
     counts = {"lost": len(step.losing), "leaked": len(step.leaking)}
     first, *rest = [(word, count) for word, count in counts.items() if count]
     text = ", ".join([f"{first[1]} of {kinds} kinds {first[0]}", *(f"{count} {word}" for word, count in rest)])
@@ -73,7 +73,7 @@ def _bar_text(found: EventCounts) -> str:
 
 
 def chart(tables: DropTables) -> dict[str, tuple[ChartRow, ...]]:
-    """Return the chart's rows by group: the audit's fixes on both chains, the repairs, the repairs without the first.
+    """Return the chart's rows by group: the audit's fixes on both chains, the repairs, the repairs without repair 1.
 
     A group without data is left out.
     """

@@ -35,7 +35,7 @@ def verdict_of(holds: bool, *, known: bool = True) -> Verdict:
 
 
 def audit_answer(reported: str, works: RunAnswer, *, as_worded: bool) -> AuditAnswer:
-    """Answer "Was the audit right?" about a link that it reports as working or broken.
+    """Answer "Was the audit right?" about a link that the audit reports as working or broken.
 
     A link that fails although the audit reports it as working is right "as worded" if the audit's description of the
     link's code is true.
@@ -56,8 +56,8 @@ def run_answer(probe: Probe) -> RunAnswer:
 def link_claim(study: LinkStudy) -> Finding:
     """Answer both questions about a link: was the audit right, and does the link work when run as committed?
 
-    Only a link that fails as committed has a delivery before the repair. Any other link was broken on purpose to count
-    the events that it carries. The finding calls this count an experiment.
+    A link that does not fail as committed is broken on purpose to measure its effect, which the finding calls an
+    experiment.
     """
     link, before, after = study.link, study.before, study.after
     works = run_answer(study.committed)
@@ -93,14 +93,14 @@ def link_claim(study: LinkStudy) -> Finding:
 
 
 def _reading(measurement: Measurement) -> str:
-    """Return a clause with the number of events that reach their user, and that reach another user."""
+    """Return a clause with the numbers of events that reach their user and another user."""
     verdict = measurement.verdict
     leaked = f", and {verdict.misrouted:,} reach another user" if verdict.misrouted else ""
     return f"{verdict.delivery.counts} events reach their user{leaked}"
 
 
 def _parts_as_committed(link: int, broken: Variant) -> str:
-    """Return which parts of the broken chain are as committed. Link 1 stops no event, so its chain has a broken hub."""
+    """Return a clause that names the parts of the chain that are as committed. For link 1, these include the hub."""
     if broken.hub is not SOUND.hub:
         return f"With the checks of link {link} and the hub of link 10 as committed ({broken.summary})"
     return f"With only this link as committed ({broken.summary})"
@@ -119,7 +119,7 @@ _PROBE_PHRASES = {
 
 
 async def connection_claim(*, seed: int) -> Finding:
-    """Answer "Does it work when run?" about link 10, from the hub to a thread's sockets, which the audit leaves out."""
+    """Answer "Does it work when run?" about link 10, the hub, which the audit does not examine."""
     committed, sound = [await probe_hub(variant, seed=seed) for variant in (AS_COMMITTED, SOUND)]
     works = run_answer(committed)
     return Finding(
@@ -143,7 +143,7 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
     broken = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD]
     unknown = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.UNKNOWN]
     reported_broken = [probe.link.number for probe in committed if probe.link.reported == "broken"]
-    # A link without a result could only increase the number of failing links.
+    # A link without a result may also fail. If a link fails that the audit calls working, the verdict is known anyway.
     verdict: Verdict = (
         "unknown" if unknown and set(broken) <= set(reported_broken) else verdict_of(broken == reported_broken)
     )
@@ -170,7 +170,7 @@ def _named(links: Sequence[int]) -> str:
 
 
 def _smallest_of(probes: Sequence[Probe]) -> Sample | None:
-    """Return the smallest sample among the links' tests. Its unit names the link, for example "calls of link 1"."""
+    """Return the smallest sample of the links' tests, with the link in its unit, for example "calls of link 1"."""
     samples = [(probe.sample.count, probe.link.number, probe.sample.unit) for probe in probes if probe.sample]
     if not samples:
         return None
@@ -186,7 +186,7 @@ FIX_CLAIMS: Final = {
     ),
     3: ("fix 3", "A service that stores the thread of each run finds the run's thread (Fix 3, optional)."),
 }
-"""By number of the fix, the variant that tests only this fix, and the audit's statement about it."""
+"""The variant with only one fix, and the audit's statement about this fix, by the number of the fix."""
 
 
 def fix_claim(number: int, drops: FixDrops) -> Finding:
@@ -233,7 +233,7 @@ def _by_kind(study: FixStudy, variant: str, names: Sequence[str]) -> str:
 
 
 def _caveats(number: int, study: FixStudy) -> list[str]:
-    """Return the evidence that qualifies a fix's own numbers."""
+    """Return additional evidence about Fix 2 or Fix 3."""
     if number == 2:
         return [*_with_fix_1(study), *_with_the_method(study)]
     if number == 3:
@@ -273,8 +273,8 @@ def _with_the_method(study: FixStudy) -> list[str]:
 def lost_claim(drops: FixDrops) -> Finding:
     """Test whether the code loses all events, and all of them at link 9.
 
-    The chain as reported confirms that by construction, so the verdict follows from the code as committed. The fixes
-    replace link 9, so the losses that remain after them have other causes.
+    The chain as reported loses all events at link 9 by construction, so the verdict follows from the code as committed.
+    Losses after a repair of link 9 show which other links stop events.
     """
     committed, reported = drops.studies[COMMITTED], drops.studies[REPORTED]
     before = drops.total(COMMITTED, BEFORE)

@@ -32,7 +32,7 @@ _STRUCTURED: dict[str, type[Finding | Table | Source]] = {
     TABLE_MIME: Table,
     SOURCE_MIME: Source,
 }
-# Forms of an output that need no script, richest first.
+# MIME types of an output that can be shown without JavaScript, richest first.
 _PLAINER = {"text/html": "html", "text/markdown": "markdown", "text/plain": "text"}
 
 
@@ -47,8 +47,8 @@ class MalformedOutput(BridgekitError, ValueError):
 def collect_folder(folder: Path, environment: Environment) -> Report:
     """Read the executed notebooks of a folder.
 
-    Raises FileNotFoundError if there are none, and MalformedNotebook, DuplicateFinding or MalformedOutput if the
-    notebooks cannot be used.
+    Raises FileNotFoundError if the folder contains no notebook, and MalformedNotebook, DuplicateFinding or
+    MalformedOutput if the notebooks cannot be used.
     """
     paths = sorted(folder.glob("*.ipynb"))
     if not paths:
@@ -57,7 +57,7 @@ def collect_folder(folder: Path, environment: Environment) -> Report:
 
 
 def collect(notebooks: Iterable[tuple[str, Any]], environment: Environment) -> Report:
-    """Build a Report from pairs of name and executed notebook, as nbformat reads it.
+    """Build a Report from executed notebooks. `notebooks` are pairs of a name and the notebook that nbformat has read.
 
     Absolute paths in sources and outputs are shortened. Raises DuplicateFinding and MalformedOutput.
     """

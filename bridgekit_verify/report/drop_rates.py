@@ -43,9 +43,9 @@ FIXES: Final = {
     "fixes 1 and 2 with the method": "Fixes 1 and 2 with the method",
     "fixes 1, 2 and 3": "all three fixes",
 }
-"""The steps after `BEFORE`, in the order of the audit, with the text for each within a sentence."""
+"""The steps after `BEFORE`, in the order of the audit. Each value is the step's name in running text."""
 REPAIRS: Final = ("agent per run", "thread carried", "connection bound", "link 8 call")
-"""The four repairs in the recommended order, as the columns of the table of subsets name them."""
+"""The four repairs in the recommended order. The table "repair_subsets" has a column for each of these names."""
 
 _COUNTS: Final = ("expected", "delivered", "lost", "leaked")
 
@@ -60,18 +60,18 @@ class MalformedTable(BridgekitError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Kind(EventCounts):
-    """One kind of thread id."""
+    """One kind of thread id, with its counts of events."""
 
     name: str
     documented: bool
-    """True if the kind occurs in the audit or the public history. Otherwise, it is a stress kind."""
+    """True if the kind occurs in the audit or in the public history of the audited code."""
     false_success: int
     """Events that the bridge reported as sent and that their user did not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One chain after one or several fixes, measured with each kind of thread id."""
+    """One chain before the fixes, or after one or several fixes, measured with each kind of thread id."""
 
     chain: str
     name: str
@@ -109,12 +109,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRepair(EventCounts):
-    """One repair: its size in the rebuilt chain, and the events after it and all repairs before it."""
+    """One repair: its changed lines, and the events after this repair and all earlier repairs."""
 
     order: int
     name: str
     links: str
-    """The numbers of the links that it repairs, such as "3 and 5"."""
+    """The numbers of the links that the repair changes, such as "3 and 5"."""
     purpose: str
     lines_removed: int
     lines_added: int
@@ -130,9 +130,9 @@ class Subset(EventCounts):
 
 @dataclass(frozen=True, slots=True)
 class Routing(EventCounts):
-    """One way to find an event's thread.
+    """One way to find an event's thread: the repair "thread carried", or fixes in its place.
 
-    All repairs are applied except "thread carried", which is itself such a way.
+    All other repairs are applied.
     """
 
     name: str
@@ -164,7 +164,7 @@ class DropTables:
 
 
 def read_drop_tables(report: Report) -> DropTables:
-    """Read the tables of notebook 10. Raises MalformedTable for missing columns and for counts that cannot be true."""
+    """Read the tables of notebook 10. Raises MalformedTable for missing columns and for contradictory counts."""
     rates = report.table("drop_rates")
     return DropTables(
         steps=_steps(
@@ -184,7 +184,7 @@ def read_drop_tables(report: Report) -> DropTables:
 
 
 def _records(report: Report, name: str, *columns: str) -> tuple[Mapping[str, Any], ...]:
-    """Return the rows of a table, or no rows if there is no table. Raises MalformedTable if it lacks a column."""
+    """Return the rows of a table, or no rows if there is no table. Raises MalformedTable for a missing column."""
     found = report.table(name)
     if found is None:
         return ()
@@ -229,7 +229,7 @@ def _repairs(report: Report) -> tuple[MeasuredRepair, ...]:
 
 
 def _counts(table: str, row: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Return expected, delivered, lost and leaked. Raises MalformedTable for counts that contradict each other."""
+    """Return the counts of expected, delivered, lost and leaked events. Raises MalformedTable for a contradiction."""
     expected, delivered, lost, leaked = (_count(table, row, name) for name in _COUNTS)
     if delivered > expected:
         raise MalformedTable(table, f"{delivered:,} of {expected:,} events delivered: more than were expected")

@@ -32,7 +32,7 @@ CLOSING_SECONDS = 10
 
 
 class _RunningInterpreter(KernelSpecManager):
-    """Maps every kernel name to this interpreter, because an installed `python3` kernel may use another one."""
+    """Maps every kernel name to this interpreter, because an installed `python3` kernel may use another interpreter."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         """Return a kernel spec that launches ipykernel with sys.executable."""
@@ -53,10 +53,11 @@ def execute_folder(
 
     The executed copies are written to the folder `copies`, and older notebooks there are deleted. At most `jobs`
     notebooks run at once. `parameters` replaces literals of the cells tagged `parameters`, in the notebooks that have
-    them. `log` gets one line for each notebook when it ends.
+    them. `log` receives one line for each notebook when it ends.
 
     Raises FileNotFoundError for a folder without notebooks, MalformedNotebook for a file that is not a notebook,
-    ParameterError for a parameter that no notebook has, and InvalidParameter for a value that is not allowed.
+    ParameterError for a parameter that is unknown or has the wrong type, and InvalidParameter for a value that is not
+    allowed.
     """
     notebooks = {path: read_notebook(path) for path in sorted(folder.glob("*.ipynb"))}
     if not notebooks:
@@ -102,11 +103,11 @@ def _is_parameters(cell: NotebookNode) -> bool:
 
 
 async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds: int) -> str | None:
-    """Execute in place up to the first failure. Return the failure as one line, or None."""
+    """Execute a notebook in place, up to the first failure. Return the failure as one line, or None."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    # A late output is an error, because the copy, and therefore the report, would lack it.
+    # An output that arrives too late is an error, because the report would lack it.
     client = NotebookClient(
         notebook, timeout=cell_seconds, raise_on_iopub_timeout=True, iopub_timeout=30, log=_silent_log()
     )
@@ -118,7 +119,7 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
                 number += runs(cell)
                 await client.async_execute_cell(cell, index, execution_count=number)
     except CellExecutionError:
-        pass  # in the outputs, where failure_of finds it
+        pass  # `failure_of` finds the error in the outputs
     except CellTimeoutError:
         _add_error(notebook, index, "CellTimeoutError", f"no end within {cell_seconds} s")
     except DeadKernelError:
@@ -129,14 +130,14 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
 
 
 def _add_error(notebook: NotebookNode, index: int, name: str, value: str) -> None:
-    """Add an error that the kernel could not report itself to the cell that ran, or to the first code cell."""
+    """Add an error that the kernel could not report, to the cell that ran or else to the first code cell."""
     cells = [cell for cell in (notebook.cells[index], *notebook.cells) if runs(cell)]
     if cells:
         cells[0].outputs.append(error_output(name, value))
 
 
 def _silent_log() -> logging.Logger:
-    """Return a logger without output for nbclient, because the notebook's failure already contains its errors."""
+    """Return a logger without output for nbclient, whose errors are already in the notebook's failure."""
     log = logging.getLogger(f"{__name__}.nbclient")
     log.addHandler(logging.NullHandler())
     log.propagate = False
@@ -147,13 +148,13 @@ def _silent_log() -> logging.Logger:
 async def _kernel(client: NotebookClient, folder: Path) -> AsyncGenerator[None]:
     """Run a kernel for this client while the block runs.
 
-    nbclient's own function replaces the signal handlers of the process. Ctrl-C would then end one notebook and start
-    the next.
+    nbclient's own function would replace the signal handlers of the process. Ctrl-C would then end one notebook and
+    start the next.
     """
     client.km = manager = AsyncKernelManager(kernel_spec_manager=_RunningInterpreter())
     try:
-        # A kernel that is stopped in a cell writes tracebacks to its own stderr. The tracebacks of cells are in the
-        # outputs.
+        # Discard stderr, because a kernel that is stopped in a cell writes tracebacks to it. The tracebacks of cells
+        # are in the outputs.
         await client.async_start_new_kernel(cwd=str(folder), env=kernel_environment(), stderr=DISCARD)
         await client.async_start_new_kernel_client()
         yield
@@ -169,6 +170,6 @@ def kernel_environment() -> dict[str, str]:
     """Return this process's environment, with the running package first on PYTHONPATH, so that kernels import it."""
     root = str(Path(bridgekit_verify.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    # The name of a live session is removed, because the explorer would otherwise show controls instead of its table.
+    # Remove the name of a live session. Otherwise, the explorer would show controls instead of its table.
     environment = {name: value for name, value in os.environ.items() if name != "JPY_SESSION_NAME"}
     return {**environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}

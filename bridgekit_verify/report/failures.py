@@ -1,6 +1,6 @@
 """Detects whether an executed notebook failed. Some runners let a failed notebook pass.
 
-A failing assertion in a task group ends a notebook without an `error` output, but some runners check only these
+A failing assertion in a task group ends a notebook without an `error` output, but some runners check only `error`
 outputs. A notebook therefore passes only if every code cell ran and its last output is the line that `checked` prints.
 """
 
@@ -30,7 +30,7 @@ def failure_of(name: str, cells: list[Any]) -> str | None:
                 return _line(name, number, f"{output['ename']}: {output['evalue']}")
     for number, cell in code:
         if cell["execution_count"] is None:
-            # The cell never ran, and no output is an error. The cause is then in the cell before it.
+            # If a cell never ran and there is no error output, the cause is in the previous cell.
             before = max(1, number - 1)
             reason = _printed_exception(code[before - 1][1]) or f"code cell {number} never ran"
             return _line(name, before, reason)
@@ -67,7 +67,7 @@ def _printed_exception(cell: Any) -> str | None:
 
 def _line(name: str, number: int, reason: str) -> str:
     lines = [line.strip() for line in strip_colours(reason).splitlines() if line.strip()]
-    # The message of an assertion can have several lines. The first one states what failed.
+    # The message of an assertion can have several lines. The first line states what failed.
     return f"{name}: code cell {number}: {lines[0] if lines else 'failed without an error message'}"
 
 

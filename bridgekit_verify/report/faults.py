@@ -15,9 +15,9 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["matrix_claim", "stall_claim", "timeline_claim", "windows_claim"]
 
 LATE_SHARE = 0.1
-"""Neighbours count as affected if their median delay during the stall is at least this share of the stall."""
+"""Other sockets count as delayed if their median delay during the stall is at least this share of the stall."""
 WAITS_SHARE = 0.5
-"""A server that delays an emission by at least this share of the stall waits for the stalled socket."""
+"""A server waits for the stalled socket if an emission takes at least this share of the stall's duration."""
 
 
 def matrix_claim(matrix: FaultMatrix) -> Finding:
@@ -69,7 +69,7 @@ def _smallest(trials: list[Trial]) -> Sample | None:
 
 
 def timeline_claim(trials: list[Trial]) -> Finding:
-    """Test that events emitted during a fault arrive after it."""
+    """Test that no event emitted during a fault is lost."""
     arrived = [[arrival for arrival in each.first_copies if _within(each, arrival.emitted_at)] for each in trials]
     lost = [sum(_within(each, moment) for moment in each.lost_moments) for each in trials]
     emitted = [len(late) + missing for late, missing in zip(arrived, lost, strict=True)]
@@ -93,7 +93,7 @@ def _within(trial: Trial, moment: float) -> bool:
 
 
 def windows_claim(study: WindowStudy) -> Finding:
-    """Test that the loss of offline users is the predicted one."""
+    """Test that offline users lose as many events as predicted."""
     outside = [window for window in study.windows if not window.agrees]
     resumed = [window for window in study.windows if window.trial.delivery.resumes]
     silent = sum(window.trial.verdict.lost_silent for window in resumed)

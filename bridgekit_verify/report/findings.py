@@ -24,7 +24,7 @@ WORKS = "Does it work when run?"
 HOLDS = "Does the claim hold?"
 CONTRADICTS = "Contradicts the audit?"
 _CONTRADICTIONS: dict[AuditAnswer, str] = {"yes": "no", "no": "yes"}
-"""The meaning of an answer to "Was the audit right?" for a defect that the audit does not report."""
+"""The answer to "Contradicts the audit?", by the answer to "Was the audit right?"."""
 
 OURS = "ours"
 """`Finding.reported` of a claim that bridgekit makes and the audit does not."""
@@ -40,13 +40,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One claim, of the audit or of bridgekit, and the result of testing it."""
 
     id: str
-    """Unique in the report, such as "link-3", "fix-1", "step-2" or "claim-lost". The whole chain has "chain"."""
+    """The unique id, such as "link-3", "fix-1", "step-2" or "claim-lost", or "chain" for the whole chain."""
     title: str
-    """For a link, such as "Link 3 · AgentRegistry": the part after the dot is its name in the grid."""
+    """For a link, such as "Link 3 · AgentRegistry". The part after the dot is the link's name in the grid."""
     link: int | None = None
-    """The link's number, if the claim is about one."""
+    """The number of the link that the claim is about, if any."""
     claim: str
-    """The statement. A statement of the audit is paraphrased."""
+    """The tested statement. A statement of the audit is paraphrased."""
     reported: str
     """The audit's status, such as "working", "broken", "fix" or "step". A claim that is not from the audit has
     "ours"."""
@@ -55,7 +55,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     audit_right: AuditAnswer | None = None
     """Answer to "Was the audit right?", or None if it follows from the verdict (see `right`)."""
     works: RunAnswer = "unknown"
-    """Answer to "Does it work when run?", for the code as committed. Only a finding that `runs` has an answer."""
+    """Answer to "Does it work when run?", for the code as committed. "unknown" unless `Finding.runs` is true."""
     answer: str
     """The result in one sentence, computed from the measurements."""
     evidence: tuple[str, ...] = ()
@@ -67,17 +67,17 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, str] = ("before", "after")
     """The labels of `before` and `after`, such as "without a log" and "with a log"."""
     experiment: str = ""
-    """The part that was broken on purpose to count `before`. Empty if `before` is the code as committed."""
+    """The part that was broken on purpose to count `before`, or "" if `before` is the code as committed."""
     counted: str = ""
-    """The ids and the chain of the counts `before` and `after`. Empty if the claim states them."""
+    """The kind of thread id and the chain of `before` and `after`, or "" if the claim states both."""
     sound: Verdict = "unknown"
     """Whether this link holds in the sound chain."""
     rule: str = ""
-    """How the verdict follows from the measurements, with every bound and allowance. Empty if the answer shows it."""
+    """How the verdict follows from the measurements, with all bounds, or "" if the answer shows this."""
     sample: Sample | None = None
     """The smallest sample that the verdict depends on, or None if nothing was measured."""
     timing: str = ""
-    """The time that the verdict depends on, such as "CPU time of an event". Empty if it depends only on counts."""
+    """The time that the verdict depends on, such as "CPU time of an event", or "" if only counts matter."""
 
     def __post_init__(self) -> None:
         if not _IDENTIFIER.fullmatch(self.id):
@@ -93,7 +93,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def runs(self) -> bool:
-        """True if "Does it work when run?" applies: to a link, the whole chain and a fix of the audit."""
+        """Whether "Does it work when run?" applies, as it does to links, the whole chain and the audit's fixes."""
         return self.id == "chain" or self.id.startswith(("link-", "fix-"))
 
     @property
@@ -137,7 +137,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def delivery_text(finding: Finding) -> str:
-    """Return the counts of delivered events before and after as text.
+    """Return a finding's counts `before` and `after` as text.
 
     The text states whether the counts are those of an experiment.
     """
@@ -154,7 +154,7 @@ def result_phrase(finding: Finding) -> str:
 
 
 def answers(finding: Finding) -> dict[str, str]:
-    """Return the answers of a finding by question: those that the page and the notebooks show."""
+    """Return the answers that the page and the notebooks show for a finding, by question."""
     if finding.reported == OURS:
         return {HOLDS: finding.verdict}
     if finding.id.startswith("missed-"):
@@ -173,7 +173,7 @@ def basis_text(finding: Finding) -> str:
 
 
 def numeric_columns(table: Table) -> set[str]:
-    """Return the columns that contain only numbers and missing values, which are right-aligned."""
+    """Return the columns to align right: those that contain only numbers and missing values."""
     values = {name: {type(row.get(name)) for row in table.records} - {type(None)} for name in table.columns}
     return {name for name, kinds in values.items() if kinds and kinds <= {int, float}}
 

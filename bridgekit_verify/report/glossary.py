@@ -73,7 +73,7 @@ COLUMNS: Final = {
     "lines removed": "lines that a repair removes from the rebuilt chain",
     "lines added": "lines that a repair adds to the rebuilt chain",
 }
-"""Columns that results.csv contains whenever a table has them, each with its meaning. They come first."""
+"""The columns that come first in results.csv, each with its meaning."""
 
 OTHER_COLUMNS: Final = {
     "dropped at other links": "events that another link than the notebook's own stopped or misrouted",

@@ -17,7 +17,7 @@ def json_value(value: Any, where: str) -> Any:
     """Return a value as a JSON type. A missing value is None.
 
     Numbers stay exact, dates become ISO 8601 text, UUIDs and decimals become text, and an enumeration becomes its
-    value. Raises ValueError if the value has no JSON type, or is infinite. The message names its place, `where`.
+    value. Raises ValueError if the value has no JSON type, or is infinite. `where` names the value in the message.
     """
     item = value.tolist() if type(value).__module__ == "numpy" else value
     # Markers of pandas are recognized by name, because NA cannot be compared, and NaT would count as a date.

@@ -78,7 +78,7 @@ class LinkStatus:
 
     @property
     def sound(self) -> Verdict:
-        """The answer for the link in the sound chain."""
+        """Whether the link holds in the sound chain."""
         return self.finding.sound if self.finding else "unknown"
 
     @property
@@ -100,9 +100,9 @@ def startup_note(links: Sequence[LinkStatus], tables: DropTables) -> str:
 
 
 def all_findings(report: Report) -> dict[str, tuple[Finding, Notebook]]:
-    """Return every finding by its id with its notebook.
+    """Return every finding with its notebook, by the finding's id.
 
-    They include the findings that are computed from the drop rates.
+    Findings that are computed from the drop rates are included.
     """
     tables = read_drop_tables(report)
     computed = {finding.id: finding for finding in priority_findings(tables)}
@@ -124,7 +124,7 @@ def link_statuses(report: Report) -> tuple[LinkStatus, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The result as numbers. The counts of answers are over the links that the audit examined."""
+    """The result as numbers. `answers` contains only the links that the audit examined."""
 
     answer: Answer
     answers: Mapping[AuditAnswer, tuple[int, ...]]
@@ -197,7 +197,7 @@ def claim_groups(report: Report) -> dict[str, list[Finding]]:
 
 
 def tables_of_claims(report: Report) -> dict[str, Table]:
-    """Return the tables of the audit's other claims: those whose name is the finding's id with underscores."""
+    """Return the table of each claim in `claim_groups`. The table's name is the finding's id with underscores."""
     names = {finding.id: finding.id.replace("-", "_") for group in claim_groups(report).values() for finding in group}
     found = {key: report.table(name) for key, name in names.items()}
     return {key: table[0] for key, table in found.items() if table}
@@ -210,7 +210,7 @@ def _claim_group(finding: Finding) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ReportSection:
-    """A finding with the figure and the table whose name is the finding's id with underscores."""
+    """A finding with its figure and its table, whose names are the finding's id with underscores."""
 
     finding: Finding
     figure: Figure | None

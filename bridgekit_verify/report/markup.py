@@ -66,7 +66,7 @@ class _Offline(mistune.HTMLRenderer):
     def heading(self, text: str, level: int, **attributes: Any) -> str:
         """Render a heading two levels lower, below the page's own headings."""
         level = min(6, level + _HEADING_SHIFT)
-        # The same anchor as in JupyterLab, after the notebook's name.
+        # The anchor is the notebook's name, followed by JupyterLab's anchor of the heading.
         anchor = f' id="{escape(self._name)}-{text.replace(" ", "-")}"' if self._name and text.isascii() else ""
         return f"<h{level}{anchor}>{text}</h{level}>\n"
 
@@ -78,15 +78,15 @@ class _Offline(mistune.HTMLRenderer):
         return f"{text}\n"
 
     def block_code(self, code: str, info: str | None = None) -> str:
-        """Render fenced code, highlighted if it names its language."""
+        """Render fenced code, highlighted if its language is given."""
         return str(code_html(code.rstrip("\n"), info.split()[0] if info else "text"))
 
 
 def markdown_html(text: str, pages: Collection[str] = (), name: str = "") -> Markup:
     """Render a notebook's markdown.
 
-    `pages` are the names of notebooks that have an anchor in the page, and `name` is that of the notebook, whose
-    headings then have anchors.
+    `pages` are the names of notebooks that have an anchor in the page. The anchors of headings start with `name`, the
+    notebook's own name. Without `name`, headings have no anchors.
     """
     render = mistune.create_markdown(renderer=_Offline(pages, name), plugins=["table", "strikethrough"])
     return Markup(render(text))

@@ -14,7 +14,7 @@ from bridgekit_verify.validation.localization import Localization
 __all__ = ["calibration_claim", "coverage_claim", "localization_claim", "mutation_claim"]
 
 COVERAGE_TOLERANCE = 0.02
-"""Allowed distance of the mean exact coverage from the nominal one. They differ because a count is a whole number."""
+"""Allowed distance of the mean exact coverage from the nominal coverage, because counts are whole numbers."""
 
 
 def mutation_claim(mutations: pd.DataFrame) -> Finding:
@@ -36,7 +36,7 @@ def mutation_claim(mutations: pd.DataFrame) -> Finding:
 
 
 def localization_claim(found: Localization) -> Finding:
-    """Test that a broken link is named, and that other names are explained."""
+    """Test that each broken link is named, and that each other link that is named is explained."""
     links = [case.breakage.link for case in found.cases]
     return Finding(
         id="trust-localization",

@@ -1,6 +1,6 @@
 """The explorer of notebook 00: choose a chain and thread ids, run them, and see one event's trace and the drop rates.
 
-In a live JupyterLab session it has controls. Anywhere else, such as nbmake, nbclient or the report, it shows one table.
+In a live JupyterLab session, the explorer has controls. Anywhere else, such as in nbmake, the explorer shows one table.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Exploration:
 
     traces: tuple[Trace, ...]
     request: str
-    """The run whose event is shown."""
+    """The request of the run whose event is shown."""
     event: str
     rates: pd.DataFrame
 
@@ -92,9 +92,10 @@ async def explore_once(
     outside_core: bool = False,
     seed: int = 7,
 ) -> Exploration:
-    """Trace the chosen chain and the sound one, and measure the drop rates of both and of the code as committed.
+    """Trace the chosen chain and the sound chain. Measure the drop rates of both and of the code as committed.
 
-    The shown run is the first whose event another user read, else the first whose event was lost, else the first.
+    The first run with a leaked event is shown. Without a leak, the first run with a lost event is shown, or else the
+    first run.
     `outside_core` lets the registry bind the agents, as in a `Workload`. Raises InvalidId, InvalidParameter or
     UnknownName, which name the allowed values.
     """
@@ -129,7 +130,7 @@ def _most_telling(trace: Trace, event: str) -> str:
 
 
 def drop_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """Return one row per chain: its events, those delivered, dropped, and read by another user only, and the links."""
+    """Return one row per chain: expected, delivered, dropped and leaked events, and the links that dropped events."""
     return pd.DataFrame([_drop_row(each) for each in measurements])
 
 
@@ -160,7 +161,7 @@ async def explore(*, seed: int = 7) -> None:
 
 
 def controls(seed: int) -> Any:
-    """Return a box of widgets whose last child shows the result. It is updated whenever a control changes."""
+    """Return a box of widgets. The last widget shows the result, which is updated whenever a control changes."""
     import ipywidgets as widgets  # an extra of the notebooks, which only a live session needs
 
     wide: Any = {"layout": widgets.Layout(width="28rem"), "style": {"description_width": "8rem"}}
@@ -187,7 +188,7 @@ def controls(seed: int) -> Any:
 
 
 class _Worker:
-    """Runs the explorer's one background task. A change while it runs starts it again afterwards."""
+    """Runs the explorer's background task. `start` during a run makes the task run again afterwards."""
 
     def __init__(self, work: Callable[[], Any], show: Callable[[str], None]) -> None:
         self._work = work
@@ -200,7 +201,7 @@ class _Worker:
             self._again = True
             return
         self._show("<p>Running …</p>")
-        # A widget's callback cannot wait, so the work needs a task. This object owns it and shows its error.
+        # A widget's callback cannot wait, so the work needs a task. This object owns the task and shows its error.
         self._task = asyncio.get_running_loop().create_task(self._work())
         self._task.add_done_callback(self._done)
 

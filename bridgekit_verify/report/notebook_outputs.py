@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 FIGURE_DOTS_PER_INCH = 160
 FIGURE_COLOURS = 128
 
-# Okabe-Ito colours. The text next to them carries the same information.
+# Okabe-Ito colours. The text next to the colours carries the same information.
 _EDGE = {"holds": "#009E73", "does not hold": "#D55E00", "unknown": "#999999"}
 
 
@@ -66,7 +66,7 @@ def show_table(frame: DataFrame, caption: str, *, name: str, measurement: bool =
 
 def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
     """Show a matplotlib figure with alternative text and a caption, and close it."""
-    from PIL import Image  # Imported here, because notebooks without figures do not need it.
+    from PIL import Image  # Imported here, because notebooks without figures do not need PIL.
 
     drawn, image = io.BytesIO(), io.BytesIO()
     options: dict[str, Any] = {"dpi": FIGURE_DOTS_PER_INCH, "bbox_inches": "tight", "facecolor": "white"}
@@ -74,7 +74,7 @@ def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
     # The figures have few colours. A palette reduces the file to a third, which matters in a report sent by email.
     few = Image.open(drawn).convert("RGB").quantize(FIGURE_COLOURS, dither=Image.Dither.NONE)
     few.save(image, "png", optimize=True)
-    # Only pyplot keeps figures open, and importing it takes a second.
+    # Only pyplot keeps figures open, and importing pyplot takes a second.
     if "matplotlib.pyplot" in sys.modules:
         import matplotlib.pyplot as plt
 
@@ -87,7 +87,7 @@ def source_of(thing: type | Callable[..., Any] | ModuleType) -> None:
     """Show the source of a class, function or module, with its location in the package."""
     source = read_source(thing)
     text = f"# {source.reference}\n{source.code}"
-    # As markdown, so that every front end highlights the code in the reader's theme.
+    # Every front end highlights code in markdown, in the reader's theme.
     markdown = f"`{source.reference}`\n\n```python\n{source.code}\n```"
     _show({"text/plain": text, "text/markdown": markdown, SOURCE_MIME: msgspec.to_builtins(source)})
 
@@ -115,7 +115,7 @@ class _Printing(logging.Handler):
 
 
 def checked(name: str) -> None:
-    """Print the last line of a notebook. A run without this line counts as failed."""
+    """Print the line with which a notebook must end. A run without this line counts as failed."""
     _print(sentinel(name))
 
 

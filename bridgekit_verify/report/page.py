@@ -77,7 +77,7 @@ QUESTIONS: Final = {
     "missed": (CONTRADICTS,),
     "ours": (HOLDS,),
 }
-"""The columns of each kind of row."""
+"""The questions that are the columns of each kind of row."""
 
 PART_TWO: Final = {
     "Faults": "Networks, processes and servers fail in production. This section shows how each failure affects the"
@@ -204,7 +204,7 @@ def _lifecycle(report: Report) -> Finding | None:
 
 
 def _pictures(report: Report, tables: DropTables) -> tuple[Figure, ...]:
-    """Return the figures of the notebook with the drop rates, or of "before_after" in an older report."""
+    """Return the figures of the notebook with the drop rates, or the figure "before_after" of an older report."""
     if tables.notebook is not None:
         return tables.notebook.figures
     older = report.figure("before_after")
@@ -237,14 +237,14 @@ def _cell_html(value: object) -> Markup:
 
 
 def _css_percent(share: float) -> str:
-    """Return a share as a CSS percentage on the axis of a bar or a mark."""
+    """Return a share from 0 to 1 as a CSS percentage."""
     return f"{100 * share:.2f}%"
 
 
 def _outcome(value: object) -> str:
     """Return the style of a matrix cell with "k of n": all, some, none, or unknown for n = 0.
 
-    Other values have no style.
+    A value of another form has no style.
     """
     found = _COUNTS.match(value) if isinstance(value, str) else None
     if not found:
@@ -262,7 +262,7 @@ def _together(text: str) -> str:
 
 def _prose(text: str) -> Markup:
     """Return a sentence as HTML, with the text between backticks as code."""
-    # As str: joining the parts of a Markup would escape the tags.
+    # Use str, because joining the parts of a Markup would escape the tags.
     return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 

@@ -12,7 +12,7 @@ PARAMETERS_TAG = "parameters"
 
 
 class ParameterError(BridgekitError, ValueError):
-    """A setting or a parameters cell is malformed, or a parameter is unknown or has another type."""
+    """A setting or a parameters cell is malformed, or a parameter is unknown or has the wrong type."""
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def read_parameters(source: str) -> dict[str, Any]:
 def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
     """Return the cell's source with the literals in `parameters` replaced. Comments stay.
 
-    Raises ParameterError if a value has another type than the literal that it replaces.
+    Raises ParameterError if a value has another type than the replaced literal. A whole number may replace a float.
     """
     lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
     for name, value in reversed(list(_assignments(source))):

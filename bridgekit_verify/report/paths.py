@@ -1,7 +1,7 @@
 """Removes absolute paths from the outputs of notebooks. The report is shared, and a path names a user and a machine.
 
-A file keeps the part of its path below `site-packages` or a folder of this process, or otherwise its name. Paths of a
-URL ("/ws", "/healthz") stay, because they have no suffix and start at no folder of a file system.
+A file's path is shortened to the part below `site-packages` or a folder of this process, or else to the file's name.
+Paths of a URL ("/ws", "/healthz") stay, because they have no suffix and start at no folder of a file system.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def without_paths(value: Any) -> Any:
 
 
 def _is_image(key: object, item: object) -> bool:
-    """Return whether an entry of an output is an image. The image's metadata, such as its caption, has the same key."""
+    """Return whether an entry of an output is an image. An image's metadata has the same key, but is a mapping."""
     return key in _IMAGES and not isinstance(item, Mapping)
 
 
@@ -77,7 +77,7 @@ def _own_folders() -> list[str]:
     found = {checkout, Path(sys.prefix), Path(sys.base_prefix), Path.cwd(), Path(tempfile.gettempdir())}
     with suppress(RuntimeError):  # The user may have no home folder.
         found.add(Path.home())
-    # A folder such as /usr is too short to be removed as text. The patterns find its files.
+    # A folder such as /usr is too short to be removed as text. The patterns shorten the paths in it.
     return sorted((str(folder) for folder in found if len(folder.parts) > 2), key=len, reverse=True)
 
 
@@ -88,7 +88,7 @@ def _short_posix(whole: str, path: str) -> str:
 
 
 def _last_part(path: str) -> str:
-    """Return the path below the installed packages, or else the last name."""
+    """Return the part of a path below the installed packages, or else the last part of the path."""
     if found := _IN_PACKAGE.search(path):
         return found[1].replace("\\", "/")
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1]

@@ -60,7 +60,7 @@ def _alone(tables: DropTables, name: str) -> EventCounts | None:
 
 
 def _critical(tables: DropTables) -> Finding:
-    """Judge "Fix 1 is critical": right if no other fix does more on the chain that the audit describes."""
+    """Judge "Fix 1 is critical": right if no other fix delivers more on the chain as reported."""
     one, three = _alone(tables, "fix 1"), _alone(tables, "fix 3")
     others = {
         name: counts

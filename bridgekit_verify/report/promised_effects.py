@@ -44,8 +44,8 @@ STEP_2_RUN_ID: Final = "run_thread_123_a1b2c3d4"
 async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
     """Test the audit's "after fix" list: all events arrive, real-time chat works again, business value is delivered.
 
-    Each claim except the business value, which is unknown, is tested on two chains: as reported (from `study`), and as
-    committed (measured here, before and after Fix 1).
+    All claims except that about business value are tested on two chains: as reported (from `study`), and as committed
+    (measured here, before and after Fix 1).
     """
     before, after = await _as_committed(study, seed)
     return [all_arrive_claim(study, before, after), real_time_claim(study, before, after), _business_value()]
@@ -60,7 +60,7 @@ async def _as_committed(study: FixStudy, seed: int) -> list[Measurement]:
 
 
 def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Test "all agent events reach users correctly" on both chains. `before` and `after` belong to AS_COMMITTED."""
+    """Test "all agent events reach users correctly" on both chains. `before` and `after` measure AS_COMMITTED."""
     real, as_reported = after.verdict, study.example("fix 1").verdict.delivery
     return Finding(
         id="claim-after-fix",
@@ -89,7 +89,7 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
 
 
 def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Test "real-time chat experience restored" on both chains. `before` and `after` belong to AS_COMMITTED."""
+    """Test "real-time chat experience restored" on both chains. `before` and `after` measure AS_COMMITTED."""
     unfixed, real, example = (_shown_at_work(cell) for cell in (before, after, study.example("fix 1")))
     by_family = {name: _shown_at_work(study.cells[name, "fix 1"]) for name in study.families}
     shown = [name for name, rate in by_family.items() if rate.k == rate.n]
@@ -112,7 +112,7 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
 
 
 def _shown_at_work(measurement: Measurement) -> Rate:
-    """Return the rate of events within runs that their user read before the run's end, by order and not by time."""
+    """Return the rate of events of a run's steps that the user read before the run's end event."""
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
     ended: set[str] = set()
     seen: set[EventKey] = set()
@@ -144,7 +144,7 @@ async def step_claims(study: FixStudy, notified: Sequence[HandNotification], *, 
 
 
 def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Judge step 1, the event suite after Fix 1, on both chains. `before` and `after` belong to AS_COMMITTED."""
+    """Judge step 1, the event suite after Fix 1, on both chains. `before` and `after` measure AS_COMMITTED."""
     unfixed, fixed = study.example("as reported"), study.example("fix 1")
     return Finding(
         id="step-1",

@@ -20,7 +20,7 @@ from bridgekit_verify.report.structure import Notebook, Report
 SCHEMA_VERSION: Final = 3
 
 MAX_COLUMNS: Final = 25
-"""Limit on the columns of results.csv. The other columns of a table are only in results.json."""
+"""Maximum number of columns of results.csv. Further columns are only in results.json."""
 
 # Characters that a spreadsheet program treats as the start of a formula, including full-width forms.
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")

@@ -24,9 +24,9 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["capacity_claim", "edge_claim", "memory_claim", "workers_claim"]
 
 MAX_RESIDUAL = 0.2
-"""Allowed distance of a point from its line, as a share of the highest point. Memory is allocated in blocks."""
+"""Allowed distance of a point from its line, as a share of the highest point, because memory is allocated in blocks."""
 GROWTH = 2.0
-"""Ratio up to which the cost of an event counts as constant. CPU time varies, and real growth would be many times
+"""Up to this ratio, the cost of an event counts as constant, because CPU time varies. Real growth would be many times
 larger."""
 
 
@@ -112,7 +112,7 @@ def _describe_unaccounted(step: StepResult) -> str:
 
 
 def memory_claim(study: MemoryStudy) -> Finding:
-    """Test that idle sockets, threads and waiting runs take memory in proportion, and little CPU time per event."""
+    """Test that each idle socket, thread and waiting run takes constant memory, and adds little CPU time per event."""
     nonlinear = [
         f"On the {scaling.edge.name} edge, {fit.of}: {100 * fit.max_residual:.0f} % off the line"
         for scaling in study.scalings
@@ -242,7 +242,7 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
 
 
 def _paired_load(capacity: CapacityStudy) -> list[str]:
-    """Return the load of "with pauses", because the table shows the costs at another load."""
+    """Return a sentence about the load "with pauses", which differs from the load in the table, or nothing."""
     loads = {round(step.events_per_second) for steps in capacity.paired.values() for step in steps}
     if len(loads) != 1:
         return []

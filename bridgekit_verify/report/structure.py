@@ -38,7 +38,7 @@ class Display:
 
 @dataclass(frozen=True, slots=True)
 class StreamText:
-    """Any other output. kind: "html", "markdown", "text" (printed), "warning" (stderr) or "error"."""
+    """An output of another kind: "html", "markdown", "text" (printed), "warning" (stderr) or "error"."""
 
     kind: str
     text: str
@@ -109,9 +109,9 @@ class Environment:
     python: str
     packages: dict[str, str]
     commit: str | None
-    """None outside a git checkout."""
+    """The commit's hash, or None outside a git checkout."""
     changed: bool | None
-    """True if the checkout had uncommitted changes. None outside a checkout."""
+    """Whether the checkout had uncommitted changes, or None outside a checkout."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The first screen in words and numbers: the answer, the risks and the order of repairs. No rendering.
 
-Each sentence is computed from the tables of notebook 10. If a table is missing, its sentence states that.
+Each sentence is computed from the tables of notebook 10. If a table is missing, the sentence states this.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Action:
     gain: int
     """The number of events that this repair delivers in addition to the repairs before it."""
     after: EventCounts
-    """The events after this repair and all before it."""
+    """The counts of events after this repair and all earlier repairs."""
 
 
 def of(k: int, n: int) -> str:
@@ -95,7 +95,7 @@ def of(k: int, n: int) -> str:
 
 
 def number(count: int) -> str:
-    """Return a count as a word up to ten, as digits above."""
+    """Return a count as a word up to ten, and in digits above ten."""
     return NUMBERS[count] if count < len(NUMBERS) else f"{count:,}"
 
 
@@ -137,7 +137,7 @@ def _fixes_clause(tables: DropTables, before: EventCounts) -> str:
 
 
 def _repairs_sentence(tables: DropTables) -> str:
-    """Return the second sentence: the delivery with all repairs, and the delivery without the first of them."""
+    """Return the second sentence: the delivery with all repairs, and the leaks without repair 1."""
     if not tables.repairs:
         return "The repairs were not measured."
     last = tables.repairs[-1]
@@ -201,7 +201,7 @@ def _plural(noun: str, members: Sequence[str]) -> str:
 
 
 def _routing_leaks(tables: DropTables) -> list[str]:
-    """Return the leaks of the audit's own fixes on the chain as reported."""
+    """Return a sentence about the leaks of the audit's fixes on the chain as reported, or nothing without a leak."""
     leaking = [step for step in tables.fixes(AS_REPORTED) if step.total.leaked]
     if not leaking:
         return []
@@ -288,7 +288,7 @@ def order_note(tables: DropTables) -> str:
 
 
 def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
-    """Return the effect of the audit's fixes in place of the repair of routing, or "" if it was not measured.
+    """Return which of the audit's fixes can replace repair 2, and which cannot, or "" if this was not measured.
 
     `lifecycle` is the finding about Fix 3 over the life of a run, which qualifies a recommendation of Fix 3.
     """

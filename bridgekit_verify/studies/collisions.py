@@ -34,11 +34,11 @@ __all__ = [
 DIGITS: Final = 8
 """Number of random digits in Fix 1's run id."""
 SCALED_DIGITS: Final = 4
-"""Number of digits for thousands of trials of the same scheme: 16**4 ids instead of 16**8."""
+"""Number of random digits in a smaller version of Fix 1's run id, for thousands of trials."""
 STYLES: Final = ((BLUE, "s"), (GREEN, "o"))
 """Colour and marker of each panel."""
 STEPS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""The points of a curve, as multiples of the number of runs with a collision probability of one half."""
+"""The points of a curve, as multiples of the number of runs at which the collision probability is one half."""
 
 
 def runs_to_collision(digits: int, source: HexSource, *, limit: int) -> int | None:
@@ -55,7 +55,7 @@ def runs_to_collision(digits: int, source: HexSource, *, limit: int) -> int | No
 def collided(digits: int, *, trials: int, seed: int = 0) -> dict[int, Rate]:
     """Return the rate of trials with a collision, for each number of runs from `STEPS`.
 
-    The rates for all numbers of runs come from the same trials, so the rates and their errors are correlated.
+    All rates come from the same trials, so that their errors are correlated.
     """
     runs = [round(step * runs_until_collision(digits)) for step in STEPS]
     source = seeded(seed)
@@ -129,7 +129,7 @@ class Collision:
 async def collide(runs_of: str, variant: Variant, threads: tuple[OwnedThread, ...], *, seed: int = 0) -> Collision:
     """Measure two concurrent runs of the owners of these threads over real sockets.
 
-    The variant makes the two run ids equal.
+    The variant must give both runs the same id.
     """
     workload = Workload(threads=threads, runs_per_thread=2 // len(threads), at_once=2)
     return Collision(runs_of, await measure(variant, workload, seed=seed))
@@ -213,7 +213,7 @@ def _consequence(collision: Collision) -> dict[str, object]:
 
 
 async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 10, seed: int = 0) -> CollisionStudy:
-    """Run `scaled_trials` trials with four digits and `trials` with eight, and measure a collision in each case."""
+    """Run `scaled_trials` trials with four digits and `trials` with eight. Measure a collision for each of `CASES`."""
     curves = {
         SCALED_DIGITS: collided(SCALED_DIGITS, trials=scaled_trials, seed=seed),
         DIGITS: collided(DIGITS, trials=trials, seed=seed),
@@ -224,7 +224,7 @@ async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 10, seed
 def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) -> Figure:
     """Draw one panel per number of hexadecimal digits: the rate of collisions by number of runs.
 
-    `panels` maps digits to rates by runs of one thread. The line is the approximation of the birthday bound.
+    `panels` maps digits to rates by runs of one thread. The line is the birthday bound.
     """
     with new_figure(title, 6.2, 1.0 + 3.3 * len(panels)) as figure:
         axes = figure.subplots(len(panels), 1, sharey=True, squeeze=False)[:, 0]

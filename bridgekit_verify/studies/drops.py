@@ -39,7 +39,7 @@ REPORTED: Final = "as reported"
 
 
 def with_each_fix(base: Variant) -> list[Variant]:
-    """Return the chain without a fix and with each of the audit's fixes, named after the fix."""
+    """Return the chain, and the chain with each of the audit's fixes, named after the fix."""
     return [base, *(fix.applied_to(base, name=fix.name) for fix in FIXES.values())]
 
 
@@ -115,7 +115,7 @@ async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> Drop
     """Measure one broken link before and after each of `LINK_STEPS`, and after the link's repair.
 
     Link `number` is broken, link 9 is as reported, and all other links are sound. Without the defect of link 9, the
-    fixes would have no effect. The last step has all fixes and the repaired link. For link 9, it is the sound chain.
+    fixes would have no effect. The last step has all fixes and the repaired link, or is the sound chain for link 9.
     Link 3 is measured with agents that the registry binds, because the core binds its own agents.
     """
     if number not in BROKEN:
@@ -133,7 +133,7 @@ async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> Drop
 
 
 def with_link_9_as_reported(broken: Variant) -> Variant:
-    """Return the chain with link 9 as reported in addition to its broken link."""
+    """Return the chain with its broken link, and also with link 9 as reported."""
     return replace(
         broken,
         name=f"{broken.name}, link 9 as reported",
@@ -168,7 +168,7 @@ class FixDrops:
         return [fix for fix in FIXES if not self.affected(chain, fix)]
 
     def leaking(self, chain: str) -> list[str]:
-        """Return the fixes after which another user reads events."""
+        """Return the fixes after which at least one event leaks to another user."""
         return [fix for fix in FIXES if self.total(chain, fix).leaked]
 
     def table(self) -> pd.DataFrame:
@@ -202,7 +202,7 @@ class FixDrops:
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
-        """Return the text equivalent of the figure: each step's dropped events, or the kinds that lose or leak some."""
+        """Return a text alternative of the figure: each step's dropped events, or the affected kinds of thread id."""
         return drop_alt_text(self._panels)
 
     def finding(self) -> str:

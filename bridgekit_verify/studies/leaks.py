@@ -1,8 +1,8 @@
 """Find thread ids whose events Fix 1, with Fix 2's parser, routes to no thread or to another user's thread.
 
-The parser takes one segment of the thread id for the whole id. If no thread has that id, the event is lost. Otherwise,
-the owner of that thread reads another user's event. Whether an id is safe therefore depends on the other ids, and can
-be computed without a socket. The shortest leak is then measured over real sockets.
+The parser takes one segment of the thread id for the whole id. If no thread has the parsed id, the event is lost. If
+another user has a thread with the parsed id, the event leaks. Whether an id is safe therefore depends on the other ids,
+and can be computed without a socket. The shortest leak is also measured over real sockets.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Search:
     leak: tuple[ThreadId, ThreadId] | None
     """The shortest pair for which events of the first thread are routed to the second, or None without a leak."""
     found_after: int | None
-    """How many pairs were tried until the first leak, which may be longer than the shortest."""
+    """How many pairs were tried until the first leak, or None without a leak."""
     tried: int
     """How many pairs were tried in all, including those that shrink the leak."""
     different: int
@@ -127,8 +127,9 @@ class Search:
 def search(name: str, *, examples: int, seed: int = 0) -> Search:
     """Search `examples` pairs of ids with Hypothesis for a leak of one of `ROUND_TRIPS`, and shrink the leak.
 
-    Like the ids of one application, both ids of a pair consist of the same few words. An id joins one of `PREFIXES` and
-    up to three words by underscores. The same seed tries the same pairs on every round trip, up to the first leak.
+    Like the ids of one application, both ids of a pair consist of the same few words. An id is one of `PREFIXES`,
+    followed by up to three words with underscores between them. With the same seed, every round trip tries the same
+    pairs up to the first leak.
     """
     import hypothesis  # imported here, because the import is slow and only this function needs it
     from hypothesis import strategies as st
@@ -197,7 +198,7 @@ class ParsedRoute:
 
 
 def parsed_routes(threads: Sequence[OwnedThread], round_trip: RoundTrip = parsed) -> list[ParsedRoute]:
-    """Compute the route of each thread's events among these threads, without a chain or sockets.
+    """Return the route of each thread's events: to one of these threads, or to none. No socket is opened.
 
     Raises ValueError if two threads have the same id, because the owner would be ambiguous.
     """
@@ -211,8 +212,8 @@ def parsed_routes(threads: Sequence[OwnedThread], round_trip: RoundTrip = parsed
 def populations(threads: int, *, seed: int = 0, families: Families = FAMILIES) -> dict[str, tuple[OwnedThread, ...]]:
     """Return sets of threads: each family alone, all families together, and all families with added short ids.
 
-    The last set adds one `thread_<word>` for the first word of each longer id. Such an id may belong to an earlier
-    user, or to a team whose members have their own ids.
+    The last set adds `thread_<word>` for the first word of each id with several words. Such a short id may belong to an
+    earlier user, or to a team whose members have their own ids.
     """
     alone = threads_by_family(families_by_name(families), threads, seed=seed)
     together = tuple(
@@ -266,7 +267,7 @@ class LeakStudy:
     searches: tuple[Search, ...]
     """One search for each of `ROUND_TRIPS`, in the same order."""
     confirmed: tuple[Measurement, ...]
-    """The shortest leak's two threads, measured with Fix 1 and with the sound chain."""
+    """The measurements of the shortest leak's two threads, with Fix 1 and with the sound chain."""
 
     @property
     def shortest(self) -> tuple[ThreadId, ThreadId]:
@@ -311,7 +312,7 @@ async def study_leaks(
     """Classify threads of every family, search for a leak with each round trip, and measure the shortest leak.
 
     Each family has `threads` threads, and each search tries `examples` pairs. Raises InvalidParameter if the search
-    finds no leak of Fix 1 in that many pairs.
+    finds no leak of Fix 1.
     """
     searches = tuple(search(name, examples=examples, seed=seed) for name in ROUND_TRIPS)
     owners = (UserId("alice"), UserId("bob"))

@@ -1,6 +1,6 @@
-"""Study the lifecycle of a mapping, from registration to the end of a run: Fix 3 as written and the sound service.
+"""Compare the run-thread mapping of Fix 3 as written with the sound mapping service, over the lifecycle of runs.
 
-A dict appears to work if one process stays alive, runs end one at a time, and no event follows the end of its run.
+Fix 3's dict appears to work if one process stays alive and no event follows the end of its run.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Retained:
 
 
 async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], seed: int = 0) -> list[Retained]:
-    """Register runs in one of `MAPPINGS`, and measure the mapping's size after each count in `after`."""
+    """Register runs in one of `MAPPINGS`, and measure the mapping's size after each number of runs in `after`."""
     clock = Clock()
     service = MAPPINGS[mapping](clock)
     run_ids, threads = OpaqueRunIds(seeded(seed)), thread_ids("thread_<uuid4>", 100, seed=seed)
@@ -112,7 +112,7 @@ def bytes_of(root: object) -> int:
 
 
 LATENESS_SECONDS: Final = (-1.0, 0.0, 1.0, 5.0, 15.0, 29.0, 30.0, 60.0)
-"""The time of an event in seconds after the end of its run. It is negative while the run is active."""
+"""The times of events, in seconds after the end of their run. Negative: before the end."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class LateEvents:
 
     variant: str
     address: str
-    """The data on the event that identifies its destination."""
+    """What the events carry: "run id" or "run id and thread"."""
     verdict: Verdict
     by_lateness: Mapping[float, Rate]
     """The rate of delivered events, by seconds after the end of the run."""
@@ -137,7 +137,7 @@ async def emit_late(
     runs: int = 20,
     seed: int = 0,
 ) -> LateEvents:
-    """Open runs, end all of them at second 0 of `clock`, and emit an event of each at every time, over real sockets.
+    """Open runs, end them at second 0 of `clock`, and emit an event of each run at each time in `lateness`.
 
     Without `carried`, events carry only the run id, as events of a caller outside the run do. With `carried`, the run's
     own agent emits the events, and they also carry the thread.
@@ -185,7 +185,7 @@ class Rerouted:
 
 
 async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerouted:
-    """Emit `events` events that carry only their run's id. After half of them, register the run for another thread."""
+    """Emit `events` events with only the run id. After half of the events, register the run for another thread."""
     alice = OwnedThread(ThreadId("thread_123"), UserId("alice"))
     bob = OwnedThread(ThreadId("thread_124"), UserId("bob"))
     refused = None

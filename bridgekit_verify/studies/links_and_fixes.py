@@ -1,4 +1,4 @@
-"""Compare each link broken and sound, and every fix with every family of thread ids."""
+"""Compare each link broken and sound, and measure every fix with every family of thread ids."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bridgekit_verify.variants import AS_COMMITTED, BROKEN, SOUND, VARIANTS, Var
 __all__ = ["EXAMPLE", "FixStudy", "LinkStudy", "study_fixes", "study_link"]
 
 EXAMPLE = "thread_123"
-"""The only kind of thread id in the audit's own text."""
+"""The only kind of thread id in the text of the audit."""
 
 KINDS: Final = {
     "documented": "documented kinds",
@@ -49,7 +49,7 @@ class LinkStudy:
     after: Measurement
     """The measurement of the sound chain."""
     checked: Measurement
-    """The measurement of the chain of `before` with every startup check, which may refuse to start."""
+    """The measurement of the broken chain with every startup check. The checks may refuse the chain."""
 
     def misroutes_of_shared_agent(self) -> int:
         """Return `Workload.misroutes_of_shared_agent` of the measured load."""
@@ -85,7 +85,7 @@ async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed
 class FixStudy:
     """Measurements of several chains with several families of thread ids.
 
-    The families are chosen and not sampled, so sums over families describe only this study.
+    The families are not a random sample, so sums over families describe only this study.
     """
 
     cells: Mapping[tuple[str, str], Measurement]
@@ -114,7 +114,7 @@ class FixStudy:
 
     @property
     def example_family(self) -> str:
-        """The family of the audit's own example if it was measured, or the first family."""
+        """The family of the audit's example or, if this family was not measured, the first family."""
         return EXAMPLE if EXAMPLE in self.families else self.families[0]
 
     def example(self, variant: str) -> Measurement:
@@ -126,19 +126,19 @@ class FixStudy:
         return [self.cells[name, variant] for name in self.families]
 
     def delivering(self, variant: str) -> tuple[str, ...]:
-        """Return the families of which every event reaches its own user and no other user."""
+        """Return the families whose events all reach their own user, and no other user."""
         return tuple(name for name in self.families if self.cells[name, variant].verdict.all_delivered)
 
     def dropping(self, variant: str) -> tuple[str, ...]:
-        """Return the families of which at least one event does not reach its user."""
+        """Return the families with at least one event that does not reach its user."""
         return tuple(name for name in self.families if self.cells[name, variant].verdict.lost)
 
     def leaking(self, variant: str) -> tuple[str, ...]:
-        """Return the families with a misrouted event. Each user has one thread, so another user reads the event."""
+        """Return the families with a misrouted event. Each user has one thread, so a misrouted event is leaked."""
         return tuple(name for name in self.families if self.cells[name, variant].verdict.misrouted)
 
     def counts(self, variant: str | None = None) -> pd.DataFrame:
-        """Return one row per family and variant. With `variant`, return only the rows of that variant."""
+        """Return one row per family and variant, or only the rows of `variant`."""
         chosen = {key: cell for key, cell in self.cells.items() if variant in (None, key[1])}
         names = [name for name, _ in chosen]
         labels: dict[str, Sequence[object]] = {
@@ -178,8 +178,8 @@ async def study_fixes(
 ) -> FixStudy:
     """Measure every variant with every family: `threads` users per family, `runs` runs per user, `at_once` concurrent.
 
-    For thread ids of your own, pass `families={"mine": ["support-42", "support-43"]}`, or add a family to FAMILIES.
-    Such a family has one user for each id.
+    For thread ids of your own, pass `families={"mine": ["support-42", "support-43"]}`, or add a family to FAMILIES. A
+    list of ids has one user for each id.
     """
     variants, kinds, cells = tuple(variants), families_by_name(families), {}
     for name, kind in kinds.items():

@@ -25,7 +25,7 @@ from bridgekit_verify.variants import Variant
 __all__ = ["Clock", "HandNotification", "ManualRun", "manual_run", "notify_by_hand"]
 
 RUN_TIMEOUT_SECONDS: Final = 60.0
-"""An experiment that takes longer fails with a TimeoutError."""
+"""Timeout of an experiment, which then fails with a TimeoutError."""
 
 
 @dataclass
@@ -61,13 +61,13 @@ class ManualRun:
         await self.application.supervisor.close_run(run)
 
     async def notify(self, run: RunContext, step: int) -> Receipt:
-        """Emit one event of a run as a caller that knows only its run id."""
+        """Emit one event of a run with only the run id, as a caller outside the run does."""
         self._expect(run, step)
         thought = f"{run.request}: step {step}"
         return await self.application.bridge.notify_agent_thinking(run.run_id, AGENT, thought, step_number=step)
 
     async def emit(self, run: RunContext, step: int) -> Receipt:
-        """Emit one event of a run as its own agent, bound by the registry, so that the event carries the thread."""
+        """Emit one event of a run with an agent that the registry binds, so that the event carries the thread."""
         self._expect(run, step)
         agent = self.application.supervisor.registry.create_bound(run)
         return await agent.emit_thinking(f"{run.request}: step {step}", step_number=step)
@@ -79,7 +79,7 @@ class ManualRun:
 
 @asynccontextmanager
 async def manual_run(variant: Variant, threads: Sequence[OwnedThread], *, seed: int = 0) -> AsyncIterator[ManualRun]:
-    """Serve a variant, with one socket per thread, for the duration of a block. `history` is complete afterwards.
+    """Serve a variant with one socket per thread while the block runs. After the block, `history` is complete.
 
     Enter and leave the context manager in the same task.
     """

@@ -42,7 +42,7 @@ RUNS_DEFECTS: Final = "{python} -m uvicorn defects:app --port {port} --log-level
 
 
 class TrueDefect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A truth file's statement about one defect."""
+    """A defect of an example backend, with its known effects."""
 
     scenarios: tuple[str, ...]
     """The scenarios in which the defect shows."""
@@ -64,12 +64,12 @@ class CheckedSubject:
 
     name: str
     expected: frozenset[Property]
-    """The properties that its author knows to be broken."""
+    """The properties that are known to be broken."""
     verdict: RecordingVerdict
 
     @property
     def is_exact(self) -> bool:
-        """Whether exactly the expected properties are broken. If none is expected, at least one must hold."""
+        """Whether exactly the expected properties are broken. If no property is expected, at least one must hold."""
         holds = any(answer.state is State.HOLDS for answer in self.verdict.answers)
         return broken_properties(self.verdict) == self.expected and (holds or bool(self.expected))
 
@@ -82,7 +82,7 @@ class BackendStudy:
 
     @property
     def inexact(self) -> list[str]:
-        """The subjects that are not exact."""
+        """The names of the subjects for which `is_exact` is false."""
         return [each.name for each in self.subjects if not each.is_exact]
 
     def table(self) -> pd.DataFrame:
@@ -91,7 +91,7 @@ class BackendStudy:
         return pd.DataFrame({"property": [each.value for each in Property]} | columns)
 
     def evidence(self) -> pd.DataFrame:
-        """Return one row for each broken property: the number of violations, the first, and up to two of its frames."""
+        """Return one row for each broken property: the number of violations, and the first with up to two frames."""
         return pd.DataFrame(
             _evidence(each.name, answer)
             for each in self.subjects
@@ -118,7 +118,7 @@ def broken_properties(verdict: RecordingVerdict) -> frozenset[Property]:
 
 
 def read_truth(name: str) -> dict[str, TrueDefect]:
-    """Return the defects of an example backend by name, with the properties that each breaks."""
+    """Return the defects of an example backend by name, with the properties that each defect breaks."""
     text = (EXAMPLES / name / "truth.toml").read_text(encoding="utf-8")
     return msgspec.convert(tomllib.loads(text), dict[str, TrueDefect])
 
@@ -140,7 +140,7 @@ def verdict_of_frames(run: LiveRun) -> RecordingVerdict:
 async def check_example(
     name: str, defect: str, *, load: Load, scenarios: Sequence[str] = (), seed: int
 ) -> CheckedSubject:
-    """Check an example backend with one defect in the scenarios that show it, or without a defect in `scenarios`."""
+    """Check an example backend without a defect in `scenarios`, or with a defect in the scenarios that show it."""
     truth = read_truth(name)
     if defect != SOUND and defect not in truth:
         raise InvalidParameter("defect", defect, f"one of {', '.join([SOUND, *truth])}")

@@ -53,11 +53,11 @@ class ReceiptStudy:
         return next(each for each in self.measurements if each.variant.name == name)
 
     def table(self) -> pd.DataFrame:
-        """Return one row per chain and kind of receipt: events that reached their user, only another user, or none."""
+        """Return one row per chain and kind of receipt: events read by their user, only by another user, or by none."""
         return pd.concat([receipt_table(measurement) for measurement in self.measurements], ignore_index=True)
 
     def title(self) -> str:
-        """State which chain has the most false receipts, among the chains of the audit."""
+        """State which of the audit's chains has the most false receipts."""
         worst = max(self.judged, key=lambda each: each.verdict.false_success)
         events = len(worst.history.expected)
         if not worst.verdict.false_success:

@@ -70,20 +70,20 @@ class RepairStudy:
 
     @property
     def leaking(self) -> list[Applied]:
-        """The combinations with which another user reads events."""
+        """The combinations with which at least one event leaks to another user."""
         return [applied for applied, count in self.totals.items() if count.leaked]
 
     @property
     def needed(self) -> list[str]:
-        """The repairs that are needed: without one of them, events are lost or leaked."""
+        """The repairs that are needed: if one of them is left out, events are lost or leaked."""
         return [name for name in self.repairs if not self.without(name).complete]
 
     def without(self, name: str) -> DropCount:
-        """Return the count with all repairs except one."""
+        """Return the count with all repairs except `name`."""
         return self.totals[frozenset(self.repairs) - {name}]
 
     def steps(self, order: Order) -> list[DropCount]:
-        """Return the count after each repair of the order."""
+        """Return the count after each repair, if the repairs are applied in this order."""
         return [self.totals[frozenset(order[:n])] for n in range(1, len(order) + 1)]
 
     @cached_property
@@ -98,7 +98,7 @@ class RepairStudy:
 
     @cached_property
     def order(self) -> Order:
-        """The recommended order: by the fewest leaks, then the earliest safe step, then the earliest delivery.
+        """The recommended order, chosen by the fewest leaks, then the earliest safe step, then the earliest delivery.
 
         After a safe step, no further repair causes a leak, in any order.
         """
@@ -110,7 +110,7 @@ class RepairStudy:
         return min(self.orders, key=preference)
 
     def _safe_from(self, order: Order) -> int:
-        """Return the number of steps after which no combination that contains them leaks."""
+        """Return the smallest number of steps such that no combination with these steps leaks."""
         steps = range(len(order) + 1)
         return next((n for n in steps if not any(leak.issuperset(order[:n]) for leak in self.leaking)), len(order) + 1)
 
@@ -128,7 +128,7 @@ class RepairStudy:
     def table(self) -> pd.DataFrame:
         """Return one row per repair in the recommended order: its links, purpose and changed lines, and the counts.
 
-        The counts are those after the repair and all earlier repairs.
+        The counts are measured with the repair and all earlier repairs.
         """
         return pd.DataFrame(
             {
@@ -175,11 +175,11 @@ class RepairStudy:
         ]
 
     def figure(self, title: str) -> Figure:
-        """Draw the counts after each repair in the recommended order, then with all repairs except one."""
+        """Draw the counts after each repair in the recommended order, and the counts with one repair left out."""
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
-        """Return the text equivalent of the figure: each row's dropped events, or the kinds that lose or leak some."""
+        """Return a text alternative of the figure: each row's dropped events, or the affected kinds of thread id."""
         return drop_alt_text(self._panels)
 
     def finding(self) -> str:
@@ -234,7 +234,7 @@ def _in_words(applied: Applied) -> str:
 async def study_repairs(
     *, threads: int, runs: int, at_once: int, seed: int = 0, families: Families = FAMILIES
 ) -> RepairStudy:
-    """Measure every combination of the repairs, and each way to find the thread in place of `CARRIED`.
+    """Measure every combination of the repairs, and all repairs with each of `ROUTINGS` in place of `CARRIED`.
 
     The load is that of `study_fixes`: `threads` users of each family of thread ids.
     """

@@ -81,7 +81,7 @@ class ProcessDelivery:
     variant: str
     process: str
     address: str
-    """The data on the event that identifies its destination."""
+    """What the events carry: "run id" or "run id and thread"."""
     found: Rate
     """Events for which the emitting process found the right thread."""
     arrived: Rate
@@ -90,10 +90,10 @@ class ProcessDelivery:
 
 
 async def measure_processes(*, users: int = 5, runs: int = 20, seed: int = 0) -> list[ProcessDelivery]:
-    """Register runs in this process, then emit an event of each here, in a second process, and after its restart.
+    """Register runs here. Emit an event of each run here, in a second process, and again after that process restarts.
 
-    Both Fix 3 and the sound chain are measured. The sound chain's mapping uses a memory store. Every user has a socket
-    at the process that emits, so only the route can be missing.
+    Fix 3 and the sound chain, with a mapping in memory, are measured. Every user has a socket at the process that
+    emits, so only the route can be missing.
     """
     threads = thread_ids("thread_123", users, seed=seed)
     deliveries = []

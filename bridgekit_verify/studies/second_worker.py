@@ -1,7 +1,7 @@
 """Run the second process of an application: `python -m bridgekit_verify.studies.second_worker`.
 
-The process serves Fix 3 and the sound chain on loopback ports, and sends `ServedUrls`. It answers each `ProcessRequest`
-with a `ProcessAnswer`, and ends when its standard input closes.
+The process serves Fix 3 and the sound chain on loopback ports, and sends `ServedUrls`. The process then answers each
+`ProcessRequest` with a `ProcessAnswer`, and ends when its standard input closes.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class ProcessRequest(msgspec.Struct, frozen=True, kw_only=True):
     do: Action
     run_id: RunId = RunId("")
     thread_id: ThreadId | None = None
-    """For a notification: the thread, if the event carries the thread."""
+    """The thread of the action. For "notify", None means that the event does not carry its thread."""
     user_id: UserId = UserId("")
     request: str = ""
 
 
 class ProcessAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of an action. For a notification, it has the fields of its Receipt."""
+    """The result of an action. For a notification, the fields are those of its Receipt."""
 
     outcome: Outcome = Outcome.SENT
     thread_id: ThreadId | None = None
@@ -59,7 +59,7 @@ class ServedUrls(msgspec.Struct, frozen=True):
 
 
 async def handle_request(app: Starlette, message: ProcessRequest) -> ProcessAnswer:
-    """Perform the requested action in one application. The first process uses the same function."""
+    """Perform the requested action in one application. Both processes use this function."""
     application: Application = app.state.bridgekit
     match message.do:
         case "open thread":
@@ -90,7 +90,7 @@ async def _notify(application: Application, message: ProcessRequest) -> ProcessA
 
 
 def event_key(request: str) -> EventKey:
-    """Return the identity of the event that a notification about that request emits."""
+    """Return the key of the event that "notify" emits for this request."""
     return EventKey(request, EventType.AGENT_THINKING, 1)
 
 

@@ -57,11 +57,11 @@ class SharedAgentStudy:
         )
 
     def misrouted_shared(self) -> list[Rate]:
-        """Return the rate of agents' events that another user read, by measurement with one agent for all runs."""
+        """Return the rate of agents' events that another user read, for each measurement with a shared agent."""
         return [_misrouted(measurement) for measurement in self.shared]
 
     def misrouted_fresh(self) -> list[Rate]:
-        """Return the rate of agents' events that another user read, by measurement with a new agent for each run."""
+        """Return the rate of agents' events that another user read, for each measurement with new agents."""
         return [_misrouted(measurement) for measurement in self.fresh]
 
     def is_closed_form(self) -> bool:

@@ -32,7 +32,7 @@ class Breakage:
     """One of WAYS."""
     variant: Variant
     also_named: Mapping[int, str] = field(default_factory=dict)
-    """Other links that may be named correctly, by number, with the reason."""
+    """Other links that a measurement may name for this breakage: the reason, by number of the link."""
     outside_core: bool = False
     """Whether the breakage has an effect only if the registry binds the agents, as for a webhook."""
 

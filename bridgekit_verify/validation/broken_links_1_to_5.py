@@ -1,7 +1,7 @@
-"""Broken versions of links 1 to 5, each the smallest override of a sound link. Localization must find each of them.
+"""Broken versions of links 1 to 5, each the smallest override of a sound link. `localization` must find each version.
 
-The audited defects are not here but in `bridgekit_verify.as_committed`. `OSError` stands for any failure in a
-link, such as a store that is down or a full disk.
+The audited defects are in `bridgekit_verify.as_committed`. `OSError` stands for any failure in a link, such as a
+store that is down or a full disk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ async def start_without_the_registry(config: BridgeConfig, stores: Stores) -> Ap
 
 
 async def start_with_two_bridges(config: BridgeConfig, stores: Stores) -> Application:
-    """Link 1, passed wrong: the supervisor holds a different bridge from the one that the sockets are attached to."""
+    """Link 1, passed wrong: the supervisor's bridge is not the bridge to which the sockets are attached."""
     application = await start_application(config, stores)
     return replace(application, bridge=another(application.bridge))
 
@@ -52,7 +52,7 @@ async def start_that_raises(config: BridgeConfig, stores: Stores) -> Application
 
 
 async def start_that_wires_late(config: BridgeConfig, stores: Stores) -> Application:
-    """Link 1, delayed: the links receive the bridge with the sockets only after the first event."""
+    """Link 1, delayed: the links receive the sockets' bridge only after the first event."""
     application = await start_application(config, stores)
     early, supervisor = application.bridge, application.supervisor
     late = another(early)

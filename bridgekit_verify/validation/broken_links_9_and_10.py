@@ -1,7 +1,7 @@
 """Broken versions of links 9 and 10, each the smallest override of a sound link. See also `broken_links_1_to_5`.
 
-Link 10 is broken for real sockets only. The startup check uses a connection inside the process and must pass: a defect
-that startup detects never reaches a measurement.
+Link 10 is broken for real sockets only. The startup check uses a connection inside the process and must pass, because a
+chain that startup refuses cannot be measured.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def route_of_the_last_event(mapping: RunThreadMappingService) -> Resolver:
 
 
 class _BridgeThatSendsOtherwise(AgentWebSocketBridge, abc.ABC):
-    """Base class: a subclass replaces the sending. Observers are notified as in the sound bridge."""
+    """Base class of bridges that send events wrongly. Observers are notified as in the sound bridge."""
 
     async def notify(self, event: AgentEvent) -> Receipt:
         receipt = await self._send(event)
@@ -80,7 +80,7 @@ class BridgeThatOnlySaysSent(_BridgeThatSendsOtherwise):
 class BridgeThatSendsLate(_BridgeThatSendsOtherwise):
     """Link 9, delayed: sends the events of a run in pairs, the second of each pair first.
 
-    The first event is reported as sent immediately.
+    The first event of a pair is reported as sent before it is sent.
     """
 
     def __init__(self, *given: Any) -> None:
@@ -107,7 +107,7 @@ class HubWithoutThreadsForSockets(Hub):
 
 
 class HubThatGivesToTheNeighbour(Hub):
-    """Link 10, passed wrong: delivers a thread's events to the sockets of the thread before it, or of the last one."""
+    """Link 10, passed wrong: delivers a thread's events to the sockets of the previous thread."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         threads = list(self._connections)
@@ -115,7 +115,7 @@ class HubThatGivesToTheNeighbour(Hub):
 
 
 class _HubThatBreaksDelivery(Hub, abc.ABC):
-    """Base class: a subclass replaces the delivery to real sockets."""
+    """Base class of hubs that deliver frames to real sockets wrongly."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         return sum(

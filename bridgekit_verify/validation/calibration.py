@@ -1,7 +1,7 @@
-"""Compare measured rates with known ones: interval coverage with its nominal value, counts with closed forms.
+"""Compare measured rates with rates that are known in advance, and the coverage of intervals with its exact value.
 
-Two kinds of measurement have a rate that is known in advance. In the first kind, each frame is lost with a known
-probability. In the second, the users are offline for a known part of the time.
+The delivery rate is known if each frame is lost with a known probability, or if users are offline for a known part of
+the time.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ COVERED_N: Final = (10, 60, 300)
 
 
 CHANCE: Final = 0.001
-"""Limit on the probability of more misses than `allowed_misses` although every interval is correct."""
+"""Maximum probability that correct intervals miss the true rate more often than `allowed_misses`."""
 
 
 def allowed_misses(intervals: int) -> int:
-    """Return how many of these 95 % intervals may miss the true rate. More do so with at most probability CHANCE."""
+    """Return how many of the 95 % intervals may miss the true rate. More misses have at most probability CHANCE."""
     at_most = 0.0
     for misses in range(intervals + 1):
         at_most += _binomial(misses, intervals, 1 - CONFIDENCE)
@@ -73,7 +73,7 @@ def exact_coverage(p: float, n: int) -> float:
 
 
 def _contains(p: float, n: int) -> list[bool]:
-    """Return for each k from 0 to n whether its interval contains p."""
+    """Return, for each k from 0 to n, whether Wilson's interval of k of n contains p."""
     return [low <= p <= high for low, high in (wilson(k, n) for k in range(n + 1))]
 
 
@@ -155,7 +155,7 @@ class OfflineCalibration:
 
 @dataclass(frozen=True)
 class CalibrationStudy:
-    """Measured rates compared with their closed forms."""
+    """Measurements whose rates are compared with known values."""
 
     losses: Sequence[LossCalibration]
     offline_runs: Sequence[OfflineCalibration]
@@ -262,14 +262,14 @@ async def _run_offline(workload: Workload, offline: OfflinePattern, seed: int) -
 
 @dataclass(frozen=True)
 class RateCheck:
-    """A measured rate and its known value, computed by a closed form."""
+    """A measured rate and its known value."""
 
     name: str
     closed_form: float
     """The known value, as a fraction of 1."""
     measured: Rate
     exact: bool = False
-    """Whether the rate involves no chance, so that the counts must be equal."""
+    """Whether the rate involves no chance, so that it must equal the known value."""
 
     @property
     def text(self) -> str:

@@ -1,4 +1,4 @@
-"""Inject frame loss at a known rate, to compare the measured rate with it.
+"""Inject frame loss with a known probability, to check the measured rate.
 
 The loss is a fault and not a defect: no link is changed. Every connection accepts each frame, and the receipt reports
 the frame as sent, but some frames are lost, as in a network that drops frames.
@@ -44,7 +44,7 @@ class HubThatLoses(Hub):
 
 
 def with_frame_loss(variant: Variant, hub: HubThatLoses) -> Variant:
-    """Return the variant with this hub and without startup checks, for one measurement.
+    """Return the variant with the hub `hub` and without startup checks, for one measurement.
 
     The startup checks send events as well, so they would fail at random.
     """

@@ -51,9 +51,9 @@ class Effect:
     misroutes: Mapping[Attribution, int] = field(default_factory=lambda: NOTHING)
 
     def on(self, verdict: Verdict) -> Verdict:
-        """Return the verdict after this effect."""
+        """Return the verdict with this effect applied."""
         changed = {name: getattr(verdict, name) + change for name, change in self.counts.items()}
-        # The extent is a maximum over frames and not a sum.
+        # The reordering extent is a maximum over frames and not a sum.
         changed["reordering_extent"] = max(verdict.reordering_extent, self.counts.get("reordering_extent", 0))
         return replace(
             verdict,
@@ -69,11 +69,11 @@ MOVED: Final = {"delivered": -1, "lost_silent": 1, "false_success": 1}
 
 @dataclass(frozen=True)
 class HistoryMutation:
-    """A mutated history, and the events that its mutations use."""
+    """A mutated history, and its mutated events."""
 
     history: History
     used: frozenset[EventKey]
-    """The events that mutations have changed. No other mutation may change them."""
+    """The events that mutations have changed. No other mutation may change these events."""
 
 
 def lost(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
@@ -162,7 +162,7 @@ def gap_signalled(history: History, used: frozenset[EventKey], source: random.Ra
 
 
 def number_skipped(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """A number is skipped after an event: all later events of its thread have the next number."""
+    """A number is skipped after an event: the numbers of all later events of its thread rise by one."""
     free = _free(history, used)
     threads = {expectation.key: expectation.thread_id for expectation in history.expected}
     highest: dict[str, int] = {}
@@ -237,7 +237,7 @@ MUTATIONS: Final[Mapping[str, tuple[Mutation, Effect]]] = {
     "unexpected": (unexpected, Effect({"frames": 1, "unexpected": 1})),
     "false success": (false_success, Effect(LOST | {"false_success": 1}, losses={NEVER_READ: 1})),
 }
-"""The mutations, each with its effect on the verdict. A misrouted frame is also a loss that was reported as sent."""
+"""The mutations, each with its effect on the verdict. A misrouted event also counts as lost and as a false success."""
 
 
 def mutate(history: History, names: Sequence[str], *, seed: int = 0) -> tuple[History, Verdict]:
@@ -295,7 +295,7 @@ SHOWN: Final = {
 
 
 def _summary(before: Verdict, after: Verdict) -> str:
-    """Return the changed counts as text. A field without a label appears under its name."""
+    """Return the changed counts as text. A field without a label in `SHOWN` appears under its name."""
     changes = {f.name: (getattr(before, f.name), getattr(after, f.name)) for f in fields(Verdict)}
     implied = {"delivered", "frames", "reordering_extent", "losses", "misroutes"}
     changed_counts = [
@@ -307,7 +307,7 @@ def _summary(before: Verdict, after: Verdict) -> str:
 
 
 def _free(history: History, used: frozenset[EventKey]) -> dict[int, EventKey]:
-    """Return the events of the frames that no mutation uses yet, by index of the frame."""
+    """Return the events that no mutation has changed, by the index of their frame."""
     expected = {expectation.key for expectation in history.expected} - used
     return {index: a.key for index, a in enumerate(history.arrivals) if a.key is not None and a.key in expected}
 

@@ -1,8 +1,8 @@
 """Check that probes and ledger name the broken link, for each link and each way to break it.
 
-Probes and ledger do not know the breakage. The links that they name are compared with the broken link in a matrix: one
-row per broken link, one column per named link. For every breakage, the broken link must be named. A name of any other
-link needs an explanation.
+Probes and ledger do not learn which link is broken. A matrix compares the links that they name with the broken link:
+one row per broken link, one column per named link. For every breakage, the broken link must be named. If another link
+is named, an explanation must exist.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class MatrixCell:
 
     @property
     def fewer(self) -> list[str]:
-        """The counts of the probes and of the ledger, if one named the link less often than both together."""
+        """The count of each source (probes, ledger) that named the link less often than both together."""
         counts = (("probes", self.by_probes), ("ledger", self.by_ledger))
         return [f"{source} {count}" for source, count in counts if count < self.named]
 
@@ -66,7 +66,7 @@ def _draw(axis: Axes, row: int, column: int, cell: MatrixCell | None, *, on_diag
     colour, text_colour, label = EMPTY, TEXT_COLOUR, "" if cell is None else str(cell)
     if cell is not None and on_diagonal:
         colour, text_colour = (GREEN if cell.named == cell.tried else VERMILLION), "white"
-    # A border distinguishes a note from an empty cell without colour.
+    # Without colour, a border distinguishes a note from an empty cell.
     edge = {"edgecolor": TEXT_COLOUR, "linewidth": 1.8} if label and not on_diagonal else {"edgecolor": "none"}
     axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **edge))
     first, *rest = label.split("\n")
@@ -76,7 +76,7 @@ def _draw(axis: Axes, row: int, column: int, cell: MatrixCell | None, *, on_diag
 
 
 NAMES: Final = {link.number: link.name for link in (*LINKS, HUB)}
-"""The nine links of the audit, and the hub after them."""
+"""The names of the audit's nine links and of the hub, by number."""
 UNEXPLAINED: Final = "not explained"
 
 
@@ -95,9 +95,9 @@ class Case:
 
     @property
     def attributions(self) -> dict[Attribution, int]:
-        """Counts by attributed link and reason: lost events, misrouted frames and delayed events.
+        """How many lost, misrouted and delayed events are attributed to each link and reason.
 
-        If the application refused to start, the attribution is its refusal.
+        If the application refused to start, only the refusal is counted.
         """
         if (refused := self.measurement.refused) is not None:
             return {Attribution(refused.link, "refused to start"): 1}
@@ -112,7 +112,7 @@ class Case:
 
     @property
     def elsewhere(self) -> tuple[int, ...]:
-        """The links that are named and were not broken."""
+        """The links that are named although they were not broken."""
         return tuple(sorted({*self.by_probes, *self.by_ledger} - {self.breakage.link}))
 
     @property
@@ -201,9 +201,9 @@ class Localization:
 
     @property
     def named(self) -> int:
-        """For how many breakages both the probes and the ledger named the broken link.
+        """For how many breakages the probes and the ledger named the broken link.
 
-        The ledger may name another link if an explanation exists.
+        Instead of the broken link, the ledger may name a link of `Breakage.also_named`.
         """
         return sum(
             case.breakage.link in case.by_probes
@@ -222,10 +222,7 @@ class Localization:
         )
 
     def alt_text(self) -> str:
-        """Return how many breakages were named at the broken link and elsewhere, and what was named if none is broken.
-
-        The text does not contain the cells of the figure.
-        """
+        """Return a text alternative without the cells: how often the broken link or another link was named."""
         others = len(self.explanations())
         return (
             f"{self.named} of {len(self.cases)} breakages were named at the link that was broken,"
@@ -276,8 +273,8 @@ async def localize(
 ) -> Localization:
     """Probe and measure every breakage and the sound chain.
 
-    Each of `users` users has one run of `steps` steps. Two runs are concurrent. Use an even number of steps, so that an
-    event that is delayed until the next event is delivered eventually. A breakage takes about 0.4 s.
+    Each of `users` users has one run of `steps` steps. Two runs are concurrent. Use an even number of steps, because
+    some breakages deliver the events of a run only in pairs. The measurement of a breakage takes about 0.4 s.
     """
     shared = Observations(seed, threads=1)
     cases = [await _case(breakage, users, steps, seed, shared) for breakage in breakages]

@@ -32,9 +32,9 @@ RENEWALS: Final = 5
 class RedisRunRegistry(AsyncContextManagerMixin):
     """Renews the worker's lease, records its runs, and takes over the runs of dead workers.
 
-    The server's clock measures leases, and the worker's clock measures the worker's own pauses. The worker never
-    compares a time of one clock with a time of the other. After the store was unavailable, each worker has the duration
-    of one lease to renew its lease. Only then may other workers take over its runs.
+    The server's clock measures leases, and the worker's clock measures the worker's own pauses. No code compares a time
+    of the server's clock with a time of the worker's clock. After the store was unavailable, a worker takes over no
+    runs for the duration of one lease, so that other workers can renew their leases.
     """
 
     def __init__(self, topology: ClusterTopology, used_tickets: RedisUsedTickets) -> None:
@@ -50,7 +50,7 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         """Runs of this worker that another worker may have taken over, because the lease expired before it was
         renewed."""
         self._reply_may_be_lost = False
-        """True if a reply that listed taken-over runs may have been lost. The next reply then lists these runs
+        """True if a reply that listed taken-over runs may have been lost, so that the next reply must list these runs
         again."""
         self._unclosed: set[RunId] = set()
         """Ended runs that the store still holds, because it did not answer."""
@@ -76,15 +76,15 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run.run_id, rest)
 
     async def holds(self, run_id: RunId) -> bool:
-        # While the lease is valid and has never expired, no worker can have taken the run over. No worker can do so
-        # before the end event is sent.
+        # If the lease is fresh and never expired, no worker has taken the run over, or can do so before the end event
+        # is sent.
         fresh = time.monotonic() - self._renewed_at < self._lease_seconds / 2
         if run_id not in self._open or (fresh and run_id not in self._doubtful):
             return True
         try:
             await self._renew_once(
                 time.monotonic()
-            )  # If the store has lost its data, this command stores the run again.
+            )  # If the store has lost its data, the renewal stores the run again.
             stored: bytes | None = await self._topology.call(self._runs.slot, "HGET", self._runs.name, run_id)
         except StoreUnavailable:
             return True
@@ -128,14 +128,13 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         known, self._known_generation = self._known_generation, generation.decode()
         self._used_tickets.generation = self._known_generation
         if known != self._known_generation:
-            # The store has lost its data, or may have lost it. It does not know these runs, so no worker took them
-            # over.
+            # The store may have lost its data, including these runs, so no worker has taken them over.
             for run_id, rest in list(self._open.items()):
                 await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run_id, rest)
         if time.monotonic() - self._renewed_at >= self._lease_seconds:
             self._doubtful.update(self._open)
         self._renewed_at, self._answering_since = began, since or began
-        # redis-py may have repeated a call that took longer.
+        # A call that takes FIRST_RETRY_SECONDS may have been repeated, because its first reply was lost.
         self._reply_may_be_lost = time.monotonic() - began >= FIRST_RETRY_SECONDS
         for name, rest in zip(reply[0::2], reply[1::2], strict=True):
             run_id = RunId(name.decode())

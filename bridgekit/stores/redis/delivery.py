@@ -1,7 +1,7 @@
-"""Delivers each frame of a thread to its sockets once, in order of seq: from channel messages and from the log.
+"""Delivers each frame to its thread's sockets once, in order of seq, from channel messages and from the log.
 
-Sharded pub/sub delivers a message at most once, and a lost subscription does not report which messages it missed. A
-worker therefore buffers messages while it reads the log.
+Sharded pub/sub delivers a message at most once, and a lost subscription does not report which messages it missed. If a
+worker may have missed messages, it reads the log, and buffers new messages meanwhile.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 BUFFER_BYTES: Final = 1_048_576
 """Limit on one thread's buffered messages. Over the limit, the worker drops the buffer and reads the log."""
 PART_BYTES: Final = 32_768
-"""Limit on the bytes that are delivered before the sockets are written. It is much smaller than an outbox."""
+"""Limit on the bytes that are delivered between two writes to the sockets, far below the limit of an outbox."""
 EVENT_BYTES: Final = 512
 """A smaller event counts as this many bytes, because an outbox also limits the number of events."""
 
@@ -36,18 +36,18 @@ def _decodable(entries: Iterable[bytes]) -> Iterator[Frame]:
         try:
             yield decode_frame(entry)
         except msgspec.DecodeError as error:
-            # Another program wrote the entry. Clients detect the missing seq and get a gap.
+            # Another program wrote the entry. Clients get a gap if a seq is missing.
             _log.warning("skipped an entry of the log that is not a frame: %s", error)
 
 
 class ChannelMessage(msgspec.Struct, frozen=True, gc=False):
-    """A batch of events as published on the thread's channel."""
+    """A batch of events that was published on the thread's channel."""
 
     epoch: str
     after: int
     """The thread's seq before the batch."""
     last: int
-    """The thread's seq after the batch. The thread skipped each seq that has no frame."""
+    """The thread's seq after the batch. A seq between `after` and `last` that has no frame was skipped."""
     frames: tuple[Frame, ...]
     size_bytes: int
 
@@ -79,7 +79,7 @@ class ChannelMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class LogEntries(NamedTuple):
-    """The result of reading a log: its head, and the entries after the cursor."""
+    """The head of a log, and the log's entries after a cursor."""
 
     head: Cursor
     oldest: int
@@ -117,7 +117,7 @@ class ThreadDelivery:
         self.sockets = 0
         """The number of sockets that have joined."""
         self.behind = True
-        """True while messages are buffered, until the log is read or the sockets are written."""
+        """True while messages are buffered instead of delivered."""
         self.must_read = True
         """True if the log must be read before any other event is delivered."""
         self.ready = asyncio.Event()
@@ -137,7 +137,7 @@ class ThreadDelivery:
     def position(self) -> Cursor | None:
         """The last seq that does not need delivery, or None before the first read of the log.
 
-        Each event up to it was delivered, was published before the sockets joined, or is lost.
+        Each event up to this position was delivered, was published before the sockets joined, or is lost.
         """
         return Cursor(self._epoch, self._seq) if self._epoch else None
 
@@ -166,7 +166,7 @@ class ThreadDelivery:
             self._overflowed = True
 
     def on_read(self, log: LogEntries, sink: LocalSink) -> None:
-        """Buffer the log's entries after the position. `drain` delivers them, and then the buffered messages.
+        """Buffer the log's entries after the position. `drain` delivers the entries, and then the buffered messages.
 
         The first read only sets the position. If the log has a new epoch, the sockets must reconnect.
         """
@@ -216,7 +216,8 @@ class ThreadDelivery:
                 seq = frame.seq
                 deliver(thread_id, frame)
         if message.last > seq:
-            # No later frame would show that these seqs are missing. Clients must therefore reconnect to get a gap.
+            # No later frame shows that the last seqs of the message are missing, so clients must reconnect to get a
+            # gap.
             seq = message.last
             sink.force_reconnect(thread_id)
         self._seq = seq

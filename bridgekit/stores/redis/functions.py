@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 SEQ_SKIP_AFTER_RESTART: Final = 1_000_000
-"""The number of seqs that a thread skips when its latest ones may have been lost. `functions.lua` has the same
+"""The number of seqs that a thread skips when its latest events may have been lost. `functions.lua` has the same
 constant."""
 
 _TEXT: Final = files(__package__).joinpath("functions.lua").read_text(encoding="utf-8")
@@ -58,12 +58,12 @@ class Key(NamedTuple):
 
 
 class ThreadKeys(NamedTuple):
-    """The two keys of one thread. They share a hash slot."""
+    """The two keys of one thread, which share a hash slot."""
 
     log: bytes
-    """The key of a stream, which is the thread's log. The thread's pub/sub channel has the same name."""
+    """The key of the stream that holds the thread's log. The thread's pub/sub channel has the same name."""
     head: bytes
-    """The key of a string: the thread's epoch, seq and other state of the functions."""
+    """The key of a string that holds the thread's epoch, its seq, and other state of the functions."""
     slot: int
 
 
@@ -94,12 +94,12 @@ class KeyNames:
     def ticket(self, ticket_id: str) -> Key:
         """Return the key of a used ticket.
 
-        The key shares its slot with the generation, so that a failure loses both.
+        The key shares its slot with the generation, so that a failed node loses both.
         """
         return self._key(f"used:{_hashed(ticket_id)}", "runs")
 
     def heartbeat(self, worker: str, number: int) -> Key:
-        """Return a heartbeat channel of one worker. Channels with different numbers have different slots."""
+        """Return a heartbeat channel of one worker. The number decides the channel's slot."""
         return self._key("heartbeat", f"{worker}.{number}")
 
     def _key(self, kind: str, tag: str) -> Key:

@@ -1,4 +1,4 @@
-"""The event log on a shared Redis server: workers publish to it, and each delivers events to its own sockets."""
+"""The event log on a shared Redis server: workers publish to it, and each worker delivers events to its own sockets."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ ANSWER_TIMEOUT_SECONDS: Final = 0.25
 POLL_INTERVAL_SECONDS: Final = 0.05
 """Interval between checks for publishers that have waited too long."""
 OPEN_TIMEOUT_SECONDS: Final = 1.0
-"""How long a starting worker waits for its first heartbeats. After this time, it starts without heartbeats."""
+"""How long a starting worker waits for its first heartbeats before it starts without them."""
 JOIN_TIMEOUT_SECONDS: Final = 5.0
-"""How long a socket waits to join on an available node. The limit is high, because thousands of sockets may join at the
-same time."""
+"""How long a socket may take to join a thread whose node is available. The limit is high, because thousands of sockets
+may join at the same time."""
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
-"""How long a stopping worker waits for unconfirmed events."""
+"""How long a stopping worker waits for the confirmation of its events."""
 
 STORE_TIMEOUT: Final = "the store did not answer in time"
 """The reason in the receipt of a PENDING event, if no error is known."""
@@ -71,7 +71,7 @@ class _NodePipeline:
 
     @property
     def healthy(self) -> bool:
-        """True if the node accepts events, its heartbeats arrive, and no thread is behind."""
+        """True if the node accepts events, heartbeats arrive, and no thread has to catch up."""
         return (
             not (self.node.failing.is_set() or self.sender.unavailable)
             and self.reader.live.is_set()
@@ -100,9 +100,9 @@ class RedisEventLog(AsyncContextManagerMixin):
 
     When the log closes, it waits briefly for the confirmation of pending events.
 
-    Events that the server has not confirmed wait in this process, in order and up to a limit. These events are lost if
-    the process ends. `retention.threads` has no effect. The server deletes a thread's frames after `retention.seconds`,
-    and its epoch and seq after a day without use.
+    Events that the server has not confirmed wait in this process, in order and up to a limit. Unconfirmed events are
+    lost if the process ends. `retention.threads` has no effect. The server deletes a thread's frames after
+    `retention.seconds`, and the thread's epoch and seq after a day without use.
     """
 
     def __init__(
@@ -298,8 +298,8 @@ class RedisEventLog(AsyncContextManagerMixin):
         pipeline = self._pipeline_for_slot(queue.keys.slot)
         queues = [queue]
         if pipeline is None or pipeline.sender.confirmed_at < since:
-            # The node has confirmed no event since then. If it has confirmed events of other threads, only this thread
-            # has a problem.
+            # Since the publisher began to wait, the node has confirmed no event of any thread, so the node has a
+            # problem.
             queues = [each for each in self._backlog if self._pipeline_for_slot(each.keys.slot) is pipeline]
             if pipeline is not None:
                 pipeline.sender.unavailable = True

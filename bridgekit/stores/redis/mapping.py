@@ -63,7 +63,7 @@ class RedisUsedTickets:
         # refused, and the client could not present the ticket again.
         await self.load()
         key, slot = self._topology.names.ticket(ticket_id)
-        # If a call is repeated because its reply was lost, it recognizes its own mark.
+        # The mark is random, so that a repeated call recognizes the mark of its first attempt.
         mark = new_id().encode()
         duration_ms = max(1, math.ceil(1_000 * seconds))
         stored = await self._topology.call(slot, "SET", key, mark, "NX", "GET", "PX", duration_ms)

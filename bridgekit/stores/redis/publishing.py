@@ -1,7 +1,7 @@
 """Sends events to the server: a bounded queue for each thread, and batches of many threads in one command.
 
-A worker sends a batch without a reply again, unchanged and under the same number, so that the server can ignore a batch
-that it already has.
+If a batch gets no reply, the worker sends the same batch again under the same number, so that the server can ignore a
+duplicate.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ BACKLOG_EVENTS: Final = 10_000
 BACKLOG_BYTES: Final = 33_554_432
 """Limit on the bytes of the events that the server has not confirmed."""
 COUNTED_REFUSALS: Final = 65_536
-"""Approximate limit on the threads whose refused events are counted while they have unconfirmed events."""
+"""Approximate limit on the threads whose refused events are counted."""
 BATCH_EVENTS: Final = 128
 """Limit on one thread's events in a batch."""
 BATCH_BYTES: Final = 262_144
-"""Limit on the bytes of one thread's events in a batch. A larger event is sent in a batch of its own."""
+"""Limit on the bytes of one thread's events in a batch. An event over the limit is sent in a batch of its own."""
 MAX_IN_FLIGHT: Final = 2
 """Limit on commands to one node that have no reply yet. While the node executes one command, this worker prepares the
 next. With a higher limit, commands would be smaller and cost more in total."""
@@ -124,7 +124,7 @@ class PublishQueue:
 
 
 class Backlog:
-    """The queues of all threads with unconfirmed events. Adding and confirming an event are O(1)."""
+    """The queues of all threads with unconfirmed events. Adding an event and confirming it take O(1)."""
 
     def __init__(self, *, events: int = BACKLOG_EVENTS, size_bytes: int = BACKLOG_BYTES) -> None:
         self._events = events
@@ -148,7 +148,7 @@ class Backlog:
         return iter(tuple(self._queues.values()))
 
     def queue(self, thread_id: ThreadId, names: Callable[[ThreadId], ThreadKeys]) -> PublishQueue:
-        """Return the thread's queue. The caller must add an event to it immediately, since a new queue is empty."""
+        """Return the thread's queue. The caller must immediately add an event, because a new queue is empty."""
         queue = self._queues.get(thread_id)
         if queue is None:
             if not self._queues:
@@ -207,10 +207,10 @@ class BatchSender:
         worker: bytes,
         route: Callable[[PublishQueue], None],
     ) -> None:
-        """`route` is called with each queue that has more events, because its slot may have moved to another node."""
+        """`route` is called with each queue that has more events, because the queue's slot may have moved."""
         self.node = node
         self.unavailable = False
-        """True if the node did not confirm an event in time. Publishers then do not wait."""
+        """True if the node did not confirm an event in time, so that publishers do not wait."""
         self.confirmed_at = 0.0
         self.problem = ""
         """The reason why the node last failed to confirm events."""
@@ -284,7 +284,7 @@ class BatchSender:
                 self._confirm(queue, epoch.decode(), int(last), receivers)
             elif concerns_key(problem := epoch.decode()):
                 self._topology.key_problem.report(problem, queue.keys.head)
-                self._refuse(queue, problem)  # without the key, because metrics use it as a label
+                self._refuse(queue, problem)  # the reason is a label in metrics, so it omits the key
             else:
                 self._failed(problem)
                 failed.append(queue)
@@ -325,7 +325,8 @@ class BatchSender:
         self._continue(queue)
 
     def _retry(self, queues: list[PublishQueue]) -> None:
-        """Send these queues again after a pause. Other threads continue, because the error may not concern them."""
+        """Send these queues again after a pause. Other queues are sent meanwhile, because the error may not concern
+        them."""
         loop, pause = asyncio.get_running_loop(), self._backoff.next()
         for queue in queues:
             loop.call_later(pause, self._route, queue)

@@ -15,8 +15,8 @@ __all__ = ["CONNECTION_ERRORS", "KeyProblem", "RetryDelay", "concerns_key", "err
 _log = logging.getLogger(__name__)
 
 CONNECTION_ERRORS: Final = (RedisError, OSError, TimeoutError)
-"""Errors of redis-py for a refused command or a lost connection. In the second case, the server may have executed the
-command."""
+"""Errors of redis-py for a refused command or a lost connection. If the connection was lost, the server may have
+executed the command."""
 FOREIGN_VALUES: Final = (
     "WRONGTYPE",
     "the head of the thread has another format",
@@ -24,7 +24,7 @@ FOREIGN_VALUES: Final = (
     "attempt to ",
     "bad argument ",
 )
-"""Parts of the error messages about a value that another program has written. The last two are Lua's messages."""
+"""Parts of the error messages about a value that another program has written. The last two parts come from Lua."""
 REPORT_SECONDS: Final = 60.0
 """How long `/healthz` shows an error that concerns single keys."""
 
@@ -32,7 +32,8 @@ REPORT_SECONDS: Final = 60.0
 class RetryDelay:
     """Pauses between attempts.
 
-    Each pause is random, so that workers do not retry at the same time. Its bound doubles each time, up to one second.
+    Each pause is random, so that workers do not retry at the same time. The longest pause doubles each time, up to one
+    second.
     """
 
     FIRST_SECONDS: Final = 0.05
@@ -52,7 +53,7 @@ class RetryDelay:
 class KeyProblem:
     """The latest error that concerns single keys.
 
-    `/healthz` shows it for a minute. The log shows it once while it continues.
+    `/healthz` shows the error until a minute after it last occurred. The error is logged once while it continues.
     """
 
     def __init__(self) -> None:

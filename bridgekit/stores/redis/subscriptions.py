@@ -96,7 +96,7 @@ class PubSubReader:
             self._change(thread.keys.log, subscribe=False)
 
     async def run(self) -> None:
-        """Receive messages, reconnecting as needed, until the task is cancelled when the node leaves the Cluster."""
+        """Receive messages, and reconnect as needed, until the node leaves the Cluster and the task is cancelled."""
         backoff = RetryDelay()
         while True:
             try:
@@ -183,8 +183,7 @@ class PubSubReader:
     async def _send_heartbeat(self) -> None:
         self._returned.clear()
         await self._subscribed.wait()
-        # Published through the connection for events, because a wrong address could connect it to another server than
-        # this connection.
+        # Publish through the connection for events, to detect that the two connections reach different servers.
         if not await self.node.request("SPUBLISH", self._heartbeat_channel, b""):
             raise ConnectionResetError("events and subscriptions are connected to different servers")
         await self._returned.wait()

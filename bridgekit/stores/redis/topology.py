@@ -74,8 +74,8 @@ Command = Sequence[bytes | str | int]
 class Node:
     """One server: its client, its pending requests, and whether it is available.
 
-    Tasks of the store send all commands. A cancelled caller therefore does not close a connection, and requests made
-    together share one write.
+    The store's own tasks send all commands, so that a cancelled caller does not close a connection, and requests that
+    are made together share one write.
     """
 
     def __init__(self, address: Address, settings: Mapping[str, Any], on_failure: Callable[[], None]) -> None:
@@ -88,7 +88,7 @@ class Node:
         """The reason why the last command failed."""
         self.scope = anyio.CancelScope()
         self._was_answering = False
-        """True if the server has answered at least once. A later failure is not a failure of the startup."""
+        """True once the server has answered: only later failures are logged."""
         self._on_failure = on_failure
         endpoint = {"path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
         self.client = Redis.from_pool(ConnectionPool(**settings, **endpoint, redis_connect_func=self._on_connect))
@@ -117,7 +117,7 @@ class Node:
     async def execute(self, *commands: Command) -> list[Any]:
         """Send commands in one write, and return each reply or error. Raises an error if the connection is lost.
 
-        Call it only from this store's tasks, because cancelling the calling task closes the connection.
+        Only the store's own tasks call `execute`, because cancelling the calling task closes the connection.
         """
         started, replies = time.monotonic(), list[Any]()
         pool: Any = self.client.connection_pool  # get_connection is not annotated
@@ -222,13 +222,13 @@ class Node:
         try:
             await _ask(connection, "FUNCTION", "LOAD", SOURCE)
         except ResponseError as error:
-            # Never replace a library: another worker has loaded the same text.
+            # A loaded library of this name has the same text, because the name contains a hash of the text.
             if "already exists" not in str(error):
                 raise
 
 
 class ClusterTopology(AsyncContextManagerMixin):
-    """All nodes of a store, which may be a single server. Opening it raises StoreUnavailable if no node replies."""
+    """All nodes of a store, or its one server. Opening a topology raises StoreUnavailable if no node replies."""
 
     def __init__(self, url: str, *, prefix: str = "bridgekit") -> None:
         self._address, self._settings = parse_url(url)
@@ -277,7 +277,7 @@ class ClusterTopology(AsyncContextManagerMixin):
         self._stale.set()
 
     async def call(self, slot: int, *command: bytes | str | int) -> Any:
-        """Execute an idempotent command. Raises StoreUnavailable if it fails or no reply arrives in time."""
+        """Execute an idempotent command. Raises StoreUnavailable if the command fails or no reply arrives in time."""
         backoff, problem = RetryDelay(), f"no reply within {CALL_TIMEOUT_SECONDS:g} s"
         with anyio.move_on_after(CALL_TIMEOUT_SECONDS):
             while (node := self.node_for_slot(slot)) is not None:

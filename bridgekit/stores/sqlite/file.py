@@ -1,7 +1,7 @@
-"""The file of a SQLite store: one process opens, locks, checks and closes it.
+"""Opens, locks, checks and closes the file of a SQLite store, which only one process can open.
 
-These functions block, so they run in a worker thread. A state file is stored beside the file. It shows whether the file
-has the latest commits, or is an older version such as a restored backup.
+Functions that access the file are blocking, so they run in a worker thread. A state file beside the store's file shows
+whether the store's file has the latest commits, or is an older version such as a restored backup.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ _ADVICE: Final = {
     sqlite3.SQLITE_FULL: "free some space",
     sqlite3.SQLITE_IOERR: "the disk failed or is full, or the process may not write to the file",
 }
-"""The advice for an error, by SQLite's primary code."""
+"""The advice for an error, by SQLite's primary error code."""
 
 
 class Synchronous(enum.StrEnum):
     """When SQLite waits for the disk, which decides whether acknowledged events survive a power loss.
 
-    With every setting, they survive the end of the process. If a power loss may have lost events, every thread begins a
-    new epoch, so that a client that resumes gets a gap.
+    With every setting, acknowledged events survive the end of the process. If a power loss may have lost events, every
+    thread begins a new epoch, so that a client that resumes gets a gap.
     """
 
     OFF = "off"
@@ -91,7 +91,7 @@ def damaged(path: Path, what: str) -> StoreUnusable:
 
 
 class StoreFile:
-    """The file, which is open in this process only, and the state file beside it."""
+    """The store's file, which is open in this process only, and the state file beside it."""
 
     def __init__(self, path: Path, synchronous: Synchronous, now: float) -> None:
         """Raises StoreInUse or StoreUnusable if the file cannot be opened.
@@ -113,7 +113,7 @@ class StoreFile:
                 raise
         except OSError as error:
             raise StoreUnusable(STORE, str(path), error.strerror or str(error)) from error
-        except ValueError as error:  # A table has no row, or several rows.
+        except ValueError as error:  # A table that needs one row has none or several.
             raise damaged(path, str(error)) from error
         except sqlite3.Error as error:
             code = error_code(error)
@@ -134,7 +134,8 @@ class StoreFile:
             raise corrupt from error
 
     def commit(self, sql: str, parameters: tuple[object, ...], position: float) -> list[Any]:
-        """Execute a writing statement. `position` is the time that the statement writes to threads, or 0."""
+        """Execute a writing statement. `position` is the time that the statement writes to the table `threads`, or
+        0."""
         if (now := time.monotonic()) - self._checked_at >= CHECK_SECONDS:
             if self._read_inodes() != self._inodes:
                 # Data that is written to a deleted file is lost when the process ends.
@@ -146,12 +147,12 @@ class StoreFile:
         return rows
 
     def close(self) -> None:
-        """Close the file so that a later power loss does not affect it."""
+        """Sync and close the file, so that a later power loss does not affect it."""
         with suppress(sqlite3.Error):
             self.fetch("PRAGMA synchronous=FULL")
             self.fetch("UPDATE store SET boot = NULL")
             self.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
-        # Closing copies the write-ahead log into the file. On a full disk the data stays in the log.
+        # Closing copies the write-ahead log into the file. On a full disk, the data stays in the write-ahead log.
         with suppress(sqlite3.Error):
             self._connection.close()
         with suppress(OSError):
@@ -181,7 +182,8 @@ class StoreFile:
 
         Create the tables if the file is new.
         """
-        # Set before the first read, so that the index of the write-ahead log stays in memory and the lock is kept.
+        # Set the locking mode before the first read, so that the index of the write-ahead log stays in memory and the
+        # lock is kept.
         self.fetch("PRAGMA locking_mode=EXCLUSIVE")
         application_id, version = self._value("PRAGMA application_id"), self._value("PRAGMA user_version")
         is_new = (application_id, version, self._value("SELECT count(*) FROM sqlite_master")) == (0, 0, 0)
@@ -204,8 +206,8 @@ class StoreFile:
         ((last_boot, last_synchronous),) = self.fetch("SELECT boot, synchronous FROM store")
         lost_power = last_boot is not None and last_synchronous != Synchronous.FULL and (last_boot != boot or not boot)
         if lost_power or not self._is_latest():
-            # The latest events may be missing. A client that received them must not mistake new events with the same
-            # numbers for the missing ones. The runs in the file may have ended.
+            # The file may lack the latest events. Without a new epoch, a client would discard new events whose numbers
+            # it has already received. The runs in the file may have ended.
             self._connection.executescript("BEGIN; DELETE FROM events; DELETE FROM threads; DELETE FROM runs; COMMIT")
         self._state = self._open_state()
         self._write_state(f"open {self._newest() or 0.0!r}")
@@ -216,7 +218,7 @@ class StoreFile:
         self.fetch(f"PRAGMA cache_size=-{CACHE_KB}")
 
     def _is_latest(self) -> bool:
-        """Return whether the file has every commit that the state file records, which clients may have seen."""
+        """Return whether the file has every commit that the state file records."""
         newest = self._newest()
         with suppress(OSError, ValueError):
             match Path(f"{self.path}-state").read_text(encoding="ascii").split():
@@ -257,7 +259,7 @@ def error_code(error: sqlite3.Error) -> int:
 def identity(path: Path) -> str:
     """Return a text that changes whenever a file is written, restored or moved.
 
-    It contains the ctime, because a program can set back a file's other times but not the ctime.
+    The text contains the ctime, because a program can set back a file's other times but not the ctime.
     """
     status = path.stat()
     return f"{status.st_ino} {status.st_ctime_ns}"
@@ -273,7 +275,7 @@ def _inode(path: str) -> int | None:
 def _boot_id() -> str:
     """Return the id of this boot of the machine, or an empty string if it is unknown.
 
-    Without it, any unclean end counts as a power loss.
+    Without a boot id, any unclean end counts as a power loss.
     """
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -1,7 +1,7 @@
 """Writes to the SQLite file by group commit, and reads between two commits.
 
-One task uses the connection. It collects the waiting rows of all sources, commits them as one transaction in a worker
-thread, and then answers one read.
+One task repeatedly collects the waiting rows of all sources, commits them as one transaction in a worker thread, and
+then answers one read.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ ANSWER_TIMEOUT_SECONDS: Final = 2.0
 LOAD_TIMEOUT_SECONDS: Final = 60.0
 """How long a read during application startup waits for the file."""
 RETRY_SECONDS: Final = 1.0
-"""Time between checks of the file, and between attempts to write a file that could not be written, if no event is
-published."""
+"""Time between checks of an idle file, and between attempts to write to the file after a failure."""
 BACKLOG_ROWS: Final = 10_000
 """Limit on the rows of one table that wait for a commit."""
 _PROBE: Final = "UPDATE store SET synchronous = synchronous"
@@ -50,7 +49,7 @@ class RowsDamaged(StoreUnavailable):
 class Pending(Generic[ResultT]):
     """A request that waits for the file.
 
-    The writer executes it in order, even if no caller waits for the result any more.
+    A write is executed even if no caller waits for its result any more.
     """
 
     __slots__ = ("_answered", "enqueued_at", "result")
@@ -69,7 +68,7 @@ class Pending(Generic[ResultT]):
             self._answered.set()
 
     def expire(self) -> None:
-        """Wake the callers that wait, without a result."""
+        """Wake the waiting callers without a result."""
         self._answered = self._answered or anyio.Event()
         self._answered.set()
 
@@ -87,18 +86,17 @@ class WriteSource(Protocol):
     def next_batch(self) -> Mapping[str, str | bytes]:
         """Return the rows to write next, as columns of the inbox. The mapping is empty if no row waits.
 
-        While the database is unhealthy, return a batch only if it contains new rows, because a failed batch alone is
-        not repeated.
+        While the database is unhealthy, return a batch only if it contains new rows.
         """
 
     def complete(self, problem: str) -> None:
         """Handle the result of the batch.
 
-        If `problem` is empty, the whole batch is committed. Otherwise, no row of it is written.
+        If `problem` is empty, the whole batch is committed. Otherwise, no row of the batch is written.
         """
 
     def unresolved(self) -> Iterable[Pending[Any]]:
-        """Yield all requests without a result, and possibly the last batch."""
+        """Yield every request that has no result, and perhaps some that have one."""
 
 
 class Database:
@@ -111,20 +109,19 @@ class Database:
         self.path = file.path
         self._file = file
         self._thread = anyio.CapacityLimiter(1)
-        """Limits the commits to one dedicated thread, so that the application's other worker threads do not delay
-        them."""
+        """A separate limiter, so that the application's other worker threads do not delay the commits."""
         self._answer_timeout_seconds = answer_timeout_seconds
         self.clock = clock
         """Returns seconds since 1970, because times in the file must have the same meaning in the next process."""
         self.sources: list[WriteSource] = []
         self.tasks: TaskGroup
-        """A task group for the sources, available once there is a batch. `run` waits for its tasks."""
+        """A task group for the sources, available once there is a batch. `run` waits for the group's tasks."""
         self._reads: OrderedDict[Pending[list[Any] | StoreUnavailable], tuple[str, tuple[object, ...]]] = OrderedDict()
         """Queries with their parameters. The result is the rows, or an error."""
         self._work = anyio.Event()
         self._busy_since: float | None = None
         self._now = 0.0
-        """The time of the last transaction. It never decreases, so that it identifies the latest commit."""
+        """The time of the last transaction, which never decreases, so that it identifies the latest commit."""
         self._problem = ""
         """The error of the last transaction, or empty."""
         self._ended = anyio.Event()
@@ -182,7 +179,7 @@ class Database:
                     while await self._write_and_read():
                         pass
         finally:
-            # This also runs after an error in a source. The application then ends, so no caller may wait any longer.
+            # After an error in a source, the application ends, so callers must not wait any longer.
             self.closed = True
             self._ended.set()
 
@@ -273,7 +270,7 @@ class PendingRows:
         self._column = column
         self._limit = limit
         self._waiting: dict[Pending[str], tuple[object, ...]] = {}
-        """Waiting rows. The result is the error message, or empty."""
+        """Waiting rows. The result of a row is the error message, or empty."""
         self._in_flight: dict[Pending[str], tuple[object, ...]] = {}
         database.sources.append(self)
 
@@ -284,7 +281,7 @@ class PendingRows:
         """
         if self._database.closed:
             raise StoreUnavailable(STORE, "it is closed")
-        # Rows of cancelled callers still wait here. The limit therefore applies to rows and not to callers.
+        # The limit applies to rows and not to callers, because the rows of cancelled callers also wait.
         if len(self._waiting) >= self._limit:
             raise StoreUnavailable(STORE, "its queue of unwritten rows is full; try again later")
         pending: Pending[str] = Pending()

@@ -1,7 +1,7 @@
 """Thread logs in a SQLite file: acknowledged events survive the process, and `seq` continues after a restart.
 
-An event is committed before it is delivered and before its sender gets a receipt. The log assigns `seq` in memory,
-where it keeps the position of every known thread. It keeps frames only in the file.
+An event is committed before it is delivered and before its sender gets a receipt. The log assigns `seq` and keeps the
+position of every known thread in memory. The frames are only in the file.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _FRAMES: Final = """
 class _PendingEvent(Pending[Receipt]):
     """An event that waits for its commit.
 
-    Awaiting it returns the receipt, which is PENDING if the file takes too long.
+    Awaiting the pending event returns its receipt, which is PENDING if the file takes too long.
     """
 
     __slots__ = ("frame", "log")
@@ -116,9 +116,9 @@ class SqliteEventLog:
         self._free_bytes = backlog_bytes
         self._waiting: deque[_PendingEvent] = deque()
         self._undelivered: dict[ThreadLog, deque[_PendingEvent]] = {}
-        """Committed events of threads for which a task delivers several events."""
+        """Committed events that wait for delivery by a task, for each thread."""
         self._changed: dict[ThreadLog, None] = {}
-        """Threads that have no waiting event but whose position in the file is out of date."""
+        """Threads whose position must be written to the file even if none of their events waits."""
         self._forgotten: list[int] = []
         """Numbers of threads to delete from the file."""
         self._with_rows: OrderedDict[ThreadLog, None] = OrderedDict()
@@ -153,7 +153,7 @@ class SqliteEventLog:
         return self
 
     def __len__(self) -> int:
-        """Return the number of threads whose position is kept."""
+        """Return the number of threads whose epoch and `seq` are kept."""
         return len(self._threads)
 
     @property
@@ -206,10 +206,7 @@ class SqliteEventLog:
         return replay_after(thread_id, head, frames, after, oldest)
 
     async def _read(self, log: ThreadLog, after: int) -> tuple[int, list[Frame]]:
-        """Return the retained frames after a `seq`.
-
-        Also return the `seq` from which every event without a frame is lost.
-        """
+        """Return the retained frames after `after`, and the `seq` from which every event without a frame is lost."""
         before = self._database.clock() - self.retention.seconds
         try:
             ((first, _, data, sums),) = await self._database.read(_FRAMES, log.number, after, before)
@@ -219,7 +216,7 @@ class SqliteEventLog:
         if data is None:
             return log.last + 1, []
         frames = log.decode_frames(data, sums)
-        # Rows are deleted from the file slightly later than from the log.
+        # The file may still contain rows over the retention, because they are deleted later.
         excess = len(frames) - count_retained(frames, self.retention)
         return (frames[excess - 1].seq + 1 if excess else first), frames[excess:]
 
@@ -295,10 +292,11 @@ class SqliteEventLog:
             self._changed[log] = None
 
     def _deliver_events(self, log: ThreadLog, events: deque[_PendingEvent]) -> None:
-        """Deliver events of one thread, in order. The event loop can write to its sockets between two events.
+        """Deliver events of one thread, in order. The event loop can write to the thread's sockets between two events.
 
-        A single event is delivered immediately, because the event loop has run since the thread's previous event. A
-        task delivers several events, so that neither the next commit nor another thread waits for the thread's clients.
+        A single event is delivered immediately, because the event loop has run since the thread's previous event. If
+        there are several events, a separate task delivers them, so that neither the next commit nor another thread
+        waits for the thread's clients.
         """
         if (undelivered := self._undelivered.get(log)) is not None:
             undelivered.extend(events)
@@ -330,7 +328,7 @@ class SqliteEventLog:
     def _create(self, thread_id: ThreadId) -> ThreadLog:
         self._numbers += 1
         log = ThreadLog(thread_id, self._numbers, new_epoch())
-        # Clients are sent the epoch, so it must be the same after a restart, even if no event was published.
+        # Clients get the epoch even if no event is published, so it must be the same after a restart.
         self._changed[log] = None
         self._database.notify()
         return log

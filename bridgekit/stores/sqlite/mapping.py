@@ -1,6 +1,6 @@
 """Stores routes and active runs in a SQLite file.
 
-After a restart, routes still exist, and a killed process's runs end.
+After a restart, the routes still exist, and the runs of a killed process are ended.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class SqliteMappingStore:
             self._memory.insert(run_id, thread_id)
         due = self._memory.close(run_id, self._database.clock() + seconds)
         if due is not None:
-            # The route in memory expires in any case. If this row is not written, the route in the file stays live.
-            # After a restart, it expires like the route of a stale run.
+            # The route in memory expires in any case. If this row cannot be written, the route in the file stays live
+            # until a restart, and then expires like that of a stale run.
             with suppress(StoreUnavailable):
                 await self._put(run_id, thread_id, due)
 

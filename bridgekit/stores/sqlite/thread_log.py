@@ -51,13 +51,13 @@ class ThreadLog(ThreadSequence):
         self.settled = seq
         """Every event up to this number is committed or lost."""
         self.last = last
-        """The last committed event. Every later event up to `settled` is lost."""
+        """The `seq` of the last committed event. Every later event up to `settled` is lost."""
         self.segments: list[Segment] = []
         self.rows = 0
         self.size_bytes = 0
 
     def restore(self, first: int, last: int, at: float) -> None:
-        """Count the rows that are already in the file. Their size is unknown, so it counts as 0."""
+        """Count the rows that are already in the file. The size of these rows is unknown and counts as 0."""
         self.rows = last - first + 1
         self.segments.append(Segment(first, last, self.rows, 0, at, at))
 
@@ -111,7 +111,8 @@ class ThreadLog(ThreadSequence):
 
 
 def count_retained(frames: list[Frame], retention: Retention) -> int:
-    """Return how many of the latest frames are within the retention policy. The last frame counts whatever its size."""
+    """Return how many of the latest frames are within the retention policy. The latest frame counts whatever its
+    size."""
     count = size_bytes = 0
     for frame in islice(reversed(frames), retention.events):
         size_bytes += len(frame.data)

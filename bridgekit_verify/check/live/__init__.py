@@ -10,6 +10,6 @@ thread_server                     serves an ASGI application in a thread
 recorder, saved_run               record what clients receive; the file format of a run
 observing                         finds markers in received frames
 expected_and_received             compares ledger and clients: what each client must receive, and what arrived
-delivery, model_rules, checking   judge both, and conclude one answer for each property
+delivery, model_rules, checking   judge what arrived, and conclude one answer for each property
 backends                          checks one backend from start to verdict
 """

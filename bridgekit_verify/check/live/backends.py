@@ -1,4 +1,4 @@
-"""Checks one backend from its start to its verdict. The command and the pytest fixture use this module."""
+"""Starts one backend, drives it with a load, and judges what its clients received."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["BackendCheck", "DrivenRun", "check_app", "check_backend", "drive_bac
 
 @dataclass
 class DrivenRun:
-    """The recording of one load, and how the load ended. It has no verdict yet."""
+    """The recording of one load, and how the load ended. A driven run has no verdict yet."""
 
     path: str
     run: LiveRun
@@ -50,7 +50,7 @@ class DrivenRun:
         write_run(path, self.run)
 
     def judge(self) -> BackendCheck:
-        """Judge the run. Raises UnusableBackend if the file states no dialect and none is recognized."""
+        """Judge the run. Raises UnusableBackend if the TOML file states no dialect and none is recognized."""
         try:
             verdict = check_run(self.run, path=self.path)
         except UnusableRecording as error:
@@ -92,11 +92,11 @@ async def drive_backend(
     max_frames: int | None = None,
     app: Any = None,
 ) -> DrivenRun:
-    """Start the backend with the scripted model, and apply the scenarios (default: `default_scenarios`).
+    """Start the backend with the scripted model, and apply the scenarios, by default those of `default_scenarios`.
 
     `app` is an ASGI application, a function that makes one, or the name of either as `module:name`. This process serves
-    the application in place of `[start]`. Needs asyncio. Raises UnusableBackend if the backend or its file is unusable,
-    and InvalidParameter if a scenario is unknown.
+    the application, so `[start]` is not needed. Needs asyncio. Raises UnusableBackend if the backend or its file is
+    unusable, and InvalidParameter if a scenario is unknown.
     """
     load = load or Load(users=min(2, len(backend.users) or 2))
     names = scenarios or default_scenarios(backend)
@@ -133,26 +133,26 @@ async def drive_backend(
 def _model_server(ledger: ModelLedger, port: int, app: Any) -> ModelServer:
     """Return the scripted model.
 
-    An imported application may keep the address of the first check's model, so later checks reuse that port.
+    An imported application may keep the model's address from the first check, so later checks reuse that port.
     """
     if app is None or port:
         return ModelServer(ledger, port)
     try:
         model = ModelServer(ledger, _earlier_ports[0] if _earlier_ports else 0)
-    except OSError:  # another check in this process uses it
+    except OSError:  # another check in this process uses the port
         return ModelServer(ledger)
     _earlier_ports[:] = [urlsplit(model.address).port or 0]
     return model
 
 
 _earlier_ports: Final[list[int]] = []
-"""At most one port: that of the scripted model of the application that this process served last."""
+"""The scripted model's port in this process's latest check of an application, or an empty list."""
 
 
 async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: RunningBackend) -> None:
-    """Apply the scenarios. If the backend's process ends under load, the check judges what arrived before.
+    """Apply the scenarios. If the backend ends under load, the check judges the messages that had arrived.
 
-    Raises UnusableBackend if nothing arrived, or if a scenario fails while the backend still runs.
+    Raises UnusableBackend for a failed scenario if the backend still runs, or if no message arrived.
     """
     failure: UnusableBackend | None = None
     try:
@@ -187,7 +187,7 @@ async def _in_process(backend: Backend, model: str, app: Any) -> AsyncIterator[R
 
 @contextmanager
 def _variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables while the block runs. An application reads the model's address when it is created."""
+    """Set environment variables during the `with` block, because a new application reads the model's address."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -210,7 +210,7 @@ def _custom_driver(backend: Backend) -> BackendDriver:
 
 
 def _import(backend: Backend, name: str, what: str) -> Any:
-    """Return what `module:name` names. Add the command's folder and that of the TOML file to the import path."""
+    """Return the object `module:name`. Add the command's folder and the TOML file's folder to the import path."""
     module, _, attribute = name.partition(":")
     for folder in (backend.folder, Path(backend.path).parent):
         if str(folder.resolve()) not in sys.path:

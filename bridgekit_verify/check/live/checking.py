@@ -1,4 +1,4 @@
-"""Judges a live run: corrects and completes the answers of its recording with the model's ledger."""
+"""Judges a live run: the model's ledger corrects and completes the answers that follow from the recording."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ OF_THE_CUT: Final = frozenset(Property) - {Property.USER, Property.THREAD}
 """Properties that a cut without a resume may break although the backend is sound."""
 OF_A_DEAD_MODEL: Final = {Property.LOST, Property.CALLS, Property.ARGUMENTS, Property.TEXT, Property.SNAPSHOT}
 OF_AN_EARLY_END: Final = OF_A_DEAD_MODEL | {Property.DUPLICATED, Property.ORDER}
-"""Properties that the rules for recordings call broken if an end is not the last frame."""
+"""Properties that the rules for recordings report as broken if frames of a run follow its end."""
 OF_COPIES: Final = OF_AN_EARLY_END | {Property.ENDED, Property.END_LAST}
 """Properties that a replay without positions may break although the backend is sound."""
 
 
 class Subject(enum.StrEnum):
-    """States whether the backend used the model, so that it can be judged."""
+    """States whether the backend used the model. A backend that did not use the model cannot be judged."""
 
     JUDGED = "judged"
     NEVER_CALLED = "never called the model"
@@ -48,10 +48,10 @@ class LiveVerdict(RecordingVerdict, frozen=True):
     """The judgement of a live run."""
 
     subject: Subject = Subject.JUDGED
-    """If the backend is not judged, no property holds."""
+    """If the subject is not JUDGED, no answer is *holds*."""
     tallies: tuple[ClientTally, ...] = ()
     notes: tuple[str, ...] = ()
-    """Facts that are no violations, such as neutral answers and channels that no client receives."""
+    """Facts that are not violations, for example that no client receives the model's thinking."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ def check_run(run: LiveRun, *, path: str = "") -> LiveVerdict:
 
 
 def judge_live(run: LiveRun, *, path: str, dialect: StreamDialect | None = None) -> LiveVerdict:
-    """Judge a run whose messages have the numbers of their lines.
+    """Judge a run. The index of each message must be the number of its line in the file.
 
     `dialect` replaces the dialect that the run states.
     """
@@ -106,7 +106,7 @@ def judge_live(run: LiveRun, *, path: str, dialect: StreamDialect | None = None)
 
 
 def _feed_position(judge: Judge, evidence: LiveEvidence, message: Message) -> None:
-    """Count the position of a misrouted frame if it fits the numbering of this client."""
+    """Count the position of a misrouted frame if the position fits the client's own numbering."""
     own = evidence.own_positions[message.client]
     first, last = evidence.clients[message.client].positions.get(message.index, (None, None))
     if judge.dialect.position_per == "run" or first is None or last is None or first in own:
@@ -144,7 +144,7 @@ def _merge(
     kept = [each for each, excuse in excuses.items() if excuse is None]
     removed = len(recorded.violations) - len(kept)
     own = findings.violations.get(which, [])
-    if which is Property.ENDED and kept:  # Both count the same ends.
+    if which is Property.ENDED and kept:  # The ledger would count the same missing ends again.
         own = []
     if own or recorded.count > removed:
         shown = (*own, *kept)[:MAX_VIOLATIONS]
@@ -160,7 +160,7 @@ def _merge(
 
 
 def _excuse(evidence: LiveEvidence, which: Property, violation: RecordedViolation) -> str | None:
-    """Return the reason not to count a violation in the recording, or None. Cuts and the ledger give such reasons."""
+    """Return why a cut or the ledger excuses a violation in the recording, or None if the violation counts."""
     for name in dict.fromkeys(frame.client for frame in violation.frames):
         client = evidence.clients[name]
         own = [canary for canary, prompt in evidence.prompts.items() if name in prompt.clients]
@@ -181,7 +181,7 @@ def _excuse(evidence: LiveEvidence, which: Property, violation: RecordedViolatio
     return None
 
 
-# Further facts for the reader
+# Remarks
 
 
 def _notes(evidence: LiveEvidence) -> list[str]:

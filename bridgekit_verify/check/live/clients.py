@@ -1,4 +1,4 @@
-"""The objects that a check drives: the users' clients, the runs that they request, and the interface of a driver."""
+"""The parts of a load: the users' clients, the runs that they request, and the interface of a driver."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from bridgekit_verify.faults.proxy import Proxy, RunningToxic
 __all__ = ["BackendDriver", "ClientGroup", "LiveClient", "LiveThread", "PlannedCut", "ReceivedMessage", "RequestedRun"]
 
 INSIDE_BYTES: Final = 9
-"""A cut inside a frame ends the connection this many bytes later: after the header of a chunk or frame, and a part of
-its content."""
+"""A cut inside a frame lets this many further bytes through: a header and a part of the content."""
 
 
 @dataclass(eq=False)
 class RequestedRun:
-    """One run that a user requests."""
+    """A run that the check requests as a user, and its progress."""
 
     id: str
     canary: str
@@ -29,11 +28,11 @@ class RequestedRun:
     ended: bool = False
     """True if a client received the run's end."""
     excused: bool = False
-    """True if the check cut the run's connection and the file has no `[resume]`."""
+    """True if the check cut the run's connection and the TOML file has no `[resume]`."""
     problem: str | None = None
     """The reason why the run's request failed, or why the check gave the run up."""
     progress: int = 0
-    """The number of the model's calls and pieces for the run, when they were last counted."""
+    """The run's calls to the model plus the pieces that the model sent, at the last count."""
 
     @property
     def values(self) -> dict[str, str]:
@@ -51,9 +50,9 @@ class LiveClient:
     def __init__(self, name: str, values: dict[str, str], base_url: str, on_message: ReceivedMessage) -> None:
         self.id = name
         self.values = values
-        """What placeholders stand for: `user`, `thread`, and the values of `[[users]]` and `[[prepare]]`."""
+        """The values of the placeholders, such as `user`, `thread`, and those of `[[users]]` and `[[prepare]]`."""
         self.base_url = base_url
-        """The backend's address, through the fault proxy if this client's connection is to be cut."""
+        """The address that the client connects to: the backend's, or a fault proxy's if the scenario needs one."""
         self.connection = 0
         """The number of reconnects so far."""
         self.position = ""
@@ -105,7 +104,7 @@ class ClientGroup:
     clients: list[LiveClient] = field(default_factory=list)
     open_runs: list[RequestedRun] = field(default_factory=list)
     active_at: float = 0.0
-    """The time of the latest activity: a request for a run, a received message, or a call or piece of the model."""
+    """The time of the latest request for a run, received message, call to the model, or piece from the model."""
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def wake(self) -> None:
@@ -114,7 +113,7 @@ class ClientGroup:
 
 
 class LiveThread(NamedTuple):
-    """One thread of a user."""
+    """One thread of a user, and the clients that receive it."""
 
     name: str
     values: dict[str, str]
@@ -123,7 +122,7 @@ class LiveThread(NamedTuple):
 
 @dataclass
 class PlannedCut:
-    """A connection that the check cuts after some messages of a run."""
+    """The planned cut of a connection after some messages of a run."""
 
     between: Proxy
     after: int
@@ -140,10 +139,10 @@ class BackendDriver(Protocol):
     """Starts runs and listens. `[driver] class` names a driver if a TOML file cannot express the protocol."""
 
     async def listen(self, client: LiveClient) -> None:
-        """Connect and call `client.opened()`. Then call `client.received` for each message until the connection ends.
+        """Connect, call `client.opened()`, and then call `client.received` for each message until the connection ends.
 
-        The method is called for each connection. `client.connection` is above 0 after a reconnect.
+        The check calls `listen` for each connection. `client.connection` is above 0 after a reconnect.
         """
 
     async def start(self, client: LiveClient, run: RequestedRun) -> None:
-        """Send the run's prompt as this client. The method may also call `client.received`, for a streamed response."""
+        """Send the run's prompt as this client. Pass the messages of a streamed response to `client.received`."""

@@ -1,6 +1,6 @@
 """The TOML file of a backend: how to start it, how to request a run, and how a client receives frames.
 
-The only I/O is reading that file.
+Reading the file is the module's only I/O.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base class of the tables of the file."""
+    """Base class of the tables in a backend's TOML file."""
 
 
 class Start(Section, frozen=True):
@@ -51,25 +51,25 @@ class Start(Section, frozen=True):
     """The address of a backend that already runs, or of the backend that the command starts (default: 127.0.0.1 and
     {port})."""
     folder: str = "."
-    """The working directory of the command, relative to the file."""
+    """The working directory of the command, relative to the TOML file."""
     env: dict[str, str] = {}
     ready: str = "/"
     """The path that answers when the backend is ready."""
     seconds: float | None = None
-    """How long the backend may take until it answers (default: 30, and 5 for a backend that already runs)."""
+    """How long the backend may take until it answers (default: 30 s, or 5 s for a backend that already runs)."""
     model_port: int = 0
     """The port of the scripted model, for a backend that already runs. With 0, the system chooses the port."""
 
 
 class Prepare(Section, frozen=True):
-    """A request before the runs, whose answer provides values for placeholders."""
+    """A request that the check sends before the runs, and whose answer provides values for placeholders."""
 
     request: str
     per: Literal["user", "thread"] = "thread"
     headers: dict[str, str] = {}
     body: Body | None = None
     values: dict[str, str] = {}
-    """By placeholder: the path in the JSON answer, or `@cookie.NAME` or `@header.NAME`."""
+    """By placeholder: the path of its value in the JSON answer, or `@cookie.NAME` or `@header.NAME`."""
 
 
 class RunTemplate(Section, frozen=True):
@@ -80,7 +80,7 @@ class RunTemplate(Section, frozen=True):
     headers: dict[str, str] = {}
     body: Body | None = None
     values: dict[str, str] = {}
-    """As in `Prepare`. It is used only if the answer to the request does not contain the frames."""
+    """As in `Prepare`. The values are read only if the answer to the request does not contain the frames."""
 
 
 class Listening(Section, frozen=True):
@@ -88,20 +88,20 @@ class Listening(Section, frozen=True):
 
     kind: Literal["response", "sse", "websocket"]
     url: str = ""
-    """The path of the socket or stream. With `response`, it is the path of the stream of one run, which is requested
-    after the run."""
+    """The path of the socket or stream. With kind `response`, the path is that of one run's stream, which the
+    client requests after the start of the run."""
     headers: dict[str, str] = {}
     protocols: list[str] = []
     """Subprotocols that the WebSocket offers."""
     opening: list[Body] = []
     """Messages that the client sends first on a WebSocket."""
     confirmation: str = ""
-    """A text in the message that confirms the subscription. Runs start after it."""
+    """A text in the message that confirms the subscription. The check starts runs after this message."""
     dialect: str = ""
 
 
 class Resuming(Section, frozen=True):
-    """How a client continues after its connection was cut. Keys that are missing have their values from `[listen]`."""
+    """How a client continues after its connection was cut. Missing keys take their values from `[listen]`."""
 
     url: str = ""
     request: str = ""
@@ -138,7 +138,7 @@ class Backend(Section, frozen=True):
     driver: Driving | None = None
     dialect: dict[str, Any] | None = None
     path: str = "backend"
-    """The file that was read."""
+    """The path of the file that was read."""
 
     @property
     def folder(self) -> Path:
@@ -147,7 +147,7 @@ class Backend(Section, frozen=True):
 
     @property
     def kind(self) -> str:
-        """How clients receive frames: `response`, `sse`, `websocket`, or `class`."""
+        """The way in which clients receive frames (`response`, `sse`, `websocket` or `class`)."""
         return self.listen.kind if self.listen is not None else "class"
 
     @property
@@ -161,11 +161,11 @@ class Backend(Section, frozen=True):
         return not names & named and bool(names & names_in((run.request, run.send, run.headers, run.body)))
 
     def with_env(self, **variables: str) -> Backend:
-        """Return a copy whose process also gets these variables."""
+        """Return a copy with these additional variables in the backend's environment."""
         return self._with_start(env={**self.start.env, **variables})
 
     def with_command(self, command: str | list[str]) -> Backend:
-        """Return a copy that is started with another command."""
+        """Return a copy with another command that starts the backend."""
         return self._with_start(command=command)
 
     def _with_start(self, **changes: Any) -> Backend:
@@ -181,8 +181,8 @@ class Backend(Section, frozen=True):
 def load_backend(path: str | Path) -> Backend:
     """Read a file.
 
-    Raises UnusableBackend, or UnusableRecording for an invalid `[dialect]` table. Both name the first problem. Raises
-    OSError if the file cannot be read.
+    Raises UnusableBackend, or UnusableRecording for an invalid `[dialect]` table, with the first problem in the file.
+    Raises OSError if the file cannot be read.
     """
     data = Path(path).read_bytes()
     try:
@@ -195,7 +195,7 @@ def load_backend(path: str | Path) -> Backend:
 
 
 def parse_backend(document: Mapping[str, Any], path: str | Path = "backend") -> Backend:
-    """Return the backend that a decoded TOML document describes. Raises the same errors as `load_backend`."""
+    """Return the backend that a decoded TOML document describes. Raises UnusableBackend or UnusableRecording."""
     if "path" in document:
         raise UnusableBackend(path, "has the unknown table [path]")
     try:
@@ -281,7 +281,7 @@ def _asks_for_model(requests: object) -> bool:
 
 def _start_problems(start: Start) -> Iterator[str]:
     if not start.command and not start.url:
-        return  # an application that the caller serves
+        return  # without a command or URL, the caller serves an application
     if start.url and (urlsplit(start.url).scheme not in ("http", "https") or not urlsplit(start.url).hostname):
         yield f"[start] url must be like http://127.0.0.1:8000, not {start.url!r}"
     if start.env and not start.command:

@@ -32,7 +32,7 @@ class ClientTally(msgspec.Struct):
     received: int = 0
     duplicated: int = 0
     replayed: int = 0
-    """Received again after a reconnect, under the same position or in a backend without positions."""
+    """Markers that arrived again after a reconnect, with the same position or without any position."""
     misrouted: int = 0
     unattributed: int = 0
     """Parts of markers, and markers that belong to no prompt of this run."""
@@ -91,7 +91,7 @@ def _judge_expected(evidence: LiveEvidence, findings: LedgerFindings, text: Expe
 
 
 def _numbers(markers: Sequence[Marker]) -> str:
-    """Write `piece 3`, or `pieces 3, 4, 7`."""
+    """Format the numbers as `piece 3` or `pieces 3, 4, 7`."""
     numbers = [str(marker.number) for marker in markers[:12]]
     more = f" and {len(markers) - 12} more" if len(markers) > 12 else ""
     return f"piece{'' if len(markers) == 1 else 's'} {', '.join(numbers)}{more}"
@@ -105,7 +105,7 @@ def _near(text: ExpectedText, missing: Sequence[Marker]) -> Iterator[Evidence]:
 
 
 def _span(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker]) -> str:
-    """Return the two points between which the loss happened, or state that there is no evidence."""
+    """Return the two points between which the loss happened, as far as the evidence shows them."""
     marker = missing[0]
     written = evidence.ledger.wires.get(text.client.id, [])
     if str(marker) in written:
@@ -130,7 +130,7 @@ def _span(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker])
 
 
 def _is_lost_by_cut(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker]) -> bool:
-    """Return whether the connection changed around the first missing piece.
+    """Return whether a reconnect happened between the pieces before and after the first missing piece.
 
     If no earlier piece arrived, any cut during the run counts."""
     client = text.client
@@ -166,7 +166,7 @@ def _count_received(
             tally.unattributed += len(arrived)
         elif not evidence.is_entitled(client, marker.canary):
             tally.misrouted += len(arrived)
-        elif not evidence.delivered(client, marker):  # replays of positions that this numbering already had
+        elif not evidence.delivered(client, marker):  # only replays of earlier positions
             tally.replayed += len(arrived)
         else:
             _count_copies(evidence, findings, client, tally, marker, arrived)
@@ -256,7 +256,7 @@ def _judge_text(evidence: LiveEvidence, findings: LedgerFindings, text: Expected
 
 
 def _is_received_twice(text: ExpectedText) -> bool:
-    """Return whether pieces arrived again on a later connection without a position that shows that they are copies."""
+    """Return whether pieces arrived again on a later connection, and no position shows that they are copies."""
     for marker in text.markers:
         copies = [each for each in text.client.occurrences.get(marker, ()) if each.how == "delta"]
         if any(each.position is None and each.message.connection != copies[0].message.connection for each in copies):
@@ -265,7 +265,7 @@ def _is_received_twice(text: ExpectedText) -> bool:
 
 
 def _difference(sent: str, received: str) -> str:
-    """Return an excerpt of each text around the first position at which they differ."""
+    """Return an excerpt of each text around the first difference."""
     index = next((n for n, pair in enumerate(zip(sent, received, strict=False)) if pair[0] != pair[1]), None)
     start = max(0, (min(len(sent), len(received)) if index is None else index) - 20)
     return f"{received[start : start + 60]!r} instead of {sent[start : start + 60]!r}"
@@ -281,7 +281,7 @@ def _frames(evidence: LiveEvidence, text: ExpectedText) -> Iterator[Evidence]:
 
 
 def _judge_resume(evidence: LiveEvidence, findings: LedgerFindings, expected: Iterable[ExpectedText]) -> None:
-    """Report a resume as incomplete if a run whose connection was cut has a loss around the cut."""
+    """Report an incomplete resume for each run that lost pieces at a cut of its connection."""
     tried, losses = 0, defaultdict[tuple[str, str], list[ExpectedText]](list)
     for text in expected:
         client = text.client

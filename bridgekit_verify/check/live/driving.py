@@ -1,4 +1,4 @@
-"""Drives a backend as its TOML file states: HTTP requests, streamed responses, server-sent events, and WebSockets."""
+"""Drives a backend as its TOML file states, over HTTP, streamed responses, server-sent events, and WebSockets."""
 
 from __future__ import annotations
 
@@ -47,11 +47,12 @@ class RunRefused(Exception):
 
 @asynccontextmanager
 async def http_client() -> AsyncIterator[httpx.AsyncClient]:
-    """Yield an HTTP client without a limit on connections. It has no read timeout, because streams may be silent."""
-    # Connections are not kept alive, because the backend may close one just when the next request is sent on it.
+    """Yield an HTTP client without a limit on connections. Reads have no timeout, because streams may be silent."""
+    # Connections are not kept alive, because the backend may close a connection while the next request is sent.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     timeout = httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None, write=ANSWER_TIMEOUT_SECONDS)
-    # Cookies are not stored, because all users share this client. A file passes cookies on with `@cookie`.
+    # Cookies are not stored, because all users share this client. With `@cookie`, a backend's TOML file can use a
+    # cookie in later requests.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     async with httpx.AsyncClient(limits=limits, timeout=timeout, cookies=no_cookies, trust_env=False) as client:
         yield client
@@ -76,7 +77,7 @@ class Requests:
         return (await self._ask("[history]", built)).text
 
     async def start_run(self, base_url: str, values: Values) -> dict[str, str]:
-        """Send the request for a run whose frames arrive elsewhere. Raises RunRefused or UnusableBackend."""
+        """Send a request for a run whose answer contains no frames. Raises RunRefused or UnusableBackend."""
         run = self._backend.run
         response = await self._send("[run]", self.build(run.request, base_url, run.headers, run.body, values))
         return self._values(f"[run] {run.request}", run.values, response)
@@ -96,7 +97,7 @@ class Requests:
         return self._http.build_request(method, base_url + fill_url(path, values), content=content, headers=sent)
 
     def check_status(self, table: str, response: httpx.Response) -> None:
-        """Raise UnusableBackend for a status that indicates a wrong file, and RunRefused for any other error."""
+        """Raise UnusableBackend for a status that indicates a wrong TOML file, and RunRefused for any other error."""
         status, request = response.status_code, f"{response.request.method} {response.request.url.path}"
         if status < 300 or (status < 400 and table == "[[prepare]]"):  # a login may answer with a redirect
             return
@@ -116,14 +117,14 @@ class Requests:
         return response
 
     async def _ask(self, table: str, built: httpx.Request) -> httpx.Response:
-        """Send a request that the check cannot continue without. Raises UnusableBackend if it fails."""
+        """Send a request that the check cannot continue without. Raises UnusableBackend if the request fails."""
         try:
             return await self._send(table, built)
         except RunRefused as error:
             raise UnusableBackend(self._backend.path, f"{table} {error}") from error
 
     def _values(self, request: str, wanted: Mapping[str, str], response: httpx.Response) -> dict[str, str]:
-        """Return the values at these paths in the JSON answer, or of `@cookie.NAME` and `@header.NAME`."""
+        """Return the values that these paths name in the JSON answer, the cookies and the headers."""
         found: dict[str, str] = {}
         for name, path in wanted.items():
             source, _, key = path.partition(".")
@@ -168,7 +169,7 @@ class TomlDriver:
             built = self._requests.build(asked.request, client.base_url, asked.headers, asked.body, values)
             await self._stream(client, "[run]", asked.request, built)
         else:
-            # This request bypasses the client's proxy, because the check cuts only the connection that receives frames.
+            # The request bypasses the client's proxy, because the check cuts only the connection that receives frames.
             await self._requests.start_run(self._direct_url, values)
 
     async def listen(self, client: LiveClient) -> None:
@@ -181,7 +182,7 @@ class TomlDriver:
         url = (resume.url if resume else "") or self._listen.url
         request = (resume.request if resume else "") or f"GET {url}"
         if client.last_event_id:
-            headers.setdefault("Last-Event-ID", client.last_event_id)  # as a browser's EventSource does
+            headers.setdefault("Last-Event-ID", client.last_event_id)  # a browser's EventSource also sends it
         built = self._requests.build(request, client.base_url, headers, resume.body if resume else None, values)
         await self._stream(client, "[resume]" if resume else "[listen]", request, built)
 
@@ -246,7 +247,7 @@ class TomlDriver:
 
 
 async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: bool) -> None:
-    """Pass on each server-sent event, a JSON answer, or each line (with `as_text`, each part) of another answer."""
+    """Pass each server-sent event, JSON answer or line to the client. With `as_text`, pass parts instead of lines."""
     mime_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if mime_type == "text/event-stream":
         async for each in EventSource(response).aiter_sse():

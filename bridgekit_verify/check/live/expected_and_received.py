@@ -35,7 +35,7 @@ class LedgerFindings:
     def broken(
         self, which: Property, rule: str, prompt: UserPrompt | None, message: str, frames: Iterable[Evidence] = ()
     ) -> None:
-        """Record a violation. The key contains no canary, so that it is the same in the next run."""
+        """Record a violation. The violation's key contains no canary, so that the key is the same in the next run."""
         key = f"{which}: {rule}" + (f": scenario {prompt.scenario}" if prompt else "")
         subject = f"prompt {prompt.canary}" if prompt else rule
         self.violations[which].append(RecordedViolation(key, subject, message, LEDGER, tuple(frames)))
@@ -45,7 +45,7 @@ class LedgerFindings:
 
 
 class ExpectedText(NamedTuple):
-    """The text of one channel of one call that one client must receive."""
+    """The text that one client must receive on one channel of one call of the model."""
 
     client: ObservedClient
     prompt: UserPrompt
@@ -53,7 +53,7 @@ class ExpectedText(NamedTuple):
     channel: str
     markers: tuple[Marker, ...]
     excuse: str | None
-    """The reason why a part may be missing."""
+    """The reason why a part of the text may be missing."""
 
     def __str__(self) -> str:
         return f"the {channel_name(self.channel)} of {self.prompt.canary} (call {self.call.number})"
@@ -73,7 +73,7 @@ def _with_askers(ledger: ModelLedger, clients: Mapping[str, ObservedClient]) -> 
 
 
 class LiveEvidence:
-    """The ledger and the observed clients, indexed."""
+    """Indexes the ledger and the observed clients for the rules."""
 
     def __init__(
         self, ledger: ModelLedger, clients: Mapping[str, ObservedClient], dialect: StreamDialect,
@@ -108,8 +108,8 @@ class LiveEvidence:
         }
         self.how = self._ways_of_delivery()
         self.foreign = {index for client in self.clients.values() for index in self._foreign_messages(client)}
-        """Messages whose canaries all belong to runs of other users or threads. A message without a canary counts by
-        the canaries of the id that it names."""
+        """Messages whose canaries all belong to runs of other users or threads. A message without a canary has the
+        canaries of the id that it names."""
         self.own_positions = {
             client.id: {
                 position
@@ -120,17 +120,18 @@ class LiveEvidence:
             for client in self.clients.values()
         }
         self.early_ends = set[str]()
-        """The clients that received frames of a run after its end."""
+        """The clients that received frames of a run after the run's end."""
         self.dead = {call.canary for call in ledger.calls if call.outcome is CallOutcome.ENDED_EARLY}
         """The prompts for which the model ended an answer early."""
 
     def _main_calls(self, canary: str) -> Iterator[ModelCall]:
         """Yield the calls whose answers the user waits for.
 
-        The backend may use the same prompt to request a title or a guard.
+        The backend may also send the prompt for a title, or for a guard's check.
 
         A call whose answer was used, or shown in a frame of a known kind, is always yielded. Any other call is yielded
-        if no call of the same round has better evidence, unless only other calls have the prompt as a whole message.
+        if no call of the same round has better evidence. A call that only quotes the prompt is not yielded if another
+        call has the prompt as a whole message.
         """
         calls = [call for call in self.ledger.calls_of(canary) if call.outcome is not CallOutcome.REFUSED]
         echoed = {id_ for call in calls for id_ in call.results}
@@ -144,9 +145,9 @@ class LiveEvidence:
                 yield call
 
     def _ways_of_delivery(self) -> dict[str, set[str]]:
-        """Return, by kind of channel, how its markers arrive.
+        """Return, for each kind of channel, the ways in which its markers arrive.
 
-        An empty set means that this backend shows the kind to no client.
+        An empty set means that no client receives this kind of channel.
         """
         found: dict[str, set[str]] = defaultdict(set)
         for client in self.clients.values():
@@ -156,16 +157,16 @@ class LiveEvidence:
         for kind, hows in found.items():
             if "delta" in hows:
                 ways[kind] = {"delta"}
-            elif kind == "a":  # The result of a tool may repeat its arguments.
+            elif kind == "a":  # A tool's result may repeat the call's arguments.
                 ways[kind] = hows & {"whole"}
             else:
                 ways[kind] = hows & {"whole", "raw"}
         return ways
 
     def is_shown(self, channel: str) -> bool:
-        """Return whether a client received a piece of this kind of channel.
+        """Return whether any client received a piece of this kind of channel.
 
-        This is also true of arguments if the backend shows calls and the dialect can state arguments.
+        Arguments also count as received if the backend shows calls and the dialect can state arguments.
         """
         return bool(self.how.get(channel[0])) or (channel[0] == "a" and self.shows_calls and self.carries_arguments)
 
@@ -186,7 +187,7 @@ class LiveEvidence:
         return [each for each in client.occurrences.get(marker, ()) if each.how in ways]
 
     def expected(self) -> Iterator[ExpectedText]:
-        """Yield what each entitled client must receive."""
+        """Yield the texts that each entitled client must receive."""
         for canary, calls in self.main.items():
             prompt = self.prompts[canary]
             for name in prompt.clients:

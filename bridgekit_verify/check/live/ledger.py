@@ -1,4 +1,4 @@
-"""Records a live run at the model: its prompts, the pieces that it sent, and what the backend repeated to it."""
+"""Records a live run at the model: the prompts, the pieces that the model sent, and what the backend sent back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class UserPrompt(msgspec.Struct, frozen=True):
     clients: tuple[str, ...]
     """The sockets or the response that must receive the run."""
     asked_on: str = ""
-    """The socket that sent the prompt. Empty if an HTTP request sent it."""
+    """The socket that sent the prompt. Empty if an HTTP request sent the prompt."""
 
     @property
     def text(self) -> str:
@@ -42,7 +42,7 @@ class UserPrompt(msgspec.Struct, frozen=True):
 
 
 class Excuse(msgspec.Struct, frozen=True):
-    """The reason why a client may miss a part of a run. Missing pieces are then unknown and not lost."""
+    """The reason why a client may miss a part of a run. Missing pieces then count as unknown, not as lost."""
 
     canary: str
     client: str
@@ -60,11 +60,11 @@ class CallOutcome(enum.StrEnum):
 
 
 class ModelCall(msgspec.Struct):
-    """One request of the backend for a prompt, with the answer that the model sent."""
+    """One request that the backend sent to the model for a prompt, with the model's answer."""
 
     canary: str
     number: int
-    """The number of the request for its prompt, from 1. Markers hold it."""
+    """The number of this request among the requests for its prompt, from 1. Each marker contains it."""
     round: int
     """The number of rounds of tool results in the request."""
     api: Literal["chat", "responses"]
@@ -72,8 +72,7 @@ class ModelCall(msgspec.Struct):
     alone: bool
     """True if a message of the request consisted of the prompt alone."""
     setting: str
-    """The fingerprint of the instructions and the offered tools, which differs between the agent and a title or
-    guard."""
+    """Fingerprint of the instructions and the offered tools. A request for a title has another fingerprint."""
     held: tuple[str, ...]
     """Every canary in the request, in prompts and in markers."""
     pieces: list[SentPiece] = msgspec.field(default_factory=list)
@@ -102,7 +101,7 @@ class NeutralCall(msgspec.Struct, frozen=True):
     excerpt: str
     held: tuple[str, ...] = ()
     canary: str | None = None
-    """The prompt that the request quotes within other text, after the prompt was already sent alone."""
+    """The canary of the prompt that the request quotes, if an earlier request held the prompt alone."""
 
 
 class RejectedCall(msgspec.Struct, frozen=True):
@@ -131,15 +130,15 @@ class ModelLedger(msgspec.Struct):
     rejected: list[RejectedCall] = msgspec.field(default_factory=list)
     histories: list[HistoryText] = msgspec.field(default_factory=list)
     cuts: list[tuple[str, str]] = msgspec.field(default_factory=list)
-    """Pairs of a run's canary and a client whose connection was cut during the run and then resumed."""
+    """Each pair is a run's canary and a client whose connection was cut during the run and then resumed."""
     wires: dict[str, list[str]] = msgspec.field(default_factory=dict)
-    """By client, the markers that the backend wrote to its connections, as a proxy read them."""
+    """By client, the markers that the backend wrote to the client's connections, as a proxy read them."""
 
     def add_prompt(
         self, *, user: str, thread: str, clients: Iterable[str], scenario: str = "text", canary: str = "",
         asked_on: str = "",
     ) -> UserPrompt:  # fmt: skip
-        """Record a prompt before it is sent, and return it. `clients` must all receive the answer."""
+        """Record a prompt before it is sent, and return the prompt. `clients` must all receive the answer."""
         entitled = tuple(clients)
         if not entitled:
             raise InvalidParameter("clients", entitled, "the clients that must receive the answer, at least one")

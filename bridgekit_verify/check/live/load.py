@@ -33,9 +33,9 @@ __all__ = ["LoadSession"]
 
 CONNECT_SECONDS: Final = 15.0
 FIRST_CALL_SECONDS: Final = 10.0
-"""How long a backend may take from the request for a run to its first call of the model."""
+"""How long a backend may take, after the request for a run, to call the model for the first time."""
 MAX_ATTEMPTS: Final = 5
-"""Limit on a client's consecutive attempts to connect."""
+"""Limit on a client's consecutive failures to connect."""
 CUT_AFTER: Final = (1, 5)
 """The minimum and maximum number of messages after which a connection is cut. Only messages during a run count."""
 SLOW_BYTES_PER_SECOND: Final = 20_000
@@ -43,14 +43,13 @@ UNFINISHED_SECONDS: Final = 10.0
 """How long a run may be silent after tool calls or a failed answer. The limit is long because the backend must call
 the model again."""
 NO_END_SECONDS: Final = 1.0
-"""Limit on a run's silence after the model's final text, if the dialect has no end."""
+"""Limit on a run's silence after the model's final text, if the dialect has no frame that ends a run."""
 PIECES_OFFLINE: Final = 3
-"""A client that was cut stays offline until the model has sent this many further pieces, unless its answers end before
-or MAX_OFFLINE_SECONDS pass."""
+"""After a cut, a client stays offline until the model has sent this many further pieces, or has ended its answers.
+MAX_OFFLINE_SECONDS limits the wait for these pieces."""
 MAX_OFFLINE_SECONDS: Final = 2.0
 SLOW_SECONDS: Final = 2.0
-"""How long a slow reader reads slowly. It then reads as fast as it can, because a run with large frames would otherwise
-not end in time."""
+"""How long a slow reader reads slowly. The client then reads at full speed, so that all runs end in time."""
 POLL_SECONDS: Final = 0.05
 NOT_RESUMED: Final = "the check cut the connection, and the file has no [resume]"
 
@@ -78,13 +77,13 @@ class LoadSession:
         self._groups: dict[str, ClientGroup] = {}
         self._cuts: dict[str, PlannedCut] = {}
         self._slow: dict[str, tuple[RunningToxic, float]] = {}
-        """The slow readers, each with the time until which it is slow."""
+        """By client, the toxic that slows its reads down, and the time at which the toxic ends."""
         self._scope = anyio.CancelScope()
 
     async def run(self, scenarios: tuple[str, ...]) -> None:
         """Apply each scenario in turn.
 
-        If the backend does not call the model, or sends no frame, in the first scenario, the others are skipped.
+        If the backend does not call the model or sends no frame in the first scenario, the other scenarios are skipped.
         """
         with self._scope:
             self._users = [await self._user(number) for number in range(1, self._load.users + 1)]
@@ -99,7 +98,7 @@ class LoadSession:
         given = self._backend.users
         if given and number > len(given):
             raise UnusableBackend(
-                self._backend.path, f"[[users]] names {len(given)}, but the load has {self._load.users} users"
+                self._backend.path, f"[[users]] names only {len(given)} of the load's {self._load.users} users"
             )
         values = {"model": self._model, "user": f"user{number}", **(given[number - 1] if given else {})}
         for step in self._backend.prepare:
@@ -266,7 +265,7 @@ class LoadSession:
             return
         with anyio.move_on_after(self._load.run_seconds):
             settled = 0
-            while settled < 2:  # On a busy machine, frames may have arrived that were not read yet, so check twice.
+            while settled < 2:  # On a busy machine, some frames may still be unread, so check twice.
                 await anyio.sleep(POLL_SECONDS)
                 settled = settled + 1 if self._is_settled(groups) else 0
 
@@ -290,7 +289,7 @@ class LoadSession:
     async def _listen(self, group: ClientGroup, client: LiveClient, kind: LoadKind) -> None:
         """Listen as one client, and reconnect when the connection ends.
 
-        Raises UnusableBackend after MAX_ATTEMPTS consecutive attempts that failed to connect.
+        Raises UnusableBackend after MAX_ATTEMPTS consecutive failures to connect.
         """
         async with self._path(group, client, kind):
             failed = 0
@@ -331,7 +330,7 @@ class LoadSession:
         wanted = self._pieces(canaries) + PIECES_OFFLINE
         await anyio.sleep(self._load.offline_seconds)
         with anyio.move_on_after(MAX_OFFLINE_SECONDS):
-            while self._pieces(canaries) < wanted and self._is_sending(canaries):  # noqa: ASYNC110 - in another thread
+            while self._pieces(canaries) < wanted and self._is_sending(canaries):  # noqa: ASYNC110 - polled: the model's thread sets no event
                 await anyio.sleep(POLL_SECONDS)
 
     def _pieces(self, canaries: Iterable[str]) -> int:

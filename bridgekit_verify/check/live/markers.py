@@ -1,7 +1,8 @@
 """Canaries and markers, which identify the run that a text belongs to.
 
 A prompt is `K1f3a9c2d~calls`: a canary and a scenario. A marker is `[K1f3a9c2d.2.t.7]`: canary, call of the model,
-channel and number. Channels: `r` thinking, `p` text before calls, `t` final text, `a0`, `a1`… arguments of a call.
+channel and number. The channels are `r` (thinking), `p` (text before calls), `t` (final text), and `a0`, `a1`…
+(arguments of a call).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def prompt_text(canary: str, scenario: str) -> str:
 
 
 def canaries_in(text: str) -> set[str]:
-    """Return every canary in a text, in prompts and in markers."""
+    """Return every canary in a text: those of prompts and those of markers."""
     return set(CANARY.findall(text))
 
 

@@ -1,4 +1,4 @@
-"""Pure functions that encode a turn as an answer of chat completions or Responses, whole or streamed."""
+"""Pure functions that encode a turn as a whole or streamed answer of Chat Completions or Responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AnswerHead:
 
 
 Step = tuple[SentPiece | None, bytes]
-"""A piece of the turn, or None for the frames around the pieces, with its encoded bytes."""
+"""A piece of the turn with its encoded bytes, or None with the bytes of a frame that contains no piece."""
 
 
 def write_answer(request: ModelRequest, turn: Turn, head: AnswerHead) -> Iterator[Step]:
@@ -178,7 +178,7 @@ class _ResponsesStream:
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
     def item(self, channel: str, status: str) -> Value:
-        """Return an output item with the text that was sent so far. An item in progress is empty."""
+        """Return an output item with the text that was sent, or an empty item if it is not completed."""
         text = self.sent.get(channel, "") if status == "completed" else ""
         id_ = self._item_id(channel)
         if channel == "r":

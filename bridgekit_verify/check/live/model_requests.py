@@ -1,4 +1,4 @@
-"""Pure functions that read a backend's request to the model, as chat completions or as Responses, into one form."""
+"""Pure functions that parse a backend's request to the model (Chat Completions or Responses) into one form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class BadModelRequest(BridgekitError, ValueError):
-    """A request that the model's protocol does not allow. The message names the parameter."""
+    """A request that the model's protocol does not allow. The error's text names the parameter."""
 
 
 @dataclass
@@ -45,13 +45,13 @@ class ModelRequest:
     parallel: bool = True
     include_usage: bool = False
     previous: str | None = None
-    """The response that this request continues, whose messages it does not repeat."""
+    """The id of the response that this request continues, instead of repeating earlier messages."""
     raw: str = ""
 
     def prompts(self) -> list[tuple[str, str, int]]:
-        """Return canary, scenario and the index of the entry of each prompt, the latest one first.
+        """Return each prompt's canary, its scenario and the index of its entry, the latest prompt first.
 
-        Users' messages come first. Some backends put the prompt into the instructions.
+        Prompts in users' messages precede those in the instructions, where some backends put the prompt.
         """
         return [
             (*found, index)

@@ -1,4 +1,4 @@
-"""Judges owners, tool calls, ends of runs, and the model's requests by the ledger. Pure functions."""
+"""Judges owners, tool calls, ends of runs, and requests to the model, with the ledger as evidence. Pure functions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["judge_calls", "judge_ends", "judge_owners", "judge_requests"]
 
 
 def judge_owners(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Find frames and histories with the canary of a run of another user, thread or response."""
+    """Find frames and histories that contain the canary of another user's, thread's or response's run."""
     users, threads = set[str | None](), set[str | None]()
     for client in evidence.clients.values():
         own = [evidence.prompts[each] for each in client.canaries if evidence.is_entitled(client, each)]
@@ -51,7 +51,7 @@ def _misrouted(findings: LedgerFindings, client: ObservedClient, prompt: UserPro
         message = f"{reader} received frames of {prompt.canary} ({owner})"
         findings.broken(Property.USER, "another user's run", prompt, message, frames)
     elif client.thread is None:
-        return  # it receives all threads of its user, and may receive again what earlier sockets received
+        return  # a socket for all threads of its user may receive again what earlier sockets received
     elif client.thread != prompt.thread:
         message = f"{reader} received frames of {prompt.canary} ({owner})"
         findings.broken(Property.THREAD, "another thread's run", prompt, message, frames)
@@ -61,7 +61,7 @@ def _misrouted(findings: LedgerFindings, client: ObservedClient, prompt: UserPro
 
 
 def _judge_labels(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient) -> None:
-    """On a socket for all threads of a user, find frames that name another thread than that of their canary."""
+    """On a socket for all threads of a user, find frames that name a thread other than their canary's."""
     known = {prompt.thread for prompt in evidence.prompts.values()}
     for thread, frames in client.threads.items():
         for prompt in (evidence.prompts[each] for each in frames if each in evidence.prompts):
@@ -89,7 +89,7 @@ def _judge_histories(evidence: LiveEvidence, findings: LedgerFindings) -> None:
 
 
 def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Compare each call's arguments with those that clients received or the backend repeated to the model."""
+    """Compare the model's arguments with those that clients received, and with those in the backend's requests."""
     ids = {call.id for made in evidence.ledger.calls for call in made.calls}
     ids_are_kept = any(not ids.isdisjoint(client.call_kinds) for client in evidence.clients.values())
     counts = Counter[str]()
@@ -131,7 +131,7 @@ def _expected_calls(evidence: LiveEvidence) -> Iterator[tuple[ObservedClient, Us
 def _received(client: ObservedClient, call: SentCall, ids: Collection[str]) -> tuple[list[Any], set[str]]:
     """Return the arguments of a call as a client received them, and the kinds of the call's frames.
 
-    A call is recognized by its id. If the backend gives calls other ids than the model, it is recognized by a marker.
+    A call is recognized by its id. If the backend's ids differ from the model's, a marker identifies the call.
     """
     marker = next(iter(markers_in(call.arguments)), None)
     prefix = "" if marker is None else f"[{marker.canary}.{marker.call}.{marker.channel}."
@@ -176,7 +176,7 @@ def _same(value: Any, arguments: str) -> bool:
 
 
 def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
-    """Compare the arguments that later requests repeat, and return how many were compared.
+    """Compare the arguments that later requests repeat with those that the model sent, and return their number.
 
     For each call, only the first difference is reported.
     """
@@ -203,7 +203,7 @@ def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
 
 
 def judge_ends(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Compare the number of ends with the number of runs, and find pieces after the end of a run that has no id."""
+    """Compare the number of ends with that of runs. If runs have no ids, find pieces that follow their run's end."""
     if "ended" not in evidence.dialect.kinds:
         return
     has_ids = not evidence.dialect.lacks("run")
@@ -228,7 +228,8 @@ def _judge_count(
 ) -> None:  # fmt: skip
     """Compare the number of ends with the number of runs.
 
-    Surplus ends are a violation only if `exact`, because a run with an id may have several, such as one a response.
+    Surplus ends are a violation only if `exact`: a run with an id may have one end for each response, and a reconnect
+    may repeat an end.
     """
     prompt = prompts[-1] if prompts else None
     message = f"client {client.id} received {len(ends)} ends of {len(prompts)} runs"
@@ -243,7 +244,8 @@ def _judge_count(
 def _judge_after_end(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient) -> None:
     """Find pieces that follow the end of their run.
 
-    An end names no run here, so it ends the only run that is open. If several runs are open, it ends none of them.
+    An end names no run here, so it ends the only run that is open. If several runs are open, the end counts for none of
+    them.
     """
     ends = iter([*client.ends, None])
     end = next(ends)

@@ -23,9 +23,9 @@ WORDS: Final = (
     "a<b>&c",
     "end",
 )
-"""The words of texts. They contain characters that a wrong encoding or a wrong cut damages."""
+"""The words of the model's texts. A wrong encoding, or a cut inside a character, damages some of these words."""
 PLAIN_WORDS: Final = ("north", "east", "south")
-"""The words of arguments. Their JSON has no escapes, so that each piece is plain text."""
+"""The words of the model's arguments. JSON does not escape these words, so each piece is plain text."""
 MAX_DEPTH: Final = 8
 
 
@@ -46,27 +46,27 @@ class SentCall(msgspec.Struct, frozen=True):
 
 
 class ModelScript(msgspec.Struct, frozen=True):
-    """One scenario. Its counts are numbers of pieces, unless stated otherwise."""
+    """One scenario. Counts are numbers of pieces, unless stated otherwise."""
 
     texts: int = 8
     thinking: int = 0
     before_calls: int = 0
-    """The number of pieces of text in the same answer, before its calls."""
+    """The number of pieces of text before the calls of an answer."""
     calls: int = 0
     """The number of calls in each round, if the request offers tools."""
     rounds: int = 1
     """The number of answers that call tools before the final text."""
     arguments: Literal["pieces", "beside", "whole"] = "pieces"
-    """How arguments are sent: as `pieces` after an empty first one, with the first piece `beside` the name, or `whole`
-    with the name."""
+    """How arguments are sent: as `pieces` after an empty first one, with the first piece `beside` the tool's name, or
+    `whole` with the name."""
     interleaved: bool = False
     """True if the pieces of parallel calls alternate. Few models do this, so it is a stress case."""
     split: bool = False
     """True if each marker is split across two deltas."""
     refusals: int = 0
-    """The number of first attempts that get a 503."""
+    """The number of first attempts that the model answers with 503."""
     ends_in: Literal["", "text", "arguments"] = ""
-    """The channel in which the connection ends during the answer, on every attempt."""
+    """The channel during which the model ends the connection, on every attempt."""
     pause_seconds: float = 0.002
 
 
@@ -159,7 +159,7 @@ def _argument_pieces(script: ModelScript, calls: Sequence[SentCall]) -> list[Sen
 def _pieces_of(arguments: str) -> list[str]:
     """Cut arguments before each marker except the first, so that each piece has one marker.
 
-    Cut arguments without markers in the middle.
+    Arguments with fewer than two markers are cut in the middle.
     """
     starts = [found.start() for found in MARKER.finditer(arguments)][1:]
     bounds = [0, *(starts or [len(arguments) // 2]), len(arguments)]
@@ -178,8 +178,8 @@ def _call(canary: str, number: int, index: int, tool: OfferedTool) -> SentCall:
     return SentCall(channel, f"call_{canary}_{number}_{index}", tool.name, arguments)
 
 
-def _example(schema: Any, root: Mapping[str, Any], text: Any, depth: int) -> Any:  # noqa: C901  # one branch a keyword
-    """Return an example for a JSON schema, with markers in free strings. A string with a pattern may not match it."""
+def _example(schema: Any, root: Mapping[str, Any], text: Any, depth: int) -> Any:  # noqa: C901  # one branch for each keyword
+    """Return an example for a JSON schema, with markers in free strings. A string may violate the schema's pattern."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return None
     if isinstance(reference := schema.get("$ref"), str):

@@ -1,4 +1,4 @@
-"""The scripted model as an HTTP server: an OpenAI-compatible endpoint that answers by script and keeps the ledger."""
+"""The scripted model as an HTTP server: an OpenAI-compatible endpoint that records its answers in the ledger."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ __all__ = ["ModelServer", "model_application"]
 NEUTRAL_TEXT: Final = "OK."
 """The answer to requests that are not the agent's, such as a request for a title."""
 KEEP_ALIVE_SECONDS: Final = 3_600
-"""Longer than any run, because a server that closes idle connections would cause failures that the backend did not
-cause."""
+"""The keepalive timeout is longer than any run: the server must not close an idle connection during a run."""
 EXCERPT_CHARACTERS: Final = 400
 _LOG: Final = logging.getLogger(__name__)
 _LOG.propagate = False
@@ -61,7 +60,7 @@ METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class ModelServer(ThreadServer):
-    """Serves the model for tests and notebooks of any kind: `with ModelServer(ledger)`."""
+    """Serves the scripted model during `with ModelServer(ledger)`, and records its answers in `ledger`."""
 
     def __init__(self, ledger: ModelLedger, port: int = 0) -> None:
         super().__init__(
@@ -77,7 +76,7 @@ class ModelServer(ThreadServer):
 
 
 class _QuietProtocol(H11Protocol):
-    """Logs to this module's logger, because an answer that ends early is a scenario and no error of the server."""
+    """Logs to this module's logger, because an answer that ends early is a scenario and not a server error."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -107,8 +106,8 @@ class _Model:
     def __init__(self, ledger: ModelLedger) -> None:
         self._ledger = ledger
         self._responses: dict[str, tuple[str, str]] = {}
-        """Canary and scenario of each response, for requests that continue a response instead of repeating its
-        messages."""
+        """By response id, the prompt's canary and scenario, for requests that continue a response and do not repeat
+        its messages."""
 
     def endpoint(self, read: Callable[[object], ModelRequest]) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
@@ -126,7 +125,7 @@ class _Model:
         return self._reject(request, 404, f"{request.method} {request.url.path}: the scripted model has no such path")
 
     async def failed(self, request: Request, error: Exception) -> Response:
-        """Record a request that this server could not answer because of an error of its own."""
+        """Record a request that this server could not answer because of its own error."""
         return self._reject(request, 500, f"the scripted model failed: {type(error).__name__}: {error}")
 
     def _reject(self, request: Request, status: int, problem: str) -> Response:
@@ -178,9 +177,10 @@ class _Model:
         return call, scenario
 
     def _chosen(self, asked: ModelRequest, found: list[tuple[str, str, int]]) -> tuple[str, str, int]:
-        """Return the prompt that the request must answer. The request may also hold prompts of other users.
+        """Return the prompt that the model must answer. The request may also hold prompts of other users.
 
-        It is the prompt whose tool result is the last entry, else the latest one without an answer, else the latest.
+        The model must answer the prompt whose tool result is the last entry, or else the latest prompt without an
+        answer, or else the latest prompt.
         """
         owners = {call.id: made.canary for made in self._ledger.calls for call in made.calls}
         continued = owners.get(asked.entries[-1].result_of or "")
@@ -254,6 +254,6 @@ class _WrittenAnswer(Response):
             if piece is not None:
                 self._call.pieces.append(piece)
                 written += 1
-                if written == total:  # The rest only ends the answer, so clients may stop reading here.
+                if written == total:  # The remaining steps only end the answer, so clients may stop reading here.
                     self._call.outcome = CallOutcome.COMPLETE
         await send({"type": "http.response.body", "body": b""})

@@ -20,7 +20,7 @@ ENDS: Final = ("ended", "error")
 
 
 class Occurrence(NamedTuple):
-    """One arrival of a marker: in a delta, in a replay of one, in a complete value, or elsewhere (`raw`)."""
+    """One arrival of a marker: in a delta, a replayed delta, a complete value, or elsewhere in a message (`raw`)."""
 
     how: Literal["delta", "replay", "whole", "raw"]
     message: Message
@@ -41,7 +41,7 @@ class TextRun:
         return "".join(self.texts)
 
     def origin_of(self, ends: list[int]) -> list[tuple[Message, int | None]]:
-        """Return the messages in which these positions of the text arrived, in ascending order."""
+        """Return, for each of these ascending text indexes, the message that contained it and the frame's position."""
         index, length, found = 0, len(self.texts[0]), []
         for end in ends:
             while length < end:
@@ -65,7 +65,7 @@ class ObservedClient:
     last_connection: int = 0
     occurrences: dict[Marker, list[Occurrence]] = field(default_factory=lambda: defaultdict(list))
     arrivals: list[tuple[Marker, Message]] = field(default_factory=list)
-    """Markers in deltas, in the order in which their last characters arrived. Replays are not among them."""
+    """Markers in deltas, without replays, in the order in which their last characters arrived."""
     runs: list[TextRun] = field(default_factory=list)
     texts: dict[TextKey, str] = field(default_factory=lambda: defaultdict(str))
     """The concatenated deltas of each channel."""
@@ -83,11 +83,11 @@ class ObservedClient:
     prompts: set[str] = field(default_factory=set)
     """The prompts that the backend sent back to the client."""
     call_kinds: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """By call id, the kinds of its frames."""
+    """By call id, the kinds of the call's frames."""
     ids: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """By a subject such as `run r1`, the canaries of its frames."""
     threads: dict[str, dict[str, Message]] = field(default_factory=lambda: defaultdict(dict))
-    """By thread that frames name, and by canary, the first frame that holds the canary."""
+    """By thread and canary, the first frame that names this thread and holds this canary."""
     last_kind: str = ""
     ends: list[Message] = field(default_factory=list)
     """The frames that end a run, without replays."""
@@ -219,7 +219,7 @@ def _conclude(client: ObservedClient) -> None:
 def segments_of(text: str) -> list[tuple[Marker, str, int]]:
     """Return each marker, its text up to the next marker, and where the marker ends.
 
-    The space before a marker belongs to its piece, even if a piece of another run precedes it.
+    The space before a marker belongs to the marker's piece, even after a piece of another run.
     """
     found = list(MARKER.finditer(text))
     starts = [each.start() - (each[4] != "1" and text[max(0, each.start() - 1)] == " ") for each in found]
@@ -231,5 +231,5 @@ def segments_of(text: str) -> list[tuple[Marker, str, int]]:
 
 
 def raw_text(value: Any) -> str:
-    """Return a value as text in which markers are found."""
+    """Return a value as text, in which markers can be found."""
     return value if isinstance(value, str) else encode_json(value)

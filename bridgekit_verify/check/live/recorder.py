@@ -32,7 +32,7 @@ class LiveRecorder:
         self._runs[run.canary] = run
 
     def record(self, client: LiveClient, received: Any, event: str | None, open_runs: list[RequestedRun]) -> None:
-        """Record a message, and mark the run that it ends. `open_runs` are those that the client currently receives."""
+        """Record a message, and mark the run that it ends. `open_runs` are the runs that the client receives now."""
         if isinstance(received, bytes):
             received = received.decode("utf-8", "replace")
         value = decode_text(received) if isinstance(received, str) else received

@@ -1,4 +1,4 @@
-"""The file of a live run: JSON Lines with the ledger in the first line, and then one received frame in each line."""
+"""The file of a live run (JSON Lines): the ledger in the first line, and then one received frame in each line."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["LiveRun", "dialect_of", "is_header", "numbered", "read_header", "wri
 
 
 class LiveRun(msgspec.Struct):
-    """The recording and the ledger of a live run, from which it can be judged."""
+    """The recording and the ledger of a live run, which suffice to judge the run."""
 
     ledger: ModelLedger
     messages: Sequence[Message] = ()
     dialect: str | dict[str, Any] | None = None
-    """The name of a built-in dialect, or a `[dialect]` table. None if it must be detected."""
+    """The name of a built-in dialect, or a `[dialect]` table. None if the dialect must be detected."""
     about: dict[str, Any] = msgspec.field(default_factory=dict)
     """Further data of the driver, such as its load. It is not judged."""
     limit: str | None = None
-    """The limit that ended the load early. Missing pieces of a run are then unknown and not lost."""
+    """The limit that ended the load early. Missing pieces of a run then count as unknown, not as lost."""
 
 
 class _FirstLine(LiveRun, kw_only=True):
-    """A run without its messages."""
+    """The first line of the file: a run without its messages."""
 
     bridgekit_run: Literal[1]
     """The version of this format."""
@@ -65,7 +65,7 @@ def is_header(line: bytes) -> bool:
 
 
 def read_header(path: str, line: bytes) -> LiveRun:
-    """Read the first line of a live run. Raises UnusableRecording if it is damaged."""
+    """Read the first line of a live run. Raises UnusableRecording if the line is damaged."""
     try:
         return msgspec.convert(decode_json(line), _FirstLine)
     except ValueError as error:

@@ -18,11 +18,11 @@ MAX_CLIENTS: Final = 2_000
 
 
 class Load(msgspec.Struct, frozen=True):
-    """The number of users, threads and runs, and how long the check waits for them."""
+    """The number of users, threads and runs, and how long the check waits for a run."""
 
     users: int = 2
     threads: int = 2
-    """The number of threads of each user, all of which run at the same time."""
+    """The number of threads of each user. All threads are active at the same time."""
     runs: int = 2
     """Runs in each thread."""
     at_once: int = 1
@@ -34,9 +34,9 @@ class Load(msgspec.Struct, frozen=True):
     quiet_seconds: float = 3.0
     """A run without an end counts as over if no data was sent for this time after the model's final text."""
     settle_seconds: float = 0.3
-    """How long no client may receive a frame before the check stops waiting for further frames."""
+    """The check stops waiting for frames when no client has received one for this time."""
     offline_seconds: float = 0.2
-    """How long a client whose connection was cut stays offline at least."""
+    """The minimum time that a client stays offline after its connection was cut."""
 
     def __post_init__(self) -> None:
         for name in ("users", "threads", "runs", "at_once", "tabs"):
@@ -69,7 +69,7 @@ LOADS: Final = {
 def default_scenarios(backend: Backend) -> tuple[str, ...]:
     """Return the scenarios that a check applies by default.
 
-    They include `cut` only if a client can resume, because the losses of a cut are otherwise unknown.
+    `cut` is included only if a client can resume, because the losses of a cut are otherwise unknown.
     """
     resume = ("cut",) if backend.resume is not None or backend.kind == "class" else ()
     sockets = () if backend.kind == "response" else ("tabs",)

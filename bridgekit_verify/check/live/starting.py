@@ -1,4 +1,4 @@
-"""Starts the backend under check by its command or as an ASGI application, or uses a backend that already runs."""
+"""Starts the backend under check with its command or as an ASGI application, or uses a backend that already runs."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ RUNNING_SECONDS: Final = 5.0
 """How long a backend that already runs may take to answer."""
 STOP_SECONDS: Final = 5.0
 EXIT_SECONDS: Final = 0.3
-"""How long to wait after a failed connection for the process to exit."""
+"""How long the check waits for the process to exit after a connection has failed."""
 REQUEST_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.05
 SHOWN_LINES: Final = 3
-"""An error message shows this many of the last lines that the process wrote."""
+"""The number of the process's last lines that an error message shows."""
 
 
 class RunningBackend:
@@ -47,7 +47,7 @@ class RunningBackend:
 
     @property
     def problem(self) -> str | None:
-        """The reason why the backend no longer runs."""
+        """The reason why the backend no longer runs, or None if it still runs."""
         if self.thread is not None and not self.thread.is_alive():
             return "the application ended: see the log of its lifespan"
         if self.process is None or self.process.exit_code is None:
@@ -57,14 +57,14 @@ class RunningBackend:
         return f"the backend ended with exit code {self.process.exit_code}{text}"
 
     async def find_problem(self) -> str | None:
-        """Return the reason why the backend no longer runs, if it has just ended."""
+        """Return the reason why the backend no longer runs, or None if it still runs after EXIT_SECONDS."""
         if self.process is not None:
             with suppress(ProcessTimeout):
                 await self.process.wait(within=EXIT_SECONDS)
         return self.problem
 
     async def read_output(self) -> None:
-        """Read the output of the process, which would block if the pipe were full."""
+        """Read the output of the process, because the process would block if the pipe were full."""
         assert self.process is not None
         async for line in self.process.lines():
             self.output.append(line)
@@ -72,7 +72,7 @@ class RunningBackend:
 
 @asynccontextmanager
 async def running_backend(backend: Backend, model: str) -> AsyncIterator[RunningBackend]:
-    """Run the backend while the block runs. `model` is the address of the scripted model, without `/v1`."""
+    """Run the backend until the `with` block ends. `model` is the address of the scripted model, without `/v1`."""
     start = backend.start
     if not start.command:
         if not start.url:
@@ -105,7 +105,8 @@ async def running_backend(backend: Backend, model: str) -> AsyncIterator[Running
 
 def environment(backend: Backend, values: Values) -> dict[str, str]:
     """Return the variables that the backend gets in addition to those of this process."""
-    # The folder of this interpreter comes last in the search path, so that its programs are found without activation.
+    # The folder of this interpreter comes last in the search path, so that its programs are found even if its
+    # environment is not activated.
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
     # The model is on this machine, so a network proxy could not reach it.
     direct = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"]))
@@ -141,7 +142,7 @@ def _free_port() -> int:
 
 @asynccontextmanager
 async def served_application(backend: Backend, app: ASGIApp) -> AsyncIterator[RunningBackend]:
-    """Serve an application on a real port, in a thread, while the block runs."""
+    """Serve an application on a real port, in a thread, until the `with` block ends."""
     with ThreadServer(app, "backend under check", ws="websockets-sansio") as server:
         running = RunningBackend(server.address, thread=server.thread)
         await _wait_until_ready(backend, running)

@@ -1,4 +1,4 @@
-"""Fills texts with placeholders such as `{thread}`, and quotes the values."""
+"""Replaces placeholders such as `{thread}` in texts with their values, quoted where necessary."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def names_in(template: object) -> set[str]:
 
 
 def fill_text(template: str, values: Values) -> str:
-    """Replace the placeholders with their values. A placeholder without a value stays."""
+    """Replace the placeholders with their values. A placeholder without a value stays unchanged."""
     return PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
 
 

@@ -14,7 +14,7 @@ __all__ = ["ThreadServer"]
 
 
 class ThreadServer:
-    """Serves while a `with` block runs. Code that blocks in the application does not delay the caller.
+    """Serves an application during a `with` block. Blocking code in the application does not delay the caller.
 
     With port 0 the system chooses the port. `options` are uvicorn's options.
     """

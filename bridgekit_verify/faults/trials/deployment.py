@@ -63,7 +63,7 @@ class DeliveryMode:
     offline."""
     keep_events: int = DEFAULT_RETENTION.events
     outbox_bytes: int = 262_144
-    """Bound of a socket's outbox: small, so that large events overflow it within the window of a slow-reader fault."""
+    """Bound on a socket's outbox: small, so that large events overflow it within the window of a slow-reader fault."""
 
     @property
     def separate_agents(self) -> bool:
@@ -100,10 +100,10 @@ def delivery_mode_table() -> pd.DataFrame:
 
 
 class WorkerProcess:
-    """A worker at a fixed port. Each restart runs in a new process.
+    """A worker at a fixed port. Each restart starts a new process.
 
-    The reports of a run go to the observer of its experiment. The request of the run starts with the experiment's name
-    and a colon. A run whose process ends first is reported as ended.
+    The reports of a run go to the observer of the run's experiment. A run's request starts with the experiment's name
+    and a colon. When the process ends, its unfinished runs are reported as ended.
     """
 
     def __init__(self, process: ChildProcess, setup: WorkerSetup, tasks: TaskGroup) -> None:
@@ -111,7 +111,7 @@ class WorkerProcess:
         self._setup = setup
         self._tasks = tasks
         self._running: set[str] = set()
-        """The requests of the current process's runs that have not ended."""
+        """The requests whose runs have not ended in the current process."""
         self.observers: dict[str, Callable[[RunReport], None]] = {}
 
     @property
@@ -119,7 +119,7 @@ class WorkerProcess:
         return self._setup.port
 
     async def set_up(self) -> None:
-        """Send the setup and wait until the worker serves. Raises ProcessExited or ProcessTimeout if it fails."""
+        """Send the setup and wait until the worker serves. Raises ProcessExited or ProcessTimeout."""
         await self._process.send(self._setup)
         await self._process.receive(Ready, within=START_TIMEOUT_SECONDS, wanted="serve")
         self._tasks.start_soon(self._read_reports)
@@ -139,7 +139,7 @@ class WorkerProcess:
         self._process.resume()
 
     async def stop(self) -> int:
-        """Shut the worker down gracefully (SIGTERM) and return its exit code. Raises ProcessTimeout if it stays."""
+        """Shut the worker down gracefully (SIGTERM) and return its exit code. Raises ProcessTimeout."""
         return await self._process.terminate(within=STOP_TIMEOUT_SECONDS)
 
     async def restart(self) -> None:
@@ -163,7 +163,7 @@ class WorkerProcess:
 
 @asynccontextmanager
 async def start_worker(setup: WorkerSetup) -> AsyncIterator[WorkerProcess]:
-    """Run a worker while the block runs, and then kill its process. Raises ProcessExited or ProcessTimeout."""
+    """Run a worker until the `with` block ends, and then kill its process. Raises ProcessExited or ProcessTimeout."""
     with unwrap_single_error():
         async with (
             start_module(worker_process.__name__, name=f"the worker with the store {setup.store!r}") as process,
@@ -184,7 +184,7 @@ class Deployment:
     sockets: WorkerProcess
     """The worker that clients connect to."""
     agents: WorkerProcess
-    """The worker that runs the agents. Equals `sockets` unless the mode has separate agents."""
+    """The worker that runs the agents, which is `sockets` unless the delivery mode has separate agents."""
     key: bytes
     broker: RedisServer | None = None
     to_broker: Proxy | None = None
@@ -195,7 +195,7 @@ class Deployment:
 async def deployed(
     delivery: DeliveryMode, owned: Sequence[OwnedThread], *, cut_broker: bool = False
 ) -> AsyncIterator[Deployment]:
-    """Run all processes of a delivery mode with these threads while the block runs, and then end them."""
+    """Run the processes of a delivery mode until the `with` block ends. The workers serve the threads in `owned`."""
     key = secrets.token_bytes(KEY_BYTES)
     async with AsyncExitStack() as stack:
         broker, between, url = None, None, f"{delivery.store}:"

@@ -36,7 +36,7 @@ class FaultContext:
     users: Proxy
     seed: int
     run_agents_for: Callable[[float], Awaitable[None]]
-    """Waits for this many seconds, and until agents have emitted the events that are due in this time."""
+    """Waits for the given seconds, and then until the agents have emitted the events that were due in this time."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Fault:
     apply: Callable[[FaultContext, float], Awaitable[None]]
     """Applies the fault for this many seconds, then repairs it."""
     padding_bytes: int = 0
-    """How many bytes are added to events, for a fault that affects only large events."""
+    """How many bytes are added to each tool result, for a fault that affects only large events."""
 
     overflows: bool = False
-    """Whether the fault overflows a socket's buffers, so that queued events are lost too and no closed form exists."""
+    """Whether the fault overflows a socket's buffers, so that an unknown number of queued events is lost too."""
     drops: bool = False
     """Whether bytes that are sent during the fault are lost although the socket appears open."""
 
@@ -68,7 +68,7 @@ class Fault:
 
     @property
     def needs_own_deployment(self) -> bool:
-        """Whether the fault targets processes, so that no other experiment can share the deployment."""
+        """Whether the fault targets a worker or the broker, so that no other experiment can share the deployment."""
         return self.target not in (FaultTarget.NOTHING, FaultTarget.NETWORK)
 
 
@@ -91,7 +91,7 @@ async def _kill_sockets(context: FaultContext, seconds: float) -> None:
 
 
 async def _kill_sockets_while_offline(context: FaultContext, seconds: float) -> None:
-    """Disconnect the users, let the agents continue, and kill the worker before the users reconnect."""
+    """Disconnect the users, let the agents continue, and kill the worker with the sockets before the reconnect."""
     with context.users.down():
         await context.run_agents_for(seconds / 2)
         await context.deployment.sockets.kill()
@@ -112,7 +112,7 @@ async def _pause_sockets(context: FaultContext, seconds: float) -> None:
 
 
 async def _restart_sockets(context: FaultContext, seconds: float) -> None:
-    """Restart the worker as a rolling deployment does: stop it gracefully, so that its runs end, and start it again."""
+    """Restart the worker as a rolling deployment does: shut it down gracefully, and start it again later."""
     await context.deployment.sockets.stop()
     await anyio.sleep(seconds)
     await context.deployment.sockets.restart()
@@ -145,7 +145,7 @@ async def _cut_broker(context: FaultContext, seconds: float) -> None:
 
 
 async def _cut_subscriptions(context: FaultContext, seconds: float) -> None:
-    """Cut each worker's pub/sub connection repeatedly. The other connections stay open."""
+    """Cut each worker's pub/sub connection to the broker repeatedly, and no other connection."""
     if (broker := context.deployment.broker) is not None:
         until = anyio.current_time() + seconds
         while anyio.current_time() < until:

@@ -1,4 +1,4 @@
-"""The agent load of a trial: runs during the fault, and a run after it."""
+"""The agent load of a trial, during the fault and after the fault."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from bridgekit_verify.measure.thread_id_families import OwnedThread
 __all__ = ["EVENTS_A_STEP", "SETTLE_SECONDS", "AgentLoad", "TrialPlan", "run_after_fault", "run_during_fault"]
 
 RETRYABLE: Final = (StoreUnavailable.__name__, ShuttingDown.__name__)
-"""Names of the errors after which a client can request a refused run again."""
+"""Names of the errors after which a client may repeat its request for a run."""
 RETRY_SECONDS: Final = 0.1
 NO_RESUME_WAIT_SECONDS: Final = 1.0
-"""How long to wait for a client that does not resume. Events that arrive later count as lost."""
+"""How long a client that does not resume may take to read the end of a run before another run starts."""
 EVENTS_A_STEP: Final = 3
 MAX_RUNS_BEFORE_FAULT: Final = 10
-"""Limit on the runs of a thread before the fault. On a busy machine, a run may almost end before the fault starts."""
+"""Limit on a thread's runs before the fault. If a run is more than half done, another run starts before the fault."""
 SETTLE_SECONDS: Final = 60.0
 """How long clients may take after the fault to read the remaining events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialPlan:
-    """The timing of a trial: steps of three events each, and the window of the fault."""
+    """The timing of a trial: the number and pace of steps with three events each, and when the fault acts."""
 
     steps: int = 20
     pace_seconds: float = 0.05
     start_seconds: float = 0.3
-    """When the fault starts, after the start of the first run."""
+    """Time from the start of the first run to the start of the fault."""
     duration_seconds: float = 0.4
     after_steps: int = 4
-    """Steps of a second run after the fault. When its end was read, the first run's events have arrived or are lost."""
+    """Steps of the run after the fault. When this run ends, all earlier events have arrived or are lost."""
 
     @property
     def seconds(self) -> float:
-        """The duration of both runs and the fault, without the time for repairs."""
+        """The planned duration of a trial, without the time for repairs."""
         return (self.steps + self.after_steps) * self.pace_seconds + self.duration_seconds
 
 
 @dataclass
 class AgentLoad:
-    """The agent runs of one experiment. A network fault lasts until they have emitted the events due in its duration.
+    """The agent runs of one experiment. A network fault lasts longer than planned if due events are not emitted yet.
 
-    If this fault had a fixed duration, agents on a busy machine might emit no event during the fault.
+    With a fixed duration, agents on a busy machine might emit no event during the fault.
     """
 
     name: str
@@ -64,7 +64,7 @@ class AgentLoad:
     requests: Sequence[str] = ()
 
     async def run_agents_for(self, seconds: float) -> None:
-        """Wait for `seconds`, and then at most SETTLE_SECONDS for the events that were due in this time."""
+        """Wait for `seconds`, and then at most SETTLE_SECONDS for the events that were due within `seconds`."""
         steps = max(int(seconds / self.plan.pace_seconds) - 1, 1)
         wanted = {request: self.recorder.emitted[request] + EVENTS_A_STEP * steps for request in self.requests}
         await anyio.sleep(seconds)
@@ -73,14 +73,14 @@ class AgentLoad:
 
     @property
     def before_half(self) -> bool:
-        """Whether at most half of the steps of each run were emitted."""
+        """Whether each run has emitted at most half of its events."""
         most = max(self.recorder.emitted[request] for request in self.requests)
         return most <= EVENTS_A_STEP * self.plan.steps / 2
 
     def request(self, owned: OwnedThread, when: str, steps: int) -> RunRequest:
         """Return a run request for this thread, and record the thread's owner."""
-        # WorkerProcess reads the experiment's name up to the first colon. The text of a thought is the request,
-        # followed by a colon and a space.
+        # WorkerProcess takes the text before the first colon as the experiment's name. The text of a thought is the
+        # request, followed by a colon and a space.
         request = f"{self.name}:{owned.thread_id}:{when}"
         self.recorder.owners[request] = owned
         return RunRequest(
@@ -114,10 +114,9 @@ async def run_during_fault(load: AgentLoad, context: FaultContext, owned: Sequen
 
 
 async def run_after_fault(load: AgentLoad, context: FaultContext, owned: OwnedThread, reader: Reader) -> None:
-    """Start runs until the client has read the end of one: every event before it has then arrived or is lost.
+    """Start runs until the client has read the end of a run. Every earlier event has then arrived or is lost.
 
-    A client that does not resume may also lose the end of a run, until it detects that its connection is lost. In this
-    case, another run is started.
+    A client that does not resume loses the end of a run if it has not yet detected that its connection broke.
     """
     timeout = SETTLE_SECONDS if context.deployment.delivery.resumes else NO_RESUME_WAIT_SECONDS
     for number in count(1):

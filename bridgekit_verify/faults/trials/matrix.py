@@ -28,10 +28,10 @@ __all__ = ["FaultMatrix", "Soak", "random_plan", "run_matrix", "soak"]
 MAX_CONCURRENT_DEPLOYMENTS: Final = 8
 """How many deployments run concurrently. Two cores are enough, because most processes wait most of the time."""
 MATRIX_SECONDS: Final = 600.0
-"""The timeout of a matrix is this time plus 20 times the duration of the plan."""
+"""The timeout of a fault matrix is MATRIX_SECONDS plus 20 times the duration of the plan."""
 
 SIGNALLED: Final = "#A9B7C2"
-"""The fill colour of signalled events: a shade between the colours of delivered and dropped events."""
+"""The fill colour of cells with signalled losses: a shade between the colours of delivered and dropped events."""
 
 OUTCOMES: Final = (
     ("misrouted", LEAKED, "white", "xx"),
@@ -44,7 +44,7 @@ OUTCOMES: Final = (
 
 @dataclass(frozen=True)
 class FaultMatrix:
-    """One trial for each fault and each delivery mode that it applies to."""
+    """One trial for each fault and each delivery mode that has the fault's target."""
 
     cells: Mapping[tuple[str, str], Trial]
     """Trials by the names of fault and delivery mode."""
@@ -69,15 +69,12 @@ class FaultMatrix:
         return [trial for (_, name), trial in self.cells.items() if name == delivery]
 
     def named(self, *faults: str, delivery: str) -> list[Trial]:
-        """Return the trials of these faults in one delivery mode, in this order. Untried faults are left out."""
+        """Return the trials of these faults in one delivery mode, in the order of `faults`. Omits untried faults."""
         return [self.cells[fault, delivery] for fault in faults if (fault, delivery) in self.cells]
 
     @staticmethod
     def delays(trials: Sequence[Trial]) -> str:
-        """Return a text alternative of the latency figure.
-
-        It states, for each trial, the number of events read, the longest latency, and the number of events lost.
-        """
+        """Return a text alternative of the latency figure: for each trial, events read and lost, and latency."""
         clauses = "; ".join(
             f"{trial.fault.name} with {trial.delivery.name}: {len(trial.first_copies):,} events read, the latest"
             f" {trial.longest_latency:.2f} s after emission, {len(trial.lost_moments):,} lost"
@@ -87,19 +84,19 @@ class FaultMatrix:
 
     @property
     def guaranteed(self) -> list[Trial]:
-        """The trials of the delivery modes that guarantee no silent loss."""
+        """The trials of the delivery modes that rule out silent loss."""
         return [trial for trial in self.cells.values() if trial.delivery is not AT_MOST_ONCE]
 
     @property
     def silent_losses(self) -> Rate:
-        """The rate of events lost silently in the delivery modes that guarantee no silent loss."""
+        """The rate of events lost silently in the delivery modes that rule out silent loss."""
         return Rate(
             sum(t.verdict.lost_silent for t in self.guaranteed), sum(t.verdict.expected for t in self.guaranteed)
         )
 
     @property
     def misrouted(self) -> int:
-        """The number of frames that arrived at a socket of another thread, in all cells."""
+        """The number of frames that sockets of another thread or user read, in all trials."""
         return sum(trial.verdict.misrouted for trial in self.cells.values())
 
     def table(self) -> pd.DataFrame:
@@ -107,7 +104,7 @@ class FaultMatrix:
 
         Columns: fault, target, delivery mode, delivered (k of n), predicted deliveries (if there is a prediction), lost
         silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency in ms. There is no
-        interval, because a fault loses the events of its duration, and not a random sample of them.
+        confidence interval, because the events lost in a fault are not a random sample.
         """
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
@@ -121,7 +118,7 @@ class FaultMatrix:
         )
 
     def figure(self) -> Figure:
-        """Draw faults as rows and delivery modes as columns. A cell shows counts, coloured by its worst outcome."""
+        """Draw faults as rows and delivery modes as columns. Each cell has the colour of its worst outcome."""
         faults, modes = self.faults, self.modes
         with new_figure(self.title(), 1.6 + 1.22 * len(modes), 1.7 + 0.34 * len(faults)) as figure:
             axis = figure.subplots()
@@ -140,8 +137,8 @@ class FaultMatrix:
     def alt_text(self) -> str:
         """Return a text alternative of the figure.
 
-        It states, for each delivery mode, how many events were expected, delivered, lost silently, lost with a signal
-        and misrouted.
+        The text states, for each delivery mode, how many events were expected, delivered, lost silently, lost with a
+        signal and misrouted.
         """
         return "; ".join(
             f"{delivery.name}: {sum(t.verdict.delivered for t in self.of(delivery.name)):,} of"
@@ -205,10 +202,11 @@ async def run_matrix(
     faults: Iterable[Fault] = tuple(FAULTS.values()),
     modes: Iterable[DeliveryMode] = tuple(DELIVERY_MODES.values()),
 ) -> FaultMatrix:
-    """Run a trial of every fault in every delivery mode that it applies to, with `users` threads and sockets each.
+    """Run a trial of every fault in every delivery mode that has the fault's target.
 
-    Network faults share a deployment, each with its own proxy and threads. A fault that targets processes gets its own
-    deployment. Raises TimeoutError if the trials take too long: see MATRIX_SECONDS.
+    Each trial has `users` threads with one socket each. Network faults share a deployment, each with its own proxy and
+    threads. A fault that targets a worker or the broker gets its own deployment. Raises TimeoutError if the trials take
+    too long: see MATRIX_SECONDS.
     """
     chosen, plan = list(faults), plan or TrialPlan()
     groups = [(delivery, group) for delivery in modes for group in _group_by_deployment(chosen, delivery)]
@@ -272,7 +270,7 @@ class Soak:
     cells: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     """Summed counts by the names of fault and delivery mode."""
     violations: list[str] = field(default_factory=list)
-    """Each cell that violated a guarantee, with the seed of its round, so that it can be reproduced."""
+    """Each cell that violated a guarantee, with the seed that reproduces its round."""
 
     def add(self, seed: int, matrix: FaultMatrix) -> None:
         """Add the counts of one round."""
@@ -302,7 +300,7 @@ class Soak:
         return Rate(sum(each["lost silent"] for each in guaranteed), sum(each["expected"] for each in guaranteed))
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each cell: fault, delivery mode, and the summed counts of `add`."""
+        """Return one row for each cell: fault, delivery mode, and the counts summed over all rounds."""
         return pd.DataFrame({"fault": fault, "delivery": name} | counts for (fault, name), counts in self.cells.items())
 
 
@@ -315,7 +313,7 @@ async def soak(
     modes: Iterable[DeliveryMode] = tuple(DELIVERY_MODES.values()),
     print_line: Callable[[str], None] = print,
 ) -> Soak:
-    """Run at least one round of the matrix, and start further rounds during this many minutes."""
+    """Run at least one round of the fault matrix, and start new rounds until `minutes` have passed."""
     all_faults, all_modes = tuple(faults), tuple(modes)
     found, started = Soak(), time.monotonic()
     while not found.rounds or time.monotonic() - started < 60 * minutes:

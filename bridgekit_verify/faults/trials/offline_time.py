@@ -1,6 +1,6 @@
-"""Measure the loss by offline time: counted, and predicted from the number of events that each user missed.
+"""Measure how many events users lose while offline, and compare the loss with a prediction from the missed events.
 
-Missed events are counted from the last event that the user read: see `trial.missed_events`.
+`trial.missed_events` defines which events a user missed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def predicted_loss(delivery: DeliveryMode, missed: int) -> int:
     """Return how many events are lost for a user who missed `missed` events.
 
     In mode "at most once", all missed events are lost. With a log that retains `h` events of a thread, no event is lost
-    if at most `h` were missed. Otherwise all missed events are lost, because resume is all-or-nothing.
+    if at most `h` were missed. If more than `h` were missed, all of these are lost: resume is all-or-nothing.
     """
     return 0 if delivery.resumes and missed <= delivery.keep_events else missed
 
@@ -67,11 +67,11 @@ class Window:
 
     @property
     def tolerance(self) -> int:
-        """By how many events prediction and count may differ. It is 0 for clients that do not resume."""
+        """The accepted difference between predicted and counted loss, in events: 0 if clients do not resume."""
         if not self.trial.delivery.resumes:
             return 0
         retained = self.trial.delivery.keep_events
-        # If the number of missed events is within a step of the bound, it is unknown whether the bound was exceeded.
+        # If a user missed about as many events as the log retains, it is unknown whether the client could resume.
         return sum(
             missed + EVENTS_A_STEP if abs(missed - retained) <= EVENTS_A_STEP else EVENTS_A_STEP * (missed > retained)
             for missed in self.trial.missed
@@ -90,7 +90,7 @@ class WindowStudy:
     windows: Sequence[Window]
 
     def of(self, delivery: DeliveryMode) -> list[Window]:
-        """Return the windows of one delivery mode, shortest first."""
+        """Return the windows of one delivery mode, in the order of `windows`."""
         return [window for window in self.windows if window.trial.delivery.name == delivery.name]
 
     @property
@@ -165,10 +165,10 @@ def _row(window: Window) -> dict[str, object]:
 async def study_windows(
     lengths: Sequence[float], *, users: int = 2, keep_events: int = 30, seed: int = 0, plan: TrialPlan | None = None
 ) -> WindowStudy:
-    """Disconnect users for each of these lengths (seconds), in mode "at most once" and with a log of `keep_events`.
+    """Disconnect users for each of these times (seconds), in mode "at most once" and with a log of `keep_events`.
 
-    All lengths of one mode run concurrently on one worker, each with `users` threads. Raises TimeoutError if
-    they take too long.
+    The trials of one delivery mode run concurrently on one worker, with `users` threads each. Raises TimeoutError if
+    the trials take too long.
     """
     plan = plan or TrialPlan(steps=24)
     small = replace(RESUME, name=f"resume, {keep_events} events kept", keep_events=keep_events)

@@ -28,13 +28,13 @@ from bridgekit_verify.measure.thread_id_families import OwnedThread
 __all__ = ["Reader", "Recorder", "assign_seq", "read_and_resume", "read_without_resume"]
 
 KEEPALIVE_SECONDS: Final = 5.0
-"""The keepalive interval. It exceeds the fault windows, because a shorter one could disconnect clients."""
+"""The keepalive interval: longer than the faults, so that the keepalive does not disconnect clients."""
 BACKOFF: Final = Backoff(first_seconds=0.02, longest_seconds=0.2)
 
 
 @dataclass
 class Reader:
-    """One user and the events and gaps that the user's sockets read."""
+    """One user, with the events and gaps that the user's sockets read."""
 
     socket: Socket
     url: str
@@ -46,9 +46,9 @@ class Reader:
     starts: list[int] = field(default_factory=list)
     """The `seq` after which each subscription starts, as the server confirmed it. Empty for a client that resumes."""
     duplicates: int = 0
-    """The number of duplicated events, which the client dropped."""
+    """The number of duplicated events that the client dropped."""
     lost_run_ends: int = 0
-    """The number of end events that a worker sent for runs of a killed worker, and that no agent attempted."""
+    """The number of end events that a live worker sent for the runs of a killed worker."""
     _since: float = 0.0
     _online: anyio.Event = field(default_factory=anyio.Event)
     _ended: dict[str, anyio.Event] = field(default_factory=dict)
@@ -108,7 +108,7 @@ async def read_and_resume(reader: Reader, *, task_status: TaskStatus[None]) -> N
 
 
 async def read_without_resume(reader: Reader, *, task_status: TaskStatus[None]) -> None:
-    """Read with one connection after another, without a cursor, until cancelled."""
+    """Read on one connection after another, without a cursor, until cancelled."""
     started = False
     while True:
         try:
@@ -142,7 +142,7 @@ class Recorder:
     acknowledged: dict[EventKey, Acknowledged] = field(default_factory=dict)
     attempted_at: dict[EventKey, float] = field(default_factory=dict)
     owners: dict[str, OwnedThread] = field(default_factory=dict)
-    """The thread of each request, and its owner."""
+    """The thread and its owner, by request."""
     emitted: Counter[str] = field(default_factory=Counter)
     """Number of events that the agent attempted, by request."""
     ended: dict[str, str] = field(default_factory=dict)
@@ -203,10 +203,11 @@ def assign_seq(
 ) -> dict[EventKey, Receipt]:
     """Infer the `seq` of events that were acknowledged without a `seq` because the store was unavailable.
 
-    `asked` lists one thread's events in the order of emission. The completed receipts are returned. The `seq` of an
-    event lies between those of its neighbours. An event that was read needs no inferred `seq`. Any other event gets the
-    first possible `seq` that was neither read nor signalled, and counts as a silent loss. If there is none, the event
-    gets a signalled `seq`. If no `seq` is free, or no later event is known, the receipt stays without a `seq`.
+    `asked` lists one thread's events in the order of emission. Returns all receipts. An event's `seq`
+    lies between those of the events emitted before and after it. An event that was read needs no inferred `seq`. Any
+    other event gets the first possible `seq` that was neither read nor signalled, and counts as a silent loss. If there
+    is no such `seq`, the event gets one from a signalled gap. If no `seq` is left, or no later event has a known `seq`,
+    the receipt stays without a `seq`.
     """
     known = {arrival.key: Cursor(arrival.epoch or "", arrival.seq) for arrival in arrivals if arrival.key is not None}
     known |= {key: Cursor(r.epoch or "", r.seq) for key, r in receipts.items() if r.seq is not None}

@@ -37,13 +37,13 @@ __all__ = ["BRIDGEKIT", "SERVERS", "LoopTimeClock", "Stall", "StallStudy", "stud
 
 STALL_SECONDS: Final = 120.0
 STILL_SECONDS: Final = 0.02
-"""If the event loop does not run for longer than this time, LoopTimeClock stops."""
+"""LoopTimeClock stops when the event loop has not run for this time."""
 SETTLE_SECONDS: Final = 60.0
 """How long the neighbours may take to read the remaining events after the stall."""
 PADDING_BYTES: Final = 8_192
 _NUMBER = re.compile(r'"number": ?(\d+)')
 SEND_BUFFER_BYTES: Final = 16_384
-"""Small, so that a client that stops reading causes backpressure immediately, and not only after megabytes."""
+"""Send buffer of a socket: small, so that a client that stops reading causes backpressure immediately."""
 THREAD: Final = ThreadId("thread_1")
 USER: Final = "user_1"
 OUTBOX_EVENTS: Final = 16
@@ -57,7 +57,6 @@ class RunningServer:
     """A running server: the URL that clients subscribe at, and the function that emits an event."""
 
     url: str
-    """URL at which a client subscribes."""
     emit: Emit
 
 
@@ -161,11 +160,11 @@ class Stall:
     due: Sequence[float]
     """The time at which each event was due."""
     reads: Sequence[tuple[int, float]]
-    """The number and the time of each event that a neighbouring socket read."""
+    """Each event that a neighbouring socket read: the event's number and the time of the read."""
     waits: Sequence[float]
     """How long the agent waited for each emission, in seconds."""
     window: tuple[float, float]
-    """Start and end of the stall of one socket."""
+    """Start and end of the stall."""
 
     @property
     def latencies(self) -> list[tuple[float, float]]:
@@ -204,10 +203,10 @@ class Stall:
 
 
 class LoopTimeClock:
-    """A clock that stops while the event loop does not get a CPU, so that only delays by sockets are measured.
+    """A clock that stops while the event loop does not get a CPU, so that it measures only delays that sockets cause.
 
-    A server that awaits a socket does not block the loop, so the clock includes the server's waiting time. `run` must
-    be active as a background task.
+    A server that awaits a socket does not block the loop, so the clock includes the server's waiting time. A background
+    task must execute `run`.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -246,7 +245,7 @@ class StallStudy:
     def table(self) -> pd.DataFrame:
         """Return one row for each server.
 
-        Columns: server, its code that sends, events that neighbours read (k of n), and in ms: median latency before and
+        Columns: server, the code that sends, events that neighbours read (k of n), and in ms: median latency before and
         during the stall, longest latency during the stall, longest emission.
         """
         return pd.DataFrame(
@@ -297,7 +296,7 @@ class StallStudy:
     def alt_text(self) -> str:
         """Return a text alternative of the figure.
 
-        It states, for each server, the median latencies before and during the stall, and the longest emission.
+        The text states, for each server, the median latencies before and during the stall, and the longest emission.
         """
         return "; ".join(
             f"{stall.server.name}: neighbours read {1_000 * stall.median_before:.1f} ms late before and"
@@ -316,7 +315,7 @@ async def study_stall(
     duration: float = 0.5,
     servers: Iterable[ServerKind] = SERVERS,
 ) -> StallStudy:
-    """Measure each server with `neighbours` reading sockets and a stalled one, while an agent emits at a fixed rate.
+    """Measure each server with `neighbours` sockets that read and one that stalls. An agent emits at a fixed rate.
 
     The stall starts `start` seconds after the first event and lasts `duration` seconds. Raises TimeoutError if
     the study takes too long.
@@ -361,7 +360,7 @@ async def _stall(
                 await _sleep_until(clock, origin + first + duration)
             last = clock() - origin
         with anyio.move_on_after(SETTLE_SECONDS):
-            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled with a timeout: reads have no event
+            while len(reads) < neighbours * events:  # noqa: ASYNC110  # polled with a timeout: reads set no event
                 await anyio.sleep(pace_seconds)
         tasks.cancel_scope.cancel()
     since = [(number, moment - origin) for number, moment in reads]
@@ -369,7 +368,7 @@ async def _stall(
 
 
 async def _sleep_until(clock: LoopTimeClock, moment: float) -> None:
-    while (left := moment - clock()) > 0:  # noqa: ASYNC110  # a clock has no event
+    while (left := moment - clock()) > 0:  # noqa: ASYNC110  # polled: the clock sets no event
         await anyio.sleep(left)
 
 

@@ -35,13 +35,13 @@ __all__ = ["Trial", "TrialPlan", "latency_figure", "missed_events", "run_trial"]
 def missed_events(reader: Reader, emitted: Sequence[float]) -> list[int]:
     """Return, for each reconnection, how many of the thread's events the user missed.
 
-    Missed events are those after the last event that the user read, up to the start of the next subscription. They
-    include the step that was in flight when the connection broke, which was written to the socket and never read.
-    The time at which the client noticed the break is not used, because only the reader knows whether an event was read
-    (J. H. Saltzer, D. P. Reed, D. D. Clark, "End-to-end arguments in system design", ACM Transactions on Computer
-    Systems 2, 1984, section 2). The server confirms the start of a subscription to a client that does not resume. For a
-    client that resumes, the start is the number of events emitted before the subscription, with an error of at most one
-    step. `emitted` has the times in seconds, in order.
+    Missed events are those after the last event that the user read, up to the start of the next subscription. Events
+    that were written to the socket before the connection broke, and never read, are included. Only the reader knows
+    whether an event was read, so the time of the break is not used (Saltzer, Reed and Clark, "End-to-end arguments in
+    system design", ACM Transactions on Computer Systems 2, 1984, section 2). For a client that does not
+    resume, the server confirms the `seq` after which a subscription starts. For a client that resumes, this `seq` is
+    estimated as the number of events emitted before the subscription, with an error of at most one step. `emitted` has
+    the emission times in seconds, in order.
     """
     found = []
     for number, (before, after) in enumerate(pairwise(reader.online), start=1):
@@ -66,9 +66,9 @@ class Trial:
     window: tuple[float, float]
     """Start and repair of the fault, in seconds since the Unix epoch."""
     unanswered: int
-    """The number of events whose worker was killed before an acknowledgement. They do not count as lost."""
+    """How many events a killed worker did not acknowledge and no client read. The verdict leaves these events out."""
     attempted_at: Mapping[EventKey, float]
-    """The time of each event's attempt, in seconds since the Unix epoch."""
+    """When the agent attempted to emit each event, in seconds since the Unix epoch."""
     quiesced: bool
     """Whether every user read the end of the last run before the timeout."""
     readers: Sequence[Reader]
@@ -85,7 +85,7 @@ class Trial:
 
     @property
     def sent_twice(self) -> int:
-        """The number of events that a socket received again. The resuming client drops duplicates."""
+        """The number of duplicated events that the resuming clients received and dropped."""
         return sum(reader.duplicates for reader in self.readers)
 
     @property
@@ -124,8 +124,8 @@ class Trial:
     def predicted_delivered(self) -> int | None:
         """The predicted number of delivered events, if exactly the missed events are lost.
 
-        None if the delivery mode resumes, or if the fault overflows buffers or does not act on the network. (For
-        example, the agents of a killed worker emit no events until its restart.)
+        None if clients resume, or if the fault overflows buffers or does not act on the network. (For example, the
+        agents of a killed worker emit no events until its restart.)
         """
         if self.delivery.resumes or self.fault.target is not FaultTarget.NETWORK or self.fault.overflows:
             return None
@@ -184,7 +184,7 @@ async def run_trial(
 
 
 async def _tickets(deployment: Deployment, owned: Sequence[OwnedThread]) -> Tickets:
-    """Issue the users' tickets outside the workers, so that the tickets survive a worker's restart."""
+    """Return the issuer of the users' tickets. The issuer is outside the workers, and survives their restarts."""
     threads = MemoryThreadStore()
     for each in owned:
         await threads.claim(each.thread_id, each.user_id)
@@ -203,7 +203,7 @@ def latency_title(trials: Sequence[Trial]) -> str:
 
 
 def latency_figure(trials: Sequence[Trial]) -> Figure:
-    """Draw one panel for each trial: each event's latency by emission time, with the window of the fault shaded.
+    """Draw one panel for each trial: each event's latency over its emission time, with the fault's window shaded.
 
     Lost events are crosses at the bottom of the panel.
     """

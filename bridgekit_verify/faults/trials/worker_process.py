@@ -47,7 +47,7 @@ class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes
     """Key that signs tickets."""
     owned: list[tuple[ThreadId, UserId]]
-    """The threads and their owners. A real application stores them durably. This worker gets them at each start."""
+    """The threads and their owners, which the setup contains because the worker does not store them."""
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +81,7 @@ class Acknowledged(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ended(msgspec.Struct, frozen=True, tag=True):
-    """Report that a run has ended. `error` is empty if it succeeded."""
+    """Report that a run has ended. `error` is empty if the run succeeded."""
 
     request: str
     error: str = ""

@@ -348,7 +348,7 @@ values = { thread = "thread.id" }
     assert {each.user for each in result.run.messages} == {"ann", "bob"}
     assert {each.thread[:6] for each in result.run.messages if each.thread} == {"t-ann-", "t-bob-"}
     assert len(result.run.ledger.histories) == 4
-    with pytest.raises(UnusableBackend, match=r"\[\[users\]\] names 2, but the load has 3 users"):
+    with pytest.raises(UnusableBackend, match=r"\[\[users\]\] names only 2 of the load's 3 users"):
         await check(load_backend(tmp_path / "b.toml"), Load(users=3))
 
 
