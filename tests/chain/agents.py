@@ -108,7 +108,7 @@ class HubThatStoresLater(Hub):
 def subscribe_crowded(application: Application) -> Box:
     """Subscribe a client whose outbox one event of THREAD crowds, until the test takes it with `next_frames`."""
     hub = application.bridge.hub
-    box = Box(events=2, crowded=hub.crowded)
+    box = Box(hub.crowded, events=2)
     hub.attach(box)
     hub.publish(emitted(), THREAD)
     assert THREAD in hub.crowded.by_thread

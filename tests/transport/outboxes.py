@@ -33,7 +33,7 @@ class Box(Subscriber):
     """A subscriber without a socket that counts how often it is aborted."""
 
     def __init__(
-        self, *, events: int = 1_024, size_bytes: int = 4_194_304, crowded: CrowdedOutboxes | None = None
+        self, crowded: CrowdedOutboxes | None = None, /, *, events: int = 1_024, size_bytes: int = 4_194_304
     ) -> None:
         self.schedule = Schedule(OutboxLimits(events=events, size_bytes=size_bytes), crowded)
         self.counters = self.schedule.counters

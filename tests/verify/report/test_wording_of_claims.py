@@ -17,7 +17,7 @@ from bridgekit_verify.report.findings import Finding, RunAnswer
 from bridgekit_verify.studies.drops import BEFORE, COMMITTED, REPORTED, FixDrops
 from bridgekit_verify.studies.links_and_fixes import LinkStudy
 from bridgekit_verify.variants import AS_COMMITTED, BROKEN, FIXES, SOUND
-from tests.verify.report.thoughts import KINDS, PARSED, every, measured, none, some, study_of, thoughts
+from tests.verify.report.thoughts import KINDS, PARSED, cell, every, measured, none, some, study_of, thoughts
 
 HOLDS, DOES_NOT_HOLD, UNKNOWN = ProbeAnswer.HOLDS, ProbeAnswer.DOES_NOT_HOLD, ProbeAnswer.UNKNOWN
 
