@@ -74,5 +74,5 @@ def _attribute(late: Arrival, earlier: Arrival, answered: Mapping[EventKey, int]
     if answered.get(late.key, len(answered)) < answered.get(earlier.key, -1):
         return Attribution(9, "emitted in order, but sent late")
     if late.key.type in EMITTED_BY_CORE:
-        return Attribution(5, "the core emitted it late")
+        return Attribution(5, "the core emitted the event late")
     return Attribution(8, "requested in order, but emitted late")

@@ -290,7 +290,7 @@ def _of_the_agent(event: EventCalls) -> Iterator[Problem]:
         return
     given = binding_of(event.bindings[-1])
     shared = any(binding_of(call).run_id == event.run_id for call in event.bindings[:-1])
-    yield from _binding(event, binder, "then gave the same agent" if shared else "gave the agent", given, right)
+    yield from _binding(event, binder, "later gave the same agent" if shared else "gave the agent", given, right)
     if not event.adapter_bindings:
         yield Problem(6, "did not bind its adapter")
         return

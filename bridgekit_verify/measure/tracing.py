@@ -180,9 +180,9 @@ def _ending(event: EventCalls) -> str:
     if event.own_arrivals:
         passed = _spans([step.link for step in steps[:-1] if step.state != NOT_ON_PATH])
         others = [user for user in _readers(event) if user != event.user_id]
-        also = f" It is also read by {', '.join(others)}." if others else ""
+        also = f" The event is also read by {', '.join(others)}." if others else ""
         caught = "".join(_caught(step) for step in steps)
-        return f"passes links {passed} and is read by its user, {event.user_id}.{also}{caught}"
+        return f"passes through links {passed} and is read by its user, {event.user_id}.{also}{caught}"
     wrong, last = cause(event), steps[event.last_link - 1]
     if readers := _readers(event):
         whom = "in another thread" if readers == [event.user_id] else f"and not by its user, {event.user_id}"
@@ -192,7 +192,7 @@ def _ending(event: EventCalls) -> str:
     else:
         ending = f"ends at link {last.link} ({last.name})"
     reason = "" if wrong is None else f", because link {wrong.link} {wrong.text}"
-    return f"{ending}{reason}.{_caught(last)}{'' if readers else ' No user reads it.'}"
+    return f"{ending}{reason}.{_caught(last)}{'' if readers else ' No user reads the event.'}"
 
 
 def _caught(step: LinkStep) -> str:

@@ -78,7 +78,7 @@ class Judgement:
 
 
 def _times(count: int) -> str:
-    return f" (seen {count:,} times)" if count > 1 else ""
+    return f" ({count:,} violations of this kind)" if count > 1 else ""
 
 
 def shown(value: object) -> str:

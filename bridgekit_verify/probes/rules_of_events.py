@@ -99,7 +99,7 @@ def judge_agent(seen: Observation) -> Judgement:
         ]
         if "run_id" not in given:
             continue  # a caller's mistake, which raises TypeError
-        evidence = "the agent binds its adapter to something else" if bound else "the agent does not bind its adapter"
+        evidence = "the agent changes the binding of its adapter" if bound else "the agent does not bind its adapter"
         if call.raised is not None:
             evidence = error_text(call.raised)
         link.expect(bound == [wanted], ViolationKind.LOST, evidence)
@@ -117,7 +117,7 @@ def judge_agent(seen: Observation) -> Judgement:
     expect_in_order(link, found, lambda call: id(call.owner), _type)
     _judge_tools(link, seen)
     link.tried = min(len(calls), len(bindings))
-    link.summary = f"the adapter receives each of {len(bindings)} bindings and {len(calls)} events as the agent did"
+    link.summary = f"the adapter receives each of {len(bindings)} bindings and {len(calls)} events unchanged"
     return link
 
 
@@ -258,7 +258,8 @@ def judge_emission(seen: Observation) -> Judgement:
         link.expect(
             not seen.unbound and seen.unbound.link == 7,
             ViolationKind.FALSE_RECEIPT,
-            f"an event without a bridge is reported as {seen.unbound.outcome}, lost at link {seen.unbound.link}",
+            f"an event that is emitted without a bridge is reported as {seen.unbound.outcome} at link"
+            f" {seen.unbound.link}",
         )
     refused = _judge_ends(link, seen)
     calls = [

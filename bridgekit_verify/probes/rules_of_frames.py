@@ -127,16 +127,16 @@ def _judge_receipt(link: Judgement, seen: Observation, published: Published) -> 
         link.expect(
             read <= receipt.sockets <= read + leaving,
             ViolationKind.FALSE_RECEIPT,
-            f"{what} to {_sockets(receipt.sockets)}, but {_sockets(read)} read it",
+            f"{what} to {_sockets(receipt.sockets)}, but {_sockets(read)} received it",
         )
     elif receipt.outcome is Outcome.RELAYED:
         link.expect(
             bool(receipt) is bool(read) or leaving > 0 or published.replayed > 0,
             ViolationKind.FALSE_RECEIPT,
-            f"{what} to {receipt.workers} workers, but {_sockets(read)} read it",
+            f"{what} to {receipt.workers} workers, but {_sockets(read)} received it",
         )
     elif receipt.outcome is not Outcome.PENDING:
-        link.expect(not receipt and not read, ViolationKind.FALSE_RECEIPT, f"{what}, but {_sockets(read)} read it")
+        link.expect(not receipt and not read, ViolationKind.FALSE_RECEIPT, f"{what}, but {_sockets(read)} received it")
         link.expect(receipt.link == 10, ViolationKind.MISCOUNTED, f"{what} at link {receipt.link} instead of link 10")
         if published.replayed:
             link.expect(

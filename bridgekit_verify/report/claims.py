@@ -76,8 +76,8 @@ def link_claim(study: LinkStudy) -> Finding:
         works=works,
         answer=f"{_RUN_PHRASES[works]}: {study.committed.evidence}.",
         evidence=(
-            f"The audit says: {study.wording.statement}. Tested word for word, that is"
-            f" {'true' if study.wording.holds else 'not true'}.",
+            f"The audit says: {study.wording.statement}. Tested word for word, the"
+            f" statement is {'true' if study.wording.holds else 'not true'}.",
             f"Experiment: with the link broken on purpose ({before.variant.summary}), {delivered}."
             if broken_on_purpose
             else f"{_parts_as_committed(link.number, before.variant)}, {delivered}.",
@@ -102,7 +102,7 @@ def _reading(measurement: Measurement) -> str:
 def _parts_as_committed(link: int, broken: Variant) -> str:
     """Return a clause that names the parts of the chain that are as committed. For link 1, these include the hub."""
     if broken.hub is not SOUND.hub:
-        return f"With the checks of link {link} and the hub of link 10 as committed ({broken.summary})"
+        return f"With the checks of link {link} and the hub (link 10) as committed ({broken.summary})"
     return f"With only this link as committed ({broken.summary})"
 
 
@@ -208,8 +208,8 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
         answer=f"As committed, {committed.delivered:,} of {committed.expected:,} events reach their user. With only"
         f" link 9 broken, {study.summary(name)}",
         evidence=(
-            f"Kinds whose events do not reach their user: {', '.join(dropping) or 'none'}.",
-            f"Kinds whose events reach another user: {', '.join(leaking) or 'none'}.",
+            f"Kinds of thread id with events that do not reach their user: {', '.join(dropping) or 'none'}.",
+            f"Kinds of thread id with events that reach another user: {', '.join(leaking) or 'none'}.",
             *(
                 f"Delivered with {KINDS[label]}: {_by_kind(study, name, names)}."
                 for label, names in study.groups.items()
@@ -238,8 +238,8 @@ def _caveats(number: int, study: FixStudy) -> list[str]:
         return [*_with_fix_1(study), *_with_the_method(study)]
     if number == 3:
         return [
-            "This test uses one process, and it emits events only while their run is active. Late events, a restart and"
-            " a run that is registered twice are measured separately."
+            "This test uses one process, and emits events only while their run is active. Notebook 11 measures events"
+            " after a run's end, a restart, and a run that is registered twice."
         ]
     return []
 
@@ -261,10 +261,9 @@ def _with_the_method(study: FixStudy) -> list[str]:
         if study.cells[name, together].verdict.delivered < study.cells[name, alone].verdict.delivered
     ]
     return [
-        "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a query of the run-thread"
-        " mapping, so that Fix 2 becomes a lookup in Fix 3's mapping.",
-        f"With the method, {study.summary(alone)}",
-        f"With the method and Fix 1, {study.summary(together)}",
+        "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a lookup in Fix 3's mapping.",
+        f"With Fix 2 and its method, {study.summary(alone)}",
+        f"With Fixes 1 and 2 and the method, {study.summary(together)}",
         f"Fix 1 makes Fix 2 deliver fewer events with {len(worse)} of {len(study.families)} kinds of thread id:"
         f" {', '.join(worse) or 'none'}.",
     ]
@@ -321,5 +320,5 @@ def _links(numbers: Sequence[int]) -> str:
 
 def _stopping(links: Sequence[int]) -> str:
     if list(links) == [9]:
-        return "Only link 9 stops them."
-    return f"{capitalized(_links(links))} stop{'s' if len(links) == 1 else ''} them, not only link 9."
+        return "Only link 9 stops events."
+    return f"{capitalized(_links(links))} stop{'s' if len(links) == 1 else ''} events, and not only link 9."

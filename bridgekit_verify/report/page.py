@@ -87,9 +87,10 @@ PART_TWO: Final = {
     " sockets and threads one process carries, and when to add another one. Read it before you size a deployment.",
     "Validation": "A measurement that cannot fail proves nothing. This section tests the measurements themselves. The"
     " checker must report known mistakes under their own names, and it must find known rates.",
-    "Backends": "A check asks the same questions of a backend that is not built with bridgekit: is anything lost, and"
-    " does it reach the right user? Each question is called a property. This section checks two small example backends,"
-    " without and with known defects, and recordings of a published one. Read it before you check your own.",
+    "Backends": "A check asks questions about a backend that is not built with bridgekit, such as: is anything lost,"
+    " and does it reach the right user? Each question is called a property. This section checks two small example"
+    " backends, without and with known defects, and recordings of a published backend. Read it before you check your"
+    " own.",
 }
 """The sections for engineers, each with the reason why a reader needs it."""
 

@@ -90,7 +90,7 @@ class ReceiptStudy:
         """Describe the figure in text, one clause per chain, without the empty cells."""
         return "; ".join(
             f"{each.variant.name}: "
-            + ", ".join(f"receipt {receipt}, {got}: {count}" for (receipt, got), count in _ordered(each) if count)
+            + ", ".join(f"{receipt}, and {got}: {count}" for (receipt, got), count in _ordered(each) if count)
             for each in self.measurements
         )
 

@@ -201,7 +201,7 @@ class RepairStudy:
             f"Combinations that deliver every event without a leak: {len(self.complete)} of {len(self.totals)}"
             f" ({'; '.join(map(_in_words, self.complete)) or 'none'}).",
             f"Repairs that are needed: {', '.join(self.needed) or 'none'}.",
-            f"Combinations in which another user reads events: {'; '.join(leaks) or 'none'}.",
+            f"Combinations that leak events to another user: {'; '.join(leaks) or 'none'}.",
             f"Orders in which no event leaks after any step: {safe} of {orders}. Recommended: {', '.join(self.order)}.",
         ]
 

@@ -36,7 +36,7 @@ TWO_THREADS_A_USER: Final = Workload(
 """A workload for mutations: a frame can be misrouted to another user, or to another thread of the same user."""
 
 NOTHING: Final[Mapping[Attribution, int]] = MappingProxyType({})
-NEVER_READ: Final = Attribution(10, "reported as sent, but no socket read it")
+NEVER_READ: Final = Attribution(10, "reported as sent, but read by no socket")
 REPORTED_LOST: Final = Attribution(10, "no socket of the thread accepted it")
 MISROUTED: Final = Attribution(10, "delivered to a socket of another thread")
 

@@ -225,14 +225,13 @@ class Localization:
         """Return a text alternative without the cells: how often the broken link or another link was named."""
         others = len(self.explanations())
         return (
-            f"{self.named} of {len(self.cases)} breakages were named at the link that was broken,"
-            f" {others} named another link as well or instead; of the sound chain {_listed(self.sound.elsewhere)}"
-            " was named."
+            f"For {self.named} of {len(self.cases)} breakages, the broken link is named; for {others}, another link is"
+            f" named as well or instead. In the sound chain, {_listed(self.sound.elsewhere)} is named."
         )
 
     def title(self) -> str:
         """State for how many breakages the broken link was named."""
-        return f"{self.named} of {len(self.cases)} breakages are named at the link that was broken"
+        return f"For {self.named} of {len(self.cases)} breakages, the broken link is named"
 
     def figure(self) -> Figure:
         """Draw the matrix, with its letters explained below."""
@@ -256,7 +255,7 @@ class Localization:
             figure.supxlabel(
                 "\n".join(
                     [
-                        "Numbers: ways named, of ways broken; below them, the source that named fewer.",
+                        "Numbers: named breakages of all breakages; below them, the source that named fewer.",
                         "Empty: never named.",
                         *lines,
                     ]

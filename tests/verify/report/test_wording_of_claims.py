@@ -113,7 +113,7 @@ def test_link_that_fails_is_stated_in_these_words() -> None:
         works="fails",
         answer="As committed, the link fails: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. Tested word for word, that is true.",
+            "The audit says: it passes the bridge on. Tested word for word, the statement is true.",
             "With only this link as committed (the core shares one agent between all runs), 1 of 6 events reach"
             " their user, and 2 reach another user.",
             "With the link repaired, 6 of 6 events reach their user. The link then passes its test: it was repaired.",
@@ -134,7 +134,7 @@ def test_link_that_fails_is_stated_in_these_words() -> None:
         works="fails",
         answer="As committed, the link fails: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. Tested word for word, that is not true.",
+            "The audit says: it passes the bridge on. Tested word for word, the statement is not true.",
             "With only this link as committed (the run id does not contain the thread), 1 of 6 events reach their"
             " user, and 2 reach another user.",
             "With the link repaired, 6 of 6 events reach their user. The link then still fails its test: it was"
@@ -159,7 +159,7 @@ def test_link_that_works_is_stated_in_these_words() -> None:
         works="works",
         answer="As committed, the link works: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. Tested word for word, that is true.",
+            "The audit says: it passes the bridge on. Tested word for word, the statement is true.",
             "Experiment: with the link broken on purpose (the supervisor passes on a bridge of its own), 1 of 6"
             " events reach their user, and 2 reach another user.",
             "With the link sound, 6 of 6 events reach their user. The link then passes its test: it was repaired.",
@@ -183,7 +183,7 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
         audit_right="unknown",
         answer="As committed, the link's test gave no result: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. Tested word for word, that is true.",
+            "The audit says: it passes the bridge on. Tested word for word, the statement is true.",
             "Experiment: with the link broken on purpose (the engine passes on a bridge of its own), 1 of 6 events"
             " reach their user, and 2 reach another user.",
             "With the link sound, 6 of 6 events reach their user. The link's test then gave no result: it was"
@@ -198,7 +198,7 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
 
 def test_link_1_is_measured_with_the_hub_as_committed() -> None:
     with_the_hub, alone = (link_finding(number, DOES_NOT_HOLD).evidence[1] for number in (1, 3))
-    assert with_the_hub.startswith("With the checks of link 1 and the hub of link 10 as committed (startup does not ")
+    assert with_the_hub.startswith("With the checks of link 1 and the hub (link 10) as committed (startup does not ")
     assert alone.startswith("With only this link as committed (the registry binds agents ")
 
 
@@ -278,8 +278,8 @@ def test_fix_1_is_stated_in_these_words() -> None:
             " another user (chat_<n>, starts with another id)."
         ),
         evidence=(
-            "Kinds whose events do not reach their user: chat_<n>, starts with another id.",
-            "Kinds whose events reach another user: chat_<n>, starts with another id.",
+            "Kinds of thread id with events that do not reach their user: chat_<n>, starts with another id.",
+            "Kinds of thread id with events that reach another user: chat_<n>, starts with another id.",
             "Delivered with documented kinds: thread_123 5 of 5.",
             "Delivered with stress kinds: chat_<n> 0 of 6, starts with another id 3 of 7.",
         ),
@@ -305,18 +305,22 @@ def test_fix_2_is_stated_in_these_words() -> None:
             " for 0 of 1 documented kind and 0 of 2 stress kinds of thread id. No event leaks."
         ),
         evidence=(
-            "Kinds whose events do not reach their user: thread_123, chat_<n>, starts with another id.",
-            "Kinds whose events reach another user: none.",
+            (
+                "Kinds of thread id with events that do not reach their user: thread_123, chat_<n>, starts with"
+                " another id."
+            ),
+            "Kinds of thread id with events that reach another user: none.",
             "Delivered with documented kinds: thread_123 0 of 5.",
             "Delivered with stress kinds: chat_<n> 0 of 6, starts with another id 0 of 7.",
             "As a backup to Fix 1, every event reaches its user for 1 of 1 documented kind and 0 of 2 stress kinds"
             " of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with another id).",
-            "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a query of the run-thread"
-            " mapping, so that Fix 2 becomes a lookup in Fix 3's mapping.",
-            "With the method, every event reaches its user for 1 of 1 documented kind and 2 of 2 stress kinds of"
-            " thread id. No event leaks.",
-            "With the method and Fix 1, every event reaches its user for 1 of 1 documented kind and 0 of 2 stress"
-            " kinds of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with another id).",
+            "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a lookup in Fix 3's"
+            " mapping.",
+            "With Fix 2 and its method, every event reaches its user for 1 of 1 documented kind and 2 of 2 stress"
+            " kinds of thread id. No event leaks.",
+            "With Fixes 1 and 2 and the method, every event reaches its user for 1 of 1 documented kind and 0 of"
+            " 2 stress kinds of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with"
+            " another id).",
             "Fix 1 makes Fix 2 deliver fewer events with 2 of 3 kinds of thread id: chat_<n>, starts with another id.",
         ),
         before=(0, 5),
@@ -339,12 +343,12 @@ def test_fix_3_is_stated_in_these_words() -> None:
             " for 1 of 1 documented kind and 2 of 2 stress kinds of thread id. No event leaks."
         ),
         evidence=(
-            "Kinds whose events do not reach their user: none.",
-            "Kinds whose events reach another user: none.",
+            "Kinds of thread id with events that do not reach their user: none.",
+            "Kinds of thread id with events that reach another user: none.",
             "Delivered with documented kinds: thread_123 5 of 5.",
             "Delivered with stress kinds: chat_<n> 6 of 6, starts with another id 7 of 7.",
-            "This test uses one process, and it emits events only while their run is active. Late events, a restart"
-            " and a run that is registered twice are measured separately.",
+            "This test uses one process, and emits events only while their run is active. Notebook 11 measures"
+            " events after a run's end, a restart, and a run that is registered twice.",
         ),
         before=(0, 5),
         after=(5, 5),
@@ -398,7 +402,7 @@ def test_lost_claim_is_stated_in_these_words() -> None:
         reported="broken",
         verdict="does not hold",
         audit_right="as worded, but insufficient",
-        answer="As committed, 0 of 18 events reach their user. Links 8 and 9 stop them, not only link 9.",
+        answer="As committed, 0 of 18 events reach their user. Links 8 and 9 stop events, and not only link 9.",
         evidence=(
             "Before any fix, events are lost at link 9.",
             "After the fixes that repair link 9, events are lost at link 8.",
@@ -416,24 +420,24 @@ def test_lost_claim_is_stated_in_these_words() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "right", "answer", "evidence"),
     [
-        (every(9), every(9), "yes", "0 Only link 9 stops them.", ("link 9", "link 9")),
+        (every(9), every(9), "yes", "0 Only link 9 stops events.", ("link 9", "link 9")),
         (
             every(8),
             every(2),
             "as worded, but insufficient",
-            "0 Links 2 and 8 stop them, not only link 9.",
+            "0 Links 2 and 8 stop events, and not only link 9.",
             ("link 8", "link 2"),
         ),
         (
             every(8),
             every(8),
             "as worded, but insufficient",
-            "0 Link 8 stops them, not only link 9.",
+            "0 Link 8 stops events, and not only link 9.",
             ("link 8", "link 8"),
         ),
         (none(), every(8), "no", "18", ("no link", "link 8")),
-        (some((0, 5, 0), (0, 0, 6), (0, 0, 7)), every(9), "no", "0 Only link 9 stops them.", ("link 9", "link 9")),
-        (some((1, 0, 4), (0, 0, 6), (0, 0, 7)), every(9), "no", "1 Only link 9 stops them.", ("link 9", "link 9")),
+        (some((0, 5, 0), (0, 0, 6), (0, 0, 7)), every(9), "no", "0 Only link 9 stops events.", ("link 9", "link 9")),
+        (some((1, 0, 4), (0, 0, 6), (0, 0, 7)), every(9), "no", "1 Only link 9 stops events.", ("link 9", "link 9")),
     ],
 )
 def test_lost_claim_is_right_if_only_link_9_loses_events(

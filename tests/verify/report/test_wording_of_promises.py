@@ -66,8 +66,8 @@ def test_promises_are_stated_in_these_words() -> None:
             " broken, the user reads 5 of 5 events with thread ids like thread_123."
         ),
         evidence=(
-            "With Fix 1 and only link 9 broken, the user reads all events before the run's end for 1 of 3 kinds of"
-            " thread id.",
+            "With Fix 1 and only link 9 broken, the user reads every event of an agent before its run ends, for 1"
+            " of 3 kinds of thread id.",
         ),
         before=(0, 9),
         after=(1, 8),
@@ -91,7 +91,10 @@ def test_step_1_is_stated_in_these_words() -> None:
             "With Fix 1 and only link 9 broken, every event reaches its user for 1 of 1 documented kind and 0 of 2"
             " stress kinds of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with another"
             " id).",
-            "To repeat it: python tests/mission_critical/test_websocket_agent_events_suite.py --variant 'fix 1'",
+            (
+                "To repeat this test: python tests/mission_critical/test_websocket_agent_events_suite.py --variant"
+                " 'fix 1'"
+            ),
         ),
         before=(0, 9),
         after=(1, 8),
@@ -108,13 +111,13 @@ def test_step_2_is_stated_in_these_words() -> None:
         verdict="holds",
         audit_right="as worded, but insufficient",
         answer=(
-            "The text run_thread_123_a1b2c3d4 contains thread_123. The assertion calls no code, so it passes on each"
-            " of 11 chains, before and after Fix 1."
+            "The text run_thread_123_a1b2c3d4 contains thread_123. The audit's assertion calls no code, so it"
+            " passes on each of 11 chains, before and after Fix 1."
         ),
         evidence=(
-            "Each chain created one run id for thread_123. 5 of 11 run ids contain it: as committed with fix 1, fix"
-            " 1, fixes 1 and 2 as written, fixes 1 and 2 with the method, fixes 1, 2 and 3. The others do not: as"
-            " committed, as reported, fix 2 as written, fix 2 with its method, fix 3, sound.",
+            "Each chain created one run id for thread_123. 5 of 11 run ids contain thread_123: as committed with"
+            " fix 1, fix 1, fixes 1 and 2 as written, fixes 1 and 2 with the method, fixes 1, 2 and 3. The other"
+            " run ids do not: as committed, as reported, fix 2 as written, fix 2 with its method, fix 3, sound.",
             "For example, the chain 'as reported' creates run_629fd82c07cd, and the chain 'fix 1' creates"
             " run_thread_123_d82c07cd.",
         ),
@@ -125,8 +128,8 @@ def test_step_2_is_stated_in_these_words() -> None:
 @pytest.mark.parametrize(
     ("chain", "containing"),
     [
-        (AS_REPORTED, "0 of 2 run ids contain it: none. The others do not: as reported, fix 1."),
-        (FIX_1, "2 of 2 run ids contain it: as reported, fix 1. The others do not: none."),
+        (AS_REPORTED, "0 of 2 run ids contain thread_123: none. The other run ids do not: as reported, fix 1."),
+        (FIX_1, "2 of 2 run ids contain thread_123: as reported, fix 1. The other run ids do not: none."),
     ],
 )
 def test_step_2_names_no_chain_if_there_is_none(
@@ -174,16 +177,16 @@ def test_step_3_is_stated_in_these_words() -> None:
             " owner's socket reads 0 of 1 event."
         ),
         evidence=(
-            "One call on each of 11 chains, with an open socket of thread_123's owner and one of another user. The"
-            " other user's sockets read 2 frames.",
-            "Fix 1 does not change the result on either chain. Fix 1 changes how run ids are created, and the step"
+            "The audit's notification was made on each of 11 chains, with one open socket of thread_123's owner"
+            " and one of another user. The other user's sockets read 2 frames.",
+            "Fix 1 does not change the result on either chain. Fix 1 changes how run ids are created, but step 3"
             " supplies its own run id.",
-            "The sound chain refuses this call by design, because it never derives a thread from a run id. The"
-            " receipt is unroutable at link 9.",
+            "The sound chain refuses the notification by design, because it never derives a thread from a run id."
+            " The receipt is unroutable at link 9.",
         ),
         rule=(
-            "Right if the event arrives on both chains after Fix 1. Insufficient if it resolves and is reported as"
-            " sent on both, but does not arrive."
+            "Right if the event arrives on both chains after Fix 1. Insufficient if on both chains, the run id"
+            " resolves and the event is reported as sent, but the event does not arrive."
         ),
         sample=Sample(1, "calls per chain"),
     )
