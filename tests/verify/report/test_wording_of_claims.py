@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -15,9 +16,9 @@ from bridgekit_verify.probes.probes import Probe, ProbeAnswer
 from bridgekit_verify.report.claims import audit_answer, chain_claim, fix_claim, link_claim, lost_claim, verdict_of
 from bridgekit_verify.report.findings import Finding, RunAnswer
 from bridgekit_verify.studies.drops import BEFORE, COMMITTED, REPORTED, FixDrops
-from bridgekit_verify.studies.links_and_fixes import LinkStudy
+from bridgekit_verify.studies.links_and_fixes import EXAMPLE, LinkStudy
 from bridgekit_verify.variants import AS_COMMITTED, BROKEN, FIXES, SOUND
-from tests.verify.report.thoughts import KINDS, PARSED, cell, every, measured, none, some, study_of, thoughts
+from tests.verify.report.thoughts import BOB, KINDS, PARSED, cell, every, measured, none, some, study_of, thoughts
 
 HOLDS, DOES_NOT_HOLD, UNKNOWN = ProbeAnswer.HOLDS, ProbeAnswer.DOES_NOT_HOLD, ProbeAnswer.UNKNOWN
 
@@ -32,6 +33,13 @@ AFTER_FIXES: Mapping[str, Mapping[str, Measurement]] = {
     "fixes 1 and 2 with the method": some((5, 0, 0), (5, 1, 0), (3, 4, 0)),
     "fixes 1, 2 and 3": none(),
 }
+
+
+def read_by_another_as_well() -> Measurement:
+    """Return a measurement in which every event arrives, and another user reads one of them."""
+    history = thoughts(5, 0, 0)
+    history.arrivals.append(replace(history.arrivals[0], socket=BOB))
+    return measured(SOUND, history)
 
 
 def drops_of(
@@ -376,6 +384,7 @@ def test_fix_2_that_fix_1_does_not_make_worse_says_so() -> None:
         (none(), "holds"),
         (some((5, 0, 0), (5, 0, 1), (7, 0, 0)), "does not hold"),
         (some((5, 1, 0), (6, 0, 0), (7, 0, 0)), "does not hold"),
+        ({**none(), EXAMPLE: read_by_another_as_well()}, "does not hold"),
         (some((5, 0, 0), (0, 0, 0), (7, 0, 0)), "unknown"),
     ],
 )
