@@ -110,7 +110,7 @@ def _before_the_bridge(history: History, key: EventKey) -> Attribution:
 
 
 def _unreported_emission(history: History, handover: Handover) -> Attribution:
-    """Attribute the loss from the agent's state at the start of its run, because no emission is recorded."""
+    """Attribute the loss of an event without a recorded emission, from the agent's state at the start of its run."""
     if not handover.given:
         return Attribution(3 if history.bound_by_registry else 5, "the agent was given no bridge")
     if not handover.passed_on:

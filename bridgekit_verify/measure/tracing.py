@@ -50,7 +50,7 @@ class Trace:
         return {run.request: run.owned for run in self._workload_runs}
 
     def events(self, request: str) -> list[EventKey]:
-        """Return the events of a run: first the events that its user should get, then other observed events."""
+        """Return the events of a run: first the events that the run's user should get, then other observed events."""
         self._owner(request)
         workload = self.measurement.workload
         expected = [each.key for run in self._workload_runs for each in workload.expectations(run)]
@@ -66,7 +66,7 @@ class Trace:
         return path_steps(self._event(request, event, step))
 
     def ended_at(self, request: str, event: str, step: int = 1) -> int | None:
-        """Return the last link that received the event, or None if its own user's socket read it.
+        """Return the last link that received the event, or None if a socket of its own user read the event.
 
         Return 10 if only other sockets read the event. If the event was not emitted, return the last link that
         received its run.
@@ -222,7 +222,7 @@ def _spans(numbers: Sequence[int]) -> str:
 async def trace_run(
     chain: Variant | str, threads: str | Iterable[str] = "thread_123", *, steps: int = 1, seed: int = 0
 ) -> Trace:
-    """Trace one run in each thread, all concurrently, over real sockets. The requests are "question 1" and so on.
+    """Trace one run in each thread, all runs at once, over real sockets. The requests are "question 1" and so on.
 
     `chain` is a variant or its name. Each thread belongs to a different user. Raises UnknownName if no variant has this
     name, and InvalidId or InvalidParameter if a thread id is not allowed.

@@ -87,7 +87,7 @@ def expect_in_order(
 
 
 def judge_agent(seen: Observation) -> Judgement:
-    """Judge link 6: the adapter must receive the agent's bindings and events, including those of its tool calls."""
+    """Judge link 6: the adapter must receive the agent's bindings and events, including the events of tool calls."""
     link, recording = Judgement(6), seen.recording
     bindings = recording.of("agent", "set_websocket_bridge", startup=True)
     for call in bindings:
@@ -134,7 +134,7 @@ def _judge_passed_to_adapter(link: Judgement, seen: Observation) -> None:
 
 
 def _judge_composition(link: Judgement, seen: Observation, *, own: bool) -> None:
-    """Check that `emit_*` methods emit the event of their arguments.
+    """Check that each `emit_*` method emits the event that its arguments describe.
 
     With `own`, check only methods that the agent class replaces. Without `own`, check only the inherited methods.
     """
@@ -214,7 +214,7 @@ def judge_adapter_binding(seen: Observation) -> Judgement:
                 f"the adapter no longer holds the {_differing(given, call.held)}",
             )
             if call.held_after is not None:
-                # `judge_emission` judges a change that the call itself made.
+                # `judge_emission` judges a change that the call itself made
                 last[id(call.owner)] = call.held_after
             continue
         if "run_id" not in call.given:
@@ -294,7 +294,7 @@ def judge_emission(seen: Observation) -> Judgement:
 
 
 def _judge_ends(link: Judgement, seen: Observation) -> set[int]:
-    """Check that an adapter emits at most one end event of a run. Return `id()` of each call that it must refuse."""
+    """Check that an adapter emits at most one end event of a run. Return `id()` of each call that must be refused."""
     guarded, ended, refused = dict[int, bool](), dict[int, object](), set[int]()
     for call in seen.recording.of("adapter", "set_websocket_bridge", "begin_run", "end_run", "emit"):
         adapter, run_id = id(call.owner), call.held.run_id if call.held is not None else None

@@ -17,8 +17,8 @@ from bridgekit_verify.probes.scenario import Observation
 __all__ = ["judge_hub"]
 
 FRAME_OVERHEAD_BYTES: Final = 8_192
-"""Upper bound on the size of a frame's fields without the payload. A run id may have 2 kB, and a thread id and an agent
-name 1 kB each."""
+"""Upper bound on the size of a frame's fields without the payload. A run id has up to 2 kB, a thread id and an agent
+name up to 1 kB each."""
 
 
 def judge_hub(seen: Observation) -> Judgement:
@@ -50,7 +50,7 @@ def judge_hub(seen: Observation) -> Judgement:
 
 
 def _has_no_room(seen: Observation, call: RecordedCall, threads: PublishedEvents) -> bool:
-    """Return whether the hub refused the event for lack of room, and an outbox may really have been full."""
+    """Return whether the hub refused the event for lack of room, and the thread's events could fill an outbox."""
     if not isinstance(call.result, Receipt) or call.result.reason != NO_ROOM:
         return False
     limits, earlier = seen.application.config.outbox, threads.by_thread[call.given["thread_id"]]

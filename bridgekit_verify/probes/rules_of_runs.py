@@ -1,4 +1,4 @@
-"""Judge links 1 to 5: compare the bridge and the runs that each link passes on with those that it received."""
+"""Judge links 1 to 5: does each link pass on the bridge and the runs that it received?"""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def judge_engine(seen: Observation) -> Judgement:
 
 
 def judge_core(seen: Observation) -> Judgement:
-    """Judge link 5: each run must get its own bound agent, one start before its events, and one end after them."""
+    """Judge link 5: each run must get its own bound agent, one start event first, and one end event last."""
     link, recording = Judgement(5), seen.recording
     runs = [call for call in recording.of("core", "execute_agent") if _is_run(call)]
     for call in runs:
@@ -276,7 +276,7 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     ends = [each for each in notified if each.name != NOTIFIERS[0]]
     kind = ViolationKind.DUPLICATED if len(starts) > 1 else ViolationKind.LOST
     link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} start events")
-    # If a run's end event cannot be encoded, an error event follows it. Any other run has one end.
+    # If a run's end event cannot be encoded, an error event follows it. Any other run has one end event.
     # The core sends an end event again if the hub refused it.
     ended = [each for each in ends if each.raised is None and not _is_refused_by_hub(each)]
     asked = recording.within(call, "agent", "end_run")

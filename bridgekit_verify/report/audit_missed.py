@@ -29,7 +29,7 @@ EMBEDDED_DIGITS = 8
 OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
 SEARCHED = {"signed, verified": "signed run ids", "carried": "events that carry their thread"}
-"""The round trips of the search for leaks, except that of Fix 1, in words."""
+"""A phrase for each round trip of the search for leaks, except Fix 1's."""
 
 
 def shared_agent_claim(study: SharedAgentStudy) -> Finding:
@@ -120,7 +120,7 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
 
 
 def _events(measurement: Measurement) -> int:
-    """Return the number of expected events, including those of users without a socket."""
+    """Return the number of expected events, including the events of users without a socket."""
     return len(measurement.history.expected)
 
 
@@ -156,7 +156,7 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
 
 
 def _lifecycle_answer(wrong_user: int, *, loses: bool, loses_elsewhere: bool) -> str:
-    """Return when Fix 3 leaks or loses events, in one sentence that starts with the fix."""
+    """Return a sentence that states when Fix 3 leaks or loses events."""
     problems = ["leaks events if a run is registered twice"] if wrong_user else []
     losing = [place for place, found in (("after a run ends", loses), ("in another process", loses_elsewhere)) if found]
     if losing:

@@ -12,7 +12,7 @@ __all__ = ["sound_claim", "truth_claim"]
 
 
 def truth_claim(study: BackendStudy) -> Finding:
-    """Test that exactly the known properties are broken in each subject with a known defect."""
+    """Test that each known defect breaks exactly the properties that were written down before the check."""
     damaged = [each for each in study.subjects if each.expected]
     exact = Rate(sum(each.is_exact for each in damaged), len(damaged))
     return Finding(
@@ -39,7 +39,7 @@ def truth_claim(study: BackendStudy) -> Finding:
 
 
 def sound_claim(study: BackendStudy) -> Finding:
-    """Test that no property is broken in a subject without a defect."""
+    """Test that a backend or recording without a defect breaks no property."""
     sound = [each for each in study.subjects if not each.expected]
     clean = Rate(sum(each.is_exact for each in sound), len(sound))
     return Finding(

@@ -37,8 +37,8 @@ def verdict_of(holds: bool, *, known: bool = True) -> Verdict:
 def audit_answer(reported: str, works: RunAnswer, *, as_worded: bool) -> AuditAnswer:
     """Answer "Was the audit right?" about a link that the audit reports as working or broken.
 
-    A link that fails although the audit reports it as working is right "as worded" if the audit's description of the
-    link's code is true.
+    The answer is "as worded, but insufficient" if a link reported as working fails, but the audit describes its code
+    correctly.
     """
     if works == "unknown":
         return "unknown"
@@ -93,14 +93,14 @@ def link_claim(study: LinkStudy) -> Finding:
 
 
 def _reading(measurement: Measurement) -> str:
-    """Return a clause with the numbers of events that reach their user and another user."""
+    """Return a clause that states how many events reach their user and how many frames reach another user."""
     verdict = measurement.verdict
     leaked = f", and {verdict.misrouted:,} reach another user" if verdict.misrouted else ""
     return f"{verdict.delivery.counts} events reach their user{leaked}"
 
 
 def _parts_as_committed(link: int, broken: Variant) -> str:
-    """Return a clause that names the parts of the chain that are as committed. For link 1, these include the hub."""
+    """Return a clause that names the parts that are as committed: the link and, for link 1, the hub."""
     if broken.hub is not SOUND.hub:
         return f"With the checks of link {link} and the hub (link 10) as committed ({broken.summary})"
     return f"With only this link as committed ({broken.summary})"
@@ -143,7 +143,7 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
     broken = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD]
     unknown = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.UNKNOWN]
     reported_broken = [probe.link.number for probe in committed if probe.link.reported == "broken"]
-    # A link without a result may also fail. If a link fails that the audit calls working, the verdict is known anyway.
+    # A link without a result may also fail. If a link that the audit calls working fails, the verdict is known anyway.
     verdict: Verdict = (
         "unknown" if unknown and set(broken) <= set(reported_broken) else verdict_of(broken == reported_broken)
     )
@@ -170,7 +170,7 @@ def _named(links: Sequence[int]) -> str:
 
 
 def _smallest_of(probes: Sequence[Probe]) -> Sample | None:
-    """Return the smallest sample of the links' tests, with the link in its unit, for example "calls of link 1"."""
+    """Return the smallest sample of the links' tests, in a unit that names the link, such as "calls of link 1"."""
     samples = [(probe.sample.count, probe.link.number, probe.sample.unit) for probe in probes if probe.sample]
     if not samples:
         return None
@@ -224,7 +224,7 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
 
 
 def smallest_sample_of(cells: Sequence[Measurement]) -> Sample:
-    """Return the smallest number of expected events among these measurements."""
+    """Return the smallest number of expected events in any of the measurements."""
     return Sample(min(cell.verdict.expected for cell in cells), "events")
 
 

@@ -15,9 +15,9 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["matrix_claim", "stall_claim", "timeline_claim", "windows_claim"]
 
 LATE_SHARE = 0.1
-"""Other sockets count as delayed if their median delay during the stall is at least this share of the stall."""
+"""Sockets count as delayed if their median delay during a stall is at least this share of the stall's duration."""
 WAITS_SHARE = 0.5
-"""A server waits for the stalled socket if an emission takes at least this share of the stall's duration."""
+"""A server counts as waiting for the stalled socket if an emission takes at least this share of the stall."""
 
 
 def matrix_claim(matrix: FaultMatrix) -> Finding:
@@ -127,7 +127,7 @@ def _windows_verdict(study: WindowStudy, outside: list[Window], silent: int) -> 
 
 
 def _near(count: int) -> str:
-    """Return a sentence about the windows that differ from the prediction by no more than the rule allows."""
+    """Return a sentence about the windows in which the loss differs from the prediction by an allowed amount."""
     if not count:
         return ""
     return f" For {count} more, it differs from the prediction by no more than one step for each reconnection."

@@ -14,11 +14,11 @@ from bridgekit_verify.validation.localization import Localization
 __all__ = ["calibration_claim", "coverage_claim", "localization_claim", "mutation_claim"]
 
 COVERAGE_TOLERANCE = 0.02
-"""Allowed distance of the mean exact coverage from the nominal coverage, because counts are whole numbers."""
+"""Allowed distance of the mean exact coverage from the nominal coverage, which whole counts cannot reach exactly."""
 
 
 def mutation_claim(mutations: pd.DataFrame) -> Finding:
-    """Test that the checker reports each mutation of a history exactly."""
+    """Test that the checker reports the exact effect of each mutation of a history."""
     exact = Rate(int((mutations["exactly"] == "yes").sum()), len(mutations))
     missed = mutations.loc[mutations["exactly"] != "yes", "expected"]
     return Finding(
@@ -36,7 +36,7 @@ def mutation_claim(mutations: pd.DataFrame) -> Finding:
 
 
 def localization_claim(found: Localization) -> Finding:
-    """Test that each broken link is named, and that each other link that is named is explained."""
+    """Test that each broken link is named, and that there is an explanation wherever another link is named."""
     links = [case.breakage.link for case in found.cases]
     return Finding(
         id="trust-localization",

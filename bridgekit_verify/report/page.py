@@ -1,4 +1,4 @@
-"""Report -> index.html: one file without scripts or external resources, which can be opened from an email."""
+"""Renders a Report as index.html, a file without scripts or external resources that can be opened from an email."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _ICONS: Final = {
     "does not hold": "fails",
     "unknown": "unknown",
 }
-"""The icon of each answer. Every icon has its own shape, so that colour carries no information."""
+"""The icon of each answer. Every icon has its own shape, so that no information depends on colour."""
 
 QUESTIONS: Final = {
     "link": (AUDIT_RIGHT, WORKS),

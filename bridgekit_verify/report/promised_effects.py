@@ -44,8 +44,8 @@ STEP_2_RUN_ID: Final = "run_thread_123_a1b2c3d4"
 async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
     """Test the audit's "after fix" list: all events arrive, real-time chat works again, business value is delivered.
 
-    All claims except that about business value are tested on two chains: as reported (from `study`), and as committed
-    (measured here, before and after Fix 1).
+    All claims except the claim about business value are tested on two chains: as reported (from `study`), and as
+    committed (measured here, before and after Fix 1).
     """
     before, after = await _as_committed(study, seed)
     return [all_arrive_claim(study, before, after), real_time_claim(study, before, after), _business_value()]
@@ -60,7 +60,7 @@ async def _as_committed(study: FixStudy, seed: int) -> list[Measurement]:
 
 
 def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Test "all agent events reach users correctly" on both chains. `before` and `after` measure AS_COMMITTED."""
+    """Test "all agent events reach users correctly" on the chains as reported (`study`) and as committed."""
     real, as_reported = after.verdict, study.example("fix 1").verdict.delivery
     return Finding(
         id="claim-after-fix",
@@ -89,7 +89,7 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
 
 
 def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Test "real-time chat experience restored" on both chains. `before` and `after` measure AS_COMMITTED."""
+    """Test "real-time chat experience restored" on the chains as reported (`study`) and as committed."""
     unfixed, real, example = (_shown_at_work(cell) for cell in (before, after, study.example("fix 1")))
     by_family = {name: _shown_at_work(study.cells[name, "fix 1"]) for name in study.families}
     shown = [name for name, rate in by_family.items() if rate.k == rate.n]
@@ -112,7 +112,7 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
 
 
 def _shown_at_work(measurement: Measurement) -> Rate:
-    """Return the rate of events of a run's steps that the user read before the run's end event."""
+    """Return the share of the steps' events that their user read before the run's end event."""
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
     ended: set[str] = set()
     seen: set[EventKey] = set()
@@ -200,7 +200,7 @@ def run_id_claim(seed: int) -> Finding:
 
 
 async def notify_on_each_chain(*, seed: int) -> list[HandNotification]:
-    """Notify by hand on each of `STEP_CHAINS`."""
+    """Send the notification of the audit's step 3 on each chain of `STEP_CHAINS`."""
     return [await notify_by_hand(row, seed=seed) for row in STEP_CHAINS.values()]
 
 

@@ -24,14 +24,14 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["capacity_claim", "edge_claim", "memory_claim", "workers_claim"]
 
 MAX_RESIDUAL = 0.2
-"""Allowed distance of a point from its line, as a share of the highest point, because memory is allocated in blocks."""
+"""Allowed distance of a point from its line, as a share of the highest point: memory is allocated in blocks."""
 GROWTH = 2.0
 """Up to this ratio, the cost of an event counts as constant, because CPU time varies. Real growth would be many times
 larger."""
 
 
 def capacity_claim(study: CapacityStudy) -> Finding:
-    """Test that no event is lost or unaccounted for, at loads that each edge carries and at loads that it does not."""
+    """Test that no event is lost or unaccounted for, at loads below and above the capacity of each edge."""
     steps = study.steps
     lost = sum(step.client.lost for step in steps)
     unaccounted = [step for step in steps if not step.accounted_for]
@@ -78,7 +78,7 @@ def _describe_capacity(search: LoadSearch) -> str:
 
 
 def _describe_runs(edge: str, best: StepResult) -> str:
-    """Return a load of events as a number of runs, which depends on the pauses between the events of a run."""
+    """Return a sentence that states the load as runs per second, which depends on the pauses between a run's events."""
     return (
         f"At the highest load that the {edge} edge carries, {best.wave.runs_per_second:,.0f} runs of"
         f" {best.wave.plan.events} events begin per second. In this test, a run takes {best.wave.plan.run_seconds:g} s,"
@@ -245,7 +245,7 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
 
 
 def _paired_load(capacity: CapacityStudy) -> list[str]:
-    """Return a sentence about the load "with pauses", which differs from the load in the table, or nothing."""
+    """Return a sentence that states the load with pauses, which the table does not show, or an empty list."""
     loads = {round(step.events_per_second) for steps in capacity.paired.values() for step in steps}
     if len(loads) != 1:
         return []
@@ -256,7 +256,7 @@ def _paired_load(capacity: CapacityStudy) -> list[str]:
 
 
 Costs = tuple[float, float]
-"""The lowest and the highest CPU time per event of some rounds, in µs."""
+"""The lowest and the highest CPU time per event in several rounds, in µs."""
 
 
 def _range(steps: Sequence[StepResult]) -> Costs | None:

@@ -84,7 +84,7 @@ class Action:
     effect: str
     size: str
     gain: int
-    """The number of events that this repair delivers in addition to the repairs before it."""
+    """How many more events are delivered with this repair than with only the earlier repairs."""
     after: EventCounts
     """The counts of events after this repair and all earlier repairs."""
 
@@ -275,7 +275,7 @@ def size_text(removed: int, added: int) -> str:
 
 
 def order_note(tables: DropTables) -> str:
-    """Return a note on how many orders of the repairs have no leak, or "" if not all combinations were measured."""
+    """Return in how many orders of the repairs no event leaks, or "" if not all combinations were measured."""
     if len(tables.subsets) != 2 ** len(REPAIRS):
         return ""
     leaking = {subset.repairs for subset in tables.subsets if subset.leaked}
