@@ -16,7 +16,7 @@ from bridgekit.errors import FrameTooLarge, InvalidId, PayloadError, UnknownEven
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import Carried
+from bridgekit.resolution import Carried, Resolver
 from bridgekit.transport.hub import Hub
 from tests.chain.agents import HubThatStoresLater, config, retained_types, started, subscribe, subscribe_crowded
 from tests.factories import OTHER, RUN, THREAD, emitted
@@ -162,15 +162,30 @@ async def test_event_that_is_stored_later_is_counted_when_it_is(thread_id: Threa
     assert application.counters.sent == {EventType.AGENT_THINKING: 1}
 
 
-@pytest.mark.parametrize("error", [PayloadError(EventType.AGENT_THINKING, "no"), FrameTooLarge("event", 2, 1)])
-async def test_event_that_the_log_refuses_later_is_counted_and_its_error_raised(error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "link"),
+    [(PayloadError(EventType.AGENT_THINKING, "no"), 8), (FrameTooLarge("event", 2, 1), 8), (OSError("no network"), 10)],
+)
+async def test_event_that_the_log_refuses_later_is_counted_and_its_error_raised(error: Exception, link: int) -> None:
     application = await started(hub=HubThatStoresLater)
     hub = application.bridge.hub
     assert isinstance(hub, HubThatStoresLater)
     hub.error = error
     with pytest.raises(type(error)):
         await application.bridge.notify(emitted())
-    assert application.counters.lost == {(8, type(error).__name__): 1}
+    assert application.counters.lost == {(link, type(error).__name__): 1}
+
+
+async def test_event_whose_caller_is_cancelled_or_closed_is_not_counted_as_lost() -> None:
+    application = await started(hub=HubThatStoresLater)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await application.bridge.notify(emitted())
+    closed: Any = application.bridge.notify(emitted())
+    closed.send(None)
+    closed.close()
+    assert scope.cancelled_caught
+    assert application.counters.lost == {}
 
 
 async def test_observer_is_called_with_an_event_that_a_socket_accepted() -> None:
@@ -281,9 +296,17 @@ async def test_every_refusal_is_counted_once_with_its_reason_and_observed(name: 
     assert [(receipt.outcome, receipt.reason) for receipt in observed] == [(Outcome.REFUSED, error.__name__)]
 
 
+class FailingLater:
+    """A resolver whose database fails after a while."""
+
+    async def resolve(self, event: AgentEvent) -> ThreadId:
+        raise OSError("no database")
+
+
+@pytest.mark.parametrize("resolver", [Failing, FailingLater])
 @pytest.mark.parametrize("method", ["notify", "notify_when_room"])
-async def test_error_of_a_resolver_is_counted(method: str) -> None:
-    application = await started(resolver=lambda mapping: Failing(), self_checks=())
+async def test_error_of_a_resolver_is_counted(method: str, resolver: Callable[[], Resolver]) -> None:
+    application = await started(resolver=lambda mapping: resolver(), self_checks=())
     with pytest.raises(OSError, match="no database"):
         await getattr(application.bridge, method)(event())
     assert application.counters.lost == {(9, "OSError"): 1}

@@ -25,8 +25,9 @@ from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.supervisor_collaborators import ScriptedModel
 from bridgekit.errors import PayloadError, UnknownName
 from bridgekit.events import AgentEvent, Answer, EventType, Receipt
-from bridgekit.ids import RunId
+from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryRunRegistry
+from bridgekit.transport.hub import Hub
 from tests.chain.agents import (
     AGENTS,
     TOOLS,
@@ -365,3 +366,31 @@ async def test_closed_run_leaves_no_coroutine_open_if_its_error_cannot_be_publis
     running.send(None)
     running.close()
     assert [inspect.getcoroutinestate(answer) for answer in answers] == [inspect.CORO_CLOSED]
+
+
+class HubThatFailsAfterPublishing(Hub):
+    """Loses its network after it has published the end of a run."""
+
+    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
+        receipt = super().publish(event, thread_id)
+        if event.type is EventType.AGENT_COMPLETED:
+            raise OSError("no network")
+        return receipt
+
+
+async def test_end_event_that_may_have_been_published_is_not_sent_again() -> None:
+    application = await started(agents={"researcher": Quick}, hub=HubThatFailsAfterPublishing)
+    connection = subscribe(application, context().thread_id)
+    with pytest.raises(OSError, match="no network"):
+        await application.supervisor.engine.execute(context())
+    assert event_types(connection) == ["agent_started", "agent_completed"]
+
+
+async def test_error_says_how_to_declare_an_agent_whose_execute_is_no_coroutine_function() -> None:
+    class Plain(BaseAgent):
+        def execute(self, context: object) -> Any:
+            return 5
+
+    application = await started(agents={"researcher": Plain})
+    with pytest.raises(TypeError, match="`execute` of agent 'researcher' returned int; declare it as `async def`"):
+        await application.supervisor.engine.execute(context())
