@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore, ThreadSession
+from bridgekit.chain.models_tools_and_owners import MemoryThreadStore, ThreadSession
 
 __all__ = ["DeclaredOwners"]
 

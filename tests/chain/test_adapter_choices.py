@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.supervisor_collaborators import PythonTools, ScriptedModel
+from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel
 from bridgekit.errors import StoreUnavailable
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId

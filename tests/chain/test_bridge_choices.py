@@ -16,7 +16,7 @@ from bridgekit.errors import FrameTooLarge, InvalidId, PayloadError, UnknownEven
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import Carried, Resolver
+from bridgekit.thread_resolvers import Carried, Resolver
 from bridgekit.transport.hub import Hub
 from tests.chain.agents import HubThatStoresLater, config, retained_types, started, subscribe, subscribe_crowded
 from tests.factories import OTHER, RUN, THREAD, emitted
