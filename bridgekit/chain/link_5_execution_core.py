@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 1.0
 """Time between attempts to send an end event that the store refuses, for example because its disk is full."""
 ROOM_TIMEOUT_SECONDS: Final = 2.0
+"""How long the first and the last event of a run wait for room in a crowded outbox."""
 
 
 class AgentSource(Protocol):
