@@ -8,7 +8,7 @@ from asyncio import _get_running_loop
 
 import anyio
 
-__all__ = ["ends_task"]
+__all__ = ["ends_task", "is_cancelled"]
 
 
 def ends_task(error: BaseException) -> bool:
@@ -19,7 +19,12 @@ def ends_task(error: BaseException) -> bool:
     """
     if issubclass(type(error), Exception):
         return False
-    if issubclass(type(error), GeneratorExit) or anyio.current_effective_deadline() == -math.inf:
+    return issubclass(type(error), GeneratorExit) or is_cancelled()
+
+
+def is_cancelled() -> bool:
+    """Return whether the current task has been cancelled."""
+    if anyio.current_effective_deadline() == -math.inf:
         return True
     task = asyncio.current_task() if _get_running_loop() is not None else None
     return task is not None and task.cancelling() > 0
