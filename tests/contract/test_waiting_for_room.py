@@ -68,7 +68,7 @@ class Site:
     async def check(self, *expected: EventType) -> None:
         """Check that exactly these events are in the log, and that each was counted and observed once."""
         with anyio.fail_after(WAIT_SECONDS):
-            while len(frames := await self.application.bridge.hub.retained(THREAD)) < len(expected):
+            while len(frames := await self.application.bridge.hub.retained(THREAD)) < len(expected):  # noqa: ASYNC110
                 await anyio.sleep(0.01)
         assert sorted(frame.type for frame in frames) == sorted(expected)
         assert sorted(event_type for event_type, _ in self.receipts) == sorted(expected)
@@ -104,24 +104,23 @@ async def test_every_call_of_a_tool_is_completed_however_long_it_waits(
 ) -> None:
     monkeypatch.setattr(supervisor_collaborators, "END_TIMEOUT_SECONDS", 0.01)
     async with opened(location) as site:
-        crowd: Crowd | None = None
-        running = 0
+        running, all_run, crowds = 0, anyio.Event(), list[Crowd]()
 
         async def tool() -> None:
-            nonlocal crowd, running
+            nonlocal running
             running += 1
-            while running < CALLS:
-                await anyio.sleep(0.01)
-            crowd = crowd or site.crowd()
+            if running == CALLS:
+                crowds.append(site.crowd())
+                all_run.set()
+            await all_run.wait()
             if fails:
                 raise ValueError
 
         async def make_room_later() -> None:
-            while crowd is None:
-                await anyio.sleep(0.01)
+            await all_run.wait()
             await anyio.sleep(0.1)  # longer than the time limit
             await site.check(*[EXECUTING] * CALLS)
-            crowd.make_room()
+            crowds[0].make_room()
 
         with anyio.fail_after(WAIT_SECONDS):
             async with anyio.create_task_group() as tasks:
