@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
-from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -42,7 +40,7 @@ from bridgekit.transport.authorization import (
     Subscription,
     parse_first_message,
 )
-from bridgekit.transport.cancellation import ends_task
+from bridgekit.transport.cancellation import current_loop, ends_task
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Replay
 from bridgekit.transport.metrics import DISCONNECT_REASONS
@@ -137,7 +135,7 @@ class ConnectionRegistry:
         """The event loop or OS thread of the sockets, or None while the registry is not in use."""
 
     async def __aenter__(self) -> Self:
-        self._home = _current_loop()
+        self._home = current_loop()
         await self.scheduler.__aenter__()
         ConnectionRegistry.running += 1
         return self
@@ -329,12 +327,8 @@ class ConnectionRegistry:
             raise _close_with(CLOSE_DRAINED)
 
     def _require_own_loop(self, call: str) -> None:
-        if self._home not in (None, _current_loop()):
+        if self._home not in (None, current_loop()):
             raise WrongEventLoop(call)
-
-
-def _current_loop() -> object:
-    return _get_running_loop() or threading.get_ident()
 
 
 def _close_with(code: int) -> Disconnected:
