@@ -1,4 +1,4 @@
-"""The current task and event loop: distinguishes the cancellation of a task from an exception that a callback raises."""
+"""The current task and event loop: tells the cancellation of a task from an exception that a callback raises."""
 
 from __future__ import annotations
 
