@@ -7,12 +7,13 @@ sockets and would lose every event.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Final
 
 from starlette.applications import Starlette
+import anyio
 
 from bridgekit import ids
 from bridgekit.chain.error_text import ErrorText, user_error_text
@@ -77,6 +78,8 @@ RUNS_TIMEOUT_SECONDS: Final = 10.0
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
     """Create the sound resolver, which uses the thread that the event carries, or else looks up the run id.
 
+SESSION_TIMEOUT_SECONDS: Final = 5.0
+"""How long startup waits for a session, to check that it is not a MemoryThreadStore."""
     An event that carries another thread than its run's gets no route: see `Carried`.
     """
     return Carried(otherwise=MappingLookup(mapping), known=mapping.known, shared=mapping.shared)
@@ -179,7 +182,7 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
         bridge = config.bridge(config.hub(stores.log), config.resolver(mapping), mapping, counters)
         bridge.runs, bridge.choose_error_text = stores.runs, config.error_text
         bridge.payload_hook = config.payload_hook
-    if stores.durable and _forgets_owners(config.db_session_factory):
+    if stores.durable and await _forgets_owners(config.db_session_factory):
         raise DeterministicStartupError(2, MISSING_THREAD_STORE.format(store=stores.name))
     with DeterministicStartupError.at(2, "the supervisor"):
         supervisor = config.supervisor(
@@ -206,8 +209,18 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
     return application
 
 
-def _forgets_owners(sessions: SessionFactory) -> bool:
-    return isinstance(getattr(sessions, "__self__", sessions), MemoryThreadStore)
+def _is_asynchronous(callback: Any) -> bool:
+    return iscoroutinefunction(callback) or iscoroutinefunction(type(callback).__call__)
+
+
+async def _forgets_owners(sessions: SessionFactory) -> bool:
+    if isinstance(getattr(sessions, "__self__", sessions), MemoryThreadStore):
+        return True
+    # Another factory may open sessions of a MemoryThreadStore. A database need not be available at startup.
+    with suppress(Exception), anyio.move_on_after(SESSION_TIMEOUT_SECONDS):
+        async with sessions() as session:
+            return isinstance(session, MemoryThreadStore)
+    return False
 
 
 def _require_shared_ticket_key(application: Application) -> None:

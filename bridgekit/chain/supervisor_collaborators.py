@@ -65,9 +65,12 @@ class ToolDispatcher(Protocol):
 async def claim_thread(sessions: SessionFactory, thread_id: ThreadId, user_id: UserId) -> None:
     """Claim the thread for the user.
 
-    Raises ThreadNotOwned if the thread belongs to another user, even if the store's `claim` does not raise it.
+    Raises ThreadNotOwned if the thread belongs to another user, even if the store's `claim` does not raise it, or
+    would replace the owner.
     """
     async with sessions() as session:
+        if await session.owner_of(thread_id) not in (None, user_id):
+            raise ThreadNotOwned(thread_id, user_id)
         await session.claim(thread_id, user_id)
         if await session.owner_of(thread_id) != user_id:
             raise ThreadNotOwned(thread_id, user_id)
