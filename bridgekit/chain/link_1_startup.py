@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Final
+from inspect import iscoroutinefunction
+from typing import Any, Final
 
 from starlette.applications import Starlette
 import anyio
@@ -70,6 +71,10 @@ MISSING_THREAD_STORE: Final = (
     "the {store} store retains logs after this process has forgotten the owners of their threads, so that another user"
     " could claim a thread; pass BridgeConfig a db_session_factory that opens sessions of your own database, not a"
     " MemoryThreadStore"
+)
+ASYNCHRONOUS: Final = (
+    "{callback!r} is asynchronous, and the bridge does not await it; declare it as `def`, and let an observer pass its"
+    " events to a task of your own"
 )
 RUNS_TIMEOUT_SECONDS: Final = 10.0
 """How long graceful shutdown waits for active runs to end."""
@@ -180,6 +185,9 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
         counters = DeliveryCounters()
         mapping = config.mapping(stores.routes)
         bridge = config.bridge(config.hub(stores.log), config.resolver(mapping), mapping, counters)
+    for callback in (*config.observers, config.payload_hook, config.error_text):
+        if _is_asynchronous(callback):
+            raise DeterministicStartupError(9, ASYNCHRONOUS.format(callback=callback))
         bridge.runs, bridge.choose_error_text = stores.runs, config.error_text
         bridge.payload_hook = config.payload_hook
     if stores.durable and await _forgets_owners(config.db_session_factory):

@@ -34,7 +34,8 @@ _UNANSWERED: Final = Receipt(
 
 Observer = Callable[[AgentEvent, Receipt], None]
 """A callback for each event and its Receipt. The bridge calls an observer before the emitting call returns, so
-observers must be fast. The bridge logs whatever an observer raises."""
+observers must be fast. An event that is refused with WrongEventLoop is observed in the OS thread that emitted it. The
+bridge logs whatever an observer raises."""
 
 
 class AgentWebSocketBridge:
@@ -144,11 +145,7 @@ class AgentWebSocketBridge:
         if is_cancellation(error) or isinstance(error, GeneratorExit):
             return
         link = 9 if isinstance(error, StoreUnavailable) else 8
-        receipt = Receipt(outcome=Outcome.REFUSED, link=link, reason=type(error).__name__)
-        if isinstance(error, WrongEventLoop):
-            self.counters.count(event, receipt)  # the observers expect to be called on the bridge's event loop
-        else:
-            self.record(event, receipt)
+        self.record(event, Receipt(outcome=Outcome.REFUSED, link=link, reason=type(error).__name__))
 
     async def _publish_when_room(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
         try:
