@@ -30,7 +30,7 @@ from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.errors import PayloadError
 from bridgekit.events import EventType, decode, encode, encode_unnumbered, numbered
-from bridgekit.payloads import EXACT_INTEGER
+from bridgekit.payloads import EXACT_INTEGER, apply_hook
 from tests.chain.agents import started, subscribe
 from tests.factories import ALICE, THREAD, emitted
 
@@ -404,6 +404,33 @@ def to_json(value: object) -> object:
     return str(value) if isinstance(value, int) else value
 
 
+class Row(msgspec.Struct, rename="camel", omit_defaults=True):
+    row_id: Any
+    parts: list[Any]
+    note: str | msgspec.UnsetType = msgspec.UNSET
+    count: int = 7
+
+
+class Cell(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    value: Any
+
+    def __post_init__(self) -> None:
+        assert not isinstance(self.value, str)
+
+
+class Large(enum.Enum):
+    ONE = 2**60
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+@attrs.define
+class Mass:
+    kilograms: Any
+
+
 HOOKED: Mapping[str, tuple[object, object]] = {
     "object": (Opaque("x"), {"text": "x", "when": "2026-01-01T12:00:00Z"}),
     "array": (np.array([[1, 2]]), [[1, 2]]),
@@ -413,11 +440,26 @@ HOOKED: Mapping[str, tuple[object, object]] = {
     ),
     "integer beyond what browsers represent": ([EXACT_INTEGER, EXACT_INTEGER + 1], [EXACT_INTEGER, "9007199254740993"]),
     "in a dataclass": (Point(Opaque("z")), {"x": {"text": "z", "when": "2026-01-01T12:00:00Z"}}),
+    "in a Struct": (
+        Row(2**60, [Opaque("z")]),
+        {"rowId": str(2**60), "parts": [{"text": "z", "when": "2026-01-01T12:00:00Z"}]},
+    ),
+    "in a frozen Struct": (Cell(2**60), ["Cell", str(2**60)]),
+    "in a Struct in a dataclass": (Point(Cell(Cell(1))), {"x": ["Cell", ["Cell", 1]]}),
+    "in an Enum": ([Large.ONE, Colour.RED], [str(2**60), "red"]),
+    "in an Enum in a Struct": (Cell(Large.ONE), ["Cell", str(2**60)]),
+    "in an attrs object": (Mass(Large.ONE), {"kilograms": str(2**60)}),
     "in a set": ({2**60}, [str(2**60)]),
     "NaN": (math.nan, None),
     "plain": ({"a": [1, "b", True, None, 1.5]}, {"a": [1, "b", True, None, 1.5]}),
     "not converted": (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
 }
+
+
+def test_hook_changes_no_value_of_the_application() -> None:
+    row = Row(2**60, [Cell(2**60)])
+    apply_hook(to_json, {"rows": [row]})
+    assert row == Row(2**60, [Cell(2**60)])
 
 
 @pytest.mark.parametrize("use", USES)
