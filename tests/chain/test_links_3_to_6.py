@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 from bridgekit.chain import link_5_execution_core
+from bridgekit.chain.context import RunContext
 from bridgekit.chain.error_text import ERROR_BYTES
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_3_registry import AgentRegistry
@@ -31,6 +34,7 @@ from tests.chain.agents import (
     started,
     subscribe,
 )
+from tests.factories import ALICE, THREAD
 
 
 def registry_of(application: Application) -> AgentRegistry:
@@ -230,3 +234,29 @@ async def test_first_and_last_event_name_the_request() -> None:
     assert contexts == [{"request": "question 1"}] * 2
     [failed] = payloads(connection, EventType.AGENT_ERROR)
     assert failed["error_context"] == {"request": "question 1"}
+
+
+async def streaming(self: BaseAgent, context: RunContext) -> AsyncIterator[str]:
+    yield "a token"
+
+
+def stepping(self: BaseAgent, context: RunContext) -> Iterator[str]:
+    yield "a step"
+
+
+def plain(self: BaseAgent, context: RunContext) -> str:
+    return "a result"
+
+
+@pytest.mark.parametrize(
+    ("execute", "advice"),
+    [
+        (streaming, r"it contains `yield`; use `emit_text` .* return the result$"),
+        (stepping, r"it contains `yield`; use `emit_text` .* return the result$"),
+        (plain, r"declare it as `async def`, and return its result$"),
+    ],
+)
+async def test_execute_that_returns_nothing_to_await_is_refused_with_what_to_do(execute: Any, advice: str) -> None:
+    application = await started(agents={"agent": type("Agent", (BaseAgent,), {"execute": execute})})
+    with pytest.raises(TypeError, match=f"^`execute` of agent 'agent' returned .*; {advice}"):
+        await application.supervisor.run(agent_name="agent", thread_id=THREAD, user_id=ALICE, request="")
