@@ -13,8 +13,8 @@ from functools import cached_property, partial
 from inspect import iscoroutinefunction
 from typing import Any, Final
 
-from starlette.applications import Starlette
 import anyio
+from starlette.applications import Starlette
 
 from bridgekit import ids
 from bridgekit.chain.error_text import ErrorText, user_error_text
@@ -78,19 +78,19 @@ ASYNCHRONOUS: Final = (
 )
 RUNS_TIMEOUT_SECONDS: Final = 10.0
 """How long graceful shutdown waits for active runs to end."""
+SESSION_TIMEOUT_SECONDS: Final = 5.0
+"""How long startup waits for a session, to check that it is not a MemoryThreadStore."""
 
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
     """Create the sound resolver, which uses the thread that the event carries, or else looks up the run id.
 
-SESSION_TIMEOUT_SECONDS: Final = 5.0
-"""How long startup waits for a session, to check that it is not a MemoryThreadStore."""
     An event that carries another thread than its run's gets no route: see `Carried`.
     """
     return Carried(otherwise=MappingLookup(mapping), known=mapping.known, shared=mapping.shared)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BridgeConfig:
     """The configuration of an application. Every field except `agents` has a sound default."""
 
@@ -133,6 +133,10 @@ class BridgeConfig:
     plus `drain_seconds` must be shorter than the grace period of the process supervisor: 30 s in Kubernetes, 90 s under
     systemd, only 10 s under Docker."""
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
+
+    def __repr__(self) -> str:
+        # The other fields may contain secrets, such as ticket keys.
+        return f"{type(self).__name__}(agents={list(self.agents)})"
 
 
 @dataclass(frozen=True)
@@ -181,13 +185,13 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
     Raises DeterministicStartupError, which names the failing link and the reason. After such an error, no part of the
     application is left running.
     """
+    for callback in (*config.observers, config.payload_hook, config.error_text):
+        if _is_asynchronous(callback):
+            raise DeterministicStartupError(9, ASYNCHRONOUS.format(callback=callback))
     with DeterministicStartupError.at(1, "the bridge"):
         counters = DeliveryCounters()
         mapping = config.mapping(stores.routes)
         bridge = config.bridge(config.hub(stores.log), config.resolver(mapping), mapping, counters)
-    for callback in (*config.observers, config.payload_hook, config.error_text):
-        if _is_asynchronous(callback):
-            raise DeterministicStartupError(9, ASYNCHRONOUS.format(callback=callback))
         bridge.runs, bridge.choose_error_text = stores.runs, config.error_text
         bridge.payload_hook = config.payload_hook
     if stores.durable and await _forgets_owners(config.db_session_factory):
