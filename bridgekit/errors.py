@@ -152,7 +152,7 @@ class RunAlreadyMapped(BridgekitError):
 
 
 class MappingFull(BridgekitError):
-    """The mapping holds its maximum number of live routes, and live routes are never evicted.
+    """The mapping holds its maximum number of routes of active runs, which are never evicted.
 
     Close runs that have ended, or raise the limit.
     """
@@ -161,7 +161,7 @@ class MappingFull(BridgekitError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"the mapping is full: it holds {limit:,} live runs; call cleanup_mapping for each run that has ended"
+            f"the mapping is full: it holds {limit:,} active runs; call cleanup_mapping for each run that has ended"
         )
         self.limit = limit
 

@@ -1,6 +1,6 @@
 """bridgekit_verify: the suite that measures whether an agent's events reach their users.
 
-The suite builds on `bridgekit`. The parts are listed lowest first. A part imports only from those above it:
+The suite builds on `bridgekit`. The parts are listed lowest first. A part imports only from the parts listed before it:
 
     errors
     as_committed, variants, repairs   the chains that are compared

@@ -1,8 +1,8 @@
 """The defects of the audited code, each as the smallest override of a sound link. A variant selects defects.
 
 The defects are those of commit ced61c673 (2025-09-01) in the public history of `netra-systems/zen`, whose line numbers
-the audit uses. The names D1 to D10 are the same throughout bridgekit. The last part of the module breaks links that are
-correct in the audited code, so that the effect of each link on delivery can be measured.
+the audit uses. The names D1 to D10 are the same throughout bridgekit. The classes at the end of the module break links
+that are correct in the audited code, to measure each link's effect on delivery.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Orchestrator:
 
 
 class OrchestratorThatQueriesTheMapping(Orchestrator):
-    """Fix 2 with its method, which queries the run-thread mapping. The audit names the method, but does not give it."""
+    """Fix 2 with its method, which queries the run-thread mapping. The audit names the method, but gives no code."""
 
     def __init__(self, mapping: RunThreadMappingService) -> None:
         self._mapping = mapping
@@ -126,7 +126,7 @@ class OrchestratorThatQueriesTheMapping(Orchestrator):
 
 
 class OrchestratorLookup:
-    """D9b, link 9: Fix 2's lookup. With `Orchestrator`, its call raises AttributeError, which is caught and logged."""
+    """D9b, link 9: Fix 2's lookup. `Orchestrator` lacks the called method: the AttributeError is caught and logged."""
 
     def __init__(self, orchestrator: Orchestrator) -> None:
         self._orchestrator: Any = orchestrator
@@ -181,14 +181,14 @@ class HubThatAlwaysSaysSent(Hub):
 
 
 class HubAsCommitted(HubThatAlwaysSaysSent, HubWithoutThreads):
-    """D10, link 10, complete: no event reaches a socket, and every event is reported as sent."""
+    """D10, link 10, both defects together: no event reaches a socket, and every event is reported as sent."""
 
 
 # The classes below break links that are correct in the audited code, to measure each link's effect on delivery.
 
 
 def _second_bridge(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
-    """Return a new bridge whose hub has no sockets, like an accessor that creates a bridge on each call."""
+    """Return a new bridge whose hub has no sockets."""
     return type(bridge)(Hub(), bridge.resolver, bridge.mapping)
 
 

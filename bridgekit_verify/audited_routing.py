@@ -1,4 +1,4 @@
-"""Run-id schemes and resolvers of the audited code and of the audit's fixes, which the sound chain does not use."""
+"""Run-id schemes and resolvers that only the audited code and the audit's fixes use."""
 
 from __future__ import annotations
 

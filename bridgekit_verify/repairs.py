@@ -1,4 +1,4 @@
-"""Four repairs that together make the chain as committed deliver, and the number of lines that each one changes.
+"""Four repairs with which the chain as committed delivers every event, and how many lines each repair changes.
 
 A repair replaces parts of a chain, as the audit's fixes do. The audited commit's own supervisor and manager are not
 rebuilt here, so the original code needs more changes than these four repairs.
@@ -67,7 +67,7 @@ def repaired_links(name: str) -> tuple[int, ...]:
 
 
 def repaired(fixes: Iterable[Fix], *, base: Variant = AS_COMMITTED) -> Variant:
-    """Return the base chain with all of these repairs or fixes."""
+    """Return the base chain with the given repairs or fixes."""
     chain = base
     for fix in fixes:
         chain = fix.applied_to(chain)
@@ -97,7 +97,7 @@ def changed_lines(repair: Fix, base: Variant = AS_COMMITTED, *, adds: tuple[type
 
 
 def _rewritten(committed: Any, sound: Any) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield the lines of each function that the repair changes: as committed, and repaired."""
+    """Yield the lines of each changed function before and after the repair."""
     if not inspect.isclass(committed):
         yield _body(committed), _body(sound)
         return
@@ -110,7 +110,7 @@ def _rewritten(committed: Any, sound: Any) -> Iterator[tuple[list[str], list[str
 
 
 def _body(function: Callable[..., Any], owner: type | None = None) -> list[str]:
-    """Return the lines of a function's body. `owner` is the class that defines the function, if there is one."""
+    """Return the lines of a function's body. `owner` is the class that defines the function, if any."""
     definition = _parsed(function)
     if owner is not None:
         _InlineSuper(owner).visit(definition)

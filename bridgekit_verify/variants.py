@@ -61,7 +61,8 @@ def resolver_of_fix_2_with_its_method(mapping: RunThreadMappingService) -> Resol
 def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
     """Create a resolver that queries the mapping service, then uses the resolver as committed.
 
-    The audit does not say when the bridge queries the service. A query after the parser would be Fix 2 with its method.
+    The audit does not say when the bridge queries the service. If the parser came first, this fix would equal Fix 2
+    with its method.
     """
     return FirstOf(MappingLookup(mapping), resolver_as_committed(mapping))
 
@@ -217,7 +218,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
 }
 
 _WITHOUT_HANDOVER_CHECK: Final = replace(SOUND, self_checks=WITHOUT_HANDOVER)
-"""The sound chain, without the startup check that refuses a link with another bridge."""
+"""The sound chain without the startup check that links 2 to 5 hold the application's bridge."""
 
 BROKEN: Final[Mapping[int, Variant]] = {
     1: replace(
@@ -271,8 +272,8 @@ BROKEN: Final[Mapping[int, Variant]] = {
     ),
     9: replace(AS_REPORTED, name="link 9 broken", summary="the run id does not contain the thread"),
 }
-"""The sound chain with one link broken, by link number. For link 1, the hub that startup must refuse is also broken.
-For links 2, 4 and 9, the startup check that would refuse the chain is left out."""
+"""The sound chain with one link broken, by link number. For link 1, the hub is also broken: a sound link 1 would refuse
+it. For links 2, 4 and 9, the startup check that would refuse the chain is left out."""
 
 
 def variant(name: object) -> Variant:

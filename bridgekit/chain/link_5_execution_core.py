@@ -16,7 +16,7 @@ from bridgekit.chain.context import END_TIMEOUT_SECONDS, RunContext
 from bridgekit.chain.error_text import causes_of, is_cancellation
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.errors import AgentExited, FrameTooLarge
+from bridgekit.errors import AgentExited, FrameTooLarge, PayloadError
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
 from bridgekit.transport.cancellation import ends_task
 from bridgekit.transport.hub import LINK
@@ -190,8 +190,12 @@ class _RunEnd:
                 self._decided = True  # set before the await, because asyncio's `Task.cancel` ignores the shield
                 try:
                     receipt = await send()
+                except (PayloadError, FrameTooLarge):
+                    self._decided = False
+                    raise
                 except BaseException as error:
-                    self._decided = ends_task(error)
+                    # An Exception may be raised after the event was published.
+                    self._decided = isinstance(error, Exception) or ends_task(error)
                     raise
                 if receipt.outcome is Outcome.REFUSED and receipt.link == LINK:
                     self._decided = False

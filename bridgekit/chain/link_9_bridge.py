@@ -14,7 +14,7 @@ from typing import Final
 from bridgekit import ids
 from bridgekit.chain.error_text import ErrorText, bounded_error_text, is_cancellation, user_error_text
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import InvalidId, PayloadError, StoreUnavailable, UnknownEventType, WrongEventLoop
+from bridgekit.errors import BridgekitError, InvalidId, PayloadError, StoreUnavailable, UnknownEventType, WrongEventLoop
 from bridgekit.events import POLICIES, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryRunRegistry, RunRegistry, RunThreadMappingService
@@ -95,7 +95,7 @@ class AgentWebSocketBridge:
                 self._reject(event)
             route = self.resolver.resolve(event)
         except BaseException as error:
-            self._count_refusal(event, error)
+            self._count_refusal(event, error, 9)
             raise
         if isinstance(route, str):
             answer = self._publish(event, route)
@@ -128,7 +128,7 @@ class AgentWebSocketBridge:
                 self._reject(event)
             route = self.resolver.resolve(event)
         except BaseException as error:
-            self._count_refusal(event, error)
+            self._count_refusal(event, error, 9)
             raise
         if isinstance(route, str):
             return self._publish_when_room(event, route) if route in self.crowded else self.notify(event)
@@ -140,16 +140,21 @@ class AgentWebSocketBridge:
             raise UnknownEventType("event type", event.type, tuple(POLICIES))
         raise WrongEventLoop(f"{event.type} of run {event.run_id!r}")
 
-    def _count_refusal(self, event: AgentEvent, error: BaseException) -> None:
-        """Count an event that was not published because of an error. A cancelled caller has withdrawn its event."""
+    def _count_refusal(self, event: AgentEvent, error: BaseException, link: int) -> None:
+        """Count an event that was not published because of an error. A cancelled caller has withdrawn its event.
+
+        `link` is the link of an error that is neither bridgekit's nor raised by a payload's value.
+        """
         if is_cancellation(error) or isinstance(error, GeneratorExit):
             return
-        link = 9 if isinstance(error, StoreUnavailable) else 8
+        if isinstance(error, BridgekitError) or not isinstance(error, Exception):
+            link = 9 if isinstance(error, StoreUnavailable) else 8
         self.record(event, Receipt(outcome=Outcome.REFUSED, link=link, reason=type(error).__name__))
 
     async def _publish_when_room(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
         try:
-            await self.hub.wait_for_room(thread_id)
+            if thread_id in self.crowded:
+                await self.hub.wait_for_room(thread_id)
         except GeneratorExit:
             raise
         except BaseException:
@@ -166,7 +171,7 @@ class AgentWebSocketBridge:
         try:
             route = await resolving
         except BaseException as error:
-            self._count_refusal(event, error)
+            self._count_refusal(event, error, 9)
             raise
         if not isinstance(route, NoRoute):
             return await self._publish_when_room(event, route)
@@ -179,7 +184,7 @@ class AgentWebSocketBridge:
                 event.payload = _converted(event, self.payload_hook)
             answer = self.hub.publish(event, thread_id)
         except BaseException as error:
-            self._count_refusal(event, error)
+            self._count_refusal(event, error, LINK)
             raise
         if isinstance(answer, Receipt):
             if answer.outcome is _SENT and not self.observers:
@@ -197,7 +202,7 @@ class AgentWebSocketBridge:
             if ends_task(error):
                 self.record(event, _UNANSWERED)  # the store has the event
             else:
-                self._count_refusal(event, error)
+                self._count_refusal(event, error, LINK)
             raise
         self.record(event, receipt)
         return receipt
@@ -325,7 +330,7 @@ class AgentWebSocketBridge:
             if thread_id is not None:
                 ids.thread_id(thread_id)
         except InvalidId as error:
-            self._count_refusal(event, error)
+            self._count_refusal(event, error, 8)
             raise
         return await self.notify(event)
 

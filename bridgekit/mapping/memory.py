@@ -22,7 +22,7 @@ class MemoryMappingStore:
     Every operation takes amortized O(1) time. Each lookup first evicts expired routes in the order of closing, up to
     the first route that has not expired. If grace periods differ, further expired routes may remain, which a lookup
     evicts before it returns None. When the store is full, `insert` evicts the run that was closed first. `insert` never
-    evicts a live run.
+    evicts an active run.
     """
 
     shared = False

@@ -30,7 +30,7 @@ class MappingStore(Protocol):
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
         """Store the route if the run has none. Return the thread that is now stored for the run.
 
-        Raises MappingFull if the store is full and all its routes belong to live runs.
+        Raises MappingFull if the store is full and all its routes belong to active runs.
         """
 
     async def get(self, run_id: RunId) -> ThreadId | None:
@@ -58,7 +58,7 @@ class RunThreadMappingService:
         return self._store.shared
 
     async def register_mapping(self, run_id: RunId, thread_id: ThreadId) -> None:
-        """Map a run to its thread. Repeating a call has no effect on a live run, and makes a closed run live again.
+        """Map a run to its thread. Repeating a call does not change an active run, and reopens a closed one.
 
         Raises RunAlreadyMapped if the run is mapped to another thread, and InvalidId if an id is not valid. Raises
         MappingFull if the store has no room, and StoreUnavailable if it did not answer in time.

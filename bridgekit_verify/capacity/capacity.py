@@ -12,6 +12,7 @@ import msgspec
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from bridgekit.errors import unwrap_single_error
@@ -19,6 +20,7 @@ from bridgekit_verify.capacity.load_search import (
     EDGES,
     MIN_EVENTS,
     ON_TIME_SHARE,
+    PEAK_SECONDS,
     WITHIN_SECONDS,
     Edge,
     LoadSearch,
@@ -105,6 +107,19 @@ class CapacityStudy:
             lowest = min((100 * s.on_time.fraction for each in self.searches for s in each.tried), default=100.0)
             above.set_ylim(min(90.0, lowest - 3), 101)
             above.legend(frameon=False, loc="center left")
+            handles = [
+                Line2D([], [], color=TEXT_COLOUR, marker="s", linestyle="", label="carried"),
+                Line2D(
+                    [],
+                    [],
+                    color=TEXT_COLOUR,
+                    marker="s",
+                    markerfacecolor="white",
+                    linestyle="",
+                    label=f"not carried: events are late, or would be in a peak of {PEAK_SECONDS:.0f} s",
+                ),
+            ]
+            figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
             below.axhline(1_000 * WITHIN_SECONDS, color="#777777", linewidth=0.8, linestyle=":")
             below.set_yscale("log")
             below.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -299,4 +314,5 @@ def _mark(above: Axes, below: Axes, carries: float | None, style: LineStyle, row
         ha="left" if in_left_half else "right",
         fontsize=9.5,
         color=style[0],
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
     )

@@ -57,7 +57,7 @@ class Edge:
 
 
 ASGI: Final = Edge("ASGI", "asgi", "any ASGI server, on asyncio or trio, behind any middleware")
-NATIVE: Final = Edge("native", "native", "bridgekit serve, on asyncio, where no middleware wants to see the sockets")
+NATIVE: Final = Edge("native", "native", "bridgekit serve, on asyncio, if no middleware must see the sockets")
 
 EDGES: Final = (ASGI, NATIVE)
 
@@ -202,7 +202,7 @@ class LoadSearch:
     def underestimate_reason(self) -> str:
         """Why the edge may carry more than the search found, or "" if a higher load failed without interference."""
         if (beyond := failed_load(self.steps)) is None:
-            return "no load was tried that it does not carry"
+            return "it carried every load that was tried"
         failing = [step for step in self.steps if step.events_per_second == beyond]
         if any(step.reader_saturated for step in failing):
             return "the client that reads was the bottleneck"

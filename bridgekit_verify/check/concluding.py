@@ -12,7 +12,7 @@ import msgspec
 
 from bridgekit_verify.check.judging import Judge
 from bridgekit_verify.check.property_answers import Evidence, Property, PropertyAnswer, State
-from bridgekit_verify.check.rules import CONTRADICTION, NO_END
+from bridgekit_verify.check.rules import CONTRADICTION, NO_END, Rules
 from bridgekit_verify.check.streams import ClientState, RunState, StreamState
 
 __all__ = ["RecordingVerdict", "conclude"]
@@ -57,7 +57,7 @@ SOURCES: Final = {
     Property.THREAD: "every frame names its client's thread",
     Property.TEXT: "the deltas of every message equal its complete value",
     Property.ARGUMENTS: "the deltas of every call equal its complete value",
-    Property.CALLS: "every call has a beginning and an end",
+    Property.CALLS: "every call has a beginning and an end, and a result if the dialect has results",
     Property.ENDED: "every run has one start and one end",
     Property.END_LAST: "no frame of a run follows its end",
     Property.RESUME: "positions have no gap across reconnects",
@@ -260,19 +260,21 @@ def _reasons_of_streams(judge: Judge, streams: list[StreamState]) -> Iterator[tu
     if not streams:
         yield Property.SNAPSHOT, "the recording has no message and no call with an id"
     for count, problem in (
-        (rules.forgotten, "messages and calls had no complete value while they were remembered"),
+        (rules.forgotten, "messages and calls had no complete value, or no result, while they were remembered"),
         (rules.unattributed, "frames of messages or calls name none"),
     ):
         yield from ((one, f"{count} {problem}") for one in OF_STREAMS if count)
-    yield from _reasons_of_calls([each for each in streams if each.is_call])
+    yield from _reasons_of_calls(rules, [each for each in streams if each.is_call])
 
 
-def _reasons_of_calls(calls: list[StreamState]) -> Iterator[tuple[Property, str]]:
+def _reasons_of_calls(rules: Rules, calls: list[StreamState]) -> Iterator[tuple[Property, str]]:
     if not calls:
         yield Property.CALLS, "the recording has no call"
     for each in calls:
         if not (each.begun and (each.ended or each.implicit)) or each.uncertain == NO_END:
             yield Property.CALLS, f"{each} has no beginning or no end in the recording"
+        elif rules.expects_result(each):
+            yield Property.CALLS, f"{each} has no kinds.tool_result in the recording: it is lost, or the client runs it"
 
 
 def _reasons_of_clients(judge: Judge, clients: list[ClientState]) -> Iterator[tuple[Property, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bridgekit_verify.check.frames import END_OF_STREAM, FIELDS, KINDS, Message, ObservedFrame, decode_text
+from bridgekit_verify.check.frames import END_OF_STREAM, FIELDS, KINDS, Message, ObservedFrame, decode_json, decode_text
 from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect
 from bridgekit_verify.errors import UnusableRecording
 
@@ -17,6 +17,8 @@ __all__ = ["EVENT", "detect", "load_table", "locate", "parse_table", "steps_of"]
 PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
 EVENT: Final = "@event"
+ID: Final = "@id"
+"""The path of the number in the `id:` line of a server-sent event."""
 TEXT: Final = "@text"
 """The path that locates the whole text of a message that is not JSON."""
 WHOLE: Final = ("whole", "args")
@@ -167,6 +169,7 @@ class _TableReader:
         self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in late]
         self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]
         self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
+        self._counts_ids = paths.get("position") == (ID,)
         starts = sorted((type_[:-1] for type_ in kinds if type_.endswith("*")), key=len, reverse=True)
         self._starts = [(start, kinds[f"{start}*"]) for start in starts]
 
@@ -174,7 +177,7 @@ class _TableReader:
         value = message.value
         if isinstance(value, str):
             value = decode_text(value.removeprefix(self._prefix))
-            value = {TEXT: value} if isinstance(value, str) else value
+            value = {TEXT: _unquoted(value)} if isinstance(value, str) else value
         if self._kind == (EVENT,):
             theirs: Any = message.event
         else:
@@ -183,6 +186,8 @@ class _TableReader:
         frame = ObservedFrame(message, kind or self._begun(str(theirs)))
         if isinstance(value, dict):
             self._set_named(frame, value)
+        if self._counts_ids and message.event_id is not None and message.event_id.isdecimal():
+            frame.position = int(message.event_id)
         for field, steps in self._paths:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)
@@ -201,6 +206,15 @@ class _TableReader:
 
     def _begun(self, theirs: str) -> str:
         return next((kind for start, kind in self._starts if theirs.startswith(start)), "other")
+
+
+def _unquoted(text: str) -> str:
+    """Return the content of a JSON string, which some backends send for each piece, or any other text unchanged."""
+    try:
+        found = decode_json(text) if text.startswith('"') else text
+    except ValueError:
+        return text
+    return found if isinstance(found, str) else text
 
 
 def _set(frame: ObservedFrame, field: str, found: Any) -> None:

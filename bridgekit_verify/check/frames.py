@@ -54,6 +54,8 @@ class Message(msgspec.Struct, gc=False):
     read_at: float | None = None
     event: str | None = None
     """The event name of a server-sent event."""
+    event_id: str | None = None
+    """The id of a server-sent event."""
 
 
 class ObservedFrame(msgspec.Struct, gc=False):

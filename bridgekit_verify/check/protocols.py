@@ -275,10 +275,11 @@ VERCEL: Final = {
     "tool-input-error": "tool_end",
     "tool-output-available": "tool_result",
     "tool-output-error": "tool_result",
+    "tool-output-denied": "tool_result",
     **dict.fromkeys(
         (
             "start-step", "finish-step", "reasoning-start", "reasoning-end", "source-url", "source-document", "file",
-            "message-metadata", "tool-approval-request", "tool-output-denied", "custom", "reasoning-file",
+            "message-metadata", "tool-approval-request", "custom", "reasoning-file",
         ),
         "event",
     ),

@@ -200,6 +200,10 @@ class Rules:
             stream.release()
         run.open.clear()
 
+    def expects_result(self, stream: StreamState) -> bool:
+        """Return whether a call has no result so far, in a dialect with results. The client may run the call."""
+        return stream.is_call and not stream.resulted and "tool_result" in self.dialect.kinds
+
     def _knows_begin(self, stream: StreamState) -> bool:
         return self._knows_calls if stream.is_call else self._knows_texts
 
@@ -370,7 +374,7 @@ class Rules:
             elif owner.streams.get(old_key) is old:
                 del owner.streams[old_key]
                 self.owners.forget(old_key)
-                self.forgotten += old.status is None
+                self.forgotten += old.status is None or self.expects_result(old)
                 self._forgot_open |= not old.ended
                 if old.run is not None:
                     old.run.open.discard(old)

@@ -150,7 +150,10 @@ class ResetPeer(Toxic):
 
 @dataclass(frozen=True)
 class LimitData(Toxic):
-    """Closes each connection after `after_bytes`, by default from the server, possibly in the middle of a frame."""
+    """Closes each connection after `after_bytes` bytes, possibly in the middle of a frame.
+
+    By default, only bytes from the server count.
+    """
 
     after_bytes: int
     directions: tuple[Direction, ...] = field(default=(Direction.TO_CLIENT,), kw_only=True)

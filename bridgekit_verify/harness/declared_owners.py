@@ -1,4 +1,4 @@
-"""A thread store in memory whose owners the experiment declares in every process that it starts."""
+"""A thread store in memory. An experiment declares the threads' owners in each of its processes."""
 
 from __future__ import annotations
 

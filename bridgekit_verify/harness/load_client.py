@@ -1,6 +1,6 @@
 """Read many plain sockets in one process: timestamp each read immediately, and decode after the measured time.
 
-The client must not be the bottleneck. While a load runs, the client therefore does not decode, and it uses no event
+The client must not be the bottleneck. The client therefore decodes after the load or in idle moments, and uses no event
 loop, which would delay timestamps. A program that uses LoadClient defines its own messages: which sockets to open, and
 how to judge the read events.
 """
@@ -30,9 +30,9 @@ OPEN_TIMEOUT_SECONDS: Final = 20.0
 IDLE_SECONDS: Final = 0.02
 """After a load, the client waits until no bytes have arrived for this time, and then decodes."""
 LAST_EVENT_SECONDS: Final = 3.0
-"""After the last event was sent, the client waits this long without bytes before it counts missing events as lost."""
+"""Missing events count as lost if no bytes arrive for this time after the last event was sent."""
 PING_REPLY_SECONDS: Final = 5.0
-"""In a load that lasts longer than this, the client decodes in idle moments, so that it answers the server's pings."""
+"""In a load that lasts longer than this, the client decodes in idle moments to answer the server's pings."""
 
 
 class StopReading(msgspec.Struct, frozen=True, tag=True):
@@ -206,7 +206,7 @@ class LoadClient(Generic[S]):
                 decoded = time.monotonic()
 
     def poll(self, seconds: float | None) -> bool:
-        """Wait at most `seconds` (None: no limit) and read every socket that has bytes. Return whether any had."""
+        """Wait at most `seconds` (None: no limit), read every socket with bytes, and return whether there was one."""
         received = False
         for key, _ in self._selector.select(seconds):
             if key.data is None:

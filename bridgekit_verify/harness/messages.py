@@ -110,7 +110,7 @@ class ProcessTimes(NamedTuple):
         return cls(time.process_time(), waited, time.monotonic())
 
     def shares_until(self, later: ProcessTimes) -> tuple[float, float]:
-        """Return CPU time and time waiting for a CPU, each as a share of the time between the two readings."""
+        """Return CPU time and run-queue time, each as a share of the time between this reading and `later`."""
         seconds = max(later.time - self.time, 1e-9)
         return (later.cpu - self.cpu) / seconds, (later.waited - self.waited) / seconds
 

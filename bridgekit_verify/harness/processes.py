@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 DISCARD: Final = subprocess.DEVNULL
-"""Passed as `stdout` or `stderr` of a process that another library starts, to discard the output."""
+"""If another library starts a process, this value of `stdout` or `stderr` discards the output."""
 START_TIMEOUT_SECONDS: Final = 60.0
 """Timeout for the first message of a process, which may import many modules on a busy machine."""
 REPLY_TIMEOUT_SECONDS: Final = 60.0

@@ -119,7 +119,7 @@ def frame(first: int, payload: bytes) -> bytes:
     """
     size = len(payload)
     if size > 125:
-        raise InvalidFrame(f"a payload of {size} bytes: this client sends at most 125")
+        raise InvalidFrame(f"a payload has {size} bytes, but this client sends at most 125 bytes")
     return bytes((first, 0x80 | size)) + bytes(4) + payload
 
 
@@ -132,7 +132,7 @@ class HttpDialect:
         self._head: bytes | None = b""
 
     def _body(self, data: bytes, status: bytes) -> bytes:
-        """Return the bytes after the response header. Raises ConnectionRefusedError if it lacks `status`."""
+        """Return the bytes after the response header. Raises ConnectionRefusedError if the header lacks `status`."""
         if self._head is None:
             return data
         self._head += data
@@ -173,13 +173,13 @@ class WebSocketDialect(HttpDialect):
 
 
 def http_request(path: str, *headers: str) -> bytes:
-    """Return a GET request with these headers."""
+    """Return a GET request with the given headers."""
     lines = (f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers)
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
 
 
 def upgrade_request(path: str, *protocols: str) -> bytes:
-    """Return a WebSocket upgrade request that offers these subprotocols."""
+    """Return a WebSocket upgrade request that offers the given subprotocols."""
     offer = (f"Sec-WebSocket-Protocol: {', '.join(protocols)}",) if protocols else ()
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
     return http_request(path, "Upgrade: websocket", "Connection: Upgrade", key, "Sec-WebSocket-Version: 13", *offer)

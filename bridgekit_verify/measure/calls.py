@@ -1,8 +1,8 @@
 """Observe calls between objects from outside: their arguments, results, log lines and caught exceptions.
 
 An observed class is a subclass that passes every call on unchanged. A caught exception is recorded if an observed call
-inside the catching call raised it. It is also recorded if the catching call logged a line while it handled the
-exception. An exception that is raised again does not count as caught.
+made by the catching call raised it, or if the catching call logged a line while it handled the exception. An exception
+that is raised again does not count as caught.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class LinkCall:
     """False if the arguments did not match the parameters, so that the method did not start."""
     logged: list[LogLine] = field(default_factory=list)
     key: EventKey | None = None
-    """The event that the call carries. Listeners set this field and the following ones."""
+    """The event that the call carries. Listeners set this field, `request` and `held`."""
     request: str | None = None
     """The request of the run that the call belongs to."""
     held: BridgeBinding | None = None

@@ -7,6 +7,7 @@ pixels wide.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,9 +49,11 @@ SMALL_BAR: Final = 0.178
 SMALL_BAR_HEIGHT: Final = 0.3
 SMALL_ROW: Final = 0.44
 GROUP_COUNT: Final = 0.56
-"""The width of the count beside a group of small bars."""
+"""The width of the text beside a group of small bars."""
 TITLE_CHARACTERS: Final = 52
 LEGEND_CHARACTERS: Final = 78
+_BEFORE_NUMBER: Final = re.compile(r"(?<=\blink) (?=\d)|(?<=\bFix) (?=\d)")
+"""The space within the name of a link or fix, where a title is not broken."""
 LABEL_CHARACTERS: Final = 21
 
 
@@ -115,7 +118,8 @@ def _text(axis: Axes, x: float, y: float, text: str, *, size: float = 9.5, **sty
 
 
 def _title(axis: Axes, title: str, y: float) -> float:
-    for line in (line for part in title.splitlines() for line in textwrap.wrap(part, TITLE_CHARACTERS)):
+    title = _BEFORE_NUMBER.sub("\N{NO-BREAK SPACE}", title)
+    for line in (line for part in title.splitlines() for line in lines_of(part, TITLE_CHARACTERS)):
         _text(axis, LEFT, y, line, size=11.5, fontweight="bold")
         y += 0.22
     return y + 0.06

@@ -32,7 +32,7 @@ class EventCounts:
 
     @property
     def dropped_and_leaked(self) -> int:
-        """Events that another user read and their own user did not."""
+        """Events that another user read but their own user did not read."""
         return self.dropped - self.lost
 
     @property

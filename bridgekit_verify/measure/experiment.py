@@ -122,7 +122,8 @@ async def _connected_clients(
             await stack.enter_async_context(connect(url, user_id=socket.user_id, thread_id=socket.thread_id))
             for socket in history.sockets
         ]
-        # Start the readers after all sockets: on trio each socket has a task group, and task groups must nest.
+        # Start the readers after all sockets are open: on trio, each socket has a task group, and task groups must
+        # nest.
         readers = await stack.enter_async_context(anyio.create_task_group())
         for socket, client in zip(history.sockets, clients, strict=True):
             readers.start_soon(_read, history, socket, client, on_event, observer)

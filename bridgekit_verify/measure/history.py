@@ -171,7 +171,7 @@ class History:
     """Whether events of every type are included. If False, a missing `seq` does not indicate a loss."""
 
     def of(self, types: Collection[EventType]) -> History:
-        """Return the history with only the events of these types."""
+        """Return the history with only the events of the given types."""
         return replace(
             self,
             expected=[expectation for expectation in self.expected if expectation.key.type in types],

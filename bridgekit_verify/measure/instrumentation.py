@@ -1,6 +1,6 @@
 """Record what each link of a variant receives, without changing what the link does.
 
-Each part that the variant chose, sound or broken, is observed where other links call it. From these calls, the history
+Each part of the variant, sound or broken, is observed where other links call it. From the observed calls, the history
 records the facts that the ledger needs. A trace also keeps the calls, and observes the bridge and the hub.
 """
 
@@ -41,7 +41,7 @@ HUB: Final = {"publish": 10, "deliver": 10}
 def instrument(variant: Variant, listen: Listener, *, to_the_hub: bool = False) -> Variant:
     """Return the variant with links 2 to 5 and an adapter that report their calls. Agents need `instrumented_agent`.
 
-    With `to_the_hub`, startup, the bridge and its hub also report, for listeners that `recording_calls` returns.
+    With `to_the_hub`, startup, the bridge and its hub also report their calls, as `recording_calls` needs.
     """
     row = replace(
         variant,
@@ -103,7 +103,7 @@ def _held(adapter: WebSocketBridgeAdapter) -> BridgeBinding | None:
 
 
 def recording_calls(calls: list[LinkCall], history: History) -> Listener:
-    """Return a listener that also stores each call, with its event, its request and the adapter's binding."""
+    """Return a listener that does what `recording` does and stores each call with its event, request and binding."""
     record = recording(history)
 
     def keep(call: LinkCall) -> None:

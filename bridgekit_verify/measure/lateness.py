@@ -1,8 +1,8 @@
 """Measure the delay of an event in events instead of time: how many later events of its run were read first.
 
 `seq` cannot show this. The hub numbers events in the order in which it receives them. If a link before the hub delays
-an event, the event gets a late number and is read late, but it is not reordered as defined by RFC 4737. Therefore this
-module compares the order of reading with the order in which the run's user expects the events.
+an event, the event gets a late number and is read late. By the definition of RFC 4737, the event is not reordered.
+Therefore this module compares the order of reading with the order in which the run's user expects the events.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["DelayedEvent", "attribute_delays", "delayed_events"]
 
 @dataclass(frozen=True, slots=True)
 class DelayedEvent:
-    """An event that a socket read after a later event of its run."""
+    """An event that a socket read after a later event of the same run."""
 
     key: EventKey
     socket: Socket
@@ -68,11 +68,11 @@ def _delayed(
 
 
 def _attribute(late: Arrival, earlier: Arrival, answered: Mapping[EventKey, int]) -> Attribution:
-    """Return the first link that passed on `earlier` before `late`."""
+    """Return the first link that passed on the event `earlier` before the event `late`."""
     if late.key is None or earlier.key is None or late.seq < earlier.seq:
         return Attribution(10, "numbered in order, but read late")
     if answered.get(late.key, len(answered)) < answered.get(earlier.key, -1):
         return Attribution(9, "emitted in order, but sent late")
     if late.key.type in EMITTED_BY_CORE:
-        return Attribution(5, "the core emitted it late")
+        return Attribution(5, "the core emitted the event late")
     return Attribution(8, "requested in order, but emitted late")

@@ -77,7 +77,7 @@ def attribute_loss(history: History, expectation: Expectation) -> Attribution:
         # The hub numbers every event that it receives, so an event without a `seq` did not reach the hub.
         stopped = Attribution(9, "reported as sent, but never passed to the hub")
     else:
-        stopped = Attribution(10, "reported as sent, but no socket read it")
+        stopped = Attribution(10, "reported as sent, but read by no socket")
     return _by_route(history, expectation, otherwise=stopped)
 
 
@@ -104,13 +104,13 @@ def _before_the_bridge(history: History, key: EventKey) -> Attribution:
         return missing
     handover = history.handovers.get(key.request)
     if key.type in EMITTED_BY_CORE or handover is None:
-        return Attribution(5, "the core did not emit it")
+        return Attribution(5, "the core did not emit the event")
     emission = history.emissions.get(key)
     return _unreported_emission(history, handover) if emission is None else undelivered_emission(history, key, emission)
 
 
 def _unreported_emission(history: History, handover: Handover) -> Attribution:
-    """Attribute the loss from the agent's state at the start of its run, because no emission is recorded."""
+    """Attribute the loss of an event without a recorded emission, from the agent's state at the start of its run."""
     if not handover.given:
         return Attribution(3 if history.bound_by_registry else 5, "the agent was given no bridge")
     if not handover.passed_on:

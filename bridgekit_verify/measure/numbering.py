@@ -14,7 +14,7 @@ from bridgekit_verify.measure.ledger import Row
 __all__ = ["false_gaps", "irregular_sockets", "reordered_in_run"]
 
 END: Final = 1 << 63
-"""Represents the end of a gap without an end: greater than every `seq`."""
+"""Stands for the unknown last `seq` of a gap: greater than every `seq`."""
 
 
 def irregular_sockets(positions: Mapping[EventKey, int], arrivals: Iterable[Arrival]) -> set[int]:
@@ -62,8 +62,8 @@ def false_gaps(history: History, rows: Iterable[Row], arrivals: Iterable[Arrival
     """Return how many gaps a client received, or can infer from `seq`, although no event in the gap is lost.
 
     `arrivals` are the frames of each socket's own thread. If a socket lost an event whose number is unknown, none of
-    its gaps counts as false, because the lost event may be in any of them. A gap without an end never counts as false,
-    because it names no last event.
+    its gaps counts as false, because the lost event may be in any of them. A gap without a last `seq` never counts as
+    false.
     """
     if not history.all_types:
         return 0
@@ -92,10 +92,10 @@ def false_gaps(history: History, rows: Iterable[Row], arrivals: Iterable[Arrival
 def _unread_numbers(
     history: History, arrivals: Iterable[Arrival], suspects: set[int]
 ) -> dict[int, set[tuple[str | None, int]]]:
-    """Return, by socket, epoch and `seq` of the events that the socket did not read, but that were sent to its thread.
+    """Return, for each socket, the epoch and `seq` of the events that its thread received and the socket did not read.
 
-    Events of another thread that were sent to this thread by mistake are included, because they have a `seq` in this
-    thread.
+    Events of other threads that were sent to the socket's thread by mistake have a `seq` in that thread, and are
+    included.
     """
     read: dict[int, set[EventKey | None]] = defaultdict(set)
     for arrival in arrivals:

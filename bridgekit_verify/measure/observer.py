@@ -12,7 +12,7 @@ __all__ = ["NO_OBSERVER", "SocketObserver"]
 
 
 class SocketObserver(Protocol):
-    """Observes a run with its own sockets, and receives every frame that the measurement's sockets read."""
+    """Observes a run with sockets of its own, and receives every frame that the measurement's sockets read."""
 
     def watch(self, url: str, sockets: Sequence[Socket]) -> AbstractAsyncContextManager[None]:
         """Return a context manager that is active while the measurement's sockets are open.

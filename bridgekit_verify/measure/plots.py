@@ -1,7 +1,7 @@
-"""Draw figures. Each title states one finding, and sampled rates have 95 % Wilson intervals.
+"""Draw figures. The title of each figure states one finding. Sampled rates have 95 % Wilson intervals.
 
-The colours are those of Okabe and Ito, which remain distinguishable with any colour vision. Hatching and labels carry
-the same information without colour.
+The palette of Okabe and Ito remains distinguishable with any colour vision. Hatching and labels carry the same
+information without colour.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Sample:
 def percent(share: float) -> str:
     """Return a share in percent, without the % sign. Only exactly 0 and 1 become "0" and "100".
 
-    Shares near 0 and 1 get more digits: 99.96 % must not be rounded to 100 %, because events are missing.
+    Shares near 0 and 1 get more digits, because a share of 99.96 % must not be rounded to 100 %.
     """
     value = 100 * share
     distance = min(value, 100 - value)

@@ -191,7 +191,7 @@ def families_by_name(chosen: Families) -> dict[str, Family]:
 def threads_by_family(
     families: Mapping[str, Family], threads: int, *, seed: int = 0
 ) -> dict[str, tuple[OwnedThread, ...]]:
-    """Return at most `threads` threads of each family. Ids that an earlier family has are left out."""
+    """Return at most `threads` threads of each family. An id that an earlier family contains is left out."""
     taken: set[ThreadId] = set()
     found = {}
     for name, family in families.items():

@@ -72,7 +72,7 @@ def identity(thing: object) -> int | None:
 
 @dataclass(frozen=True)
 class EventCalls:
-    """The calls that concern one event, and the bridge, run and thread that these calls should name."""
+    """The calls that concern one event, and the bridge, run and thread that the calls should name."""
 
     key: EventKey
     calls: list[LinkCall]
@@ -156,12 +156,12 @@ class EventCalls:
 
     @cached_property
     def bindings(self) -> list[LinkCall]:
-        """The calls before the event's emission that gave the agent a bridge and a run."""
+        """The calls that gave the agent a bridge and a run before the agent emitted the event."""
         return self._bindings(6, self.agent)
 
     @cached_property
     def adapter_bindings(self) -> list[LinkCall]:
-        """The calls before the event's emission that gave the agent's adapter a bridge and a run."""
+        """The calls that gave the agent's adapter a bridge and a run before the agent emitted the event."""
         return self._bindings(7, None if self.agent is None else self.agent._websocket_adapter)
 
     def _bindings(self, link: int, part: object) -> list[LinkCall]:
@@ -175,7 +175,7 @@ class EventCalls:
 
     @property
     def failure(self) -> BaseException | None:
-        """The error that ended the run, or None if it ended normally."""
+        """The error that ended the run, or None if the run ended normally."""
         calls = (*self.of_run(2, "open_run", "run"), *self.of_run(3, "create_bound"), *self.of_run(6, "execute"))
         return next((call.error for call in calls if call.error is not None), None)
 
@@ -216,9 +216,9 @@ class Problem:
 def cause(event: EventCalls) -> Problem | None:
     """Return the first problem that explains why the event did not reach its user.
 
-    None if the event reached its user, or if no link has a known problem. A wrong run or thread cannot explain the loss
-    of an event that did not reach the bridge. A missing call before the bridge cannot explain the loss of an event that
-    reached the bridge.
+    Return None if the event reached its user, or if no link has a known problem. A wrong run or thread cannot explain
+    the loss of an event that did not reach the bridge. A missing call before the bridge cannot explain the loss of an
+    event that reached the bridge.
     """
     if event.own_arrivals:
         return None
@@ -290,7 +290,7 @@ def _of_the_agent(event: EventCalls) -> Iterator[Problem]:
         return
     given = binding_of(event.bindings[-1])
     shared = any(binding_of(call).run_id == event.run_id for call in event.bindings[:-1])
-    yield from _binding(event, binder, "then gave the same agent" if shared else "gave the agent", given, right)
+    yield from _binding(event, binder, "later gave the same agent" if shared else "gave the agent", given, right)
     if not event.adapter_bindings:
         yield Problem(6, "did not bind its adapter")
         return

@@ -49,7 +49,7 @@ ENDED: Final = "#9C3000"
 CAUGHT: Final = "#6B4A00"
 DELIVERED: Final = "#005F43"
 
-_BREAK: Final = re.compile(r"(?<=[._(/-])(?=.)")
+_BREAK: Final = re.compile(r"(?<=[._(/…-])(?=.)")
 
 
 @dataclass(frozen=True, slots=True)

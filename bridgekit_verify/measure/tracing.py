@@ -50,7 +50,7 @@ class Trace:
         return {run.request: run.owned for run in self._workload_runs}
 
     def events(self, request: str) -> list[EventKey]:
-        """Return the events of a run: first the events that its user should get, then other observed events."""
+        """Return the events of a run: first the events that the run's user should get, then other observed events."""
         self._owner(request)
         workload = self.measurement.workload
         expected = [each.key for run in self._workload_runs for each in workload.expectations(run)]
@@ -66,7 +66,7 @@ class Trace:
         return path_steps(self._event(request, event, step))
 
     def ended_at(self, request: str, event: str, step: int = 1) -> int | None:
-        """Return the last link that received the event, or None if its own user's socket read it.
+        """Return the last link that received the event, or None if a socket of its own user read the event.
 
         Return 10 if only other sockets read the event. If the event was not emitted, return the last link that
         received its run.
@@ -180,9 +180,9 @@ def _ending(event: EventCalls) -> str:
     if event.own_arrivals:
         passed = _spans([step.link for step in steps[:-1] if step.state != NOT_ON_PATH])
         others = [user for user in _readers(event) if user != event.user_id]
-        also = f" It is also read by {', '.join(others)}." if others else ""
+        also = f" The event is also read by {', '.join(others)}." if others else ""
         caught = "".join(_caught(step) for step in steps)
-        return f"passes links {passed} and is read by its user, {event.user_id}.{also}{caught}"
+        return f"passes through links {passed} and is read by its user, {event.user_id}.{also}{caught}"
     wrong, last = cause(event), steps[event.last_link - 1]
     if readers := _readers(event):
         whom = "in another thread" if readers == [event.user_id] else f"and not by its user, {event.user_id}"
@@ -192,7 +192,7 @@ def _ending(event: EventCalls) -> str:
     else:
         ending = f"ends at link {last.link} ({last.name})"
     reason = "" if wrong is None else f", because link {wrong.link} {wrong.text}"
-    return f"{ending}{reason}.{_caught(last)}{'' if readers else ' No user reads it.'}"
+    return f"{ending}{reason}.{_caught(last)}{'' if readers else ' No user reads the event.'}"
 
 
 def _caught(step: LinkStep) -> str:
@@ -222,7 +222,7 @@ def _spans(numbers: Sequence[int]) -> str:
 async def trace_run(
     chain: Variant | str, threads: str | Iterable[str] = "thread_123", *, steps: int = 1, seed: int = 0
 ) -> Trace:
-    """Trace one run in each thread, all concurrently, over real sockets. The requests are "question 1" and so on.
+    """Trace one run in each thread, all runs at once, over real sockets. The requests are "question 1" and so on.
 
     `chain` is a variant or its name. Each thread belongs to a different user. Raises UnknownName if no variant has this
     name, and InvalidId or InvalidParameter if a thread id is not allowed.

@@ -88,11 +88,11 @@ class Workload:
     subscribers: int = 1
     """Sockets per thread."""
     users_without_socket: int = 0
-    """The users of the first `users_without_socket` threads have no socket. These threads have runs as well."""
+    """The users of the first `users_without_socket` threads have runs, but no socket."""
     outside_core: bool = False
     """Whether the registry binds the agents, without engine and core, so that each run has two events fewer."""
     offline: OfflinePattern = ALWAYS_ONLINE
-    """When the users who have a socket disconnect and reconnect."""
+    """The groups of runs during which the users with sockets are offline."""
 
     def __post_init__(self) -> None:
         for name, start in (
@@ -136,7 +136,7 @@ class Workload:
             yield tuple(runs[first : first + self.at_once])
 
     def online_periods(self) -> Iterator[tuple[bool, list[tuple[Run, ...]]]]:
-        """Yield the periods in which users stay online or offline: whether they are online, and the groups of runs."""
+        """Yield, for each period, whether the users are online, and the groups of runs in the period."""
         for offline, indexed in groupby(enumerate(self.groups()), key=lambda each: self.offline.is_offline(each[0])):
             yield not offline, [group for _, group in indexed]
 
@@ -170,7 +170,7 @@ class Workload:
 class RunBarrier:
     """Synchronizes the steps of a group of runs, so that a measurement does not depend on the scheduler.
 
-    Unlike `asyncio.Barrier`, it runs on both async backends, and a party may leave early.
+    Unlike `asyncio.Barrier`, the class runs on both async backends, and a party may leave early.
     """
 
     def __init__(self, parties: int) -> None:
@@ -231,12 +231,12 @@ def tools() -> PythonTools:
 def scripted_agent(
     base: type[BaseAgent], steps: int, history: History, barriers: dict[str, RunBarrier]
 ) -> type[BaseAgent]:
-    """Return an agent class that thinks and calls a tool `steps` times, and records its handover in `history`.
+    """Return a class of agents that think and call a tool `steps` times, and record their handover in `history`.
 
     `barriers` maps each active request to the barrier of its group.
     """
 
-    class ScriptedAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
+    class ScriptedAgent(base):  # type: ignore[valid-type,misc]  # the base class is the variant's link 6
         binding: BridgeBinding | None = None
         """Set by the instrumentation when the agent is given a bridge."""
 

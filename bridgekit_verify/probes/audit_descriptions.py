@@ -183,7 +183,7 @@ async def _emission_calls_bridge(fixture: WordingFixture) -> bool:
 
 async def _run_id_hides_thread(fixture: WordingFixture) -> bool:
     run_id = fixture.application.config.run_ids.new(AUDITED_THREAD)
-    # Like the supervisor, register the run, so that link 9 could look up its thread.
+    # Like the supervisor, register the run, so that link 9 can look up the run's thread.
     await fixture.application.bridge.mapping.register_mapping(run_id, AUDITED_THREAD)
     event = AgentEvent(type=EventType.AGENT_STARTED, run_id=run_id, agent_name=AGENT, payload={})
     resolved = await route_of(fixture.application.bridge.resolver, event)

@@ -141,7 +141,7 @@ def _link_of(call: RecordedCall) -> int | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Disable logging while the block runs, because it provokes errors on purpose."""
+    """Disable logging while the block runs, because the block provokes errors on purpose."""
     loggers = [logging.getLogger(name) for name in ("bridgekit", "bridgekit_verify", "uvicorn", "websockets")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

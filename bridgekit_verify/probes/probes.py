@@ -1,4 +1,4 @@
-"""Probe each link and the hub: run the scenario through a chain in which only the probed link is the variant's.
+"""Probe each link and the hub: run the scenario through a sound chain that has only the probed link from the variant.
 
 A probe judges its link only by what the link received and passed on, so that a broken link does not change the answers
 about other links. If no call reached a link, the answer is *unknown*.
@@ -176,7 +176,7 @@ class Observations:
         return self._known[chain]
 
     async def routes(self, chain: Variant) -> list[FamilyRoute]:
-        """Return how the chain routes every family of thread ids. To save a run of the chain, call it before `of`."""
+        """Return how the chain routes every family of thread ids. After this call, `of` does not run the chain."""
         if chain not in self._routes:
             self._routes[chain] = []
             self._known[chain] = await self._observe(chain, families=True)
@@ -223,7 +223,7 @@ async def _answer(link: Link, variant: Variant, observed: Observations) -> Probe
         found = families if observed.chosen_families else _with(families, found)
     if number == 1 and not found.violations:
         await _judge_checks(variant, found)
-    sample = Sample(max(found.tried, 1), "calls")  # a violation that is found without a call counts as one observation
+    sample = Sample(max(found.tried, 1), "calls")  # a violation that was found without a call counts as one call
     if found.violations:
         return Probe(link, ProbeAnswer.DOES_NOT_HOLD, found.evidence, sample)
     if not found.tried:
@@ -277,7 +277,7 @@ async def _judge_checks(variant: Variant, found: Judgement) -> None:
 
 
 async def _started(variant: Variant) -> Application | DeterministicStartupError:
-    """Start an application without a server. Return the application, or the error if it refuses to start."""
+    """Start an application without a server. Return the application, or the error with which startup refused."""
     config = variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(0))
     try:
         with quiet(), DeterministicStartupError.at(1, "the application"):

@@ -189,7 +189,7 @@ class Recording:
         return [made for made in self._of_part(part, call.entered) if made.within is call and made.name in names]
 
     def _of_part(self, part: str, within: int | None) -> list[RecordedCall]:
-        """Return the calls of a part. With `within`, return only those made by the call that began at that position."""
+        """Return the calls of a part. With `within`, return only calls made by the call that began at this position."""
         if self._indexed is not self.calls:
             self._indexed, self._indexed_count, self._by_part = self.calls, 0, {}
         for call in islice(self.calls, self._indexed_count, None):
@@ -288,7 +288,7 @@ class Recording:
 
 
 def recorded(variant: Variant, recording: Recording) -> Variant:
-    """Return the variant with parts that record their calls. The caller must create the recorded agents."""
+    """Return the variant with parts that record their calls. The caller must record the agents."""
     return replace(
         variant,
         run_ids=lambda source: recording.instance("run_ids", variant.run_ids(source)),
@@ -317,7 +317,7 @@ def _copied(value: Any) -> Any:
 
 
 def _copy(value: Any) -> Any:
-    """Return a deep copy. JSON values are copied by hand, because `copy.deepcopy` takes several times as long."""
+    """Return a deep copy. JSON values are copied without `copy.deepcopy`, which takes several times as long."""
     kind = type(value)
     if kind is dict:
         return {key: _copy(each) for key, each in value.items()}

@@ -78,7 +78,7 @@ class Judgement:
 
 
 def _times(count: int) -> str:
-    return f" (seen {count:,} times)" if count > 1 else ""
+    return f" ({count:,} violations of this kind)" if count > 1 else ""
 
 
 def shown(value: object) -> str:
@@ -155,7 +155,7 @@ class Match:
     """Calls to the next link that belong to no call of this link, or that repeat a call."""
 
     def overtaken(self, group: Callable[[RecordedCall], Hashable]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
-        """Yield each call that was passed on after a later call of its group, with that later call."""
+        """Yield each call that was passed on after a later call of its group, together with the later call."""
         latest: dict[Hashable, tuple[RecordedCall, RecordedCall]] = {}
         for call, made in sorted(self.pairs, key=lambda pair: pair[1].entered):
             before = latest.get(group(call))
@@ -171,7 +171,7 @@ def match(
     key_of_call: Callable[[RecordedCall], Hashable],
     key_of_made: Callable[[RecordedCall], Hashable],
 ) -> Match:
-    """Match a link's calls with the calls that it made: by caller and content, then by content, then by caller."""
+    """Match a link's calls with the calls `made` by the link: by caller and content, by content, or by caller."""
     left = list(made)
     pairs: dict[int, RecordedCall] = {}
     keys = {id(each): key_of_made(each) for each in left}
@@ -216,7 +216,7 @@ def same_outcome(call: RecordedCall, made: RecordedCall) -> bool:
     if made.raised is not None or call.raised is not None:
         return call.raised is made.raised
     if isinstance(call.result, Receipt) and isinstance(made.result, Receipt):
-        # A crowded thread's receipt has its own class, and becomes a plain receipt when it is awaited.
+        # If an outbox of the thread is crowded, the receipt has its own class and becomes a plain receipt when awaited.
         return all(getattr(call.result, name) == getattr(made.result, name) for name in Receipt.__struct_fields__)
     return call.result is made.result or bool(call.result == made.result)
 

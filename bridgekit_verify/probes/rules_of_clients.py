@@ -48,7 +48,7 @@ class Published:
         return self.call.result if isinstance(self.call.result, Receipt) else None
 
     def may_follow(self, position: int) -> bool:
-        """Whether the store may have stored the event after `position`, although it was published earlier."""
+        """Whether the event may have been stored after `position` in the recording."""
         if self.receipt is not None and self.receipt.outcome is Outcome.PENDING:
             return True
         return self.call.entered <= position and (self.call.left is None or self.call.left > position)
@@ -158,8 +158,8 @@ class _Reading:
     def _is_superseded(self, missing: Published) -> bool:
         """Return whether a full outbox may have dropped the event.
 
-        Only types whose events are coalesced are dropped. A later event of the same run and type must have been read,
-        and the later events must fill at least half an outbox.
+        Only types whose events are coalesced are dropped. The client must have read a later event of the same run and
+        type. All events that the client should read after the missing event must fill at least half an outbox.
         """
         later = self._wanted[self._position[id(missing)] + 1 :]
         limits = self._seen.application.config.outbox

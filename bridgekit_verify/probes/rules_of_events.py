@@ -87,7 +87,7 @@ def expect_in_order(
 
 
 def judge_agent(seen: Observation) -> Judgement:
-    """Judge link 6: the adapter must receive the agent's bindings and events, including those of its tool calls."""
+    """Judge link 6: the adapter must receive the agent's bindings and events, including the events of tool calls."""
     link, recording = Judgement(6), seen.recording
     bindings = recording.of("agent", "set_websocket_bridge", startup=True)
     for call in bindings:
@@ -99,7 +99,7 @@ def judge_agent(seen: Observation) -> Judgement:
         ]
         if "run_id" not in given:
             continue  # a caller's mistake, which raises TypeError
-        evidence = "the agent binds its adapter to something else" if bound else "the agent does not bind its adapter"
+        evidence = "the agent changes the binding of its adapter" if bound else "the agent does not bind its adapter"
         if call.raised is not None:
             evidence = error_text(call.raised)
         link.expect(bound == [wanted], ViolationKind.LOST, evidence)
@@ -117,7 +117,7 @@ def judge_agent(seen: Observation) -> Judgement:
     expect_in_order(link, found, lambda call: id(call.owner), _type)
     _judge_tools(link, seen)
     link.tried = min(len(calls), len(bindings))
-    link.summary = f"the adapter receives each of {len(bindings)} bindings and {len(calls)} events as the agent did"
+    link.summary = f"the adapter receives each of {len(bindings)} bindings and {len(calls)} events unchanged"
     return link
 
 
@@ -134,7 +134,7 @@ def _judge_passed_to_adapter(link: Judgement, seen: Observation) -> None:
 
 
 def _judge_composition(link: Judgement, seen: Observation, *, own: bool) -> None:
-    """Check that `emit_*` methods emit the event of their arguments.
+    """Check that each `emit_*` method emits the event that its arguments describe.
 
     With `own`, check only methods that the agent class replaces. Without `own`, check only the inherited methods.
     """
@@ -214,7 +214,7 @@ def judge_adapter_binding(seen: Observation) -> Judgement:
                 f"the adapter no longer holds the {_differing(given, call.held)}",
             )
             if call.held_after is not None:
-                # `judge_emission` judges a change that the call itself made.
+                # `judge_emission` judges a change that the call itself made
                 last[id(call.owner)] = call.held_after
             continue
         if "run_id" not in call.given:
@@ -258,7 +258,8 @@ def judge_emission(seen: Observation) -> Judgement:
         link.expect(
             not seen.unbound and seen.unbound.link == 7,
             ViolationKind.FALSE_RECEIPT,
-            f"an event without a bridge is reported as {seen.unbound.outcome}, lost at link {seen.unbound.link}",
+            f"an event that is emitted without a bridge is reported as {seen.unbound.outcome} at link"
+            f" {seen.unbound.link}",
         )
     refused = _judge_ends(link, seen)
     calls = [
@@ -293,7 +294,7 @@ def judge_emission(seen: Observation) -> Judgement:
 
 
 def _judge_ends(link: Judgement, seen: Observation) -> set[int]:
-    """Check that an adapter emits at most one end event of a run. Return `id()` of each call that it must refuse."""
+    """Check that an adapter emits at most one end event of a run. Return `id()` of each call that must be refused."""
     guarded, ended, refused = dict[int, bool](), dict[int, object](), set[int]()
     for call in seen.recording.of("adapter", "set_websocket_bridge", "begin_run", "end_run", "emit"):
         adapter, run_id = id(call.owner), call.held.run_id if call.held is not None else None

@@ -17,8 +17,8 @@ from bridgekit_verify.probes.scenario import Observation
 __all__ = ["judge_hub"]
 
 FRAME_OVERHEAD_BYTES: Final = 8_192
-"""Upper bound on the size of a frame's fields without the payload. A run id may have 2 kB, and a thread id and an agent
-name 1 kB each."""
+"""Upper bound on the size of a frame's fields without the payload. A run id has up to 2 kB, a thread id and an agent
+name up to 1 kB each."""
 
 
 def judge_hub(seen: Observation) -> Judgement:
@@ -50,7 +50,7 @@ def judge_hub(seen: Observation) -> Judgement:
 
 
 def _has_no_room(seen: Observation, call: RecordedCall, threads: PublishedEvents) -> bool:
-    """Return whether the hub refused the event for lack of room, and an outbox may really have been full."""
+    """Return whether the hub refused the event for lack of room, and the thread's events could fill an outbox."""
     if not isinstance(call.result, Receipt) or call.result.reason != NO_ROOM:
         return False
     limits, earlier = seen.application.config.outbox, threads.by_thread[call.given["thread_id"]]
@@ -127,16 +127,16 @@ def _judge_receipt(link: Judgement, seen: Observation, published: Published) -> 
         link.expect(
             read <= receipt.sockets <= read + leaving,
             ViolationKind.FALSE_RECEIPT,
-            f"{what} to {_sockets(receipt.sockets)}, but {_sockets(read)} read it",
+            f"{what} to {_sockets(receipt.sockets)}, but {_sockets(read)} received it",
         )
     elif receipt.outcome is Outcome.RELAYED:
         link.expect(
             bool(receipt) is bool(read) or leaving > 0 or published.replayed > 0,
             ViolationKind.FALSE_RECEIPT,
-            f"{what} to {receipt.workers} workers, but {_sockets(read)} read it",
+            f"{what} to {receipt.workers} workers, but {_sockets(read)} received it",
         )
     elif receipt.outcome is not Outcome.PENDING:
-        link.expect(not receipt and not read, ViolationKind.FALSE_RECEIPT, f"{what}, but {_sockets(read)} read it")
+        link.expect(not receipt and not read, ViolationKind.FALSE_RECEIPT, f"{what}, but {_sockets(read)} received it")
         link.expect(receipt.link == 10, ViolationKind.MISCOUNTED, f"{what} at link {receipt.link} instead of link 10")
         if published.replayed:
             link.expect(

@@ -79,10 +79,10 @@ def judge_families(routes: list[FamilyRoute]) -> Judgement:
         kinds = len({route.family for route in lost})
         reasons = Counter(map(_reason, (route.answer for route in lost)))
         reason = f" ({reasons.most_common(1)[0][0]})"
-        link.expect(False, ViolationKind.LOST, f"no route in {kinds} of {len(families)} kinds of thread id{reason}")
+        link.expect(False, ViolationKind.LOST, f"no route for {kinds} of {len(families)} kinds of thread id{reason}")
     link.tried = len(routes)
     n = len(families)
-    link.summary = f"in {n} of {n} kinds of thread id, each event went to its own thread and to no other"
+    link.summary = f"for {n} of {n} kinds of thread id, each event went to its own thread and to no other"
     return link
 
 
@@ -132,7 +132,7 @@ def judge_routing(seen: Observation) -> Judgement:
 
 
 def _thread_of(call: RecordedCall, routes: dict[RunId, ThreadId]) -> str | None:
-    """Return the event's thread, or None if the bridge refused it because its run belongs to another thread."""
+    """Return the event's thread, or None if the bridge refused the event because its run belongs to another thread."""
     carried, registered = call.event.thread_id, routes.get(RunId(call.event.run_id))
     if carried and registered and carried != registered:
         refused = isinstance(call.result, Receipt) and call.result.outcome is Outcome.UNROUTABLE
@@ -174,7 +174,7 @@ def _judge_published(link: Judgement, call: RecordedCall, made: RecordedCall, th
 
 
 def _judge_notifiers(link: Judgement, seen: Observation) -> None:
-    """Check that each `notify_*` method emits the event of its arguments, with a new id and the time of the call."""
+    """Check that each `notify_*` method emits the event that its arguments describe, with a new id and timestamp."""
     made_by = [
         (call, seen.recording.within(call, "bridge", "notify", "notify_when_room"))
         for call in seen.recording.of("bridge", *NOTIFIERS)

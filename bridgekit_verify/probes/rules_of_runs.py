@@ -1,4 +1,4 @@
-"""Judge links 1 to 5: compare the bridge and the runs that each link passes on with those that it received."""
+"""Judge links 1 to 5: does each link pass on the bridge and the runs that it received?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def judge_startup(seen: Observation) -> Judgement:
     link, application = Judgement(1), seen.application
     bridge, supervisor, config = application.bridge, application.supervisor, application.config
     link.expect(
-        seen.app.state.agent_websocket_bridge is bridge, ViolationKind.HANDOVER, "app.state holds another bridge"
+        seen.app.state.agent_websocket_bridge is bridge,
+        ViolationKind.HANDOVER,
+        "app.state holds a bridge that is not the application's",
     )
     link.expect(isinstance(bridge, config.bridge), ViolationKind.HANDOVER, "the bridge is not of the configured class")
     link.expect(bridge.counters is application.counters, ViolationKind.HANDOVER, "the application has other counters")
@@ -32,14 +34,14 @@ def judge_startup(seen: Observation) -> Judgement:
         link.expect(
             call.owner is not supervisor or call.given.get("websocket_bridge") is bridge,
             ViolationKind.HANDOVER,
-            "startup gives the supervisor another bridge than the one it serves",
+            "startup gives the supervisor a bridge that is not the application's",
         )
     given = [call.given.get("bridge") for call in seen.recording.of("registry", "set_websocket_bridge", startup=True)]
     link.expect(bool(given), ViolationKind.HANDOVER, "startup gives the registry no bridge")
     link.expect(
         not given or given[-1] is bridge,
         ViolationKind.HANDOVER,
-        "startup gives the registry another bridge than the one it serves",
+        "startup gives the registry a bridge that is not the application's",
     )
     left_over = Counter[str]()
     if (first := seen.first_counters) is not None:
@@ -62,7 +64,7 @@ def judge_supervisor(seen: Observation) -> Judgement:
         what = label(run.given["request"])
         contexts = [call.result for call in recording.within(run, "supervisor", "open_run") if call.raised is None]
         executed = recording.within(run, "engine", "execute")
-        if not _passed_on_once(link, run, executed, f"of {what}, the engine receives {len(executed)} runs"):
+        if not _passed_on_once(link, run, executed, f"the engine receives {len(executed)} runs of {what}"):
             continue
         if not link.expect(
             _is_run(executed[0]), ViolationKind.CHANGED, f"the engine receives no run context of {what}"
@@ -178,7 +180,9 @@ def judge_registry(seen: Observation) -> Judgement:
             id(agent) not in given_out, ViolationKind.MISROUTED, "two runs receive the same agent from the registry"
         )
         given_out.add(id(agent))
-        link.expect(agent.name == context.agent_name, ViolationKind.CHANGED, f"an agent is called {agent.name!r}")
+        link.expect(
+            agent.name == context.agent_name, ViolationKind.CHANGED, f"an agent has the wrong name {agent.name!r}"
+        )
         if not link.expect(
             agent.has_websocket_bridge(), ViolationKind.LOST, "an agent has no bridge after it was bound"
         ):
@@ -233,12 +237,12 @@ def judge_engine(seen: Observation) -> Judgement:
     for call in executed:
         what = label(call.given["context"].request)
         passed_on = recording.within(call, "core", "execute_agent")
-        if not _passed_on_once(link, call, passed_on, f"of {what}, the core receives {len(passed_on)} runs"):
+        if not _passed_on_once(link, call, passed_on, f"the core receives {len(passed_on)} runs of {what}"):
             continue
         link.expect(
             passed_on[0].given.get("context") == call.given["context"],
             ViolationKind.CHANGED,
-            f"the core receives another run than the engine ({what})",
+            f"the core and the engine receive different runs of {what}",
         )
         link.expect(same_outcome(call, passed_on[0]), ViolationKind.CHANGED, f"the engine changes the result of {what}")
     link.tried = len(executed)
@@ -247,13 +251,13 @@ def judge_engine(seen: Observation) -> Judgement:
 
 
 def judge_core(seen: Observation) -> Judgement:
-    """Judge link 5: each run must get its own bound agent, one start before its events, and one end after them."""
+    """Judge link 5: each run must get its own bound agent, one start event first, and one end event last."""
     link, recording = Judgement(5), seen.recording
     runs = [call for call in recording.of("core", "execute_agent") if _is_run(call)]
     for call in runs:
         _judge_run(link, seen, call)
     link.tried = len(runs)
-    link.summary = f"each of {len(runs)} runs has its own agent, one start and one end"
+    link.summary = f"each of {len(runs)} runs has its own agent, one start event and one end event"
     return link
 
 
@@ -263,7 +267,7 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     built = next((each for each in recording.of("core", "__init__", startup=True) if each.owner is call.owner), None)
     if built is not None:
         given = built.given.get("websocket_bridge")
-        link.expect(bridge is given, ViolationKind.HANDOVER, "the core holds another bridge than it was given")
+        link.expect(bridge is given, ViolationKind.HANDOVER, "the core does not hold the bridge that it received")
     executed = recording.within(call, "agent", "execute")
     if _passed_on_once(link, call, executed, f"the agent of {what} is executed {len(executed)} times"):
         _judge_agent_of(link, seen, call, executed[0])
@@ -271,19 +275,23 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     starts = [each for each in notified if each.name == NOTIFIERS[0]]
     ends = [each for each in notified if each.name != NOTIFIERS[0]]
     kind = ViolationKind.DUPLICATED if len(starts) > 1 else ViolationKind.LOST
-    link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} starts")
-    # If a run's end event cannot be encoded, an error event follows it. Any other run has one end.
+    link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} start events")
+    # If a run's end event cannot be encoded, an error event follows it. Any other run has one end event.
     # The core sends an end event again if the hub refused it.
     ended = [each for each in ends if each.raised is None and not _is_refused_by_hub(each)]
     asked = recording.within(call, "agent", "end_run")
     link.expect(
-        not executed or bool(asked), ViolationKind.DUPLICATED, f"the agent of {what} may emit an end after the core's"
+        not executed or bool(asked),
+        ViolationKind.DUPLICATED,
+        f"the agent of {what} can emit an end event after that of the core",
     )
     wanted = 0 if any(each.result is False for each in asked) else 1
     link.expect(
         len(ended) == wanted,
         ViolationKind.DUPLICATED if len(ended) > wanted else ViolationKind.LOST,
-        f"{what} has {len(ended)} ends" if wanted else f"{what} has an end of its agent and {len(ended)} of the core",
+        f"{what} has {len(ended)} end events"
+        if wanted
+        else f"{what} has an end event of its agent, and {len(ended)} of the core",
     )
     if executed and starts:
         link.expect(starts[0].entered < executed[0].entered, ViolationKind.REORDERED, f"{what} starts after its agent")
@@ -339,7 +347,7 @@ def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, exec
         "an agent executes a run that it was not created for",
     )
     link.expect(
-        executed.given["context"] == context, ViolationKind.CHANGED, f"the agent receives another run than {what}"
+        executed.given["context"] == context, ViolationKind.CHANGED, f"the agent of {what} receives another run"
     )
     bound = [
         (each.given.get("bridge"), each.given.get("run_id"), each.given.get("thread_id"))
@@ -348,10 +356,12 @@ def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, exec
     ]
     wanted = (call.owner.websocket_bridge, context.run_id, context.thread_id)
     begun = [each for each in recording.within(call, "agent", "begin_run") if each.owner is agent]
-    link.expect(len(begun) == 1, ViolationKind.DUPLICATED, f"the agent of {what} may emit a second end event")
+    link.expect(len(begun) == 1, ViolationKind.DUPLICATED, f"the agent of {what} can emit a second end event")
     link.expect(bool(bound), ViolationKind.LOST, f"the agent of {what} gets no bridge before it begins")
     link.expect(
-        not bound or bound == [wanted], ViolationKind.MISROUTED, f"the agent of {what} is bound to something else"
+        not bound or bound == [wanted],
+        ViolationKind.MISROUTED,
+        f"the agent of {what} is bound to another bridge, run or thread",
     )
 
 
@@ -364,13 +374,13 @@ def _expect_constructor(link: Judgement, seen: Observation, part: str, next_part
         return
     given = built[-1].given.get("websocket_bridge")
     link.expect(
-        owner.websocket_bridge is given, ViolationKind.HANDOVER, f"the {part} holds another bridge than it was given"
+        owner.websocket_bridge is given, ViolationKind.HANDOVER, f"the {part} does not hold the bridge that it received"
     )
     for call in seen.recording.within(built[-1], next_part, "__init__"):
         link.expect(
             call.given.get("websocket_bridge") is given,
             ViolationKind.HANDOVER,
-            f"the {next_part} receives another bridge than the {part} did",
+            f"the {next_part} and the {part} receive different bridges",
         )
 
 

@@ -45,7 +45,7 @@ OVERFLOW_EVENTS: Final = 150
 """A number of events that exceeds `observing.OUTBOX`."""
 LONG_REQUEST: Final = "\U0001f6f0" * 10_000
 PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
-"""Errors that the scenario provokes. The rules judge how each link handles these errors."""
+"""Errors that the scenario provokes. The rules judge how each link handles provoked errors."""
 UNKNOWN_RUN: Final = RunId("run_unknown")
 
 
@@ -216,7 +216,7 @@ class _Scenario:
             await self._run(owned, AGENTS[number % len(AGENTS)], plan, words=LONG_REQUEST if number == 1 else "")
 
     async def end_otherwise(self) -> None:
-        """Run agents that fail, return or emit a value that is refused, emit their own end event, or are cancelled."""
+        """Run agents that end by an error, a refused value, an end event of their own, or a cancellation."""
         for number, ending in enumerate(("fails", "unencodable", "refused", "ends itself")):
             await self._run(self.threads[number], AGENTS[number % len(AGENTS)], RunPlan(ending=ending))
         plan = RunPlan(ending="hangs")
@@ -229,7 +229,7 @@ class _Scenario:
     async def run_outside_the_core(self) -> None:
         """Let the registry bind the agents of four runs, as for a webhook, and emit events of every type.
 
-        The bridge also emits each event, with only the run id. Then bind the agents to other runs.
+        The bridge emits each event too, but with only the run id. Then bind the agents to other runs.
         """
         opened: list[RunContext] = []
         agents: list[Any] = []
@@ -339,7 +339,7 @@ class _Scenario:
 
     @asynccontextmanager
     async def _group(self, *, sizes: tuple[int, ...] = ()) -> AsyncIterator[list[RunPlan]]:
-        """Run an agent in every thread at once, and two in the first thread. The block runs during all these runs."""
+        """Run an agent in every thread at once, and two in the first thread. Meanwhile, the block runs."""
         threads = (*self.threads, self.threads[0])
         barrier = RunBarrier(len(threads) + 1)
         plans = [RunPlan(barrier, size) for size in (*sizes, *(0 for _ in threads))][: len(threads)]
@@ -374,7 +374,7 @@ class _Scenario:
         return request
 
     async def _guarded(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the result of the call, or None if a link raised an error, which is recorded."""
+        """Return the result of the call. If a link raised an error, record it and return None."""
         try:
             return await call()
         except Exception as error:

@@ -34,7 +34,7 @@ __all__ = [
 AGENTS: Final = (AGENT, "writer \U0001f58b\ufe0f", "Researcher")
 """Names of agents. The first and the last name differ only in case."""
 TOOLS: Final = ("look_up", "search.web \U0001f52d", "delegate", "broken", "endless")
-"""Names of tools. A call of "delegate" calls "search.web". "broken" and "endless" never return a result."""
+"""Names of tools. The tool "delegate" calls "search.web". The tools "broken" and "endless" never return a result."""
 SIZES: Final = (3_000, 20_000, 70_000, 200_000, 900_000)
 """Sizes of large payloads in bytes. The largest is just below the limit of a frame."""
 CONFUSABLE: Final = "confusable"
@@ -108,7 +108,7 @@ class ToolCalls:
 def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[BaseAgent]:
     """Return an agent class that emits events of every type and follows the plan of its request."""
 
-    class ScenarioAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
+    class ScenarioAgent(base):  # type: ignore[valid-type,misc]  # the base class is the variant's link 6
         async def execute(self, context: RunContext) -> object:
             # The first words of a request identify the plan, because a link may change the rest.
             plan, request = plans[label(context.request)], context.request
@@ -189,7 +189,7 @@ def audited_threads() -> tuple[OwnedThread, ...]:
 
 
 def family_threads(family: str, *, seed: int = 0) -> tuple[OwnedThread, ...]:
-    """Return threads of a family, as many as `audited_threads`. Neighbouring threads belong to different users."""
+    """Return as many threads of a family as `audited_threads` returns. Neighbours belong to different users."""
     if family == CONFUSABLE:
         return audited_threads()
     return _owned_by_two([owned.thread_id for owned in thread_ids(family, len(audited_threads()), seed=seed)])
@@ -201,9 +201,9 @@ def _owned_by_two(ids: list[ThreadId]) -> tuple[OwnedThread, ...]:
 
 
 def thinking(base: type[BaseAgent]) -> type[BaseAgent]:
-    """Return an agent class that emits one event: the request that it received."""
+    """Return a class of agents that emit one event with the request that they received."""
 
-    class ThinkingAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
+    class ThinkingAgent(base):  # type: ignore[valid-type,misc]  # the base class is the variant's link 6
         async def execute(self, context: RunContext) -> object:
             await self.emit_thinking(context.request)
             return None

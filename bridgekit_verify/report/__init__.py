@@ -50,7 +50,7 @@ __all__ = [
     "source_of",
 ]
 
-# Every notebook imports this package, so this call makes its assertions show the values that they compared.
+# This call affects every notebook, because every notebook imports this package.
 show_asserted_values()
 # A reader who sets a parameter to a value that is not allowed needs only the message of the error.
 show_messages_alone()

@@ -1,4 +1,4 @@
-"""Makes an error in a notebook useful to its reader: a failed assertion states the values that it compared.
+"""Makes errors in a notebook useful to the reader: a failed assertion states the values that it compared.
 
 For example, `assert delivered == 60` fails with the message `delivered == 60: 58 == 60`. The module rewrites the cells
 when they run, so that the committed notebooks contain plain assertions. An error about a value that the reader chose is
@@ -18,7 +18,7 @@ from bridgekit_verify.errors import InvalidParameter
 __all__ = ["AssertedValues", "ShowAsserted", "show_asserted_values", "show_messages_alone"]
 
 _NAME: Final = "_asserted_values"
-"""The name of `AssertedValues` in a notebook. The object of one assertion has this name followed by `_now`."""
+"""The name of `AssertedValues` in a notebook. Each object of the class is named `_asserted_values_now`."""
 _OPERATORS: Final[dict[type[ast.cmpop], str]] = {
     ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
     ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in",
@@ -31,7 +31,7 @@ MAX_MEMBERS: Final = 12
 
 
 class AssertedValues:
-    """The values that an assertion compared last, and the assertion's message."""
+    """The values of an assertion's latest comparison, and the assertion's message."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -40,7 +40,7 @@ class AssertedValues:
     def see(self, operator: str, value: object) -> object:
         """Record one operand and return it.
 
-        `operator` is the operator before the operand, and empty for the first operand.
+        `operator` is the operator before the operand, or "" for the first operand.
         """
         if not operator:
             self._values = []

@@ -29,7 +29,7 @@ EMBEDDED_DIGITS = 8
 OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
 SEARCHED = {"signed, verified": "signed run ids", "carried": "events that carry their thread"}
-"""The round trips of the search for leaks, except that of Fix 1, in words."""
+"""A phrase for each round trip of the search for leaks, except Fix 1's."""
 
 
 def shared_agent_claim(study: SharedAgentStudy) -> Finding:
@@ -42,17 +42,17 @@ def shared_agent_claim(study: SharedAgentStudy) -> Finding:
         claim="The core sets bridge and run id on the agent, so that its events belong to its run.",
         reported="working",
         verdict=verdict_of(all(rate.k == 0 for rate in shared)),
-        answer=f"With {most} runs at once, another user reads {shared[-1].counts} events of an agent that all runs"
-        f" share, and {fresh[-1].counts} events of agents that are new for each run.",
+        answer=f"With {most} runs at once, another user reads {shared[-1].counts} events if all runs share one agent,"
+        f" and {fresh[-1].counts} events if each run has a new agent.",
         evidence=(
-            "Every count with the shared agent equals the prediction. If n runs are active c at a time, they form"
-            " ⌈n / c⌉ groups. In each group, the events of one run reach their user, and those of the other runs reach"
-            " that user instead."
+            "Every count with the shared agent equals the prediction: n runs that execute c at a time form ⌈n / c⌉"
+            " groups, and in each group, the user of one run reads the events of all runs."
             if study.is_closed_form()
-            else "The counts with the shared agent differ from the predicted ones.",
-            "On the chain as committed, no event arrives, so this defect has no effect. Users notice it when the losses"
-            " are repaired.",
-            "The runs take each step together, which is the worst case. With less overlap, fewer events go wrong.",
+            else "The counts with the shared agent differ from the prediction.",
+            "On the chain as committed, no event arrives, so the shared agent leaks nothing. As soon as the losses are"
+            " repaired, the shared agent leaks events.",
+            "In this test, all runs take each step together, which is the worst case. With less overlap, fewer events"
+            " leak.",
         ),
         rule="Holds if no event of the shared agent reaches another user, at any number of concurrent runs.",
         sample=Sample(min(rate.n for rate in shared), "events"),
@@ -69,13 +69,13 @@ def leak_claim(study: LeakStudy) -> Finding:
         claim="With the thread id inside the run id, the parser finds the event's own thread.",
         reported="fix",
         verdict=verdict_of(leaky.misrouted == 0),
-        answer=f"The events of thread {thread!r} are sent to thread {lands!r}. Over real sockets, {leaky.misrouted:,}"
-        f" of {leaky.expected:,} events reach another user. On the sound chain, {sound.misrouted:,} of"
-        f" {sound.expected:,} events do.",
+        answer=f"With Fix 1, the events of thread {thread!r} are sent to thread {lands!r}. Over real sockets,"
+        f" {leaky.misrouted:,} of {leaky.expected:,} events reach another user. On the sound chain,"
+        f" {sound.misrouted:,} of {sound.expected:,} events do.",
         evidence=tuple(
             f"With {SEARCHED.get(search.round_trip, search.round_trip)}, the same search finds"
-            f" {'a pair' if search.leak else 'no pair'} among {search.tried:,} pairs, and {search.correct.counts} ids"
-            " lead to their own thread."
+            f" {'a leak' if search.leak else 'no leak'} among {search.tried:,} pairs of thread ids, and the events of"
+            f" {search.correct.counts} threads are sent to their own thread."
             for search in study.searches[1:]
         ),
         before=(leaky.delivered, leaky.expected),
@@ -106,9 +106,10 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
             f" {', '.join(f'{count:,} ({name})' for name, count in false.items()) or 'none'}.",
             f"As committed, the bridge returns a receipt for {committed.acknowledged:,} of"
             f" {_events(study.of('as committed')):,} events."
-            f" {committed.false_success:,} of these receipts falsely say 'sent'. With Fix 1, events reach the hub."
-            " Their receipt is 'sent' even if no socket is open.",
-            "An accurate receipt is about sockets, not users. Experiment: on a chain that is sound except that runs"
+            f" {committed.false_success:,} of these receipts falsely say 'sent'. With Fix 1, the receipt of each event"
+            " that reaches the hub is 'sent', even if no socket is open.",
+            "A correct receipt states whether a socket accepted the event, and not which user read it. Experiment: on a"
+            " chain that is sound except that runs"
             f" share an agent, {shared.false_success:,} of {_events(study.of('link 5 broken')):,} events are reported"
             " as sent, although only another user read them.",
         ),
@@ -119,7 +120,7 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
 
 
 def _events(measurement: Measurement) -> int:
-    """Return the number of expected events, including those of users without a socket."""
+    """Return the number of expected events, including the events of users without a socket."""
     return len(measurement.history.expected)
 
 
@@ -155,7 +156,7 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
 
 
 def _lifecycle_answer(wrong_user: int, *, loses: bool, loses_elsewhere: bool) -> str:
-    """Return when Fix 3 leaks or loses events, in one sentence that starts with the fix."""
+    """Return a sentence that states when Fix 3 leaks or loses events."""
     problems = ["leaks events if a run is registered twice"] if wrong_user else []
     losing = [place for place, found in (("after a run ends", loses), ("in another process", loses_elsewhere)) if found]
     if losing:
@@ -185,8 +186,8 @@ def _late_evidence(study: LifecycleStudy) -> list[str]:
         within = _sum([rate for seconds, rate in late.items() if seconds < GRACE_SECONDS])
         after = _sum([rate for seconds, rate in late.items() if seconds >= GRACE_SECONDS])
         lines.append(
-            f"If an event carries its {row.address}, {_subject(row.variant)} delivers {within.counts} events within"
-            f" {GRACE_SECONDS:.0f} s after the run's end, and {after.counts} later."
+            f"Of the events that carry their {row.address}, {_subject(row.variant)} delivers {within.counts} that are"
+            f" emitted within {GRACE_SECONDS:.0f} s after the run's end, and {after.counts} that are emitted later."
         )
     return lines
 
@@ -216,14 +217,15 @@ def collision_claim(study: CollisionStudy) -> Finding:
         claim="Eight random hexadecimal digits make a run id unique within its thread.",
         reported="fix",
         verdict=verdict_of(not any(rate.k for rate in met.values())),
-        answer=f"After {at:,} runs of one thread, two runs shared an id in {most.counts} trials. By the birthday bound,"
-        f" the odds are even after {runs_until_collision(EMBEDDED_DIGITS):,} runs.",
+        answer=f"After {at:,} runs of one thread, two runs shared an id in {most.counts} trials. According to the"
+        f" birthday bound, the probability of a shared id is one half after {runs_until_collision(EMBEDDED_DIGITS):,}"
+        " runs.",
         evidence=(
-            f"The bound lies within the 95 % interval of {len(inside)} of {len(points)} measured points.",
-            f"If two runs of one thread share an id, {thread['delivered']} of {thread['expected']} events arrive. In"
-            f" {thread['frames of two runs']} frames, the run id does not show which of the two runs they belong to.",
-            "With the 12 digits of the audited code, the odds of a collision are even after"
-            f" {runs_until_collision(OPAQUE_DIGITS):,} runs over all threads. In a forced collision with Fix 3,"
+            f"The birthday bound lies within the 95 % interval of {len(inside)} of {len(points)} measured points.",
+            f"If two runs of one thread share an id, {thread['delivered']} of {thread['expected']} events arrive. The"
+            f" run id of {thread['frames of two runs']} frames does not show to which of the two runs they belong.",
+            "With the 12 digits of the audited code, the probability of a collision is one half after"
+            f" {runs_until_collision(OPAQUE_DIGITS):,} runs in all threads together. In a forced collision with Fix 3,"
             f" {users[OTHERS]} of {users['expected']} events reach another user.",
         ),
         rule="Holds if no trial with eight digits had a collision.",

@@ -12,12 +12,12 @@ __all__ = ["sound_claim", "truth_claim"]
 
 
 def truth_claim(study: BackendStudy) -> Finding:
-    """Test that exactly the known properties are broken in each subject with a known defect."""
+    """Test that each known defect breaks exactly the properties that were written down before the check."""
     damaged = [each for each in study.subjects if each.expected]
     exact = Rate(sum(each.is_exact for each in damaged), len(damaged))
     return Finding(
         id="backend-defects",
-        title="The check finds the known defects, and no others",
+        title="The check finds the known defects and no others",
         claim="For a backend with one known defect, and for a recording with known damage, the check reports exactly"
         " the properties that are broken.",
         reported=OURS,
@@ -27,24 +27,26 @@ def truth_claim(study: BackendStudy) -> Finding:
         if exact.known
         else "No backend or recording with a known defect was checked.",
         evidence=tuple(
-            f"{each.name}. Broken: {'; '.join(sorted(each.expected))}."
+            f"For {each.name!r}, the check reports as broken: {'; '.join(sorted(each.expected))}."
             if each.is_exact
-            else f"{each.name}. The broken properties are not exactly the known ones."
+            else f"For {each.name!r}, the properties that the check reports as broken are not exactly the known ones."
             for each in damaged
         ),
-        rule="Holds if the broken properties of each subject are those that were written down before the check.",
+        rule="Holds if, for each backend or recording, the check reports exactly the properties that were known"
+        " to be broken before the check.",
         sample=Sample(exact.n, "subjects") if exact.known else None,
     )
 
 
 def sound_claim(study: BackendStudy) -> Finding:
-    """Test that no property is broken in a subject without a defect."""
+    """Test that a backend or recording without a defect breaks no property."""
     sound = [each for each in study.subjects if not each.expected]
     clean = Rate(sum(each.is_exact for each in sound), len(sound))
     return Finding(
         id="backend-sound",
         title="In a sound backend, the check finds no defect",
-        claim="In a backend or recording without a defect, no property is broken. What cannot be judged is unknown.",
+        claim="In a backend or recording without a defect, the check reports no broken property. A property that"
+        " it cannot judge is unknown.",
         reported=OURS,
         verdict=verdict_of(clean.k == clean.n) if clean.known else "unknown",
         answer=f"For {clean.counts} backends and recordings without a defect, the check reports no broken property, and"
@@ -52,11 +54,12 @@ def sound_claim(study: BackendStudy) -> Finding:
         if clean.known
         else "No backend or recording without a defect was checked.",
         evidence=tuple(
-            f"{each.name}, of {len(each.verdict.answers)} properties: {_count(each, State.HOLDS)} hold,"
-            f" {_count(each, State.BROKEN)} broken, {_count(each, State.UNKNOWN)} unknown."
+            f"{each.name}: of {len(each.verdict.answers)} properties, {_count(each, State.HOLDS)} hold,"
+            f" {_count(each, State.BROKEN)} are broken, and {_count(each, State.UNKNOWN)} are unknown."
             for each in sound
         ),
-        rule="Holds if no property of these subjects is broken, and at least one holds in each.",
+        rule="Holds if, for each backend or recording without a defect, the check reports no broken property, and at"
+        " least one that holds.",
         sample=Sample(clean.n, "subjects") if clean.known else None,
     )
 

@@ -1,7 +1,7 @@
 """Builds the report: notebooks -> executed copies -> index.html, results.csv, results.json.
 
-The three files are written to a temporary folder next to their destination and then moved, so that a failed or
-interrupted report leaves no files behind, and an older report stays complete.
+The three files are written to a temporary folder inside the destination and then moved. A failed or interrupted report
+therefore leaves no files behind, and an older report stays complete.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class BuiltReport:
     csv: Path
     json: Path
     complete: bool
-    """False if a notebook failed. The page then states the failure first, and a command should exit with an error."""
+    """False if a notebook failed: a command should exit with an error."""
     headline: tuple[str, ...]
     """Summary lines for a terminal, computed from the findings."""
     failures: tuple[str, ...]
@@ -129,7 +129,7 @@ def _staging(out: Path) -> Iterator[Path]:
             shutil.rmtree(stage, ignore_errors=True)
     finally:
         for folder in created:
-            # `rmdir` removes only an empty folder, so that a finished report stays.
+            # `rmdir` removes only empty folders, so a finished report stays.
             with suppress(OSError):
                 folder.rmdir()
 
@@ -149,7 +149,7 @@ def _missing_folders(out: Path) -> list[Path]:
     try:
         return [folder for folder in (out, *out.parents) if not folder.exists()]
     except (OSError, ValueError):
-        return []  # The path is not usable. `_create_stage` reports the reason.
+        return []  # `_create_stage` reports why the path cannot be used
 
 
 def _reason(error: Exception) -> str:

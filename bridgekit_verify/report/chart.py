@@ -56,7 +56,7 @@ def bar(step: Step) -> Bar:
     alt = f"{of(found.dropped, found.expected)} events dropped, {found.leaked:,} of them read by another user"
     if step.same_for_every_kind:
         return Bar((found,), _bar_text(found), alt)
-    # A kind with leaked events does not also count as lost.
+    # A kind that has both leaked and lost events counts only as leaked.
     counts = {"lost": len(step.losing), "leaked": len(step.leaking)}
     first, *rest = [(word, count) for word, count in counts.items() if count]
     text = ", ".join([f"{first[1]} of {kinds} kinds {first[0]}", *(f"{count} {word}" for word, count in rest)])
@@ -101,7 +101,7 @@ def chart(tables: DropTables) -> dict[str, tuple[ChartRow, ...]]:
 
 
 def unchanged(rows: Sequence[ChartRow]) -> Bar | None:
-    """Return one bar for the code as committed if it is the same in all rows, and otherwise None.
+    """Return the bar of the code as committed if it is the same in all rows, and otherwise None.
 
     Returns None also for a single row, for a bar of several parts, and if the chain as reported lacks a row.
     """

@@ -37,8 +37,8 @@ def verdict_of(holds: bool, *, known: bool = True) -> Verdict:
 def audit_answer(reported: str, works: RunAnswer, *, as_worded: bool) -> AuditAnswer:
     """Answer "Was the audit right?" about a link that the audit reports as working or broken.
 
-    A link that fails although the audit reports it as working is right "as worded" if the audit's description of the
-    link's code is true.
+    The answer is "as worded, but insufficient" if a link reported as working fails, but the audit describes its code
+    correctly.
     """
     if works == "unknown":
         return "unknown"
@@ -76,8 +76,8 @@ def link_claim(study: LinkStudy) -> Finding:
         works=works,
         answer=f"{_RUN_PHRASES[works]}: {study.committed.evidence}.",
         evidence=(
-            f"The audit says: {study.wording.statement}. Tested word for word, that is"
-            f" {'true' if study.wording.holds else 'not true'}.",
+            f"The audit says: {study.wording.statement}. Tested word for word, the"
+            f" statement is {'true' if study.wording.holds else 'not true'}.",
             f"Experiment: with the link broken on purpose ({before.variant.summary}), {delivered}."
             if broken_on_purpose
             else f"{_parts_as_committed(link.number, before.variant)}, {delivered}.",
@@ -93,16 +93,16 @@ def link_claim(study: LinkStudy) -> Finding:
 
 
 def _reading(measurement: Measurement) -> str:
-    """Return a clause with the numbers of events that reach their user and another user."""
+    """Return a clause that states how many events reach their user and how many frames reach another user."""
     verdict = measurement.verdict
     leaked = f", and {verdict.misrouted:,} reach another user" if verdict.misrouted else ""
     return f"{verdict.delivery.counts} events reach their user{leaked}"
 
 
 def _parts_as_committed(link: int, broken: Variant) -> str:
-    """Return a clause that names the parts of the chain that are as committed. For link 1, these include the hub."""
+    """Return a clause that names the parts that are as committed: the link and, for link 1, the hub."""
     if link != 10 and broken.hub is not SOUND.hub:
-        return f"With the checks of link {link} and the hub of link 10 as committed ({broken.summary})"
+        return f"With the checks of link {link} and the hub (link 10) as committed ({broken.summary})"
     return f"With only this link as committed ({broken.summary})"
 
 
@@ -143,7 +143,7 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
     broken = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD]
     unknown = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.UNKNOWN]
     reported_broken = [probe.link.number for probe in committed if probe.link.reported == "broken"]
-    # A link without a result may also fail. If a link fails that the audit calls working, the verdict is known anyway.
+    # A link without a result may also fail. If a link that the audit calls working fails, the verdict is known anyway.
     verdict: Verdict = (
         "unknown" if unknown and set(broken) <= set(reported_broken) else verdict_of(broken == reported_broken)
     )
@@ -170,7 +170,7 @@ def _named(links: Sequence[int]) -> str:
 
 
 def _smallest_of(probes: Sequence[Probe]) -> Sample | None:
-    """Return the smallest sample of the links' tests, with the link in its unit, for example "calls of link 1"."""
+    """Return the smallest sample of the links' tests, in a unit that names the link, such as "calls of link 1"."""
     count, link, unit = min(
         ((probe.sample.count, probe.link.number, probe.sample.unit) for probe in probes if probe.sample is not None),
         default=(0, 0, ""),
@@ -208,8 +208,8 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
         answer=f"As committed, {committed.delivered:,} of {committed.expected:,} events reach their user. With only"
         f" link 9 broken, {study.summary(name)}",
         evidence=(
-            f"Kinds whose events do not reach their user: {', '.join(dropping) or 'none'}.",
-            f"Kinds whose events reach another user: {', '.join(leaking) or 'none'}.",
+            f"Kinds of thread id with events that do not reach their user: {', '.join(dropping) or 'none'}.",
+            f"Kinds of thread id with events that reach another user: {', '.join(leaking) or 'none'}.",
             *(
                 f"Delivered with {KINDS[label]}: {_by_kind(study, name, names)}."
                 for label, names in study.groups.items()
@@ -224,7 +224,7 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
 
 
 def smallest_sample_of(cells: Sequence[Measurement]) -> Sample:
-    """Return the smallest number of expected events among these measurements."""
+    """Return the smallest number of expected events in any of the measurements."""
     return Sample(min(cell.verdict.expected for cell in cells), "events")
 
 
@@ -238,8 +238,8 @@ def _caveats(number: int, study: FixStudy) -> list[str]:
         return [*_with_fix_1(study), *_with_the_method(study)]
     if number == 3:
         return [
-            "This test uses one process, and it emits events only while their run is active. Late events, a restart and"
-            " a run that is registered twice are measured separately."
+            "This test uses one process, and emits events only while their run is active. Notebook 11 measures events"
+            " after a run's end, a restart, and a run that is registered twice."
         ]
     return []
 
@@ -261,10 +261,9 @@ def _with_the_method(study: FixStudy) -> list[str]:
         if study.cells[name, together].verdict.delivered < study.cells[name, alone].verdict.delivered
     ]
     return [
-        "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a query of the run-thread"
-        " mapping, so that Fix 2 becomes a lookup in Fix 3's mapping.",
-        f"With the method, {study.summary(alone)}",
-        f"With the method and Fix 1, {study.summary(together)}",
+        "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a lookup in Fix 3's mapping.",
+        f"With Fix 2 and its method, {study.summary(alone)}",
+        f"With Fixes 1 and 2 and the method, {study.summary(together)}",
         f"Fix 1 makes Fix 2 deliver fewer events with {len(worse)} of {len(study.families)} kinds of thread id:"
         f" {', '.join(worse) or 'none'}.",
     ]
@@ -321,5 +320,5 @@ def _links(numbers: Sequence[int]) -> str:
 
 def _stopping(links: Sequence[int]) -> str:
     if list(links) == [9]:
-        return "Only link 9 stops them."
-    return f"{capitalized(_links(links))} stop{'s' if len(links) == 1 else ''} them, not only link 9."
+        return "Only link 9 stops events."
+    return f"{capitalized(_links(links))} stop{'s' if len(links) == 1 else ''} events, and not only link 9."

@@ -1,4 +1,4 @@
-"""Executed notebooks -> Report. Reads the stored outputs of the cells, without executing or rendering."""
+"""Executed notebooks -> Report. Reads the stored outputs of the cells. Nothing is executed or rendered."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ FIXES: Final = {
 }
 """The steps after `BEFORE`, in the order of the audit. Each value is the step's name in running text."""
 REPAIRS: Final = ("agent per run", "thread carried", "connection bound", "link 8 call")
-"""The four repairs in the recommended order. The table "repair_subsets" has a column for each of these names."""
+"""The four repairs in the recommended order. The table "repair_subsets" has a column for each repair."""
 
 _COUNTS: Final = ("expected", "delivered", "lost", "leaked")
 
@@ -79,7 +79,7 @@ class Step:
 
     @property
     def total(self) -> EventCounts:
-        """The sum over all kinds. The counts describe only this measurement."""
+        """The sum over all kinds."""
         return EventCounts(
             sum(kind.expected for kind in self.kinds),
             sum(kind.delivered for kind in self.kinds),
@@ -93,12 +93,12 @@ class Step:
 
     @property
     def same_for_every_kind(self) -> bool:
-        """Whether every kind has the same share of dropped and of leaked events, so that one bar can show them all."""
+        """Whether all kinds have the same shares of dropped and leaked events, so that one bar can show them."""
         return have_equal_shares(self.kinds)
 
     @property
     def losing(self) -> tuple[Kind, ...]:
-        """The kinds with dropped events of which none is leaked."""
+        """The kinds that have dropped events but no leaked events."""
         return tuple(kind for kind in self.kinds if kind.dropped and not kind.leaked)
 
     @property
@@ -159,7 +159,7 @@ class DropTables:
         return tuple(self.steps[chain, name] for name in FIXES if (chain, name) in self.steps)
 
     def subset(self, *repairs: str) -> Subset | None:
-        """Return the subset with exactly these repairs."""
+        """Return the subset with exactly the given repairs."""
         return next((subset for subset in self.subsets if subset.repairs == frozenset(repairs)), None)
 
 

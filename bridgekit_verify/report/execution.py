@@ -52,8 +52,8 @@ def execute_folder(
     """Execute copies of all notebooks of `folder`. Return one line for each failed notebook.
 
     The executed copies are written to the folder `copies`, and older notebooks there are deleted. At most `jobs`
-    notebooks run at once. `parameters` replaces literals of the cells tagged `parameters`, in the notebooks that have
-    them. `log` receives one line for each notebook when it ends.
+    notebooks run at once. `parameters` replaces literals in cells tagged `parameters`. `log` receives one line for each
+    notebook when it ends.
 
     Raises FileNotFoundError for a folder without notebooks, MalformedNotebook for a file that is not a notebook,
     ParameterError for a parameter that is unknown or has the wrong type, and InvalidParameter for a value that is not
@@ -130,7 +130,7 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
 
 
 def _add_error(notebook: NotebookNode, index: int, name: str, value: str) -> None:
-    """Add an error that the kernel could not report, to the cell that ran or else to the first code cell."""
+    """Add an error that the kernel did not report. It goes to the cell that ran, or else to the first code cell."""
     cells = [cell for cell in (notebook.cells[index], *notebook.cells) if runs(cell)]
     if cells:
         cells[0].outputs.append(error_output(name, value))

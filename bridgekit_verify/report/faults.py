@@ -15,9 +15,9 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["matrix_claim", "stall_claim", "timeline_claim", "windows_claim"]
 
 LATE_SHARE = 0.1
-"""Other sockets count as delayed if their median delay during the stall is at least this share of the stall."""
+"""Sockets count as delayed if their median delay during a stall is at least this share of the stall's duration."""
 WAITS_SHARE = 0.5
-"""A server waits for the stalled socket if an emission takes at least this share of the stall's duration."""
+"""A server counts as waiting for the stalled socket if an emission takes at least this share of the stall."""
 
 
 def matrix_claim(matrix: FaultMatrix) -> Finding:
@@ -36,8 +36,8 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
     return Finding(
         id="fault-matrix",
         title="No event is lost in silence where a log is kept",
-        claim=f"Of {len(matrix.injected)} faults of networks, processes and brokers, none loses an event in silence or"
-        " sends one to another user, where the server keeps a log and clients resume.",
+        claim=f"If the server keeps a log and clients resume, none of {len(matrix.injected)} faults of networks,"
+        " processes and brokers loses an event in silence or sends one to another user.",
         reported=OURS,
         verdict=verdict_of(holds) if guaranteed else "unknown",
         answer=f"In {len(guaranteed)} trials with a log, {matrix.silent_losses.counts} events are lost in silence, and"
@@ -45,8 +45,9 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
         f" events in silence: {', '.join(lossy) or 'none'}.",
         evidence=(
             *(
-                f"In mode {trial.delivery.name} with the fault {trial.fault.name}, {trial.verdict.lost_signalled:,} of"
-                f" {trial.verdict.expected:,} events are lost, and each client receives a gap for them."
+                f"In the mode {trial.delivery.name!r} with the fault {trial.fault.name!r},"
+                f" {trial.verdict.lost_signalled:,} of {trial.verdict.expected:,} events are lost, and the clients"
+                " receive gaps for them."
                 for trial in signalled
             ),
             *(f"Not finished in time: {what}." for what in unfinished),
@@ -82,8 +83,8 @@ def timeline_claim(trials: list[Trial]) -> Finding:
         reported=OURS,
         verdict=verdict_of(not any(lost)) if known or any(lost) else "unknown",
         answer=f"Of {sum(emitted):,} events emitted during a fault, {sum(map(len, arrived)):,} arrived and"
-        f" {sum(lost):,} were lost. The latest arrived {longest:.2f} s after its emission.",
-        rule="Holds if every event emitted during a fault arrives. Unknown if a fault had no such event.",
+        f" {sum(lost):,} were lost. The longest delay from emission to arrival was {longest:.2f} s.",
+        rule="Holds if every event emitted during a fault arrives. Unknown if no event was emitted during a fault.",
         sample=Sample(min(emitted), "events") if known else None,
     )
 
@@ -101,12 +102,12 @@ def windows_claim(study: WindowStudy) -> Finding:
     return Finding(
         id="fault-windows",
         title="How long a user may be offline",
-        claim="Without a log, a user loses every event between the last one read and the next subscription. With a log,"
-        " a user loses no event unless more are missed than the log retains. Then all missed events are lost, and the"
-        " client receives a gap.",
+        claim="Without a log, a user loses every event between the last event that the user read and the next"
+        " subscription. With a log, a user loses no event unless more events are missed than the log retains. Then all"
+        " missed events are lost, and the client receives a gap.",
         reported=OURS,
         verdict=_windows_verdict(study, outside, silent),
-        answer=f"In {exact} of {len(study.windows)} windows, the loss while offline equals the prediction."
+        answer=f"For {exact} of {len(study.windows)} offline times, the number of lost events equals the prediction."
         f"{_near(len(study.windows) - len(outside) - exact)} {_retained(resumed)},"
         f" {silent:,} events were lost in silence.",
         evidence=tuple(
@@ -114,9 +115,9 @@ def windows_claim(study: WindowStudy) -> Finding:
             f" predicted, {window.lost.counts} lost."
             for window in outside
         ),
-        rule="Holds if the two counts are equal in every window without a log, and nothing is lost in silence with a"
-        f" log. With a log, they may differ by one step ({EVENTS_A_STEP} events) for each reconnection, because the"
-        " server does not confirm where a resumed subscription starts.",
+        rule="Holds if, without a log, every count of lost events equals the prediction and, with a log, no event is"
+        f" lost in silence. With a log, the count and the prediction may differ by one step ({EVENTS_A_STEP} events)"
+        " for each reconnection, because the server does not confirm where a resumed subscription starts.",
         sample=_smallest([window.trial for window in study.windows]),
     )
 
@@ -126,10 +127,10 @@ def _windows_verdict(study: WindowStudy, outside: list[Window], silent: int) -> 
 
 
 def _near(count: int) -> str:
-    """Return a sentence about the windows that differ from the prediction by no more than the rule allows."""
+    """Return a sentence about the windows in which the loss differs from the prediction by an allowed amount."""
     if not count:
         return ""
-    return f" In {count} more, it differs by no more than one step for each reconnection."
+    return f" For {count} more, it differs from the prediction by no more than one step for each reconnection."
 
 
 def _retained(resumed: list[Window]) -> str:
@@ -158,19 +159,20 @@ def stall_claim(study: StallStudy) -> Finding:
         verdict=verdict_of(holds) if ours.during or not complete else "unknown",
         answer=f"While one socket read nothing for {ours.stalled_seconds:.2f} s, the other sockets read"
         f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events with a median delay of"
-        f" {_ms(ours.median_during)}. Before, it was {_ms(ours.median_before)}. The longest emission took"
-        f" {_ms(ours.longest_wait)}. Of {len(others)} servers that send to one socket after the"
+        f" {_ms(ours.median_during)}. Before that, the median delay was {_ms(ours.median_before)}. The longest"
+        f" emission took {_ms(ours.longest_wait)}. Of {len(others)} servers that send to one socket after the"
         f" other, {len(waiting)} waited for the slow socket.",
         evidence=tuple(_wait_of(stall) for stall in others),
-        rule=f"Holds if every event was read, the median delay is below {100 * LATE_SHARE:g} % of the stall, and no"
-        f" emission took {100 * WAITS_SHARE:g} % of it or more.",
+        rule="Holds if the other sockets read every event, their median delay is below"
+        f" {100 * LATE_SHARE:g} % of the time that the slow socket reads nothing, and no emission takes"
+        f" {100 * WAITS_SHARE:g} % of this time or more.",
         sample=Sample(len(ours.during), "reads") if ours.during else Sample(ours.events, "events"),
-        timing="how late the other sockets read, and how long an emission takes",
+        timing="the delay at the other sockets, and the duration of an emission",
     )
 
 
 def _wait_of(stall: Stall) -> str:
-    return f"{stall.server.name}: one emission took {stall.longest_wait:.2f} s."
+    return f"{stall.server.name}: the longest emission took {stall.longest_wait:.2f} s."
 
 
 def _ms(seconds: float) -> str:

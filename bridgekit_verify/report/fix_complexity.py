@@ -11,8 +11,8 @@ from bridgekit_verify.studies.repair_combinations import RepairStudy
 __all__ = ["complexity_claim"]
 
 NOT_REBUILT = (
-    "The original code needs more changes than these: its supervisor and its manager were read and not rebuilt, and the"
-    " rebuilt chain already passes the thread on to each link."
+    "The original code needs more changes than the rebuilt chain: its supervisor and its manager were read and not"
+    " rebuilt, and the rebuilt chain already passes the thread on to each link."
 )
 
 
@@ -24,13 +24,13 @@ def complexity_claim(drops: FixDrops, repairs: RepairStudy) -> Finding:
     return Finding(
         id="claim-complexity",
         title="Fix complexity · a change of a single line",
-        claim="The fix is of low complexity: one line is changed, and then users receive updates as designed.",
+        claim="The fix is of low complexity: after a change of one line, users receive updates as designed.",
         reported="impact",
         verdict=verdict_of(not drops.affected(COMMITTED, "fix 1")),
         answer=f"On the code as committed, Fix 1 delivers {after.delivered:,} of {after.expected:,} events over"
-        f" {len(kinds)} kinds of thread id. Needed repairs: {len(repairs.needed)}, which remove {removed} lines of the"
-        f" rebuilt chain and add {added}.",
+        f" {len(kinds)} kinds of thread id. Needed repairs: {len(repairs.needed)}. In the rebuilt chain, they remove"
+        f" {removed} lines and add {added}.",
         evidence=(*repairs.sentences(), NOT_REBUILT),
-        rule="Holds if every event is delivered and none leaks, on the code as committed with Fix 1 and nothing else.",
+        rule="Holds if the code as committed with Fix 1 alone delivers every event without a leak.",
         sample=Sample(min(counts.expected for counts in kinds.values()), "events"),
     )

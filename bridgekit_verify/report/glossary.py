@@ -14,40 +14,43 @@ TERMS: Final = {
     "frame": "The bytes of one event on the network.",
     "socket": "An open WebSocket connection between a user's page and the server.",
     "bridge": "The part of the server that receives an agent's events and passes them on to the user's sockets.",
-    "link": "One step on the way of an event from the agent to the socket. The audit lists nine; the tenth is from the"
-    " hub to the sockets.",
+    "link": "One step on the way of an event from the agent to the socket. The audit lists nine links. Link 10, from"
+    " the hub to the sockets, is not in the audit.",
     "chain": "All links together, as one server runs them.",
     "routing": "Finding the thread of an event, so that it goes to the right user.",
     "hub": "The part of the server that stores which sockets belong to each thread.",
-    "delivered": "Read by a socket of the event's own user and thread. With several such sockets, each is counted.",
+    "delivered": "Read by a socket of the event's own user and thread. If there are several such sockets, the event"
+    " counts once for each.",
     "dropped": "Not delivered to its own user: lost, or read by another user only.",
     "lost": "Dropped, and not leaked.",
     "leaked": "Read by a socket of another user.",
     "misrouted": "Read by a socket of another user or of another thread.",
-    "reported as sent": "The server's answer to the agent that it sent an event. It is false if the user did not read"
-    " it.",
-    "as committed": "The code of the audited backend at the audited commit, rebuilt with the defects that show when it"
-    " runs.",
+    "reported as sent": "The server's answer to the agent: the event was sent. The answer is false if the user did not"
+    " read the event.",
+    "as committed": "The code of the audited backend at the audited commit, rebuilt with the defects that appear"
+    " when the code runs.",
     "as reported": "The chain as the audit describes it: links 1 to 8 work, and only link 9 is broken.",
     "sound": "The chain with every defect repaired.",
     "fix": "One of the three changes that the audit proposes.",
     "repair": "One of the four changes that make the code as committed deliver every event in the rebuilt chain.",
-    "as worded, but insufficient": "What the audit says is true, and its conclusion is wrong when the code runs.",
+    "as worded, but insufficient": "The audit's statement is true, but its conclusion is wrong when the code runs.",
     "defect": "A mistake in the code.",
     "fault": "A failure of the environment: of a network, a process or a server.",
     "experiment": "A measurement for which a working link was broken on purpose.",
     "kind of thread id": "A pattern of thread ids. Some kinds occur in the audit or in the backend's public history."
-    " The others are stress tests.",
+    " The other kinds are stress kinds, which are chosen to be difficult.",
     "95 % interval": "The range that contains the true rate in about 95 of 100 random samples of this size (Wilson's"
     " interval).",
-    "log": "The events of a thread that the server retains, so that a client that reconnects gets what it missed.",
-    "gap": "A message to a client: which events it will not get, and why.",
+    "log": "The events of a thread that the server retains, so that a client that reconnects gets the events that it"
+    " missed.",
+    "gap": "A message that tells a client which events it will not get, and why.",
     "lost in silence": "Lost, and the client received no gap.",
     "edge": "The part of the server that serves the sockets: native, or ASGI, which works with any ASGI server.",
     "checker": "The code that compares the events that were emitted with those that sockets read.",
-    "ledger": "One row for each expected event and socket: whether the event arrived, and which link dropped it.",
+    "ledger": "A table with one row for each expected event and socket: whether the event arrived, and which link"
+    " dropped it.",
     "probe": "A test of one link alone.",
-    "property": 'What a check of a backend judges, such as "right user". It holds, is broken, or is unknown.',
+    "property": 'One question of a check of a backend, such as "right user". It holds, is broken, or is unknown.',
     "unknown": "Not measured, or the measurement gave no result. Unknown is never counted as a success.",
 }
 
@@ -60,9 +63,9 @@ COLUMNS: Final = {
     "thread ids": "the kind of thread id",
     "documented": "whether this kind of thread id occurs in the audit or the public history; empty for a reader's ids",
     "fault": "the failure of the environment that was injected",
-    "expected": "events that should have reached a socket, by the workload's parameters",
-    "delivered": "events that reached a socket entitled to them",
-    "dropped": "events that no socket of their own user and thread read: lost or leaked",
+    "expected": "events that should reach a socket, computed from the workload's parameters",
+    "delivered": "events that reached a socket of their own user and thread",
+    "dropped": "events that did not reach a socket of their own user and thread: lost or leaked",
     "lost": "dropped events that no other user read",
     "leaked": "events that another user read",
     "misrouted": "frames read at a socket of another thread or user",
@@ -76,7 +79,7 @@ COLUMNS: Final = {
 """The columns that come first in results.csv, each with its meaning."""
 
 OTHER_COLUMNS: Final = {
-    "dropped at other links": "events that another link than the notebook's own stopped or misrouted",
+    "dropped at other links": "events that were stopped or misrouted at a link other than the notebook's",
     "delivered %": "share of the expected events that were delivered, in percent",
     "from %": "lower end of the 95 % interval of a sampled rate, in percent",
     "to %": "upper end of the 95 % interval of a sampled rate, in percent",
@@ -89,4 +92,4 @@ OTHER_COLUMNS: Final = {
     "kinds": "how many kinds of thread id were measured",
     "kinds that lose or leak": "how many kinds of thread id have a lost or leaked event",
 }
-"""Columns that results.csv contains if enough tables have them, each with its meaning."""
+"""Columns that results.csv contains only if they are among the most frequent ones, each with its meaning."""

@@ -20,7 +20,7 @@ def json_value(value: Any, where: str) -> Any:
     value. Raises ValueError if the value has no JSON type, or is infinite. `where` names the value in the message.
     """
     item = value.tolist() if type(value).__module__ == "numpy" else value
-    # Markers of pandas are recognized by name, because NA cannot be compared, and NaT would count as a date.
+    # The markers NA and NaT are recognized by name, because NA cannot be compared, and NaT would count as a date.
     if item is None or type(item).__name__ in ("NAType", "NaTType"):
         return None
     for kinds, convert in _CONVERSIONS:

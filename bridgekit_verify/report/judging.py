@@ -128,7 +128,7 @@ class Headline:
 
     answer: Answer
     answers: Mapping[AuditAnswer, tuple[int, ...]]
-    """The numbers of the audited links by the answer to "Was the audit right?". Every answer has an entry."""
+    """The numbers of the audited links by the answer to "Was the audit right?". Every possible answer is a key."""
     failing: tuple[int, ...]
     """The numbers of all links that fail as committed."""
     sound: int
@@ -197,7 +197,7 @@ def claim_groups(report: Report) -> dict[str, list[Finding]]:
 
 
 def tables_of_claims(report: Report) -> dict[str, Table]:
-    """Return the table of each claim in `claim_groups`. The table's name is the finding's id with underscores."""
+    """Return the table of each claim in `claim_groups`. The table's name is the finding's id with "_" for "-"."""
     names = {finding.id: finding.id.replace("-", "_") for group in claim_groups(report).values() for finding in group}
     found = {key: report.table(name) for key, name in names.items()}
     return {key: table[0] for key, table in found.items() if table}
@@ -210,7 +210,7 @@ def _claim_group(finding: Finding) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ReportSection:
-    """A finding with its figure and its table, whose names are the finding's id with underscores."""
+    """A finding with its figure and its table. Both are named after the finding's id, with "_" for "-"."""
 
     finding: Finding
     figure: Figure | None
@@ -218,7 +218,7 @@ class ReportSection:
 
 
 def sections(report: Report) -> dict[str, list[ReportSection]]:
-    """Return the findings of the report's sections, grouped by the first word of their id, in the notebooks' order."""
+    """Return the findings of each section of `PARTS`, by the section's title and in the notebooks' order."""
     found: dict[str, list[ReportSection]] = {}
     for finding, _ in all_findings(report).values():
         if title := PARTS.get(_first_word(finding)):
@@ -230,7 +230,7 @@ def sections(report: Report) -> dict[str, list[ReportSection]]:
 
 
 def other_findings(report: Report) -> list[Finding]:
-    """Return the findings that no other section shows. The finding about the whole chain comes first."""
+    """Return the findings that no other part of the page shows. The finding about the whole chain comes first."""
     links = {link.finding.id for link in link_statuses(report) if link.finding}
     rest = [
         finding

@@ -1,4 +1,4 @@
-"""Markdown, code and HTML outputs -> HTML that contains no scripts and loads nothing."""
+"""Renders Markdown, code and HTML outputs as HTML that contains no scripts and loads no resources."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ATTRIBUTES = {"alt", "class", "colspan", "rowspan", "scope", "style", "title", 
 
 
 class _Offline(mistune.HTMLRenderer):
-    """Renders links for offline use: a link within the page, or the text with the address of an external target."""
+    """Renders links for offline use: as a link within the page, or as text with the external address."""
 
     def __init__(self, pages: Collection[str], name: str) -> None:
         super().__init__(escape=True)

@@ -14,18 +14,18 @@ from bridgekit_verify.validation.localization import Localization
 __all__ = ["calibration_claim", "coverage_claim", "localization_claim", "mutation_claim"]
 
 COVERAGE_TOLERANCE = 0.02
-"""Allowed distance of the mean exact coverage from the nominal coverage, because counts are whole numbers."""
+"""Allowed distance of the mean exact coverage from the nominal coverage, which whole counts cannot reach exactly."""
 
 
 def mutation_claim(mutations: pd.DataFrame) -> Finding:
-    """Test that the checker reports each mutation of a history exactly."""
+    """Test that the checker reports the exact effect of each mutation of a history."""
     exact = Rate(int((mutations["exactly"] == "yes").sum()), len(mutations))
     missed = mutations.loc[mutations["exactly"] != "yes", "expected"]
     return Finding(
         id="trust-planted",
         title="Every mutation of a history is reported exactly",
-        claim="The checker reports a lost, duplicated, reordered, misrouted or unexpected event, and a false success,"
-        " under that name and no other.",
+        claim="The checker reports each lost, duplicated, reordered, misrouted or unexpected event, and each false"
+        " success, under this name and no other.",
         reported=OURS,
         verdict=verdict_of(exact.k == exact.n) if exact.known else "unknown",
         answer=f"{exact.counts} mutations of a recorded history, alone and in pairs, are reported exactly.",
@@ -36,16 +36,16 @@ def mutation_claim(mutations: pd.DataFrame) -> Finding:
 
 
 def localization_claim(found: Localization) -> Finding:
-    """Test that each broken link is named, and that each other link that is named is explained."""
+    """Test that each broken link is named, and that there is an explanation wherever another link is named."""
     links = [case.breakage.link for case in found.cases]
     return Finding(
         id="trust-localization",
         title="The broken link is named",
-        claim="If a link is broken in any of several ways, the probes name it, and the ledger attributes the losses to"
-        " it.",
+        claim="If a link is broken in any of several ways, the probes name this link, and the ledger attributes the"
+        " losses to it.",
         reported=OURS,
         verdict=verdict_of(found.holds) if found.cases else "unknown",
-        answer=f"{found.named:,} of {len(found.cases):,} breakages are named at the link that was broken."
+        answer=f"For {found.named:,} of {len(found.cases):,} breakages, the broken link is named."
         f" {_also_named(len(found.explanations()))}",
         evidence=tuple(
             f"{row['why']}" for row in found.explanations().drop_duplicates(subset="why").to_dict("records")
@@ -67,21 +67,22 @@ def coverage_claim(coverage: pd.DataFrame) -> Finding:
     """Test that 95 % intervals contain the true rate in about 95 % of the cases."""
     inside = Rate(int(coverage["inside"].sum()), len(coverage)) if len(coverage) else Rate(0, 0)
     if not inside.known:
-        return _coverage_finding("unknown", "No combination of rate and size was tried.", (), None)
+        return _coverage_finding("unknown", "No combination of rate and sample size was tried.", (), None)
     mean = coverage["exact %"].mean() / 100
     lowest = min(coverage.to_dict("records"), key=lambda row: row["exact %"])
     holds = abs(mean - CONFIDENCE) < COVERAGE_TOLERANCE and inside.n - inside.k <= allowed_misses(inside.n)
     return _coverage_finding(
         verdict_of(holds),
-        f"Over {inside.n} combinations of rate and size, the exact coverage is {100 * mean:.1f} % on average. The"
-        f" simulation agrees with it in {inside.counts}.",
+        f"Over {inside.n} combinations of rate and sample size, the interval contains the true rate in"
+        f" {100 * mean:.1f} % of the cases on average (exact coverage). The simulation agrees with the exact coverage"
+        f" in {inside.counts} combinations.",
         (f"The lowest coverage is {lowest['exact %']:.1f} %, at p = {lowest['p']:.3g} and n = {lowest['n']:.0f}.",),
         inside,
     )
 
 
 def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], inside: Rate | None) -> Finding:
-    allowed = "" if inside is None else f" That allows {allowed_misses(inside.n)} of {inside.n}."
+    allowed = "" if inside is None else f" Chance explains at most {allowed_misses(inside.n)} of {inside.n}."
     return Finding(
         id="trust-coverage",
         title="A 95 % interval contains the true rate in 95 % of the cases",
@@ -109,19 +110,19 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
         id="trust-calibration",
         title="The measurement finds a rate that is known in advance",
         claim="If a known share of the frames is lost, or users are offline for a known share of the runs, the measured"
-        " delivery is the known one.",
+        " share of delivered events equals the known share.",
         reported=OURS,
         verdict=verdict_of(holds) if checks else "unknown",
-        answer=f"Without chance (offline users, p = 0, p = 1), {len(exact) - len(unequal)} of {len(exact)} counts equal"
-        f" the known ones. With random loss, the 95 % interval contains the known rate in"
-        f" {len(sampled) - len(outside)} of {len(sampled)} cases. In {len(study.losses) - len(miscounted)} of"
-        f" {len(study.losses)}, exactly the dropped frames count as lost.",
+        answer=f"In the cases without chance (offline users, p = 0, p = 1), {len(exact) - len(unequal)} of {len(exact)}"
+        " counts equal the known counts. In the cases with random loss, the 95 % interval contains the known rate in"
+        f" {len(sampled) - len(outside)} of {len(sampled)}. In {len(study.losses) - len(miscounted)} of"
+        f" {len(study.losses)} cases with lost frames, exactly the dropped frames count as lost.",
         evidence=tuple(
-            f"{capitalized(check.name)}: {100 * check.closed_form:.1f} % known, {check.text} measured."
+            f"{capitalized(check.name)}: known delivery {100 * check.closed_form:.1f} %, measured {check.text}."
             for check in checks
         ),
-        rule="Holds if every count without chance equals the known one, every loss count equals the number of"
-        f" dropped frames, and no more intervals miss the known rate than chance explains (probability"
+        rule="Holds if every count without chance equals the known count, every count of lost frames equals the number"
+        f" of dropped frames, and no more intervals miss the known rate than chance explains (probability"
         f" {100 * CHANCE:g} %: at most {allowed_misses(len(sampled))} of {len(sampled)}).",
         sample=Sample(min(check.measured.n for check in checks), "events") if checks else None,
     )

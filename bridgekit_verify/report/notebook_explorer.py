@@ -92,7 +92,7 @@ async def explore_once(
     outside_core: bool = False,
     seed: int = 7,
 ) -> Exploration:
-    """Trace the chosen chain and the sound chain. Measure the drop rates of both and of the code as committed.
+    """Trace the chosen and the sound chain, and measure the drop rates of both and of the code as committed.
 
     The first run with a leaked event is shown. Without a leak, the first run with a lost event is shown, or else the
     first run.
@@ -162,7 +162,7 @@ async def explore(*, seed: int = 7) -> None:
 
 def controls(seed: int) -> Any:
     """Return a box of widgets. The last widget shows the result, which is updated whenever a control changes."""
-    import ipywidgets as widgets  # an extra of the notebooks, which only a live session needs
+    import ipywidgets as widgets  # an optional dependency, which only a live session needs
 
     wide: Any = {"layout": widgets.Layout(width="28rem"), "style": {"description_width": "8rem"}}
     late: Any = {"continuous_update": False, **wide}
@@ -188,7 +188,7 @@ def controls(seed: int) -> Any:
 
 
 class _Worker:
-    """Runs the explorer's background task. `start` during a run makes the task run again afterwards."""
+    """Runs the explorer's background task. If `start` is called while the task runs, the task runs again afterwards."""
 
     def __init__(self, work: Callable[[], Any], show: Callable[[str], None]) -> None:
         self._work = work

@@ -1,6 +1,6 @@
 """Functions for notebooks: each shows a result to the reader and stores its data for the report in the same output.
 
-In a kernel, these functions display rich output. In plain Python, they print the same content as text.
+In a kernel, the output is rich. In plain Python, the same content is printed as text.
 """
 
 from __future__ import annotations

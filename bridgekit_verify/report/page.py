@@ -1,4 +1,4 @@
-"""Report -> index.html: one file without scripts or external resources, which can be opened from an email."""
+"""Renders a Report as index.html, a file without scripts or external resources that can be opened from an email."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _ICONS: Final = {
     "does not hold": "fails",
     "unknown": "unknown",
 }
-"""The icon of each answer. Every icon has its own shape, so that colour carries no information."""
+"""The icon of each answer. Every icon has its own shape, so that no information depends on colour."""
 
 QUESTIONS: Final = {
     "link": (AUDIT_RIGHT, WORKS),
@@ -87,9 +87,10 @@ PART_TWO: Final = {
     " sockets and threads one process carries, and when to add another one. Read it before you size a deployment.",
     "Validation": "A measurement that cannot fail proves nothing. This section tests the measurements themselves. The"
     " checker must report known mistakes under their own names, and it must find known rates.",
-    "Backends": "A check asks the same questions of a backend that is not built with bridgekit: is anything lost, and"
-    " does it reach the right user? Each question is called a property. This section checks two small example backends,"
-    " without and with known defects, and recordings of a published one. Read it before you check your own.",
+    "Backends": "A check asks questions about a backend that is not built with bridgekit, such as: is anything lost,"
+    " and does it reach the right user? Each question is called a property. This section checks two small example"
+    " backends, without and with known defects, and recordings of a published backend. Read it before you check your"
+    " own.",
 }
 """The sections for engineers, each with the reason why a reader needs it."""
 

@@ -40,7 +40,7 @@ def read_parameters(source: str) -> dict[str, Any]:
 def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
     """Return the cell's source with the literals in `parameters` replaced. Comments stay.
 
-    Raises ParameterError if a value has another type than the replaced literal. A whole number may replace a float.
+    Raises ParameterError if a value and the replaced literal have different types. A whole number may replace a float.
     """
     lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
     for name, value in reversed(list(_assignments(source))):
@@ -54,7 +54,7 @@ def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
 
 
 def require_known(parameters: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ParameterError for a name that no notebook has. The message lists the known names."""
+    """Raise ParameterError for a parameter that no notebook has. The message lists the known names."""
     have = sorted(set(known))
     unknown = sorted(set(parameters) - set(have))
     if unknown:

@@ -1,7 +1,7 @@
 """Removes absolute paths from the outputs of notebooks. The report is shared, and a path names a user and a machine.
 
 A file's path is shortened to the part below `site-packages` or a folder of this process, or else to the file's name.
-Paths of a URL ("/ws", "/healthz") stay, because they have no suffix and start at no folder of a file system.
+Paths of a URL ("/ws", "/healthz") stay, because they have no suffix and do not start with a top folder.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _IMAGES: Final = ("image/png", "image/jpeg", "image/gif")
 
 
 def without_paths(value: Any) -> Any:
-    """Return JSON data with the absolute paths in its texts shortened. Images, which are base64, stay unchanged."""
+    """Return JSON data with shortened absolute paths. Images, which are base64, stay unchanged."""
     match value:
         case str():
             return _shorten(value)

@@ -127,7 +127,7 @@ def _optional(tables: DropTables) -> Finding:
         compared = f"{more:,} more than" if more > 0 else f"{-more:,} fewer than" if more < 0 else "as many as"
         answer = (
             f"With only link 9 broken, Fix 3, which the audit calls optional, delivers {_text(three)}: {compared}"
-            f" Fix 1, which it calls critical. Without Fix 3, Fixes 1 and 2 as written deliver {_text(without)}."
+            f" Fix 1, which the audit calls critical. Without Fix 3, Fixes 1 and 2 as written deliver {_text(without)}."
         )
     rule = "Right if Fixes 1 and 2 as written deliver every event without a leak."
     return _finding(tables, 3, "Priority · Fix 3 is optional", "Fix 3 is optional and can wait.", right, answer, rule)

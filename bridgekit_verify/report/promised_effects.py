@@ -44,8 +44,8 @@ STEP_2_RUN_ID: Final = "run_thread_123_a1b2c3d4"
 async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
     """Test the audit's "after fix" list: all events arrive, real-time chat works again, business value is delivered.
 
-    All claims except that about business value are tested on two chains: as reported (from `study`), and as committed
-    (measured here, before and after Fix 1).
+    All claims except the claim about business value are tested on two chains: as reported (from `study`), and as
+    committed (measured here, before and after Fix 1).
     """
     before, after = await _as_committed(study, seed)
     return [all_arrive_claim(study, before, after), real_time_claim(study, before, after), _business_value()]
@@ -60,7 +60,7 @@ async def _as_committed(study: FixStudy, seed: int) -> list[Measurement]:
 
 
 def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Test "all agent events reach users correctly" on both chains. `before` and `after` measure AS_COMMITTED."""
+    """Test "all agent events reach users correctly" on the chains as reported (`study`) and as committed."""
     real, as_reported = after.verdict, study.example("fix 1").verdict.delivery
     return Finding(
         id="claim-after-fix",
@@ -88,7 +88,7 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
 
 
 def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Test "real-time chat experience restored" on both chains. `before` and `after` measure AS_COMMITTED."""
+    """Test "real-time chat experience restored" on the chains as reported (`study`) and as committed."""
     unfixed, real, example = (_shown_at_work(cell) for cell in (before, after, study.example("fix 1")))
     by_family = {name: _shown_at_work(study.cells[name, "fix 1"]) for name in study.families}
     shown = [name for name, rate in by_family.items() if rate.k == rate.n]
@@ -101,8 +101,8 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
         answer=f"As committed with Fix 1, the user reads {real.counts} events of a run before the run ends. With"
         f" only link 9 broken, the user reads {example.counts} events with thread ids like {study.example_family}.",
         evidence=(
-            f"With Fix 1 and only link 9 broken, the user reads all events before the run's end for {len(shown)} of"
-            f" {len(study.families)} kinds of thread id.",
+            f"With Fix 1 and only link 9 broken, the user reads every event of an agent before its run ends, for"
+            f" {len(shown)} of {len(study.families)} kinds of thread id.",
         ),
         before=(unfixed.k, unfixed.n),
         after=(real.k, real.n),
@@ -111,7 +111,7 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
 
 
 def _shown_at_work(measurement: Measurement) -> Rate:
-    """Return the rate of events of a run's steps that the user read before the run's end event."""
+    """Return the share of the steps' events that their user read before the run's end event."""
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
     ended: set[str] = set()
     seen: set[EventKey] = set()
@@ -130,10 +130,11 @@ def _business_value() -> Finding:
     return Finding(
         id="claim-value",
         title="After Fix 1 · 90 % of the chat's business value is delivered",
-        claim="As committed, the chat delivers 10 % of its business value, and 90 % after the fix.",
+        claim="The chat delivers 10 % of its business value as committed, and 90 % after the fix.",
         reported="after fix",
         verdict="unknown",
-        answer="Unknown: no test here measures business value, and the audit does not state how it measured it.",
+        answer="Unknown: no test of this report measures business value, and the audit does not state how it was"
+        " measured.",
     )
 
 
@@ -160,7 +161,7 @@ def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -
             f"Before Fix 1, {before.verdict.delivery.counts} events arrive as committed, and"
             f" {unfixed.verdict.delivery.counts} with only link 9 broken.",
             f"With Fix 1 and only link 9 broken, {study.summary('fix 1')}",
-            "To repeat it: python tests/mission_critical/test_websocket_agent_events_suite.py --variant 'fix 1'",
+            "To repeat this test: python tests/mission_critical/test_websocket_agent_events_suite.py --variant 'fix 1'",
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(after.verdict.delivered, after.verdict.expected),
@@ -184,11 +185,12 @@ def run_id_claim(seed: int) -> Finding:
         verdict=verdict_of("thread_123" in STEP_2_RUN_ID),
         # The statement is true, but the step cannot show whether Fix 1 is in place.
         audit_right="as worded, but insufficient" if "thread_123" in STEP_2_RUN_ID else "no",
-        answer=f"The text {STEP_2_RUN_ID} contains thread_123. The assertion calls no code, so it passes on each of"
-        f" {len(made)} chains, before and after Fix 1.",
+        answer=f"The text {STEP_2_RUN_ID} contains thread_123. The audit's assertion calls no code, so it passes on"
+        f" each of {len(made)} chains, before and after Fix 1.",
         evidence=(
-            f"Each chain created one run id for thread_123. {len(containing)} of {len(made)} run ids contain it:"
-            f" {', '.join(containing) or 'none'}. The others do not: {', '.join(without) or 'none'}.",
+            f"Each chain created one run id for thread_123. {len(containing)} of {len(made)} run ids contain"
+            f" thread_123: {', '.join(containing) or 'none'}. The other run ids do not:"
+            f" {', '.join(without) or 'none'}.",
             f"For example, the chain {AS_REPORTED.name!r} creates {made[AS_REPORTED.name]}, and the chain 'fix 1'"
             f" creates {made['fix 1']}.",
         ),
@@ -197,7 +199,7 @@ def run_id_claim(seed: int) -> Finding:
 
 
 async def notify_on_each_chain(*, seed: int) -> list[HandNotification]:
-    """Notify by hand on each of `STEP_CHAINS`."""
+    """Send the notification of the audit's step 3 on each chain of `STEP_CHAINS`."""
     return [await notify_by_hand(row, seed=seed) for row in STEP_CHAINS.values()]
 
 
@@ -237,14 +239,15 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
         audit_right=right,
         answer=_step_3_answer(by_chain[COMMITTED_WITH_FIX_1.name]),
         evidence=(
-            f"One call on each of {len(notified)} chains, with an open socket of thread_123's owner and one of another"
-            f" user. The other user's sockets read {sum(each.read_by_others for each in notified)} frames.",
+            f"The audit's notification was made on each of {len(notified)} chains, with one open socket of"
+            f" thread_123's owner and one of another user. The other user's sockets read"
+            f" {sum(each.read_by_others for each in notified)} frames.",
             _difference_by_fix_1(by_chain),
-            "The sound chain refuses this call by design, because it never derives a thread from a run id. The receipt"
-            f" is {sound.outcome} at link {sound.link}.",
+            "The sound chain refuses the notification by design, because it never derives a thread from a run id. The"
+            f" receipt is {sound.outcome} at link {sound.link}.",
         ),
-        rule="Right if the event arrives on both chains after Fix 1. Insufficient if it resolves and is reported as"
-        " sent on both, but does not arrive.",
+        rule="Right if the event arrives on both chains after Fix 1. Insufficient if on both chains, the run id"
+        " resolves and the event is reported as sent, but the event does not arrive.",
         sample=Sample(min(Counter(each.chain for each in notified).values()), "calls per chain"),
     )
 
@@ -264,6 +267,6 @@ def _difference_by_fix_1(by_chain: Mapping[str, HandNotification]) -> str:
     if changed:
         return f"Fix 1 changes the result on the chain {' and '.join(changed)}."
     return (
-        "Fix 1 does not change the result on either chain. Fix 1 changes how run ids are created, and the step supplies"
+        "Fix 1 does not change the result on either chain. Fix 1 changes how run ids are created, but step 3 supplies"
         " its own run id."
     )

@@ -1,4 +1,4 @@
-"""Report -> results.json and results.csv, the data of the page."""
+"""Writes a Report as results.json and results.csv, the data of the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bridgekit_verify.report.glossary import COLUMNS, OTHER_COLUMNS
 from bridgekit_verify.report.judging import all_findings, headline, link_statuses
 from bridgekit_verify.report.structure import Notebook, Report
 
-# Increase this number when a program that reads the old format would misread the new one.
+# Increase this number when a program that reads the old format would misread the new format.
 SCHEMA_VERSION: Final = 3
 
 MAX_COLUMNS: Final = 25
@@ -52,7 +52,7 @@ def results_csv(report: Report) -> str:
 
 
 def csv_columns(report: Report) -> dict[str, str]:
-    """Return the columns of results.csv with their meanings: those in `COLUMNS`, then the most frequent others."""
+    """Return the columns of results.csv with their meanings: `COLUMNS`, then the most frequent other columns."""
     tables = [table for notebook in report.notebooks for table in notebook.tables if table.measurement]
     uses = Counter(column for table in tables for column in table.columns)
     known = {name: text for name, text in COLUMNS.items() if name in RESERVED_COLUMNS or uses[name]}

@@ -24,14 +24,14 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["capacity_claim", "edge_claim", "memory_claim", "workers_claim"]
 
 MAX_RESIDUAL = 0.2
-"""Allowed distance of a point from its line, as a share of the highest point, because memory is allocated in blocks."""
+"""Allowed distance of a point from its line, as a share of the highest point: memory is allocated in blocks."""
 GROWTH = 2.0
 """Up to this ratio, the cost of an event counts as constant, because CPU time varies. Real growth would be many times
 larger."""
 
 
 def capacity_claim(study: CapacityStudy) -> Finding:
-    """Test that no event is lost or unaccounted for, at loads that each edge carries and at loads that it does not."""
+    """Test that no event is lost or unaccounted for, at loads below and above the capacity of each edge."""
     steps = study.steps
     lost = sum(step.client.lost for step in steps)
     unaccounted = [step for step in steps if not step.accounted_for]
@@ -41,7 +41,7 @@ def capacity_claim(study: CapacityStudy) -> Finding:
     return Finding(
         id="scale-capacity",
         title="No event is lost at any load",
-        claim=f"Above the load at which {100 * ON_TIME_SHARE:g} % of the events reach their socket within"
+        claim=f"Above the highest load at which {100 * ON_TIME_SHARE:g} % of the events reach their socket within"
         f" {WITHIN_SECONDS:g} s, events are late, but none is lost.",
         reported=OURS,
         verdict=verdict_of(holds) if known or not holds else "unknown",
@@ -52,7 +52,7 @@ def capacity_claim(study: CapacityStudy) -> Finding:
             *(_describe_overload(search) for search in study.searches),
             *(_describe_core_capacity(search) for search in study.searches if search.best is not None),
             *(_describe_unaccounted(step) for step in unaccounted),
-            "The interval assumes that the delays of events are independent. They are not: a pause of the process"
+            "The 95 % interval assumes that the delays of events are independent. In fact, one pause of the process"
             " delays many events.",
         ),
         after=(sum(step.client.delivered for step in steps), sum(step.client.expected for step in steps)),
@@ -60,9 +60,9 @@ def capacity_claim(study: CapacityStudy) -> Finding:
         rule=f"A load is carried if at least {100 * ON_TIME_SHARE:g} % of its events are read within"
         f" {WITHIN_SECONDS:g} s (lower end of the 95 % interval), and its delay does not grow beyond"
         f" {WITHIN_SECONDS:g} s in a peak of {PEAK_SECONDS:g} s (extrapolated). The claim holds if no event is lost or"
-        " unaccounted for at any load. It is unknown if an edge carried no load, or every load.",
+        " unaccounted for at any load. The result is unknown if an edge carried no load, or every load.",
         sample=Sample(min(step.client.expected for step in steps), "events"),
-        timing=f"whether an event was read within {WITHIN_SECONDS:g} s of when it was due",
+        timing=f"whether an event was read within {WITHIN_SECONDS:g} s after it was due",
     )
 
 
@@ -78,12 +78,12 @@ def _describe_capacity(search: LoadSearch) -> str:
 
 
 def _describe_runs(edge: str, best: StepResult) -> str:
-    """Return a load of events as a number of runs, which depends on the pauses between the events of a run."""
+    """Return a sentence that states the load as runs per second, which depends on the pauses between a run's events."""
     return (
-        f"On the {edge} edge, {best.wave.runs_per_second:,.0f} runs of {best.wave.plan.events} events begin per"
-        " second. If"
-        f" each run emits one event per second, {best.events_per_second:,.0f} runs are active at once. In this test,"
-        f" a run takes {best.wave.plan.run_seconds:g} s, so {best.runs_at_once:,.0f} runs are active."
+        f"At the highest load that the {edge} edge carries, {best.wave.runs_per_second:,.0f} runs of"
+        f" {best.wave.plan.events} events begin per second. In this test, a run takes {best.wave.plan.run_seconds:g} s,"
+        f" so {best.runs_at_once:,.0f} runs are active at once. If each run emitted one event per second,"
+        f" {best.events_per_second:,.0f} runs would be active at once."
     )
 
 
@@ -91,21 +91,22 @@ def _describe_overload(search: LoadSearch) -> str:
     last = search.tried[-1]
     return (
         f"On the {search.edge.name} edge, at {last.events_per_second:,.0f} events per second,"
-        f" {last.on_time.estimate} are read within {WITHIN_SECONDS:g} s, the latest after {last.client.late_max:.1f} s."
+        f" {last.on_time.estimate} are read within {WITHIN_SECONDS:g} s. The longest delay is"
+        f" {last.client.late_max:.1f} s."
     )
 
 
 def _describe_core_capacity(search: LoadSearch) -> str:
     return (
-        f"By its CPU time per event, the {search.edge.name} edge processes at most {search.core_capacity or 0:,.0f}"
-        " events per second on one core."
+        f"The CPU time per event limits the {search.edge.name} edge to {search.core_capacity or 0:,.0f} events per"
+        " second on one core."
     )
 
 
 def _describe_unaccounted(step: StepResult) -> str:
     client, server = step.client, step.server
     return (
-        f"At {step.events_per_second:,.0f} events per second the counts do not add up: {step.wave.events:,} due,"
+        f"At {step.events_per_second:,.0f} events per second, the counts do not add up: {step.wave.events:,} due,"
         f" {server.taken:,} accepted and {server.refused:,} refused by the bridge, {client.delivered:,} read,"
         f" {client.misrouted:,} misrouted, {client.extra_copies:,} duplicated, {server.failed:,} runs failed."
     )
@@ -120,7 +121,8 @@ def memory_claim(study: MemoryStudy) -> Finding:
         if not (fit.kib > 0 and fit.max_residual <= MAX_RESIDUAL)
     ]
     grown = [
-        f"On the {scaling.edge.name} edge, an event costs {scaling.growth:.2f} times as much beside them"
+        f"On the {scaling.edge.name} edge, an event costs {scaling.growth:.2f} times as much CPU time beside idle"
+        " sockets, threads and runs"
         for scaling in study.scalings
         if scaling.growth > GROWTH
     ]
@@ -128,15 +130,15 @@ def memory_claim(study: MemoryStudy) -> Finding:
     return Finding(
         id="scale-crowd",
         title="Memory of idle sockets, threads and waiting runs",
-        claim="Idle sockets, threads with a run in their log and waiting runs need memory in proportion to their"
-        f" number, and an event costs at most {GROWTH:g} times as much CPU time beside them.",
+        claim="Idle sockets, threads with a run in their log, and waiting runs need memory in proportion to their"
+        f" number. Beside them, an event costs at most {GROWTH:g} times as much CPU time as alone.",
         reported=OURS,
         verdict=verdict_of(not nonlinear and not grown and lost == 0),
         answer=" ".join(
             f"On the {scaling.edge.name} edge, a socket needs {scaling.of(SOCKETS).kib:.1f} KiB, a thread"
             f" {scaling.of(THREADS).kib:.1f} KiB and a waiting run {scaling.of(RUNS).kib:.1f} KiB. Beside"
-            f" {scaling.of(SOCKETS).most:,} of each, an event costs {scaling.growth:.2f} times the CPU time"
-            " that it costs alone."
+            f" {scaling.of(SOCKETS).most:,} idle sockets, threads and waiting runs each, an event costs"
+            f" {scaling.growth:.2f} times as much CPU time as alone."
             for scaling in study.scalings
         ),
         evidence=(
@@ -148,8 +150,9 @@ def memory_claim(study: MemoryStudy) -> Finding:
             *(f"{what}." for what in (*nonlinear, *grown)),
             *([f"{lost:,} events were lost."] if lost else []),
         ),
-        rule=f"Holds if every point lies within {100 * MAX_RESIDUAL:g} % of the highest value from a rising line, an"
-        f" event beside them costs at most {GROWTH:g} times as much as alone, and no event is lost.",
+        rule=f"Holds if every point deviates from a rising line by at most {100 * MAX_RESIDUAL:g} % of the highest"
+        f" value, an event costs at most {GROWTH:g} times as much CPU time beside the idle objects as alone, and no"
+        " event is lost.",
         sample=Sample(min(len(fit.points) for scaling in study.scalings for fit in scaling.fits), "points per line"),
         timing="CPU time of an event",
     )
@@ -170,13 +173,13 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
         verdict=verdict,
         answer=f"{len(judged) - len(late)} of {len(judged)} loads up to two thirds of a core were carried."
         f" The example has {demand.users_online:,} users, {demand.runs_per_user_hour:g} runs per user and hour,"
-        f" {demand.events_per_run} events per run, and a peak of {demand.peak_factor:g} times the usual load. It needs"
-        f" {_describe_sizing(sized)}.",
+        f" {demand.events_per_run} events per run, and a peak of {demand.peak_factor:g} times the usual load. The"
+        f" example needs {_describe_sizing(sized)}.",
         evidence=(
-            "The formula predicts that at two thirds of a core, an event waits on average as long as it takes to"
-            " process. Plan for no more than that, also while a worker is down.",
+            "The queueing formula predicts that at two thirds of a core, an event waits on average as long as its"
+            " processing takes. Plan for at most two thirds of a core per worker, also while a worker is down.",
             f"Workers that share a broker need {shared.extra_us:.0f} µs more CPU time per event. One worker with its"
-            " own memory therefore does the work of several that share a broker.",
+            " own memory therefore does the work of several workers with a broker.",
             *(
                 [
                     f"Loads not judged, because they were late while other programs used the CPUs: {unjudged} of"
@@ -188,7 +191,7 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
         ),
         rule="Holds if every load up to two thirds of a core is carried. Unknown if there is no such load.",
         sample=Sample(len(judged), "loads") if judged else None,
-        timing=f"whether an event was read within {WITHIN_SECONDS:g} s of when it was due",
+        timing=f"whether an event was read within {WITHIN_SECONDS:g} s after it was due",
     )
 
 
@@ -216,8 +219,8 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
     return Finding(
         id="scale-edges",
         title="Which edge to choose",
-        claim="On the native edge, an idle socket needs less memory than on the ASGI edge, and an event no more CPU"
-        " time, in a burst and with pauses.",
+        claim="An idle socket needs less memory on the native edge than on the ASGI edge, and an event needs no more"
+        " CPU time, in a burst and with pauses.",
         reported=OURS,
         verdict=_all_of([verdict_of(lighter), *cheaper]),
         answer=f"An idle socket needs {native.of(SOCKETS).kib:.1f} KiB on the native edge and"
@@ -233,27 +236,27 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
             " you need another server.",
             "A comparison with other stacks is in docs/results/bench.",
         ),
-        rule="Both edges get the same load. Holds if the native edge needs less memory and its highest round costs no"
-        " more than the ASGI edge's lowest, for each kind of load. Does not hold if it needs as much memory, or its"
-        " lowest round costs more than the ASGI edge's highest. Otherwise unknown.",
+        rule="Both edges get the same load in several rounds. Holds if the native edge needs less memory, and, for each"
+        " kind of load, its highest CPU time per event is at most the ASGI edge's lowest. Does not hold if the native"
+        " edge needs as much memory, or its lowest CPU time is above the ASGI edge's highest. Otherwise unknown.",
         sample=Sample(min(rounds), "rounds"),
         timing="CPU time of an event",
     )
 
 
 def _paired_load(capacity: CapacityStudy) -> list[str]:
-    """Return a sentence about the load "with pauses", which differs from the load in the table, or nothing."""
+    """Return a sentence that states the load with pauses, which the table does not show, or an empty list."""
     loads = {round(step.events_per_second) for steps in capacity.paired.values() for step in steps}
     if len(loads) != 1:
         return []
     return [
-        f"With pauses, both edges get {loads.pop():,} events per second. The table shows the cost at the highest load"
-        " that each edge carried."
+        f"In the comparison with pauses, both edges get {loads.pop():,} events per second. The table 'The two edges'"
+        " shows the CPU time at the highest load that each edge carried."
     ]
 
 
 Costs = tuple[float, float]
-"""The lowest and the highest CPU time per event of some rounds, in µs."""
+"""The lowest and the highest CPU time per event in several rounds, in µs."""
 
 
 def _range(steps: Sequence[StepResult]) -> Costs | None:
@@ -280,7 +283,7 @@ def _micros(costs: Costs | None) -> str:
 
 def _comparison(verdict: Verdict) -> str:
     return {
-        "holds": "The native edge needs no more",
-        "does not hold": "The native edge needs more",
-        "unknown": "The difference is not clear",
+        "holds": "The native edge needs no more CPU time",
+        "does not hold": "The native edge needs more CPU time",
+        "unknown": "The difference between the edges is not clear",
     }[verdict]

@@ -38,7 +38,7 @@ class Display:
 
 @dataclass(frozen=True, slots=True)
 class StreamText:
-    """An output of another kind: "html", "markdown", "text" (printed), "warning" (stderr) or "error"."""
+    """An output without structured data: "html", "markdown", "text" (printed), "warning" (stderr) or "error"."""
 
     kind: str
     text: str

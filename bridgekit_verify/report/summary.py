@@ -84,7 +84,7 @@ class Action:
     effect: str
     size: str
     gain: int
-    """The number of events that this repair delivers in addition to the repairs before it."""
+    """How many more events are delivered with this repair than with only the earlier repairs."""
     after: EventCounts
     """The counts of events after this repair and all earlier repairs."""
 
@@ -143,14 +143,14 @@ def _repairs_sentence(tables: DropTables) -> str:
     last = tables.repairs[-1]
     start = f"Together, {number(len(tables.repairs))} repairs deliver"
     if last.complete:
-        start += f" all {last.expected:,}"
+        start += f" all {last.expected:,} events"
     else:
-        start += f" {of(last.delivered, last.expected)}"
+        start += f" {of(last.delivered, last.expected)} events"
         start += f" and leak {last.leaked:,} to another user" if last.leaked else ""
     without = tables.subset(*REPAIRS[1:])
     if without is None or not without.leaked:
         return f"{start}."
-    return f"{start}. Without repair 1, the others leak {without.leaked:,} to another user."
+    return f"{start}. Without repair 1, the other repairs leak {without.leaked:,} events to another user."
 
 
 def risks(tables: DropTables) -> tuple[Risk, ...]:
@@ -178,7 +178,7 @@ def _leak(tables: DropTables) -> Risk:
         worst = max(subsets, key=lambda subset: subset.leaked)
         sentences.append(f"{of(worst.leaked, worst.expected)} events reach another user {_made(worst)}.")
     sentences += _routing_leaks(tables)
-    return Risk("leak", "Leak: another user reads it", when, tuple(sentences) or ("No leak was measured.",))
+    return Risk("leak", "Leak: another user reads the event", when, tuple(sentences) or ("No leak was measured.",))
 
 
 def _after(steps: Sequence[Step]) -> str:
@@ -215,7 +215,7 @@ def _routing_leaks(tables: DropTables) -> list[str]:
 
 def _loss(tables: DropTables) -> Risk:
     before = tables.step(AS_COMMITTED)
-    title = "Loss: the user does not get it"
+    title = "Loss: the user does not get the event"
     if before is None:
         return Risk("loss", title, "unknown", (NOT_MEASURED,))
     found = before.total
@@ -246,7 +246,7 @@ def _undetected(tables: DropTables) -> Risk:
     within = "As committed" if worst.name == BEFORE else f"With {FIXES[worst.name]} in place"
     counts = of(worst.false_success, worst.total.expected)
     sentence = f"{within}, {counts} events are reported as sent although their user does not read them."
-    return Risk("undetected", title, when, (sentence, "A dashboard that counts sent events counts them as delivered."))
+    return Risk("undetected", title, when, (sentence, "A dashboard that counts sent events counts these as delivered."))
 
 
 def actions(tables: DropTables) -> tuple[Action, ...]:
@@ -275,7 +275,7 @@ def size_text(removed: int, added: int) -> str:
 
 
 def order_note(tables: DropTables) -> str:
-    """Return a note on how many orders of the repairs have no leak, or "" if not all combinations were measured."""
+    """Return in how many orders of the repairs no event leaks, or "" if not all combinations were measured."""
     if len(tables.subsets) != 2 ** len(REPAIRS):
         return ""
     leaking = {subset.repairs for subset in tables.subsets if subset.leaked}
@@ -283,7 +283,7 @@ def order_note(tables: DropTables) -> str:
     safe = sum(not any(frozenset(order[:n]) in leaking for n in range(len(order) + 1)) for order in orders)
     counts = f"In {safe} of {len(orders)} orders, no event leaks after any step."
     if leaking == {frozenset(REPAIRS[1:])}:
-        return f"Do not make repair 1 last: without it, the others leak. {counts}"
+        return f"Do not make repair 1 last: without repair 1, the other repairs leak events. {counts}"
     return counts
 
 
@@ -306,7 +306,7 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
         if FIXES["fix 3"] in enough and lifecycle is not None and lifecycle.verdict == "does not hold":
             parts.append(f"But {lifecycle.answer}")
     if short:
-        parts.append(f"Not enough in its place: {listed(short)}.")
+        parts.append(f"Not enough in place of repair 2: {listed(short)}.")
     return " ".join(parts)
 
 

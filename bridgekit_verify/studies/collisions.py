@@ -55,7 +55,7 @@ def runs_to_collision(digits: int, source: HexSource, *, limit: int) -> int | No
 def collided(digits: int, *, trials: int, seed: int = 0) -> dict[int, Rate]:
     """Return the rate of trials with a collision, for each number of runs from `STEPS`.
 
-    All rates come from the same trials, so that their errors are correlated.
+    All rates come from the same trials, so their errors are correlated.
     """
     runs = [round(step * runs_until_collision(digits)) for step in STEPS]
     source = seeded(seed)
@@ -107,7 +107,7 @@ CASES: Final = (
     ("one user, one thread", replace(ALL_FIXES, run_ids=_drawn_once), (ALICE,)),
     ("one user, one thread", replace(SOUND, run_ids=_OneId), (ALICE,)),
 )
-"""The cases: the owners of the two runs that collide, the chain, and the threads."""
+"""Each case: the owners of the two runs that collide, the chain, and the threads of the runs."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Collision:
 
 
 async def collide(runs_of: str, variant: Variant, threads: tuple[OwnedThread, ...], *, seed: int = 0) -> Collision:
-    """Measure two concurrent runs of the owners of these threads over real sockets.
+    """Measure two concurrent runs, in one thread or in two threads, over real sockets.
 
     The variant must give both runs the same id.
     """
@@ -232,11 +232,11 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
             _birthday(axis, digits, max(rates))
             draw_rates(axis, list(rates), list(rates.values()), colour, marker, 6, sampled=True)
             for runs, rate in rates.items():
-                # A label above and to the left of its point does not overlap the rising line.
+                # A label above the interval and to its left does not overlap the rising line.
                 axis.annotate(
                     f"{rate.k:,}",
-                    (runs, 100 * rate.fraction),
-                    xytext=(-6, 4),
+                    (runs, 100 * rate.interval[1]),
+                    xytext=(2, 4.5),
                     textcoords="offset points",
                     fontsize=8.5,
                     ha="right",

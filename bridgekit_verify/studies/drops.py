@@ -227,7 +227,7 @@ class FixDrops:
         return f"the fixes deliver at most {best.delivered:,} of {best.expected:,} events"
 
     def sentences(self) -> list[str]:
-        """Return sentences on the fixes that deliver every event, on those that leak, and on false receipts."""
+        """Return sentences on the fixes that deliver every event, on the fixes that leak, and on false receipts."""
         kinds = sum(map(len, self.groups.values()))
         after = {fix: self.affected(REPORTED, fix) for fix in FIXES}
         method, both = after["fix 2 with its method"], after["fixes 1 and 2 with the method"]

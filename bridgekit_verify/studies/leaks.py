@@ -100,7 +100,7 @@ WORDS_AT_MOST: Final = 3
 
 @dataclass(frozen=True)
 class Search:
-    """The result of a search for two users' thread ids where the first user's events reach the second user."""
+    """The result of a search for two users' thread ids with which the first user's events reach the second user."""
 
     round_trip: str
     leak: tuple[ThreadId, ThreadId] | None
@@ -108,7 +108,7 @@ class Search:
     found_after: int | None
     """How many pairs were tried until the first leak, or None without a leak."""
     tried: int
-    """How many pairs were tried in all, including those that shrink the leak."""
+    """How many pairs were tried in all, including the pairs that were tried to shrink the leak."""
     different: int
     """How many distinct pairs were tried."""
     correct: Rate
@@ -125,7 +125,7 @@ class Search:
 
 
 def search(name: str, *, examples: int, seed: int = 0) -> Search:
-    """Search `examples` pairs of ids with Hypothesis for a leak of one of `ROUND_TRIPS`, and shrink the leak.
+    """Use Hypothesis to search `examples` pairs of ids for a leak of one of `ROUND_TRIPS`, and shrink the leak.
 
     Like the ids of one application, both ids of a pair consist of the same few words. An id is one of `PREFIXES`,
     followed by up to three words with underscores between them. With the same seed, every round trip tries the same
@@ -183,7 +183,7 @@ class RouteOutcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ParsedRoute:
-    """A thread, and the existing thread that its events are routed to, or None if they are lost."""
+    """A thread, and the existing thread to which its events are routed, or None if the events are lost."""
 
     owned: OwnedThread
     resolved_thread: OwnedThread | None
@@ -198,7 +198,7 @@ class ParsedRoute:
 
 
 def parsed_routes(threads: Sequence[OwnedThread], round_trip: RoundTrip = parsed) -> list[ParsedRoute]:
-    """Return the route of each thread's events: to one of these threads, or to none. No socket is opened.
+    """Return where each thread's events are routed: to a thread of `threads`, or to none. No socket is opened.
 
     Raises ValueError if two threads have the same id, because the owner would be ambiguous.
     """
@@ -227,7 +227,7 @@ def populations(threads: int, *, seed: int = 0, families: Families = FAMILIES) -
 
 
 def population_table(sets: Mapping[str, Sequence[OwnedThread]], round_trip: RoundTrip = parsed) -> pd.DataFrame:
-    """Return one row per set of threads, with the numbers of delivered, lost and leaked threads, and of owner pairs.
+    """Return one row per set of threads, with the counts of threads by outcome and of pairs of owners.
 
     Columns: thread ids, threads, delivered, lost, leaked, owner pairs, pairs that leak, an example.
     """

@@ -229,7 +229,7 @@ class LifecycleStudy:
         )
 
     def processes(self) -> pd.DataFrame:
-        """Return `process_table`: how many runs' threads each process finds."""
+        """Return `process_table`: for how many runs each process finds the thread."""
         return process_table(self.by_process)
 
     def table(self) -> pd.DataFrame:
@@ -289,13 +289,13 @@ class LifecycleStudy:
         )
 
     def title(self) -> str:
-        """State how many of the events that carry only the run id each chain delivers within the grace period."""
+        """State how many events with only the run id each chain delivers within the grace period."""
         shown = [late for late in self.late if late.address == "run id"]
         delivered = " and ".join(f"{_in_time(late).counts} ({late.variant})" for late in shown)
         return f"Within {GRACE_SECONDS:g} s after the end of their run,\nevents are delivered in {delivered} cases"
 
     def figure(self) -> Figure:
-        """Draw delivery by time after the run's end, one panel per chain and kind of address (one panel for Fix 3)."""
+        """Draw the delivery of events by time after the run's end, one panel per chain and kind of address."""
         return late_events_figure(self._panels(), title=self.title())
 
     def _panels(self) -> dict[str, Mapping[float, Rate]]:

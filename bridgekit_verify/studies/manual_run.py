@@ -138,9 +138,9 @@ class HandNotification:
     chain: str
     receipt: Receipt
     read_by_owner: int
-    """Frames of the event that the open socket of thread_123's owner read."""
+    """How many frames of the event the socket of thread_123's owner read."""
     read_by_others: int
-    """Frames of the event that another user's open socket read."""
+    """How many frames of the event another user's socket read."""
 
     @property
     def resolves(self) -> bool:

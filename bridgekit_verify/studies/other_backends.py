@@ -91,7 +91,8 @@ class BackendStudy:
         return pd.DataFrame({"property": [each.value for each in Property]} | columns)
 
     def evidence(self) -> pd.DataFrame:
-        """Return one row for each broken property: the number of violations, and the first with up to two frames."""
+        """Return one row per broken property: the number of violations, and the first violation with up to two
+        frames."""
         return pd.DataFrame(
             _evidence(each.name, answer)
             for each in self.subjects
@@ -140,7 +141,7 @@ def verdict_of_frames(run: LiveRun) -> RecordingVerdict:
 async def check_example(
     name: str, defect: str, *, load: Load, scenarios: Sequence[str] = (), seed: int
 ) -> CheckedSubject:
-    """Check an example backend without a defect in `scenarios`, or with a defect in the scenarios that show it."""
+    """Check a sound example backend in `scenarios`, or a defective one in the scenarios that show the defect."""
     truth = read_truth(name)
     if defect != SOUND and defect not in truth:
         raise InvalidParameter("defect", defect, f"one of {', '.join([SOUND, *truth])}")

@@ -110,7 +110,7 @@ class RepairStudy:
         return min(self.orders, key=preference)
 
     def _safe_from(self, order: Order) -> int:
-        """Return the smallest number of steps such that no combination with these steps leaks."""
+        """Return the smallest n such that no combination that contains the first n repairs leaks."""
         steps = range(len(order) + 1)
         return next((n for n in steps if not any(leak.issuperset(order[:n]) for leak in self.leaking)), len(order) + 1)
 
@@ -193,7 +193,7 @@ class RepairStudy:
         return f"{len(smallest)} of {everything} repairs deliver every event: {', '.join(sorted(smallest))}"
 
     def sentences(self) -> list[str]:
-        """Return sentences on the complete combinations, the needed repairs, the leaks, and the safe orders."""
+        """Return sentences on combinations that deliver every event, needed repairs, leaks, and safe orders."""
         orders, safe = len(self.orders), len(self.safe_orders)
         counts = {applied: self.totals[applied] for applied in self.leaking}
         leaks = [f"{_in_words(name)} ({count.leaked:,} of {count.expected:,} events)" for name, count in counts.items()]
@@ -201,7 +201,7 @@ class RepairStudy:
             f"Combinations that deliver every event without a leak: {len(self.complete)} of {len(self.totals)}"
             f" ({'; '.join(map(_in_words, self.complete)) or 'none'}).",
             f"Repairs that are needed: {', '.join(self.needed) or 'none'}.",
-            f"Combinations in which another user reads events: {'; '.join(leaks) or 'none'}.",
+            f"Combinations that leak events to another user: {'; '.join(leaks) or 'none'}.",
             f"Orders in which no event leaks after any step: {safe} of {orders}. Recommended: {', '.join(self.order)}.",
         ]
 
@@ -215,7 +215,7 @@ TYPES_IN_WORDS: Final = (
     ({EventType.TOOL_EXECUTING}, "the start of each tool call"),
     ({EventType.TOOL_COMPLETED}, "the end of each tool call"),
 )
-"""Event types, and plain words for what they report. The first matching entries are used."""
+"""Sets of event types, each with a phrase for what the events report. Earlier entries take precedence."""
 
 
 def _types_in_words(types: frozenset[EventType]) -> str:

@@ -59,7 +59,7 @@ class ServedUrls(msgspec.Struct, frozen=True):
 
 
 async def handle_request(app: Starlette, message: ProcessRequest) -> ProcessAnswer:
-    """Perform the requested action in one application. Both processes use this function."""
+    """Perform the requested action in one application."""
     application: Application = app.state.bridgekit
     match message.do:
         case "open thread":

@@ -15,10 +15,10 @@ __all__ = ["BREAKAGES", "WAYS", "Breakage"]
 
 WAYS: Final[Mapping[str, str]] = {
     "not passed on": "the next link receives nothing",
-    "passed wrong": "the next link receives something else",
+    "wrong value": "the next link receives something else",
     "raises": "the link raises an error",
     "swallowed": "the link fails and reports success",
-    "delayed": "the next link receives it too late",
+    "delayed": "the next link receives the value too late",
 }
 
 
@@ -32,7 +32,7 @@ class Breakage:
     """One of WAYS."""
     variant: Variant
     also_named: Mapping[int, str] = field(default_factory=dict)
-    """Other links that a measurement may name for this breakage: the reason, by number of the link."""
+    """Other links that a measurement may name, with the reason by the number of the link."""
     outside_core: bool = False
     """Whether the breakage has an effect only if the registry binds the agents, as for a webhook."""
 
@@ -71,55 +71,58 @@ BREAKAGES: Final[tuple[Breakage, ...]] = (
         start=handover.start_without_the_registry,
         self_checks=WITHOUT_HANDOVER,
     ),
-    _broken(1, "passed wrong", "startup passes on another bridge", start=handover.start_with_two_bridges),
+    _broken(1, "wrong value", "startup passes on another bridge", start=handover.start_with_two_bridges),
     _broken(1, "raises", "startup raises", start=handover.start_that_raises),
     _known(1, "swallowed", {10: _UNNOTICED}),
     _broken(1, "delayed", "startup passes the bridge on after the first event", start=handover.start_that_wires_late),
     _broken(2, "not passed on", _NO_BRIDGE, supervisor=handover.SupervisorWithoutBridgeForTheEngine),
-    _broken(2, "passed wrong", "the thread of the previous run", supervisor=handover.SupervisorWithTheLastThread),
+    _broken(2, "wrong value", "the thread of the previous run", supervisor=handover.SupervisorWithTheLastThread),
     _broken(2, "raises", "the supervisor raises", supervisor=handover.SupervisorThatRaises),
     _broken(2, "swallowed", "the run does not reach the engine", supervisor=handover.SupervisorThatForgetsRuns),
     _broken(2, "delayed", _WIRES_LATE, supervisor=handover.SupervisorThatWiresLate),
     _broken(3, "not passed on", "agents get no bridge", registry=handover.RegistryThatBindsNobody),
-    _broken(3, "passed wrong", "the previous run", registry=handover.RegistryThatBindsToTheLastRun),
+    _broken(3, "wrong value", "the previous run", registry=handover.RegistryThatBindsToTheLastRun),
     _broken(3, "raises", "the registry raises", registry=handover.RegistryThatRaises),
     _known(3, "swallowed"),
-    _broken(3, "delayed", "bound when the next agent is made", registry=handover.RegistryThatBindsLate),
+    _broken(3, "delayed", "an agent is bound when the next one is created", registry=handover.RegistryThatBindsLate),
     _broken(4, "not passed on", _NO_BRIDGE, engine=handover.EngineWithoutBridgeForTheCore),
-    _known(4, "passed wrong"),
+    _known(4, "wrong value"),
     _broken(4, "raises", "the engine raises", engine=handover.EngineThatRaises),
     _broken(4, "swallowed", "the run does not reach the core", engine=handover.EngineThatForgetsRuns),
     _broken(4, "delayed", _WIRES_LATE, engine=handover.EngineThatWiresLate),
     _broken(5, "not passed on", "the agent gets no bridge", core=handover.CoreThatBindsNobody),
-    _known(5, "passed wrong"),
+    _known(5, "wrong value"),
     _broken(5, "raises", "the core raises", core=handover.CoreThatRaises),
-    _broken(5, "swallowed", "the core emits no start and no end", core=handover.CoreThatSaysNothing),
-    _broken(5, "delayed", "emits the start last", core=handover.CoreThatSaysTheStartLast),
+    _broken(5, "swallowed", "the core emits no start event and no end event", core=handover.CoreThatSaysNothing),
+    _broken(5, "delayed", "emits the start event last", core=handover.CoreThatSaysTheStartLast),
     _known(6, "not passed on"),
-    _broken(6, "passed wrong", "the run id instead of the thread id", agent=emission.AgentThatTakesTheRunForTheThread),
+    _broken(6, "wrong value", "the run id instead of the thread id", agent=emission.AgentThatTakesTheRunForTheThread),
     _broken(6, "raises", "the agent raises", agent=emission.AgentThatRaises),
     _broken(6, "swallowed", "a TypeError, logged", agent=emission.AgentThatSwallowsItsMistake),
     _broken(6, "delayed", "bound after the first event", agent=emission.AgentThatTellsLate),
     _known(7, "not passed on"),
     _broken(
-        7, "passed wrong", "the run id instead of the thread id", adapter=emission.AdapterThatTakesTheRunForTheThread
+        7,
+        "wrong value",
+        "the run id instead of the thread id",
+        adapter=emission.AdapterThatTakesTheRunForTheThread,
     ),
     _broken(7, "raises", "the adapter raises", adapter=emission.AdapterThatRefusesItsBridge),
     _broken(7, "swallowed", "a TypeError, logged", adapter=emission.AdapterThatSwallowsItsMistake),
     _broken(7, "delayed", "stored after the first event", adapter=emission.AdapterThatKeepsLate),
     _broken(8, "not passed on", "the adapter drops events", adapter=emission.AdapterThatDropsEvents),
-    _broken(8, "passed wrong", "another thread on the event", adapter=emission.AdapterThatNamesTheRunAsThread),
+    _broken(8, "wrong value", "another thread on the event", adapter=emission.AdapterThatNamesTheRunAsThread),
     _broken(8, "raises", "the adapter raises", adapter=emission.AdapterThatRaises),
     _known(8, "swallowed"),
-    _broken(8, "delayed", "each second event is sent first", adapter=emission.AdapterThatEmitsLate),
+    _broken(8, "delayed", "each pair of events is swapped", adapter=emission.AdapterThatEmitsLate),
     _known(9, "not passed on"),
-    _broken(9, "passed wrong", "the thread of the previous event", resolver=routing.route_of_the_last_event),
+    _broken(9, "wrong value", "the thread of the previous event", resolver=routing.route_of_the_last_event),
     _broken(9, "raises", "the bridge raises", bridge=routing.BridgeThatRaises),
     _broken(9, "swallowed", "reported as sent, but not sent", bridge=routing.BridgeThatOnlySaysSent),
-    _broken(9, "delayed", "each second event is sent first", bridge=routing.BridgeThatSendsLate),
+    _broken(9, "delayed", "each pair of events is swapped", bridge=routing.BridgeThatSendsLate),
     _broken(10, "not passed on", "sockets registered under no thread", hub=routing.HubWithoutThreadsForSockets),
-    _broken(10, "passed wrong", "the sockets of another thread", hub=routing.HubThatGivesToTheNeighbour),
+    _broken(10, "wrong value", "the sockets of another thread", hub=routing.HubThatGivesToTheNeighbour),
     _broken(10, "raises", "the hub raises", hub=routing.HubThatRaises),
     _broken(10, "swallowed", "accepted, then dropped", hub=routing.HubThatSwallows),
-    _broken(10, "delayed", "each second frame is sent first", hub=routing.HubThatDeliversLate),
+    _broken(10, "delayed", "each pair of frames is swapped", hub=routing.HubThatDeliversLate),
 )

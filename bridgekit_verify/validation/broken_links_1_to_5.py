@@ -41,7 +41,7 @@ async def start_without_the_registry(config: BridgeConfig, stores: Stores) -> Ap
 
 
 async def start_with_two_bridges(config: BridgeConfig, stores: Stores) -> Application:
-    """Link 1, passed wrong: the supervisor's bridge is not the bridge to which the sockets are attached."""
+    """Link 1, wrong value: the supervisor's bridge is not the bridge to which the sockets are attached."""
     application = await start_application(config, stores)
     return replace(application, bridge=another(application.bridge))
 
@@ -76,7 +76,7 @@ class SupervisorWithoutBridgeForTheEngine(SupervisorAgent):
 
 
 class SupervisorWithTheLastThread(SupervisorAgent):
-    """Link 2, passed wrong: a run is assigned to the thread of the previous request."""
+    """Link 2, wrong value: a run is assigned to the thread of the previous request."""
 
     previous: ThreadId | None = None
 
@@ -122,7 +122,7 @@ class RegistryThatBindsNobody(AgentRegistry):
 
 
 class RegistryThatBindsToTheLastRun(AgentRegistry):
-    """Link 3, passed wrong: binds an agent to the run of the previous request."""
+    """Link 3, wrong value: binds an agent to the run of the previous request."""
 
     previous: RunContext | None = None
 

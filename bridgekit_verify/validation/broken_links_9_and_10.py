@@ -32,7 +32,7 @@ __all__ = [
 
 
 class RouteOfTheLastEvent:
-    """Link 9, passed wrong: routes an event to the thread of the previous event."""
+    """Link 9, wrong value: routes an event to the thread of the previous event."""
 
     previous: ThreadId | None = None
 
@@ -43,7 +43,7 @@ class RouteOfTheLastEvent:
 
 
 def route_of_the_last_event(mapping: RunThreadMappingService) -> Resolver:
-    """Return a RouteOfTheLastEvent. The mapping is not used."""
+    """Return a RouteOfTheLastEvent. `mapping` is not used."""
     return RouteOfTheLastEvent()
 
 
@@ -107,7 +107,7 @@ class HubWithoutThreadsForSockets(Hub):
 
 
 class HubThatGivesToTheNeighbour(Hub):
-    """Link 10, passed wrong: delivers a thread's events to the sockets of the previous thread."""
+    """Link 10, wrong value: delivers a thread's events to the sockets of the previous thread."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         threads = list(self._connections)

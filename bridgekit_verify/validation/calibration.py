@@ -40,7 +40,7 @@ __all__ = [
 LOSS_PROBABILITIES: Final = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 """The probabilities that a frame is lost."""
 OFFLINE_PATTERNS: Final = ((1, 15), (2, 15), (1, 3), (1, 2), (4, 5), (1, 1))
-"""Pairs (w, t): the users are offline for w of every t groups of runs. (2, 15) stands for 2 s in every 15 s."""
+"""Pairs (w, t): the users are offline for w of every t groups of runs. (2, 15) models 2 s in every 15 s."""
 
 COVERED_P: Final = (0.01, 0.05, 2 / 15, 0.5, 0.9, 0.999)
 COVERED_N: Final = (10, 60, 300)
@@ -202,12 +202,12 @@ class CalibrationStudy:
         )
 
     def title(self) -> str:
-        """State how many of the measured rates agree with the known ones."""
+        """State how many of the measured rates agree with the known rates."""
         agree = sum(check.inside for check in self.rate_checks)
         return f"{agree} of {len(self.rate_checks)} measured rates agree with the rate that is known in advance"
 
     def figure(self) -> Figure:
-        """Draw measured rates over known rates, and the differences between them."""
+        """Plot the measured rates against the known rates, and the differences between them."""
         return calibration_figure(self.rate_checks, title=self.title())
 
     def alt_text(self) -> str:
@@ -278,7 +278,7 @@ class RateCheck:
 
     @property
     def inside(self) -> bool:
-        """True if the interval contains the known value. An exact rate must equal the known value."""
+        """Whether the interval contains the known value. An exact rate must equal the known value."""
         if self.exact:
             return self.measured.k == round(self.closed_form * self.measured.n)
         low, high = self.measured.interval
@@ -286,7 +286,7 @@ class RateCheck:
 
 
 def calibration_figure(rows: Sequence[RateCheck], *, title: str) -> Figure:
-    """Draw measured rates over known rates in the upper panel, and their differences in the lower panel."""
+    """Plot measured against known rates in the upper panel, and their differences in the lower panel."""
     with new_figure(title, 6.4, 5.6 + 0.25 * len(rows)) as figure:
         above, below = figure.subplots(2, 1, height_ratios=(3.6, 1.0 + 0.25 * len(rows)))
         _diagonal(above, rows)
@@ -345,7 +345,7 @@ def _percents(check: RateCheck) -> tuple[float, float, float]:
     """Return the measured rate in percent, and the distances to the lower and upper end of its interval."""
     low, high = check.measured.interval
     value = check.measured.fraction
-    if check.exact:  # without chance there is no interval
+    if check.exact:  # an exact rate has no interval
         return 100 * value, 0.0, 0.0
     return 100 * value, 100 * (value - low), 100 * (high - value)
 

@@ -36,7 +36,7 @@ TWO_THREADS_A_USER: Final = Workload(
 """A workload for mutations: a frame can be misrouted to another user, or to another thread of the same user."""
 
 NOTHING: Final[Mapping[Attribution, int]] = MappingProxyType({})
-NEVER_READ: Final = Attribution(10, "reported as sent, but no socket read it")
+NEVER_READ: Final = Attribution(10, "reported as sent, but read by no socket")
 REPORTED_LOST: Final = Attribution(10, "no socket of the thread accepted it")
 MISROUTED: Final = Attribution(10, "delivered to a socket of another thread")
 
@@ -73,7 +73,7 @@ class HistoryMutation:
 
     history: History
     used: frozenset[EventKey]
-    """The events that mutations have changed. No other mutation may change these events."""
+    """The events that mutations have changed and that no other mutation may change."""
 
 
 def lost(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
@@ -98,7 +98,7 @@ def lost(history: History, used: frozenset[EventKey], source: random.Random) -> 
 
 
 def false_success(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """One frame is not read, and its receipt reports it as sent."""
+    """One frame is not read, although the receipt reports its event as sent."""
     index, _, key = _pick_event(history, used, source)
     return HistoryMutation(
         replace(history, arrivals=[*history.arrivals[:index], *history.arrivals[index + 1 :]]), used | {key}
@@ -154,7 +154,7 @@ def renumbered(history: History, used: frozenset[EventKey], source: random.Rando
 
 
 def gap_signalled(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """A client receives a gap for an event that it reads."""
+    """A client receives a gap for an event that the client also reads."""
     _, arrival, key = _pick_event(history, used, source)
     number = arrival.socket.number
     gaps = [*history.gaps.get(number, ()), SignalledGap(arrival.seq, arrival.seq)]
@@ -258,7 +258,7 @@ def mutate(history: History, names: Sequence[str], *, seed: int = 0) -> tuple[Hi
 
 
 def mutation_table(history: History, *, seed: int = 0) -> pd.DataFrame:
-    """Return expected and reported verdicts of a history without mutation, with each mutation, and with each pair.
+    """Return expected and reported verdicts of a history: unchanged, with each mutation, and with each mutation pair.
 
     `history` must be clean, with one socket per thread and a user with two threads, as TWO_THREADS_A_USER produces on
     the sound chain. The column "exactly" compares whole verdicts, including the link and reason of each loss, and not

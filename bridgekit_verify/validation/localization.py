@@ -1,8 +1,8 @@
 """Check that probes and ledger name the broken link, for each link and each way to break it.
 
-Probes and ledger do not learn which link is broken. A matrix compares the links that they name with the broken link:
-one row per broken link, one column per named link. For every breakage, the broken link must be named. If another link
-is named, an explanation must exist.
+Probes and ledger do not learn which link is broken. A matrix compares the named links with the broken link: one row per
+broken link, one column per named link. For every breakage, the broken link must be named. If another link is named, an
+explanation must exist.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _draw(axis: Axes, row: int, column: int, cell: MatrixCell | None, *, on_diag
     first, *rest = label.split("\n")
     middle: dict[str, Any] = {"ha": "center", "va": "center", "color": text_colour, "fontweight": "bold"}
     axis.text(column + 0.5, row + (0.36 if rest else 0.5), first, fontsize=8.5, **middle)
-    axis.text(column + 0.5, row + 0.7, "\n".join(rest), fontsize=5.8, **middle)
+    axis.text(column + 0.5, row + 0.7, "\n".join(rest), fontsize=7, **middle)
 
 
 NAMES: Final = {link.number: link.name for link in (*LINKS, HUB)}
@@ -177,7 +177,7 @@ class Localization:
         return pd.DataFrame(rows, index=index, columns=pd.Index(list(NAMES), name="named"))
 
     def explanations(self) -> pd.DataFrame:
-        """Return one row per breakage for which another link was named: which link, by what, and why."""
+        """Return one row for each link that was named although another was broken: by which source, and why."""
         return pd.DataFrame(self._elsewhere(), columns=["cell", "broken", "named", "way", "by", "why"])
 
     def _elsewhere(self) -> list[tuple[str, int, int, str, str, str]]:
@@ -213,7 +213,7 @@ class Localization:
 
     @property
     def holds(self) -> bool:
-        """Whether each broken link is named, each other name is explained, and no link of the sound chain is named."""
+        """Whether broken links are named, other named links are explained, and no link of the sound chain is named."""
         return (
             bool(self.cases)
             and self.named == len(self.cases)
@@ -225,14 +225,13 @@ class Localization:
         """Return a text alternative without the cells: how often the broken link or another link was named."""
         others = len(self.explanations())
         return (
-            f"{self.named} of {len(self.cases)} breakages were named at the link that was broken,"
-            f" {others} named another link as well or instead; of the sound chain {_listed(self.sound.elsewhere)}"
-            " was named."
+            f"For {self.named} of {len(self.cases)} breakages, the broken link is named; for {others}, another link is"
+            f" named as well or instead. In the sound chain, {_listed(self.sound.elsewhere)} is named."
         )
 
     def title(self) -> str:
         """State for how many breakages the broken link was named."""
-        return f"{self.named} of {len(self.cases)} breakages are named at the link that was broken"
+        return f"For {self.named} of {len(self.cases)} breakages, the broken link is named"
 
     def figure(self) -> Figure:
         """Draw the matrix, with its letters explained below."""
@@ -256,7 +255,7 @@ class Localization:
             figure.supxlabel(
                 "\n".join(
                     [
-                        "Numbers: ways named, of ways broken; below them, the source that named fewer.",
+                        "Numbers: named breakages of all breakages; below them, the source that named fewer.",
                         "Empty: never named.",
                         *lines,
                     ]

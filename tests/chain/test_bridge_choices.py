@@ -19,8 +19,9 @@ from bridgekit.errors import (
     UnknownEventType,
     WrongEventLoop,
 )
-from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
+from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
+from bridgekit.transport.hub import Hub
 from tests.chain.agents import config, started, subscribe
 from tests.factories import THREAD
 
@@ -182,4 +183,20 @@ async def test_error_of_a_resolver_is_counted(method: str) -> None:
     application = await started(resolver=lambda mapping: Failing(), self_checks=())
     with pytest.raises(OSError, match="no database"):
         await getattr(application.bridge, method)(event())
-    assert application.counters.lost == {(8, "OSError"): 1}
+    assert application.counters.lost == {(9, "OSError"): 1}
+
+
+@pytest.mark.parametrize("method", ["notify", "notify_when_room"])
+@pytest.mark.parametrize("thread", [THREAD, None])
+async def test_error_of_a_hub_is_counted(method: str, thread: ThreadId | None) -> None:
+    class Broken(Hub):
+        def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
+            raise OSError("no network")
+
+    application = await started(hub=Broken, self_checks=())
+    await application.bridge.mapping.register_mapping(RUN, THREAD)
+    emitted = event()
+    emitted.thread_id = thread
+    with pytest.raises(OSError, match="no network"):
+        await getattr(application.bridge, method)(emitted)
+    assert application.counters.lost == {(10, "OSError"): 1}

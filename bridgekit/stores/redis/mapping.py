@@ -14,7 +14,7 @@ __all__ = ["RedisMappingStore", "RedisUsedTickets"]
 class RedisMappingStore:
     """A `MappingStore` for any number of workers.
 
-    A live run's route is deleted a day after its last use, so that routes of killed workers do not accumulate.
+    An active run's route is deleted a day after its last use, so that routes of killed workers do not accumulate.
     """
 
     shared = True

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -91,12 +91,14 @@ async def drive_backend(
     max_seconds: float | None = None,
     max_frames: int | None = None,
     app: Any = None,
+    model: ModelServer | None = None,
 ) -> DrivenRun:
     """Start the backend with the scripted model, and apply the scenarios, by default those of `default_scenarios`.
 
     `app` is an ASGI application, a function that makes one, or the name of either as `module:name`. This process serves
-    the application, so `[start]` is not needed. Needs asyncio. Raises UnusableBackend if the backend or its file is
-    unusable, and InvalidParameter if a scenario is unknown.
+    the application, so `[start]` is not needed. `model` is a scripted model that runs already and that a backend at
+    `[start] url` uses: several checks may use it, one after the other. Needs asyncio. Raises UnusableBackend if the
+    backend or its file is unusable, and InvalidParameter if a scenario is unknown.
     """
     load = load or Load(users=min(2, len(backend.users) or 2))
     names = scenarios or default_scenarios(backend)
@@ -104,8 +106,9 @@ async def drive_backend(
         if name not in LOADS:
             raise InvalidParameter("scenario", name, f"one of {', '.join(LOADS)}")
     ledger = ModelLedger()
-    with unwrap_single_error(), _model_server(ledger, backend.start.model_port, app) as model:
-        serving = running_backend(backend, model.address) if app is None else _in_process(backend, model.address, app)
+    with unwrap_single_error(), _model_server(ledger, backend.start.model_port, app, model) as serving_model:
+        address = serving_model.address
+        serving = running_backend(backend, address) if app is None else _in_process(backend, address, app)
         async with serving as running, http_client() as http:
             driver = _custom_driver(backend) if backend.driver else TomlDriver(backend, http, running.url)
             session = LoadSession(
@@ -115,7 +118,7 @@ async def drive_backend(
                 ledger,
                 load,
                 running.url,
-                model=model.address,
+                model=address,
                 seed=seed,
                 max_frames=max_frames,
             )
@@ -130,11 +133,16 @@ async def drive_backend(
     return DrivenRun(backend.path, run, tuple(session.problems))
 
 
-def _model_server(ledger: ModelLedger, port: int, app: Any) -> ModelServer:
+def _model_server(
+    ledger: ModelLedger, port: int, app: Any, running: ModelServer | None
+) -> AbstractContextManager[ModelServer]:
     """Return the scripted model.
 
     An imported application may keep the model's address from the first check, so later checks reuse that port.
     """
+    if running is not None:
+        running.use(ledger)
+        return nullcontext(running)
     if app is None or port:
         return ModelServer(ledger, port)
     try:

@@ -41,7 +41,7 @@ class RequestedRun:
         return {**self.thread_values, **own}
 
 
-ReceivedMessage = Callable[["LiveClient", str | bytes | object, str | None], None]
+ReceivedMessage = Callable[["LiveClient", str | bytes | object, str | None, str | None], None]
 
 
 class LiveClient:
@@ -89,10 +89,10 @@ class LiveClient:
         self._opened = anyio.Event()
 
     def received(self, message: str | bytes | object, *, event: str | None = None, event_id: str = "") -> None:
-        """Record a message: text, bytes or decoded JSON. `event` is the name of a server-sent event."""
+        """Record a message: text, bytes or decoded JSON. `event` and `event_id` are those of a server-sent event."""
         if event_id:
             self.last_event_id = event_id
-        self._on_message(self, message, event)
+        self._on_message(self, message, event, event_id or None)
 
 
 @dataclass

@@ -250,10 +250,12 @@ async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: b
     """Pass each server-sent event, JSON answer or line to the client. With `as_text`, pass parts instead of lines."""
     mime_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if mime_type == "text/event-stream":
+        last_id = ""
         async for each in EventSource(response).aiter_sse():
+            own_id, last_id = each.id if each.id != last_id else "", each.id  # an event without an id has the last one
             if each.data:
                 name = None if each.event == "message" else each.event
-                client.received(each.data, event=name, event_id=each.id)
+                client.received(each.data, event=name, event_id=own_id)
     elif mime_type == "application/json":
         client.received((await response.aread()).decode("utf-8", "replace"))
     else:

@@ -39,9 +39,6 @@ MAX_ATTEMPTS: Final = 5
 CUT_AFTER: Final = (1, 5)
 """The minimum and maximum number of messages after which a connection is cut. Only messages during a run count."""
 SLOW_BYTES_PER_SECOND: Final = 20_000
-UNFINISHED_SECONDS: Final = 10.0
-"""How long a run may be silent after tool calls or a failed answer. The limit is long because the backend must call
-the model again."""
 NO_END_SECONDS: Final = 1.0
 """Limit on a run's silence after the model's final text, if the dialect has no frame that ends a run."""
 PIECES_OFFLINE: Final = 3
@@ -256,7 +253,7 @@ class LoadSession:
         if not calls:
             return f"no call of the model within {FIRST_CALL_SECONDS:g} s" if silent > FIRST_CALL_SECONDS else None
         final = calls[-1].outcome is CallOutcome.COMPLETE and not calls[-1].calls
-        limit = self._quiet_seconds if final else UNFINISHED_SECONDS
+        limit = self._quiet_seconds if final else self._load.unfinished_seconds
         return f"no end arrived, and nothing else for {limit:g} s" if silent > limit else None
 
     async def _settle(self, groups: list[ClientGroup]) -> None:
@@ -371,14 +368,14 @@ class LoadSession:
             finally:
                 self._ledger.add_wire(client.id, passed.decode("ascii", "replace"))
 
-    def _received(self, client: LiveClient, message: Any, event: str | None) -> None:
+    def _received(self, client: LiveClient, message: Any, event: str | None, event_id: str | None) -> None:
         if self.limit is not None:
             return
         group = self._groups[client.id]
         if not self._confirmation or self._confirmation in str(message):
             client.opened()
         group.active_at = time.monotonic()
-        self.recorder.record(client, message, event, group.open_runs)
+        self.recorder.record(client, message, group.open_runs, event=event, event_id=event_id)
         cut = self._cuts.get(client.id)
         if cut is not None and group.open_runs:
             cut.count()

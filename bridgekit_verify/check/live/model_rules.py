@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.live.expected_and_received import LedgerFindings, LiveEvidence
@@ -94,8 +94,8 @@ def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
     ids_are_kept = any(not ids.isdisjoint(client.call_kinds) for client in evidence.clients.values())
     counts = Counter[str]()
     lacks_calls = evidence.dialect.describe_lack("call")
-    for client, prompt, call in () if lacks_calls else _expected_calls(evidence):
-        values, kinds = _received(client, call, ids)
+    expected = [] if lacks_calls else list(_expected_calls(evidence, ids))
+    for client, prompt, call, values, kinds in expected:
         if values or (kinds and evidence.carries_arguments) or evidence.how.get("a"):
             counts["shown"] += 1
             _judge_values(evidence, findings, client, prompt, call, values)
@@ -105,6 +105,7 @@ def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
         if not kinds and ids_are_kept:
             message = f"client {client.id} received no frame of {call.id} ({call.name})"
             findings.broken(Property.CALLS, "call not shown", prompt, message)
+    _judge_results(evidence, findings, expected)
     repeated = _judge_repeated(evidence, findings)
     if lacks_calls:
         findings.unknown(Property.ARGUMENTS, lacks_calls)
@@ -119,13 +120,41 @@ def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
         findings.holds[Property.CALLS] = f"each of the model's {counts['paired']} calls has a beginning and an end"
 
 
-def _expected_calls(evidence: LiveEvidence) -> Iterator[tuple[ObservedClient, UserPrompt, SentCall]]:
+def _judge_results(evidence: LiveEvidence, findings: LedgerFindings, expected: Sequence[ExpectedCall]) -> None:
+    """Report results that the model got and a client did not. If no client gets a result, the backend may hide them."""
+    given = {id_ for made in evidence.ledger.calls for id_ in made.results}
+    shown = [each for each in expected if each.kinds and each.call.id in given]
+    missing = (
+        []
+        if evidence.dialect.lacks("kinds.tool_result")
+        else [each for each in shown if "tool_result" not in each.kinds]
+    )
+    for client, prompt, call, *_ in missing if len(missing) < len(shown) else ():
+        message = f"client {client.id} received no result of {call.id} ({call.name}), which the model got"
+        findings.broken(Property.CALLS, "result not shown", prompt, message)
+    if missing and len(missing) == len(shown):
+        reason = f"the results of {len(missing)} calls are shown to no client: no frame is a kinds.tool_result"
+        findings.unknown(Property.CALLS, reason)
+
+
+class ExpectedCall(NamedTuple):
+    """A call that one client must receive, with the arguments and the kinds of frames that it received."""
+
+    client: ObservedClient
+    prompt: UserPrompt
+    call: SentCall
+    values: list[Any]
+    kinds: set[str]
+
+
+def _expected_calls(evidence: LiveEvidence, ids: Collection[str]) -> Iterator[ExpectedCall]:
     for canary, calls in evidence.main.items():
         prompt = evidence.prompts[canary]
         for name, made in itertools.product(prompt.clients, calls):
             if (canary, name) not in evidence.excuses and made.outcome is CallOutcome.COMPLETE:
                 for call in made.calls:
-                    yield evidence.clients[name], prompt, call
+                    client = evidence.clients[name]
+                    yield ExpectedCall(client, prompt, call, *_received(client, call, ids))
 
 
 def _received(client: ObservedClient, call: SentCall, ids: Collection[str]) -> tuple[list[Any], set[str]]:

@@ -31,14 +31,18 @@ class LiveRecorder:
     def add(self, run: RequestedRun) -> None:
         self._runs[run.canary] = run
 
-    def record(self, client: LiveClient, received: Any, event: str | None, open_runs: list[RequestedRun]) -> None:
+    def record(
+        self, client: LiveClient, received: Any, open_runs: list[RequestedRun], *, event: str | None,
+        event_id: str | None,
+    ) -> None:  # fmt: skip
         """Record a message, and mark the run that it ends. `open_runs` are the runs that the client receives now."""
         if isinstance(received, bytes):
             received = received.decode("utf-8", "replace")
         value = decode_text(received) if isinstance(received, str) else received
         message = Message(
-            client.id, client.connection, len(self.messages) + 1, value, client.user, client.thread, time.time(), event
-        )
+            client.id, client.connection, len(self.messages) + 1, value, client.user, client.thread, time.time(), event,
+            event_id,
+        )  # fmt: skip
         self.messages.append(message)
         for frame in self._frames(message):
             own = None in (frame.thread, client.thread) or frame.thread == client.thread

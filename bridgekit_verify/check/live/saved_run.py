@@ -54,7 +54,8 @@ def write_run(path: str | Path, run: LiveRun) -> None:
 def _envelope(message: Message) -> dict[str, Any]:
     found = {
         "socket": message.client, "user": message.user, "thread": message.thread, "connection": message.connection,
-        "read_at": message.read_at, "event_name": message.event, "frame": message.value,
+        "read_at": message.read_at, "event_name": message.event, "event_id": message.event_id,
+        "frame": message.value,
     }  # fmt: skip
     return {name: value for name, value in found.items() if value is not None or name == "frame"}
 

@@ -33,6 +33,8 @@ class Load(msgspec.Struct, frozen=True):
     """The check gives a run up if it has not ended after this time."""
     quiet_seconds: float = 3.0
     """A run without an end counts as over if no data was sent for this time after the model's final text."""
+    unfinished_seconds: float = 10.0
+    """The same after tool calls or a failed answer. It is longer because the backend must call the model again."""
     settle_seconds: float = 0.3
     """The check stops waiting for frames when no client has received one for this time."""
     offline_seconds: float = 0.2

@@ -131,7 +131,11 @@ class FaultMatrix:
                 Patch(facecolor=colour, edgecolor=TEXT_COLOUR, hatch=hatch, label=name)
                 for name, colour, _, hatch in OUTCOMES
             ]
-            figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
+            if len(self.cells) < len(faults) * len(modes):
+                handles.append(Patch(facecolor="none", label="–  the mode has no such target"))
+            figure.legend(
+                handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=9.5, columnspacing=1.2
+            )
             return figure
 
     def alt_text(self) -> str:

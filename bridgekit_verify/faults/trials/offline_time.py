@@ -128,7 +128,7 @@ class WindowStudy:
                 axis.plot(
                     offline, predicted, color=TEXT_COLOUR, marker="_", markersize=18, linestyle="", markeredgewidth=1.4
                 )
-                axis.plot(offline, counted, marker, color=colour, markersize=7, label=f"{delivery.name}: counted")
+                axis.plot(offline, counted, marker, color=colour, markersize=7, label=_counted(windows))
             axis.plot(
                 [], [], color=TEXT_COLOUR, marker="_", markersize=14, linestyle="--", linewidth=1, label="predicted"
             )
@@ -146,6 +146,14 @@ class WindowStudy:
             for window in self.windows
         )
         return clauses or "no window was measured"
+
+
+def _counted(windows: Sequence[Window]) -> str:
+    """Return the label of the counted losses of one delivery mode: whether the users were told of each of them."""
+    silent = sum(window.trial.verdict.lost_silent for window in windows)
+    signalled = sum(window.trial.verdict.lost_signalled for window in windows)
+    manner = {(True, False): " in silence", (False, True): " with a signal"}.get((silent > 0, signalled > 0), "")
+    return f"{windows[0].trial.delivery.name}: lost{manner}, counted"
 
 
 def _row(window: Window) -> dict[str, object]:

@@ -267,7 +267,8 @@ class StallStudy:
         others = max((stall.longest_wait for stall in self.stalls if stall is not ours), default=0.0)
         return (
             "While one socket reads nothing, an emission takes up to\n"
-            f"{1_000 * ours.longest_wait:.1f} ms in bridgekit, and {1_000 * others:,.0f} ms in servers that wait for it"
+            f"{1_000 * ours.longest_wait:.1f} ms in bridgekit, and {1_000 * others:,.0f} ms in servers that wait for"
+            " this socket"
         )
 
     def figure(self) -> Figure:
@@ -281,16 +282,16 @@ class StallStudy:
                     [1_000 * late for _, late in stall.latencies],
                     s=7,
                     color=BLUE,
-                    label="read by a neighbour",
+                    label="event read by another socket",
                 )
                 axis.set_yscale("log")
                 axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
                 axis.set_ylim(0.1, 3_000)
                 axis.set_title(stall.server.name, fontsize=10.5)
-            axes[-1].set_xlabel("event due, s after the first")
+            axes[-1].set_xlabel("time at which the event was due, s after the first event")
             handles, labels = axes[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-            figure.supylabel("from due to read by a neighbour, ms", fontsize=10)
+            figure.supylabel("delay at the other sockets, ms", fontsize=10)
             return figure
 
     def alt_text(self) -> str:
@@ -299,9 +300,9 @@ class StallStudy:
         The text states, for each server, the median latencies before and during the stall, and the longest emission.
         """
         return "; ".join(
-            f"{stall.server.name}: neighbours read {1_000 * stall.median_before:.1f} ms late before and"
-            f" {1_000 * stall.median_during:.1f} ms late during the stall (median),"
-            f" the longest emission took {1_000 * stall.longest_wait:.0f} ms"
+            f"{stall.server.name}: the median delay at the other sockets is {1_000 * stall.median_before:.1f} ms before"
+            f" and {1_000 * stall.median_during:.1f} ms while one socket reads nothing,"
+            f" and the longest emission takes {1_000 * stall.longest_wait:.0f} ms"
             for stall in self.stalls
         )
 

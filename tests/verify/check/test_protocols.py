@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import tomllib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,83 @@ def test_shortened_delta_is_never_intact(name: str, tmp_path: Path) -> None:
         is_call = any(word in str(value.get("type")) for word in ("TOOL", "_call", "tool"))
         found = states(judge(save(tmp_path / "a.jsonl", *each), table))
         assert found[Property.ARGUMENTS if is_call else Property.TEXT] is not State.HOLDS, each
+
+
+WITH_RESULTS = f"{samples.TABLE}tool_result = 'result'\n"
+
+
+def with_results(dialect: str) -> list[Line]:
+    """A sound recording in a dialect that has the results of calls."""
+    if dialect != "chat":
+        return samples.recording(dialect)
+    lines = []
+    for line in samples.recording("chat"):
+        ended = line.value["t"] == "called"
+        lines += [line, line._replace(value={**line.value, "t": "result"})] if ended else [line]
+    counts = Counter[str]()
+    for index, line in enumerate(lines):
+        counts[line.socket] += 1
+        lines[index] = line._replace(value={**line.value, "n": counts[line.socket]})
+    return lines
+
+
+@pytest.mark.parametrize("removed", ["none", "one", "all"])
+@pytest.mark.parametrize(
+    ("dialect", "type_"),
+    [("AG-UI", "TOOL_CALL_RESULT"), ("Vercel UI stream", "tool-output-available"), ("chat", "result")],
+)
+def test_call_without_a_result_is_unknown_and_names_it(dialect: str, type_: str, removed: str, tmp_path: Path) -> None:
+    lines = with_results(dialect)
+    results = [line for line in lines if line.value.get("type", line.value.get("t")) == type_]
+    assert len(results) == 6
+    missing = {"none": [], "one": results[:1], "all": results}[removed]
+    path = write(tmp_path / "a.jsonl", [line for line in lines if line not in missing])
+    verdict = judge(path, WITH_RESULTS if dialect == "chat" else "")
+    answer = next(each for each in verdict.answers if each.property is Property.CALLS)
+    assert answer.state is (State.UNKNOWN if missing else State.HOLDS)
+    assert ("kinds.tool_result" in answer.reason) == bool(missing)
+
+
+@pytest.mark.parametrize("type_", ["tool-output-available", "tool-output-error", "tool-output-denied"])
+def test_error_and_denial_are_results(type_: str, tmp_path: Path) -> None:
+    values = [
+        {**v, "type": type_} if v["type"] == "tool-output-available" else v
+        for v in DIALECTS["Vercel UI stream"]("r", "t")
+    ]
+    assert states(judge(save(tmp_path / "a.jsonl", *values)))[Property.CALLS] is State.HOLDS
+
+
+def test_ids_of_server_sent_events_may_be_positions(tmp_path: Path) -> None:
+    table = "[dialect]\nkind = 't'\nrun = 'r'\ntext = 'd'\nposition = { path = '@id', first = 1 }\n"
+    table += "[dialect.kinds]\nstarted = 'go'\ntext = 'say'\nended = 'done'\n"
+    kinds = ("go", "say", "say", "done")
+    events = [f"id: {n}\ndata: {json.dumps({'t': kind, 'r': 1, 'd': 'a'})}\n\n" for n, kind in enumerate(kinds, 1)]
+    path = tmp_path / "a.txt"
+    for kept, lost, state in (
+        ([0, 1, 2, 3], {}, State.HOLDS),
+        ([0, 1, 3], {Property.LOST: ["position 3"]}, State.BROKEN),
+    ):
+        path.write_text("".join(events[index] for index in kept), encoding="utf-8")
+        verdict = judge(path, table)
+        found = {which: [each.partition(" of ")[0] for each in subjects] for which, subjects in broken(verdict).items()}
+        assert found == lost
+        assert states(verdict)[Property.LOST] is state
+    har_events = [
+        {"data": event.partition("data: ")[2].strip(), "eventId": str(n), "time": 1.0}
+        for n, event in enumerate(events, 1)
+    ]
+    (tmp_path / "a.har").write_text(
+        json.dumps(har([{"request": {}, "_eventSourceMessages": har_events}])), encoding="utf-8"
+    )
+    assert states(judge(tmp_path / "a.har", table))[Property.LOST] is State.HOLDS
+
+
+def test_text_that_begins_as_json_is_read_with_a_table_for_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("data: {not JSON\n\ndata: [DONE]\n\n", encoding="utf-8")
+    table = "[dialect]\nkind = '@text'\nrun = '@connection'\ntext = '@text'\n"
+    table += "[dialect.kinds]\ntext = '*'\nended = '[DONE]'\n"
+    assert states(judge(path, table))[Property.ENDED] is not State.BROKEN
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

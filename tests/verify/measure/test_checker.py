@@ -17,7 +17,7 @@ from bridgekit_verify.measure.ledger import Attribution, Row, ledger
 from bridgekit_verify.measure.statistics import Rate
 from tests.verify.measure.histories import ALICES, ALICES_OTHER, BOBS, arrival, clean, differences, key, moved, sent
 
-REPORTED_SENT = Attribution(10, "reported as sent, but no socket read it")
+REPORTED_SENT = Attribution(10, "reported as sent, but read by no socket")
 MISROUTED = Attribution(10, "delivered to a socket of another thread")
 NO_SUBSCRIBER_RECEIPT = Receipt(
     outcome=Outcome.NO_SUBSCRIBER, link=10, reason="no subscriber", thread_id=ALICES.thread_id, seq=3
@@ -312,7 +312,7 @@ def test_attributions_and_losses_are_in_the_order_of_the_chain() -> None:
         Attribution(9, "no"),
         Attribution(10, "delivered to a socket of another thread"),
         Attribution(10, "no"),
-        Attribution(10, "reported as sent, but no socket read it"),
+        Attribution(10, "reported as sent, but read by no socket"),
     ]
     assert check(History()).attributions == []
 

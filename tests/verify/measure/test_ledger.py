@@ -38,8 +38,8 @@ def handover(**evidence: Any) -> dict[str, Handover]:
     [
         ({"wrong_bridge": (4, "another bridge")}, EXPECTED, 4, "another bridge"),
         ({"failures": {THOUGHT.request: (3, "KeyError")}}, EXPECTED, 3, "KeyError"),
-        ({"handovers": {}}, EXPECTED, 5, "the core did not emit it"),
-        ({}, STARTED, 5, "the core did not emit it"),
+        ({"handovers": {}}, EXPECTED, 5, "the core did not emit the event"),
+        ({}, STARTED, 5, "the core did not emit the event"),
         ({"handovers": handover(given=False)}, EXPECTED, 5, "the agent was given no bridge"),
         (
             {"handovers": handover(given=False), "bound_by_registry": True},
@@ -83,7 +83,7 @@ def receipt(outcome: Outcome, *, thread_id: str | None = "a1", link: int | None 
 @pytest.mark.parametrize(
     ("run_id", "answer", "link", "reason"),
     [
-        (RUN, receipt(Outcome.SENT), 10, "reported as sent, but no socket read it"),
+        (RUN, receipt(Outcome.SENT), 10, "reported as sent, but read by no socket"),
         (RUN, receipt(Outcome.SENT, thread_id="b1"), 9, "sent to another thread"),
         (RUN, receipt(Outcome.NO_SUBSCRIBER, link=10), 10, "no subscriber!"),
         (RUN, receipt(Outcome.NO_SUBSCRIBER, thread_id="b1", link=10), 9, "sent to another thread"),
@@ -136,7 +136,7 @@ def test_ledger_has_a_row_for_each_event_and_entitled_socket_in_order() -> None:
     ]
     lost = rows[3]
     assert (lost.socket.number, lost.copies, lost.latency_seconds) == (3, 0, None)
-    assert lost.attribution == Attribution(10, "reported as sent, but no socket read it")
+    assert lost.attribution == Attribution(10, "reported as sent, but read by no socket")
 
 
 def test_loss_is_signalled_only_by_a_gap_sent_to_that_socket() -> None:

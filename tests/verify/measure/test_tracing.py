@@ -179,10 +179,10 @@ async def test_trace_is_the_same_on_both_backends() -> None:
 async def test_sound_chain_passes_the_event_through_ten_links() -> None:
     trace = await trace_run(SOUND)
     assert trace.sentence(QUESTION, THOUGHT) == (
-        "sound: agent_thinking of question 1 passes links 1 to 10 and is read by its user, alice-0."
+        "sound: agent_thinking of question 1 passes through links 1 to 10 and is read by its user, alice-0."
     )
     assert trace.sentence(QUESTION, "agent_started") == (
-        "sound: agent_started of question 1 passes links 1 to 5, 9 and 10 and is read by its user, alice-0."
+        "sound: agent_started of question 1 passes through links 1 to 5, 9 and 10 and is read by its user, alice-0."
     )
     assert [step.link for step in trace.path(QUESTION, THOUGHT)] == list(range(1, SOCKET + 1))
     assert all(step.problem == step.caught == "" for step in trace.path(QUESTION, THOUGHT))
@@ -206,14 +206,14 @@ async def test_chain_as_committed_shows_the_swallowed_errors_of_links_3_8_and_9(
     assert [step_of(trace, link).state for link in (9, 10, SOCKET)] == [NOT_REACHED] * 3
     assert trace.ended_at(QUESTION, "agent_started") == 9
     assert "no attribute 'get_thread_id_for_run'" in step_of(trace, 9, "agent_started").caught
-    assert trace.sentence(QUESTION, THOUGHT).endswith(f"caught TypeError: {refused}. No user reads it.")
+    assert trace.sentence(QUESTION, THOUGHT).endswith(f"caught TypeError: {refused}. No user reads the event.")
 
 
 async def test_shared_agent_sends_the_event_of_one_user_to_another() -> None:
     trace = await trace_run("link 5 broken", ["thread_a", "thread_b"])
     assert trace.sentence(QUESTION, THOUGHT) == (
         "link 5 broken: agent_thinking of question 1 is read by bob-1 and not by its user, alice-0, because"
-        " link 5 then gave the same agent run 2 instead of run 1."
+        " link 5 later gave the same agent run 2 instead of run 1."
     )
     assert step_of(trace, 5).passed_on == "bridge 1, run 1, thread_a, to agent 1, which also executes question 2"
     assert step_of(trace, 7).passed_on == "holds bridge 1, run 2, thread_b"
@@ -294,7 +294,7 @@ async def test_error_that_crossed_a_link_is_caught_also_if_nothing_was_logged() 
     trace = await trace_run(replace(SOUND, adapter=AdapterThatSwallowsInSilence))
     assert step_of(trace, 8).caught.startswith("TypeError: AgentWebSocketBridge.notify() takes 2 positional")
     assert step_of(trace, 8).logged == ""
-    assert trace.sentence(QUESTION, THOUGHT).endswith("were given and logged nothing. No user reads it.")
+    assert trace.sentence(QUESTION, THOUGHT).endswith("were given and logged nothing. No user reads the event.")
 
 
 async def test_error_that_was_logged_and_raised_again_was_not_caught() -> None:

@@ -86,7 +86,7 @@ async def test_both_answers_about_a_link_follow_from_its_tests(
     assert bool(finding.experiment) == (works == "works")
     delivery, after = finding.evidence[1:3]
     assert after.startswith(f"With the link {'sound' if works == 'works' else 'repaired'}, ")
-    assert ("the hub of link 10 as committed" in delivery) == (number == 1)
+    assert ("the hub (link 10) as committed" in delivery) == (number == 1)
     assert finding.sound == "holds"
 
 
@@ -114,8 +114,8 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(drops: FixDrops) -> Non
     assert [finding.verdict for finding in findings] == ["does not hold", "does not hold", "holds"]
     assert [finding.after for finding in findings] == [(15, 15), (0, 15), (15, 15)]
     assert findings[0].evidence[:4] == (
-        "Kinds whose events do not reach their user: chat_<n>, starts with another id.",
-        "Kinds whose events reach another user: starts with another id.",
+        "Kinds of thread id with events that do not reach their user: chat_<n>, starts with another id.",
+        "Kinds of thread id with events that reach another user: starts with another id.",
         "Delivered with documented kinds: thread_123 15 of 15.",
         "Delivered with stress kinds: chat_<n> 0 of 15, starts with another id 5 of 15.",
     )
@@ -148,7 +148,7 @@ async def test_fix_2_is_judged_as_written_and_with_its_method(drops: FixDrops) -
     finding = fix_claim(2, drops)
     with_fix_1, supplied, method, _, both = finding.evidence[-5:]
     assert with_fix_1.startswith("As a backup to Fix 1, every event reaches its user for 1 of 1 documented kind")
-    assert supplied.endswith("Fix 2 becomes a lookup in Fix 3's mapping.")
+    assert supplied.endswith("We supplied the method as a lookup in Fix 3's mapping.")
     assert "documented kind and 2 of 2 stress kinds" in method
     assert "fewer events with 1 of 3 kinds of thread id: starts with another id." in both
 
@@ -177,7 +177,7 @@ async def test_claims_about_a_study_without_events_are_unknown() -> None:
 async def test_lost_claim_is_judged_on_the_code_as_committed(drops: FixDrops) -> None:
     finding = lost_claim(drops)
     assert finding.answer == (
-        "As committed, 0 of 45 events reach their user. Links 8, 9 and 10 stop them, not only link 9."
+        "As committed, 0 of 45 events reach their user. Links 8, 9 and 10 stop events, and not only link 9."
     )
     assert (finding.right, finding.verdict) == ("as worded, but insufficient", "does not hold")
     assert finding.evidence == (
@@ -195,6 +195,6 @@ async def test_lost_claim_is_right_only_if_nothing_arrives_and_only_link_9_stops
     }
     as_the_audit_says = lost_claim(with_committed(drops, reported))
     assert (as_the_audit_says.right, as_the_audit_says.verdict) == ("yes", "holds")
-    assert as_the_audit_says.answer == "As committed, 0 of 45 events reach their user. Only link 9 stops them."
+    assert as_the_audit_says.answer == "As committed, 0 of 45 events reach their user. Only link 9 stops events."
     some_arrive = lost_claim(with_committed(drops, {**reported, COMMITTED: reported["fix 1"]}))
     assert some_arrive.right == "no"

@@ -175,7 +175,7 @@ UNKNOWN = "Unknown: the drop rates were not measured."
                 "after the audit's fixes",
                 "With all three fixes in place, 168 of 420 events are reported as sent although their user does not"
                 " read them.",
-                "A dashboard that counts sent events counts them as delivered.",
+                "A dashboard that counts sent events counts these as delivered.",
             ),
         ),
         ((), ("unknown", "No leak was measured."), ("unknown", UNKNOWN), ("unknown", UNKNOWN)),
@@ -198,8 +198,8 @@ def test_risks_are_stated_in_these_words(
 ) -> None:
     found = risks(read(*tables))
     assert [(risk.kind, risk.title) for risk in found] == [
-        ("leak", "Leak: another user reads it"),
-        ("loss", "Loss: the user does not get it"),
+        ("leak", "Leak: another user reads the event"),
+        ("loss", "Loss: the user does not get the event"),
         ("undetected", "Undetected: reported as sent, but not read"),
     ]
     assert [(risk.when, *risk.sentences) for risk in found] == [leak, loss, undetected]
@@ -231,7 +231,7 @@ def test_first_sentence_ends_after_the_counts_if_no_fix_was_measured() -> None:
 
 def test_repairs_that_leak_nothing_are_not_said_to_leak() -> None:
     tables = read(build.repairs(delivered=(0, 0, 10, 20)))
-    assert answer(tables).second == "Together, four repairs deliver 20 of 420."
+    assert answer(tables).second == "Together, four repairs deliver 20 of 420 events."
 
 
 @pytest.mark.parametrize(("names", "text"), [(1, "Fix 2 with its method"), (2, "Fix 2 with its method, or Fix 3,")])

@@ -33,7 +33,7 @@ async def test_known_rates_hold_also_when_the_runs_are_no_multiple_of_the_patter
 ) -> None:
     finding = calibration_claim(calibration)
     assert finding.verdict == "holds", finding
-    assert ", 3 of 3 counts equal the known ones" in finding.answer
+    assert ", 3 of 3 counts equal the known counts" in finding.answer
     assert finding.sample == Sample(30, "events")
 
 

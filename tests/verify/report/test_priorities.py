@@ -62,7 +62,7 @@ def test_each_finding_states_what_it_judges_and_its_rule() -> None:
 
 FIX_1 = "With only link 9 broken, Fix 1 alone delivers"
 FIX_3 = "With only link 9 broken, Fix 3, which the audit calls optional, delivers"
-WITHOUT_3 = "which it calls critical. Without Fix 3, Fixes 1 and 2 as written deliver"
+WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as written deliver"
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ async def test_promises_are_measured_on_the_chain_as_committed(study: FixStudy) 
         " thread ids like thread_123."
     )  # the same load on both chains
     assert "the user reads 6 of 6 events with thread ids like thread_123" in real_time.answer
-    assert "all events before the run's end for 1 of 2 kinds of thread id." in real_time.evidence[0]
+    assert "every event of an agent before its run ends, for 1 of 2 kinds of thread id." in real_time.evidence[0]
     assert value.before is value.after is None
 
 
@@ -143,9 +143,9 @@ def test_step_2_tests_the_audits_text_which_says_the_same_on_every_chain() -> No
     assert f"passes on each of {len(STEP_CHAINS)} chains" in finding.answer
     containing, _ = finding.evidence
     assert containing == (
-        "Each chain created one run id for thread_123. 5 of 11 run ids contain it: as committed with fix 1, fix 1,"
-        " fixes 1 and 2 as written, fixes 1 and 2 with the method, fixes 1, 2 and 3. The others do not: as committed,"
-        " as reported, fix 2 as written, fix 2 with its method, fix 3, sound."
+        "Each chain created one run id for thread_123. 5 of 11 run ids contain thread_123: as committed with fix 1,"
+        " fix 1, fixes 1 and 2 as written, fixes 1 and 2 with the method, fixes 1, 2 and 3. The other run ids do not:"
+        " as committed, as reported, fix 2 as written, fix 2 with its method, fix 3, sound."
     )
 
 
@@ -174,7 +174,7 @@ async def test_step_3_does_not_hold_on_the_chain_as_committed(notified: list[Han
     )
     assert all(len(sentence.split()) <= 25 for sentence in finding.answer.split(". "))
     samples, difference, never_parses = finding.evidence
-    assert samples.startswith("One call on each of 11 chains, with an open socket of thread_123's owner")
+    assert samples.startswith("The audit's notification was made on each of 11 chains, with one open socket of")
     assert difference.startswith("Fix 1 does not change the result on either chain")
     assert "by design" in never_parses
     assert "unroutable at link 9" in never_parses

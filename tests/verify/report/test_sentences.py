@@ -130,7 +130,7 @@ def test_memory_sentence_fits_its_verdict(study: MemoryStudy) -> None:
     for scaling in study.scalings:
         [kib] = numbers(finding.answer, rf"{scaling.edge.name} edge, a socket needs # KiB")
         assert kib == pytest.approx(scaling.of(SOCKETS).kib, abs=0.06)
-        [growth] = numbers(finding.answer, rf"{scaling.edge.name} edge, a socket.*?an event costs # times the CPU time")
+        [growth] = numbers(finding.answer, rf"{scaling.edge.name} edge, a socket.*?an event costs # times as much")
         assert growth == pytest.approx(scaling.growth, abs=0.006)
         assert finding.verdict == "does not hold" or growth <= 2.005
     assert finding.verdict == "holds" or finding.evidence[2:]
@@ -200,7 +200,7 @@ def test_matrix_sentence_counts_faults_without_the_baseline(matrix: FaultMatrix)
     finding = matrix_claim(matrix)
     assert_basis(finding)
     injected = {fault for fault, _ in matrix.cells} - {"none"}
-    assert numbers(finding.claim, "Of # faults") == [len(injected)]
+    assert numbers(finding.claim, "none of # faults") == [len(injected)]
     silent, expected = numbers(finding.answer, "with a log, # of # events are lost in silence")
     assert (silent, expected) == (
         sum(each.verdict.lost_silent for each in matrix.guaranteed),
@@ -243,8 +243,8 @@ def windows(draw: st.DrawFn) -> WindowStudy:
 def test_windows_sentence_fits_its_verdict(study: WindowStudy) -> None:
     finding = windows_claim(study)
     assert_basis(finding)
-    exact, tried = numbers(finding.answer, "In # of # windows, the loss while offline equals the prediction")
-    [near] = numbers(finding.answer, "In # more, it differs") if "more, it differs" in finding.answer else [0]
+    exact, tried = numbers(finding.answer, "For # of # offline times, the number of lost events equals the prediction")
+    [near] = numbers(finding.answer, "For # more, it differs") if "more, it differs" in finding.answer else [0]
     agree = exact + near
     assert exact == sum(each.lost.k == each.predicted.k for each in study.windows)
     assert tried == len(study.windows)
@@ -297,9 +297,9 @@ def test_coverage_sentence_fits_its_verdict(rows: list[tuple[float, bool]]) -> N
     table = pd.DataFrame([{"p": 0.5, "n": 10, "exact %": exact, "inside": inside} for exact, inside in rows])
     finding = coverage_claim(table)
     assert_basis(finding)
-    [mean] = numbers(finding.answer, "exact coverage is # % on average")
-    agree, tried = numbers(finding.answer, "agrees with it in # of #")
-    [allowed] = numbers(finding.rule, "That allows # of")
+    [mean] = numbers(finding.answer, "in # % of the cases on average")
+    agree, tried = numbers(finding.answer, "agrees with the exact coverage in # of #")
+    [allowed] = numbers(finding.rule, "Chance explains at most # of")
     if finding.verdict == "holds":
         assert 92.9 < mean < 97.1
         assert tried - agree <= allowed

@@ -45,7 +45,8 @@ def test_answer_is_no_if_nothing_arrives_and_no_fix_changes_that() -> None:
         " that."
     )
     assert found.second == (
-        f"Together, four repairs deliver all {ALL}. Without repair 1, the others leak {ALL // 2} to another user."
+        f"Together, four repairs deliver all {ALL} events. Without repair 1, the other repairs leak {ALL // 2} events"
+        " to another user."
     )
 
 
@@ -94,7 +95,7 @@ def test_answer_is_unknown_without_tables() -> None:
 
 def test_repairs_that_do_not_suffice_are_not_said_to_deliver_everything() -> None:
     tables = read(build.drop_rates(), build.repairs(delivered=(0, 0, 10, 20), leaked=(0, 0, 0, 3)))
-    assert f"four repairs deliver 20 of {ALL} and leak 3 to another user." in answer(tables).second
+    assert f"four repairs deliver 20 of {ALL} events and leak 3 to another user." in answer(tables).second
 
 
 def test_a_bar_is_split_only_where_the_kinds_differ() -> None:
@@ -218,7 +219,8 @@ def test_actions_state_size_gain_and_what_arrives() -> None:
 
 def test_the_order_note_counts_the_orders_without_a_leak() -> None:
     assert order_note(EXAMPLE) == (
-        "Do not make repair 1 last: without it, the others leak. In 18 of 24 orders, no event leaks after any step."
+        "Do not make repair 1 last: without repair 1, the other repairs leak events. In 18 of 24 orders, no event leaks"
+        " after any step."
     )
     assert order_note(NO_TABLES) == ""
     never = read(build.repair_subsets(lambda made: (ALL, 0)))
@@ -244,8 +246,8 @@ def test_a_size_is_stated_in_lines(removed: int, added: int, text: str) -> None:
 
 def test_alternatives_are_divided_by_whether_they_deliver_everything() -> None:
     assert routing_note(EXAMPLE) == (
-        "Fix 2 with its method, or Fix 3, can replace repair 2 in this test. Not enough in its"
-        f" place: Fix 1 (drops 100, leaks 40) and Fix 2 as written (drops {ALL})."
+        "Fix 2 with its method, or Fix 3, can replace repair 2 in this test. Not enough in place"
+        f" of repair 2: Fix 1 (drops 100, leaks 40) and Fix 2 as written (drops {ALL})."
     )
     assert routing_note(NO_TABLES) == ""
 
@@ -277,7 +279,7 @@ def test_priorities_follow_what_the_fixes_deliver() -> None:
     assert [each.right for each in (critical, important, optional)] == ["no", "no", "no"]
     assert f"Fix 1 alone delivers 320 of {ALL} events (40 leaked)" in critical.answer
     assert f"Fix 3 delivers {ALL} of {ALL} events." in critical.answer
-    assert "100 more than Fix 1, which it calls critical" in optional.answer
+    assert "100 more than Fix 1, which the audit calls critical" in optional.answer
     assert "Fixes 1 and 2 as written deliver as many: 320 of" in important.answer
     assert monitoring.right == "as worded, but insufficient"
     assert f"168 of {ALL} events are routed and reported as sent" in monitoring.answer

@@ -57,7 +57,7 @@ async def test_figure_prints_its_counts_and_alt_text_leaves_out_empty_cells(stud
     figure = study.figure()
     figure.savefig(BytesIO(), format="png")
     assert len([axes for axes in figure.axes if axes.get_visible()]) == len(RECEIPT_CHAINS)
-    assert "sound: receipt sent, its user read it: 10, receipt not sent, no user read it: 5" in study.alt_text()
+    assert "sound: sent, and its user read it: 10, not sent, and no user read it: 5" in study.alt_text()
     assert ": 0" not in study.alt_text()
 
 

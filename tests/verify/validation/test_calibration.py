@@ -111,7 +111,7 @@ async def test_dropped_frames_were_reported_as_sent(study: CalibrationStudy) -> 
     for loss in study.losses:
         verdict = loss.measurement.verdict
         assert verdict.false_success == loss.dropped
-        assert set(verdict.losses) <= {Attribution(10, "reported as sent, but no socket read it")}
+        assert set(verdict.losses) <= {Attribution(10, "reported as sent, but read by no socket")}
         assert (verdict.misrouted, verdict.extra_copies, verdict.reordered) == (0, 0, 0)
 
 

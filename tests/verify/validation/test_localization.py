@@ -75,7 +75,7 @@ async def test_delays_are_attributed_with_these_reasons(found: Localization) -> 
         if case.breakage.way == "delayed" and case.measurement.verdict.lost == 0
     }
     assert late == {
-        5: ["the core emitted it late"],
+        5: ["the core emitted the event late"],
         8: ["requested in order, but emitted late"],
         9: ["emitted in order, but sent late"],
     }
@@ -120,7 +120,7 @@ async def test_matrix_has_a_full_diagonal_and_explains_every_other_cell(found: L
     assert list(why["cell"]) == ["a"]
     assert UNEXPLAINED not in set(why["why"])
     assert found.holds
-    assert found.alt_text().startswith("25 of 25 breakages were named")
+    assert found.alt_text().startswith("For 25 of 25 breakages, the broken link is named")
     assert len(found.table()) == len(CHOSEN) == 25
 
 

@@ -32,6 +32,7 @@ from bridgekit_verify.check.output import format_json
 from bridgekit_verify.check.property_answers import Property, State
 from bridgekit_verify.check.recording_files import open_recording
 from bridgekit_verify.errors import InvalidParameter, UnusableBackend
+from bridgekit_verify.studies.other_backends import verdict_of_frames
 from tests.verify.check.live.tiny_backends import create_app
 from tests.verify.check.live.tiny_files import DIALECT, FILES, KINDS, START, tiny_backend, write_backend
 
@@ -115,6 +116,55 @@ async def test_what_a_cut_connection_misses_is_unknown_if_no_resume_is_stated(tm
     assert broken(result) == set(), result.text
     assert states(result)[Property.LOST] is State.UNKNOWN
     assert states(result)[Property.RESUME] is State.UNKNOWN
+
+
+async def test_run_that_was_cut_stays_excused_if_its_request_fails_later(tmp_path: Path) -> None:
+    result = await check(tiny_backend(tmp_path, "sse", "conflict", without="resume"), SMALL, scenarios=("cut",))
+    reasons = {each.reason.partition(":")[0] for each in result.run.ledger.excuses}
+    assert reasons == {"the check cut the connection, and the file has no [resume]", "POST /post answered 409"}
+    assert result.problems == ()
+    assert broken(result) == set(), result.text
+
+
+PLAIN = {"kind": "@text", "text": "@text", "kinds": {"started": "[GO]", "text": "*", "ended": "[DONE]"}}
+
+
+@pytest.mark.parametrize("plain", ["text", "string"])
+@pytest.mark.parametrize("kind", ["response", "sse"])
+async def test_plain_text_is_unusable_without_a_table_and_judged_with_one(
+    tmp_path: Path, kind: str, plain: str
+) -> None:
+    backend = msgspec.structs.replace(tiny_backend(tmp_path, kind).with_env(PLAIN=plain), dialect=None, resume=None)
+    with pytest.raises(UnusableBackend, match="no known dialect"):
+        await check(backend, SMALL, scenarios=("text",))
+    assert backend.listen is not None
+    wrong = msgspec.structs.replace(backend, listen=msgspec.structs.replace(backend.listen, dialect="AG-UI"))
+    unclear = await check(wrong, SMALL, scenarios=("text",))
+    assert broken(unclear) == set(), unclear.text
+    assert states(unclear)[Property.TEXT] is State.UNKNOWN
+    described = msgspec.structs.replace(backend, dialect=PLAIN)
+    sound = await check(described, TWO_RUNS, scenarios=("text",))
+    assert broken(sound) == set(), sound.text
+    assert states(sound)[Property.LOST] is State.HOLDS
+    damaged = await check(described.with_env(DEFECT="drop"), TWO_RUNS, scenarios=("text",))
+    assert Property.LOST in broken(damaged)
+
+
+async def test_ids_of_server_sent_events_are_positions(tmp_path: Path) -> None:
+    backend = tiny_backend(tmp_path, "sse")
+    assert backend.dialect is not None
+    by_id = msgspec.structs.replace(
+        backend, dialect={**backend.dialect, "position": {"path": "@id", "per": "client", "first": 1}}
+    )
+    result = await check(by_id, TWO_RUNS, scenarios=("cut",))
+    assert {each.connection for each in result.run.messages} == {0, 1}
+    assert broken(result) == set(), result.text
+    result.save(tmp_path / "run.jsonl")
+    assert check_recording(str(tmp_path / "run.jsonl")).answers == result.verdict.answers
+    kept = [each for each in result.run.messages if each.event_id != "3"]
+    alone = verdict_of_frames(msgspec.structs.replace(result.run, messages=kept))
+    lost = next(each for each in alone.answers if each.property is Property.LOST)
+    assert {each.subject.partition(" of ")[0] for each in lost.violations} == {"position 3"}
 
 
 @pytest.mark.parametrize("kind", SOCKETS)
