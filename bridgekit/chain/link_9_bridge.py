@@ -90,20 +90,30 @@ class AgentWebSocketBridge:
         `notify_in_thread`. A missing route raises no error, so that the agent's run continues, but the Receipt and the
         counters record it.
         """
+        link = 9
         try:
             if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
                 self._reject(event)
             route = self.resolver.resolve(event)
+            if not isinstance(route, str):
+                if not isinstance(route, NoRoute):
+                    return self._notify_when_resolved(event, route)
+                answer: Answer = _unroutable(route)
+            else:
+                if self.payload_hook is not None:
+                    event.payload = _converted(event, self.payload_hook)
+                link = LINK
+                answer = self.hub.publish(event, route)
         except BaseException as error:
-            self._count_refusal(event, error, 9)
+            self._count_refusal(event, error, link)
             raise
-        if isinstance(route, str):
-            answer = self._publish(event, route)
-            return answer if isinstance(answer, Receipt) else self._recorded(event, answer)
-        if not isinstance(route, NoRoute):
-            return self._notify_when_resolved(event, route)
-        self.record(event, receipt := _unroutable(route))
-        return receipt
+        if not isinstance(answer, Receipt):
+            return self._recorded(event, answer)
+        if answer.outcome is _SENT and not self.observers:
+            self.counters.sent[event.type] += 1
+        else:
+            self.record(event, answer)
+        return answer
 
     async def notify_in_thread(self, thread_id: str, event: AgentEvent) -> Receipt:
         """Publish the event as `notify` does, but in the named thread, even if its run belongs to another thread.
@@ -187,10 +197,7 @@ class AgentWebSocketBridge:
             self._count_refusal(event, error, LINK)
             raise
         if isinstance(answer, Receipt):
-            if answer.outcome is _SENT and not self.observers:
-                self.counters.sent[event.type] += 1
-            else:
-                self.record(event, answer)
+            self.record(event, answer)
         return answer
 
     async def _recorded(self, event: AgentEvent, answer: Answer) -> Receipt:
