@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from benchmarks.peers import Stack
 from benchmarks.protocol import EmitReport
 from benchmarks.workload import KINDS, AgentRun, EventBody, Wave
-from bridgekit_verify.harness.messages import cpu_ns
+from bridgekit_verify.harness.child_side import cpu_ns
 
 __all__ = ["RegistersRuns", "RunsAgents", "emit_load", "emit_paced"]
 

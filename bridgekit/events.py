@@ -17,7 +17,7 @@ import msgspec
 from bridgekit.errors import FrameTooLarge, MalformedFrame, PayloadError
 from bridgekit.event_types import CRITICAL, END_EVENTS, POLICIES, EventType, Policy, define_event_type
 from bridgekit.ids import RunId, ThreadId, new_id
-from bridgekit.payloads import encode_json, explain, find_problem
+from bridgekit.payload_encoding import encode_json, explain, find_problem
 
 __all__ = [
     "CRITICAL",

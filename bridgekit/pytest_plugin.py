@@ -163,9 +163,9 @@ def bridgekit_check(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Checks any backend: `result = bridgekit_check("backend.toml", app)`, then `assert result.passed, result.text`.
 
     The path of the TOML file is relative to the folder of the test. Without `app`, the fixture starts the command of
-    the file. The `options` are those of `drive_backend` in `bridgekit_verify.check.live.backends`.
+    the file. The `options` are those of `drive_backend` in `bridgekit_verify.check.live.backend_check`.
     """
-    check_app = import_module("bridgekit_verify.check.live.backends").check_app
+    check_app = import_module("bridgekit_verify.check.live.backend_check").check_app
 
     def check(path: str, app: Any = None, **options: Any) -> Any:
         return check_app(request.path.parent / path, app, **options)

@@ -21,11 +21,11 @@ from bridgekit.chain.link_5_execution_core import AgentExecutionCore, AgentSourc
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.supervisor_collaborators import LLMManager, SessionFactory, ToolDispatcher
+from bridgekit.chain.models_tools_and_owners import LLMManager, SessionFactory, ToolDispatcher
 from bridgekit.events import CRITICAL, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MappingStore, MemoryMappingStore, RunThreadMappingService
-from bridgekit.resolution import NoRoute
+from bridgekit.thread_resolvers import NoRoute
 from bridgekit.transport.hub import Connection, Hub
 
 __all__ = [

@@ -6,7 +6,7 @@ import secrets
 
 from bridgekit.events import AgentEvent
 from bridgekit.ids import HexSource, RunId, ThreadId
-from bridgekit.resolution import NoRoute, Resolver, Route, route_of
+from bridgekit.thread_resolvers import NoRoute, Resolver, Route, route_of
 
 __all__ = ["EmbeddedRunIds", "FirstOf", "OpaqueRunIds", "ReportParser"]
 

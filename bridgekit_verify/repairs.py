@@ -18,7 +18,7 @@ from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_5_execution_core import AgentExecutionCore
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import Carried, Resolver
+from bridgekit.thread_resolvers import Carried, Resolver
 from bridgekit_verify.as_committed import HubThatAlwaysSaysSent
 from bridgekit_verify.variants import AS_COMMITTED, Fix, Variant
 

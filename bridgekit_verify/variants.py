@@ -18,13 +18,13 @@ from bridgekit.chain.link_5_execution_core import AgentExecutionCore
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel, ToolDispatcher
 from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck, check_delivery, check_handover, check_routing
-from bridgekit.chain.supervisor_collaborators import PythonTools, ScriptedModel, ToolDispatcher
 from bridgekit.errors import UnknownName
 from bridgekit.ids import HexSource, RunIdScheme, SignedRunIds
 from bridgekit.mapping import MappingStore, RunThreadMappingService
-from bridgekit.resolution import MappingLookup, Resolver
 from bridgekit.stores import MEMORY, StoreFactory
+from bridgekit.thread_resolvers import MappingLookup, Resolver
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog

@@ -23,7 +23,7 @@ IN_ANY_PROCESS: Final = (
 """Each test of these files counts as a file: the tests share no fixture, and one process alone would take too long."""
 
 LONGEST: Final = (
-    "tests/verify/check/live/test_backends.py",
+    "tests/verify/check/live/test_backend_check.py",
     "tests/contract/",
     "tests/notebooks/test_small_parameters.py",
     "build/executed/13_scale.ipynb",

@@ -19,7 +19,7 @@ import anyio
 import msgspec
 
 from bridgekit import __version__
-from bridgekit_verify.check.live.backends import BackendCheck, check_backend
+from bridgekit_verify.check.live.backend_check import BackendCheck, check_backend
 from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.saved_run import LiveRun, numbered
 from bridgekit_verify.check.live.scenarios import Load

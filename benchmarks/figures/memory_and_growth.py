@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.figures.shared_parts import BRIDGEKIT_STACKS, GREY, rows, sheet, stacks_of
+from benchmarks.figures.dot_plots import BRIDGEKIT_STACKS, GREY, rows, sheet, stacks_of
 from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
 from benchmarks.targets import ASGI, NATIVE

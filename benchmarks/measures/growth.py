@@ -11,10 +11,10 @@ from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.interleaving import log_progress
 from benchmarks.peers import Peer
 from benchmarks.protocol import FillStack
-from benchmarks.session import Session, session, start_load_client
+from benchmarks.stack_session import Session, session, start_load_client
 from benchmarks.workload import EVENTS
 from bridgekit.transport.log import DEFAULT_RETENTION
-from bridgekit_verify.harness.messages import Done
+from bridgekit_verify.harness.child_side import Done
 
 __all__ = ["FULL_BACKGROUND", "NO_BACKGROUND", "BackgroundLoad", "flatness", "growth", "steps"]
 

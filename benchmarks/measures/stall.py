@@ -10,10 +10,10 @@ from benchmarks.measures.interleaving import log_progress
 from benchmarks.measures.latency import latencies
 from benchmarks.peers import Peer
 from benchmarks.protocol import ClosedSockets, ResumeReading, StallOne
-from benchmarks.session import Session, session
+from benchmarks.stack_session import Session, session
 from benchmarks.verification import WrongAnswer
 from benchmarks.workload import EVENTS
-from bridgekit_verify.harness.messages import Done
+from bridgekit_verify.harness.child_side import Done
 
 __all__ = ["stall"]
 

@@ -16,7 +16,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Final, Protocol, cast
 
-from benchmarks.peers.context import StackContext
+from benchmarks.peers.stack_context import StackContext
 from benchmarks.workload import AgentRun, EventBody
 
 __all__ = ["BRIDGEKIT", "PEERS", "EmitFunction", "Peer", "Stack", "peer"]
@@ -160,7 +160,7 @@ PEERS: Final = (
     ),
     Peer(
         name="bridgekit ASGI, whole runs",
-        file="bridgekit_runs",
+        file="bridgekit_whole_runs",
         description="await supervisor.run, all nine links, on uvicorn",
         packages=_OURS,
         whole_runs=True,

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
 
-from benchmarks.peers.bridgekit_agents import BridgekitStack
-from benchmarks.peers.context import StackContext
+from benchmarks.peers.bridgekit_stack import BridgekitStack
+from benchmarks.peers.stack_context import StackContext
 from benchmarks.workload import AgentRun
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app, start_application
 from bridgekit.ids import RunId, ThreadId

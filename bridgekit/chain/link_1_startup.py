@@ -26,8 +26,7 @@ from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge, Observer
 from bridgekit.chain.lost_runs import lost_runs_ended
-from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
-from bridgekit.chain.supervisor_collaborators import (
+from bridgekit.chain.models_tools_and_owners import (
     LLMManager,
     MemoryThreadStore,
     PythonTools,
@@ -36,22 +35,23 @@ from bridgekit.chain.supervisor_collaborators import (
     ToolDispatcher,
     claim_thread,
 )
+from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import BridgekitError, DeterministicStartupError, ServeError, UnknownName
 from bridgekit.ids import RunIdScheme, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
-from bridgekit.payloads import PayloadHook
-from bridgekit.resolution import Carried, MappingLookup, Resolver
+from bridgekit.payload_encoding import PayloadHook
 from bridgekit.stores import MEMORY, StoreFactory, Stores
+from bridgekit.thread_resolvers import Carried, MappingLookup, Resolver
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.authorization import Authorizer, ThreadOwners
 from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS, ConnectionRegistry
 from bridgekit.transport.graceful_shutdown import drain_on_shutdown
 from bridgekit.transport.hub import Hub
+from bridgekit.transport.listeners_and_worker_lock import single_worker_lock
 from bridgekit.transport.log import EventLog
 from bridgekit.transport.metrics import counters_shared
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
-from bridgekit.transport.single_worker_lock import single_worker_lock
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import UsedTickets
 
@@ -117,7 +117,7 @@ class BridgeConfig:
     core: type[AgentExecutionCore] = AgentExecutionCore
     adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
     payload_hook: PayloadHook | None = None
-    """Converts values of the application's own types in every payload: see `bridgekit.payloads.apply_hook`."""
+    """Converts values of the application's own types in every payload: see `bridgekit.payload_encoding.apply_hook`."""
     error_text: ErrorText = user_error_text
     """Returns the text of an error that a run's user gets. The default returns the types of its causes, with messages
     that cannot contain a secret: see `bridgekit.errors.text_for_users`. The log gets the whole error."""

@@ -16,7 +16,7 @@ from bridgekit.chain.link_5_execution_core import AgentExecutionCore
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.supervisor_collaborators import LLMManager, SessionFactory, ToolDispatcher, claim_thread
+from bridgekit.chain.models_tools_and_owners import LLMManager, SessionFactory, ToolDispatcher, claim_thread
 from bridgekit.errors import DeterministicStartupError, ShuttingDown, StoreUnavailable
 from bridgekit.ids import RunIdScheme, SignedRunIds
 from bridgekit.mapping import ActiveRun

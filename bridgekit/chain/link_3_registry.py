@@ -9,7 +9,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.supervisor_collaborators import LLMManager, ToolDispatcher
+from bridgekit.chain.models_tools_and_owners import LLMManager, ToolDispatcher
 from bridgekit.errors import UnknownAgent, UnknownName
 
 __all__ = ["AgentRegistry"]

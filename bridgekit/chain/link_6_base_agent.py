@@ -7,7 +7,7 @@ import abc
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.supervisor_collaborators import LLMManager, ToolDispatcher
+from bridgekit.chain.models_tools_and_owners import LLMManager, ToolDispatcher
 from bridgekit.events import Answer, EventType, Payload
 from bridgekit.ids import RunId, ThreadId
 

@@ -18,8 +18,8 @@ from bridgekit.errors import BridgekitError, InvalidId, PayloadError, StoreUnava
 from bridgekit.events import POLICIES, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryRunRegistry, RunRegistry, RunThreadMappingService
-from bridgekit.payloads import PayloadHook, apply_hook
-from bridgekit.resolution import NoRoute, Resolver
+from bridgekit.payload_encoding import PayloadHook, apply_hook
+from bridgekit.thread_resolvers import NoRoute, Resolver
 from bridgekit.transport.cancellation import ends_task
 from bridgekit.transport.hub import LINK, Hub
 

@@ -16,7 +16,7 @@ import msgspec
 
 from bridgekit.chain.link_1_startup import RUNS_TIMEOUT_SECONDS
 from bridgekit.errors import ServeError
-from bridgekit.serve.application import EXPECTED, KEY_VARIABLE, STORE_VARIABLE, AppSpec
+from bridgekit.serve.app_loader import EXPECTED, KEY_VARIABLE, STORE_VARIABLE, AppSpec
 from bridgekit.serve.in_process import KEEPALIVE_SECONDS, url
 from bridgekit.serve.native_handoff import EDGES
 from bridgekit.serve.server import ServedAt, ServerOptions, serve

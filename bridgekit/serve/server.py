@@ -26,7 +26,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from bridgekit.errors import BridgekitError, ServeError, unwrap_single_error
-from bridgekit.serve.application import AppSpec
+from bridgekit.serve.app_loader import AppSpec
 from bridgekit.serve.in_process import QUEUED_CONNECTIONS, open_listener, uvicorn_config
 from bridgekit.serve.native_handoff import (
     bridge_applications,

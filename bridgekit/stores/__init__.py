@@ -113,7 +113,7 @@ def sqlite_stores(
     `synchronous` is "off", "normal" or "full", and decides which events a power loss may lose: see
     `bridgekit.stores.sqlite.file.Synchronous`. Raises UnknownName for any other value of `synchronous`.
     """
-    from bridgekit.stores.sqlite import file, group_commit, log, mapping
+    from bridgekit.stores.sqlite import file, group_commit, log, mapping_and_runs
 
     setting = file.parse_synchronous(synchronous)
     location = Path(path).absolute()
@@ -123,10 +123,10 @@ def sqlite_stores(
         async with group_commit.open_database(location, setting) as opened_database:
             yield Stores(
                 name="sqlite",
-                routes=await mapping.SqliteMappingStore(opened_database, routes=routes).load(),
+                routes=await mapping_and_runs.SqliteMappingStore(opened_database, routes=routes).load(),
                 log=await log.SqliteEventLog(opened_database, retention).load(),
                 used_tickets=MemoryUsedTickets(),
-                runs=await mapping.SqliteRunRegistry(opened_database).load(),
+                runs=await mapping_and_runs.SqliteRunRegistry(opened_database).load(),
             )
 
     return ConfiguredStores(open_stores, {"retention": retention, "synchronous": setting.value, "routes": routes})
@@ -144,7 +144,7 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
     try:
         from bridgekit.stores.redis.active_runs import RedisRunRegistry
         from bridgekit.stores.redis.log import RedisEventLog
-        from bridgekit.stores.redis.mapping import RedisMappingStore, RedisUsedTickets
+        from bridgekit.stores.redis.mapping_and_tickets import RedisMappingStore, RedisUsedTickets
         from bridgekit.stores.redis.topology import ClusterTopology, parse_url
     except ModuleNotFoundError as error:
         raise NotInstalled("the Redis store", REDIS_REQUIREMENT) from error

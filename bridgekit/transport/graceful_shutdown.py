@@ -30,7 +30,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from bridgekit.errors import unwrap_single_error
-from bridgekit.transport.single_worker_lock import (
+from bridgekit.transport.listeners_and_worker_lock import (
     anything_listens,
     inherited_address,
     inherited_listeners,

@@ -32,7 +32,7 @@ from bridgekit.errors import (
     unwrap_single_error,
 )
 from bridgekit.event_types import POLICIES
-from bridgekit.resolution import OTHER_THREAD
+from bridgekit.thread_resolvers import OTHER_THREAD
 from bridgekit.transport import authorization
 from bridgekit.transport.hub import NO_ROOM
 from bridgekit.transport.log import NO_SUBSCRIBER

@@ -27,7 +27,7 @@ from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.cancellation import ends_task
 from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import OUTBOX_LIMITS, CrowdedOutboxes, OutboxLimits, Subscriber
-from bridgekit.transport.resumed_coroutine import resumed
+from bridgekit.transport.started_coroutine import resumed
 
 __all__ = ["AsgiSubscriber", "NativeSubscriber", "WriteScheduler", "WritingSubscriber", "encode_frames"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bridgekit_verify.capacity.protocol import ClientReport, ServerReport
+from bridgekit_verify.capacity.messages import ClientReport, ServerReport
 from bridgekit_verify.capacity.schedule import LoadWave
 from bridgekit_verify.measure.statistics import Rate
 

@@ -19,7 +19,7 @@ from bridgekit_verify.capacity.capacity import STYLES, CapacityStudy, LineStyle
 from bridgekit_verify.capacity.load_search import EDGES, Edge, StepResult
 from bridgekit_verify.capacity.schedule import LoadPlan
 from bridgekit_verify.capacity.testbed import Testbed, start_testbed
-from bridgekit_verify.harness.messages import raise_file_limit
+from bridgekit_verify.harness.child_side import raise_file_limit
 from bridgekit_verify.measure.plots import new_figure
 
 __all__ = [

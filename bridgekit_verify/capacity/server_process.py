@@ -18,12 +18,12 @@ from anyio.abc import TaskGroup
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_6_base_agent import BaseAgent
-from bridgekit.chain.supervisor_collaborators import PythonTools
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.errors import BridgekitError
 from bridgekit.serve.in_process import serving
 from bridgekit.stores import stores_from
 from bridgekit.transport.tickets import Tickets
-from bridgekit_verify.capacity.protocol import (
+from bridgekit_verify.capacity.messages import (
     FillLogs,
     OpenThreads,
     RunWave,
@@ -32,8 +32,7 @@ from bridgekit_verify.capacity.protocol import (
     StartWaitingRuns,
 )
 from bridgekit_verify.capacity.schedule import EVENTS_A_STEP, LoadPlan, LoadWave, owner
-from bridgekit_verify.harness.declared_owners import DeclaredOwners
-from bridgekit_verify.harness.messages import (
+from bridgekit_verify.harness.child_side import (
     Done,
     MemoryReply,
     MemoryRequest,
@@ -44,6 +43,7 @@ from bridgekit_verify.harness.messages import (
     resident_kib,
     send,
 )
+from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from bridgekit_verify.measure.workload import AGENT
 
 __all__ = ["GcPauses"]

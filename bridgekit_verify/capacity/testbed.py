@@ -12,7 +12,7 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.tickets import KEY_BYTES
 from bridgekit_verify.capacity import client_process, server_process
 from bridgekit_verify.capacity.load_search import WITHIN_SECONDS, Edge, StepResult
-from bridgekit_verify.capacity.protocol import (
+from bridgekit_verify.capacity.messages import (
     ClientReport,
     Connect,
     ConnectedSockets,
@@ -25,8 +25,8 @@ from bridgekit_verify.capacity.protocol import (
     StartWaitingRuns,
 )
 from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave
+from bridgekit_verify.harness.child_side import Done, MemoryReply, MemoryRequest, Ready
 from bridgekit_verify.harness.load_client import Clear, StopReading
-from bridgekit_verify.harness.messages import Done, MemoryReply, MemoryRequest, Ready
 from bridgekit_verify.harness.processes import (
     REPLY_TIMEOUT_SECONDS,
     START_TIMEOUT_SECONDS,

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridgekit_verify.check.concluding import RecordingVerdict
 from bridgekit_verify.check.property_answers import PropertyAnswer, RecordedViolation, State
+from bridgekit_verify.check.verdict import RecordingVerdict
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["Baseline", "baseline_key", "format_baseline", "read_baseline"]

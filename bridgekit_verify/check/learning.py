@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from bridgekit_verify.check.concluding import conclude
-from bridgekit_verify.check.dialects import EVENT, parse_table
+from bridgekit_verify.check.dialect_tables import EVENT, parse_table
 from bridgekit_verify.check.frames import Message, decode_text
-from bridgekit_verify.check.judging import Judge
+from bridgekit_verify.check.judge import Judge
 from bridgekit_verify.check.property_answers import Property
+from bridgekit_verify.check.verdict import conclude
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["draft_table"]

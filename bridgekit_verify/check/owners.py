@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import Final
 
+from bridgekit_verify.check.client_state import ClientState, StreamKey
 from bridgekit_verify.check.frames import ObservedFrame
 from bridgekit_verify.check.property_answers import Evidence, Findings, Property, excerpt
-from bridgekit_verify.check.streams import ClientState, StreamKey
 
 __all__ = ["Owners"]
 

@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from bridgekit_verify.check.client_state import ClientState, RunState, StreamKey, StreamState, fingerprint, is_json
+from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.owners import Owners
 from bridgekit_verify.check.property_answers import Evidence, Findings, Property
-from bridgekit_verify.check.protocols import StreamDialect
-from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState, fingerprint, is_json
 
 __all__ = ["BEGINNINGS", "CONTENT", "CONTRADICTION", "NO_BEGINNING", "NO_END", "Rules"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from bridgekit.chain.supervisor_collaborators import ThreadSession
+from bridgekit.chain.models_tools_and_owners import ThreadSession
 from bridgekit.errors import ThreadNotOwned
 from bridgekit.ids import ThreadId, UserId
 

@@ -18,8 +18,8 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from bridgekit.errors import BridgekitError
-from bridgekit_verify.harness.messages import STDIN, ProcessTimes, raise_file_limit
-from bridgekit_verify.harness.websocket import Dialect
+from bridgekit_verify.harness.child_side import STDIN, ProcessTimes, raise_file_limit
+from bridgekit_verify.harness.websocket_protocol import Dialect
 
 __all__ = ["Clear", "ClientSocket", "LoadClient", "NotSubscribed", "ReadReport", "StopReading"]
 

@@ -29,7 +29,7 @@ from bridgekit_verify.measure.instrumentation import (
     wrong_bridge,
 )
 from bridgekit_verify.measure.ledger import Row, ledger
-from bridgekit_verify.measure.observer import NO_OBSERVER, SocketObserver
+from bridgekit_verify.measure.second_observer import NO_OBSERVER, SocketObserver
 from bridgekit_verify.measure.workload import AGENT, Run, RunBarrier, Workload, scripted_agent, seeded, tools
 from bridgekit_verify.variants import Variant
 

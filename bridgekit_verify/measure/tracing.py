@@ -18,7 +18,7 @@ from bridgekit_verify.measure.calls import LinkCall, log_lines_recorded
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.history import EventKey
 from bridgekit_verify.measure.ledger import Attribution, attribute_loss
-from bridgekit_verify.measure.observer import NO_OBSERVER, SocketObserver
+from bridgekit_verify.measure.second_observer import NO_OBSERVER, SocketObserver
 from bridgekit_verify.measure.thread_id_families import OwnedThread, own_threads
 from bridgekit_verify.measure.trace_evidence import EventCalls, Names, cause
 from bridgekit_verify.measure.trace_steps import NOT_ON_PATH, SOCKET, LinkStep, path_steps

@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
-from bridgekit.chain.supervisor_collaborators import PythonTools
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.events import EventType
 from bridgekit.ids import HexSource
 from bridgekit_verify.errors import InvalidParameter

@@ -25,8 +25,8 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import NoRoute, route_of
 from bridgekit.serve.in_process import serving
+from bridgekit.thread_resolvers import NoRoute, route_of
 from bridgekit.transport.hub import Hub
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.workload import AGENT, seeded, tools

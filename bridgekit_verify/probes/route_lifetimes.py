@@ -9,7 +9,7 @@ from bridgekit.errors import RunAlreadyMapped
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MappingStore, MemoryMappingStore, RunThreadMappingService
 from bridgekit.mapping.service import GRACE_SECONDS
-from bridgekit_verify.probes.rules import ViolationKind
+from bridgekit_verify.probes.judgement import ViolationKind
 
 __all__ = ["judge_lifetimes"]
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 from bridgekit.cursors_and_gaps import Cursor, GapReason
 from bridgekit.event_types import POLICIES, Policy
 from bridgekit.events import Outcome, Receipt
-from bridgekit_verify.probes.recording import EmittedEvent, RecordedCall
-from bridgekit_verify.probes.rules import Judgement, ViolationKind
+from bridgekit_verify.probes.judgement import Judgement, ViolationKind
+from bridgekit_verify.probes.recorded_calls import EmittedEvent, RecordedCall
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_clients import Client
 

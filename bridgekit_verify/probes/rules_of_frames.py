@@ -9,8 +9,8 @@ from typing import Final
 from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import FRAME_BYTES, Outcome, Receipt
 from bridgekit.transport.hub import NO_ROOM
-from bridgekit_verify.probes.recording import EmittedEvent, RecordedCall
-from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text, shown
+from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text, shown
+from bridgekit_verify.probes.recorded_calls import EmittedEvent, RecordedCall
 from bridgekit_verify.probes.rules_of_clients import Published, PublishedEvents, judge_client
 from bridgekit_verify.probes.scenario import Observation
 

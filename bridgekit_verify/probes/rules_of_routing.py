@@ -12,9 +12,9 @@ from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.thread_id_families import Family, OwnedThread, threads_by_family
-from bridgekit_verify.probes.recording import ABSENT, PARAMETERS, RecordedCall
-from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text, match, same_outcome, shown
-from bridgekit_verify.probes.rules_of_events import expect_in_order, payload_of
+from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text, match, same_outcome, shown
+from bridgekit_verify.probes.recorded_calls import ABSENT, PARAMETERS, RecordedCall
+from bridgekit_verify.probes.rules_of_links_6_to_8 import expect_in_order, payload_of
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import AGENTS
 

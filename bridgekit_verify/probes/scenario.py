@@ -28,8 +28,8 @@ from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.workload import OwnedThread, RunBarrier
-from bridgekit_verify.probes.recording import Recording
-from bridgekit_verify.probes.rules import ViolationKind, label
+from bridgekit_verify.probes.judgement import ViolationKind, label
+from bridgekit_verify.probes.recorded_calls import Recording
 from bridgekit_verify.probes.scenario_agents import AGENTS, SIZES, AgentFailed, RunPlan, ToolCalls
 from bridgekit_verify.probes.scenario_clients import Client
 from bridgekit_verify.probes.scenario_values import EMISSIONS, RESULTS, TEXT

@@ -10,12 +10,12 @@ import anyio
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
-from bridgekit.chain.supervisor_collaborators import PythonTools
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import FRAME_BYTES
 from bridgekit.ids import ThreadId, UserId
 from bridgekit_verify.measure.workload import AGENT, OwnedThread, RunBarrier, thread_ids
-from bridgekit_verify.probes.rules import label
+from bridgekit_verify.probes.judgement import label
 from bridgekit_verify.probes.scenario_values import NESTED, TEXT
 
 __all__ = [

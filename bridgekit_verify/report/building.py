@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridgekit.errors import BridgekitError
-from bridgekit_verify.report.collecting import collect_folder
 from bridgekit_verify.report.environment import read_environment
+from bridgekit_verify.report.executed_notebooks import collect_folder
 from bridgekit_verify.report.execution import CELL_SECONDS, JOBS, execute_folder
-from bridgekit_verify.report.judging import headline
+from bridgekit_verify.report.grouped_findings import headline
 from bridgekit_verify.report.page import index_html
-from bridgekit_verify.report.results import count_measurements, results_csv, results_json
+from bridgekit_verify.report.result_files import count_measurements, results_csv, results_json
 
 PAGE: Final = "index.html"
 CSV: Final = "results.csv"

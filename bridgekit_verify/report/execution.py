@@ -23,7 +23,7 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.harness.processes import DISCARD
 from bridgekit_verify.report.allowed_parameters import check_parameters
 from bridgekit_verify.report.failures import failure_of, runs
-from bridgekit_verify.report.notebook_types import error_output, read_notebook, write_notebook
+from bridgekit_verify.report.notebook_files import error_output, read_notebook, write_notebook
 from bridgekit_verify.report.parameters import PARAMETERS_TAG, read_parameters, replace_parameters, require_known
 
 JOBS = 2

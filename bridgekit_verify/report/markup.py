@@ -11,8 +11,8 @@ from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 
 from bridgekit_verify.report.failures import strip_colours
-from bridgekit_verify.report.notebook_types import highlight
-from bridgekit_verify.report.structure import UNDESCRIBED
+from bridgekit_verify.report.notebook_files import highlight
+from bridgekit_verify.report.report_data import UNDESCRIBED
 
 # A notebook's first-level heading becomes a third-level heading of the page.
 _HEADING_SHIFT = 2

@@ -15,8 +15,8 @@ from markupsafe import Markup, escape
 
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.wording import listed
-from bridgekit_verify.report.chart import chart, unchanged
-from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
+from bridgekit_verify.report.drop_chart import chart, unchanged
+from bridgekit_verify.report.drop_tables import DropTables, read_drop_tables
 from bridgekit_verify.report.findings import (
     AUDIT_RIGHT,
     CONTRADICTS,
@@ -29,7 +29,7 @@ from bridgekit_verify.report.findings import (
     numeric_columns,
 )
 from bridgekit_verify.report.glossary import TERMS
-from bridgekit_verify.report.judging import (
+from bridgekit_verify.report.grouped_findings import (
     AUDITED_LINKS,
     MISSED,
     WHOLE_CHAIN,
@@ -46,8 +46,8 @@ from bridgekit_verify.report.judging import (
     timed_findings,
 )
 from bridgekit_verify.report.markup import code_html, markdown_html, output_html, printed_text
-from bridgekit_verify.report.results import count_measurements, csv_columns, results_csv, results_json
-from bridgekit_verify.report.structure import Figure, Report
+from bridgekit_verify.report.report_data import Figure, Report
+from bridgekit_verify.report.result_files import count_measurements, csv_columns, results_csv, results_json
 from bridgekit_verify.report.summary import actions, order_note, risks, routing_note, scope
 
 CONTENT_SECURITY_POLICY: Final = (

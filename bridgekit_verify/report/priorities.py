@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from bridgekit_verify.measure.drops import EventCounts
-from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, FIXES, DropTables
+from bridgekit_verify.report.drop_tables import AS_COMMITTED, AS_REPORTED, FIXES, DropTables
 from bridgekit_verify.report.findings import AuditAnswer, Finding, Verdict
 
 __all__ = ["priority_findings"]

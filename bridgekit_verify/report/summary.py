@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from bridgekit_verify.measure.drops import EventCounts
 from bridgekit_verify.measure.wording import listed
-from bridgekit_verify.report.drop_rates import (
+from bridgekit_verify.report.drop_tables import (
     AS_COMMITTED,
     AS_REPORTED,
     BEFORE,

@@ -12,14 +12,14 @@ import msgspec
 import pandas as pd
 
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.concluding import RecordingVerdict, conclude
-from bridgekit_verify.check.dialects import detect
-from bridgekit_verify.check.judging import Judge
-from bridgekit_verify.check.live.backends import check_backend
+from bridgekit_verify.check.dialect_tables import detect
+from bridgekit_verify.check.judge import Judge
+from bridgekit_verify.check.live.backend_check import check_backend
 from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.property_answers import Property, PropertyAnswer, State
+from bridgekit_verify.check.verdict import RecordingVerdict, conclude
 from bridgekit_verify.errors import InvalidParameter
 
 __all__ = [

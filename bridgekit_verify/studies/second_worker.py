@@ -18,7 +18,7 @@ from bridgekit.errors import RunAlreadyMapped
 from bridgekit.events import EventType, Outcome
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.serve.in_process import serving
-from bridgekit_verify.harness.messages import read_requests, send
+from bridgekit_verify.harness.child_side import read_requests, send
 from bridgekit_verify.measure.history import EventKey
 from bridgekit_verify.measure.workload import AGENT, seeded
 from bridgekit_verify.probes.scenario_agents import thinking

@@ -14,7 +14,7 @@ from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.events import AgentEvent, Frame, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import Carried, NoRoute, Resolver, route_of
+from bridgekit.thread_resolvers import Carried, NoRoute, Resolver, route_of
 from bridgekit.transport.hub import Connection, Hub
 from bridgekit.transport.log import EventLog
 

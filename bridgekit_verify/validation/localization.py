@@ -22,7 +22,7 @@ from matplotlib.patches import Rectangle
 from bridgekit_verify.links import LINKS
 from bridgekit_verify.measure.attribution import Attribution
 from bridgekit_verify.measure.experiment import Measurement, measure
-from bridgekit_verify.measure.lateness import attribute_delays
+from bridgekit_verify.measure.overtaken_events import attribute_delays
 from bridgekit_verify.measure.plots import GREEN, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.probes.probes import HUB, Observations, Probe, ProbeAnswer, probe_ten

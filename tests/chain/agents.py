@@ -10,8 +10,8 @@ import anyio
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, start_application
 from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.chain.self_check import ProbeConnection
-from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.stores import in_memory

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.supervisor_collaborators import PythonTools, ScriptedModel
+from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import RunId
 from tests.chain.agents import Researcher, started, subscribe

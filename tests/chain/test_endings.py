@@ -17,8 +17,8 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.error_text import ERROR_BYTES
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.chain.self_check import ProbeConnection
-from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.counters import RUN_ENDED
 from bridgekit.errors import AgentExited, BridgekitError, FrameTooLarge, PayloadError
 from bridgekit.events import END_EVENTS, AgentEvent, EventType, Outcome, Receipt

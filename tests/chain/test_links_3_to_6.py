@@ -20,7 +20,7 @@ from bridgekit.chain.link_5_execution_core import AgentExecutionCore
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.supervisor_collaborators import ScriptedModel
+from bridgekit.chain.models_tools_and_owners import ScriptedModel
 from bridgekit.errors import PayloadError, UnknownName
 from bridgekit.events import AgentEvent, Answer, EventType, Receipt
 from tests.chain.agents import (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore, ThreadSession
+from bridgekit.chain.models_tools_and_owners import MemoryThreadStore, ThreadSession
 from bridgekit.errors import DeterministicStartupError, ThreadNotOwned
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.stores import in_memory

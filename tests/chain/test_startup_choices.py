@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 
 from bridgekit.chain.link_1_startup import create_app, lifespan, publisher, shut_down, start_application
 from bridgekit.chain.link_3_registry import AgentRegistry
-from bridgekit.chain.supervisor_collaborators import PythonTools, ScriptedModel
+from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel
 from bridgekit.errors import DeterministicStartupError, ServeError, ShuttingDown, UnknownName, WrongEventLoop
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.ids import RunId

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 import pytest
 
-from bridgekit.chain import supervisor_collaborators
+from bridgekit.chain import models_tools_and_owners
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.supervisor_collaborators import PythonTools
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.stores import stores_from
 from bridgekit.transport.authorization import OwnerAuthorizer
@@ -102,7 +102,7 @@ async def call_tools(site: Site, tool: Callable[[], Awaitable[object]]) -> None:
 async def test_every_call_of_a_tool_is_completed_however_long_it_waits(
     location: StoreLocation, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    monkeypatch.setattr(supervisor_collaborators, "END_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(models_tools_and_owners, "END_TIMEOUT_SECONDS", 0.01)
     async with opened(location) as site:
         running, all_run, crowds = 0, anyio.Event(), list[Crowd]()
 
@@ -134,7 +134,7 @@ async def test_every_call_of_a_tool_is_completed_when_its_run_is_cancelled(
     location: StoreLocation, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     """The run is cancelled while its calls wait to emit the event before or after the tool."""
-    monkeypatch.setattr(supervisor_collaborators, "END_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(models_tools_and_owners, "END_TIMEOUT_SECONDS", 0.01)
     async with opened(location) as site:
         crowd = site.crowd() if at == "before" else None
 

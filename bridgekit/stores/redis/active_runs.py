@@ -16,8 +16,8 @@ from anyio import AsyncContextManagerMixin
 from bridgekit.errors import StoreUnavailable, unwrap_single_error
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.mapping import ActiveRun
-from bridgekit.stores.redis.functions import CLOSE_RUN, OPEN_RUN, RENEW_LEASE
-from bridgekit.stores.redis.mapping import RedisUsedTickets
+from bridgekit.stores.redis.keys_and_functions import CLOSE_RUN, OPEN_RUN, RENEW_LEASE
+from bridgekit.stores.redis.mapping_and_tickets import RedisUsedTickets
 from bridgekit.stores.redis.topology import ClusterTopology, RetryDelay
 
 __all__ = ["LEASE_SECONDS", "RedisRunRegistry"]

@@ -16,7 +16,7 @@ import msgspec
 from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import Frame, decode_frame
 from bridgekit.ids import ThreadId
-from bridgekit.stores.redis.functions import ThreadKeys
+from bridgekit.stores.redis.keys_and_functions import ThreadKeys
 from bridgekit.transport.log import LocalSink, Replay, replay_after
 
 __all__ = ["ChannelMessage", "LogEntries", "ThreadDelivery"]

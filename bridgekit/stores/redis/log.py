@@ -19,7 +19,7 @@ from bridgekit.errors import StoreUnavailable, unwrap_single_error
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Outcome, Receipt, encode_unnumbered
 from bridgekit.ids import ThreadId, new_id
 from bridgekit.stores.redis.delivery import LogEntries, ThreadDelivery
-from bridgekit.stores.redis.functions import READ, ThreadKeys
+from bridgekit.stores.redis.keys_and_functions import READ, ThreadKeys
 from bridgekit.stores.redis.publishing import (
     BACKLOG_BYTES,
     BACKLOG_EVENTS,

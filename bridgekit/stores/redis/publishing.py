@@ -18,7 +18,7 @@ import anyio
 
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import ThreadId
-from bridgekit.stores.redis.functions import APPEND, ThreadKeys
+from bridgekit.stores.redis.keys_and_functions import APPEND, ThreadKeys
 from bridgekit.stores.redis.topology import (
     CONNECTION_ERRORS,
     ClusterTopology,

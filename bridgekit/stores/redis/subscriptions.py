@@ -16,7 +16,7 @@ from redis.asyncio.client import PubSub
 from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import StoreUnavailable
 from bridgekit.stores.redis.delivery import ChannelMessage, LogEntries, ThreadDelivery
-from bridgekit.stores.redis.functions import ThreadKeys
+from bridgekit.stores.redis.keys_and_functions import ThreadKeys
 from bridgekit.stores.redis.topology import (
     CONNECTION_ERRORS,
     ClusterTopology,

@@ -28,7 +28,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from bridgekit.errors import AsyncioRequired, InvalidId, StoreUnavailable, unwrap_single_error
-from bridgekit.stores.redis.functions import SOURCE, KeyNames
+from bridgekit.stores.redis.keys_and_functions import SOURCE, KeyNames
 from bridgekit.stores.redis.server_errors import (
     CONNECTION_ERRORS,
     KeyProblem,

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridgekit_verify.check.dialects import parse_table
+from bridgekit_verify.check.dialect_tables import parse_table
+from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect, built_in
 from bridgekit_verify.check.live.templates import Body, names_in
-from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect, built_in
 from bridgekit_verify.errors import UnusableBackend
 
 __all__ = [

@@ -8,10 +8,10 @@ from typing import Final
 
 import msgspec
 
-from bridgekit_verify.check.live.expected_and_received import ExpectedText, LedgerFindings, LiveEvidence, channel_name
-from bridgekit_verify.check.live.ledger import CallOutcome
+from bridgekit_verify.check.live.evidence import ExpectedText, LedgerFindings, LiveEvidence, channel_name
 from bridgekit_verify.check.live.markers import Marker
-from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
+from bridgekit_verify.check.live.model_ledger import CallOutcome
+from bridgekit_verify.check.live.observed_clients import ObservedClient, Occurrence
 from bridgekit_verify.check.property_answers import Evidence, Property, excerpt
 from bridgekit_verify.errors import LedgerImbalance
 

@@ -16,9 +16,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger, NeutralCall, RejectedCall
 from bridgekit_verify.check.live.markers import prompt_text
 from bridgekit_verify.check.live.model_answers import AnswerHead, Step, whole_answer, write_answer
+from bridgekit_verify.check.live.model_ledger import CallOutcome, ModelCall, ModelLedger, NeutralCall, RejectedCall
 from bridgekit_verify.check.live.model_requests import (
     BadModelRequest,
     ModelRequest,

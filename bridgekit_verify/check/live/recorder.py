@@ -6,10 +6,10 @@ import re
 import time
 from typing import Any, Final
 
-from bridgekit_verify.check.dialects import detect
+from bridgekit_verify.check.dialect_tables import detect
+from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame, decode_text
 from bridgekit_verify.check.live.clients import LiveClient, RequestedRun
-from bridgekit_verify.check.protocols import StreamDialect
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["LiveRecorder"]

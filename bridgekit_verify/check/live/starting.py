@@ -18,7 +18,7 @@ import httpx
 from starlette.types import ASGIApp
 
 from bridgekit_verify.check.live.config import Backend
-from bridgekit_verify.check.live.driving import reason_of
+from bridgekit_verify.check.live.drivers import reason_of
 from bridgekit_verify.check.live.templates import Values, fill_text
 from bridgekit_verify.check.live.thread_server import ThreadServer
 from bridgekit_verify.errors import UnusableBackend

@@ -27,7 +27,7 @@ from bridgekit_verify.faults.trials.worker_process import (
     RunRequest,
     WorkerSetup,
 )
-from bridgekit_verify.harness.messages import Ready
+from bridgekit_verify.harness.child_side import Ready
 from bridgekit_verify.harness.processes import START_TIMEOUT_SECONDS, ChildProcess, start_module
 from bridgekit_verify.measure.thread_id_families import OwnedThread
 

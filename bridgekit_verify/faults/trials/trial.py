@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
+from bridgekit.chain.models_tools_and_owners import MemoryThreadStore
 from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import MemoryUsedTickets

@@ -20,7 +20,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app, shut_down
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.supervisor_collaborators import PythonTools
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.serve.in_process import serving
@@ -28,8 +28,8 @@ from bridgekit.stores import stores_from
 from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits
 from bridgekit.transport.tickets import Tickets
+from bridgekit_verify.harness.child_side import Ready, read_stdin_lines, send
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
-from bridgekit_verify.harness.messages import Ready, read_stdin_lines, send
 from bridgekit_verify.measure.history import EventKey, key_of
 from bridgekit_verify.measure.workload import AGENT
 

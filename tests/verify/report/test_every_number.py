@@ -29,8 +29,8 @@ from bridgekit_verify.report.audit_missed import collision_claim, lifecycle_clai
 from bridgekit_verify.report.claims import chain_claim, link_claim
 from bridgekit_verify.report.measurement_trust import calibration_claim, localization_claim
 from bridgekit_verify.studies.collisions import CASES, Collision, CollisionStudy
-from bridgekit_verify.studies.lifecycles import LateEvents, LifecycleStudy, Rerouted
 from bridgekit_verify.studies.links_and_fixes import LinkStudy
+from bridgekit_verify.studies.mapping_lifecycle import LateEvents, LifecycleStudy, Rerouted
 from bridgekit_verify.studies.run_ids_across_processes import ProcessDelivery
 from bridgekit_verify.validation.broken_links import BREAKAGES, Breakage
 from bridgekit_verify.validation.calibration import (

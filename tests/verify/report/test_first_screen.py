@@ -11,11 +11,11 @@ from functools import cache
 import pytest
 from bs4 import BeautifulSoup, Tag
 
-from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, BEFORE, FIXES, REPAIRS
+from bridgekit_verify.report.drop_tables import AS_COMMITTED, AS_REPORTED, BEFORE, FIXES, REPAIRS
 from bridgekit_verify.report.findings import Finding, answers
 from bridgekit_verify.report.glossary import TERMS
 from bridgekit_verify.report.page import index_html
-from bridgekit_verify.report.results import results_csv, results_json
+from bridgekit_verify.report.result_files import results_csv, results_json
 from tests.verify.report.drop_tables import ALL, EACH, KINDS, STEPS, repairs, subset_counts
 from tests.verify.report.example import LINKS, claim, example_report, link_finding
 from tests.verify.report.notebooks import executed, recorded, report_of

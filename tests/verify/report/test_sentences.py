@@ -28,13 +28,13 @@ from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, His
 from bridgekit_verify.measure.statistics import Rate, Sample
 from bridgekit_verify.measure.workload import OwnedThread, Workload, thread_ids
 from bridgekit_verify.report.audit_missed import leak_claim, receipt_claim, shared_agent_claim
-from bridgekit_verify.report.faults import matrix_claim, stall_claim, timeline_claim, windows_claim
+from bridgekit_verify.report.fault_claims import matrix_claim, stall_claim, timeline_claim, windows_claim
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.measurement_trust import coverage_claim, mutation_claim
-from bridgekit_verify.report.scale import capacity_claim, edge_claim, memory_claim, workers_claim
-from bridgekit_verify.studies.leaks import ROUND_TRIPS, LeakStudy, Search
+from bridgekit_verify.report.scale_claims import capacity_claim, edge_claim, memory_claim, workers_claim
 from bridgekit_verify.studies.receipts import RECEIPT_CHAINS, ReceiptStudy
 from bridgekit_verify.studies.shared_agent import SharedAgentStudy
+from bridgekit_verify.studies.thread_id_leaks import ROUND_TRIPS, LeakStudy, Search
 from bridgekit_verify.variants import BROKEN, SOUND, Variant
 from tests.verify.capacity.loads import capacity, memory_scaling_of, shared, step
 from tests.verify.faults.trials.trials import trial

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bridgekit_verify.report.chart import chart, unchanged
-from bridgekit_verify.report.drop_rates import (
+from bridgekit_verify.report.drop_chart import chart, unchanged
+from bridgekit_verify.report.drop_tables import (
     AS_COMMITTED,
     AS_REPORTED,
     BEFORE,

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.live.backends import check_backend
+from bridgekit_verify.check.live.backend_check import check_backend
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, write_run
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.property_answers import Property, State

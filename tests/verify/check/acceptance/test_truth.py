@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bridgekit_verify.check.live.backends import check_backend
+from bridgekit_verify.check.live.backend_check import check_backend
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.property_answers import Property
 from bridgekit_verify.studies.other_backends import EXAMPLES, broken_properties, example_backend, read_truth

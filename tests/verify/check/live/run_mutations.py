@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.property_answers import Property
-from bridgekit_verify.check.protocols import StreamDialect
 
 Mutate = Callable[[list[Message], StreamDialect, random.Random], list[Message] | None]
 DELTAS = ("text", "thinking", "tool_args")

@@ -11,14 +11,14 @@ import httpx
 import msgspec
 import pytest
 
-from bridgekit_verify.check.dialects import parse_table
+from bridgekit_verify.check.dialect_tables import parse_table
+from bridgekit_verify.check.dialects import BUILT_IN
 from bridgekit_verify.check.frames import Message
-from bridgekit_verify.check.live.checking import LiveVerdict, Subject, check_run
-from bridgekit_verify.check.live.ledger import ModelLedger
+from bridgekit_verify.check.live.model_ledger import ModelLedger
 from bridgekit_verify.check.live.model_server import ModelServer
 from bridgekit_verify.check.live.saved_run import LiveRun
+from bridgekit_verify.check.live.verdict import LiveVerdict, Subject, check_run
 from bridgekit_verify.check.property_answers import Property, State
-from bridgekit_verify.check.protocols import BUILT_IN
 from tests.verify.check.live.run_mutations import frames_of
 from tests.verify.check.live.sound_backends import DIALECTS, FLAT, TABLE, TOOLS, ask, interrupted, sound, sound_run
 from tests.verify.check.live.test_run_mutations import broken
