@@ -172,7 +172,7 @@ def _fields_of(value: object) -> dict[str, object] | None:
         names = [attribute.name for attribute in attributes]
     else:
         return None
-    return {name: child for name in names if (child := getattr(value, name)) is not msgspec.UNSET}
+    return {name: getattr(value, name) for name in names}
 
 
 def apply_hook(hook: PayloadHook, value: Any) -> Any:

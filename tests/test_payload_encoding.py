@@ -404,14 +404,13 @@ def to_json(value: object) -> object:
     return str(value) if isinstance(value, int) else value
 
 
-class Row(msgspec.Struct, rename="camel", omit_defaults=True):
+class Renamed(msgspec.Struct, rename="camel", omit_defaults=True):
     row_id: Any
     parts: list[Any]
-    note: str | msgspec.UnsetType = msgspec.UNSET
     count: int = 7
 
 
-class Cell(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Packed(msgspec.Struct, frozen=True, array_like=True, tag=True):
     value: Any
 
     def __post_init__(self) -> None:
@@ -422,7 +421,7 @@ class Large(enum.Enum):
     ONE = 2**60
 
 
-class Colour(enum.StrEnum):
+class Shade(enum.StrEnum):
     RED = "red"
 
 
@@ -441,13 +440,13 @@ HOOKED: Mapping[str, tuple[object, object]] = {
     "integer beyond what browsers represent": ([EXACT_INTEGER, EXACT_INTEGER + 1], [EXACT_INTEGER, "9007199254740993"]),
     "in a dataclass": (Point(Opaque("z")), {"x": {"text": "z", "when": "2026-01-01T12:00:00Z"}}),
     "in a Struct": (
-        Row(2**60, [Opaque("z")]),
+        Renamed(2**60, [Opaque("z")]),
         {"rowId": str(2**60), "parts": [{"text": "z", "when": "2026-01-01T12:00:00Z"}]},
     ),
-    "in a frozen Struct": (Cell(2**60), ["Cell", str(2**60)]),
-    "in a Struct in a dataclass": (Point(Cell(Cell(1))), {"x": ["Cell", ["Cell", 1]]}),
-    "in an Enum": ([Large.ONE, Colour.RED], [str(2**60), "red"]),
-    "in an Enum in a Struct": (Cell(Large.ONE), ["Cell", str(2**60)]),
+    "in a frozen Struct": (Packed(2**60), ["Packed", str(2**60)]),
+    "in a Struct in a dataclass": (Point(Packed(Packed(1))), {"x": ["Packed", ["Packed", 1]]}),
+    "in an Enum": ([Large.ONE, Shade.RED], [str(2**60), "red"]),
+    "in an Enum in a Struct": (Packed(Large.ONE), ["Packed", str(2**60)]),
     "in an attrs object": (Mass(Large.ONE), {"kilograms": str(2**60)}),
     "in a set": ({2**60}, [str(2**60)]),
     "NaN": (math.nan, None),
@@ -457,9 +456,9 @@ HOOKED: Mapping[str, tuple[object, object]] = {
 
 
 def test_hook_changes_no_value_of_the_application() -> None:
-    row = Row(2**60, [Cell(2**60)])
+    row = Renamed(2**60, [Packed(2**60)])
     apply_hook(to_json, {"rows": [row]})
-    assert row == Row(2**60, [Cell(2**60)])
+    assert row == Renamed(2**60, [Packed(2**60)])
 
 
 @pytest.mark.parametrize("use", USES)

@@ -24,7 +24,7 @@ from bridgekit.transport.log import Retention
 from bridgekit.transport.tickets import Tickets
 from tests.factories import ALICE, THREAD
 
-HERE = "tests.serve.test_application"
+HERE = "tests.serve.test_app_loader"
 KEY = "a key that is thirty-two characters long"
 
 plain = BridgeConfig(agents={})

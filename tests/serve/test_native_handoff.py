@@ -240,7 +240,7 @@ class Guarded(FastAPI):
 
 
 class GuardedStarlette(Starlette):
-    __call__ = wraps(Starlette.__call__)(Guarded.__call__)
+    __call__ = wraps(Starlette.__call__)(Guarded.__call__)  # type: ignore[assignment]  # the point
 
 
 class GuardedStack(FastAPI):
