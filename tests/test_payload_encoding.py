@@ -484,7 +484,7 @@ async def test_hook_converts_values_wherever_a_payload_is_encoded(name: str, use
     [
         (lambda value: 1 / 0, "payload_hook failed: ZeroDivisionError"),
         (lambda value: [value], "payload_hook failed: RecursionError"),
-        (lambda value: value, "it is of type tests.test_payloads.Opaque"),
+        (lambda value: value, "it is of type tests.test_payload_encoding.Opaque"),
     ],
     ids=["raises", "never ends", "converts nothing"],
 )
