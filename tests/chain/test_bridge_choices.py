@@ -12,7 +12,14 @@ import pytest
 
 from bridgekit.chain.link_1_startup import create_app
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.errors import FrameTooLarge, InvalidId, PayloadError, UnknownEventType, WrongEventLoop
+from bridgekit.errors import (
+    DeterministicStartupError,
+    FrameTooLarge,
+    InvalidId,
+    PayloadError,
+    UnknownEventType,
+    WrongEventLoop,
+)
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.mapping import RunThreadMappingService
@@ -67,13 +74,15 @@ async def test_text_of_an_error_is_the_configured_one() -> None:
 
 
 @pytest.mark.parametrize("method", ["notify", "notify_when_room"])
-async def test_event_of_another_thread_of_the_process_is_counted(method: str) -> None:
-    app = create_app(config())
+async def test_event_of_another_thread_of_the_process_is_counted_and_observed(method: str) -> None:
+    observed: list[Receipt] = []
+    app = create_app(config(observers=(lambda event, receipt: observed.append(receipt),)))
     async with app.router.lifespan_context(app):
         bridge = app.state.agent_websocket_bridge
         with pytest.raises(WrongEventLoop):
             await anyio.to_thread.run_sync(getattr(bridge, method), event())
         assert bridge.counters.lost == {(8, "WrongEventLoop"): 1}
+        assert [(receipt.link, receipt.reason) for receipt in observed] == [(8, "WrongEventLoop")]
         assert (await getattr(bridge, method)(event())).kept
 
 
@@ -216,6 +225,21 @@ async def test_observer_that_raises_is_logged_with_its_event(caplog: pytest.LogC
     application.bridge.observers.append(observe)
     assert (await application.bridge.notify(emitted())).kept
     assert caplog.messages == ["an observer failed at agent_thinking of run run_1"]
+
+
+class Asynchronous:
+    async def __call__(self, *values: object) -> object:
+        return values[0]
+
+    async def method(self, *values: object) -> object:
+        return values[0]
+
+
+@pytest.mark.parametrize("callback", [Asynchronous(), Asynchronous().method, partial(Asynchronous().method)])
+@pytest.mark.parametrize("choice", ["observers", "payload_hook", "error_text"])
+async def test_asynchronous_callback_is_refused_at_startup(choice: str, callback: Any) -> None:
+    with pytest.raises(DeterministicStartupError, match=r"link 9: .* is asynchronous, .*; declare it as `def`"):
+        await started(**{choice: (print, callback) if choice == "observers" else callback})
 
 
 class Interrupting(Mapping[str, object]):

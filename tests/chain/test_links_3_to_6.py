@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from bridgekit.chain import link_5_execution_core
+from bridgekit.chain.context import RunContext
 from bridgekit.chain.error_text import ERROR_BYTES
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_3_registry import AgentRegistry
@@ -394,3 +396,29 @@ async def test_error_says_how_to_declare_an_agent_whose_execute_is_no_coroutine_
     application = await started(agents={"researcher": Plain})
     with pytest.raises(TypeError, match="`execute` of agent 'researcher' returned int; declare it as `async def`"):
         await application.supervisor.engine.execute(context())
+
+
+async def streaming(self: BaseAgent, context: RunContext) -> AsyncIterator[str]:
+    yield "a token"
+
+
+def stepping(self: BaseAgent, context: RunContext) -> Iterator[str]:
+    yield "a step"
+
+
+def plain(self: BaseAgent, context: RunContext) -> str:
+    return "a result"
+
+
+@pytest.mark.parametrize(
+    ("execute", "advice"),
+    [
+        (streaming, r"it contains `yield`; use `emit_text` .* return the result$"),
+        (stepping, r"it contains `yield`; use `emit_text` .* return the result$"),
+        (plain, r"declare it as `async def`, and return its result$"),
+    ],
+)
+async def test_execute_that_returns_nothing_to_await_is_refused_with_what_to_do(execute: Any, advice: str) -> None:
+    application = await started(agents={"agent": type("Agent", (BaseAgent,), {"execute": execute})})
+    with pytest.raises(TypeError, match=f"^`execute` of agent 'agent' returned .*; {advice}"):
+        await application.supervisor.run(agent_name="agent", thread_id=THREAD, user_id=ALICE, request="")
