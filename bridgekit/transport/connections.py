@@ -15,7 +15,14 @@ import anyio
 from bridgekit import ids
 from bridgekit.counters import DeliveryCounters
 from bridgekit.cursors_and_gaps import Cursor
-from bridgekit.errors import BridgekitError, Disconnected, InvalidId, StoreUnavailable, SubscriptionRefused
+from bridgekit.errors import (
+    BridgekitError,
+    Disconnected,
+    InvalidId,
+    StoreUnavailable,
+    SubscriptionRefused,
+    WrongEventLoop,
+)
 from bridgekit.transport.authorization import (
     CLOSE_ACCESS_ENDED,
     CLOSE_BAD_REQUEST,
@@ -33,7 +40,7 @@ from bridgekit.transport.authorization import (
     Subscription,
     parse_first_message,
 )
-from bridgekit.transport.cancellation import ends_task
+from bridgekit.transport.cancellation import current_loop, ends_task
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Replay
 from bridgekit.transport.metrics import DISCONNECT_REASONS
@@ -124,8 +131,11 @@ class ConnectionRegistry:
         self._closed = False
         self._ends = 0
         """The number of calls of `end_access`."""
+        self._home: object = None
+        """The event loop or OS thread of the sockets, or None while the registry is not in use."""
 
     async def __aenter__(self) -> Self:
+        self._home = current_loop()
         await self.scheduler.__aenter__()
         ConnectionRegistry.running += 1
         return self
@@ -215,11 +225,19 @@ class ConnectionRegistry:
         """Close this worker's open sockets that match all given criteria, and return their number.
 
         The closed sockets get no later event, and their waiting events are discarded. The close code, 4506, tells
-        clients not to reconnect. A client whose authorization is in progress during the call must connect again. Raises
-        TypeError if no user, thread or ticket key is given.
+        clients not to reconnect. A client whose authorization is in progress during the call must connect again.
+
+        Raises TypeError if no user, thread or ticket key is given, InvalidId if one of them is not valid, and
+        WrongEventLoop in another OS thread, such as that of a plain `def` endpoint.
         """
+        self._require_own_loop("end_access")
         if user_id is None and thread_id is None and ticket_key is None:
             raise TypeError("end_access needs user_id, thread_id or ticket_key")
+        for validate, given in ((ids.user_id, user_id), (ids.thread_id, thread_id), (ids.user_id, except_user_id)):
+            if given is not None:
+                validate(given)
+        if not isinstance(ticket_key, bytes | None):
+            raise InvalidId("ticket_key", f"must be bytes, not {type(ticket_key).__name__}")
         self._ends += 1
         ended = 0
         for socket in list(self._open_sockets):
@@ -282,8 +300,9 @@ class ConnectionRegistry:
         """Close every socket after the frames in its outbox are written, and wait until all sockets are closed.
 
         After `seconds`, the remaining sockets are aborted. Every client can resume. The drain does not wait for sockets
-        that are opened during the drain.
+        that are opened during the drain. Raises WrongEventLoop on another event loop.
         """
+        self._require_own_loop("drain")
         remaining, done = drain = set(self._open_sockets), anyio.Event()
         self._drains.append(drain)
         try:
@@ -299,6 +318,7 @@ class ConnectionRegistry:
 
     def stop_accepting(self) -> None:
         """Accept no new sockets, and close those that wait for a first message. Subscribed sockets stay open."""
+        self._require_own_loop("stop_accepting")
         self._closed = True
         for scope in list(self._unauthenticated):
             self._evict(scope)
@@ -306,6 +326,10 @@ class ConnectionRegistry:
     def _check_open(self) -> None:
         if self._closed:
             raise _close_with(CLOSE_DRAINED)
+
+    def _require_own_loop(self, call: str) -> None:
+        if self._home not in (None, current_loop()):
+            raise WrongEventLoop(call)
 
 
 def _close_with(code: int) -> Disconnected:

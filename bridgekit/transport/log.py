@@ -6,6 +6,7 @@ are in `bridgekit.stores`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from bridgekit.cursors_and_gaps import START, Cursor, Gap, GapReason
+from bridgekit.errors import InvalidId
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
 from bridgekit.ids import ThreadId
 from bridgekit.transport.thread_sequences import PinnedLru, ThreadSequence, new_epoch
@@ -57,6 +59,13 @@ class Retention:
     threads: int = 100_000
     """The number of threads whose epoch and `seq` are kept. Over this limit, the log evicts the least recently used
     thread without sockets. A client that resumes an evicted thread gets a gap."""
+
+    def __post_init__(self) -> None:
+        for name in ("events", "size_bytes", "threads"):
+            if type(count := getattr(self, name)) is not int or count < 0:
+                raise InvalidId(f"Retention.{name}", f"must be a whole number of at least 0, not {count!r}")
+        if type(self.seconds) not in (int, float) or not 0 <= self.seconds < math.inf:
+            raise InvalidId("Retention.seconds", f"must be a number of at least 0 and finite, not {self.seconds!r}")
 
 
 DEFAULT_RETENTION: Final = Retention()
