@@ -44,8 +44,8 @@ class AppSpec:
     target: str
     """The application, as MODULE:ATTRIBUTE."""
     store: str | None = None
-    """The URL of a store, or None for the application's own store. If that is the default, STORE_VARIABLE may name
-    another."""
+    """The URL of a store, or None for the application's own store. If the application chooses no store, STORE_VARIABLE
+    may name one."""
     key_file: Path | None = None
     origins: Sequence[str] = ()
     runs_seconds: float | None = None
@@ -59,8 +59,7 @@ class AppSpec:
         """
         found = _find(self.target)
         if not isinstance(found, BridgeConfig):
-            # The program created this application. If the application's store serves one worker, a second worker does
-            # not start.
+            # The target is a complete application. If its store serves one worker, a second worker does not start.
             if given := self._options_given():
                 raise ServeError(
                     self.target,
@@ -179,7 +178,8 @@ def _needs_no_arguments(call: Callable[..., object]) -> bool:
 
 
 def read_ticket_keys(file: Path | None, environment: Mapping[str, str]) -> tuple[bytes, ...]:
-    """Read the ticket keys, one per line: the first signs, and all verify, so that keys can be rotated.
+    """Read the ticket keys, one per line. The first key signs tickets, and all keys verify them, so that keys can be
+    rotated.
 
     Return an empty tuple if neither the file nor the environment variable is given. Raises ServeError if the file or
     variable contains no key, if a key is too short, or if other users can read or change the file.
@@ -206,7 +206,7 @@ def _parse_keys(text: bytes, source: str) -> tuple[bytes, ...]:
 
 
 def check_private(file: Path, status: os.stat_result) -> None:
-    """Raise ServeError if, on a POSIX system, users other than the process's user and root can access the file.
+    """On a POSIX system, raise ServeError if users other than the process's user and root can access the file.
 
     The group may read a file that root owns, because Kubernetes mounts secrets as such files.
     """

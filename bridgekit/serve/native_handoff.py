@@ -1,7 +1,7 @@
 """The native hand-off: uvicorn hands the connections of the bridge's WebSocket routes to the native edge.
 
-uvicorn serves all other connections: the application's pages, and its own WebSocket routes. Code in front of the
-application's routes, such as middleware, is not called for a connection that is handed off.
+uvicorn serves all other connections: those of the application's pages, and of its other WebSocket routes. Code in front
+of the application's routes, such as middleware, is not called for a connection that is handed off.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _has_plain_front(app: Starlette) -> bool:
 
 
 def _is_starlettes(call: object) -> bool:
-    # Not `__module__`, which `functools.wraps` copies to a wrapper.
+    # Do not compare `__module__`, because `functools.wraps` copies it to a wrapper.
     module: str = getattr(getattr(call, "__func__", call), "__globals__", {}).get("__name__", "")
     return module.partition(".")[0] in ("starlette", "fastapi")
 
@@ -94,7 +94,7 @@ def _websocket_middleware(app: Starlette) -> bool:
 
 
 def _passes_websockets(kind: Any) -> bool:
-    # Compares the method, because a subclass may act on connections that its base class passes on unchanged.
+    # Compare the `__call__` methods, because a subclass may act on connections that its base class passes on unchanged.
     return any(kind.__call__ is known.__call__ for known in NON_WEBSOCKET_MIDDLEWARE)
 
 
@@ -156,7 +156,7 @@ class HandoffTarget:
     server: Server
 
     def accepts(self, head: bytes) -> bool:
-        """Return whether a request with this head is served by the native edge."""
+        """Return whether the native edge serves a request with this head."""
         target = head.partition(b"\r\n")[0].partition(b" ")[2]
         return target.partition(b" ")[0].partition(b"?")[0].decode("latin-1") in self.paths
 
@@ -178,7 +178,7 @@ class _AdoptedConnection(NativeConnection):
     """A native connection that uvicorn counts among its own: on shutdown, uvicorn closes it and waits for it."""
 
     connections: set[Any]
-    """The connections that uvicorn counts."""
+    """uvicorn's set of open connections."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.connections.add(self)

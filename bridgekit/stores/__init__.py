@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 REDIS_REQUIREMENT: Final = "redis[hiredis]>=8,<9"
-"""The requirement of the Redis store, as in pyproject.toml, which the error NotInstalled tells the user to install."""
+"""The package that the Redis store requires, as in pyproject.toml. NotInstalled tells the user to install it."""
 PREFIX: Final = "bridgekit"
 DEFAULTS: Final[Mapping[str, object]] = {
     "retention": DEFAULT_RETENTION,
@@ -37,7 +37,7 @@ DEFAULTS: Final[Mapping[str, object]] = {
     "routes": MAX_ROUTES,
     "prefix": PREFIX,
 }
-"""The settings of a store that the application does not choose."""
+"""The default values of a store's settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,8 @@ or AsyncioRequired if the stores cannot be opened."""
 
 @dataclass(frozen=True, eq=False)
 class ConfiguredStores:
-    """A StoreFactory with the settings of the stores, so that another store's URL does not drop them silently."""
+    """A StoreFactory with its settings, so that an option which replaces the stores does not drop the settings
+    silently."""
 
     open: StoreFactory
     settings: Mapping[str, object]
@@ -76,7 +77,8 @@ class ConfiguredStores:
 
 
 def dropped_settings(configured: StoreFactory, replacement: StoreFactory) -> list[str]:
-    """Return the names of settings that differ from the defaults, and that the replacement has with other values."""
+    """Return the names of the settings that differ from their defaults and that the replacement sets to other
+    values."""
     if not (isinstance(configured, ConfiguredStores) and isinstance(replacement, ConfiguredStores)):
         return []
     given, other = configured.settings, replacement.settings
@@ -84,7 +86,7 @@ def dropped_settings(configured: StoreFactory, replacement: StoreFactory) -> lis
 
 
 def in_memory(retention: Retention = DEFAULT_RETENTION) -> Stores:
-    """Return stores in this process's memory, which need no opening."""
+    """Return stores in this process's memory, which do not have to be opened."""
     return Stores(
         name="memory", routes=MemoryMappingStore(), log=MemoryEventLog(retention), used_tickets=MemoryUsedTickets()
     )
@@ -108,7 +110,7 @@ def sqlite_stores(
     synchronous: str = "normal",
     routes: int = MAX_ROUTES,
 ) -> StoreFactory:
-    """Stores in one SQLite file, for one worker. An acknowledged event survives the end of the process.
+    """Stores in one SQLite file, for one worker. Acknowledged events survive the end of the process.
 
     `synchronous` is "off", "normal" or "full", and decides which events a power loss may lose: see
     `bridgekit.stores.sqlite.file.Synchronous`. Raises UnknownName for any other value of `synchronous`.
@@ -136,10 +138,11 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
     """Stores in a server or Cluster that speaks the Redis protocol, for any number of workers and machines.
 
     `url` names the server, or one node of the Cluster. The server's configuration decides which data survives its
-    restart. Applications that share a server need different prefixes: `redis://host:port/0?prefix=mine`, or `prefix`.
+    restart. Applications that share a server need different prefixes: `redis://host:port/0?prefix=mine`, or the
+    argument `prefix`.
 
-    Raises NotInstalled if the package `redis` is missing, and InvalidId if the URL names no server. Opening the stores
-    on another event loop than asyncio's raises AsyncioRequired.
+    Raises NotInstalled if the package `redis` is missing, and InvalidId if the URL is not valid. Opening the stores on
+    an event loop other than asyncio's raises AsyncioRequired.
     """
     try:
         from bridgekit.stores.redis.active_runs import RedisRunRegistry

@@ -1,4 +1,5 @@
-"""The current task and event loop: tells the cancellation of a task from an exception that a callback raises."""
+"""Finds the current event loop, and distinguishes the cancellation of a task from an exception that a callback
+raises."""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ def current_loop() -> object:
 
 
 def ends_task(error: BaseException) -> bool:
-    """Return whether the error ends the current task: it is cancelled, or its coroutine is being closed.
+    """Return whether the error ends the current task, because the task is cancelled or its coroutine is being closed.
 
-    A callback may raise asyncio's CancelledError itself, for example by awaiting a future that was cancelled. The task
-    then continues, and the error is the callback's.
+    A callback may raise asyncio's CancelledError itself, for example by awaiting a future that was cancelled. Such an
+    error does not end the task.
     """
     if issubclass(type(error), Exception):
         return False
