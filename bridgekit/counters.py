@@ -31,8 +31,8 @@ class DeliveryCounters:
         """The number of events of each type that no socket accepted, and that the thread's log retains for clients that
         resume."""
         self.pending: Counter[EventType] = Counter()
-        """The number of events of each type that waited for an unavailable store when the bridge returned their
-        receipts."""
+        """The number of events of each type that the store had not confirmed when the bridge returned their receipts,
+        or when their callers were cancelled."""
         self.lost: Counter[tuple[int, str]] = Counter()
         """The number of events that no client received and no client can receive later, by link and reason."""
         self.unwritten: Counter[str] = Counter()

@@ -179,8 +179,8 @@ def apply_hook(hook: PayloadHook, value: Any) -> Any:
     """Convert the value with `hook` at every depth.
 
     The hook gets each value except strings, booleans, None, dicts, lists, tuples, finite floats and integers up to
-    EXACT_INTEGER. It gets no keys. The values inside the hook's result are converted too, also those of dataclasses,
-    attrs classes, Structs and Enums.
+    EXACT_INTEGER. It gets no keys. The values inside the hook's result are also converted, and so are the fields of
+    dataclasses, attrs classes and Structs, and the values of Enums.
     """
     kind = type(value)
     if kind in _SCALARS or (kind is float and math.isfinite(value)) or (kind is int and abs(value) <= EXACT_INTEGER):

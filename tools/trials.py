@@ -207,8 +207,8 @@ class _WarmTrials:
         if session.testsfailed or not _is_from_checkout(self._target):
             return True
         path, source = str(self._target.file), self._target.file.read_text(encoding="utf-8")
-        gc.unfreeze()  # `get_objects` leaves out what is frozen, and tests/conftest.py freezes what was collected
-        # `isinstance` would ask each object for its `__class__`, and a test may define one that raises an error.
+        gc.unfreeze()  # tests/conftest.py freezes the collected tests, and `get_objects` leaves out frozen objects
+        # `isinstance` reads each object's `__class__`, and a test may define one that raises an error.
         functions = [
             each for each in gc.get_objects() if type(each) is FunctionType and each.__code__.co_filename == path
         ]

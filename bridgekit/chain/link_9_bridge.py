@@ -129,9 +129,9 @@ class AgentWebSocketBridge:
         return await self._notify_when_resolved(event, named())
 
     def notify_when_room(self, event: AgentEvent) -> Answer:
-        """Call `notify` when no outbox of the event's thread is crowded, other than those of slow clients.
+        """Publish the event when no outbox of its thread is crowded, other than those of slow clients.
 
-        If a time limit or a cancellation ends the wait, the event is published without room.
+        If a time limit or a cancellation ends the wait, the event is published although an outbox is crowded.
         """
         try:
             if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
@@ -168,7 +168,7 @@ class AgentWebSocketBridge:
         except GeneratorExit:
             raise
         except BaseException:
-            with suppress(Exception):  # it is counted, and must not replace the cancellation
+            with suppress(Exception):  # the error is counted, and must not replace the cancellation
                 answer = self._publish(event, thread_id)
                 if not isinstance(answer, Receipt):
                     self.record(event, _UNANSWERED)
