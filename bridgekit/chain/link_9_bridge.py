@@ -170,10 +170,9 @@ class AgentWebSocketBridge:
         except BaseException:
             with suppress(Exception):  # the error is counted, and must not replace the cancellation
                 answer = self._publish(event, thread_id)
-                if not isinstance(answer, Receipt):
-                    self.record(event, _UNANSWERED)
-                    if iscoroutine(answer):
-                        answer.close()
+                self.record(event, answer if isinstance(answer, Receipt) else _UNANSWERED)
+                if iscoroutine(answer):
+                    answer.close()
             raise
         return await self._recorded(event, self._publish(event, thread_id))
 
@@ -183,28 +182,25 @@ class AgentWebSocketBridge:
         except BaseException as error:
             self._count_refusal(event, error, 9)
             raise
-        if not isinstance(route, NoRoute):
+        if isinstance(route, NoRoute):
+            self.record(event, receipt := _unroutable(route))
+            return receipt
+        if route in self.crowded:
             return await self._publish_when_room(event, route)
-        self.record(event, receipt := _unroutable(route))
-        return receipt
+        return await self._recorded(event, self._publish(event, route))
 
     def _publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
         try:
             if self.payload_hook is not None:
                 event.payload = _converted(event, self.payload_hook)
-            answer = self.hub.publish(event, thread_id)
+            return self.hub.publish(event, thread_id)
         except BaseException as error:
             self._count_refusal(event, error, LINK)
             raise
-        if isinstance(answer, Receipt):
-            self.record(event, answer)
-        return answer
 
     async def _recorded(self, event: AgentEvent, answer: Answer) -> Receipt:
-        if isinstance(answer, Receipt):
-            return await answer
         try:
-            receipt = await answer
+            receipt = answer if isinstance(answer, Receipt) else await answer
         except BaseException as error:
             if ends_task(error):
                 self.record(event, _UNANSWERED)  # the store has the event

@@ -171,7 +171,7 @@ class ToolCall:
     started: float = field(default_factory=time.perf_counter)
 
     async def completed(self, result: object, status: str) -> None:
-        """Emit `tool_completed`, even if the run is cancelled, but then wait only for a limited time.
+        """Emit `tool_completed`. If the run is cancelled, wait for room only for a limited time.
 
         Raises PayloadError or FrameTooLarge if no frame can carry the result. The error message names the tool.
         """
