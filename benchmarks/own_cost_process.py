@@ -154,7 +154,7 @@ def sound_history(events: int) -> History:
 
 
 async def encodings(subscribers: int) -> dict[str, float]:
-    """Count how often an event is encoded for this number of subscribers of its thread."""
+    """Count how often one event is encoded if its thread has this number of subscribers."""
     stack = await start_bridgekit()
     run = AgentRun(0, 0)
     sockets = [attach_subscriber(stack, run.thread_id) for _ in range(subscribers)]
@@ -177,7 +177,7 @@ async def encodings(subscribers: int) -> dict[str, float]:
 
 
 async def mapping_bytes(mappings: int) -> dict[str, float]:
-    """Measure the bytes per live run in the mapping, including its id and its share of the tables."""
+    """Measure the memory of an active run in the mapping, in bytes, with its id and its share of the tables."""
     service, ids = RunThreadMappingService(), SignedRunIds()
     threads = [ThreadId(AgentRun(number, 0).thread_id) for number in range(MAPPED_THREADS)]
     gc.collect()

@@ -38,7 +38,7 @@ class FillableStack(Protocol):
         """Create the threads."""
 
     async def fill(self, *, threads: int, mappings: int) -> None:
-        """Add live threads to the measured threads, and live runs to the mapping."""
+        """Add background threads to the measured threads, and active runs to the mapping."""
 
 
 async def main() -> None:

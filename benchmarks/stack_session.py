@@ -34,7 +34,7 @@ __all__ = ["LoadReport", "Session", "session", "start_load_client"]
 
 LOAD_TIMEOUT_SECONDS: Final = 60.0
 REPORT_SECONDS: Final = 5.0
-"""Time for sending a load's report, added to the timeout of the load."""
+"""Time limit for the report of a load, in addition to the timeout of the load itself."""
 WARM_UP_RUNS: Final = 2
 
 Report = TypeVar("Report", EmitReport, PacedReport)
@@ -45,7 +45,7 @@ class LoadReport:
     """The measurements of one wave, from its first emission until the last socket has read all events."""
 
     events: int
-    """Number of deliveries: the emitted events times the number of sockets of each thread."""
+    """Number of deliveries: the number of emitted events times the number of sockets per thread."""
     seconds: float
     cpu_seconds: float
     """CPU time of the stack's processes, without the broker and the clients."""

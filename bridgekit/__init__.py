@@ -1,6 +1,6 @@
 """bridgekit carries an AI agent's events to the user's WebSocket, and proves that they arrive.
 
-Layout, lowest layer first. A module imports only from its own layer and from lower ones.
+Layout, lowest layer first. A module imports only from its own layer and lower layers.
 
     0  ids, payload_encoding, events, errors, …     data types and pure functions, without I/O
     1  mapping, thread_resolvers                  which thread a run belongs to
@@ -9,8 +9,8 @@ Layout, lowest layer first. A module imports only from its own layer and from lo
     4  invariants                                 the rules that every recorded event stream must satisfy
     5  serve, testing, pytest_plugin, __main__    the server, the test tools and the command line
 
-The verification suite, `bridgekit_verify`, is built on this package. No module of `bridgekit` imports
-`bridgekit_verify` at load time. `__main__` imports the module of a command when the command runs.
+The verification suite, `bridgekit_verify`, imports this package. No module of `bridgekit` imports `bridgekit_verify` at
+load time. `__main__` imports the module of a command when the command runs.
 
 Public names are imported on first use, because pytest imports `bridgekit` for the plugin even if no test needs servers
 and sockets.
@@ -100,7 +100,7 @@ _LAZY_EXPORTS = {
     "bridgekit.transport.outbox": ("OutboxLimits",),
     "bridgekit.transport.tickets": ("Tickets",),
 }  # fmt: skip
-"""The module that defines each public name."""
+"""The public names of each module."""
 
 _MOVED = {"LINKS": "bridgekit_verify.links", "VARIANTS": "bridgekit_verify.variants"}
 """Names that were moved out of this package, and the modules that define them now."""

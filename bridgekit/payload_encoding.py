@@ -66,7 +66,7 @@ def convert(value: Any) -> object:
     Raises TypeError if no plain value is equal: a subclass may have more precision than its base.
     """
     kind = next((each for each in _PLAIN_TYPES if isinstance(value, each)), None)
-    # A bool, which would become a number, gets here only as a key of a mapping or behind a proxy.
+    # A bool would become a number. A bool gets here only as a key of a mapping or behind a proxy.
     if kind is not None and type(value) is not kind and not isinstance(value, bool):
         with suppress(TypeError, ValueError, OverflowError):
             plain = _PLAIN_TYPES[kind](kind, value)
@@ -179,8 +179,8 @@ def apply_hook(hook: PayloadHook, value: Any) -> Any:
     """Convert the value with `hook` at every depth.
 
     The hook gets each value except strings, booleans, None, dicts, lists, tuples, finite floats and integers up to
-    EXACT_INTEGER. It gets no keys. The values inside the hook's result are converted too, also those of dataclasses,
-    attrs classes, Structs and Enums.
+    EXACT_INTEGER. It gets no keys. The values inside the hook's result are also converted, and so are the fields of
+    dataclasses, attrs classes and Structs, and the values of Enums.
     """
     kind = type(value)
     if kind in _SCALARS or (kind is float and math.isfinite(value)) or (kind is int and abs(value) <= EXACT_INTEGER):

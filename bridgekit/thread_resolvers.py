@@ -48,12 +48,11 @@ class Routes(Protocol):
 
 
 class Carried:
-    """Returns the thread that the event carries from its run's context, without a lookup.
+    """Returns the thread that the event carries, usually without a lookup.
 
-    A caller outside the chain may pass a wrong thread, so an event that carries another thread than its run's gets no
+    A caller outside the chain may pass a wrong thread, so an event that carries a thread other than its run's gets no
     route. The run's thread comes from `known` or, if other workers open runs too (`shared`), from the resolver
-    `otherwise`. `otherwise` also finds the thread of an event that carries none. Without `known` and `shared`, the
-    result equals that of trying `Carried()` and then `otherwise`, and takes a third of the time.
+    `otherwise`. `otherwise` also finds the thread of an event that carries none.
     """
 
     def __init__(

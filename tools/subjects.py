@@ -33,7 +33,7 @@ SEED: Final = 7
 SHOWN_VIOLATIONS: Final = 2
 SHOWN_CHARACTERS: Final = 200
 FORMS: Final = ("text", "thinking", "calls", "beside", "whole", "interleaved", "retry", "dies", "cut")
-"""The scenarios: the last three vary what fails, the others how a model streams."""
+"""The scenarios. In the last three, the model or a connection fails. The others vary how the model streams."""
 
 PAGE: Final = """\
 # Published frameworks, and bridgekit, checked from outside

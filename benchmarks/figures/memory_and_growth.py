@@ -73,8 +73,8 @@ def _grown(axis: Axes, series: Series, edge: str) -> None:
 
 
 def memory_figure(series: Series) -> Figure | None:
-    """Draw the memory of an idle connection, and memory over many events. Return None if the series has no data on idle
-    connections."""
+    """Draw the memory of an idle connection, and memory against the number of events. Return None if the series has no
+    data on idle connections."""
     measure = "KiB/idle connection"
     stacks = stacks_of(series, measure)
     if not stacks:

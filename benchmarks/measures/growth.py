@@ -23,7 +23,7 @@ THREADS: Final = 10
 FILL_SECONDS: Final = 120.0
 QUIET_SECONDS: Final = 3_600.0
 POINTS: Final = 100
-"""Limit on the number of memory values in the figure. The verdict uses the memory after every wave."""
+"""Limit on the number of memory values in the figure. The target applies to the memory after every wave."""
 SETTLED_RUNS: Final = 5 * DEFAULT_RETENTION.events // EVENTS
 """Runs of each thread before the baseline: five times the number that fills the thread's log. Memory grows by about 5 %
 while the logs fill and shortly afterwards, and then remains constant."""

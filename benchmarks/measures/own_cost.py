@@ -1,4 +1,4 @@
-"""Measure the bridge without a socket: CPU time per event, encodings per event, and memory of a live run."""
+"""Measure the bridge without a socket: CPU time per event, encodings per event, and memory of an active run."""
 
 from __future__ import annotations
 

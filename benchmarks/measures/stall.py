@@ -28,7 +28,8 @@ GRACE_SECONDS: Final = 2.0
 
 
 async def stall(series: Series, peer: Peer, *, per_second: float, seconds: float) -> None:
-    """Measure one stack with two threads of five sockets each: first all sockets read, then one socket stops."""
+    """Measure one stack with two threads of five sockets each: first all sockets read, then one socket stops
+    reading."""
     async with session(peer, threads=THREADS, subscribers=SUBSCRIBERS, buffer_bytes=BUFFER_BYTES) as opened:
         await _measure_wave(opened, per_second, seconds)
         await opened.load.request(StallOne(), Done)

@@ -1,8 +1,8 @@
 """The compared stacks: each stack is a row of PEERS and a small module of this package.
 
-A module has a function `serve(context)`, which runs a Stack until its block ends. Stacks other than bridgekit run in a
-separate environment, because they pin incompatible versions. Only modules of `benchmarks.peers` import the libraries of
-other stacks.
+Each module has a context manager `serve(context)`, which runs a Stack until its block ends. Stacks other than bridgekit
+run in a separate environment, because they pin incompatible versions. Only modules of `benchmarks.peers` import the
+libraries of other stacks.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Peer:
     packages: tuple[str, ...] = ()
     """Distributions whose versions are recorded."""
     broker: bool = False
-    """Whether agents and sockets are in two processes connected by a Redis-protocol server."""
+    """Whether agents and sockets are in two processes that a Redis-protocol server connects."""
     share: float = 1.0
     """Share of the workload that the stack gets: less than 1 for a slow stack, so that the run does not take longer."""
     whole_runs: bool = False

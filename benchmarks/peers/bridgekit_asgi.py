@@ -1,4 +1,4 @@
-"""bridgekit's ASGI edge on uvicorn with the default configuration: history, receipts, metrics and bounds are on."""
+"""bridgekit's ASGI edge on uvicorn with the default configuration: retention, receipts, metrics and limits are on."""
 
 from __future__ import annotations
 

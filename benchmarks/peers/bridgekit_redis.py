@@ -22,7 +22,7 @@ __all__ = ["serve", "serve_on"]
 class RegisteringStack(BridgekitStack):
     """Registers runs, as the supervisor does.
 
-    With Redis, the bridge looks up every event of a run that is not registered in its process.
+    With Redis, the bridge must look up the thread of each event if the run is not registered in its process.
     """
 
     async def register(self, runs: Sequence[AgentRun]) -> None:

@@ -41,7 +41,7 @@ class BridgekitStack:
             await self.application.open_thread(thread_id(number), USER)
 
     async def fill(self, *, threads: int, mappings: int) -> None:
-        """Add threads from number 1,000,000 on, each with the events of one run in its log, and live mapped runs."""
+        """Add threads from number 1,000,000 on, each with the events of one run in its log, and map active runs."""
         for number in range(1_000_000, 1_000_000 + threads):
             run = AgentRun(number, 0)
             emit_event = self.agent(run)

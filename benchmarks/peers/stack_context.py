@@ -22,7 +22,7 @@ __all__ = ["SUBSCRIBED", "HandRolled", "SocketGroups", "StackContext", "on_uvico
 T = TypeVar("T")
 
 SUBSCRIBED: Final = '{"type":"subscribed"}'
-"""First message to a socket, for stacks that have no confirmation of their own."""
+"""First message to each socket, in stacks that do not confirm a subscription themselves."""
 TICK_SECONDS: Final = 0.01
 
 
@@ -33,7 +33,7 @@ class StackContext:
     sockets: bool = True
     agents: bool = True
     broker: str = ""
-    """URL of the Redis-protocol server that connects the parts, or "" without a server."""
+    """URL of the Redis-protocol server that connects two processes, or "" without a server."""
     send_buffer_bytes: int = 0
     """Size of each socket's send buffer, or 0 for the system's default."""
     keepalive_seconds: float = KEEPALIVE_SECONDS

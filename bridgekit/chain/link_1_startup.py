@@ -83,9 +83,9 @@ SESSION_TIMEOUT_SECONDS: Final = 5.0
 
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
-    """Create the sound resolver, which uses the thread that the event carries, or else looks up the run id.
+    """Create the default resolver, which returns the thread that the event carries, or else looks up the run id.
 
-    An event that carries another thread than its run's gets no route: see `Carried`.
+    An event that carries a thread other than its run's gets no route: see `Carried`.
     """
     return Carried(otherwise=MappingLookup(mapping), known=mapping.known, shared=mapping.shared)
 
@@ -119,8 +119,9 @@ class BridgeConfig:
     payload_hook: PayloadHook | None = None
     """Converts values of the application's own types in every payload: see `bridgekit.payload_encoding.apply_hook`."""
     error_text: ErrorText = user_error_text
-    """Returns the text of an error that a run's user gets. The default returns the types of its causes, with messages
-    that cannot contain a secret: see `bridgekit.errors.text_for_users`. The log gets the whole error."""
+    """Returns the text that the user gets for an error of a run. The default text has the types of the error's causes,
+    and the messages that cannot contain a secret: see `bridgekit.errors.text_for_users`. The Python logger gets the
+    whole error."""
     observers: tuple[Observer, ...] = ()
     """The bridge calls each observer with every event and its receipt, for logs, traces and metrics of the
     application."""
@@ -130,8 +131,8 @@ class BridgeConfig:
     """How long graceful shutdown waits for active runs to end."""
     drain_seconds: float = DRAIN_TIMEOUT_SECONDS
     """How long graceful shutdown waits for clients to read their outboxes, after the runs have ended. `runs_seconds`
-    plus `drain_seconds` must be shorter than the grace period of the process supervisor: 30 s in Kubernetes, 90 s under
-    systemd, only 10 s under Docker."""
+    plus `drain_seconds` must be shorter than the grace period of the process supervisor: by default, 30 s in
+    Kubernetes, 90 s with systemd, and 10 s with Docker."""
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
 
     def __repr__(self) -> str:
@@ -165,7 +166,7 @@ class Application:
         return self.config.authorizer(self, self.stores.used_tickets)
 
     def ticket(self, thread_id: str, user_id: str) -> str:
-        """Issue a ticket that lets the user open one socket on the thread. Authenticate the user before you call this.
+        """Issue a ticket that lets the user open one socket on the thread. Authenticate the user first.
 
         Raises UnknownName if the application's authorizer does not use tickets, and InvalidId if an id is malformed.
         """
@@ -180,10 +181,10 @@ class Application:
 
 
 async def start_application(config: BridgeConfig, stores: Stores) -> Application:
-    """With open stores, create the links in the order of the chain, pass the bridge to them, and run the self-checks.
+    """Create the links in the order of the chain, pass the bridge to them, and run the self-checks.
 
-    Raises DeterministicStartupError, which names the failing link and the reason. After such an error, no part of the
-    application is left running.
+    The stores must be open. Raises DeterministicStartupError, with the link and the reason, if a link or a self-check
+    fails. After an error, no part of the application is left running.
     """
     for callback in (*config.observers, config.payload_hook, config.error_text):
         if _is_asynchronous(callback):
@@ -236,8 +237,8 @@ async def _forgets_owners(sessions: SessionFactory) -> bool:
 
 
 def _require_shared_ticket_key(application: Application) -> None:
-    """Refuse a generated ticket key in a shared store, because each worker would reject the tickets of the other
-    workers."""
+    """Refuse a generated ticket key if workers share the store, because each worker would reject the tickets of the
+    other workers."""
     authorizer = application.authorizer
     if application.stores.shared and isinstance(authorizer, Tickets) and authorizer.has_random_key:
         raise DeterministicStartupError(
@@ -254,7 +255,7 @@ async def publisher(
     """Open a bridge in a process that has only run ids and serves no sockets, such as a Celery worker or a cron job.
 
     The bridge's `notify_*` methods find the thread of a run that is open in any worker, and publish to the sockets of
-    all workers. Raises ServeError if the stores belong to one process, and the errors of opening the stores.
+    all workers. Raises ServeError if the stores are not shared, and the errors that opening the stores raises.
     """
     async with stores() as opened:
         if not opened.shared:
@@ -307,7 +308,7 @@ def lifespan(
 
 
 async def _require_single_worker(stack: AsyncExitStack, config: BridgeConfig) -> Stores:
-    """Open the stores, and close them when the stack exits. If the store serves a single process, lock out other
+    """Open the stores, and close them when `stack` exits. If the store serves a single process, lock out other
     workers."""
     try:
         stores = await stack.enter_async_context(config.stores())
@@ -322,8 +323,8 @@ async def _require_single_worker(stack: AsyncExitStack, config: BridgeConfig) ->
 async def shut_down(application: Application, edge: ConnectionRegistry) -> None:
     """Shut down gracefully: refuse new runs and sockets, wait for active runs, then drain and close every socket.
 
-    The configuration's `runs_seconds` and `drain_seconds` limit the two waits. A run that takes longer continues until
-    its process ends. Clients resume after the restart, or on another worker.
+    `runs_seconds` limits the wait for runs, and `drain_seconds` the wait for clients. A run that takes longer than
+    `runs_seconds` continues until the process ends. Clients resume after the restart, or on another worker.
     """
     edge.stop_accepting()
     await application.supervisor.close(seconds=application.config.runs_seconds)

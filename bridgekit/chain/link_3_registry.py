@@ -46,10 +46,10 @@ class AgentRegistry:
         return self.agents[name](name, self._llm_manager, self._tool_dispatcher, self._adapter())
 
     def create_bound(self, context: RunContext) -> BaseAgent:
-        """For callers outside the core, create an agent that can emit events in the run.
+        """Create an agent that can emit events in the run, for callers outside the core.
 
-        For example, a webhook or a scheduler may continue a run later. The method sets the agent's bridge, because such
-        callers do not use the core. Raises UnknownAgent if no agent has this name, and UnknownName if
+        For example, a webhook or a scheduler may continue a run later. The method sets the agent's bridge, because the
+        core does so only for runs that it executes. Raises UnknownAgent if no agent has this name, and UnknownName if
         `set_websocket_bridge` was not called.
         """
         if self.websocket_bridge is None:

@@ -34,7 +34,8 @@ class BaseAgent(Emitter):
 
     @abc.abstractmethod
     async def execute(self, context: RunContext) -> object:
-        """Do the work that the run requests. The return value is sent to the user as the run's result."""
+        """Do the work that the user requests in `context.request`. The return value is sent to the user as the run's
+        result."""
 
     def set_websocket_bridge(
         self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None

@@ -1,4 +1,4 @@
-"""The supervisor's three collaborators besides the bridge, each as an interface and a small working implementation."""
+"""Interfaces and small implementations of the language model, the tools, and the store of threads' owners."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ThreadSession(Protocol):
 
 
 SessionFactory = Callable[[], AbstractAsyncContextManager[ThreadSession]]
-"""The type of `db_session_factory`: it opens a session for the duration of an `async with` block."""
+"""The type of `db_session_factory`, which opens a session for the duration of an `async with` block."""
 
 
 class LLMManager(Protocol):
@@ -79,7 +79,7 @@ async def claim_thread(sessions: SessionFactory, thread_id: ThreadId, user_id: U
 class MemoryThreadStore:
     """The default thread store, which records owners in memory.
 
-    An application with a durable or shared store refuses to start with this thread store.
+    An application with a durable store refuses to start with this thread store.
     """
 
     def __init__(self) -> None:
@@ -116,10 +116,11 @@ class ScriptedModel:
 
 
 class PythonTools:
-    """Dispatches tools that are Python callables: coroutine functions run on the event loop, others in a thread.
+    """Dispatches tools that are Python callables: coroutine functions run on the event loop, other callables in an OS
+    thread.
 
-    If the run is cancelled, the call does not wait for a tool in a thread, which Python cannot stop, and discards its
-    result.
+    Python cannot stop a tool in an OS thread. If the run is cancelled, the call does not wait for the tool, and
+    discards its result.
     """
 
     def __init__(self, tools: Mapping[str, Callable[..., object | Awaitable[object]]]) -> None:
@@ -151,7 +152,7 @@ class PythonTools:
     async def _run(self, tool_name: str, parameters: Mapping[str, object]) -> object:
         """Run the tool.
 
-        A plain function runs in a thread, because it could block the event loop that serves all sockets.
+        A plain function runs in an OS thread, so that it does not block the event loop, which serves all sockets.
         """
         tool = self._tools[tool_name]
         if iscoroutinefunction(tool):
@@ -170,7 +171,7 @@ class ToolCall:
     started: float = field(default_factory=time.perf_counter)
 
     async def completed(self, result: object, status: str) -> None:
-        """Emit `tool_completed`, even if the run is cancelled. The wait for room then has a time limit.
+        """Emit `tool_completed`. If the run is cancelled, wait for room only for a limited time.
 
         Raises PayloadError or FrameTooLarge if no frame can carry the result. The error message names the tool.
         """

@@ -41,7 +41,7 @@ class MappingStore(Protocol):
 
 
 class RunThreadMappingService:
-    """Maps each active run to its thread, and each closed run until its grace period ends."""
+    """Maps each run to its thread, until the run is closed and its grace period has ended."""
 
     def __init__(self, store: MappingStore | None = None, *, grace_seconds: float = GRACE_SECONDS) -> None:
         self._store = MemoryMappingStore() if store is None else store
@@ -58,7 +58,7 @@ class RunThreadMappingService:
         return self._store.shared
 
     async def register_mapping(self, run_id: RunId, thread_id: ThreadId) -> None:
-        """Map a run to its thread. Repeating a call does not change an active run, and reopens a closed one.
+        """Map a run to its thread. A repeated call changes nothing for an active run, and reopens a closed run.
 
         Raises RunAlreadyMapped if the run is mapped to another thread, and InvalidId if an id is not valid. Raises
         MappingFull if the store has no room, and StoreUnavailable if it did not answer in time.
