@@ -100,7 +100,7 @@ class Judge:
             if not has_started and self.rules.pairs_runs and frame.kind not in BEGINNINGS and frame.kind != "tool":
                 stream.uncertain = NO_BEGINNING
             self.rules.remember(client, key, stream)
-            if frame.run is None:  # a run id in the frame would identify the user
+            if frame.run is None:  # otherwise, the run shows the owner
                 self.owners.saw(key, client, frame)
         if frame.thread not in (None, client.thread) or frame.user not in (None, client.user):
             self.owners.check_ids(self.findings, client, frame)
@@ -190,7 +190,10 @@ class Judge:
             )  # fmt: skip
 
     def _is_replayed(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
-        """Add the frame's positions to its numbering. Return whether it repeats a frame from before a reconnect."""
+        """Add the frame's positions to its numbering.
+
+        Return whether the frame repeats one that arrived before a reconnect.
+        """
         last = frame.position
         assert last is not None
         connection = frame.origin.connection

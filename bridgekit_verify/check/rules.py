@@ -46,7 +46,7 @@ class Rules:
         self.unattributed = 0
         """The number of frames that belong to a message or call, but name none."""
         self.unnamed_texts = self.unnamed_calls = 0
-        """The number of frames that have a text or an id, but a kind that the dialect does not name."""
+        """The number of frames with a text or an id whose kind the dialect does not name."""
         has, fields = dialect.kinds.__contains__, dialect.fields
         self.knows_runs = "run" in fields or dialect.run_is_connection
         self._knows_calls = "call" in fields and has("tool_begin")
@@ -94,7 +94,7 @@ class Rules:
             self._start_run(client, run, frame)
 
     def _leave(self, stream: StreamState | None, frame: ObservedFrame) -> None:
-        """Count a frame whose kind, message or call is not known, and record what becomes uncertain."""
+        """Count a frame whose kind, message or call is unknown, and record which answers become uncertain."""
         if frame.kind == "other":
             if stream is not None:
                 stream.uncertain = UNNAMED
@@ -108,7 +108,7 @@ class Rules:
             self.findings.unknown(Property.SNAPSHOT, reason)
 
     def _is_repeated(self, client: ClientState, run: RunState | None, stream: StreamState | None, kind: str) -> bool:
-        """Return True if a frame without a position may repeat what was complete before a reconnect."""
+        """Return True if a frame may repeat one from before a reconnect, and no position shows whether it does."""
         if kind == "snapshot":
             return False
         if stream is not None:

@@ -82,7 +82,7 @@ class RecordingVerdict(msgspec.Struct, frozen=True):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Remarks that the output shows besides the answers."""
+        """Lines that the text output shows above the answers."""
         return ()
 
     @property
