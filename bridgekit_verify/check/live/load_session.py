@@ -74,7 +74,7 @@ class LoadSession:
         self._groups: dict[str, ClientGroup] = {}
         self._cuts: dict[str, PlannedCut] = {}
         self._slow: dict[str, tuple[RunningToxic, float]] = {}
-        """By client, the toxic that slows its reads down, and the time at which the toxic ends."""
+        """For each slow reader, the toxic that slows its reads, and the time at which the toxic ends."""
         self._scope = anyio.CancelScope()
 
     async def run(self, scenarios: tuple[str, ...]) -> None:
@@ -233,7 +233,7 @@ class LoadSession:
             run.problem = client.closed_because
 
     async def _wait_until_over(self, group: ClientGroup, run: RequestedRun) -> None:
-        """Wait for the run's end, or until neither the model nor the backend sends data for the run."""
+        """Wait until the run ends, or until neither the model nor the backend sends data for the run."""
         with anyio.move_on_after(self._load.run_seconds):
             while not run.ended and run.problem is None:
                 with anyio.move_on_after(POLL_SECONDS):

@@ -57,16 +57,16 @@ class ModelScript(msgspec.Struct, frozen=True):
     rounds: int = 1
     """The number of answers that call tools before the final text."""
     arguments: Literal["pieces", "beside", "whole"] = "pieces"
-    """How arguments are sent: as `pieces` after an empty first one, with the first piece `beside` the tool's name, or
+    """How arguments are sent: in `pieces` after an empty first piece, with the first piece `beside` the tool's name, or
     `whole` with the name."""
     interleaved: bool = False
     """True if the pieces of parallel calls alternate. Few models do this, so it is a stress case."""
     split: bool = False
     """True if each marker is split across two deltas."""
     refusals: int = 0
-    """The number of first attempts that the model answers with 503."""
+    """The number of attempts, from the first, that the model answers with status 503."""
     ends_in: Literal["", "text", "arguments"] = ""
-    """The channel during which the model ends the connection, on every attempt."""
+    """The channel in which the model ends the connection, on every attempt."""
     pause_seconds: float = 0.002
 
 
@@ -179,7 +179,8 @@ def _call(canary: str, number: int, index: int, tool: OfferedTool) -> SentCall:
 
 
 def _example(schema: Any, root: Mapping[str, Any], text: Any, depth: int) -> Any:  # noqa: C901  # one branch for each keyword
-    """Return an example for a JSON schema, with markers in free strings. A string may violate the schema's pattern."""
+    """Return an example for a JSON schema, with markers in the strings that the schema does not restrict. A string may
+    violate the schema's pattern."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return None
     if isinstance(reference := schema.get("$ref"), str):

@@ -26,7 +26,7 @@ class LiveRecorder:
         self._dialect = dialect
         self._runs: dict[str, RequestedRun] = {}
         self._canary_of: dict[str, str] = {}
-        """By the backend's run id, the canary that one of the run's frames contained."""
+        """For each run id of the backend, the canary that a frame of the run contained."""
 
     def add(self, run: RequestedRun) -> None:
         self._runs[run.canary] = run
