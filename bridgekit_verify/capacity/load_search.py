@@ -212,7 +212,7 @@ class LoadSearch:
 
     @property
     def tried(self) -> list[StepResult]:
-        """One step for each load, preferably a carried step, lowest load first."""
+        """One step for each load, if possible a step in which the edge carried the load, lowest load first."""
         best: dict[float, StepResult] = {}
         for step in self.steps:
             before = best.get(step.events_per_second)

@@ -70,16 +70,16 @@ class LinearFit:
 
     of: str
     points: Sequence[tuple[int, int]]
-    """For each measurement: the number of items, and their resident memory in KiB."""
+    """For each measurement: the number of sockets, threads or runs, and their resident memory in KiB."""
 
     @property
     def most(self) -> int:
-        """The largest number of items for which memory was measured."""
+        """The largest number of sockets, threads or runs for which memory was measured."""
         return max(count for count, _ in self.points)
 
     @property
     def kib(self) -> float:
-        """Memory that one more item needs, in KiB: the slope of the fit."""
+        """Memory that one more socket, thread or run needs, in KiB: the slope of the fit."""
         return self._line[0]
 
     @property
@@ -102,7 +102,7 @@ class LinearFit:
 
     @property
     def per_gib(self) -> float:
-        """Number of items per GiB, extrapolated from the fit."""
+        """Number of sockets, threads or runs per GiB, extrapolated from the fit."""
         return KIB_PER_GIB / self.kib if self.kib > 0 else float("inf")
 
 
@@ -129,7 +129,7 @@ class MemoryScaling:
 
     @property
     def growth(self) -> float:
-        """CPU time per event with all items, divided by the CPU time per event without items."""
+        """CPU time per event with all sockets, threads and runs, divided by the CPU time per event without them."""
         return min(step.cpu_us for step in self.with_load) / self.burst_us
 
 

@@ -199,7 +199,7 @@ class Judge:
         connection = frame.origin.connection
         if self.dialect.position_per == "run" and run is None:
             for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.RESUME):
-                self.findings.unknown(which, "positions count within a run, and some frames do not name theirs")
+                self.findings.unknown(which, "positions count within a run, and some frames do not name their run")
             client.unplaced = True
             return False
         key = self.dialect.numbering_of(frame, None if run is None else run.id)

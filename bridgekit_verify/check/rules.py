@@ -129,7 +129,7 @@ class Rules:
     ) -> None:  # fmt: skip
         """Report that a message contradicts what its client received before, for example in the message `earlier`."""
         if isinstance(subject, StreamState) and (not self.knows_runs or subject.uncertain == UNNAMED):
-            reason = UNNAMED if self.knows_runs else "without a run, several may have its id"
+            reason = UNNAMED if self.knows_runs else "without a run, several messages or calls may have its id"
             self.findings.unknown(which, f"{subject}: {reason}")
             return
         before = () if earlier is None else (Evidence(earlier, subject.client),)

@@ -219,8 +219,8 @@ def _reasons(
     yield from _reasons_of_runs(judge, clients, runs)
     yield from _reasons_of_streams(judge, streams)
     yield from _reasons_of_clients(judge, clients)
-    yield Property.CONTEXT, "a recording does not show what the model received: it takes the scripted model"
-    yield Property.MODEL, "a recording does not show calls of the model: it takes the scripted model"
+    yield Property.CONTEXT, "a recording does not show the model's requests: check the backend with the scripted model"
+    yield Property.MODEL, "a recording does not show model calls: check the backend with the scripted model"
 
 
 def _reasons_of_runs(judge: Judge, clients: list[ClientState], runs: list[RunState]) -> Iterator[tuple[Property, str]]:

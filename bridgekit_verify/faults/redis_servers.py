@@ -54,7 +54,7 @@ CLUSTER_SETTINGS: Final = ("cluster-enabled yes", "cluster-node-timeout 2000", "
 
 
 class ServerFailed(BridgekitError):
-    """Raised if a server did not start (the message ends with its log), is not running, or replied with an error."""
+    """Raised if a server did not start (the message ends with its log), does not run, or replied with an error."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"the Redis-protocol server for tests: {problem}")
@@ -85,7 +85,7 @@ class Persistence(enum.Enum):
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """Reserve a port for a server that restarts. A socket is bound to the port, so no other program gets it.
+    """Reserve a port for a server that restarts. A bound socket keeps other programs from the port.
 
     A server that sets SO_REUSEADDR can still listen on the port.
     """
@@ -135,7 +135,7 @@ class RedisServer:
         """
         file = self.directory / "server.conf"
         file.write_text("\n".join(self._settings) + "\n", encoding="utf-8")
-        # The process runs in the server's own directory, so the files of a crash are written there.
+        # The process runs in the server's own directory, so that crash files are written to this directory.
         self._process = ChildProcess([str(server_program()), str(file)], name="the server", cwd=self.directory)
         await self._process.start()
         await self.wait_ready()
@@ -151,7 +151,7 @@ class RedisServer:
                     await self.ask("PING")
                     return
                 await anyio.sleep(POLL_INTERVAL_SECONDS)
-        raise ServerFailed(f"it {'was not ready in time' if self.running else 'has ended'}: {self._log_tail()}")
+        raise ServerFailed(f"it {'did not reply in time' if self.running else 'has ended'}: {self._log_tail()}")
 
     async def ask(self, *command: str) -> str:
         """Send one command over a new connection and return the reply. Raises ServerFailed if the reply is an error."""

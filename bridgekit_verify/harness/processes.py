@@ -47,7 +47,8 @@ REPLY_TIMEOUT_SECONDS: Final = 60.0
 EXIT_TIMEOUT_SECONDS: Final = 10.0
 COMMAND_TIMEOUT_SECONDS: Final = 60.0
 LINE_BYTES: Final = 67_108_864
-"""The maximum length of a line: arrival times of a million events fit. A longer line raises `DelimiterNotFound`."""
+"""The maximum length of a line: the arrival times of a million events fit into one line. A longer line raises
+`DelimiterNotFound`."""
 ERROR_OUTPUT_BYTES: Final = 2_000
 """An error message shows this many bytes from the end of a process's standard error."""
 
@@ -204,7 +205,10 @@ class ChildProcess:
         await self._write(msgspec.json.encode(message))
 
     async def receive(self, kind: type[T], *, within: float = REPLY_TIMEOUT_SECONDS, wanted: str = "") -> T:
-        """Return the next message as `kind`. Raises ProcessExited, ProcessTimeout, or ProcessFailed (wrong kind)."""
+        """Return the next message as `kind`.
+
+        Raises ProcessExited, ProcessTimeout, or ProcessFailed for another message.
+        """
         line = b""
         with anyio.move_on_after(within) as waiting:
             line = await self._read_line()

@@ -61,7 +61,7 @@ def allowed_misses(intervals: int) -> int:
 
 
 def coverage(p: float, n: int, *, draws: int, seed: int = 0) -> Rate:
-    """Draw k of n at probability p, `draws` times, and return how often Wilson's interval of k of n contains p."""
+    """Draw k of n events with probability p, `draws` times. Return how often Wilson's interval of k of n contains p."""
     source = random.Random(f"{seed}:{p}:{n}")
     contains = _contains(p, n)
     return Rate(sum(contains[sum(source.random() < p for _ in range(n))] for _ in range(draws)), draws)

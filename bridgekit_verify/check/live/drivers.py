@@ -97,8 +97,7 @@ class Requests:
         return self._http.build_request(method, base_url + fill_url(path, values), content=content, headers=sent)
 
     def check_status(self, table: str, response: httpx.Response) -> None:
-        """Raise UnusableBackend for a status that indicates a wrong TOML file, and RunRefused for any other error
-        status."""
+        """Raise UnusableBackend if the status shows a wrong TOML file, and RunRefused for any other error status."""
         status, request = response.status_code, f"{response.request.method} {response.request.url.path}"
         if status < 300 or (status < 400 and table == "[[prepare]]"):  # a login may answer with a redirect
             return
@@ -256,7 +255,7 @@ async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: b
     if mime_type == "text/event-stream":
         last_id = ""
         async for each in EventSource(response).aiter_sse():
-            own_id, last_id = each.id if each.id != last_id else "", each.id  # without an id of its own, an event has the last id
+            own_id, last_id = each.id if each.id != last_id else "", each.id  # an event without an id has the last id
             if each.data:
                 name = None if each.event == "message" else each.event
                 client.received(each.data, event=name, event_id=own_id)

@@ -61,8 +61,7 @@ def _misrouted(findings: LedgerFindings, client: ObservedClient, prompt: UserPro
 
 
 def _judge_labels(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient) -> None:
-    """On a socket for all threads of a user, find frames that name another thread than the thread of their canary's
-    run."""
+    """Find frames that do not name their canary's thread, on a socket for all threads of a user."""
     known = {prompt.thread for prompt in evidence.prompts.values()}
     for thread, frames in client.threads.items():
         for prompt in (evidence.prompts[each] for each in frames if each in evidence.prompts):
@@ -90,8 +89,7 @@ def _judge_histories(evidence: LiveEvidence, findings: LedgerFindings) -> None:
 
 
 def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Compare the arguments that the model sent with those that clients received and those that the backend
-    repeated."""
+    """Compare the arguments that the model sent with those that clients received or the backend repeated."""
     ids = {call.id for made in evidence.ledger.calls for call in made.calls}
     ids_are_kept = any(not ids.isdisjoint(client.call_kinds) for client in evidence.clients.values())
     counts = Counter[str]()
@@ -210,8 +208,7 @@ def _same(value: Any, arguments: str) -> bool:
 
 
 def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
-    """Compare the arguments that later requests repeat with those that the model sent. Return the number of
-    comparisons.
+    """Compare the arguments in later requests with those that the model sent. Return the number of comparisons.
 
     For each call, only the first difference is reported.
     """

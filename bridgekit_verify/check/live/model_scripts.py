@@ -179,8 +179,7 @@ def _call(canary: str, number: int, index: int, tool: OfferedTool) -> SentCall:
 
 
 def _example(schema: Any, root: Mapping[str, Any], text: Any, depth: int) -> Any:  # noqa: C901  # one branch for each keyword
-    """Return an example for a JSON schema, with markers in the strings that the schema does not restrict. A string may
-    violate the schema's pattern."""
+    """Return an example for a JSON schema, with markers in unrestricted strings. A string may violate its pattern."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return None
     if isinstance(reference := schema.get("$ref"), str):

@@ -41,8 +41,7 @@ class TextRun:
         return "".join(self.texts)
 
     def origin_of(self, ends: list[int]) -> list[tuple[Message, int | None]]:
-        """Return, for each of these ascending indexes of a text, the message that contained the character, and the
-        frame's position."""
+        """Return the message and the frame's position for each of these ascending indexes of the joined text."""
         index, length, found = 0, len(self.texts[0]), []
         for end in ends:
             while length < end:

@@ -63,7 +63,7 @@ class DeliveryMode:
     offline."""
     keep_events: int = DEFAULT_RETENTION.events
     outbox_bytes: int = 262_144
-    """Bound on a socket's outbox: small, so that large events overflow it within the window of a slow-reader fault."""
+    """Limit on a socket's outbox: small, so that large events overflow the outbox during a slow-reader fault."""
 
     @property
     def separate_agents(self) -> bool:
@@ -83,7 +83,7 @@ SQLITE: Final = DeliveryMode(name="SQLite", summary="one worker, logs in a file"
 REDIS: Final = DeliveryMode(name="Redis", summary="agents and sockets in two workers, logs at a broker", store="redis")
 
 DELIVERY_MODES: Final = {row.name: row for row in (AT_MOST_ONCE, RESUME, SQLITE, REDIS)}
-"""The delivery modes by name, weakest guarantee first. All modes except the first prevent silent loss."""
+"""The delivery modes by name, weakest guarantee first. All delivery modes except the first prevent silent loss."""
 
 
 def delivery_mode_table() -> pd.DataFrame:

@@ -28,7 +28,7 @@ WINDOWS_SECONDS: Final = 120.0
 
 
 def predicted_loss(delivery: DeliveryMode, missed: int) -> int:
-    """Return how many events are lost for a user who missed `missed` events.
+    """Return how many events a user loses who missed `missed` events.
 
     In mode "at most once", all missed events are lost. With a log that retains `h` events of a thread, no event is lost
     if at most `h` were missed. If more than `h` were missed, all of these are lost: resume is all-or-nothing.
@@ -149,7 +149,7 @@ class WindowStudy:
 
 
 def _counted(windows: Sequence[Window]) -> str:
-    """Return the label of the counted losses of one delivery mode: whether the users were told of each of them."""
+    """Return the label of one delivery mode's counted losses: whether all of them were silent or signalled."""
     silent = sum(window.trial.verdict.lost_silent for window in windows)
     signalled = sum(window.trial.verdict.lost_signalled for window in windows)
     manner = {(True, False): " in silence", (False, True): " with a signal"}.get((silent > 0, signalled > 0), "")
@@ -173,7 +173,8 @@ def _row(window: Window) -> dict[str, object]:
 async def study_windows(
     lengths: Sequence[float], *, users: int = 2, keep_events: int = 30, seed: int = 0, plan: TrialPlan | None = None
 ) -> WindowStudy:
-    """Disconnect users for each of these times (seconds), in mode "at most once" and with a log of `keep_events`.
+    """Disconnect users for each of these times (seconds), in mode "at most once" and with a log of `keep_events`
+    events.
 
     The trials of one delivery mode run concurrently on one worker, with `users` threads each. Raises TimeoutError if
     the trials take too long.

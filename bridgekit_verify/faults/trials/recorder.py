@@ -44,7 +44,8 @@ class Reader:
     online: list[tuple[float, float]] = field(default_factory=list)
     """Start and end of each subscription, in seconds since the Unix epoch."""
     starts: list[int] = field(default_factory=list)
-    """The `seq` after which each subscription starts, as the server confirmed it. Empty for a client that resumes."""
+    """The `seq` after which each subscription starts, as the server confirmed it. The list is empty for a client that
+    resumes."""
     duplicates: int = 0
     """The number of duplicated events that the client dropped."""
     lost_run_ends: int = 0
@@ -142,11 +143,11 @@ class Recorder:
     acknowledged: dict[EventKey, Acknowledged] = field(default_factory=dict)
     attempted_at: dict[EventKey, float] = field(default_factory=dict)
     owners: dict[str, OwnedThread] = field(default_factory=dict)
-    """The thread and its owner, by request."""
+    """For each request, the thread and its owner."""
     emitted: Counter[str] = field(default_factory=Counter)
-    """Number of events that the agent attempted, by request."""
+    """For each request, the number of events that the agent attempted to emit."""
     ended: dict[str, str] = field(default_factory=dict)
-    """The error text of each ended run, by request. The text is empty if the run succeeded."""
+    """For each request whose run has ended, the error text. The text is empty if the run succeeded."""
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
     async def wait_ended(self, requests: Sequence[str]) -> None:
@@ -155,7 +156,7 @@ class Recorder:
             await self._changed.wait()
 
     async def wait_emitted(self, wanted: Mapping[str, int]) -> None:
-        """Wait until each run has ended or its agent has attempted the given number of events."""
+        """Wait until each run has ended or its agent has attempted to emit the given number of events."""
         while any(self.emitted[request] < count for request, count in wanted.items() if request not in self.ended):
             await self._changed.wait()
 

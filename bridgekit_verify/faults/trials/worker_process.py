@@ -51,7 +51,7 @@ class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Request to start a run of `steps` steps with three events each, one step every `pace_seconds`."""
+    """Request to start a run of `steps` steps with three events each, one step every `pace_seconds` seconds."""
 
     request: str
     thread_id: ThreadId
