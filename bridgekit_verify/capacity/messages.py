@@ -100,7 +100,7 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """CPU time divided by elapsed time, from the end of the first runs to the start of the last run. A full core is
     1."""
     run_queue_wait: float
-    """Time that the process waited for a CPU, divided by the same elapsed time as in `share`, or 0 if unknown."""
+    """Time that the process waited for a CPU, divided by the elapsed time that `share` uses, or 0 if unknown."""
     pauses: int
     """Number of garbage collections."""
     longest_pause: float
@@ -132,7 +132,7 @@ class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     late_first: float
     """Lower quartile of lateness in the first third of the events, in the order of their due times."""
     late_last: float
-    """Lower quartile of lateness in the last third of these events."""
+    """Lower quartile of lateness in the last third of the events, in the order of their due times."""
     apart_seconds: float
     """Seconds between the median due times of the first and the last third of the events."""
     emitted_p50: float

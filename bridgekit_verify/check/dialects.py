@@ -1,4 +1,5 @@
-"""Defines what a dialect is, and the built-in dialects: bridgekit, AG-UI, OpenAI Responses, and Vercel's UI stream."""
+"""Defines the class of dialects, and the built-in dialects: bridgekit, AG-UI, OpenAI Responses, and Vercel's UI
+stream."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ class StreamDialect:
     name: str
     frames: Callable[[Message], Iterable[ObservedFrame]]
     fields: frozenset[str]
-    """The fields of FIELDS that the protocol's frames have."""
+    """The names in FIELDS of the fields that the protocol's frames have."""
     kinds: frozenset[str]
     position_per: str = "client"
     """The scope of one numbering: a client, thread, run or connection."""

@@ -76,7 +76,7 @@ class ObservedFrame(msgspec.Struct, gc=False):
     """If a frame stands for several positions, the first of them; otherwise, None."""
     user: str | None = None
     group: str | None = None
-    """An epoch of positions, or the subagent that sent a chunk. A client's groups are independent of each other."""
+    """The epoch of the position, or the subagent that sent the chunk."""
     implicit: bool = False
     """True for a delta or an end that needs no beginning, and for an error after which the run may continue."""
 

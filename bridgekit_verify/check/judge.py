@@ -1,4 +1,5 @@
-"""Judges a stream of frames without I/O. The number of ended runs, messages, calls and violations in memory is limited.
+"""Judges a stream of frames without I/O. Only a limited number of ended runs, messages, calls and violations is kept in
+memory.
 
 The judge first attributes each frame to a client, a run, and a message or call. The rules then judge the frame.
 """

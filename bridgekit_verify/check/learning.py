@@ -155,7 +155,7 @@ def _paths(rows: Sequence[Row]) -> list[Path]:
 
 
 def _kind(rows: Sequence[Row]) -> Path | None:
-    """Return the path that probably holds the type: a string in nearly every frame, with few different values."""
+    """Return the probable path of the frames' type: a string in nearly every frame, with few different values."""
     candidates = []
     for path in _paths(rows):
         values = _values(rows, path)

@@ -201,7 +201,7 @@ class Rules:
         run.open.clear()
 
     def expects_result(self, stream: StreamState) -> bool:
-        """Return whether a call has no result so far, in a dialect with results. The client may run the call."""
+        """Return whether a call has no result so far, although the dialect has results."""
         return stream.is_call and not stream.resulted and "tool_result" in self.dialect.kinds
 
     def _knows_begin(self, stream: StreamState) -> bool:

@@ -23,7 +23,8 @@ __all__ = ["BUFFER_BYTES", "ProxiedConnection", "ProxyListener", "RateLimiter", 
 
 CHUNK_BYTES: Final = 65_536
 TICK_SECONDS: Final = 0.02
-"""At a limited rate, one read takes at most the bytes allowed in this time, so that bytes arrive evenly."""
+"""At a limited rate, one read takes at most the bytes that the rate allows in this time, so that bytes arrive
+evenly."""
 
 
 class RateLimiter:

@@ -125,7 +125,7 @@ class RedisServer:
 
     @property
     def running(self) -> bool:
-        """Whether the process exists, including a process that SIGSTOP has stopped."""
+        """Whether the process exists. A process that SIGSTOP has stopped counts as running."""
         return self._process is not None and self._process.exit_code is None
 
     async def start(self) -> None:

@@ -74,7 +74,7 @@ class ClientSocket:
         self.disconnected = False
         """Whether the server has closed the connection."""
         self.paused = False
-        """Whether the client currently does not read this socket."""
+        """Whether the client has paused reading from this socket."""
         self.read_ns: list[int] = []
         """The time at which the last byte of each event was read, in nanoseconds of the monotonic clock."""
         self._chunks: list[tuple[int, bytes]] = []

@@ -204,7 +204,7 @@ class CoreThatRaises(AgentExecutionCore):
 
 
 class CoreThatSaysNothing(AgentExecutionCore):
-    """Link 5, swallowed: does not emit the start and the end of a run."""
+    """Link 5, swallowed: emits neither the start nor the end of a run."""
 
     async def execute_agent(self, context: RunContext) -> object:
         return await self._prepared(context).execute(context)

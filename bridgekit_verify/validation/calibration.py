@@ -172,7 +172,7 @@ class CalibrationStudy:
 
     @property
     def exact_checks(self) -> list[RateCheck]:
-        """The checks of rates without chance: with offline users, and where no frame or every frame is lost."""
+        """The checks of rates that involve no chance: with offline users, and where no frame or every frame is lost."""
         return [check for check in self.rate_checks if check.exact]
 
     def loss_table(self) -> pd.DataFrame:

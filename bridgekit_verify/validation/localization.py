@@ -53,7 +53,7 @@ class MatrixCell:
 
     @property
     def fewer(self) -> list[str]:
-        """The count of each source (probes, ledger) that named the link less often than both together."""
+        """The count of each source (probes or ledger) that named the link in fewer cases than both sources together."""
         counts = (("probes", self.by_probes), ("ledger", self.by_ledger))
         return [f"{source} {count}" for source, count in counts if count < self.named]
 

@@ -78,7 +78,7 @@ class BackendCheck(DrivenRun):
 
 
 async def check_backend(backend: Backend, load: Load | None = None, **options: Any) -> BackendCheck:
-    """Drive the backend and judge what its clients received. The options are those of `drive_backend`."""
+    """Apply a load to the backend and judge what its clients received. The options are those of `drive_backend`."""
     return (await drive_backend(backend, load, **options)).judge()
 
 
@@ -154,7 +154,7 @@ def _model_server(
 
 
 _earlier_ports: Final[list[int]] = []
-"""The scripted model's port in this process's latest check of an application, or an empty list."""
+"""The port of the scripted model in this process's latest check of an application. Empty before the first check."""
 
 
 async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: RunningBackend) -> None:

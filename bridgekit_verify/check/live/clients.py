@@ -123,7 +123,7 @@ class LiveThread(NamedTuple):
 
 @dataclass
 class PlannedCut:
-    """The planned cut of a connection after some messages of a run."""
+    """A connection to cut after some messages of a run."""
 
     between: Proxy
     after: int

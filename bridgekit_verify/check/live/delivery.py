@@ -166,7 +166,7 @@ def _count_received(
             tally.unattributed += len(arrived)
         elif not evidence.is_entitled(client, marker.canary):
             tally.misrouted += len(arrived)
-        elif not evidence.delivered(client, marker):  # the client received only replays of it
+        elif not evidence.delivered(client, marker):  # the client received only replays of the marker
             tally.replayed += len(arrived)
         else:
             _count_copies(evidence, findings, client, tally, marker, arrived)

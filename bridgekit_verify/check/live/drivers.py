@@ -26,7 +26,7 @@ CLOSE_TIMEOUT_SECONDS: Final = 1.0
 ANSWER_TIMEOUT_SECONDS: Final = 30.0
 ACCEPT: Final = "text/event-stream, application/x-ndjson, application/json;q=0.9, */*;q=0.8"
 TEMPORARY: Final = {408, 409, 425, 429}
-"""Statuses of correct requests that may succeed later: timeout, conflict, too early, too many requests."""
+"""HTTP statuses after which a later attempt may succeed: timeout, conflict, too early, too many requests."""
 EXCERPT_CHARACTERS: Final = 200
 
 

@@ -61,7 +61,7 @@ def _misrouted(findings: LedgerFindings, client: ObservedClient, prompt: UserPro
 
 
 def _judge_labels(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient) -> None:
-    """Find frames that do not name their canary's thread, on a socket for all threads of a user."""
+    """Find frames that name a thread other than their canary's, on a socket for all threads of a user."""
     known = {prompt.thread for prompt in evidence.prompts.values()}
     for thread, frames in client.threads.items():
         for prompt in (evidence.prompts[each] for each in frames if each in evidence.prompts):

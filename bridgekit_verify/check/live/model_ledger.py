@@ -138,7 +138,7 @@ class ModelLedger(msgspec.Struct):
         self, *, user: str, thread: str, clients: Iterable[str], scenario: str = "text", canary: str = "",
         asked_on: str = "",
     ) -> UserPrompt:  # fmt: skip
-        """Record a prompt before it is sent, and return the prompt. `clients` must all receive the answer."""
+        """Record a prompt before it is sent, and return the prompt. All of `clients` must receive the answer."""
         entitled = tuple(clients)
         if not entitled:
             raise InvalidParameter("clients", entitled, "the clients that must receive the answer, at least one")

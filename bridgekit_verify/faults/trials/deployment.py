@@ -184,7 +184,7 @@ class Deployment:
     sockets: WorkerProcess
     """The worker that clients connect to."""
     agents: WorkerProcess
-    """The worker that runs the agents, which is `sockets` unless the delivery mode has separate agents."""
+    """The worker that runs the agents: the same as `sockets`, unless the agents have a separate worker."""
     key: bytes
     broker: RedisServer | None = None
     to_broker: Proxy | None = None

@@ -272,7 +272,7 @@ class Soak:
     rounds: int = 0
     seconds: float = 0.0
     cells: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
-    """Summed counts by the names of fault and delivery mode."""
+    """The sums of the counts, by the names of fault and delivery mode."""
     violations: list[str] = field(default_factory=list)
     """Each cell that violated a guarantee, with the seed that reproduces its round."""
 
