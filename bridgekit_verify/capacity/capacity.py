@@ -68,20 +68,11 @@ class CapacityStudy:
         return searched + [step for steps in self.paired.values() for step in steps]
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each load.
-
-        Columns: edge, events/s, concurrent runs, on time (k of n), on time %, Wilson interval (%), lateness p50, p99
-        and max (ms), growth of lateness (ms per second), shares of a core (CPU time of the measured process, its time
-        waiting for a CPU, CPU time of the client), CPU µs per event, lost, carried.
-        """
+        """Return one row for each load."""
         return pd.DataFrame([_row(search.edge, step) for search in self.searches for step in search.tried])
 
     def summary(self) -> pd.DataFrame:
-        """Return one row for each edge.
-
-        Columns: edge, carried load (events/s, runs/s, concurrent runs), share on time, lowest load that failed, CPU µs
-        per event, load of one full core, why the edge may carry more.
-        """
+        """Return one row for each edge."""
         return pd.DataFrame([_summary(search) for search in self.searches])
 
     def figure(self) -> Figure:

@@ -147,10 +147,7 @@ class MemoryStudy:
         return [step for scaling in self.scalings for step in [*scaling.without_load, *scaling.with_load]]
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each edge and kind of item.
-
-        Columns: edge, kind of item, largest number, KiB each, residual in percent, number per GiB, growth of CPU time.
-        """
+        """Return one row for each edge and each kind of item (socket, thread or run)."""
         return pd.DataFrame(
             {
                 "edge": scaling.edge.name,
@@ -284,11 +281,7 @@ def _draw_fit(axis: Axes, name: str, fit: LinearFit, style: LineStyle, row: int)
 
 
 def edge_table(capacity: CapacityStudy, memory: MemoryStudy) -> pd.DataFrame:
-    """Return one row for each edge.
-
-    Columns: edge, carried load, CPU time per event at that load and in a burst, memory per idle socket, and the servers
-    on which the edge runs.
-    """
+    """Return one row for each edge."""
     return pd.DataFrame(
         {
             "edge": search.edge.name,

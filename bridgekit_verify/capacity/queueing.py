@@ -95,9 +95,7 @@ class WaitingStudy:
     def table(self) -> pd.DataFrame:
         """Return one row for each carried load.
 
-        Columns: edge, events/s, utilisation in percent, service time in µs, and in ms: longest garbage collection, mean
-        lateness, predicted mean with and without garbage collections, 99th percentile. A load without a steady state
-        has no predictions.
+        Times without a unit are in milliseconds. A load without a steady state has no predictions.
         """
         return pd.DataFrame(
             {

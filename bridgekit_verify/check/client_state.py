@@ -116,7 +116,7 @@ class StreamState:
         self.id, self.is_call, self.client, self.run, self.first = stream_id, is_call, client, run, first
         self.begun = self.ended = self.resulted = False
         self.implicit = False
-        """True if the message or call began with its first delta. No frame then has to mark its end."""
+        """True if the message or call began with its first delta, and therefore needs no end frame."""
         self.is_again = False
         """True if the same id was used before, for another text or for another part of the text."""
         self.characters = 0

@@ -47,7 +47,7 @@ KIND_RULES: Final = (
     ("text", r"delta|token|chunk|text|^say$|content"),
     ("tool", r"tool|call|function"),
 )
-"""Rules that map the name of a type to a kind. The first matching rule applies."""
+"""Rules that map the name of a type to a kind of frame. The first matching rule applies."""
 DELTAS: Final = ("thinking", "text", "tool_args")
 Path = tuple[str, ...]
 Row = Mapping[Path, Any]
@@ -201,8 +201,8 @@ def _texts(rows: Sequence[Row], taken: set[Path]) -> dict[str, Path]:
 def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) -> dict[str, Any]:
     """Draft the position: a whole number that increases by one within each client, thread or run.
 
-    If each client has only one run, all three scopes fit. The function then chooses the run, because the numbering may
-    restart with the next run.
+    If each client has only one run, every scope fits. The run is then chosen, because its numbering may restart with
+    the next run.
     """
     for path in _paths([row for _, row in pairs]):
         found = [

@@ -90,8 +90,7 @@ def coverage_table(
 ) -> pd.DataFrame:
     """Return how often the interval contains the true rate, one row per probability and number of trials.
 
-    Columns: p, n, contains p (k of draws), coverage, from and to (the interval of the coverage), exact (by summing the
-    binomial) and inside (whether the exact value lies between from and to). Rates are in percent.
+    The column "inside" states whether the exact coverage lies in the interval of the simulated coverage.
     """
     return pd.DataFrame(_coverage_row(p, n, draws, seed) for p, n in product(probabilities, trials))
 
@@ -176,10 +175,7 @@ class CalibrationStudy:
         return [check for check in self.rate_checks if check.exact]
 
     def loss_table(self) -> pd.DataFrame:
-        """Return one row per probability: the expected loss, the measured loss, and the frames that were dropped.
-
-        Columns: p, known loss, lost (k of n), lost in percent, from, to, agrees, frames dropped.
-        """
+        """Return one row per probability: the expected loss, the measured loss, and the frames that were dropped."""
         return pd.DataFrame(
             {"p": loss.p}
             | _comparison("known loss, %", loss.p, "lost", loss.measurement.verdict.drop, exact=loss.rate_check.exact)
@@ -188,10 +184,7 @@ class CalibrationStudy:
         )
 
     def offline_table(self) -> pd.DataFrame:
-        """Return one row per offline pattern: the known delivery to users who do not resume, and the measured delivery.
-
-        Columns: offline, known delivery, delivered (k of n), delivered in percent, from, to, agrees, times connected.
-        """
+        """Return one row per offline pattern: the known delivery to users who do not resume, and the measured delivery."""
         return pd.DataFrame(
             {"offline": f"{run.offline.groups} of {run.offline.of}"}
             | _comparison(

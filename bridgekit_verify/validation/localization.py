@@ -201,7 +201,7 @@ class Localization:
 
     @property
     def named(self) -> int:
-        """For how many breakages the probes and the ledger named the broken link.
+        """The number of breakages for which the probes and the ledger named the broken link.
 
         Instead of the broken link, the ledger may name a link of `Breakage.also_named`.
         """

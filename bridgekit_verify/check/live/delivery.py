@@ -281,7 +281,7 @@ def _frames(evidence: LiveEvidence, text: ExpectedText) -> Iterator[Evidence]:
 
 
 def _judge_resume(evidence: LiveEvidence, findings: LedgerFindings, expected: Iterable[ExpectedText]) -> None:
-    """Report an incomplete resume for each run that lost pieces at a cut of its connection."""
+    """Report an incomplete resume for each run that lost pieces when its connection was cut."""
     tried, losses = 0, defaultdict[tuple[str, str], list[ExpectedText]](list)
     for text in expected:
         client = text.client

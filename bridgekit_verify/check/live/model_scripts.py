@@ -51,7 +51,7 @@ class ModelScript(msgspec.Struct, frozen=True):
     texts: int = 8
     thinking: int = 0
     before_calls: int = 0
-    """The number of pieces of text before the calls of an answer."""
+    """The number of pieces of text before the tool calls of an answer."""
     calls: int = 0
     """The number of calls in each round, if the request offers tools."""
     rounds: int = 1
@@ -64,7 +64,7 @@ class ModelScript(msgspec.Struct, frozen=True):
     split: bool = False
     """True if each marker is split across two deltas."""
     refusals: int = 0
-    """The number of attempts, from the first, that the model answers with status 503."""
+    """The model answers this many attempts with status 503 before it answers normally."""
     ends_in: Literal["", "text", "arguments"] = ""
     """The channel in which the model ends the connection, on every attempt."""
     pause_seconds: float = 0.002

@@ -34,7 +34,7 @@ class Load(msgspec.Struct, frozen=True):
     quiet_seconds: float = 3.0
     """A run without an end counts as over if no data was sent for this time after the model's final text."""
     unfinished_seconds: float = 10.0
-    """Like `quiet_seconds`, but after tool calls or a failed answer. The backend must then call the model again."""
+    """Like `quiet_seconds`, but longer: after tool calls or a failed answer, the backend must call the model again."""
     settle_seconds: float = 0.3
     """The check stops waiting for frames when no client has received one for this time."""
     offline_seconds: float = 0.2

@@ -102,9 +102,7 @@ class FaultMatrix:
     def table(self) -> pd.DataFrame:
         """Return one row for each cell.
 
-        Columns: fault, target, delivery mode, delivered (k of n), predicted deliveries (if there is a prediction), lost
-        silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency in ms. There is no
-        confidence interval, because the events lost in a fault are not a random sample.
+        There is no confidence interval, because the events lost in a fault are not a random sample.
         """
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 

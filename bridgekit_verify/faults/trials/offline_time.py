@@ -98,11 +98,7 @@ class WindowStudy:
         return list(dict.fromkeys(window.trial.delivery for window in self.windows))
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each window.
-
-        Columns: delivery mode, offline time, expected events, predicted and counted loss, loss in percent, tolerance,
-        silent loss, signalled loss.
-        """
+        """Return one row for each delivery mode and offline time."""
         return pd.DataFrame([_row(window) for window in self.windows])
 
     def title(self) -> str:

@@ -243,11 +243,7 @@ class StallStudy:
         return next(stall for stall in self.stalls if stall.server.name == name)
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each server.
-
-        Columns: server, the code that sends, events that neighbours read (k of n), and in ms: median latency before and
-        during the stall, longest latency during the stall, longest emission.
-        """
+        """Return one row for each server."""
         return pd.DataFrame(
             {
                 "server": stall.server.name,
