@@ -230,7 +230,7 @@ async def _measure_edge(edge: Edge, sizes: Sequence[int], rounds: int, seed: int
         base = await full.resident_kib()
         # A process reuses freed memory, so the first measured items would appear to need no memory.
         await full.fill_logs(UNCOUNTED)
-        # Sockets are measured last: opening them leaves freed memory, which threads or runs would use.
+        # Sockets are measured last, because opening them leaves free memory that new threads or runs would use.
         threads = await _measure_growth(full, THREADS, sizes, full.fill_logs)
         runs = await _measure_growth(full, RUNS, sizes, full.start_waiting_runs)
         sockets = await _measure_growth(full, SOCKETS, sizes, full.connect)

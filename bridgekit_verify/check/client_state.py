@@ -66,7 +66,7 @@ class ClientState:
     def restate(self, message: Message) -> None:
         """Take the user and the thread that a message states.
 
-        If messages state different values, the value becomes None.
+        If messages state different users, `user` becomes None, and likewise `thread`.
         """
         if message.user not in (None, self.stated_user):
             self.user = message.user if self.stated_user is None else None

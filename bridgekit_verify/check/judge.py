@@ -191,7 +191,7 @@ class Judge:
             )  # fmt: skip
 
     def _is_replayed(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
-        """Add the frame's positions to its numbering.
+        """Add the frame's positions to the frame's numbering.
 
         Return whether the frame repeats one that arrived before a reconnect.
         """

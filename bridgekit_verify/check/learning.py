@@ -108,7 +108,10 @@ def _row(message: Message) -> Row:
 def _remove_contradictions(
     pairs: Sequence[tuple[Message, Row]], fields: dict[str, Path], kinds: dict[str, str], position: dict[str, Any]
 ) -> None:
-    """Remove the parts of a draft with which a property would be broken. The recording is assumed to be sound."""
+    """Remove the parts of a draft with which the recording would break a property.
+
+    The recording is assumed to be sound.
+    """
     types = {message.index: str(row.get(fields.get("kind", ()))) for message, row in pairs}
     for _ in range(MAX_KINDS):
         table = {field: ".".join(path) for field, path in fields.items()} | {"kinds": _by_ours(kinds)}
@@ -232,7 +235,7 @@ def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | Non
 
 
 def _kinds(rows: Sequence[Row], kind: Path, run: Path | None, text: Path | None) -> dict[str, str]:
-    """Map types to kinds: `started` and `ended` by their order in each run, and the other kinds by the types' names."""
+    """Return each type's kind. The order in each run shows `started` and `ended`, and names show the other kinds."""
     by_run = defaultdict[Any, list[str]](list)
     for row in rows:
         if kind in row and (run is None or run in row):

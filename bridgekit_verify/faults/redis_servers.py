@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 URL_VARIABLE: Final = "BRIDGEKIT_REDIS_URL"
-"""Environment variable: URL of a server for tests that inject no faults and write only keys with random prefixes."""
+"""The environment variable with the URL of a server for tests that inject no faults and use random key prefixes."""
 
 START_TIMEOUT_SECONDS: Final = 60.0
 POLL_INTERVAL_SECONDS: Final = 0.01
@@ -183,7 +183,7 @@ class RedisServer:
         self._signal(signal.SIGCONT)
 
     async def restart(self) -> None:
-        """Start the server again on the same port and directory. A running process is killed first."""
+        """Start the server again on the same port and directory. A process that still runs is killed first."""
         await self.kill()
         await self.start()
 

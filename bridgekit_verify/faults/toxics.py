@@ -137,7 +137,7 @@ class Timeout(Toxic):
 
 @dataclass(frozen=True)
 class Partition(Toxic):
-    """Blocks bytes until the toxic stops, as a short network partition blocks the bytes of a TCP connection.
+    """Blocks bytes until the toxic stops, like a short network partition.
 
     New connections hang meanwhile.
     """

@@ -277,7 +277,7 @@ class ChildProcess:
 async def start_process(
     command: Sequence[str], *, name: str = "", env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> AsyncIterator[ChildProcess]:
-    """Run a command while the block runs, and then kill the process. Raises OSError if the command cannot start.
+    """Run a command until the `with` block ends, and then kill the process. Raises OSError if the command cannot start.
 
     `env` is the complete environment of the process; with None, the process gets the environment of this process.
     """

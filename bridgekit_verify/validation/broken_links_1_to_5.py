@@ -1,4 +1,5 @@
-"""Broken versions of links 1 to 5, each the smallest override of a sound link. `localization` must find each version.
+"""Broken versions of links 1 to 5, each the smallest override of a sound link. `localization` must find the broken link
+of each version.
 
 The audited defects are in `bridgekit_verify.as_committed`. `OSError` stands for any failure in a link, such as a
 store that is down or a full disk.

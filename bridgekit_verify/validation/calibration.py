@@ -51,7 +51,10 @@ CHANCE: Final = 0.001
 
 
 def allowed_misses(intervals: int) -> int:
-    """Return how many of the 95 % intervals may miss the true rate. More misses have at most probability CHANCE."""
+    """Return how many of these 95 % intervals may miss the true rate.
+
+    The probability of more misses is at most CHANCE.
+    """
     at_most = 0.0
     for misses in range(intervals + 1):
         at_most += _binomial(misses, intervals, 1 - CONFIDENCE)
@@ -88,7 +91,8 @@ def _binomial(k: int, n: int, p: float) -> float:
 def coverage_table(
     probabilities: Iterable[float] = COVERED_P, trials: Iterable[int] = COVERED_N, *, draws: int = 2_000, seed: int = 0
 ) -> pd.DataFrame:
-    """Return how often the interval contains the true rate, one row per probability and number of trials.
+    """Return a table of how often Wilson's interval contains the true rate, one row per probability and number of
+    trials.
 
     The column "inside" states whether the exact coverage lies in the interval of the simulated coverage.
     """
@@ -184,7 +188,7 @@ class CalibrationStudy:
         )
 
     def offline_table(self) -> pd.DataFrame:
-        """Return one row per offline pattern: the known delivery to users who do not resume, and the measured delivery."""
+        """Return one row per offline pattern: the known and the measured delivery to users who do not resume."""
         return pd.DataFrame(
             {"offline": f"{run.offline.groups} of {run.offline.of}"}
             | _comparison(

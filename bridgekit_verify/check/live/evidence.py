@@ -129,10 +129,10 @@ class LiveEvidence:
 
         Other model calls may also contain the prompt, for example a request for a title.
 
-        A call is yielded if the backend sent a result of its tool calls, or if its answer arrived in a frame of a known
-        kind. In a round without such a call, the calls are yielded whose answers arrived in other frames, or else all
-        calls. In such a round, a call that only quotes the prompt is left out if another call has the prompt as a whole
-        message.
+        A call was used if the backend sent a result of its tool calls, or if its answer arrived in a frame of a known
+        kind. A used call is always yielded. In a round without a used call, the calls are yielded whose answers arrived
+        in other frames, or else all calls. An unused call that only quotes the prompt is left out if another call has
+        the prompt as a whole message.
         """
         calls = [call for call in self.ledger.calls_of(canary) if call.outcome is not CallOutcome.REFUSED]
         echoed = {id_ for call in calls for id_ in call.results}

@@ -55,7 +55,7 @@ def _misrouted(findings: LedgerFindings, client: ObservedClient, prompt: UserPro
     elif client.thread != prompt.thread:
         message = f"{reader} received frames of {prompt.canary} ({owner})"
         findings.broken(Property.THREAD, "another thread's run", prompt, message, frames)
-    elif any(marker.canary == prompt.canary for marker, _ in client.arrivals):  # A snapshot may contain earlier runs.
+    elif any(marker.canary == prompt.canary for marker, _ in client.arrivals):  # snapshots repeat earlier runs
         message = f"{reader} received deltas of {prompt.canary}, which another response of this thread started"
         findings.broken(Property.THREAD, "another response's run", prompt, message, frames)
 
@@ -263,7 +263,7 @@ def _judge_count(
 ) -> None:  # fmt: skip
     """Compare the number of a client's end frames with the number of its runs.
 
-    Surplus end frames are a violation only if `exact` is True: a run with an id may have one end frame for each
+    Surplus end frames are a violation only if `exact` is True. A run with an id may have one end frame for each
     response, and a reconnect may repeat an end frame.
     """
     prompt = prompts[-1] if prompts else None

@@ -73,7 +73,7 @@ class ModelServer(ThreadServer):
 
     @property
     def url(self) -> str:
-        """The value for OPENAI_BASE_URL: `address` with `/v1`."""
+        """The value for OPENAI_BASE_URL, which is `address` followed by `/v1`."""
         return f"{self.address}/v1"
 
 

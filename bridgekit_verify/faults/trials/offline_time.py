@@ -28,7 +28,7 @@ WINDOWS_SECONDS: Final = 120.0
 
 
 def predicted_loss(delivery: DeliveryMode, missed: int) -> int:
-    """Return how many events a user loses who missed `missed` events.
+    """Return how many events are lost if a user missed `missed` events.
 
     In mode "at most once", all missed events are lost. With a log that retains `h` events of a thread, no event is lost
     if at most `h` were missed. If more than `h` were missed, all of these are lost: resume is all-or-nothing.
