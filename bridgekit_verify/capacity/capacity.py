@@ -63,7 +63,7 @@ class CapacityStudy:
 
     @property
     def steps(self) -> list[StepResult]:
-        """All load steps, including repeated ones and the paired rounds."""
+        """All load steps, including repeated steps and the rounds with equal loads."""
         searched = [step for search in self.searches for step in search.steps]
         return searched + [step for steps in self.paired.values() for step in steps]
 

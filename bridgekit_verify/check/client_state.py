@@ -52,7 +52,7 @@ class ClientState:
         """The number of end frames that could not be attributed to a run."""
         self.chunks: dict[StreamKey, StreamKey] = {}
         """For each channel and group, the message or call of the latest chunk. The next chunk without an id continues
-        it."""
+        this message or call."""
         self.starts_inside: bool | None = None
         """True if the client's first frame belongs to a run that started before the recording."""
         self.unidentified = 0
@@ -61,7 +61,8 @@ class ClientState:
         self.unnumbered = False
         """True if a frame had no position, so that a repeated frame cannot be recognized."""
         self.unplaced = False
-        """True if positions count within a run and a frame named no run. Missing positions are then not reported."""
+        """True if positions count within a run and the run of a frame was unknown. Missing positions are then not
+        reported."""
 
     def restate(self, message: Message) -> None:
         """Take the user and the thread that a message states.

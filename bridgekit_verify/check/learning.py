@@ -235,7 +235,10 @@ def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | Non
 
 
 def _kinds(rows: Sequence[Row], kind: Path, run: Path | None, text: Path | None) -> dict[str, str]:
-    """Return each type's kind. The order in each run shows `started` and `ended`, and names show the other kinds."""
+    """Return each type's kind.
+
+    The order of types in runs shows `started` and `ended`, and their names show the others.
+    """
     by_run = defaultdict[Any, list[str]](list)
     for row in rows:
         if kind in row and (run is None or run in row):

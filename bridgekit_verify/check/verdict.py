@@ -35,7 +35,8 @@ NEEDS: Final = {
     Property.RESUME: ("position", "run", "kinds.ended"),
     Property.SNAPSHOT: ("kind",),
 }
-"""Fields and kinds of frames that a dialect needs for the answer *holds*, by property. `|` separates alternatives."""
+"""For each property, the fields and kinds of frames that a dialect needs for the answer *holds*. `|` separates
+alternatives."""
 HELPS: Final = {
     Property.DUPLICATED: ("kind", "run", "thread"),
     Property.ORDER: ("kind", "run", "thread"),

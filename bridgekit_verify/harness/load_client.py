@@ -1,6 +1,6 @@
 """Read many plain sockets in one process: timestamp each read immediately, and decode after the measured time.
 
-The client must not be the bottleneck. The client therefore decodes after the load or in idle moments, and uses no event
+The client must not be the bottleneck. The client decodes after the load or in idle moments. The client uses no event
 loop, which would delay timestamps. A program that uses LoadClient defines its own messages: which sockets to open, and
 how to judge the read events.
 """

@@ -83,7 +83,7 @@ class ProcessTimeout(ProcessFailed, TimeoutError):
 
 
 class ChildProcess:
-    """A process with pipes to its standard input and output. Use `start_process` to create one.
+    """A process with pipes to its standard input and output. Use `start_process` to create a ChildProcess.
 
     The process leads its own session, so that `send_signal` and `kill` also reach its child processes.
     """

@@ -239,7 +239,7 @@ async def study_calibration(
     """Measure the sound chain over real sockets under conditions with a known delivery rate.
 
     There are `threads` concurrent users with `runs` runs each. A run has five events. All users go offline together and
-    for whole runs. The users therefore miss exactly w of every t runs, if `runs` is a multiple of t.
+    for whole runs. With a pattern (w, t), the users miss exactly w of every t runs, if `runs` is a multiple of t.
     """
     base = Workload(threads=thread_ids("thread_123", threads, seed=seed), runs_per_thread=runs, at_once=threads)
     return CalibrationStudy(

@@ -42,7 +42,7 @@ class MatrixCell:
     tried: int = 0
     """Number of ways in which the link was broken."""
     named: int = 0
-    """Number of ways in which the link was broken and the probes or the ledger named it."""
+    """Number of ways in which the link was broken and the probes or the ledger named the link."""
     by_probes: int = 0
     by_ledger: int = 0
     note: str = ""
@@ -177,7 +177,8 @@ class Localization:
         return pd.DataFrame(rows, index=index, columns=pd.Index(list(NAMES), name="named"))
 
     def explanations(self) -> pd.DataFrame:
-        """Return one row for each link that was named although another was broken: by which source, and why."""
+        """Return one row for each link that was named although another link was broken, with the source and the
+        reason."""
         return pd.DataFrame(self._elsewhere(), columns=["cell", "broken", "named", "way", "by", "why"])
 
     def _elsewhere(self) -> list[tuple[str, int, int, str, str, str]]:

@@ -1,4 +1,4 @@
-"""Starts one backend, drives it with a load, and judges what its clients received."""
+"""Starts one backend, applies a load to it, and judges what its clients received."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ async def drive_backend(
 
     `app` is an ASGI application, a function that makes one, or the name of either as `module:name`. This process serves
     the application, so `[start]` is not needed. `model` is a running scripted model that the backend at `[start] url`
-    uses. Several checks may use it, one after the other. Needs asyncio. Raises UnusableBackend if the backend or its
-    file is unusable, and InvalidParameter if a scenario is unknown.
+    uses. Several checks may use the same model, one after the other. Needs asyncio. Raises UnusableBackend if the
+    backend or its file is unusable, and InvalidParameter if a scenario is unknown.
     """
     load = load or Load(users=min(2, len(backend.users) or 2))
     names = scenarios or default_scenarios(backend)
@@ -154,7 +154,7 @@ def _model_server(
 
 
 _earlier_ports: Final[list[int]] = []
-"""The port of the scripted model in this process's latest check of an application. Empty before the first check."""
+"""The port of the scripted model in this process's latest check of an application, or an empty list before it."""
 
 
 async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: RunningBackend) -> None:

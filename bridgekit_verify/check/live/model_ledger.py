@@ -42,7 +42,10 @@ class UserPrompt(msgspec.Struct, frozen=True):
 
 
 class Excuse(msgspec.Struct, frozen=True):
-    """The reason why a client may miss a part of a run. Missing pieces then count as unknown, not as lost."""
+    """The reason why a client may miss a part of a run.
+
+    A missing piece with an excuse counts as unknown, not as lost.
+    """
 
     canary: str
     client: str

@@ -36,7 +36,7 @@ class Load(msgspec.Struct, frozen=True):
     unfinished_seconds: float = 10.0
     """Like `quiet_seconds`, but longer: after tool calls or a failed answer, the backend must call the model again."""
     settle_seconds: float = 0.3
-    """The check stops waiting for frames when no client has received one for this time."""
+    """The check stops waiting for frames when no client has received a frame for this time."""
     offline_seconds: float = 0.2
     """The minimum time that a client stays offline after its connection was cut."""
 

@@ -106,7 +106,7 @@ def judge_live(run: LiveRun, *, path: str, dialect: StreamDialect | None = None)
 
 
 def _feed_position(judge: Judge, evidence: LiveEvidence, message: Message) -> None:
-    """Judge the position of a misrouted frame if the position continues the client's own numbering."""
+    """Judge the position of a misrouted frame if the position adjoins the client's own positions."""
     own = evidence.own_positions[message.client]
     first, last = evidence.clients[message.client].positions.get(message.index, (None, None))
     if judge.dialect.position_per == "run" or first is None or last is None or first in own:

@@ -65,7 +65,7 @@ class FaultMatrix:
         return [row for name, row in DELIVERY_MODES.items() if any(name == delivery for _, delivery in self.cells)]
 
     def of(self, delivery: str) -> list[Trial]:
-        """Return the trials of one delivery mode, by its name."""
+        """Return the trials of the delivery mode with this name."""
         return [trial for (_, name), trial in self.cells.items() if name == delivery]
 
     def named(self, *faults: str, delivery: str) -> list[Trial]:
@@ -100,7 +100,7 @@ class FaultMatrix:
         return sum(trial.verdict.misrouted for trial in self.cells.values())
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each cell.
+        """Return one row for each fault and delivery mode.
 
         There is no confidence interval, because the events lost in a fault are not a random sample.
         """

@@ -31,7 +31,8 @@ def predicted_loss(delivery: DeliveryMode, missed: int) -> int:
     """Return how many events are lost if a user missed `missed` events.
 
     In mode "at most once", all missed events are lost. With a log that retains `h` events of a thread, no event is lost
-    if at most `h` were missed. If more than `h` were missed, all of these are lost: resume is all-or-nothing.
+    if at most `h` were missed. If more than `h` were missed, all missed events are lost, because a resume is
+    all-or-nothing.
     """
     return 0 if delivery.resumes and missed <= delivery.keep_events else missed
 

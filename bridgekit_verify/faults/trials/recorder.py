@@ -49,7 +49,7 @@ class Reader:
     duplicates: int = 0
     """The number of duplicated events that the client dropped."""
     lost_run_ends: int = 0
-    """The number of end events that a live worker sent for the runs of a killed worker."""
+    """The number of end events that another process sent for the runs of a killed worker."""
     _since: float = 0.0
     _online: anyio.Event = field(default_factory=anyio.Event)
     _ended: dict[str, anyio.Event] = field(default_factory=dict)
@@ -204,11 +204,11 @@ def assign_seq(
 ) -> dict[EventKey, Receipt]:
     """Infer the `seq` of events that were acknowledged without a `seq` because the store was unavailable.
 
-    `asked` lists one thread's events in the order of emission. Returns all receipts. An event's `seq`
-    lies between those of the events emitted before and after it. An event that was read needs no inferred `seq`. Any
-    other event gets the first possible `seq` that was neither read nor signalled, and counts as a silent loss. If there
-    is no such `seq`, the event gets one from a signalled gap. If no `seq` is left, or no later event has a known `seq`,
-    the receipt stays without a `seq`.
+    `asked` lists one thread's events in the order of emission. Returns all receipts. An event's `seq` lies between
+    those of the events emitted before and after it. An event that was read needs no inferred `seq`. Any other event
+    gets the first possible `seq` that was neither read nor signalled, and counts as a silent loss. If every possible
+    `seq` was read or signalled, the event gets the `seq` of a signalled event. If no `seq` is left, or no later event
+    has a known `seq`, the receipt stays without a `seq`.
     """
     known = {arrival.key: Cursor(arrival.epoch or "", arrival.seq) for arrival in arrivals if arrival.key is not None}
     known |= {key: Cursor(r.epoch or "", r.seq) for key, r in receipts.items() if r.seq is not None}

@@ -90,7 +90,7 @@ class Trial:
 
     @property
     def lost_run_ends(self) -> int:
-        """The number of end events that a live worker sent for runs of a killed worker."""
+        """The number of end events that another process sent for the runs of a killed worker."""
         return sum(reader.lost_run_ends for reader in self.readers)
 
     @property

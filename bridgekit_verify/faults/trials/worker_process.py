@@ -107,7 +107,8 @@ class ReportingBridge(AgentWebSocketBridge):
 
 
 def paced_agent(requests: dict[str, RunRequest]) -> type[BaseAgent]:
-    """Return an agent class that emits one thought and uses one tool per step, at the pace of its request."""
+    """Return an agent class that emits one thought and uses one tool in each step, at the pace that the request
+    states."""
 
     class SteadyAgent(BaseAgent):
         async def execute(self, context: RunContext) -> object:
