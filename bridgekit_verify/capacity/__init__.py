@@ -1,4 +1,5 @@
-"""Measure the load that one process carries, with real sockets and an open load that does not wait for the server.
+"""Measure the load that one process carries, with real sockets and an open-loop load, which does not wait for the
+server.
 
 schedule        the load: when each run starts, and when each of its events is due
 messages        the messages between an experiment and its two processes

@@ -1,4 +1,4 @@
-"""The client process of a measurement: opens the users' sockets, reads a wave, and judges what was read.
+"""The client process of a measurement: opens the users' sockets, reads the events of a wave of runs, and judges them.
 
 The suite's checker judges delivery. Lateness is computed from the events' due times.
 """

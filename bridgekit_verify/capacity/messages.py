@@ -39,7 +39,7 @@ class OpenThreads(msgspec.Struct, frozen=True, tag=True):
 
 
 class RunWave(msgspec.Struct, frozen=True, tag=True):
-    """Starts each run of a wave at its time and waits until all have ended. Reply: ServerReport."""
+    """Starts each run of a wave at its scheduled time and waits until all runs have ended. Reply: ServerReport."""
 
     wave: LoadWave
 
@@ -97,9 +97,10 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     cpu_seconds: float
     """CPU time of the process during `seconds`."""
     share: float
-    """CPU time divided by elapsed time, from the end of the first runs to the last start. A full core is 1."""
+    """CPU time divided by elapsed time, from the end of the first runs to the start of the last run. A full core is
+    1."""
     run_queue_wait: float
-    """Time that the process waited for a CPU, divided by the same elapsed time as in `share`, or 0 if unknown."""
+    """Time that the process waited for a CPU, divided by the elapsed time that `share` uses, or 0 if unknown."""
     pauses: int
     """Number of garbage collections."""
     longest_pause: float
@@ -109,12 +110,12 @@ class ServerReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The client process's measurements of a wave. Lateness is the time from when an event is due until it is read."""
+    """The client process's measurements of a wave. Lateness is the time from an event's due time until its read."""
 
     expected: int
     delivered: int
     within: int
-    """Events delivered within `ReadWave.within_seconds` after they were due."""
+    """Events delivered within `ReadWave.within_seconds` seconds after they were due."""
     lost: int
     signalled: int
     """Events that gaps signalled as missing."""
@@ -131,7 +132,7 @@ class ClientReport(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     late_first: float
     """Lower quartile of lateness in the first third of the events, in the order of their due times."""
     late_last: float
-    """Lower quartile of lateness in the last third of these events."""
+    """Lower quartile of lateness in the last third of the events, in the order of their due times."""
     apart_seconds: float
     """Seconds between the median due times of the first and the last third of the events."""
     emitted_p50: float

@@ -26,7 +26,8 @@ __all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "waiting_sec
 ONE_SERVICE: Final = 2 / 3
 """Above this utilisation, an event waits on average longer than its own service takes."""
 SETTLES_SHARE: Final = 0.95
-"""Above this utilisation, a wave ends before its queue reaches the steady state, so the formula does not apply."""
+"""Above this utilisation, a wave ends before its queue reaches the steady state, so the Pollaczek-Khinchine formula
+does not apply."""
 
 
 def waiting_seconds(utilisation: float, service_seconds: float, pauses_squared: float = 0.0) -> float:
@@ -68,12 +69,15 @@ class Point:
 
     @property
     def predicted(self) -> float:
-        """Predicted mean lateness in seconds, with the measured garbage collections. NaN from 95 % utilisation on."""
+        """Predicted mean lateness in seconds, with the measured garbage collections.
+
+        NaN at 95 % utilisation or more.
+        """
         return self._predicted(self.step.server.pauses_squared)
 
     @property
     def predicted_steady(self) -> float:
-        """Predicted mean lateness in seconds, without garbage collections. NaN from 95 % utilisation on."""
+        """Predicted mean lateness in seconds, without garbage collections. NaN at 95 % utilisation or more."""
         return self._predicted(0.0)
 
     def _predicted(self, pauses_squared: float) -> float:
@@ -91,9 +95,7 @@ class WaitingStudy:
     def table(self) -> pd.DataFrame:
         """Return one row for each carried load.
 
-        Columns: edge, events/s, utilisation in percent, service time in µs, and in ms: longest garbage collection, mean
-        lateness, predicted mean with and without garbage collections, 99th percentile. A load without a steady state
-        has no predictions.
+        Times without a unit are in milliseconds. A load without a steady state has no predictions.
         """
         return pd.DataFrame(
             {
@@ -120,7 +122,7 @@ class WaitingStudy:
         measured = {name: max(delays) for name, delays in light.items() if delays}
         if not measured:
             return "No load up to two thirds of a core was carried"
-        # An edge without such a load is not part of the statement.
+        # The title leaves out an edge that carried only higher loads.
         edges = "" if len(measured) == len(light) else f" ({' and '.join(measured)})"
         return f"Up to two thirds of a core, the mean delay is at most {1_000 * max(measured.values()):.1f} ms{edges}"
 

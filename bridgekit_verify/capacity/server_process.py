@@ -1,6 +1,7 @@
 """The measured server process: agents, bridge, hub and sockets, as in a deployment.
 
-The worker of the fault experiments cannot be used, because its report of each event costs more than the event.
+The worker of the fault experiments cannot be used, because its report of an event takes more CPU time than the event
+itself.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ async def _sleep_until_due(moment: float, pause: float) -> None:
 
 
 async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave) -> ServerReport:
-    """Start every run at its time, even if earlier runs have not ended, and wait for all runs."""
+    """Start every run at its scheduled time, even if earlier runs have not ended, and wait for all runs."""
     start = anyio.current_time() + wave.starts_at - time.time()
     taken, refused = _accepted(application), _lost(application)
     active.most = active.failed = 0
@@ -146,7 +147,8 @@ async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave
 
     async with anyio.create_task_group() as runs:
         gc.callbacks.append(pauses.on_phase)
-        # Measure from the end of the first runs until the last start, because fewer runs are active before and after.
+        # Measure from the end of the first runs until the start of the last run, because fewer runs are active before
+        # and after.
         runs.start_soon(read_times, min(wave.plan.run_seconds, wave.plan.seconds / 2))
         runs.start_soon(read_times, wave.plan.seconds)
         for number, moment in enumerate(wave.starts):

@@ -85,7 +85,8 @@ class Testbed:
         return (await self._server.request(MemoryRequest(), MemoryReply)).resident_kib
 
     async def wave(self, events_per_second: float, plan: LoadPlan, *, first: int, threads: int) -> StepResult:
-        """Apply a load of `events_per_second` to `threads` threads from number `first` on, and return the result."""
+        """Apply `events_per_second` events per second to `threads` threads from number `first` on, and return the
+        result."""
         self._waves += 1
         await self._client.request(Clear(), Done)
         wave = LoadWave(

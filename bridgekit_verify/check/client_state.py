@@ -17,7 +17,8 @@ StreamKey = tuple[str, str | None]
 """The channel (text, thinking or call), and the id of the message or call."""
 
 KEPT_CHARACTERS: Final = 16_384
-"""Arguments up to this length are kept, so that they can be compared as JSON. Longer arguments are compared as text."""
+"""Arguments of at most this length (in UTF-16 units) are kept and compared as JSON. Longer arguments are compared as
+text."""
 
 
 class ClientState:
@@ -42,27 +43,32 @@ class ClientState:
         self.run: RunState | None = None
         """The run of the latest frame that named a run."""
         self.subscribed = set[str | None]()
-        """Threads whose subscription the server confirmed. A client with several threads has no thread of its own."""
+        """The threads whose subscription the server confirmed for this client."""
         self.streams: dict[StreamKey, StreamState] = {}
         self.numberings: dict[str | None, Numbering] = {}
         self.epochs: dict[str | None, str | None] = {}
-        """By thread, the epoch that the server named last. Another epoch starts a new numbering."""
+        """For each thread, the latest epoch that the server named. A different epoch starts a new numbering."""
         self.unattributed_ends = 0
-        """The number of ends that could not be attributed to a run."""
+        """The number of end frames that could not be attributed to a run."""
         self.chunks: dict[StreamKey, StreamKey] = {}
-        """By channel and group, the message or call of the latest chunk, which later chunks need not name."""
+        """For each channel and group, the message or call of the latest chunk. The next chunk without an id continues
+        this message or call."""
         self.starts_inside: bool | None = None
-        """True if the first frame belongs to a run that started earlier. Other runs may also have started earlier."""
+        """True if the client's first frame belongs to a run that started before the recording."""
         self.unidentified = 0
         """The number of frames that name no run, thread, user, message or call."""
         self.unmapped_after_end: int | None = None
         self.unnumbered = False
         """True if a frame had no position, so that a repeated frame cannot be recognized."""
         self.unplaced = False
-        """True if the run of a position was unknown, so that missing positions are not reported."""
+        """True if positions count within a run and the run of a frame was unknown. Missing positions are then not
+        reported."""
 
     def restate(self, message: Message) -> None:
-        """Take the user and the thread from a message. A value that differs from an earlier one becomes None."""
+        """Take the user and the thread that a message states.
+
+        If messages state different users, `user` becomes None, and likewise `thread`.
+        """
         if message.user not in (None, self.stated_user):
             self.user = message.user if self.stated_user is None else None
             self.stated_user = message.user
@@ -75,7 +81,7 @@ class ClientState:
         return bool(self.numberings) and not self.unnumbered
 
     def may_repeat(self, index: int) -> bool:
-        """Return True if message `index` may arrive again after a reconnect, and no position would mark the copy."""
+        """Return True if message `index` arrived before the latest reconnect, and positions cannot show copies."""
         return index < self.reconnected_at and not self.is_numbered
 
 
@@ -100,7 +106,7 @@ class RunState:
 
 
 class StreamState:
-    """One message or call: the concatenation of its deltas, and the complete values that were compared with it."""
+    """The state of one message or call: its deltas, and the complete values to compare the deltas with."""
 
     __slots__ = (
         "_digest", "_fingerprint", "_hash", "_pieces", "begun", "characters", "client", "ended", "first", "id",
@@ -111,7 +117,7 @@ class StreamState:
         self.id, self.is_call, self.client, self.run, self.first = stream_id, is_call, client, run, first
         self.begun = self.ended = self.resulted = False
         self.implicit = False
-        """True if the first delta began the message or call, so that no frame marks its end."""
+        """True if the message or call began with its first delta, and therefore needs no end frame."""
         self.is_again = False
         """True if the same id was used before, for another text or for another part of the text."""
         self.characters = 0
@@ -120,7 +126,8 @@ class StreamState:
         self.whole: bytes | None = None
         """The fingerprint of the complete value of a call that has no deltas."""
         self.pending: tuple[Any, int] | None = None
-        """A complete value that arrived before the end, with the index of its message."""
+        """A complete value that arrived before the end of the message or call, with the `Message.index` of the
+        value."""
         self.status: str | None = None
         """`equal` or `different`, once a complete value was compared with the deltas."""
         self._hash: Any = None
@@ -142,7 +149,7 @@ class StreamState:
 
     @property
     def completeness(self) -> Property:
-        """The property that is broken if the beginning or the end is missing."""
+        """The property that is broken if the message or call has no beginning or no end."""
         return Property.CALLS if self.is_call else Property.LOST
 
     def append(self, text: str) -> None:
@@ -155,7 +162,7 @@ class StreamState:
             self._hash.update(_bytes(text))
 
     def _shorten(self) -> None:
-        """Join the pieces of a short call. For a message or a long call, keep only the hash."""
+        """Join the pieces of a short call's arguments. Replace the pieces of a message or a long call with a hash."""
         assert self._pieces is not None
         text = "".join(self._pieces)
         if self.is_call and self.characters <= KEPT_CHARACTERS:
@@ -167,7 +174,7 @@ class StreamState:
         return self._digest if self._hash is None else self._hash.digest()
 
     def release(self) -> None:
-        """Keep only the hash of a text or call that has ended."""
+        """Replace the text or the arguments with a hash, because the message or call has ended."""
         if self._pieces is not None:
             text = "".join(self._pieces)
             if self.is_call:
@@ -177,7 +184,7 @@ class StreamState:
 
     @property
     def text(self) -> str | None:
-        """The text, or None if only its hash is kept."""
+        """The text or the arguments, or None if only a hash is kept."""
         return None if self._pieces is None else "".join(self._pieces)
 
     def equals(self, whole: Any) -> bool | None:
@@ -199,7 +206,7 @@ class StreamState:
 
 
 def fingerprint(value: Any) -> bytes:
-    """Hash arguments, which are a text or decoded JSON. Arguments that are the same JSON have the same fingerprint."""
+    """Return a hash of arguments, which are text or decoded JSON. Equal JSON values have equal hashes."""
     decoded = _decoded(value)
     text = repr(value) if decoded is None else json.dumps(decoded, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
@@ -223,7 +230,7 @@ def is_json(text: str) -> TypeGuard[str]:
 
 
 def _length(text: str) -> int:
-    """Count UTF-16 units, so that two halves of a surrogate pair have the length of the pair."""
+    """Return the length in UTF-16 units, so that two halves of a surrogate pair are as long as the pair."""
     return len(text) if text.isascii() else len(_bytes(text)) // 2
 
 

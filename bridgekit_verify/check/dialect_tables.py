@@ -28,7 +28,7 @@ ENOUGH: Final = 0.5
 
 
 def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
-    """Return the built-in dialect that knows the types of more of these messages than any other.
+    """Return the built-in dialect that knows the types of the most messages.
 
     Raises UnusableRecording if no dialect knows the types of at least half of the messages that are JSON objects.
     """
@@ -73,7 +73,10 @@ def load_table(path: str) -> StreamDialect:
 
 
 def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
-    """Return the dialect of a `[dialect]` table. Raises UnusableRecording, which names the first invalid line."""
+    """Return the dialect of a `[dialect]` table.
+
+    Raises UnusableRecording, whose message names the first invalid line.
+    """
     _refuse_unknown(table, source)
     name = str(table.get("name", Path(source).stem))
     position, per, first = _position(table.get("position"), source)
@@ -209,7 +212,7 @@ class _TableReader:
 
 
 def _unquoted(text: str) -> str:
-    """Return the content of a JSON string, which some backends send for each piece, or any other text unchanged."""
+    """Decode a text that is a JSON string, as some backends send for each piece. Return any other text unchanged."""
     try:
         found = decode_json(text) if text.startswith('"') else text
     except ValueError:

@@ -1,4 +1,5 @@
-"""Defines what a dialect is, and the built-in dialects: bridgekit, AG-UI, OpenAI Responses, and Vercel's UI stream."""
+"""Defines the class of dialects, and the built-in dialects: bridgekit, AG-UI, OpenAI Responses, and Vercel's UI
+stream."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ class StreamDialect:
     name: str
     frames: Callable[[Message], Iterable[ObservedFrame]]
     fields: frozenset[str]
-    """The fields of FIELDS that the protocol's frames have."""
+    """The names in FIELDS of the fields that the protocol's frames have."""
     kinds: frozenset[str]
     position_per: str = "client"
     """The scope of one numbering: a client, thread, run or connection."""
@@ -75,7 +76,7 @@ def _list(value: object) -> list[dict[str, Any]]:
 
 
 def _value_and_type(message: Message) -> tuple[dict[str, Any], str]:
-    """Return the message's object and its type. The type is empty if the message is no object or names no type."""
+    """Return the message's object and its type. The type is empty if the message is not an object or names no type."""
     value = message.value if isinstance(message.value, dict) else {}
     type_ = value.get("type")
     return value, type_ if isinstance(type_, str) else ""
@@ -203,7 +204,7 @@ _PROGRESS: Final = (
     ".in_progress", ".searching", ".interpreting", ".generating", ".completed", ".failed", ".partial_image",
     ".annotation.added", "_part.added", "_part.done",
 )  # fmt: skip
-"""Suffixes of further types, which report the progress of a call or a part."""
+"""Suffixes of further OpenAI types, which report the progress of a call or of a message's part."""
 _REPLIES: Final = {"output_text": "text", "refusal": "refusal"}
 _INPUTS: Final = {
     "function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input", "code_interpreter_call": "code",
@@ -236,7 +237,7 @@ def read_openai(message: Message) -> Iterator[ObservedFrame]:
 
 
 def _input_of(item: object) -> str | None:
-    """Return the name of the field with an output item's arguments, or None if the item is no call."""
+    """Return the name of the field that holds an output item's arguments, or None if the item is not a call."""
     return _INPUTS.get(str(item.get("type"))) if isinstance(item, dict) else None
 
 
@@ -341,5 +342,5 @@ BUILT_IN: Final[Mapping[str, StreamDialect]] = {
 
 
 def built_in(name: str) -> StreamDialect | None:
-    """Return a built-in dialect by its name, in upper or lower case."""
+    """Return the built-in dialect with this name (case-insensitive), or None."""
     return next((each for each in BUILT_IN.values() if each.name.lower() == name.lower()), None)

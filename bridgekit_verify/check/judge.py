@@ -1,4 +1,5 @@
-"""Judges a stream of frames without I/O. The number of ended runs, messages, calls and violations in memory is limited.
+"""Judges a stream of frames without I/O. Only a limited number of ended runs, messages, calls and violations is kept in
+memory.
 
 The judge first attributes each frame to a client, a run, and a message or call. The rules then judge the frame.
 """
@@ -100,7 +101,7 @@ class Judge:
             if not has_started and self.rules.pairs_runs and frame.kind not in BEGINNINGS and frame.kind != "tool":
                 stream.uncertain = NO_BEGINNING
             self.rules.remember(client, key, stream)
-            if frame.run is None:  # a run id in the frame would identify the user
+            if frame.run is None:  # otherwise, the run shows the owner
                 self.owners.saw(key, client, frame)
         if frame.thread not in (None, client.thread) or frame.user not in (None, client.user):
             self.owners.check_ids(self.findings, client, frame)
@@ -190,13 +191,16 @@ class Judge:
             )  # fmt: skip
 
     def _is_replayed(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
-        """Add the frame's positions to its numbering. Return whether it repeats a frame from before a reconnect."""
+        """Add the frame's positions to the frame's numbering.
+
+        Return whether the frame repeats one that arrived before a reconnect.
+        """
         last = frame.position
         assert last is not None
         connection = frame.origin.connection
         if self.dialect.position_per == "run" and run is None:
             for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.RESUME):
-                self.findings.unknown(which, "positions count within a run, and some frames do not name theirs")
+                self.findings.unknown(which, "positions count within a run, and some frames do not name their run")
             client.unplaced = True
             return False
         key = self.dialect.numbering_of(frame, None if run is None else run.id)

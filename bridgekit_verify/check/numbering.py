@@ -20,7 +20,7 @@ class PositionStep(enum.Enum):
     """The position was missing, and arrives after a later one."""
     REPEATED = "repeated"
     REPLAYED = "replayed"
-    """The position arrives again after a reconnect, so it is no duplicate."""
+    """The position arrives again after a reconnect, and does not count as a duplicate."""
     RECOVERED = "recovered"
     """The position was missing before a reconnect, and arrives after the reconnect."""
 

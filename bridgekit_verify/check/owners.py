@@ -22,7 +22,8 @@ class Owners:
     def __init__(self) -> None:
         self._first: dict[StreamKey, tuple[str, bool, int]] = {}
         self._shared: dict[StreamKey, dict[str, tuple[bool, int]]] = {}
-        """By id, the clients that received the id. Ids that only one client received are left out to save memory."""
+        """For each id, the clients that received the id. Ids that only one client received are left out to save
+        memory."""
         self._strays: list[tuple[str, ClientState, Evidence]] = []
         """Frames whose thread is not the thread of their client."""
 

@@ -112,7 +112,7 @@ class _Lines:
         return os.read(self._file, CHUNK_BYTES)
 
     def head(self) -> bytes:
-        """Return the start of the file, up to the first line that is not empty or about CHUNK_BYTES."""
+        """Return the start of the file: its first line that is not empty, or about CHUNK_BYTES bytes."""
         data = b""
         while not (data.lstrip(b"\xef\xbb\xbf \t\r\n") and b"\n" in data.lstrip()) and len(data) < CHUNK_BYTES:
             if not (chunk := self._chunk()):
@@ -217,7 +217,7 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
         thread,
         float(read_at) if isinstance(read_at, int | float) and abs(read_at) < 2**63 else None,
         _id(value.get("event_name")),
-        None if whole else _id(value.get("event_id")),  # the frame itself may have a field of this name
+        None if whole else _id(value.get("event_id")),  # a frame may itself have a field `event_id`
     )
 
 
@@ -246,7 +246,7 @@ def _read_sse(lines: _Lines, reads_text: bool) -> Iterator[Message]:
 
 
 def _sse_events(lines: Iterable[bytes]) -> Iterator[tuple[bytes | None, dict[str, Any]]]:
-    """Yield the data of each event, with its name and its id by the fields of `Message`. A reconnect has no data."""
+    """Yield each event's data, and its name and id as fields of `Message`. For a reconnect, the data is None."""
     names, data = dict[str, Any](), list[bytes]()
     for line in lines:
         name, _, value = line.partition(b":")
@@ -353,7 +353,7 @@ def _har_messages(log: _Log) -> Iterator[Message]:
 def _continued(
     name: str, url: str, messages: list[_WebSocketMessage], sockets: dict[str, tuple[str, int, float]]
 ) -> tuple[str, int]:
-    """Return the client of a socket, and the number of its reconnects."""
+    """Return the client that a socket belongs to, and the number of the client's reconnects."""
     times = [each.time for each in messages if each.time is not None and each.time > 0]
     if not times:
         return name, 0
@@ -366,7 +366,7 @@ def _continued(
 
 
 def _har_values(entry: _Entry) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Yield each frame with the further fields of its message."""
+    """Yield each frame's value, with the further fields of its `Message`."""
     content = entry.response.content
     if entry.sockets is not None:
         for each in entry.sockets:

@@ -35,7 +35,8 @@ NEEDS: Final = {
     Property.RESUME: ("position", "run", "kinds.ended"),
     Property.SNAPSHOT: ("kind",),
 }
-"""Fields and kinds of frames that a dialect needs for the answer *holds*, by property. `|` separates alternatives."""
+"""For each property, the fields and kinds of frames that a dialect needs for the answer *holds*. `|` separates
+alternatives."""
 HELPS: Final = {
     Property.DUPLICATED: ("kind", "run", "thread"),
     Property.ORDER: ("kind", "run", "thread"),
@@ -82,7 +83,7 @@ class RecordingVerdict(msgspec.Struct, frozen=True):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Remarks that the output shows besides the answers."""
+        """Lines that the text output shows above the answers."""
         return ()
 
     @property
@@ -219,8 +220,8 @@ def _reasons(
     yield from _reasons_of_runs(judge, clients, runs)
     yield from _reasons_of_streams(judge, streams)
     yield from _reasons_of_clients(judge, clients)
-    yield Property.CONTEXT, "a recording does not show what the model received: it takes the scripted model"
-    yield Property.MODEL, "a recording does not show calls of the model: it takes the scripted model"
+    yield Property.CONTEXT, "a recording does not show the model's requests: check the backend with the scripted model"
+    yield Property.MODEL, "a recording does not show model calls: check the backend with the scripted model"
 
 
 def _reasons_of_runs(judge: Judge, clients: list[ClientState], runs: list[RunState]) -> Iterator[tuple[Property, str]]:

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(map(repr, BUILT_IN))}, or a file with a [dialect] table (default: detected)",
     )
     parser.add_argument("--junit", type=Path, metavar="XML", help="also write the answers as JUnit XML")
-    parser.add_argument("--baseline", metavar="FILE", help="file of accepted violations; each must still occur")
+    parser.add_argument("--baseline", metavar="FILE", help="file of accepted violations; every entry must match one")
     parser.add_argument(
         "--write-baseline", type=Path, metavar="FILE", help="write the violations to this file, for use with --baseline"
     )
@@ -142,7 +142,7 @@ def _check_backend(options: argparse.Namespace) -> RecordingVerdict:
 
 
 def _import_live() -> ModuleType:
-    """Import the live part, which needs packages of the extra `check`."""
+    """Import the live checks, which need the packages of the extra `check`."""
     try:
         return import_module("bridgekit_verify.check.live.backend_check")
     except ModuleNotFoundError as error:

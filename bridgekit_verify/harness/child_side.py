@@ -1,4 +1,4 @@
-"""The child's side of the protocol: JSON lines on standard input and output, and the process's CPU times and memory."""
+"""The child's side of the JSON-lines protocol, and the CPU times and memory of the process."""
 
 from __future__ import annotations
 

@@ -13,7 +13,10 @@ __all__ = ["DeclaredOwners"]
 
 
 class DeclaredOwners:
-    """A session factory over owners in memory. Unlike MemoryThreadStore, it may be used with a durable store."""
+    """A session factory for owners in memory.
+
+    Unlike MemoryThreadStore, the factory may be used with a durable store.
+    """
 
     def __init__(self) -> None:
         self._owners: dict[ThreadId, UserId] = {}

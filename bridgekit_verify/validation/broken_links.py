@@ -32,7 +32,7 @@ class Breakage:
     """One of WAYS."""
     variant: Variant
     also_named: Mapping[int, str] = field(default_factory=dict)
-    """Other links that a measurement may name, with the reason by the number of the link."""
+    """For each other link that a measurement may name, the reason."""
     outside_core: bool = False
     """Whether the breakage has an effect only if the registry binds the agents, as for a webhook."""
 

@@ -1,4 +1,5 @@
-"""Broken versions of links 1 to 5, each the smallest override of a sound link. `localization` must find each version.
+"""Broken versions of links 1 to 5, each the smallest override of a sound link. `localization` must find the broken link
+of each version.
 
 The audited defects are in `bridgekit_verify.as_committed`. `OSError` stands for any failure in a link, such as a
 store that is down or a full disk.
@@ -204,7 +205,7 @@ class CoreThatRaises(AgentExecutionCore):
 
 
 class CoreThatSaysNothing(AgentExecutionCore):
-    """Link 5, swallowed: does not emit the start and the end of a run."""
+    """Link 5, swallowed: emits neither the start nor the end of a run."""
 
     async def execute_agent(self, context: RunContext) -> object:
         return await self._prepared(context).execute(context)

@@ -51,7 +51,10 @@ CHANCE: Final = 0.001
 
 
 def allowed_misses(intervals: int) -> int:
-    """Return how many of the 95 % intervals may miss the true rate. More misses have at most probability CHANCE."""
+    """Return how many of these 95 % intervals may miss the true rate.
+
+    The probability of more misses is at most CHANCE.
+    """
     at_most = 0.0
     for misses in range(intervals + 1):
         at_most += _binomial(misses, intervals, 1 - CONFIDENCE)
@@ -61,7 +64,7 @@ def allowed_misses(intervals: int) -> int:
 
 
 def coverage(p: float, n: int, *, draws: int, seed: int = 0) -> Rate:
-    """Draw k of n at probability p, `draws` times, and return how often Wilson's interval of k of n contains p."""
+    """Draw k of n events with probability p, `draws` times. Return how often Wilson's interval of k of n contains p."""
     source = random.Random(f"{seed}:{p}:{n}")
     contains = _contains(p, n)
     return Rate(sum(contains[sum(source.random() < p for _ in range(n))] for _ in range(draws)), draws)
@@ -88,10 +91,10 @@ def _binomial(k: int, n: int, p: float) -> float:
 def coverage_table(
     probabilities: Iterable[float] = COVERED_P, trials: Iterable[int] = COVERED_N, *, draws: int = 2_000, seed: int = 0
 ) -> pd.DataFrame:
-    """Return how often the interval contains the true rate, one row per probability and number of trials.
+    """Return a table of how often Wilson's interval contains the true rate, one row per probability and number of
+    trials.
 
-    Columns: p, n, contains p (k of draws), coverage, from and to (the interval of the coverage), exact (by summing the
-    binomial) and inside (whether the exact value lies between from and to). Rates are in percent.
+    The column "inside" states whether the exact coverage lies in the interval of the simulated coverage.
     """
     return pd.DataFrame(_coverage_row(p, n, draws, seed) for p, n in product(probabilities, trials))
 
@@ -172,14 +175,11 @@ class CalibrationStudy:
 
     @property
     def exact_checks(self) -> list[RateCheck]:
-        """The checks of rates without chance: with offline users, and where no frame or every frame is lost."""
+        """The checks of rates that involve no chance: with offline users, and where no frame or every frame is lost."""
         return [check for check in self.rate_checks if check.exact]
 
     def loss_table(self) -> pd.DataFrame:
-        """Return one row per probability: the expected loss, the measured loss, and the frames that were dropped.
-
-        Columns: p, known loss, lost (k of n), lost in percent, from, to, agrees, frames dropped.
-        """
+        """Return one row per probability: the expected loss, the measured loss, and the frames that were dropped."""
         return pd.DataFrame(
             {"p": loss.p}
             | _comparison("known loss, %", loss.p, "lost", loss.measurement.verdict.drop, exact=loss.rate_check.exact)
@@ -188,10 +188,7 @@ class CalibrationStudy:
         )
 
     def offline_table(self) -> pd.DataFrame:
-        """Return one row per offline pattern: the known delivery to users who do not resume, and the measured delivery.
-
-        Columns: offline, known delivery, delivered (k of n), delivered in percent, from, to, agrees, times connected.
-        """
+        """Return one row per offline pattern: the known and the measured delivery to users who do not resume."""
         return pd.DataFrame(
             {"offline": f"{run.offline.groups} of {run.offline.of}"}
             | _comparison(
@@ -242,7 +239,7 @@ async def study_calibration(
     """Measure the sound chain over real sockets under conditions with a known delivery rate.
 
     There are `threads` concurrent users with `runs` runs each. A run has five events. All users go offline together and
-    for whole runs. The users therefore miss exactly w of every t runs, if `runs` is a multiple of t.
+    for whole runs. With a pattern (w, t), the users miss exactly w of every t runs, if `runs` is a multiple of t.
     """
     base = Workload(threads=thread_ids("thread_123", threads, seed=seed), runs_per_thread=runs, at_once=threads)
     return CalibrationStudy(

@@ -131,7 +131,7 @@ def swapped(history: History, used: frozenset[EventKey], source: random.Random) 
 
 
 def renumbered(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """Two successive events of a run exchange their numbers, and are read in the order of the numbers."""
+    """Two successive events of a run exchange their `seq` numbers, and are read in the order of the new numbers."""
     free = _free(history, used)
     last: dict[tuple[int, str], int] = {}
     neighbours: list[tuple[int, int]] = []
@@ -162,7 +162,7 @@ def gap_signalled(history: History, used: frozenset[EventKey], source: random.Ra
 
 
 def number_skipped(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """A number is skipped after an event: the numbers of all later events of its thread rise by one."""
+    """A `seq` number is skipped after an event: the numbers of all later events of its thread rise by one."""
     free = _free(history, used)
     threads = {expectation.key: expectation.thread_id for expectation in history.expected}
     highest: dict[str, int] = {}

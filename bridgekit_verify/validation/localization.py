@@ -42,7 +42,7 @@ class MatrixCell:
     tried: int = 0
     """Number of ways in which the link was broken."""
     named: int = 0
-    """Number of ways in which the link was broken and the probes or the ledger named it."""
+    """Number of ways in which the link was broken and the probes or the ledger named the link."""
     by_probes: int = 0
     by_ledger: int = 0
     note: str = ""
@@ -53,7 +53,7 @@ class MatrixCell:
 
     @property
     def fewer(self) -> list[str]:
-        """The count of each source (probes, ledger) that named the link less often than both together."""
+        """The count of each source (probes or ledger) that named the link in fewer cases than both sources together."""
         counts = (("probes", self.by_probes), ("ledger", self.by_ledger))
         return [f"{source} {count}" for source, count in counts if count < self.named]
 
@@ -177,7 +177,8 @@ class Localization:
         return pd.DataFrame(rows, index=index, columns=pd.Index(list(NAMES), name="named"))
 
     def explanations(self) -> pd.DataFrame:
-        """Return one row for each link that was named although another was broken: by which source, and why."""
+        """Return one row for each link that was named although another link was broken, with the source and the
+        reason."""
         return pd.DataFrame(self._elsewhere(), columns=["cell", "broken", "named", "way", "by", "why"])
 
     def _elsewhere(self) -> list[tuple[str, int, int, str, str, str]]:
@@ -201,7 +202,7 @@ class Localization:
 
     @property
     def named(self) -> int:
-        """For how many breakages the probes and the ledger named the broken link.
+        """The number of breakages for which the probes and the ledger named the broken link.
 
         Instead of the broken link, the ledger may name a link of `Breakage.also_named`.
         """

@@ -1,4 +1,4 @@
-"""Starts one backend, drives it with a load, and judges what its clients received."""
+"""Starts one backend, applies a load to it, and judges what its clients received."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["BackendCheck", "DrivenRun", "check_app", "check_backend", "drive_bac
 
 @dataclass
 class DrivenRun:
-    """The recording of one load, and how the load ended. A driven run has no verdict yet."""
+    """The recording of one load, and the problems that occurred."""
 
     path: str
     run: LiveRun
@@ -73,12 +73,12 @@ class BackendCheck(DrivenRun):
 
     @property
     def text(self) -> str:
-        """The answers, as the command prints them."""
+        """The answers and the problems of the load, as `bridgekit check` prints them."""
         return "\n".join([format_text(self.verdict, Baseline("")), *self.problems])
 
 
 async def check_backend(backend: Backend, load: Load | None = None, **options: Any) -> BackendCheck:
-    """Drive the backend and judge what its clients received. The options are those of `drive_backend`."""
+    """Apply a load to the backend and judge what its clients received. The options are those of `drive_backend`."""
     return (await drive_backend(backend, load, **options)).judge()
 
 
@@ -96,8 +96,8 @@ async def drive_backend(
     """Start the backend with the scripted model, and apply the scenarios, by default those of `default_scenarios`.
 
     `app` is an ASGI application, a function that makes one, or the name of either as `module:name`. This process serves
-    the application, so `[start]` is not needed. `model` is a scripted model that runs already and that a backend at
-    `[start] url` uses: several checks may use it, one after the other. Needs asyncio. Raises UnusableBackend if the
+    the application, so `[start]` is not needed. `model` is a running scripted model that the backend at `[start] url`
+    uses. Several checks may use the same model, one after the other. Needs asyncio. Raises UnusableBackend if the
     backend or its file is unusable, and InvalidParameter if a scenario is unknown.
     """
     load = load or Load(users=min(2, len(backend.users) or 2))
@@ -138,7 +138,7 @@ def _model_server(
 ) -> AbstractContextManager[ModelServer]:
     """Return the scripted model.
 
-    An imported application may keep the model's address from the first check, so later checks reuse that port.
+    An imported application may keep the model's address from the first check, so later checks use the same port.
     """
     if running is not None:
         running.use(ledger)
@@ -154,7 +154,7 @@ def _model_server(
 
 
 _earlier_ports: Final[list[int]] = []
-"""The scripted model's port in this process's latest check of an application, or an empty list."""
+"""The port of the scripted model in this process's latest check of an application, or an empty list before it."""
 
 
 async def _apply(session: LoadSession, scenarios: tuple[str, ...], running: RunningBackend) -> None:
@@ -195,7 +195,8 @@ async def _in_process(backend: Backend, model: str, app: Any) -> AsyncIterator[R
 
 @contextmanager
 def _variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables during the `with` block, because a new application reads the model's address."""
+    """Set environment variables during the `with` block, because a new application reads the model's address from
+    them."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -26,7 +26,7 @@ CLOSE_TIMEOUT_SECONDS: Final = 1.0
 ANSWER_TIMEOUT_SECONDS: Final = 30.0
 ACCEPT: Final = "text/event-stream, application/x-ndjson, application/json;q=0.9, */*;q=0.8"
 TEMPORARY: Final = {408, 409, 425, 429}
-"""Statuses of correct requests that may succeed later: timeout, conflict, too early, too many requests."""
+"""HTTP statuses after which a later attempt may succeed: timeout, conflict, too early, too many requests."""
 EXCERPT_CHARACTERS: Final = 200
 
 
@@ -97,7 +97,7 @@ class Requests:
         return self._http.build_request(method, base_url + fill_url(path, values), content=content, headers=sent)
 
     def check_status(self, table: str, response: httpx.Response) -> None:
-        """Raise UnusableBackend for a status that indicates a wrong TOML file, and RunRefused for any other error."""
+        """Raise UnusableBackend if the status shows a wrong TOML file, and RunRefused for any other error status."""
         status, request = response.status_code, f"{response.request.method} {response.request.url.path}"
         if status < 300 or (status < 400 and table == "[[prepare]]"):  # a login may answer with a redirect
             return
@@ -117,14 +117,14 @@ class Requests:
         return response
 
     async def _ask(self, table: str, built: httpx.Request) -> httpx.Response:
-        """Send a request that the check cannot continue without. Raises UnusableBackend if the request fails."""
+        """Send a request without which the check cannot continue. Raises UnusableBackend if the request fails."""
         try:
             return await self._send(table, built)
         except RunRefused as error:
             raise UnusableBackend(self._backend.path, f"{table} {error}") from error
 
     def _values(self, request: str, wanted: Mapping[str, str], response: httpx.Response) -> dict[str, str]:
-        """Return the values that these paths name in the JSON answer, the cookies and the headers."""
+        """Return the values at these paths in the JSON answer, the cookies and the headers."""
         found: dict[str, str] = {}
         for name, path in wanted.items():
             source, _, key = path.partition(".")
@@ -182,7 +182,7 @@ class TomlDriver:
         url = (resume.url if resume else "") or self._listen.url
         request = (resume.request if resume else "") or f"GET {url}"
         if client.last_event_id:
-            headers.setdefault("Last-Event-ID", client.last_event_id)  # a browser's EventSource also sends it
+            headers.setdefault("Last-Event-ID", client.last_event_id)  # a browser's EventSource also sends this header
         built = self._requests.build(request, client.base_url, headers, resume.body if resume else None, values)
         await self._stream(client, "[resume]" if resume else "[listen]", request, built)
 
@@ -247,12 +247,15 @@ class TomlDriver:
 
 
 async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: bool) -> None:
-    """Pass each server-sent event, JSON answer or line to the client. With `as_text`, pass parts instead of lines."""
+    """Pass each server-sent event, JSON answer or line to the client.
+
+    With `as_text`, pass the body's parts as they arrive instead of lines.
+    """
     mime_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if mime_type == "text/event-stream":
         last_id = ""
         async for each in EventSource(response).aiter_sse():
-            own_id, last_id = each.id if each.id != last_id else "", each.id  # an event without an id has the last one
+            own_id, last_id = each.id if each.id != last_id else "", each.id  # an event without an id has the last id
             if each.data:
                 name = None if each.event == "message" else each.event
                 client.received(each.data, event=name, event_id=own_id)

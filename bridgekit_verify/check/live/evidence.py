@@ -1,4 +1,4 @@
-"""Combines the ledger and the observed clients: what each client must receive, and how it arrives."""
+"""Combines the ledger with the observed clients, to find what each client must receive and what arrived."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LedgerFindings:
     def broken(
         self, which: Property, rule: str, prompt: UserPrompt | None, message: str, frames: Iterable[Evidence] = ()
     ) -> None:
-        """Record a violation. The violation's key contains no canary, so that the key is the same in the next run."""
+        """Record a violation. The violation's key contains no canary, so that the key does not depend on the seed."""
         key = f"{which}: {rule}" + (f": scenario {prompt.scenario}" if prompt else "")
         subject = f"prompt {prompt.canary}" if prompt else rule
         self.violations[which].append(RecordedViolation(key, subject, message, LEDGER, tuple(frames)))
@@ -60,7 +60,7 @@ class ExpectedText(NamedTuple):
 
 
 def _with_askers(ledger: ModelLedger, clients: Mapping[str, ObservedClient]) -> ModelLedger:
-    """Expect each answer only at the socket that asked, unless an answer also reached another socket."""
+    """Expect each answer only on the socket that sent the prompt, unless any answer also reached another socket."""
     if any(
         name != each.asked_on and each.asked_on and name in clients and each.canary in clients[name].canaries
         for each in ledger.prompts
@@ -125,13 +125,14 @@ class LiveEvidence:
         """The prompts for which the model ended an answer early."""
 
     def _main_calls(self, canary: str) -> Iterator[ModelCall]:
-        """Yield the calls whose answers the user waits for.
+        """Yield the model calls that answer the user's prompt.
 
-        The backend may also send the prompt for a title, or for a guard's check.
+        Other model calls may also contain the prompt, for example a request for a title.
 
-        A call whose answer was used, or shown in a frame of a known kind, is always yielded. Any other call is yielded
-        if no call of the same round has better evidence. A call that only quotes the prompt is not yielded if another
-        call has the prompt as a whole message.
+        A call was used if the backend sent a result of its tool calls, or if its answer arrived in a frame of a known
+        kind. A used call is always yielded. In a round without a used call, the calls are yielded whose answers arrived
+        in other frames, or else all calls. An unused call that only quotes the prompt is left out if another call has
+        the prompt as a whole message.
         """
         calls = [call for call in self.ledger.calls_of(canary) if call.outcome is not CallOutcome.REFUSED]
         echoed = {id_ for call in calls for id_ in call.results}
@@ -157,7 +158,7 @@ class LiveEvidence:
         for kind, hows in found.items():
             if "delta" in hows:
                 ways[kind] = {"delta"}
-            elif kind == "a":  # A tool's result may repeat the call's arguments.
+            elif kind == "a":  # `raw` does not count, because a tool's result may repeat the arguments.
                 ways[kind] = hows & {"whole"}
             else:
                 ways[kind] = hows & {"whole", "raw"}

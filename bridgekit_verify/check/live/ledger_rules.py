@@ -51,17 +51,17 @@ def _misrouted(findings: LedgerFindings, client: ObservedClient, prompt: UserPro
         message = f"{reader} received frames of {prompt.canary} ({owner})"
         findings.broken(Property.USER, "another user's run", prompt, message, frames)
     elif client.thread is None:
-        return  # a socket for all threads of its user may receive again what earlier sockets received
+        return  # a socket for all threads of a user may receive frames of earlier sockets again
     elif client.thread != prompt.thread:
         message = f"{reader} received frames of {prompt.canary} ({owner})"
         findings.broken(Property.THREAD, "another thread's run", prompt, message, frames)
-    elif any(marker.canary == prompt.canary for marker, _ in client.arrivals):  # A snapshot may contain earlier runs.
+    elif any(marker.canary == prompt.canary for marker, _ in client.arrivals):  # snapshots repeat earlier runs
         message = f"{reader} received deltas of {prompt.canary}, which another response of this thread started"
         findings.broken(Property.THREAD, "another response's run", prompt, message, frames)
 
 
 def _judge_labels(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient) -> None:
-    """On a socket for all threads of a user, find frames that name a thread other than their canary's."""
+    """Find frames that name a thread other than their canary's, on a socket for all threads of a user."""
     known = {prompt.thread for prompt in evidence.prompts.values()}
     for thread, frames in client.threads.items():
         for prompt in (evidence.prompts[each] for each in frames if each in evidence.prompts):
@@ -89,7 +89,7 @@ def _judge_histories(evidence: LiveEvidence, findings: LedgerFindings) -> None:
 
 
 def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Compare the model's arguments with those that clients received, and with those in the backend's requests."""
+    """Compare the arguments that the model sent with those that clients received or the backend repeated."""
     ids = {call.id for made in evidence.ledger.calls for call in made.calls}
     ids_are_kept = any(not ids.isdisjoint(client.call_kinds) for client in evidence.clients.values())
     counts = Counter[str]()
@@ -121,7 +121,10 @@ def judge_calls(evidence: LiveEvidence, findings: LedgerFindings) -> None:
 
 
 def _judge_results(evidence: LiveEvidence, findings: LedgerFindings, expected: Sequence[ExpectedCall]) -> None:
-    """Report results that the model got and a client did not. If no client gets a result, the backend may hide them."""
+    """Report tool results that the model got and a client did not.
+
+    If no client gets a result, the backend may hide results.
+    """
     given = {id_ for made in evidence.ledger.calls for id_ in made.results}
     shown = [each for each in expected if each.kinds and each.call.id in given]
     missing = (
@@ -200,12 +203,12 @@ def _judge_values(
 
 
 def _same(value: Any, arguments: str) -> bool:
-    """Compare as JSON. A received text that is not JSON equals nothing."""
+    """Return whether two values are the same JSON. A received text that is not JSON equals nothing."""
     return (not isinstance(value, str) or is_json(value)) and fingerprint(value) == fingerprint(arguments)
 
 
 def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
-    """Compare the arguments that later requests repeat with those that the model sent, and return their number.
+    """Compare the arguments in later requests with those that the model sent. Return the number of comparisons.
 
     For each call, only the first difference is reported.
     """
@@ -232,7 +235,10 @@ def _judge_repeated(evidence: LiveEvidence, findings: LedgerFindings) -> int:
 
 
 def judge_ends(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Compare the number of ends with that of runs. If runs have no ids, find pieces that follow their run's end."""
+    """Compare the number of end frames with that of runs.
+
+    If runs have no ids, also find pieces after their run's end.
+    """
     if "ended" not in evidence.dialect.kinds:
         return
     has_ids = not evidence.dialect.lacks("run")
@@ -255,10 +261,10 @@ def _judge_count(
     findings: LedgerFindings, client: ObservedClient, prompts: Sequence[UserPrompt], ends: Sequence[Message],
     least: int, *, exact: bool,
 ) -> None:  # fmt: skip
-    """Compare the number of ends with the number of runs.
+    """Compare the number of a client's end frames with the number of its runs.
 
-    Surplus ends are a violation only if `exact`: a run with an id may have one end for each response, and a reconnect
-    may repeat an end.
+    Surplus end frames are a violation only if `exact` is True. A run with an id may have one end frame for each
+    response, and a reconnect may repeat an end frame.
     """
     prompt = prompts[-1] if prompts else None
     message = f"client {client.id} received {len(ends)} ends of {len(prompts)} runs"
@@ -273,8 +279,7 @@ def _judge_count(
 def _judge_after_end(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient) -> None:
     """Find pieces that follow the end of their run.
 
-    An end names no run here, so it ends the only run that is open. If several runs are open, the end counts for none of
-    them.
+    An end frame names no run here, so it ends the only open run. If several runs are open, it ends none of them.
     """
     ends = iter([*client.ends, None])
     end = next(ends)
@@ -299,7 +304,7 @@ def _judge_after_end(evidence: LiveEvidence, findings: LedgerFindings, client: O
 
 
 def judge_requests(evidence: LiveEvidence, findings: LedgerFindings) -> None:
-    """Find prompts that the model got too often or never, and requests that contain another user's text."""
+    """Find prompts that the model got too often or never, and model requests that contain another user's text."""
     retried = 0
     for canary, prompt in evidence.prompts.items():
         attempts = evidence.ledger.calls_of(canary)

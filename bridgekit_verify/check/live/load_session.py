@@ -46,7 +46,8 @@ PIECES_OFFLINE: Final = 3
 MAX_OFFLINE_SECONDS limits the wait for these pieces."""
 MAX_OFFLINE_SECONDS: Final = 2.0
 SLOW_SECONDS: Final = 2.0
-"""How long a slow reader reads slowly. The client then reads at full speed, so that all runs end in time."""
+"""How long a slow reader reads slowly. After this time, the client reads at full speed, so that all runs end in
+time."""
 POLL_SECONDS: Final = 0.05
 NOT_RESUMED: Final = "the check cut the connection, and the file has no [resume]"
 
@@ -74,7 +75,7 @@ class LoadSession:
         self._groups: dict[str, ClientGroup] = {}
         self._cuts: dict[str, PlannedCut] = {}
         self._slow: dict[str, tuple[RunningToxic, float]] = {}
-        """By client, the toxic that slows its reads down, and the time at which the toxic ends."""
+        """For each slow reader, the toxic that slows its reads, and the time at which the toxic ends."""
         self._scope = anyio.CancelScope()
 
     async def run(self, scenarios: tuple[str, ...]) -> None:
@@ -233,7 +234,7 @@ class LoadSession:
             run.problem = client.closed_because
 
     async def _wait_until_over(self, group: ClientGroup, run: RequestedRun) -> None:
-        """Wait for the run's end, or until neither the model nor the backend sends data for the run."""
+        """Wait until the run ends, or until neither the model nor the backend sends data for the run."""
         with anyio.move_on_after(self._load.run_seconds):
             while not run.ended and run.problem is None:
                 with anyio.move_on_after(POLL_SECONDS):
@@ -306,7 +307,7 @@ class LoadSession:
             raise UnusableBackend(self._backend.path, f"client {client.id} failed {failed} times to connect: {reason}")
 
     def _note_cut(self, runs: Iterable[RequestedRun], client: LiveClient) -> None:
-        """Record that the check cut a client's connection. Without `[resume]`, pieces of these runs may be missing."""
+        """Record that the check cut a client's connection. Without `[resume]`, pieces of `runs` may be missing."""
         if self._backend.resume is None and self._backend.kind != "class":
             self._excuse(runs, [client], NOT_RESUMED)
             return
@@ -314,14 +315,14 @@ class LoadSession:
             self._ledger.add_cut(run.canary, client.id)
 
     def _excuse(self, runs: Iterable[RequestedRun], clients: Iterable[LiveClient], reason: str) -> None:
-        """Record the reason why missing pieces of these runs do not count as lost."""
+        """Record the reason why missing pieces of `runs` do not count as lost."""
         for run in runs:
             run.excused = run.excused or reason == NOT_RESUMED
             for client in clients:
                 self._ledger.excuse(run.canary, client.id, reason)
 
     async def _reconnect(self, client: LiveClient, runs: Iterable[RequestedRun]) -> None:
-        """Stay offline for a while, so that the model sends further pieces for these runs."""
+        """Stay offline for a while, so that the model sends further pieces for `runs`."""
         client.reconnects()
         canaries = [run.canary for run in runs]
         wanted = self._pieces(canaries) + PIECES_OFFLINE

@@ -34,7 +34,7 @@ class UserPrompt(msgspec.Struct, frozen=True):
     clients: tuple[str, ...]
     """The sockets or the response that must receive the run."""
     asked_on: str = ""
-    """The socket that sent the prompt. Empty if an HTTP request sent the prompt."""
+    """The socket that sent the prompt. Empty if the prompt was sent in an HTTP request."""
 
     @property
     def text(self) -> str:
@@ -42,7 +42,10 @@ class UserPrompt(msgspec.Struct, frozen=True):
 
 
 class Excuse(msgspec.Struct, frozen=True):
-    """The reason why a client may miss a part of a run. Missing pieces then count as unknown, not as lost."""
+    """The reason why a client may miss a part of a run.
+
+    A missing piece with an excuse counts as unknown, not as lost.
+    """
 
     canary: str
     client: str
@@ -74,14 +77,14 @@ class ModelCall(msgspec.Struct):
     setting: str
     """Fingerprint of the instructions and the offered tools. A request for a title has another fingerprint."""
     held: tuple[str, ...]
-    """Every canary in the request, in prompts and in markers."""
+    """Every canary in the request's prompts and markers."""
     pieces: list[SentPiece] = msgspec.field(default_factory=list)
     calls: list[SentCall] = msgspec.field(default_factory=list)
     outcome: CallOutcome = CallOutcome.OPEN
     arguments: dict[str, str] = msgspec.field(default_factory=dict)
-    """By call id, the arguments that the backend repeated in this request."""
+    """For each call id, the arguments that the backend repeated in this request."""
     results: dict[str, str] = msgspec.field(default_factory=dict)
-    """By call id, the tool results in this request."""
+    """For each call id, the tool result in this request."""
     texts: list[str] = msgspec.field(default_factory=list)
     """The model's earlier texts, as this request repeats them."""
 
@@ -132,13 +135,13 @@ class ModelLedger(msgspec.Struct):
     cuts: list[tuple[str, str]] = msgspec.field(default_factory=list)
     """Each pair is a run's canary and a client whose connection was cut during the run and then resumed."""
     wires: dict[str, list[str]] = msgspec.field(default_factory=dict)
-    """By client, the markers that the backend wrote to the client's connections, as a proxy read them."""
+    """For each client, the markers that the backend wrote to the client's connections, as read by a proxy."""
 
     def add_prompt(
         self, *, user: str, thread: str, clients: Iterable[str], scenario: str = "text", canary: str = "",
         asked_on: str = "",
     ) -> UserPrompt:  # fmt: skip
-        """Record a prompt before it is sent, and return the prompt. `clients` must all receive the answer."""
+        """Record a prompt before it is sent, and return the prompt. All of `clients` must receive the answer."""
         entitled = tuple(clients)
         if not entitled:
             raise InvalidParameter("clients", entitled, "the clients that must receive the answer, at least one")

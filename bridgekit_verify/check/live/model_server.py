@@ -73,7 +73,7 @@ class ModelServer(ThreadServer):
 
     @property
     def url(self) -> str:
-        """The value for OPENAI_BASE_URL. `address` is the same without `/v1`."""
+        """The value for OPENAI_BASE_URL, which is `address` followed by `/v1`."""
         return f"{self.address}/v1"
 
 
@@ -108,7 +108,7 @@ class _Model:
     def __init__(self, ledger: ModelLedger) -> None:
         self.ledger = ledger
         self._responses: dict[str, tuple[str, str]] = {}
-        """By response id, the prompt's canary and scenario, for requests that continue a response and do not repeat
+        """For each response id, the prompt's canary and scenario. A request that continues a response need not repeat
         its messages."""
 
     def endpoint(self, read: Callable[[object], ModelRequest]) -> Callable[[Request], Any]:

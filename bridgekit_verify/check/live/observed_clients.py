@@ -41,7 +41,7 @@ class TextRun:
         return "".join(self.texts)
 
     def origin_of(self, ends: list[int]) -> list[tuple[Message, int | None]]:
-        """Return, for each of these ascending text indexes, the message that contained it and the frame's position."""
+        """Return the message and the frame's position for each of these ascending indexes of the joined text."""
         index, length, found = 0, len(self.texts[0]), []
         for end in ends:
             while length < end:
@@ -74,20 +74,20 @@ class ObservedClient:
     wholes: list[tuple[str | None, Any, Message]] = field(default_factory=list)
     """Complete values, with their call id if they are arguments."""
     canaries: dict[str, list[Evidence]] = field(default_factory=lambda: defaultdict(list))
-    """By canary, excerpts of the first MAX_EVIDENCE messages that contain it in any form."""
+    """For each canary, excerpts of the first MAX_EVIDENCE messages that contain the canary in any form."""
     canaries_by_message: dict[int, set[str]] = field(default_factory=dict)
     subjects: dict[int, str] = field(default_factory=dict)
-    """By message, the most specific id that it names: a call, a message, or a run."""
+    """For each received message, the most specific id that it names: of a call, a message, or a run."""
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """By message, the first and the last position that it states."""
+    """For each received message, the first and the last position that it states."""
     prompts: set[str] = field(default_factory=set)
     """The prompts that the backend sent back to the client."""
     call_kinds: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """By call id, the kinds of the call's frames."""
+    """For each call id, the kinds of the call's frames."""
     ids: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """By a subject such as `run r1`, the canaries of its frames."""
+    """For each subject, such as `run r1`, the canaries in its frames."""
     threads: dict[str, dict[str, Message]] = field(default_factory=lambda: defaultdict(dict))
-    """By thread and canary, the first frame that names this thread and holds this canary."""
+    """For each thread and canary, the first frame that names the thread and contains the canary."""
     last_kind: str = ""
     ends: list[Message] = field(default_factory=list)
     """The frames that end a run, without replays."""

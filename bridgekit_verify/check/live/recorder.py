@@ -26,7 +26,7 @@ class LiveRecorder:
         self._dialect = dialect
         self._runs: dict[str, RequestedRun] = {}
         self._canary_of: dict[str, str] = {}
-        """By the backend's run id, the canary that one of the run's frames contained."""
+        """For each run id of the backend, the canary that a frame of the run contained."""
 
     def add(self, run: RequestedRun) -> None:
         self._runs[run.canary] = run
@@ -35,7 +35,8 @@ class LiveRecorder:
         self, client: LiveClient, received: Any, open_runs: list[RequestedRun], *, event: str | None,
         event_id: str | None,
     ) -> None:  # fmt: skip
-        """Record a message, and mark the run that it ends. `open_runs` are the runs that the client receives now."""
+        """Record a message, and mark the run that it ends. `open_runs` are the runs that have not ended and that the
+        client receives."""
         if isinstance(received, bytes):
             received = received.decode("utf-8", "replace")
         value = decode_text(received) if isinstance(received, str) else received

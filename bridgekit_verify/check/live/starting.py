@@ -35,7 +35,7 @@ EXIT_SECONDS: Final = 0.3
 REQUEST_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.05
 SHOWN_LINES: Final = 3
-"""The number of the process's last lines that an error message shows."""
+"""How many of the process's last output lines an error message shows."""
 
 
 class RunningBackend:

@@ -75,7 +75,7 @@ def check_run(run: LiveRun, *, path: str = "") -> LiveVerdict:
 
 
 def judge_live(run: LiveRun, *, path: str, dialect: StreamDialect | None = None) -> LiveVerdict:
-    """Judge a run. The index of each message must be the number of its line in the file.
+    """Judge a live run. The index of each message must be the number of its line in the file.
 
     `dialect` replaces the dialect that the run states.
     """
@@ -106,7 +106,7 @@ def judge_live(run: LiveRun, *, path: str, dialect: StreamDialect | None = None)
 
 
 def _feed_position(judge: Judge, evidence: LiveEvidence, message: Message) -> None:
-    """Count the position of a misrouted frame if the position fits the client's own numbering."""
+    """Judge the position of a misrouted frame if the position adjoins the client's own positions."""
     own = evidence.own_positions[message.client]
     first, last = evidence.clients[message.client].positions.get(message.index, (None, None))
     if judge.dialect.position_per == "run" or first is None or last is None or first in own:
@@ -144,7 +144,7 @@ def _merge(
     kept = [each for each, excuse in excuses.items() if excuse is None]
     removed = len(recorded.violations) - len(kept)
     own = findings.violations.get(which, [])
-    if which is Property.ENDED and kept:  # The ledger would count the same missing ends again.
+    if which is Property.ENDED and kept:  # The ledger's violations are the same missing ends.
         own = []
     if own or recorded.count > removed:
         shown = (*own, *kept)[:MAX_VIOLATIONS]

@@ -51,7 +51,7 @@ class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Request to start a run of `steps` steps with three events each, one step every `pace_seconds`."""
+    """Request to start a run of `steps` steps with three events each, one step every `pace_seconds` seconds."""
 
     request: str
     thread_id: ThreadId
@@ -107,7 +107,8 @@ class ReportingBridge(AgentWebSocketBridge):
 
 
 def paced_agent(requests: dict[str, RunRequest]) -> type[BaseAgent]:
-    """Return an agent class that emits one thought and uses one tool per step, at the pace of its request."""
+    """Return an agent class that emits one thought and uses one tool in each step, at the pace that the request
+    states."""
 
     class SteadyAgent(BaseAgent):
         async def execute(self, context: RunContext) -> object:
