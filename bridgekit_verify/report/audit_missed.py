@@ -29,7 +29,7 @@ EMBEDDED_DIGITS = 8
 OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
 SEARCHED = {"signed, verified": "signed run ids", "carried": "events that carry their thread"}
-"""A phrase for each round trip of the search for leaks, except Fix 1's."""
+"""A phrase for each member of `ROUND_TRIPS` except the first, Fix 1."""
 
 
 def shared_agent_claim(study: SharedAgentStudy) -> Finding:

@@ -31,7 +31,7 @@ class Bar:
 
     parts: tuple[EventCounts, ...]
     text: str
-    """The result next to the bar."""
+    """The text next to the bar, such as "5 % dropped"."""
     alt: str
     """The counts in words."""
 
@@ -65,7 +65,7 @@ def bar(step: Step) -> Bar:
 
 
 def _bar_text(found: EventCounts) -> str:
-    """Return the shares in words. The shares add up to 100 %, unless a leaked event also reached its own user."""
+    """Return the share of dropped events or, if events leaked, the shares of lost, leaked and delivered events."""
     if not found.leaked:
         return f"{share(found.dropped, found.expected)} dropped"
     counts = {"lost": found.lost, "leaked": found.leaked, "delivered": found.delivered}
@@ -103,7 +103,7 @@ def chart(tables: DropTables) -> dict[str, tuple[ChartRow, ...]]:
 def unchanged(rows: Sequence[ChartRow]) -> Bar | None:
     """Return the bar of the code as committed if it is the same in all rows, and otherwise None.
 
-    Returns None also for a single row, for a bar of several parts, and if the chain as reported lacks a row.
+    Also returns None for a single row, for a bar of several parts, and if a row has no bar of the chain as reported.
     """
     first = rows[0].committed
     if len(rows) < 2 or first is None or len(first.parts) > 1:

@@ -79,7 +79,7 @@ class Step:
 
     @property
     def total(self) -> EventCounts:
-        """The sum over all kinds."""
+        """The sum of the counts over all kinds of thread id."""
         return EventCounts(
             sum(kind.expected for kind in self.kinds),
             sum(kind.delivered for kind in self.kinds),
@@ -232,12 +232,12 @@ def _counts(table: str, row: Mapping[str, Any]) -> tuple[int, int, int, int]:
     """Return the counts of expected, delivered, lost and leaked events. Raises MalformedTable for a contradiction."""
     expected, delivered, lost, leaked = (_count(table, row, name) for name in _COUNTS)
     if delivered > expected:
-        raise MalformedTable(table, f"{delivered:,} of {expected:,} events delivered: more than were expected")
+        raise MalformedTable(table, f"{delivered:,} events were delivered, but only {expected:,} were expected")
     if not 0 <= expected - delivered - lost <= leaked:
         raise MalformedTable(
             table,
-            f"{expected:,} events expected, {delivered:,} delivered, {lost:,} lost and {leaked:,} leaked: the others"
-            " are neither lost nor leaked",
+            f"the counts contradict each other: {expected:,} events expected, {delivered:,} delivered, {lost:,} lost"
+            f" and {leaked:,} leaked",
         )
     return expected, delivered, lost, leaked
 

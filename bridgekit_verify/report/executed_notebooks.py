@@ -1,4 +1,4 @@
-"""Executed notebooks -> Report. Reads the stored outputs of the cells. Nothing is executed or rendered."""
+"""Builds a Report from the stored outputs of executed notebooks. Nothing is executed or rendered."""
 
 from __future__ import annotations
 

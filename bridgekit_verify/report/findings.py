@@ -72,11 +72,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     sound: Verdict = "unknown"
     """Whether the finding's link holds in the sound chain."""
     rule: str = ""
-    """How the verdict follows from the measurements, with all bounds, or "" if the answer already states it."""
+    """The rule from which the verdict follows, with all its bounds, or "" if the answer already states the rule."""
     sample: Sample | None = None
     """The smallest sample that the verdict depends on, or None if nothing was measured."""
     timing: str = ""
-    """The time that the verdict depends on, such as "CPU time of an event", or "" if only counts matter."""
+    """The measured time that the verdict depends on, such as "CPU time of an event", or "" if only counts matter."""
 
     def __post_init__(self) -> None:
         if not _IDENTIFIER.fullmatch(self.id):
@@ -162,7 +162,7 @@ def answers(finding: Finding) -> dict[str, str]:
 
 
 def basis_text(finding: Finding) -> str:
-    """Return the basis of the verdict: its rule, its smallest sample, and the time that it depends on, if any."""
+    """Return the verdict's rule, its smallest sample, and the measured time that it depends on, if any."""
     parts = [finding.rule] if finding.rule else []
     if finding.sample is not None:
         parts.append(f"Smallest sample for this verdict: {finding.sample}.")

@@ -1,4 +1,4 @@
-"""Answers the two questions about each link and each claim, and orders the findings of the page."""
+"""Answers "Was the audit right?" and "Does it work when run?" for each link, and orders the findings of the page."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def link_statuses(report: Report) -> tuple[LinkStatus, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The result as numbers. `answers` contains only the links that the audit examined."""
+    """The report's result as numbers. `answers` contains only the links that the audit examined."""
 
     answer: Answer
     answers: Mapping[AuditAnswer, tuple[int, ...]]
@@ -135,9 +135,9 @@ class Headline:
     """How many audited links hold in the sound chain."""
     links: int
     before: Rate
-    """Delivery of the whole chain as committed."""
+    """The rate of events that the chain as committed delivers."""
     after: Rate
-    """Delivery of the whole chain with every link sound."""
+    """The rate of events that the sound chain delivers."""
 
     @property
     def sentence(self) -> str:

@@ -62,7 +62,7 @@ class Exploration:
 
     traces: tuple[Trace, ...]
     request: str
-    """The request of the run whose event is shown."""
+    """The text of the request that started the traced run."""
     event: str
     rates: pd.DataFrame
 
@@ -201,7 +201,7 @@ class _Worker:
             self._again = True
             return
         self._show("<p>Running …</p>")
-        # A widget's callback cannot wait, so the work needs a task. This object owns the task and shows its error.
+        # A widget's callback cannot await, so the work runs in a task. `_done` shows the task's error.
         self._task = asyncio.get_running_loop().create_task(self._work())
         self._task.add_done_callback(self._done)
 

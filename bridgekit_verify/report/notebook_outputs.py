@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 FIGURE_DOTS_PER_INCH = 160
 FIGURE_COLOURS = 128
 
-# Okabe-Ito colours. The text next to the colours carries the same information.
+# Okabe-Ito colours, which colour-blind readers can distinguish. The card also states the verdict as text.
 _EDGE = {"holds": "#009E73", "does not hold": "#D55E00", "unknown": "#999999"}
 
 
@@ -71,7 +71,7 @@ def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
     drawn, image = io.BytesIO(), io.BytesIO()
     options: dict[str, Any] = {"dpi": FIGURE_DOTS_PER_INCH, "bbox_inches": "tight", "facecolor": "white"}
     figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 0}, **options)
-    # The figures have few colours. A palette reduces the file to a third, which matters in a report sent by email.
+    # The figures have few colours, so a palette reduces the file to a third. Reports are sent by email.
     few = Image.open(drawn).convert("RGB").quantize(FIGURE_COLOURS, dither=Image.Dither.NONE)
     few.save(image, "png", optimize=True)
     # Only pyplot keeps figures open, and importing pyplot takes a second.

@@ -70,14 +70,14 @@ def _assignments(source: str) -> Iterable[tuple[str, ast.expr]]:
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                 yield name, value
             case _:
-                raise ParameterError(f"line {statement.lineno} of a parameters cell is not name = literal")
+                raise ParameterError(f"line {statement.lineno} of a parameters cell must be name = literal")
 
 
 def _literal(name: str, value: ast.expr) -> Any:
     try:
         return ast.literal_eval(value)
     except ValueError:
-        raise ParameterError(f"the parameter {name} is not a literal") from None
+        raise ParameterError(f"the value of the parameter {name} is not a literal") from None
 
 
 def _require_type(name: str, default: object, value: object) -> None:

@@ -14,7 +14,7 @@ from bridgekit_verify.report.findings import AuditAnswer, Finding, Verdict
 __all__ = ["priority_findings"]
 
 WRITTEN: Final = {1: ("fix 1",), 2: ("fix 2 as written", "fix 2 with its method"), 3: ("fix 3",)}
-"""The steps that measure each fix of the audit. The first step is the fix as the audit writes it."""
+"""The steps that measure each fix of the audit. Each fix's first step is the fix as the audit writes it."""
 _VERDICTS: Final[dict[AuditAnswer, Verdict]] = {"yes": "holds", "unknown": "unknown"}
 
 

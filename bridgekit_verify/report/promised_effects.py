@@ -170,9 +170,10 @@ def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -
 
 
 def run_id_claim(seed: int) -> Finding:
-    """Judge step 2, the assertion that the literal run id contains thread_123, and apply it to the chains' own run ids.
+    """Judge step 2, the assertion that a literal run id contains thread_123.
 
-    The assertion is about a text and calls no code, so its result cannot differ between chains.
+    The assertion calls no code of the chain, so its result cannot differ between chains. The evidence also states
+    which chains create run ids that contain thread_123.
     """
     made = {name: row.run_ids(seeded(seed)).new(ThreadId("thread_123")) for name, row in STEP_CHAINS.items()}
     containing = [name for name, run_id in made.items() if "thread_123" in run_id]
@@ -183,7 +184,7 @@ def run_id_claim(seed: int) -> Finding:
         claim=f"The run id {STEP_2_RUN_ID} contains thread_123.",
         reported="step",
         verdict=verdict_of("thread_123" in STEP_2_RUN_ID),
-        # The statement is true, but the step cannot show whether Fix 1 is in place.
+        # The assertion passes, but also without Fix 1.
         audit_right="as worded, but insufficient" if "thread_123" in STEP_2_RUN_ID else "no",
         answer=f"The text {STEP_2_RUN_ID} contains thread_123. The audit's assertion calls no code, so it passes on"
         f" each of {len(made)} chains, before and after Fix 1.",

@@ -1,6 +1,6 @@
-"""The first screen in words and numbers: the answer, the risks and the order of repairs. No rendering.
+"""The first screen in words and numbers, not yet rendered: the answer, the risks and the order of repairs.
 
-Each sentence is computed from the tables of notebook 10. If a table is missing, the sentence states this.
+Each sentence is computed from the tables of notebook 10, or states that the table is missing.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def _undetected(tables: DropTables) -> Risk:
     steps = [step for step in (before, *tables.fixes(AS_COMMITTED)) if step]
     if not steps:
         return Risk("undetected", title, "unknown", (NOT_MEASURED,))
-    # Of equal results, take the last, which has the most fixes.
+    # Of the steps with the same count, choose the last, which has the most fixes.
     worst = max(reversed(steps), key=lambda step: step.false_success)
     if not worst.false_success:
         return Risk("undetected", title, "not observed", ("No event was reported as sent that its user did not read.",))
@@ -343,6 +343,6 @@ def _product(tables: DropTables, expected: int, kinds: int) -> str:
     if not isinstance(users, int) or not isinstance(runs, int) or not users * runs * kinds:
         return ""
     events, rest = divmod(expected, kinds * users * runs)
-    if rest:  # A kind that the reader defines has its own number of users.
+    if rest:  # A kind of thread id that the reader defines has its own number of users.
         return ""
     return f"{expected:,} events = {kinds} kinds × {users:,} users × {runs:,} runs × {events} events."
