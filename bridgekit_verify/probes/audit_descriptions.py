@@ -73,7 +73,7 @@ class WordingFixture:
 
     @cached_property
     def sound_bridge(self) -> AgentWebSocketBridge:
-        """The sound bridge for links 3 to 8: a broken bridge of the variant would make these links appear broken."""
+        """The sound bridge for the tests of links 3 to 8, which would otherwise fail because of a broken bridge."""
         mapping = RunThreadMappingService()
         return AgentWebSocketBridge(Hub(), carried_or_mapped(mapping), mapping)
 

@@ -65,11 +65,11 @@ REFUSED_HUBS: Final[Mapping[type[hub.Hub], str]] = {
     HubWithoutThreads: "a bridge that cannot reach any user",
     HubThatAlwaysSaysSent: "a bridge that reports every event as sent",
 }
-"""Hubs that startup must refuse, and the effect of each on the bridge."""
+"""Hubs that startup must refuse, each with a phrase for the bridge that it would cause."""
 
 
 class ProbeAnswer(enum.StrEnum):
-    """The possible answers of a probe."""
+    """Whether the probed link holds."""
 
     HOLDS = "holds"
     DOES_NOT_HOLD = "does not hold"
@@ -176,7 +176,7 @@ class Observations:
         return self._known[chain]
 
     async def routes(self, chain: Variant) -> list[FamilyRoute]:
-        """Return how the chain routes every family of thread ids. After this call, `of` does not run the chain."""
+        """Return how the chain routes every family of thread ids. `of` later returns the observation of the same run."""
         if chain not in self._routes:
             self._routes[chain] = []
             self._known[chain] = await self._observe(chain, families=True)
@@ -223,7 +223,7 @@ async def _answer(link: Link, variant: Variant, observed: Observations) -> Probe
         found = families if observed.chosen_families else _with(families, found)
     if number == 1 and not found.violations:
         await _judge_checks(variant, found)
-    sample = Sample(max(found.tried, 1), "calls")  # a violation that was found without a call counts as one call
+    sample = Sample(max(found.tried, 1), "calls")  # a violation may also be found without a call
     if found.violations:
         return Probe(link, ProbeAnswer.DOES_NOT_HOLD, found.evidence, sample)
     if not found.tried:
@@ -240,7 +240,7 @@ def _with(first: Judgement, second: Judgement) -> Judgement:
 
 
 def isolated(variant: Variant, link: int) -> Variant:
-    """Return the sound chain with one link of the variant, and without startup checks, which could refuse the chain."""
+    """Return the sound chain with one link of the variant. Startup checks are left out, as they could refuse it."""
     chain = replace(SOUND, self_checks=(), **{name: getattr(variant, name) for name in PARTS[link]})
     if link == 8 and chain.adapter.set_websocket_bridge is not WebSocketBridgeAdapter.set_websocket_bridge:
         return replace(chain, adapter=_with_sound_binding(chain.adapter))
