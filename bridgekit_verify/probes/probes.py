@@ -176,7 +176,7 @@ class Observations:
         return self._known[chain]
 
     async def routes(self, chain: Variant) -> list[FamilyRoute]:
-        """Return how the chain routes every family of thread ids. `of` later returns the observation of the same run."""
+        """Return how the chain routes every family of thread ids. `of` returns the observation of the same run."""
         if chain not in self._routes:
             self._routes[chain] = []
             self._known[chain] = await self._observe(chain, families=True)

@@ -288,7 +288,7 @@ class Recording:
 
 
 def recorded(variant: Variant, recording: Recording) -> Variant:
-    """Return the variant with parts that record their calls. The calls of agents are not recorded."""
+    """Return the variant with parts that record their calls. The caller must record the agents with `subclass`."""
     return replace(
         variant,
         run_ids=lambda source: recording.instance("run_ids", variant.run_ids(source)),

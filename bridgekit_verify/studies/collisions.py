@@ -34,11 +34,11 @@ __all__ = [
 DIGITS: Final = 8
 """Number of random digits in Fix 1's run id."""
 SCALED_DIGITS: Final = 4
-"""Number of random digits in a smaller version of Fix 1's run id, for thousands of trials."""
+"""Number of random digits in a shorter version of Fix 1's run id, which makes thousands of trials affordable."""
 STYLES: Final = ((BLUE, "s"), (GREEN, "o"))
-"""Colour and marker of each panel."""
+"""Colour and marker of the points in each panel."""
 STEPS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""The points of a curve, as multiples of the number of runs at which the collision probability is one half."""
+"""The measured numbers of runs, as multiples of the number at which the collision probability is one half."""
 
 
 def runs_to_collision(digits: int, source: HexSource, *, limit: int) -> int | None:
@@ -112,7 +112,7 @@ CASES: Final = (
 
 @dataclass(frozen=True)
 class Collision:
-    """Two concurrent runs with one id."""
+    """The measurement of two concurrent runs with the same run id."""
 
     runs_of: str
     measurement: Measurement
@@ -232,7 +232,7 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
             _birthday(axis, digits, max(rates))
             draw_rates(axis, list(rates), list(rates.values()), colour, marker, 6, sampled=True)
             for runs, rate in rates.items():
-                # A label above the interval and to its left does not overlap the rising line.
+                # Place the label above the interval and to the left, where it does not overlap the rising line.
                 axis.annotate(
                     f"{rate.k:,}",
                     (runs, 100 * rate.interval[1]),

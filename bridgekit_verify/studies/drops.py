@@ -33,13 +33,13 @@ __all__ = [
 BEFORE: Final = "before"
 ALL_FIXES: Final = "fixes 1, 2 and 3"
 LINK_STEPS: Final = ("fix 1", "fix 2 as written", "fix 2 with its method", "fix 3", ALL_FIXES)
-"""The fixes that a link's notebook shows."""
+"""The fixes that the notebook about a link compares."""
 COMMITTED: Final = "as committed"
 REPORTED: Final = "as reported"
 
 
 def with_each_fix(base: Variant) -> list[Variant]:
-    """Return the chain, and the chain with each of the audit's fixes, named after the fix."""
+    """Return the chain `base`, and one variant of it for each of the audit's fixes, named after the fix."""
     return [base, *(fix.applied_to(base, name=fix.name) for fix in FIXES.values())]
 
 
@@ -59,7 +59,7 @@ class DropStudy:
 
     link: int
     counts: Mapping[str, DropCount]
-    """The count after each step. The last step is the repair of the link."""
+    """The counts of events after each step, by the step's name. The last step is the repair of the link."""
 
     @property
     def repair(self) -> str:
@@ -133,7 +133,7 @@ async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> Drop
 
 
 def with_link_9_as_reported(broken: Variant) -> Variant:
-    """Return the chain with its broken link, and also with link 9 as reported."""
+    """Return the chain `broken` with its link 9 replaced by link 9 as reported."""
     return replace(
         broken,
         name=f"{broken.name}, link 9 as reported",
@@ -270,7 +270,7 @@ async def study_fix_drops(
 
 
 def _rows(steps: Mapping[str, Mapping[str, DropCount]]) -> dict[str, Mapping[str, DropCount]]:
-    """Return the rows of a chain's panel, or one row if no fix changes a share."""
+    """Return the rows of a chain's panel, or a single row if no fix changes the shares."""
     shares = {tuple(count.shares for count in kinds.values()) for kinds in steps.values()}
     if len(shares) == 1 and len(steps) > 1:
         return {"Before, and after each fix": next(iter(steps.values()))}

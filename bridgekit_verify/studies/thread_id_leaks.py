@@ -2,7 +2,7 @@
 
 The parser takes one segment of the thread id for the whole id. If no thread has the parsed id, the event is lost. If
 another user has a thread with the parsed id, the event leaks. Whether an id is safe therefore depends on the other ids,
-and can be computed without a socket. The shortest leak is also measured over real sockets.
+which is computed without a socket. The shortest leak is also measured over real sockets.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ class Search:
 
     round_trip: str
     leak: tuple[ThreadId, ThreadId] | None
-    """The shortest pair for which events of the first thread are routed to the second, or None without a leak."""
+    """The shortest pair of ids for which events of the first thread are routed to the second, or None."""
     found_after: int | None
-    """How many pairs were tried until the first leak, or None without a leak."""
+    """How many pairs were tried until the first leak, or None if no leak was found."""
     tried: int
     """How many pairs were tried in all, including the pairs that were tried to shrink the leak."""
     different: int
@@ -134,7 +134,7 @@ def search(name: str, *, examples: int, seed: int = 0) -> Search:
     import hypothesis  # imported here, because the import is slow and only this function needs it
     from hypothesis import strategies as st
 
-    # st.text also draws literals from loaded modules, so a seed would not reproduce the search.
+    # Do not use st.text: it also draws literals from loaded modules, so the seed would not reproduce the search.
     words = st.lists(st.sampled_from(CHARACTERS), min_size=1, max_size=LETTERS_AT_MOST).map("".join)
 
     def pair_of(few: list[str]) -> st.SearchStrategy[tuple[ThreadId, ThreadId]]:
@@ -183,7 +183,7 @@ class RouteOutcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ParsedRoute:
-    """A thread, and the existing thread to which its events are routed, or None if the events are lost."""
+    """A thread, and the thread to which its events are routed (None: the events are lost)."""
 
     owned: OwnedThread
     resolved_thread: OwnedThread | None
@@ -227,7 +227,7 @@ def populations(threads: int, *, seed: int = 0, families: Families = FAMILIES) -
 
 
 def population_table(sets: Mapping[str, Sequence[OwnedThread]], round_trip: RoundTrip = parsed) -> pd.DataFrame:
-    """Return one row per set of threads, with the counts of threads by outcome and of pairs of owners.
+    """Return one row per set of threads: how many threads have each outcome, and how many pairs of users leak.
 
     Columns: thread ids, threads, delivered, lost, leaked, owner pairs, pairs that leak, an example.
     """
@@ -261,7 +261,7 @@ def _leaks(route: ParsedRoute) -> bool:
 
 @dataclass(frozen=True)
 class LeakStudy:
-    """The classified sets of ids, the searches, and the shortest leak over real sockets."""
+    """Sets of threads to classify, the searches for leaks, and the shortest leak, measured over real sockets."""
 
     sets: Mapping[str, tuple[OwnedThread, ...]]
     searches: tuple[Search, ...]
