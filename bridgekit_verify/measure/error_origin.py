@@ -55,7 +55,7 @@ def link_of_error(error: BaseException) -> int | None:
 
 
 def raised_by_harness(error: BaseException) -> bool:
-    """Return whether the harness, and not a link, raised the error. True if the traceback contains neither."""
+    """Return whether the harness, and not a link, raised the error. Return True if its traceback contains no link."""
     for frame in _innermost_first(error):
         if _link_at(frame) is not None:
             return False

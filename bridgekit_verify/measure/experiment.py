@@ -36,7 +36,7 @@ from bridgekit_verify.variants import Variant
 __all__ = ["MEASURE_TIMEOUT_SECONDS", "Measurement", "arrival_of", "measure", "measure_each"]
 
 MEASURE_TIMEOUT_SECONDS: Final = 120.0
-"""A measurement that takes longer than this fails with a TimeoutError."""
+"""Timeout of a measurement, which then raises TimeoutError."""
 
 OnEvent = Callable[[Socket, RoutedEvent], None]
 
@@ -189,8 +189,8 @@ async def _run_together(
         barriers[run.request] = barrier
     async with anyio.create_task_group() as runs:
         for index, run in enumerate(group):
-            # The runs overlap but start in a fixed order: a shared agent emits for the run that started last, so the
-            # scheduler must not decide the order.
+            # Start overlapping runs in a fixed order. A shared agent emits for the run that started last, so the
+            # result would otherwise depend on the scheduler.
             await barrier.arrived(index)
             runs.start_soon(_run, application, workload, history, barrier, run)
     for run in group:

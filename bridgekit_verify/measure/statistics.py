@@ -1,4 +1,4 @@
-"""Compute confidence intervals, and closed forms to compare with measured rates. All functions are pure.
+"""Compute rates with confidence intervals, and the birthday bound for the collision of random ids.
 
 Only a sampled rate has an interval. For chosen cases with a deterministic result, show `Rate.counts` for each case.
 """

@@ -23,7 +23,7 @@ __all__ = ["EventCalls", "Names", "Problem", "cause", "error_text", "problems", 
 
 ID_CHARACTERS: Final = 20
 RUN_ID_CHARACTERS: Final = 40
-"""Longer run ids are shortened in the middle. The limit leaves room for the thread id that a run id may contain."""
+"""Maximum length of a shown run id, which leaves room for a thread id within the run id. Longer ids are shortened."""
 
 
 class Names:
@@ -200,7 +200,7 @@ class EventCalls:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error that a link made with an event."""
+    """A mistake of a link in handling an event."""
 
     link: int
     text: str
@@ -216,9 +216,9 @@ class Problem:
 def cause(event: EventCalls) -> Problem | None:
     """Return the first problem that explains why the event did not reach its user.
 
-    Return None if the event reached its user, or if no link has a known problem. A wrong run or thread cannot explain
-    the loss of an event that did not reach the bridge. A missing call before the bridge cannot explain the loss of an
-    event that reached the bridge.
+    Return None if the event reached its user, or if no known problem explains the loss. If the event reached the
+    bridge, only a wrong run or thread, or a problem from link 9 on, explains the loss. If not, a wrong run or thread
+    does not explain it.
     """
     if event.own_arrivals:
         return None

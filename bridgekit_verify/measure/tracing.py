@@ -1,7 +1,7 @@
 """Follow one event through the chain: what each link received, passed on, caught, logged and returned.
 
-A trace records a real run over a real socket, observed from outside. A caught exception is recorded if the link logs it
-or if it passes from one link to another.
+A trace records a real run over a real socket, observed from outside. An exception that a link catches is recorded if
+the link logs a line while it handles the exception, or if another link raised the exception.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Trace:
 
     measurement: Measurement
     calls: list[LinkCall]
-    """The calls between links, in the order in which they began. Each call holds the objects that took part in it."""
+    """The calls between links, in the order in which they began. The calls refer to the live objects of the run."""
 
     @property
     def name(self) -> str:
