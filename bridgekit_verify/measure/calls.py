@@ -214,7 +214,7 @@ class _CallLog(logging.Handler):
             if record.levelno >= handler.level:
                 handler.handle(record)
         parent = self._logger.parent
-        # If only this logger has handlers, its parent would use the last-resort handler and print the record again.
+        # If the parents have no handlers, `callHandlers` would print the record with logging's last-resort handler.
         if propagate and parent is not None and (parent.hasHandlers() or not handlers):
             parent.callHandlers(record)
 

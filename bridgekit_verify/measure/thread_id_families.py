@@ -222,7 +222,7 @@ def _known(name: object) -> Family:
 
 def _family(name: object, value: Family | Iterable[str]) -> Family:
     if not isinstance(name, str) or not name.strip():
-        raise InvalidParameter("the name of a family", name, "a text that is not blank")
+        raise InvalidParameter("the name of a family", name, "a string that is not blank")
     return value if isinstance(value, Family) else _own_family(f"families[{name!r}]", name, value)
 
 

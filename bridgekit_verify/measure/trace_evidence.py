@@ -1,4 +1,4 @@
-"""Select the observed calls that concern one event, and find the links' errors in these calls.
+"""Select the observed calls that concern one event, and find the links' mistakes in these calls.
 
 Objects are numbered in the order of their first appearance, so that two bridges have two names.
 """
@@ -76,7 +76,7 @@ class EventCalls:
 
     key: EventKey
     calls: list[LinkCall]
-    """Every call of the trace whose arguments matched the method, in order."""
+    """Every call of the trace whose arguments match the method's parameters, in order."""
     arrivals: list[Arrival]
     """The frames of this event that sockets read."""
     bridge: Any
@@ -228,7 +228,7 @@ def cause(event: EventCalls) -> Problem | None:
 
 
 def problems(event: EventCalls) -> list[Problem]:
-    """Return the errors that the links made with this event, in the order of the chain."""
+    """Return the mistakes of the links in handling this event, in the order of the chain."""
     emitted = _of_the_core(event) if event.by_core else _of_the_agent(event)
     found = [*_of_startup(event), *_of_the_run(event), *emitted, *_of_the_bridge(event)]
     return sorted(found, key=lambda each: each.link)

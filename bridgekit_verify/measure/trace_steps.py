@@ -52,7 +52,7 @@ class LinkStep:
     """The receipt that the link returned, or the exception that it raised. For startup, the self-checks that passed."""
     state: str = REACHED
     problem: str = ""
-    """The link's error with this event, or an empty text."""
+    """The link's mistake in handling this event, or an empty string."""
 
     @property
     def name(self) -> str:

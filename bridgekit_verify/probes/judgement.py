@@ -155,7 +155,7 @@ class Match:
     """Calls to the next link that belong to no call of this link, or that repeat an earlier call."""
 
     def overtaken(self, group: Callable[[RecordedCall], Hashable]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
-        """Yield each call that was passed on after a later call of its group, together with the later call."""
+        """Yield pairs of calls of a group that were passed on in the wrong order: the earlier call, the later call."""
         latest: dict[Hashable, tuple[RecordedCall, RecordedCall]] = {}
         for call, made in sorted(self.pairs, key=lambda pair: pair[1].entered):
             before = latest.get(group(call))

@@ -174,7 +174,7 @@ class _Reading:
         )
 
     def _joined(self, frame: dict[str, Any]) -> Iterator[Published]:
-        """Yield the text deltas that a full outbox joined into this frame, or none if the frame joins other events."""
+        """Yield the `text_delta` events that a full outbox joined into this frame, or none if it joins other events."""
         link, first, last = self._link, frame["first_seq"], frame["seq"]
         deltas = [each for each in self._wanted if first <= each.seq <= last]
         messages = {(each.event.type, each.event.run_id, each.event.payload.get("message_id")) for each in deltas}

@@ -17,7 +17,7 @@ from bridgekit_verify.probes.scenario import Observation
 __all__ = ["judge_hub"]
 
 FRAME_OVERHEAD_BYTES: Final = 8_192
-"""Upper bound on the size of a frame's fields without the payload. A run id has up to 2 kB, a thread id and an agent
+"""Upper bound in bytes on the fields of a frame without the payload. A run id has up to 2 kB, a thread id and an agent
 name up to 1 kB each."""
 
 

@@ -1,7 +1,7 @@
 """Builds the report: notebooks -> executed copies -> index.html, results.csv, results.json.
 
-The three files are written to a temporary folder inside the destination and then moved. A failed or interrupted report
-therefore leaves no files behind, and an older report stays complete.
+The report's files are written to a temporary folder inside the destination and then moved. A failed or interrupted
+report therefore leaves no files behind, and an older report stays complete.
 """
 
 from __future__ import annotations

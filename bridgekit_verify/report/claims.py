@@ -187,7 +187,7 @@ FIX_CLAIMS: Final = {
     ),
     3: ("fix 3", "A service that stores the thread of each run finds the run's thread (Fix 3, optional)."),
 }
-"""The variant with only one fix, and the audit's statement about this fix, by the number of the fix."""
+"""For each fix, by its number: the name of the variant with only this fix, and the audit's statement about it."""
 
 
 def fix_claim(number: int, drops: FixDrops) -> Finding:
@@ -234,7 +234,7 @@ def _by_kind(study: FixStudy, variant: str, names: Sequence[str]) -> str:
 
 
 def _caveats(number: int, study: FixStudy) -> list[str]:
-    """Return additional evidence about Fix 2 or Fix 3."""
+    """Return sentences that limit the result of Fix 2 or Fix 3, such as cases that were not tested."""
     if number == 2:
         return [*_with_fix_1(study), *_with_the_method(study)]
     if number == 3:

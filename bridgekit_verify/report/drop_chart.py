@@ -27,7 +27,7 @@ CHART_LABELS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The events of one row of the chart. If the kinds of thread id have different shares, each kind has a part."""
+    """One bar of the chart. If the shares differ between the kinds of thread id, the bar has a part for each kind."""
 
     parts: tuple[EventCounts, ...]
     text: str
@@ -46,7 +46,7 @@ class ChartRow:
 
 
 def share(k: int, n: int) -> str:
-    """Return k of n in percent as text. Only exact values are "0 %" and "100 %"."""
+    """Return k of n in percent as text. The text is "0 %" or "100 %" only if the share is exact."""
     return f"{percent(k / n).removesuffix('.0')} %" if n else "unknown"
 
 

@@ -64,7 +64,7 @@ class Kind(EventCounts):
 
     name: str
     documented: bool
-    """True if the kind occurs in the audit or in the public history of the audited code."""
+    """Whether ids of this kind occur in the audit or in the public history of the audited code."""
     false_success: int
     """Events that the bridge reported as sent and that their user did not read."""
 
@@ -204,7 +204,7 @@ def _steps(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Step]:
             false_success=_count("drop_rates", row, "false success"),
         )
         kinds.setdefault((row["chain"], row["step"]), []).append(kind)
-    # The documented kinds come first, so that the chart can separate them from the stress tests.
+    # The documented kinds come first, so that the chart can separate them from the stress kinds.
     return {
         (chain, name): Step(chain, name, tuple(sorted(members, key=lambda kind: not kind.documented)))
         for (chain, name), members in kinds.items()

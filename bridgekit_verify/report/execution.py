@@ -61,7 +61,7 @@ def execute_folder(
     """
     notebooks = {path: read_notebook(path) for path in sorted(folder.glob("*.ipynb"))}
     if not notebooks:
-        raise FileNotFoundError(f"{folder} holds no notebook")
+        raise FileNotFoundError(f"{folder} contains no notebook: name a folder with .ipynb files")
     _set_parameters(list(notebooks.values()), parameters or {})
     copies.mkdir(parents=True, exist_ok=True)
     for stale in copies.glob("*.ipynb"):

@@ -210,7 +210,7 @@ def _claim_group(finding: Finding) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ReportSection:
-    """A finding with its figure and its table. Both are named after the finding's id, with "_" for "-"."""
+    """A finding with its figure and its table, whose name is the finding's id with "_" in place of "-"."""
 
     finding: Finding
     figure: Figure | None

@@ -77,7 +77,7 @@ QUESTIONS: Final = {
     "missed": (CONTRADICTS,),
     "ours": (HOLDS,),
 }
-"""The questions that are the columns of each kind of row."""
+"""For each kind of row, the questions whose answers are shown in the row's columns."""
 
 PART_TWO: Final = {
     "Faults": "Networks, processes and servers fail in production. This section shows how each failure affects the"

@@ -42,7 +42,7 @@ def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
 
     Raises ParameterError if a value and the replaced literal have different types. A whole number may replace a float.
     """
-    lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
+    lines = source.encode().splitlines(keepends=True)  # `ast` gives column offsets in bytes
     for name, value in reversed(list(_assignments(source))):
         if name not in parameters:
             continue

@@ -114,7 +114,7 @@ def _describe_unaccounted(step: StepResult) -> str:
 
 
 def memory_claim(study: MemoryStudy) -> Finding:
-    """Test that each idle socket, thread and waiting run takes constant memory, and adds little CPU time per event."""
+    """Test that memory is proportional to the number of idle sockets, threads and waiting runs, which need little CPU."""
     nonlinear = [
         f"On the {scaling.edge.name} edge, {fit.of}: {100 * fit.max_residual:.0f} % off the line"
         for scaling in study.scalings

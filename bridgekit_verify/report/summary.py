@@ -122,7 +122,7 @@ def answer(tables: DropTables) -> Answer:
 
 
 def _fixes_clause(tables: DropTables, before: EventCounts) -> str:
-    """Return the end of the first sentence: the effect of the audit's fixes on the code as committed."""
+    """Return the end of the answer's first sentence: the effect of the audit's fixes on the code as committed."""
     fixes = tables.fixes(AS_COMMITTED)
     if not fixes:
         return "."
@@ -137,7 +137,7 @@ def _fixes_clause(tables: DropTables, before: EventCounts) -> str:
 
 
 def _repairs_sentence(tables: DropTables) -> str:
-    """Return the second sentence: the delivery with all repairs, and the leaks without repair 1."""
+    """Return the answer's second sentence: the delivery with all repairs, and the leaks without repair 1."""
     if not tables.repairs:
         return "The repairs were not measured."
     last = tables.repairs[-1]
@@ -201,7 +201,7 @@ def _plural(noun: str, members: Sequence[str]) -> str:
 
 
 def _routing_leaks(tables: DropTables) -> list[str]:
-    """Return a sentence about the leaks of the audit's fixes on the chain as reported, or nothing without a leak."""
+    """Return a sentence about the first fix that leaks on the chain as reported, or no sentence if no fix leaks."""
     leaking = [step for step in tables.fixes(AS_REPORTED) if step.total.leaked]
     if not leaking:
         return []

@@ -202,7 +202,7 @@ class FixDrops:
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
-        """Return a text alternative of the figure: each step's dropped events, or the affected kinds of thread id."""
+        """Return the text equivalent of the figure: each step's dropped events, or the affected kinds of thread id."""
         return drop_alt_text(self._panels)
 
     def finding(self) -> str:

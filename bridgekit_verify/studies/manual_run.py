@@ -52,7 +52,7 @@ class ManualRun:
         return application
 
     async def open_run(self, owned: OwnedThread, request: str) -> RunContext:
-        """Let the supervisor accept a request and register the route of its run."""
+        """Let the supervisor accept a request and register the route of the new run."""
         return await self.application.supervisor.open_run(
             agent_name=AGENT, thread_id=owned.thread_id, user_id=owned.user_id, request=request
         )

@@ -150,7 +150,9 @@ async def check_example(
         raise InvalidParameter("defect", defect, f"one of {', '.join([SOUND, *truth])}")
     if defect != SOUND and min(load.users, load.threads) < 2:
         raise InvalidParameter(
-            "load", f"{load.users} x {load.threads}", "2 users with 2 threads: some defects mix them up"
+            "load",
+            f"{load.users} x {load.threads}",
+            "at least 2 users with 2 threads each, because some defects mix up users or threads",
         )
     known = truth.get(defect, TrueDefect(tuple(scenarios), frozenset()))
     result = await check_backend(example_backend(name, defect), load, scenarios=known.scenarios, seed=seed)

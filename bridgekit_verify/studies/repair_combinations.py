@@ -179,7 +179,7 @@ class RepairStudy:
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
-        """Return a text alternative of the figure: each row's dropped events, or the affected kinds of thread id."""
+        """Return the text equivalent of the figure: each row's dropped events, or the affected kinds of thread id."""
         return drop_alt_text(self._panels)
 
     def finding(self) -> str:
@@ -193,7 +193,7 @@ class RepairStudy:
         return f"{len(smallest)} of {everything} repairs deliver every event: {', '.join(sorted(smallest))}"
 
     def sentences(self) -> list[str]:
-        """Return sentences on combinations that deliver every event, needed repairs, leaks, and safe orders."""
+        """Return sentences that list the complete combinations, the needed repairs, the leaks, and the safe orders."""
         orders, safe = len(self.orders), len(self.safe_orders)
         counts = {applied: self.totals[applied] for applied in self.leaking}
         leaks = [f"{_in_words(name)} ({count.leaked:,} of {count.expected:,} events)" for name, count in counts.items()]

@@ -76,7 +76,7 @@ async def second_process() -> AsyncIterator[SecondProcess]:
 
 @dataclass(frozen=True)
 class ProcessDelivery:
-    """How many events of one process were delivered."""
+    """How many of the events that one process emitted were delivered."""
 
     variant: str
     process: str

@@ -204,7 +204,7 @@ def parsed_routes(threads: Sequence[OwnedThread], round_trip: RoundTrip = parsed
     """
     by_id = {owned.thread_id: owned for owned in threads}
     if len(by_id) < len(threads):
-        raise ValueError("two threads have the same id: give each thread its own")
+        raise ValueError("two threads have the same id: give each thread its own id")
     found = [round_trip(owned.thread_id) for owned in threads]
     return [ParsedRoute(owned, by_id.get(to) if to else None) for owned, to in zip(threads, found, strict=True)]
 
