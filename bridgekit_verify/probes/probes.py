@@ -163,7 +163,7 @@ class Observations:
         self._judged: dict[tuple[int, Variant], Judgement] = {}
 
     def judge(self, number: int, chain: Variant, seen: Observation) -> Judgement:
-        """Judge a link on the observation of a chain. The caller may modify the returned judgement."""
+        """Judge one link by the observation of a chain. The caller may modify the returned judgement."""
         if (number, chain) not in self._judged:
             self._judged[number, chain] = judge(number, seen)
         found = self._judged[number, chain]
@@ -223,7 +223,7 @@ async def _answer(link: Link, variant: Variant, observed: Observations) -> Probe
         found = families if observed.chosen_families else _with(families, found)
     if number == 1 and not found.violations:
         await _judge_checks(variant, found)
-    sample = Sample(max(found.tried, 1), "calls")  # a violation may also be found without a call
+    sample = Sample(max(found.tried, 1), "calls")  # a violation can be found although no call was judged
     if found.violations:
         return Probe(link, ProbeAnswer.DOES_NOT_HOLD, found.evidence, sample)
     if not found.tried:

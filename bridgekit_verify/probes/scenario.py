@@ -216,7 +216,7 @@ class _Scenario:
             await self._run(owned, AGENTS[number % len(AGENTS)], plan, words=LONG_REQUEST if number == 1 else "")
 
     async def end_otherwise(self) -> None:
-        """Run agents that end by an error, a refused value, an end event of their own, or a cancellation."""
+        """Run agents that end with an error, a refused value, an end event of their own, or a cancellation."""
         for number, ending in enumerate(("fails", "unencodable", "refused", "ends itself")):
             await self._run(self.threads[number], AGENTS[number % len(AGENTS)], RunPlan(ending=ending))
         plan = RunPlan(ending="hangs")

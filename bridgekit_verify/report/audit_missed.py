@@ -178,7 +178,7 @@ def _subject(variant: str) -> str:
 def _late_evidence(study: LifecycleStudy) -> list[str]:
     """Return how many late events are delivered within and after the grace period.
 
-    Do not add the two counts. Their sum would depend on the chosen delays.
+    The counts within and after the grace period are not added, because their sum would depend on the chosen delays.
     """
     lines = []
     for row in study.late:

@@ -58,7 +58,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     answer: str
     """The result in one sentence, computed from the measurements."""
     evidence: tuple[str, ...] = ()
-    """Observations, one computed sentence each."""
+    """Further results, each in one sentence computed from the measurements."""
     before: tuple[int, int] | None = None
     """k of n events delivered before the repair, or None if they were not counted."""
     after: tuple[int, int] | None = None

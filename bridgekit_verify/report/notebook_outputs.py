@@ -115,7 +115,7 @@ class _Printing(logging.Handler):
 
 
 def checked(name: str) -> None:
-    """Print the line with which a notebook must end. A run without this line counts as failed."""
+    """Print the line with which a notebook must end. A notebook that does not print this line counts as failed."""
     _print(sentinel(name))
 
 

@@ -219,7 +219,7 @@ def notification_table(notified: Sequence[HandNotification]) -> pd.DataFrame:
 
 
 def notify_claim(notified: Sequence[HandNotification]) -> Finding:
-    """Judge step 3, one notification by hand on each chain.
+    """Judge the audit's step 3: one notification, sent by hand on each chain.
 
     The step is right if the event arrives on both chains after Fix 1. The step promises that the run id resolves and
     that the event is emitted. If both happen but the event does not arrive, the step is right as worded, but

@@ -114,7 +114,10 @@ def _describe_unaccounted(step: StepResult) -> str:
 
 
 def memory_claim(study: MemoryStudy) -> Finding:
-    """Test that memory is proportional to the number of idle sockets, threads and waiting runs, which need little CPU."""
+    """Test that idle sockets, threads and waiting runs need memory in proportion to their number.
+
+    Also test that beside them, an event costs at most `GROWTH` times as much CPU time as alone.
+    """
     nonlinear = [
         f"On the {scaling.edge.name} edge, {fit.of}: {100 * fit.max_residual:.0f} % off the line"
         for scaling in study.scalings

@@ -153,7 +153,7 @@ class FixDrops:
     """The kinds of thread id by group, such as "documented" and "stress"."""
 
     studies: Mapping[str, FixStudy] = field(default_factory=dict)
-    """The measurements behind the counts, by chain."""
+    """The measurements from which the counts are computed, by chain."""
 
     def total(self, chain: str, step: str) -> DropCount:
         """Return the count over all kinds of thread id."""
