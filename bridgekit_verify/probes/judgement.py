@@ -207,7 +207,7 @@ def is_within(made: RecordedCall, call: RecordedCall) -> bool:
 
 
 def same_outcome(call: RecordedCall, made: RecordedCall) -> bool:
-    """Return whether `call` and the call `made` that it made have the same outcome: result or error.
+    """Return whether a call and the call `made` within it have the same outcome: the same result or error.
 
     For an emitted event, also return True if `made` returns no receipt, because only the later link is at fault.
     """

@@ -65,7 +65,7 @@ REFUSED_HUBS: Final[Mapping[type[hub.Hub], str]] = {
     HubWithoutThreads: "a bridge that cannot reach any user",
     HubThatAlwaysSaysSent: "a bridge that reports every event as sent",
 }
-"""Hubs that startup must refuse, each with a phrase for the bridge that it would cause."""
+"""Hubs that startup must refuse, each with a phrase that describes a bridge with this hub."""
 
 
 class ProbeAnswer(enum.StrEnum):
@@ -113,7 +113,7 @@ async def probe_all(
     """Test the nine links of a variant over a real server. The answers are in the order of the chain.
 
     Link 9 is also tested with `threads` threads of every family of thread ids. To judge link 9 only by thread ids of
-    your own, pass `families={"mine": ["support-42", "support-43"]}`. With `shared`, observations of earlier calls are
+    your own, pass `families={"mine": ["support-42", "support-43"]}`. With `shared`, observations of earlier probes are
     reused.
     """
     return await _run_probes(variant, LINKS, shared or Observations(seed, threads, edge, families))
@@ -132,7 +132,7 @@ async def probe_ten(
     edge: str = "asgi",
     shared: Observations | None = None,
 ) -> list[Probe]:
-    """Test the nine links and the hub. With `shared`, observations of earlier calls are reused."""
+    """Test the nine links and the hub. With `shared`, observations of earlier probes are reused."""
     return await _run_probes(variant, (*LINKS, HUB), shared or Observations(seed, threads, edge))
 
 

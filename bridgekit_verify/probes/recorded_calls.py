@@ -317,7 +317,7 @@ def _copied(value: Any) -> Any:
 
 
 def _copy(value: Any) -> Any:
-    """Return a deep copy. For JSON values, this is several times as fast as `copy.deepcopy`."""
+    """Return a deep copy. For JSON values, this function is several times as fast as `copy.deepcopy`."""
     kind = type(value)
     if kind is dict:
         return {key: _copy(each) for key, each in value.items()}

@@ -50,9 +50,9 @@ def judge_hub(seen: Observation) -> Judgement:
 
 
 def _has_no_room(seen: Observation, call: RecordedCall, threads: PublishedEvents) -> bool:
-    """Return whether the hub rightly refused the event because an outbox had no room.
+    """Return whether the hub refused the event because an outbox had no room, and was right.
 
-    The earlier events of the thread must be enough to fill an outbox.
+    The refusal is right if the thread's earlier events are enough to fill an outbox.
     """
     if not isinstance(call.result, Receipt) or call.result.reason != NO_ROOM:
         return False
@@ -115,11 +115,11 @@ def _sockets(count: int) -> str:
 
 
 def _judge_receipt(link: Judgement, seen: Observation, published: Published) -> None:
-    """Check that the receipt states how many sockets read the event, and perhaps sockets of clients that left."""
+    """Check the receipt's count of sockets: those that read the event, and perhaps those of clients that left."""
     receipt, call = published.receipt, published.call
     if receipt is None:
         return
-    # The receipt may count the socket of a client that closed it before reading the frame.
+    # The receipt may count the socket of a client that left before it read the frame.
     leaving = sum(
         client.closed_by_client is not None and client.opened < call.entered
         for client in seen.clients

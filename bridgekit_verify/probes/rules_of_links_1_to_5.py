@@ -276,7 +276,7 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     ends = [each for each in notified if each.name != NOTIFIERS[0]]
     kind = ViolationKind.DUPLICATED if len(starts) > 1 else ViolationKind.LOST
     link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} start events")
-    # Attempts that raised an error or that the hub refused do not count, because the core then sends another end event.
+    # An end event that cannot be encoded or that the hub refuses does not count: the core then sends another end event.
     ended = [each for each in ends if each.raised is None and not _is_refused_by_hub(each)]
     asked = recording.within(call, "agent", "end_run")
     link.expect(

@@ -302,7 +302,7 @@ def judge_emission(seen: Observation) -> Judgement:
 
 
 def _judge_ends(link: Judgement, seen: Observation) -> set[int]:
-    """Check that adapters emit at most one end event of a run. Return `id()` of each `emit` that must be refused."""
+    """Check that adapters emit at most one end event per run. Return `id()` of each `emit` call to be refused."""
     guarded, ended, refused = dict[int, bool](), dict[int, object](), set[int]()
     for call in seen.recording.of("adapter", "set_websocket_bridge", "begin_run", "end_run", "emit"):
         adapter, run_id = id(call.owner), call.held.run_id if call.held is not None else None

@@ -62,7 +62,7 @@ class RunPlan:
     """How the agent ends: "returns", "fails", "hangs" (until it is cancelled), "unencodable" (returns a value that JSON
     cannot represent), "refused" (emits two events that are refused) or "ends itself" (emits an end event twice)."""
     results: tuple[Any, ...] = ()
-    """The first item is the agent's result. If empty, the agent returns its usual result."""
+    """The first item is the agent's result. If the tuple is empty, the agent returns its usual result."""
     started: anyio.Event = field(default_factory=anyio.Event)
     """Set when the agent has emitted its events, or the run has ended."""
     agent: Any = None

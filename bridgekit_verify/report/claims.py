@@ -56,8 +56,8 @@ def run_answer(probe: Probe) -> RunAnswer:
 def link_claim(study: LinkStudy) -> Finding:
     """Answer both questions about a link: was the audit right, and does the link work when run as committed?
 
-    If the link does not fail as committed, `study.before` measures it broken on purpose. The finding calls this an
-    experiment.
+    If the link does not fail as committed, `study.before` measures the chain with this link broken on purpose. The
+    finding then states that its counts are those of an experiment.
     """
     link, before, after = study.link, study.before, study.after
     works = run_answer(study.committed)
@@ -171,7 +171,7 @@ def _named(links: Sequence[int]) -> str:
 
 
 def _smallest_of(probes: Sequence[Probe]) -> Sample | None:
-    """Return the smallest sample of all probes. Its unit names the link, such as "calls of link 1"."""
+    """Return the smallest sample of all probes. The sample's unit names the link, such as "calls of link 1"."""
     count, link, unit = min(
         ((probe.sample.count, probe.link.number, probe.sample.unit) for probe in probes if probe.sample is not None),
         default=(0, 0, ""),

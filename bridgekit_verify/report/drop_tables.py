@@ -132,7 +132,7 @@ class Subset(EventCounts):
 class Routing(EventCounts):
     """One way to find an event's thread: the repair "thread carried", or fixes in its place.
 
-    All other repairs are applied.
+    The chain also has all other repairs.
     """
 
     name: str
@@ -140,7 +140,7 @@ class Routing(EventCounts):
 
 @dataclass(frozen=True, slots=True)
 class DropTables:
-    """The tables of notebook 10. A missing table is empty."""
+    """The tables of notebook 10. A table that no notebook showed is empty."""
 
     steps: dict[tuple[str, str], Step]
     """By chain and step."""
@@ -229,7 +229,10 @@ def _repairs(report: Report) -> tuple[MeasuredRepair, ...]:
 
 
 def _counts(table: str, row: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Return the counts of expected, delivered, lost and leaked events. Raises MalformedTable for a contradiction."""
+    """Return the counts of expected, delivered, lost and leaked events.
+
+    Raises MalformedTable if the counts contradict each other.
+    """
     expected, delivered, lost, leaked = (_count(table, row, name) for name in _COUNTS)
     if delivered > expected:
         raise MalformedTable(table, f"{delivered:,} events were delivered, but only {expected:,} were expected")

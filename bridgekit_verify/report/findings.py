@@ -68,7 +68,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     experiment: str = ""
     """The part that was broken on purpose to count `before`, or "" if `before` is the code as committed."""
     counted: str = ""
-    """The kind of thread id and the chain of `before` and `after`, or "" if the claim states both."""
+    """The kind of thread id and the chain that `before` and `after` belong to, or "" if the claim states both."""
     sound: Verdict = "unknown"
     """Whether the finding's link holds in the sound chain."""
     rule: str = ""

@@ -16,7 +16,7 @@ __all__ = ["calibration_claim", "coverage_claim", "localization_claim", "mutatio
 COVERAGE_TOLERANCE = 0.02
 """Allowed difference between the mean exact coverage and the nominal coverage.
 
-Counts are whole numbers, so the coverage cannot be exactly nominal."""
+Counts are whole numbers, so the exact coverage cannot equal the nominal coverage."""
 
 
 def mutation_claim(mutations: pd.DataFrame) -> Finding:

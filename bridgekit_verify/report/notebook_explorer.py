@@ -71,7 +71,7 @@ class Exploration:
         return self.traces[0].sentence(self.request, self.event)
 
     def html(self) -> str:
-        """Return HTML with the sentence of the chosen chain, the table of drop rates, and the figure of the traces."""
+        """Return HTML with a sentence about the chosen chain, the table of drop rates, and the figure of the traces."""
         drawn = io.BytesIO()
         figure = trace_figure(self.traces, self.request, self.event)
         figure.savefig(drawn, format="png", dpi=FIGURE_DOTS_PER_INCH)

@@ -16,7 +16,7 @@ class ParameterError(BridgekitError, ValueError):
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Parse command-line settings such as "seed=7". A value that is not a literal is text.
+    """Parse command-line settings such as "seed=7". A value that is not a Python literal is kept as text.
 
     Raises ParameterError for a setting without a name or "=".
     """

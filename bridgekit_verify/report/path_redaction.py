@@ -1,4 +1,4 @@
-"""Removes absolute paths from the outputs of notebooks. The report is shared, and a path names a user and a machine.
+"""Removes absolute paths from the outputs of notebooks. The report is shared, and a path can name a user or a machine.
 
 A file's path is shortened to the part below `site-packages` or a folder of this process, or else to the file's name.
 The paths of URLs, such as "/ws", stay, because they have no suffix and do not start with a folder of `_ROOTS`.
@@ -54,7 +54,7 @@ def without_paths(value: Any) -> Any:
 
 
 def _is_image(key: object, item: object) -> bool:
-    """Return whether an entry of an output is an image. An image's metadata has the same key, but is a mapping."""
+    """Return whether an entry of an output is an image. The image's metadata has the same key, but is a mapping."""
     return key in _IMAGES and not isinstance(item, Mapping)
 
 

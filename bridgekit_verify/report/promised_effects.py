@@ -111,7 +111,7 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
 
 
 def _shown_at_work(measurement: Measurement) -> Rate:
-    """Return the share of the steps' events that their user read before the run's end event."""
+    """Return the rate of agents' events that their user read before the end event of the run."""
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
     ended: set[str] = set()
     seen: set[EventKey] = set()
@@ -144,7 +144,10 @@ async def step_claims(study: FixStudy, notified: Sequence[HandNotification], *, 
 
 
 def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Judge step 1, the event suite after Fix 1, on both chains. `before` and `after` measure AS_COMMITTED."""
+    """Judge the audit's step 1, the suite of WebSocket events, on two chains after Fix 1.
+
+    `before` and `after` are the measurements of AS_COMMITTED.
+    """
     unfixed, fixed = study.example("as reported"), study.example("fix 1")
     return Finding(
         id="step-1",
@@ -170,7 +173,7 @@ def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -
 
 
 def run_id_claim(seed: int) -> Finding:
-    """Judge step 2, the assertion that a literal run id contains thread_123.
+    """Judge the audit's step 2, the assertion that a literal run id contains thread_123.
 
     The assertion calls no code of the chain, so its result cannot differ between chains. The evidence also states
     which chains create run ids that contain thread_123.
@@ -184,7 +187,7 @@ def run_id_claim(seed: int) -> Finding:
         claim=f"The run id {STEP_2_RUN_ID} contains thread_123.",
         reported="step",
         verdict=verdict_of("thread_123" in STEP_2_RUN_ID),
-        # The assertion passes, but also without Fix 1.
+        # The assertion also passes without Fix 1.
         audit_right="as worded, but insufficient" if "thread_123" in STEP_2_RUN_ID else "no",
         answer=f"The text {STEP_2_RUN_ID} contains thread_123. The audit's assertion calls no code, so it passes on"
         f" each of {len(made)} chains, before and after Fix 1.",
@@ -205,7 +208,7 @@ async def notify_on_each_chain(*, seed: int) -> list[HandNotification]:
 
 
 def notification_table(notified: Sequence[HandNotification]) -> pd.DataFrame:
-    """Return one row per chain: the thread that the bridge found, what it reported, and what the sockets read."""
+    """Return one row per chain: the thread that the bridge found, the receipt, and what the sockets read."""
     return pd.DataFrame(
         {
             "chain": each.chain,
@@ -222,8 +225,8 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
     """Judge the audit's step 3: one notification, sent by hand on each chain.
 
     The step is right if the event arrives on both chains after Fix 1. The step promises that the run id resolves and
-    that the event is emitted. If both happen but the event does not arrive, the step is right as worded, but
-    insufficient.
+    that the event is emitted. If the event is emitted but does not arrive, the step is right as worded,
+    but insufficient.
     """
     by_chain = {each.chain: each for each in notified}
     after = [by_chain[name] for name in ("fix 1", COMMITTED_WITH_FIX_1.name)]

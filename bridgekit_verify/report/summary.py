@@ -100,7 +100,7 @@ def number(count: int) -> str:
 
 
 def answer(tables: DropTables) -> Answer:
-    """Answer the question of the page from the code as committed, before and after the fixes and the repairs."""
+    """Answer the page's question by the events of the code as committed, before and after the fixes and repairs."""
     before = tables.step(AS_COMMITTED)
     if before is None or not before.total.expected:
         return Answer("unknown", NOT_MEASURED, _repairs_sentence(tables))
@@ -290,7 +290,7 @@ def order_note(tables: DropTables) -> str:
 def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
     """Return which of the audit's fixes can replace repair 2, and which cannot, or "" if this was not measured.
 
-    `lifecycle` is the finding about Fix 3 over the life of a run, which qualifies a recommendation of Fix 3.
+    `lifecycle` is the finding about Fix 3 over the lifetime of a run, which limits a recommendation of Fix 3.
     """
     others = [alternative for alternative in tables.routing if alternative.name in FIXES]
     enough = [FIXES[each.name] for each in others if each.complete]

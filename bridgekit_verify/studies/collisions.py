@@ -186,7 +186,7 @@ class CollisionStudy:
         )
 
     def title(self) -> str:
-        """State how many trials with eight digits had a collision, and after how many runs the odds are even."""
+        """State how many trials with eight digits had a collision, and when the odds of a collision are even."""
         runs, rate = max(self.curves[DIGITS].items(), key=lambda point: point[0])
         return (
             f"With {DIGITS} digits, {rate.counts} trials had two runs with one id after {runs:,} runs.\n"
@@ -213,7 +213,7 @@ def _consequence(collision: Collision) -> dict[str, object]:
 
 
 async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 10, seed: int = 0) -> CollisionStudy:
-    """Run `scaled_trials` trials with four digits and `trials` with eight. Measure a collision for each of `CASES`."""
+    """Run `scaled_trials` trials with four digits and `trials` trials with eight digits. Measure a collision for each of `CASES`."""
     curves = {
         SCALED_DIGITS: collided(SCALED_DIGITS, trials=scaled_trials, seed=seed),
         DIGITS: collided(DIGITS, trials=trials, seed=seed),
@@ -224,7 +224,7 @@ async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 10, seed
 def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) -> Figure:
     """Draw one panel per number of hexadecimal digits: the rate of collisions by number of runs.
 
-    `panels` maps digits to rates by runs of one thread. The line is the birthday bound.
+    `panels` maps numbers of digits to collision rates by number of runs. The line is the birthday bound.
     """
     with new_figure(title, 6.2, 1.0 + 3.3 * len(panels)) as figure:
         axes = figure.subplots(len(panels), 1, sharey=True, squeeze=False)[:, 0]

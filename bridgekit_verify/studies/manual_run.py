@@ -25,7 +25,7 @@ from bridgekit_verify.variants import Variant
 __all__ = ["Clock", "HandNotification", "ManualRun", "manual_run", "notify_by_hand"]
 
 RUN_TIMEOUT_SECONDS: Final = 60.0
-"""An experiment that takes longer fails with a TimeoutError."""
+"""Timeout of an experiment, which then raises TimeoutError."""
 
 
 @dataclass

@@ -289,7 +289,7 @@ class LifecycleStudy:
         )
 
     def title(self) -> str:
-        """State how many events with only the run id each chain delivers within the grace period."""
+        """State for each chain how many events that carry only the run id are delivered within the grace period."""
         shown = [late for late in self.late if late.address == "run id"]
         delivered = " and ".join(f"{_in_time(late).counts} ({late.variant})" for late in shown)
         return f"Within {GRACE_SECONDS:g} s after the end of their run,\nevents are delivered in {delivered} cases"

@@ -71,7 +71,7 @@ class CheckedSubject:
     def is_exact(self) -> bool:
         """Whether exactly the expected properties are broken.
 
-        If none is expected to be broken, at least one property must hold and not be unknown.
+        If no property is expected to be broken, at least one property must hold.
         """
         holds = any(answer.state is State.HOLDS for answer in self.verdict.answers)
         return broken_properties(self.verdict) == self.expected and (holds or bool(self.expected))

@@ -236,7 +236,7 @@ async def study_repairs(
 ) -> RepairStudy:
     """Measure every combination of the repairs, and all repairs with each of `ROUTINGS` in place of `CARRIED`.
 
-    The load is that of `study_fixes`: `threads` users of each family of thread ids.
+    The load is the same as in `study_fixes`: `threads` users of each family of thread ids.
     """
     others = tuple(repair for repair in REPAIRS if repair.name != CARRIED)
     chains = {frozenset(repair.name for repair in chosen): repaired(chosen) for chosen in subsets()}
