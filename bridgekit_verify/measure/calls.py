@@ -220,7 +220,7 @@ class _CallLog(logging.Handler):
 
 
 def _handled_within_call(error: BaseException) -> bool:
-    """Return whether the recorded call in progress handles the error, and not a call outside it."""
+    """Return whether code within the recorded call in progress handles the error."""
     handler = None if error.__traceback__ is None else error.__traceback__.tb_frame
     frame = inspect.currentframe()
     while frame is not None and frame.f_code not in PASSING_ON:

@@ -2,7 +2,7 @@
 
 The checker counts only what was observed. Three identities must hold for every history. If an identity does not hold,
 the counts are wrong, and `check` raises LedgerImbalance. A caller can pass the number of expected events, computed from
-the workload's parameters. Then `check` also raises LedgerImbalance if a run is missing from the history.
+the workload's parameters. With this number, `check` also raises LedgerImbalance if a run is missing from the history.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def check(history: History, expected: ExpectedEvents | None = None) -> Verdict:
     """Return the verdict on a history. Raises LedgerImbalance if the counts contradict each other.
 
     `expected` is the number of events that follows from the workload's parameters. By default, the checker counts the
-    history's own events and sockets. Then it detects an error in the ledger, but not an event that is missing from the
-    history.
+    history's own events and sockets. This default detects an error in the ledger, but not an event that is missing
+    from the history.
     """
     rows = ledger(history)
     planned = _count_expected(history) if expected is None else expected

@@ -65,7 +65,7 @@ class DropPanel:
     rows: Mapping[str, Mapping[str, DropCount]]
     """The counts by row label, then by kind of thread id. All rows have the same kinds."""
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Groups of kinds of thread id, drawn with space between them. Required unless each row has a single bar."""
+    """Groups of kinds of thread id, drawn with space between them. Groups are required unless each row has one bar."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """The note below a bar, by row label."""
 

@@ -51,7 +51,7 @@ class Measurement:
     history: History
     verdict: Verdict
     refused: DeterministicStartupError | None = None
-    """The error if the application refused to start. In that case, no event was emitted, and delivery is unknown."""
+    """The error if the application refused to start, so that no event was emitted and delivery is unknown."""
 
     @property
     def ledger(self) -> list[Row]:
@@ -213,7 +213,7 @@ async def _run(application: Application, workload: Workload, history: History, b
         else:
             await application.supervisor.run(**request)
     except Exception as error:
-        # A failed run does not end the measurement: its losses are attributed to the link that raised the error.
+        # A failed run does not end the measurement. The run's losses are attributed to the link that raised the error.
         link = None if raised_by_harness(error) else link_of_error(error)
         if link is None:
             raise

@@ -85,7 +85,7 @@ class SignalledGap(NamedTuple):
 
     first: int
     last: int | None
-    """The last seq of the range, or None if the range extends to the end of its epoch, whose last seq is unknown."""
+    """The last `seq` of the range, or None if the range extends to the unknown last `seq` of its epoch."""
     epoch: str | None = None
     """The epoch of the range, or None if the thread had only one epoch."""
 

@@ -14,7 +14,7 @@ from bridgekit_verify.measure.ledger import Row
 __all__ = ["false_gaps", "irregular_sockets", "reordered_in_run"]
 
 END: Final = 1 << 63
-"""Stands for the last `seq` of a gap if it is unknown. It is greater than every `seq`."""
+"""A number greater than every `seq`, which stands for the unknown last `seq` of a gap."""
 
 
 def irregular_sockets(positions: Mapping[EventKey, int], arrivals: Iterable[Arrival]) -> set[int]:

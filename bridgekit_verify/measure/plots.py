@@ -67,7 +67,7 @@ def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
 def lines_of(text: str, limit: int) -> list[str]:
     """Return the lines of a text, or the text in as few lines as possible if a line has more than `limit` characters.
 
-    These lines then have about the same length.
+    The new lines have about the same length.
     """
     own = text.splitlines()
     if all(len(line) <= limit for line in own):

@@ -17,8 +17,9 @@ class SocketObserver(Protocol):
     def watch(self, url: str, sockets: Sequence[Socket]) -> AbstractAsyncContextManager[None]:
         """Return a context manager that is active while the measurement's sockets are open.
 
-        The measurement enters the context after its sockets have subscribed and before the first run, and leaves it
-        after the server has closed every socket. The context is entered once for each period in which users are online.
+        The measurement enters the context after its sockets have subscribed and before the first run. The measurement
+        leaves the context after the server has closed every socket. If users go offline and reconnect, the measurement
+        enters the context once for each period in which they are online.
         """
 
     def on_frame(self, socket: Socket, frame: str | bytes) -> None:

@@ -217,8 +217,8 @@ def cause(event: EventCalls) -> Problem | None:
     """Return the first problem that explains why the event did not reach its user.
 
     Return None if the event reached its user, or if no known problem explains the loss. If the event reached the
-    bridge, only a wrong run or thread, or a problem from link 9 on, explains the loss. If not, a wrong run or thread
-    does not explain it.
+    bridge, only a wrong run or thread, or a problem from link 9 on, explains the loss. If the event did not reach
+    the bridge, a wrong run or thread does not explain the loss.
     """
     if event.own_arrivals:
         return None

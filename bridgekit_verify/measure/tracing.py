@@ -75,10 +75,10 @@ class Trace:
         return None if found.own_arrivals else found.last_link
 
     def cause(self, request: str, event: str, step: int = 1) -> Attribution | None:
-        """Return the first link whose error explains why the event did not reach its user.
+        """Return the first link whose mistake explains why the event did not reach its user.
 
-        The link may precede the link where the event ended. Return None if the event reached its user, or if no link
-        has a known error.
+        The link may precede the link where the event ended. Return None if the event reached its user, or if no known
+        mistake explains the loss.
         """
         found = cause(self._event(request, event, step))
         return None if found is None else found.attribution

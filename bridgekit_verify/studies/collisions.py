@@ -145,7 +145,7 @@ class CollisionStudy:
     """One collision for each of `CASES`."""
 
     def rates(self) -> pd.DataFrame:
-        """Return one row per point. Columns: digits, runs, trials, collided, collided %, from %, to %, predicted %."""
+        """Return one row per rate. Columns: digits, runs, trials, collided, collided %, from %, to %, predicted %."""
         return pd.DataFrame(
             {
                 "digits": digits,
@@ -213,7 +213,10 @@ def _consequence(collision: Collision) -> dict[str, object]:
 
 
 async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 10, seed: int = 0) -> CollisionStudy:
-    """Run `scaled_trials` trials with four digits and `trials` trials with eight digits. Measure a collision for each of `CASES`."""
+    """Run `scaled_trials` trials with four digits and `trials` trials with eight digits.
+
+    Also measure one collision for each of `CASES`.
+    """
     curves = {
         SCALED_DIGITS: collided(SCALED_DIGITS, trials=scaled_trials, seed=seed),
         DIGITS: collided(DIGITS, trials=trials, seed=seed),

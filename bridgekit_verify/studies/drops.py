@@ -115,8 +115,8 @@ async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> Drop
     """Measure one broken link before and after each of `LINK_STEPS`, and after the link's repair.
 
     Link `number` is broken, link 9 is as reported, and all other links are sound. Without the defect of link 9, the
-    fixes would have no effect. The last step has all fixes and the repaired link, or is the sound chain for link 9.
-    Link 3 is measured with agents that the registry binds, because the core binds its own agents.
+    fixes would have no effect. In the last step, the chain has all fixes and the repaired link. For link 9, the last
+    step is the sound chain. Link 3 is measured with agents that the registry binds, because the core binds its own agents.
     """
     if number not in BROKEN:
         raise UnknownName("link", number, tuple(map(str, BROKEN)))

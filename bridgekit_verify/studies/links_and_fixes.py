@@ -176,7 +176,9 @@ async def study_fixes(
     families: Families = FAMILIES,
     variants: Iterable[Variant] = _COMPARED,
 ) -> FixStudy:
-    """Measure every variant with every family: `threads` users per family, `runs` runs per user, `at_once` active together.
+    """Measure every variant with every family of thread ids.
+
+    Each family has `threads` users with `runs` runs each, and `at_once` runs are active together.
 
     For thread ids of your own, pass `families={"mine": ["support-42", "support-43"]}`. Each id then gets its own user.
     """
