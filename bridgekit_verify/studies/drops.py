@@ -116,7 +116,8 @@ async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> Drop
 
     Link `number` is broken, link 9 is as reported, and all other links are sound. Without the defect of link 9, the
     fixes would have no effect. In the last step, the chain has all fixes and the repaired link. For link 9, the last
-    step is the sound chain. Link 3 is measured with agents that the registry binds, because the core binds its own agents.
+    step is the sound chain. Link 3 is measured with agents that the registry binds, because the core binds its own
+    agents.
     """
     if number not in BROKEN:
         raise UnknownName("link", number, tuple(map(str, BROKEN)))
