@@ -142,7 +142,8 @@ class Workload:
 
         The agent emits for the run that bound it last, so in each group only the events of that run reach their owner.
         For n runs of n users in groups of c runs, the misrouted share is (n - ⌈n / c⌉) / n. The share equals
-        (c - 1) / c only if c divides n. `users_without_socket` must be 0, because a user without a socket reads no events.
+        (c - 1) / c only if c divides n. `users_without_socket` must be 0, because a user without a socket reads no
+        events.
         """
         per_run = 3 * self.steps
         return sum(per_run for group in self.groups() for run in group if run.owned.user_id != group[-1].owned.user_id)
