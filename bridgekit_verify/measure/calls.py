@@ -75,7 +75,7 @@ class LinkCall:
     """The adapter's binding when the agent asked the adapter to emit the event."""
 
     def caught(self, key: EventKey | None = None) -> list[BaseException]:
-        """Return the exceptions that this call caught. With `key`, omit those that calls for other events raised."""
+        """Return the exceptions that this call caught. With `key`, omit exceptions of calls for other events."""
         inside = [call.error for call in self.calls if key is None or call.key in (None, key)]
         raised = _chain(self.error)
         candidates = {id(error): error for error in (*inside, *(line.error for line in self.logged)) if error}

@@ -1,7 +1,7 @@
 """Record what each link of a variant receives, without changing what the link does.
 
-The instrumentation observes the calls between the links, whether the links are sound or broken. It adds to the
-history the facts that the ledger needs. For a trace, it also stores the calls, and observes the bridge and the hub.
+The instrumentation observes the calls between the links, whether the links are sound or broken. The history gets the
+facts that the ledger needs. A trace also gets the calls, including those of the bridge and the hub.
 """
 
 from __future__ import annotations

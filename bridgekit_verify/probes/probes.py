@@ -240,7 +240,7 @@ def _with(first: Judgement, second: Judgement) -> Judgement:
 
 
 def isolated(variant: Variant, link: int) -> Variant:
-    """Return the sound chain with one link of the variant. Startup checks are left out, as they could refuse it."""
+    """Return the sound chain with one link of the variant, and without startup checks, which could refuse the chain."""
     chain = replace(SOUND, self_checks=(), **{name: getattr(variant, name) for name in PARTS[link]})
     if link == 8 and chain.adapter.set_websocket_bridge is not WebSocketBridgeAdapter.set_websocket_bridge:
         return replace(chain, adapter=_with_sound_binding(chain.adapter))

@@ -45,7 +45,7 @@ class BuiltReport:
     csv: Path
     json: Path
     complete: bool
-    """Whether every notebook passed. A command should exit with an error if one failed."""
+    """Whether every notebook passed. A command should exit with an error if a notebook failed."""
     headline: tuple[str, ...]
     """Summary lines for a terminal, computed from the findings."""
     failures: tuple[str, ...]

@@ -130,7 +130,7 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
 
 
 def _add_error(notebook: NotebookNode, index: int, name: str, value: str) -> None:
-    """Add an error that the kernel did not report to the cell that ran, or else to the first code cell."""
+    """Append an error to the outputs of the cell that ran, or else of the first code cell."""
     cells = [cell for cell in (notebook.cells[index], *notebook.cells) if runs(cell)]
     if cells:
         cells[0].outputs.append(error_output(name, value))
@@ -170,6 +170,6 @@ def kernel_environment() -> dict[str, str]:
     """Return this process's environment, with the running package first on PYTHONPATH, so that kernels import it."""
     root = str(Path(bridgekit_verify.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    # With the name of a live Jupyter session, the explorer of notebook 00 would show controls instead of its table.
+    # If a kernel had the name of a live Jupyter session, notebook 00 would show controls instead of a table.
     environment = {name: value for name, value in os.environ.items() if name != "JPY_SESSION_NAME"}
     return {**environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}

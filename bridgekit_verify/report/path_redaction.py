@@ -77,7 +77,7 @@ def _own_folders() -> list[str]:
     found = {checkout, Path(sys.prefix), Path(sys.base_prefix), Path.cwd(), Path(tempfile.gettempdir())}
     with suppress(RuntimeError):  # The user may have no home folder.
         found.add(Path.home())
-    # A short folder such as /usr can be part of other text. The patterns shorten the paths below such a folder.
+    # A short path such as /usr can be part of other text. The patterns shorten the paths below such a folder.
     return sorted((str(folder) for folder in found if len(folder.parts) > 2), key=len, reverse=True)
 
 

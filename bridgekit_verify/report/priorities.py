@@ -89,7 +89,7 @@ def _critical(tables: DropTables) -> Finding:
 
 
 def _important(tables: DropTables) -> Finding:
-    """Judge "Fix 2 is important as a backup to Fix 1": right if together, they deliver every event without a leak."""
+    """Judge "Fix 2 is important as a backup to Fix 1": right if Fixes 1 and 2 deliver every event without a leak."""
     one = _alone(tables, "fix 1")
     written, supplied = _alone(tables, "fixes 1 and 2 as written"), _alone(tables, "fixes 1 and 2 with the method")
     if one is None or written is None:

@@ -116,7 +116,7 @@ def _describe_unaccounted(step: StepResult) -> str:
 def memory_claim(study: MemoryStudy) -> Finding:
     """Test that idle sockets, threads and waiting runs need memory in proportion to their number.
 
-    Also test that they multiply the CPU time per event by at most `GROWTH`.
+    Also test that the CPU time per event then grows by a factor of at most `GROWTH`.
     """
     nonlinear = [
         f"On the {scaling.edge.name} edge, {fit.of}: {100 * fit.max_residual:.0f} % off the line"

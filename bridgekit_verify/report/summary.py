@@ -100,7 +100,7 @@ def number(count: int) -> str:
 
 
 def answer(tables: DropTables) -> Answer:
-    """Answer the page's question by the events of the code as committed, before and after the fixes and repairs."""
+    """Answer the page's question from the events of the code as committed, before and after the fixes and repairs."""
     before = tables.step(AS_COMMITTED)
     if before is None or not before.total.expected:
         return Answer("unknown", NOT_MEASURED, _repairs_sentence(tables))

@@ -186,7 +186,7 @@ class CollisionStudy:
         )
 
     def title(self) -> str:
-        """State how many trials with eight digits had a collision, and when the odds of a collision are even."""
+        """State how many trials with eight digits had a collision, and after how many runs one has even odds."""
         runs, rate = max(self.curves[DIGITS].items(), key=lambda point: point[0])
         return (
             f"With {DIGITS} digits, {rate.counts} trials had two runs with one id after {runs:,} runs.\n"

@@ -1,8 +1,8 @@
 """Find thread ids whose events Fix 1, with Fix 2's parser, routes to no thread or to another user's thread.
 
 The parser takes one segment of the thread id for the whole id. If no thread has the parsed id, the event is lost. If
-another user has a thread with the parsed id, the event leaks. Whether an id is safe therefore depends on the other ids.
-No socket is needed to compute this. The shortest leak is also measured over real sockets.
+another user has a thread with the parsed id, the event leaks. Whether an id is safe therefore depends on the other ids,
+and can be computed without a socket. The shortest leak is also measured over real sockets.
 """
 
 from __future__ import annotations
