@@ -20,7 +20,8 @@ _SENT: Final = Outcome.SENT
 class DeliveryCounters:
     """The delivery counters of one application since it started.
 
-    Each event that reaches the bridge is counted exactly once, by its outcome, unless its caller is cancelled.
+    Each event that reaches the bridge is counted exactly once, by its outcome, unless its caller is cancelled before
+    its route is known.
     """
 
     def __init__(self) -> None:

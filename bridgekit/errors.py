@@ -218,8 +218,8 @@ class WrongEventLoop(BridgekitError):
     def __init__(self, call: str) -> None:
         super().__init__(
             f"{call} was called outside the application's event loop: in a thread that anyio started, such as a tool's,"
-            " use anyio.from_thread.run; in any other thread, asyncio.run_coroutine_threadsafe with the application's"
-            " loop"
+            " use anyio.from_thread.run, or run_sync for a plain function; in any other thread,"
+            " asyncio.run_coroutine_threadsafe with the application's loop"
         )
         self.call = call
 

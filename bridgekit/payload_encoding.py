@@ -11,11 +11,13 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from copy import copy
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from bridgekit.errors import text_for_users
 
@@ -177,7 +179,8 @@ def apply_hook(hook: PayloadHook, value: Any) -> Any:
     """Convert the value with `hook` at every depth.
 
     The hook gets each value except strings, booleans, None, dicts, lists, tuples, finite floats and integers up to
-    EXACT_INTEGER. It gets no keys. The values inside the hook's result are converted too.
+    EXACT_INTEGER. It gets no keys. The values inside the hook's result are converted too, also those of dataclasses,
+    attrs classes, Structs and Enums.
     """
     kind = type(value)
     if kind in _SCALARS or (kind is float and math.isfinite(value)) or (kind is int and abs(value) <= EXACT_INTEGER):
@@ -187,10 +190,22 @@ def apply_hook(hook: PayloadHook, value: Any) -> Any:
         if type(converted) is not kind:
             return apply_hook(hook, converted)
         value = converted
+    return _apply_inside(hook, value)
+
+
+def _apply_inside(hook: PayloadHook, value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: apply_hook(hook, child) for key, child in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [apply_hook(hook, child) for child in value]
-    if not isinstance(value, msgspec.Struct) and (fields := _fields_of(value)) is not None:
+    if isinstance(value, enum.Enum):
+        return apply_hook(hook, value.value)
+    if (fields := _fields_of(value)) is None:
+        return value
+    if not isinstance(value, msgspec.Struct):
         return apply_hook(hook, fields)
+    # A copy of the Struct keeps what its class defines for the encoder: names, tags, and the form of an array.
+    value = copy(value)
+    for name, child in fields.items():
+        force_setattr(value, name, apply_hook(hook, child))
     return value

@@ -30,7 +30,7 @@ from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.errors import PayloadError
 from bridgekit.events import EventType, decode, encode, encode_unnumbered, numbered
-from bridgekit.payload_encoding import EXACT_INTEGER
+from bridgekit.payload_encoding import EXACT_INTEGER, apply_hook
 from tests.chain.agents import started, subscribe
 from tests.factories import ALICE, THREAD, emitted
 
@@ -404,6 +404,32 @@ def to_json(value: object) -> object:
     return str(value) if isinstance(value, int) else value
 
 
+class Renamed(msgspec.Struct, rename="camel", omit_defaults=True):
+    row_id: Any
+    parts: list[Any]
+    count: int = 7
+
+
+class Packed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    value: Any
+
+    def __post_init__(self) -> None:
+        assert not isinstance(self.value, str)
+
+
+class Large(enum.Enum):
+    ONE = 2**60
+
+
+class Shade(enum.StrEnum):
+    RED = "red"
+
+
+@attrs.define
+class Mass:
+    kilograms: Any
+
+
 HOOKED: Mapping[str, tuple[object, object]] = {
     "object": (Opaque("x"), {"text": "x", "when": "2026-01-01T12:00:00Z"}),
     "array": (np.array([[1, 2]]), [[1, 2]]),
@@ -413,11 +439,26 @@ HOOKED: Mapping[str, tuple[object, object]] = {
     ),
     "integer beyond what browsers represent": ([EXACT_INTEGER, EXACT_INTEGER + 1], [EXACT_INTEGER, "9007199254740993"]),
     "in a dataclass": (Point(Opaque("z")), {"x": {"text": "z", "when": "2026-01-01T12:00:00Z"}}),
+    "in a Struct": (
+        Renamed(2**60, [Opaque("z")]),
+        {"rowId": str(2**60), "parts": [{"text": "z", "when": "2026-01-01T12:00:00Z"}]},
+    ),
+    "in a frozen Struct": (Packed(2**60), ["Packed", str(2**60)]),
+    "in a Struct in a dataclass": (Point(Packed(Packed(1))), {"x": ["Packed", ["Packed", 1]]}),
+    "in an Enum": ([Large.ONE, Shade.RED], [str(2**60), "red"]),
+    "in an Enum in a Struct": (Packed(Large.ONE), ["Packed", str(2**60)]),
+    "in an attrs object": (Mass(Large.ONE), {"kilograms": str(2**60)}),
     "in a set": ({2**60}, [str(2**60)]),
     "NaN": (math.nan, None),
     "plain": ({"a": [1, "b", True, None, 1.5]}, {"a": [1, "b", True, None, 1.5]}),
     "not converted": (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
 }
+
+
+def test_hook_changes_no_value_of_the_application() -> None:
+    row = Renamed(2**60, [Packed(2**60)])
+    apply_hook(to_json, {"rows": [row]})
+    assert row == Renamed(2**60, [Packed(2**60)])
 
 
 @pytest.mark.parametrize("use", USES)
@@ -443,7 +484,7 @@ async def test_hook_converts_values_wherever_a_payload_is_encoded(name: str, use
     [
         (lambda value: 1 / 0, "payload_hook failed: ZeroDivisionError"),
         (lambda value: [value], "payload_hook failed: RecursionError"),
-        (lambda value: value, "it is of type tests.test_payloads.Opaque"),
+        (lambda value: value, "it is of type tests.test_payload_encoding.Opaque"),
     ],
     ids=["raises", "never ends", "converts nothing"],
 )

@@ -88,8 +88,9 @@ TARGETS: Final[Mapping[str, Target]] = {
     "summary": _reporting("summary", "test_summary", "test_data_contract", "test_first_screen"),
     "drop_chart": _reporting("drop_chart", "test_summary", "test_data_contract", "test_first_screen"),
     "priorities": _reporting("priorities", "test_priorities", "test_summary"),
-    "claims": _reporting("claims", "test_claims"),
-    "promised_effects": _reporting("promised_effects", "test_promised_effects"),
+    # A cold trial runs the tests in this order. The tests of the first file need no server.
+    "claims": _reporting("claims", "test_wording_of_claims", "test_claims"),
+    "promised_effects": _reporting("promised_effects", "test_wording_of_promises", "test_promised_effects"),
     "link_1": _link("link_1_startup", "test_startup_choices", "test_owners", "test_closing"),
     "link_2": _link(
         "link_2_supervisor_agent",

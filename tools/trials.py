@@ -207,8 +207,10 @@ class _WarmTrials:
         if session.testsfailed or not _is_from_checkout(self._target):
             return True
         path, source = str(self._target.file), self._target.file.read_text(encoding="utf-8")
+        gc.unfreeze()  # `get_objects` leaves out what is frozen, and tests/conftest.py freezes what was collected
+        # `isinstance` would ask each object for its `__class__`, and a test may define one that raises an error.
         functions = [
-            each for each in gc.get_objects() if isinstance(each, FunctionType) and each.__code__.co_filename == path
+            each for each in gc.get_objects() if type(each) is FunctionType and each.__code__.co_filename == path
         ]
         if (measured_once := sys.modules.get(MEASURED_ONCE)) is not None:
             measured_once.measure_all()

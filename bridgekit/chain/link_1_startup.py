@@ -7,11 +7,13 @@ sockets and would lose every event.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Final
+from inspect import iscoroutinefunction
+from typing import Any, Final
 
+import anyio
 from starlette.applications import Starlette
 
 from bridgekit import ids
@@ -70,8 +72,14 @@ MISSING_THREAD_STORE: Final = (
     " could claim a thread; pass BridgeConfig a db_session_factory that opens sessions of your own database, not a"
     " MemoryThreadStore"
 )
+ASYNCHRONOUS: Final = (
+    "{callback!r} is asynchronous, and the bridge does not await it; declare it as `def`, and let an observer pass its"
+    " events to a task of your own"
+)
 RUNS_TIMEOUT_SECONDS: Final = 10.0
 """How long graceful shutdown waits for active runs to end."""
+SESSION_TIMEOUT_SECONDS: Final = 5.0
+"""How long startup waits for a session, to check that it is not a MemoryThreadStore."""
 
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
@@ -82,7 +90,7 @@ def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
     return Carried(otherwise=MappingLookup(mapping), known=mapping.known, shared=mapping.shared)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BridgeConfig:
     """The configuration of an application. Every field except `agents` has a sound default."""
 
@@ -125,6 +133,10 @@ class BridgeConfig:
     plus `drain_seconds` must be shorter than the grace period of the process supervisor: 30 s in Kubernetes, 90 s under
     systemd, only 10 s under Docker."""
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
+
+    def __repr__(self) -> str:
+        # The other fields may contain secrets, such as ticket keys.
+        return f"{type(self).__name__}(agents={list(self.agents)})"
 
 
 @dataclass(frozen=True)
@@ -173,13 +185,16 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
     Raises DeterministicStartupError, which names the failing link and the reason. After such an error, no part of the
     application is left running.
     """
+    for callback in (*config.observers, config.payload_hook, config.error_text):
+        if _is_asynchronous(callback):
+            raise DeterministicStartupError(9, ASYNCHRONOUS.format(callback=callback))
     with DeterministicStartupError.at(1, "the bridge"):
         counters = DeliveryCounters()
         mapping = config.mapping(stores.routes)
         bridge = config.bridge(config.hub(stores.log), config.resolver(mapping), mapping, counters)
         bridge.runs, bridge.choose_error_text = stores.runs, config.error_text
         bridge.payload_hook = config.payload_hook
-    if stores.durable and _forgets_owners(config.db_session_factory):
+    if stores.durable and await _forgets_owners(config.db_session_factory):
         raise DeterministicStartupError(2, MISSING_THREAD_STORE.format(store=stores.name))
     with DeterministicStartupError.at(2, "the supervisor"):
         supervisor = config.supervisor(
@@ -206,8 +221,18 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
     return application
 
 
-def _forgets_owners(sessions: SessionFactory) -> bool:
-    return isinstance(getattr(sessions, "__self__", sessions), MemoryThreadStore)
+def _is_asynchronous(callback: Any) -> bool:
+    return iscoroutinefunction(callback) or iscoroutinefunction(type(callback).__call__)
+
+
+async def _forgets_owners(sessions: SessionFactory) -> bool:
+    if isinstance(getattr(sessions, "__self__", sessions), MemoryThreadStore):
+        return True
+    # Another factory may open sessions of a MemoryThreadStore. A database need not be available at startup.
+    with suppress(Exception), anyio.move_on_after(SESSION_TIMEOUT_SECONDS):
+        async with sessions() as session:
+            return isinstance(session, MemoryThreadStore)
+    return False
 
 
 def _require_shared_ticket_key(application: Application) -> None:

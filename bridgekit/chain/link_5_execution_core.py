@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from inspect import isawaitable, iscoroutine
+from inspect import isasyncgen, isawaitable, iscoroutine, isgenerator
 from typing import Final, Protocol
 
 import anyio
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 1.0
 """Time between attempts to send an end event that the store refuses, for example because its disk is full."""
 ROOM_TIMEOUT_SECONDS: Final = 2.0
+"""How long the first and the last event of a run wait for room in a crowded outbox."""
 
 
 class AgentSource(Protocol):
@@ -58,11 +59,13 @@ class AgentExecutionCore:
             )
             agent = self._prepared(context)
             end.close_agent = partial(agent.end_run, context.run_id)
-            executing = agent.execute(context)
+            executing: object = agent.execute(context)
             if not isawaitable(executing):
+                advice = "declare it as `async def`, and return its result"
+                if isasyncgen(executing) or isgenerator(executing):
+                    advice = "it contains `yield`; use `emit_text` or another `emit_*` instead, and return the result"
                 raise TypeError(
-                    f"`execute` of agent {context.agent_name!r} returned {type(executing).__name__}; declare it as"
-                    " `async def`, and return its result"
+                    f"`execute` of agent {context.agent_name!r} returned {type(executing).__name__}; {advice}"
                 )
             result = await executing
             await end.completed(result)

@@ -7,6 +7,8 @@ import logging
 import threading
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from inspect import iscoroutine
 from typing import Final
 
 from bridgekit import ids
@@ -18,17 +20,22 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryRunRegistry, RunRegistry, RunThreadMappingService
 from bridgekit.payload_encoding import PayloadHook, apply_hook
 from bridgekit.thread_resolvers import NoRoute, Resolver
-from bridgekit.transport.hub import Hub
+from bridgekit.transport.cancellation import ends_task
+from bridgekit.transport.hub import LINK, Hub
 
 __all__ = ["AgentWebSocketBridge", "Observer"]
 
 logger = logging.getLogger(__name__)
 
 _SENT: Final = Outcome.SENT
+_UNANSWERED: Final = Receipt(
+    outcome=Outcome.PENDING, link=LINK, reason="the caller did not wait for the store's answer"
+)
 
 Observer = Callable[[AgentEvent, Receipt], None]
 """A callback for each event and its Receipt. The bridge calls an observer before the emitting call returns, so
-observers must be fast. The bridge logs whatever an observer raises."""
+observers must be fast. An event that is refused with WrongEventLoop is observed in the OS thread that emitted it. The
+bridge logs whatever an observer raises."""
 
 
 class AgentWebSocketBridge:
@@ -95,7 +102,7 @@ class AgentWebSocketBridge:
             else:
                 if self.payload_hook is not None:
                     event.payload = _converted(event, self.payload_hook)
-                link = 10
+                link = LINK
                 answer = self.hub.publish(event, route)
         except BaseException as error:
             self._count_refusal(event, error, link)
@@ -122,16 +129,19 @@ class AgentWebSocketBridge:
         return await self._notify_when_resolved(event, named())
 
     def notify_when_room(self, event: AgentEvent) -> Answer:
-        """Wait until no outbox of the event's thread is crowded, except those of slow clients. Then call `notify`."""
+        """Wait until no outbox of the event's thread is crowded, except those of slow clients. Then call `notify`.
+
+        If a time limit or a cancellation ends the wait, the event is published without room.
+        """
         try:
-            if self._locate() != self._home:
+            if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
                 self._reject(event)
             route = self.resolver.resolve(event)
         except BaseException as error:
             self._count_refusal(event, error, 9)
             raise
         if isinstance(route, str):
-            return self._notify_after_waiting(event, route) if route in self.crowded else self.notify(event)
+            return self._publish_when_room(event, route) if route in self.crowded else self.notify(event)
         return self.notify(event) if isinstance(route, NoRoute) else self._notify_when_resolved(event, route)
 
     def _reject(self, event: AgentEvent) -> None:
@@ -149,36 +159,53 @@ class AgentWebSocketBridge:
             return
         if isinstance(error, BridgekitError) or not isinstance(error, Exception):
             link = 9 if isinstance(error, StoreUnavailable) else 8
-        receipt = Receipt(outcome=Outcome.REFUSED, link=link, reason=type(error).__name__)
-        if isinstance(error, WrongEventLoop):
-            self.counters.count(event, receipt)  # the observers expect to be called on the bridge's event loop
-        else:
-            self.record(event, receipt)
+        self.record(event, Receipt(outcome=Outcome.REFUSED, link=link, reason=type(error).__name__))
 
-    async def _notify_after_waiting(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
-        await self.hub.wait_for_room(thread_id)
-        return await self.notify(event)
+    async def _publish_when_room(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
+        try:
+            if thread_id in self.crowded:
+                await self.hub.wait_for_room(thread_id)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            with suppress(Exception):  # it is counted, and must not replace the cancellation
+                answer = self._publish(event, thread_id)
+                self.record(event, answer if isinstance(answer, Receipt) else _UNANSWERED)
+                if iscoroutine(answer):
+                    answer.close()
+            raise
+        return await self._recorded(event, self._publish(event, thread_id))
 
     async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:
-        link = 9
         try:
             route = await resolving
-            link = 10
-            if self.crowded and isinstance(route, str):
-                await self.hub.wait_for_room(route)
+        except BaseException as error:
+            self._count_refusal(event, error, 9)
+            raise
+        if isinstance(route, NoRoute):
+            self.record(event, receipt := _unroutable(route))
+            return receipt
+        if route in self.crowded:
+            return await self._publish_when_room(event, route)
+        return await self._recorded(event, self._publish(event, route))
+
+    def _publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
+        try:
             if self.payload_hook is not None:
                 event.payload = _converted(event, self.payload_hook)
-            answer = _unroutable(route) if isinstance(route, NoRoute) else self.hub.publish(event, route)
+            return self.hub.publish(event, thread_id)
         except BaseException as error:
-            self._count_refusal(event, error, link)
+            self._count_refusal(event, error, LINK)
             raise
-        return await self._recorded(event, answer)
 
     async def _recorded(self, event: AgentEvent, answer: Answer) -> Receipt:
         try:
-            receipt = await answer
+            receipt = answer if isinstance(answer, Receipt) else await answer
         except BaseException as error:
-            self._count_refusal(event, error, 10)
+            if ends_task(error):
+                self.record(event, _UNANSWERED)  # the store has the event
+            else:
+                self._count_refusal(event, error, LINK)
             raise
         self.record(event, receipt)
         return receipt

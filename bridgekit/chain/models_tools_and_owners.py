@@ -18,6 +18,7 @@ from bridgekit.chain.context import END_TIMEOUT_SECONDS
 from bridgekit.chain.link_7_8_adapter import Emitter
 from bridgekit.errors import FrameTooLarge, PayloadError, ThreadNotOwned, UnknownName
 from bridgekit.ids import ThreadId, UserId, new_id
+from bridgekit.transport.cancellation import is_cancelled
 
 __all__ = [
     "LLMManager",
@@ -64,9 +65,12 @@ class ToolDispatcher(Protocol):
 async def claim_thread(sessions: SessionFactory, thread_id: ThreadId, user_id: UserId) -> None:
     """Claim the thread for the user.
 
-    Raises ThreadNotOwned if the thread belongs to another user, even if the store's `claim` does not raise it.
+    Raises ThreadNotOwned if the thread belongs to another user, even if the store's `claim` does not raise it, or
+    would replace the owner.
     """
     async with sessions() as session:
+        if await session.owner_of(thread_id) not in (None, user_id):
+            raise ThreadNotOwned(thread_id, user_id)
         await session.claim(thread_id, user_id)
         if await session.owner_of(thread_id) != user_id:
             raise ThreadNotOwned(thread_id, user_id)
@@ -125,14 +129,21 @@ class PythonTools:
         if tool_name not in self._tools:
             raise UnknownName("tool", tool_name, tuple(self._tools))
         call = ToolCall(emitter, tool_name, new_id())
-        await emitter.emit_tool_executing(tool_name, parameters, tool_call_id=call.tool_call_id)
+        shown = False
         # Without `tool_completed`, a failed call would look unfinished to the user.
         try:
+            await emitter.emit_tool_executing(tool_name, parameters, tool_call_id=call.tool_call_id)
+            shown = True
             result = await self._run(tool_name, parameters)
-            await call.completed(result, "success")
         except GeneratorExit:
             raise  # The run's coroutine is being closed and must not wait.
         except BaseException as error:
+            if shown or is_cancelled():  # a cancelled wait for room does not keep `tool_executing` from the user
+                await call.completed(emitter.error_text(error), "error")
+            raise
+        try:
+            await call.completed(result, "success")
+        except Exception as error:
             await call.completed(emitter.error_text(error), "error")
             raise
         return result
@@ -159,12 +170,13 @@ class ToolCall:
     started: float = field(default_factory=time.perf_counter)
 
     async def completed(self, result: object, status: str) -> None:
-        """Emit `tool_completed`, even if the run is cancelled.
+        """Emit `tool_completed`, even if the run is cancelled. The wait for room then has a time limit.
 
         Raises PayloadError or FrameTooLarge if no frame can carry the result. The error message names the tool.
         """
+        cancelled = is_cancelled()
         try:
-            with anyio.move_on_after(END_TIMEOUT_SECONDS, shield=True):
+            with anyio.move_on_after(END_TIMEOUT_SECONDS if cancelled else None, shield=cancelled):
                 await self.emitter.emit_tool_completed(
                     self.tool_name,
                     result,

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app
 from bridgekit.errors import ServeError
-from bridgekit.stores import MEMORY, stores_from
+from bridgekit.stores import MEMORY, dropped_settings, stores_from
 from bridgekit.transport.tickets import KEY_BYTES, Tickets
 
 __all__ = ["EXPECTED", "KEY_VARIABLE", "STORE_VARIABLE", "AppSpec", "check_private", "read_ticket_keys"]
@@ -44,7 +44,8 @@ class AppSpec:
     target: str
     """The application, as MODULE:ATTRIBUTE."""
     store: str | None = None
-    """The URL of a store, or None for the application's own store."""
+    """The URL of a store, or None for the application's own store. If the application chooses no store, STORE_VARIABLE
+    may name one."""
     key_file: Path | None = None
     origins: Sequence[str] = ()
     runs_seconds: float | None = None
@@ -58,27 +59,27 @@ class AppSpec:
         """
         found = _find(self.target)
         if not isinstance(found, BridgeConfig):
-            # The program created this application. If the application's store serves one worker, a second worker does
-            # not start.
+            # The target is a complete application. If its store serves one worker, a second worker does not start.
             if given := self._options_given():
                 raise ServeError(
                     self.target,
                     f"it is a complete application, to which options do not apply; leave out {', '.join(given)}",
                 )
             return found
-        single_worker = found.stores is MEMORY if self.store is None else not self.store.startswith(SHARED_STORES)
+        store = self._store_of(found)
+        single_worker = found.stores is MEMORY if store is None else not store.startswith(SHARED_STORES)
         if workers > 1 and single_worker:
-            name = "memory" if self.store is None else self.store.partition(":")[0]
+            name = "memory" if store is None else store.partition(":")[0]
             raise ServeError(
                 self.target,
                 f"its {name} store serves one worker, not {workers}: each would know only its own sockets;"
                 " use --workers 1, or give --store redis://HOST:PORT",
             )
-        return create_app(self._with_options(found))
+        return create_app(self._with_options(found, store))
 
     def _options_given(self) -> list[str]:
         values = {
-            f"--store and {STORE_VARIABLE}": self.store,
+            "--store": self.store,
             "--ticket-key-file": self.key_file,
             "--origin": self.origins,
             "--runs-seconds": self.runs_seconds,
@@ -86,14 +87,29 @@ class AppSpec:
         }
         return [option for option, value in values.items() if value]
 
-    def _with_options(self, config: BridgeConfig) -> BridgeConfig:
+    def _store_of(self, config: BridgeConfig) -> str | None:
+        """Return the URL of the store that replaces the application's own.
+
+        Raises ServeError if the option would drop settings that the application chose for its store.
+        """
+        if self.store is None:
+            return os.environ.get(STORE_VARIABLE) or None if config.stores is MEMORY else None
+        if dropped := dropped_settings(config.stores, stores_from(self.store)):
+            raise ServeError(
+                self.target,
+                f"--store would drop the {' and '.join(dropped)} of its BridgeConfig's stores; leave out --store, and"
+                f" create the stores from the URL in {STORE_VARIABLE}, for example",
+            )
+        return self.store
+
+    def _with_options(self, config: BridgeConfig, store: str | None) -> BridgeConfig:
         keys = read_ticket_keys(self.key_file, os.environ)
         if config.authorizer is not Tickets:
             if self.key_file is not None:
                 raise ServeError(self.target, "its BridgeConfig has its own authorizer; leave out --ticket-key-file")
         elif keys:
             config = replace(config, authorizer=partial(Tickets, keys=keys))
-        elif self.store is not None and self.store.startswith(SHARED_STORES):
+        elif store is not None and store.startswith(SHARED_STORES):
             raise ServeError(
                 self.target,
                 "workers that share a store must also share a ticket key:"
@@ -101,7 +117,7 @@ class AppSpec:
             )
         return replace(
             config,
-            stores=config.stores if self.store is None else stores_from(self.store),
+            stores=config.stores if store is None else stores_from(store),
             origins=(*config.origins, *self.origins),
             runs_seconds=config.runs_seconds if self.runs_seconds is None else self.runs_seconds,
             drain_seconds=config.drain_seconds if self.drain_seconds is None else self.drain_seconds,
@@ -162,7 +178,8 @@ def _needs_no_arguments(call: Callable[..., object]) -> bool:
 
 
 def read_ticket_keys(file: Path | None, environment: Mapping[str, str]) -> tuple[bytes, ...]:
-    """Read the ticket keys, one per line: the first signs, and all verify, so that keys can be rotated.
+    """Read the ticket keys, one per line. The first key signs tickets, and all keys verify them, so that keys can be
+    rotated.
 
     Return an empty tuple if neither the file nor the environment variable is given. Raises ServeError if the file or
     variable contains no key, if a key is too short, or if other users can read or change the file.
@@ -189,7 +206,7 @@ def _parse_keys(text: bytes, source: str) -> tuple[bytes, ...]:
 
 
 def check_private(file: Path, status: os.stat_result) -> None:
-    """Raise ServeError if, on a POSIX system, users other than the process's user and root can access the file.
+    """On a POSIX system, raise ServeError if users other than the process's user and root can access the file.
 
     The group may read a file that root owns, because Kubernetes mounts secrets as such files.
     """

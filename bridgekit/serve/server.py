@@ -51,8 +51,8 @@ EXIT_TIMEOUT_SECONDS: Final = 2.0
 """How long the process may continue after the lifespan has ended, for example because a tool blocks or an agent catches
 its cancellation."""
 BLOCKED_TIMEOUT_SECONDS: Final = 8.0
-"""How long the process may continue after the time to drain if its event loop is blocked. With the default times, the
-process then ends within the 30 s that Kubernetes grants. Must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS and
+"""How long a process whose event loop is blocked may continue after the time to drain. With the default times, the
+process then ends within the 30 s that Kubernetes grants. The value must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS and
 EXIT_TIMEOUT_SECONDS."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
@@ -140,7 +140,7 @@ def _config(app: ASGIApp | Callable[[], ASGIApp], options: ServerOptions) -> uvi
 
 
 class StartupReporter:
-    """Runs the application in its server process, with the native hand-off, and prints the reason if it does not start.
+    """Runs the application with the native hand-off, and prints the reason if the application does not start.
 
     An error of bridgekit is printed on one line, instead of the traceback that uvicorn would log.
     """
@@ -183,14 +183,13 @@ class StartupReporter:
                 failure = message.get("message", "")  # Starlette sends the traceback here, and then raises the error
                 return
             if message["type"] == "lifespan.startup.complete":
-                _show_warnings()  # repeat, because the application may have configured logging
+                _show_warnings()  # show them again, because the application may have configured logging
                 scope["state"][MONITORING_PORT] = self._served.monitoring_port
                 scope["state"].update(await handoff.enter_async_context(self._handoff()))
                 started = True
             if message["type"] == "lifespan.shutdown.complete":
-                await (
-                    handoff.aclose()
-                )  # End the hand-off first, because the server cancels all remaining tasks after the message.
+                # End the hand-off first, because the server cancels all remaining tasks once it gets this message.
+                await handoff.aclose()
                 self._end(0, EXIT_TIMEOUT_SECONDS)
             await send(message)
 
@@ -208,7 +207,7 @@ class StartupReporter:
             raise
 
     def _handoff(self) -> AbstractAsyncContextManager[Mapping[str, Any]]:
-        # An application of another type than Starlette may have bridgekit routes that are not found.
+        # In an application of a type other than Starlette, bridgekit's routes may not be found.
         if not any(bridge_applications(self._app)) and (
             isinstance(unwrapped(self._app), Starlette) or not ConnectionRegistry.running
         ):
@@ -264,7 +263,7 @@ class _Server(uvicorn.Server):
         try:
             self._on_ready()
         except OSError:
-            _LOG.setLevel(logging.CRITICAL)  # No process reads the address, and uvicorn would log a traceback.
+            _LOG.setLevel(logging.CRITICAL)  # The address cannot be printed, and uvicorn would log a traceback.
             raise
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -281,7 +280,8 @@ EndProcess = Callable[[int, float], threading.Timer | None]
 
 
 def end_process(code: int, seconds: float) -> threading.Timer:
-    """End this process after `seconds` if it has not ended. Python would wait for threads without limit."""
+    """End this process after `seconds` if it has not ended. At its exit, Python would wait for threads without
+    limit."""
 
     def leave() -> None:
         sys.stdout.flush()
@@ -326,7 +326,7 @@ class _Workers(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         for process in self.processes:
-            # While the parent keeps the worker's end of the pipe open, a worker that has ended looks busy.
+            # While the parent keeps the worker's end of the pipe open, it cannot detect that the worker has ended.
             process.child_conn.close()
         super().keep_subprocess_alive()
         for listener in self.sockets:
@@ -356,9 +356,8 @@ def _run_workers(
 ) -> int:
     for listener in listeners:
         listener.set_inheritable(True)
-    _LOG.addFilter(
-        lambda record: not _printed(folder).exists()
-    )  # uvicorn would log the same error again in its own words
+    # uvicorn would log an error that a worker has already printed.
+    _LOG.addFilter(lambda record: not _printed(folder).exists())
     workers = _Workers(config, listeners, on_ready)
     workers.run()
     if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):

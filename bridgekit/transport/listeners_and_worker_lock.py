@@ -29,7 +29,7 @@ __all__ = ["anything_listens", "inherited_address", "inherited_listeners", "rele
 OPEN_FILES: Final = Path("/dev/fd")
 """The folder that lists this process's open file descriptors, on Linux and macOS."""
 NETWORK_NAMESPACE: Final = Path("/proc/self/ns/net")
-"""Identifies the container's network. Containers may share the folder of the lock files, but not the addresses."""
+"""Identifies the container's network. Containers may share the folder of lock files, but have different addresses."""
 
 
 def inherited_listeners() -> dict[int, str]:
@@ -59,7 +59,7 @@ def anything_listens() -> bool:
 
 
 def release_listeners(descriptors: Iterable[int]) -> None:
-    """Close these listening sockets, but keep the descriptors open, because the sockets' owners will close them."""
+    """Stop listening on these sockets. The descriptors stay open, because the sockets' owners will close them."""
     for descriptor in filter(_listens, descriptors):
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, descriptor, inheritable=False)
@@ -148,15 +148,14 @@ def _address_locked(address: str, store: str) -> Iterator[None]:
             lock.applications -= 1
             if not lock.applications and os.getpid() == key[0]:
                 del _locks[key]
-                # Closing the descriptor is not enough, because the lock remains if a forked process has a copy of the
-                # descriptor.
+                # Closing the descriptor does not release the lock if a forked process has a copy of the descriptor.
                 fcntl.flock(lock.file, fcntl.LOCK_UN)
                 os.close(lock.file)
 
 
 def _locked_file(address: str, store: str) -> int:
-    # Opened read-only and without following symbolic links, so that a file of another user is never changed. The file
-    # is kept when the lock is released, because another process may already have opened it to lock it.
+    # Open the file read-only and without following symbolic links, so that a file of another user is never changed. The
+    # file is kept when the lock is released, because another process may already have opened it to lock it.
     file = os.open(_lock_path(address), os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

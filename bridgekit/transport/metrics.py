@@ -103,7 +103,7 @@ _METRICS: Final = (
 
 
 def exposition(counters: DeliveryCounters, connections: Sized) -> bytes:
-    """Return the metrics of this worker, and of those that share its folder, in Prometheus's text format.
+    """Return the metrics of this worker, and of the workers that share its folder, in Prometheus's text format.
 
     The worker writes its counts to the folder before it answers, so that no counter decreases if another worker answers
     the next scrape.
@@ -154,8 +154,9 @@ async def counters_shared(counters: DeliveryCounters, connections: Sized) -> Asy
 
 
 def _write(samples: dict[str, Samples]) -> None:
-    # On the event loop, because it takes about as long as the hand-over to a thread, 0.1 ms, and because older samples
-    # must not replace newer ones. If the folder is gone or its disk is full, all workers keep showing the last counts.
+    # Write on the event loop, because a hand-over to a thread takes as long as the write, about 0.1 ms. In threads,
+    # older samples could also replace newer ones. If the folder is gone or its disk is full, all workers keep showing
+    # the last counts.
     with suppress(OSError, KeyError):
         file = Path(os.environ[FOLDER_VARIABLE], str(os.getpid()))
         unfinished = file.with_suffix(".new")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from bridgekit.chain.models_tools_and_owners import MemoryThreadStore, ThreadSession
+from bridgekit.chain.models_tools_and_owners import ThreadSession
+from bridgekit.errors import ThreadNotOwned
+from bridgekit.ids import ThreadId, UserId
 
 __all__ = ["DeclaredOwners"]
 
@@ -14,8 +16,15 @@ class DeclaredOwners:
     """A session factory over owners in memory. Unlike MemoryThreadStore, it may be used with a durable store."""
 
     def __init__(self) -> None:
-        self.owners = MemoryThreadStore()
+        self._owners: dict[ThreadId, UserId] = {}
 
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[ThreadSession]:
-        yield self.owners
+        yield self
+
+    async def owner_of(self, thread_id: ThreadId) -> UserId | None:
+        return self._owners.get(thread_id)
+
+    async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
+        if self._owners.setdefault(thread_id, user_id) != user_id:
+            raise ThreadNotOwned(thread_id, user_id)

@@ -101,7 +101,7 @@ def _reading(measurement: Measurement) -> str:
 
 def _parts_as_committed(link: int, broken: Variant) -> str:
     """Return a clause that names the parts that are as committed: the link, and also the hub if it is not sound."""
-    if link != 10 and broken.hub is not SOUND.hub:
+    if broken.hub is not SOUND.hub:
         return f"With the checks of link {link} and the hub (link 10) as committed ({broken.summary})"
     return f"With only this link as committed ({broken.summary})"
 
@@ -172,11 +172,11 @@ def _named(links: Sequence[int]) -> str:
 
 def _smallest_of(probes: Sequence[Probe]) -> Sample | None:
     """Return the smallest sample of all probes. The sample's unit names the link, such as "calls of link 1"."""
-    count, link, unit = min(
-        ((probe.sample.count, probe.link.number, probe.sample.unit) for probe in probes if probe.sample is not None),
-        default=(0, 0, ""),
-    )
-    return Sample(count, f"{unit} of link {link}") if unit else None
+    samples = [(probe.sample.count, probe.link.number, probe.sample.unit) for probe in probes if probe.sample]
+    if not samples:
+        return None
+    count, link, unit = min(samples)
+    return Sample(count, f"{unit} of link {link}")
 
 
 FIX_CLAIMS: Final = {

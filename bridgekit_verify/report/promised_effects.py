@@ -76,9 +76,10 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
         evidence=(
             f"With Fix 1 and only link 9 broken, {study.summary('fix 1')}",
             *(
-                f"As committed with Fix 1, {real.losses.get(attribution, 0):,} of {real.expected:,} events still stop"
+                f"As committed with Fix 1, {real.losses[attribution]:,} of {real.expected:,} events still stop"
                 f" at link {attribution.link}: {attribution.reason}."
                 for attribution in real.attributions
+                if attribution in real.losses
             ),
         ),
         before=(before.verdict.delivered, before.verdict.expected),

@@ -6,6 +6,7 @@ import os
 import pickle
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,21 @@ from starlette.routing import Route
 
 from bridgekit.__main__ import main
 from bridgekit.chain.link_1_startup import Application, BridgeConfig
-from bridgekit.errors import ServeError, UnknownName
-from bridgekit.serve.app_loader import KEY_VARIABLE, AppSpec, check_private, read_ticket_keys
-from bridgekit.stores import MEMORY, memory_stores
+from bridgekit.errors import DeterministicStartupError, ServeError, UnknownName
+from bridgekit.serve.app_loader import KEY_VARIABLE, STORE_VARIABLE, AppSpec, check_private, read_ticket_keys
+from bridgekit.stores import MEMORY, StoreFactory, memory_stores, redis_stores, sqlite_stores
 from bridgekit.transport.authorization import Handshake, OwnerAuthorizer
 from bridgekit.transport.connections import ConnectionRegistry
+from bridgekit.transport.log import Retention
 from bridgekit.transport.tickets import Tickets
 from tests.factories import ALICE, THREAD
 
-HERE = "tests.serve.test_application"
+HERE = "tests.serve.test_app_loader"
 KEY = "a key that is thirty-two characters long"
 
 plain = BridgeConfig(agents={})
 kept = BridgeConfig(agents={}, stores=memory_stores())
+chosen = BridgeConfig(agents={}, stores=memory_stores(Retention(events=5)))
 owners_only = BridgeConfig(agents={}, authorizer=OwnerAuthorizer)
 two_sites = BridgeConfig(agents={}, origins=("https://one.example",))
 number = 1
@@ -58,6 +61,7 @@ def put_together() -> Starlette:
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    monkeypatch.delenv(STORE_VARIABLE, raising=False)
 
 
 async def started(served: AppSpec) -> tuple[Application, ConnectionRegistry]:
@@ -171,7 +175,7 @@ async def test_config_with_its_own_authorizer_keeps_it(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("served", "named"),
     [
-        (AppSpec(target=f"{HERE}:without_bridge", store="memory:"), "--store and BRIDGEKIT_STORE"),
+        (AppSpec(target=f"{HERE}:without_bridge", store="memory:"), "--store"),
         (AppSpec(target=f"{HERE}:without_bridge", key_file=Path("key")), "--ticket-key-file"),
         (AppSpec(target=f"{HERE}:without_bridge", origins=("https://a.example",)), "--origin"),
         (
@@ -219,6 +223,58 @@ def test_shared_store_and_custom_stores_are_accepted_for_two_workers(monkeypatch
     AppSpec(target=f"{HERE}:plain", store="redis://127.0.0.1:1").load(2)
     AppSpec(target=f"{HERE}:without_bridge").load(2)
     AppSpec(target=f"{HERE}:kept").load(2)
+
+
+async def test_store_of_the_environment_replaces_only_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STORE_VARIABLE, f"sqlite:///{tmp_path / 'a.db'}")
+    with pytest.raises(DeterministicStartupError, match="the sqlite store retains logs"):
+        await started(AppSpec(target=f"{HERE}:plain"))
+    for name in ("kept", "chosen"):
+        application, _ = await started(AppSpec(target=f"{HERE}:{name}"))
+        assert application.stores.name == "memory"
+        assert application.stores.log.retention == getattr(sys.modules[HERE], name).stores.settings["retention"]
+    assert AppSpec(target=f"{HERE}:without_bridge").load(2) is without_bridge
+    monkeypatch.setenv(STORE_VARIABLE, "redis://127.0.0.1:1")
+    with pytest.raises(ServeError, match="must also share a ticket key"):
+        AppSpec(target=f"{HERE}:plain").load(2)
+    monkeypatch.setenv(STORE_VARIABLE, "")
+    assert (await started(AppSpec(target=f"{HERE}:plain")))[0].config.stores is MEMORY
+
+
+REDIS, SQLITE, FEW = "redis://127.0.0.1:1", "sqlite:///a.db", Retention(events=5)
+
+
+@pytest.mark.parametrize(
+    ("own", "store", "dropped"),
+    [
+        (memory_stores(FEW), SQLITE, "retention"),
+        (sqlite_stores("a.db", FEW), "memory:", "retention"),
+        (sqlite_stores("a.db", synchronous="full"), SQLITE, "synchronous"),
+        (sqlite_stores("a.db", routes=7), SQLITE, "routes"),
+        (redis_stores(REDIS, FEW, prefix="mine"), REDIS, "retention and prefix"),
+        (redis_stores(f"{REDIS}?prefix=mine"), REDIS, "prefix"),
+        (redis_stores(REDIS, prefix="mine"), f"{REDIS}?prefix=theirs", "prefix"),
+        (redis_stores(REDIS, prefix="mine"), f"{REDIS}?prefix=mine", ""),
+        (redis_stores(REDIS, prefix="mine"), SQLITE, ""),
+        (redis_stores(REDIS), f"{REDIS}?prefix=mine", ""),
+        (sqlite_stores("a.db", synchronous="full"), f"{SQLITE}?synchronous=full", ""),
+        (sqlite_stores("a.db", synchronous="full"), REDIS, ""),
+        (memory_stores(), REDIS, ""),
+    ],
+)
+def test_store_that_would_drop_a_setting_of_the_config_is_refused(
+    own: StoreFactory, store: str, dropped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    monkeypatch.setattr(sys.modules[HERE], "plain", replace(plain, stores=own))
+    served = AppSpec(target=f"{HERE}:plain", store=store)
+    if dropped:
+        with pytest.raises(ServeError, match=f"--store would drop the {dropped} of its BridgeConfig's stores"):
+            served.load()
+    else:
+        served.load()
 
 
 def test_spec_can_be_pickled_for_a_worker() -> None:

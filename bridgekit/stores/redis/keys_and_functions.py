@@ -99,7 +99,7 @@ class KeyNames:
         return self._key(f"used:{_hashed(ticket_id)}", "runs")
 
     def heartbeat(self, worker: str, number: int) -> Key:
-        """Return a heartbeat channel of one worker. The number decides the channel's slot."""
+        """Return a heartbeat channel of one worker. The channel's slot depends on `number`."""
         return self._key("heartbeat", f"{worker}.{number}")
 
     def _key(self, kind: str, tag: str) -> Key:

@@ -116,7 +116,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         self.retention = retention
         self._topology = topology
         self._worker = new_id()
-        """A random id by which the server distinguishes the batches of workers."""
+        """A random id that identifies this worker's batches to the server."""
         self._frame_bytes = FRAME_BYTES
         self._sink: LocalSink | None = None
         self._backlog = Backlog(events=backlog_events, size_bytes=backlog_bytes)
@@ -261,7 +261,8 @@ class RedisEventLog(AsyncContextManagerMixin):
                 pipeline.reader.add(thread)
 
     def _rebalance(self, tasks: TaskGroup) -> None:
-        """Start a pipeline for each new node, stop those of nodes that left, and reassign queues and threads."""
+        """Start a pipeline for each new node, stop the pipelines of nodes that left, and reassign queues and
+        threads."""
         if self._closed:
             return
         nodes = set(self._topology)
@@ -298,8 +299,8 @@ class RedisEventLog(AsyncContextManagerMixin):
         pipeline = self._pipeline_for_slot(queue.keys.slot)
         queues = [queue]
         if pipeline is None or pipeline.sender.confirmed_at < since:
-            # Since the publisher began to wait, the node has confirmed no event of any thread, so the node has a
-            # problem.
+            # Since the publisher began to wait, the node has confirmed no event of any thread, so the node counts as
+            # unavailable.
             queues = [each for each in self._backlog if self._pipeline_for_slot(each.keys.slot) is pipeline]
             if pipeline is not None:
                 pipeline.sender.unavailable = True

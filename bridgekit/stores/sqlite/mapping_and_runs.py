@@ -35,7 +35,7 @@ async def _load(database: Database, sql: str, *parameters: object, values: int) 
 class SqliteMappingStore:
     """Keeps routes in memory, for lookups, and in the file.
 
-    A new route is committed before the caller gets its answer.
+    A new route is committed before the caller gets an answer.
 
     The copy in memory is always current, because only one process can open the file.
     """
@@ -48,7 +48,7 @@ class SqliteMappingStore:
         self._memory = MemoryMappingStore(database.clock, routes=routes)
         self.known = self._memory.known
         self._stale: set[RunId] = set()
-        """Runs that were live when the file was closed. Their routes expire unless the runs are registered again."""
+        """Runs that were active when the file was closed. Their routes expire unless the runs are registered again."""
         self._adding: dict[RunId, anyio.Event] = {}
         """Runs whose routes are being written. Further registrations of such a run wait for the result."""
 
@@ -92,8 +92,8 @@ class SqliteMappingStore:
             self._memory.insert(run_id, thread_id)
         due = self._memory.close(run_id, self._database.clock() + seconds)
         if due is not None:
-            # The route in memory expires in any case. If this row cannot be written, the route in the file stays live
-            # until a restart, and then expires like that of a stale run.
+            # The route in memory expires in any case. If this row cannot be written, the route in the file expires
+            # STALE_ROUTE_SECONDS after the next start.
             with suppress(StoreUnavailable):
                 await self._put(run_id, thread_id, due)
 

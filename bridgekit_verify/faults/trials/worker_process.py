@@ -155,7 +155,7 @@ async def main() -> None:
     requests: dict[str, RunRequest] = {}
     threads = DeclaredOwners()
     for thread_id, user_id in setup.owned:
-        await threads.owners.claim(thread_id, user_id)
+        await threads.claim(thread_id, user_id)
     app = create_app(
         BridgeConfig(
             agents={AGENT: paced_agent(requests)},

@@ -41,7 +41,7 @@ from bridgekit_verify.validation.calibration import (
 )
 from bridgekit_verify.validation.localization import Case, Localization
 from bridgekit_verify.variants import BROKEN, SOUND
-from tests.verify.report.test_sentences import measured, thoughts
+from tests.verify.report.thoughts import measured, thoughts
 
 counts = st.integers(0, 12)
 triples = st.tuples(st.integers(1, 9), counts, counts)

@@ -147,8 +147,10 @@ def test_counts_before_and_after_are_not_exchanged() -> None:
         finding = link_finding(number)
         rates = one(f"#link-{number} .rates").select(".rate")
         labels = ("broken", "sound") if works == "works" else ("before", "after")
-        for rate, label, counts in zip(rates, labels, (finding.before, finding.after), strict=True):
+        shapes = ("rect", "circle")
+        for rate, label, counts, shape in zip(rates, labels, (finding.before, finding.after), shapes, strict=True):
             assert counts is not None
+            assert [mark.name for mark in rate.select("svg svg > *")] == [shape]
             assert words(one(".label", rate)) == label
             assert words(one(".counts", rate)) == f"{counts[0]} of {counts[1]}"
             assert float(str(one("svg svg", rate)["x"]).rstrip("%")) / 100 == pytest.approx(

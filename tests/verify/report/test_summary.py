@@ -93,6 +93,12 @@ def test_answer_is_unknown_without_tables() -> None:
     )
 
 
+def test_answer_is_unknown_if_no_event_was_expected() -> None:
+    rates = build.drop_rates({(AS_COMMITTED, BEFORE): lambda kind: NONE})
+    empty = build.table("drop_rates", [{**row, "expected": 0, "lost": 0} for row in rates.records])
+    assert answer(read(empty)).verdict == "unknown"
+
+
 def test_repairs_that_do_not_suffice_are_not_said_to_deliver_everything() -> None:
     tables = read(build.drop_rates(), build.repairs(delivered=(0, 0, 10, 20), leaked=(0, 0, 0, 3)))
     assert f"four repairs deliver 20 of {ALL} events and leak 3 to another user." in answer(tables).second
