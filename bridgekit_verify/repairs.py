@@ -26,7 +26,7 @@ __all__ = ["NEW_CLASSES", "REPAIRS", "LineChange", "changed_lines", "repaired", 
 
 
 class LineChange(NamedTuple):
-    """How many lines a repair removes from the rebuilt chain and adds to it."""
+    """How many lines of code a repair removes from the chain as committed, and how many it adds."""
 
     removed: int
     added: int
@@ -67,7 +67,7 @@ def repaired_links(name: str) -> tuple[int, ...]:
 
 
 def repaired(fixes: Iterable[Fix], *, base: Variant = AS_COMMITTED) -> Variant:
-    """Return the base chain with the given repairs or fixes."""
+    """Return the chain `base` with the given repairs or fixes applied."""
     chain = base
     for fix in fixes:
         chain = fix.applied_to(chain)
@@ -81,7 +81,7 @@ def subsets(repairs: tuple[Fix, ...] = REPAIRS) -> Iterator[tuple[Fix, ...]]:
 
 
 def changed_lines(repair: Fix, base: Variant = AS_COMMITTED, *, adds: tuple[type, ...] = ()) -> LineChange:
-    """Count the lines by which the base chain's source differs from that of the repaired chain.
+    """Count the lines of code that a repair changes in the base chain.
 
     Each method that a defect overrides is compared with the method that the repair uses in its place. A statement that
     only calls `super()`, or returns its result, counts as the lines of the called method. Indentation, comments and

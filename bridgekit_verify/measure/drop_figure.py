@@ -53,7 +53,7 @@ GROUP_COUNT: Final = 0.56
 TITLE_CHARACTERS: Final = 52
 LEGEND_CHARACTERS: Final = 78
 _BEFORE_NUMBER: Final = re.compile(r"(?<=\blink) (?=\d)|(?<=\bFix) (?=\d)")
-"""The space within the name of a link or fix, where a title is not broken."""
+"""The space in "link 9" or "Fix 1", at which no line of a title may end."""
 LABEL_CHARACTERS: Final = 21
 
 
@@ -65,7 +65,7 @@ class DropPanel:
     rows: Mapping[str, Mapping[str, DropCount]]
     """The counts by row label, then by kind of thread id. All rows have the same kinds."""
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Groups of kinds of thread id, drawn with space between them. They are required unless each row has one bar."""
+    """Groups of kinds of thread id, drawn with space between them. Groups are required unless each row has one bar."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """The note below a bar, by row label."""
 
@@ -160,7 +160,10 @@ def _row(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, DropCoun
 
 
 def _bar_texts(counts: Mapping[str, DropCount]) -> tuple[str, str]:
-    """Return the texts for dropped and leaked events: counts, or percent if the kinds' numbers of events differ."""
+    """Return the texts for dropped and leaked events: counts, or percentages if kinds have different numbers of events.
+
+    The second text is empty if no event leaked.
+    """
     count = next(iter(counts.values()))
     if count.shares is None:
         return "unknown", ""

@@ -36,7 +36,7 @@ from bridgekit_verify.variants import Variant
 __all__ = ["MEASURE_TIMEOUT_SECONDS", "Measurement", "arrival_of", "measure", "measure_each"]
 
 MEASURE_TIMEOUT_SECONDS: Final = 120.0
-"""A measurement that takes longer than this fails with a TimeoutError."""
+"""Timeout of a measurement, which then raises TimeoutError."""
 
 OnEvent = Callable[[Socket, RoutedEvent], None]
 
@@ -51,7 +51,7 @@ class Measurement:
     history: History
     verdict: Verdict
     refused: DeterministicStartupError | None = None
-    """The error if the application refused to start. In that case, no event was emitted, and delivery is unknown."""
+    """The error if the application refused to start, so that no event was emitted and delivery is unknown."""
 
     @property
     def ledger(self) -> list[Row]:
@@ -189,8 +189,8 @@ async def _run_together(
         barriers[run.request] = barrier
     async with anyio.create_task_group() as runs:
         for index, run in enumerate(group):
-            # The runs overlap but start in a fixed order: a shared agent emits for the run that started last, so the
-            # scheduler must not decide the order.
+            # Start overlapping runs in a fixed order. A shared agent emits for the run that started last, so the
+            # result would otherwise depend on the scheduler.
             await barrier.arrived(index)
             runs.start_soon(_run, application, workload, history, barrier, run)
     for run in group:
@@ -213,7 +213,7 @@ async def _run(application: Application, workload: Workload, history: History, b
         else:
             await application.supervisor.run(**request)
     except Exception as error:
-        # A failed run does not end the measurement: its losses are attributed to the link that raised the error.
+        # A failed run does not end the measurement. The run's losses are attributed to the link that raised the error.
         link = None if raised_by_harness(error) else link_of_error(error)
         if link is None:
             raise

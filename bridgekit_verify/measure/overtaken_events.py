@@ -1,8 +1,8 @@
-"""Measure the delay of an event in events instead of time: how many later events of its run were read first.
+"""Measure the delay of an event as the number of later events of its run that were read before it.
 
-`seq` cannot show this. The hub numbers events in the order in which it receives them. If a link before the hub delays
-an event, the event gets a late number and is read late. By the definition of RFC 4737, the event is not reordered.
-Therefore this module compares the order of reading with the order in which the run's user expects the events.
+The hub numbers events in the order in which it receives them, so `seq` cannot show a delay before the hub. By the
+definition of RFC 4737, an event that was delayed before the hub is not reordered. Therefore, this module compares the
+order of reading with the order in which the run's user expects the events.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _delayed(
 
 
 def _attribute(late: Arrival, earlier: Arrival, answered: Mapping[EventKey, int]) -> Attribution:
-    """Return the first link that passed on the event `earlier` before the event `late`."""
+    """Return the first link that passed on the two events in the wrong order: `earlier` before `late`."""
     if late.key is None or earlier.key is None or late.seq < earlier.seq:
         return Attribution(10, "numbered in order, but read late")
     if answered.get(late.key, len(answered)) < answered.get(earlier.key, -1):

@@ -1,4 +1,4 @@
-"""An optional second observer of the same run, so that the verdict does not depend on one client implementation."""
+"""An optional second observer of a measurement, so that the verdict does not depend on one client implementation."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class SocketObserver(Protocol):
     def watch(self, url: str, sockets: Sequence[Socket]) -> AbstractAsyncContextManager[None]:
         """Return a context manager that is active while the measurement's sockets are open.
 
-        The measurement enters the context after the sockets have subscribed and before the first run. The measurement
+        The measurement enters the context after its sockets have subscribed and before the first run. The measurement
         leaves the context after the server has closed every socket. If users go offline and reconnect, the measurement
-        enters the context once for each online period.
+        enters the context once for each period in which they are online.
         """
 
     def on_frame(self, socket: Socket, frame: str | bytes) -> None:
-        """Called when a socket of the measurement reads a frame: first the confirmation, then events and gaps."""
+        """Called for each frame that a socket of the measurement reads: the confirmation, then events and gaps."""
 
     def on_close(self, socket: Socket, code: int) -> None:
         """Called when a socket of the measurement is closed with this close code."""

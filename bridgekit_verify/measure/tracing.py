@@ -1,7 +1,7 @@
 """Follow one event through the chain: what each link received, passed on, caught, logged and returned.
 
-A trace records a real run over a real socket, observed from outside. A caught exception is recorded if the link logs it
-or if it passes from one link to another.
+A trace records a real run over a real socket, observed from outside. An exception that a link catches is recorded if
+the link logs a line while it handles the exception, or if another link raised the exception.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Trace:
 
     measurement: Measurement
     calls: list[LinkCall]
-    """The calls between links, in the order in which they began. Each call holds the objects that took part in it."""
+    """The calls between links, in the order in which they began. The calls refer to the live objects of the run."""
 
     @property
     def name(self) -> str:
@@ -75,10 +75,10 @@ class Trace:
         return None if found.own_arrivals else found.last_link
 
     def cause(self, request: str, event: str, step: int = 1) -> Attribution | None:
-        """Return the first link whose error explains why the event did not reach its user.
+        """Return the first link whose mistake explains why the event did not reach its user.
 
-        The link may precede the link where the event ended. Return None if the event reached its user, or if no link
-        has a known error.
+        The link may precede the link where the event ended. Return None if the event reached its user, or if no known
+        mistake explains the loss.
         """
         found = cause(self._event(request, event, step))
         return None if found is None else found.attribution

@@ -57,10 +57,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class OfflinePattern:
-    """Every user's socket is closed during the last `groups` of every `of` groups of runs.
-
-    The pattern counts groups, not time.
-    """
+    """All users' sockets are closed during the last `groups` of every `of` groups of runs."""
 
     groups: int
     of: int
@@ -84,7 +81,7 @@ class Workload:
     runs_per_thread: int = 1
     steps: int = 1
     at_once: int = 1
-    """How many runs are active together. The runs advance step by step, so that shared state has an effect."""
+    """How many runs are active together. The runs take each step together, so that shared state has an effect."""
     subscribers: int = 1
     """Sockets per thread."""
     users_without_socket: int = 0
@@ -136,7 +133,7 @@ class Workload:
             yield tuple(runs[first : first + self.at_once])
 
     def online_periods(self) -> Iterator[tuple[bool, list[tuple[Run, ...]]]]:
-        """Yield, for each period, whether the users are online, and the groups of runs in the period."""
+        """Yield each online or offline period: whether the users are online, and the groups of runs in the period."""
         for offline, indexed in groupby(enumerate(self.groups()), key=lambda each: self.offline.is_offline(each[0])):
             yield not offline, [group for _, group in indexed]
 
@@ -144,7 +141,7 @@ class Workload:
         """Return how many events of agents reach another user if the runs of a group share one agent object.
 
         The agent emits for the run that bound it last, so in each group only the events of that run reach their owner.
-        n runs of n users, c at a time, form ⌈n / c⌉ groups. The misrouted share is (n - ⌈n / c⌉) / n. The share equals
+        For n runs of n users in groups of c runs, the misrouted share is (n - ⌈n / c⌉) / n. The share equals
         (c - 1) / c only if c divides n. `users_without_socket` must be 0, because a user without a socket reads no
         events.
         """
@@ -194,8 +191,8 @@ class RunBarrier:
         try:
             await gate.wait()
         except BaseException:
-            # A party that is cancelled while it waits has not reached this step. A later `leave` lets the other parties
-            # continue.
+            # A party that is cancelled while it waits must not count for this step. A later `leave` lets the other
+            # parties continue.
             if not gate.is_set():
                 self._waiting -= 1
             raise
@@ -238,7 +235,7 @@ def scripted_agent(
 
     class ScriptedAgent(base):  # type: ignore[valid-type,misc]  # the base class is the variant's link 6
         binding: BridgeBinding | None = None
-        """Set by the instrumentation when the agent is given a bridge."""
+        """The instrumentation sets this field when the agent receives a bridge."""
 
         async def execute(self, context: RunContext) -> object:
             request, barrier = context.request, barriers[context.request]

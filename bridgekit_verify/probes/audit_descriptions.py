@@ -61,7 +61,7 @@ RUN: Final = RunContext(
 
 @dataclass(frozen=True)
 class WordingFixture:
-    """A started application of the variant, and a sound bridge for the tests of its links."""
+    """A started application of the variant, and a sound bridge for tests of single links."""
 
     variant: Variant
     app: Starlette
@@ -73,7 +73,7 @@ class WordingFixture:
 
     @cached_property
     def sound_bridge(self) -> AgentWebSocketBridge:
-        """The sound bridge for links 3 to 8: a broken bridge of the variant would make these links appear broken."""
+        """A sound bridge, so that the tests of links 3 to 8 do not fail because of a broken bridge of the variant."""
         mapping = RunThreadMappingService()
         return AgentWebSocketBridge(Hub(), carried_or_mapped(mapping), mapping)
 

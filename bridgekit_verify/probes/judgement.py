@@ -30,7 +30,7 @@ EMITTING: Final = ("agent", "adapter", "bridge")
 
 
 class ViolationKind(enum.StrEnum):
-    """The kind of a violation, named by what a user or an operator notices. The most severe kinds are first."""
+    """Kinds of violations, in descending order of severity. Each is named after what a user or an operator notices."""
 
     MISROUTED = "misrouted"
     LOST = "lost"
@@ -69,7 +69,7 @@ class Judgement:
 
     @property
     def evidence(self) -> str:
-        """The first violation of each of the two most severe kinds, and how often each kind occurred."""
+        """The first violation of each of the two most severe kinds found, and how often each kind occurred."""
         by_kind: dict[ViolationKind, list[str]] = {kind: [] for kind in ViolationKind}
         for kind, text in self.violations:
             by_kind[kind].append(text)
@@ -99,7 +99,7 @@ def difference(given: object, found: object, path: str) -> str | None:
 
 
 def _identical(given: object, found: object) -> bool:
-    """Return whether two values have no difference. Equal values of different types are different."""
+    """Return whether two values are equal and also have the same types, key order and digits."""
     if type(given) is not type(found):
         return False
     if isinstance(given, dict) and isinstance(found, dict):
@@ -130,7 +130,7 @@ def _first_difference(given: object, found: object, path: str) -> str | None:
 
 
 def canonical(value: object) -> Hashable:
-    """Return a hashable form of a value. If `difference` finds no difference of two values, their forms are equal."""
+    """Return a hashable form of a value. Two values without a `difference` have equal forms."""
     if isinstance(value, str):  # the plain types come first, because the check for a mapping is slow
         return str(value)
     if value is None or isinstance(value, int):
@@ -152,10 +152,10 @@ class Match:
     """Each call of the link, with the call that passed it on."""
     lost: list[RecordedCall]
     extra: list[RecordedCall]
-    """Calls to the next link that belong to no call of this link, or that repeat a call."""
+    """Calls to the next link that belong to no call of this link, or that repeat an earlier call."""
 
     def overtaken(self, group: Callable[[RecordedCall], Hashable]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
-        """Yield each call that was passed on after a later call of its group, together with the later call."""
+        """Yield pairs of calls of a group that were passed on in the wrong order: the earlier call, the later call."""
         latest: dict[Hashable, tuple[RecordedCall, RecordedCall]] = {}
         for call, made in sorted(self.pairs, key=lambda pair: pair[1].entered):
             before = latest.get(group(call))
@@ -197,7 +197,7 @@ def match(
 
 
 def is_within(made: RecordedCall, call: RecordedCall) -> bool:
-    """Return whether `call` led to `made`, directly or through other calls."""
+    """Return whether `made` was called during `call`, directly or through other recorded calls."""
     outer = made.within
     while outer is not None:
         if outer is call:
@@ -207,7 +207,7 @@ def is_within(made: RecordedCall, call: RecordedCall) -> bool:
 
 
 def same_outcome(call: RecordedCall, made: RecordedCall) -> bool:
-    """Return whether a call has the same outcome (result or error) as the call that it made.
+    """Return whether a call and the call `made` within it have the same outcome: the same result or error.
 
     For an emitted event, also return True if `made` returns no receipt, because only the later link is at fault.
     """
@@ -216,7 +216,7 @@ def same_outcome(call: RecordedCall, made: RecordedCall) -> bool:
     if made.raised is not None or call.raised is not None:
         return call.raised is made.raised
     if isinstance(call.result, Receipt) and isinstance(made.result, Receipt):
-        # If an outbox of the thread is crowded, the receipt has its own class and becomes a plain receipt when awaited.
+        # While an outbox of the thread is crowded, `notify` returns a subclass of Receipt, so compare only the fields.
         return all(getattr(call.result, name) == getattr(made.result, name) for name in Receipt.__struct_fields__)
     return call.result is made.result or bool(call.result == made.result)
 

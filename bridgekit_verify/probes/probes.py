@@ -65,11 +65,11 @@ REFUSED_HUBS: Final[Mapping[type[hub.Hub], str]] = {
     HubWithoutThreads: "a bridge that cannot reach any user",
     HubThatAlwaysSaysSent: "a bridge that reports every event as sent",
 }
-"""Hubs that startup must refuse, and the effect of each on the bridge."""
+"""Hubs that startup must refuse, each with a phrase that describes a bridge with this hub."""
 
 
 class ProbeAnswer(enum.StrEnum):
-    """The possible answers of a probe."""
+    """Whether the probed link holds."""
 
     HOLDS = "holds"
     DOES_NOT_HOLD = "does not hold"
@@ -113,7 +113,7 @@ async def probe_all(
     """Test the nine links of a variant over a real server. The answers are in the order of the chain.
 
     Link 9 is also tested with `threads` threads of every family of thread ids. To judge link 9 only by thread ids of
-    your own, pass `families={"mine": ["support-42", "support-43"]}`. With `shared`, observations of earlier calls are
+    your own, pass `families={"mine": ["support-42", "support-43"]}`. With `shared`, observations of earlier probes are
     reused.
     """
     return await _run_probes(variant, LINKS, shared or Observations(seed, threads, edge, families))
@@ -132,7 +132,7 @@ async def probe_ten(
     edge: str = "asgi",
     shared: Observations | None = None,
 ) -> list[Probe]:
-    """Test the nine links and the hub. With `shared`, observations of earlier calls are reused."""
+    """Test the nine links and the hub. With `shared`, observations of earlier probes are reused."""
     return await _run_probes(variant, (*LINKS, HUB), shared or Observations(seed, threads, edge))
 
 
@@ -163,7 +163,7 @@ class Observations:
         self._judged: dict[tuple[int, Variant], Judgement] = {}
 
     def judge(self, number: int, chain: Variant, seen: Observation) -> Judgement:
-        """Judge a link on the observation of a chain. The caller may modify the returned judgement."""
+        """Judge one link by the observation of a chain. The caller may modify the returned judgement."""
         if (number, chain) not in self._judged:
             self._judged[number, chain] = judge(number, seen)
         found = self._judged[number, chain]
@@ -176,7 +176,7 @@ class Observations:
         return self._known[chain]
 
     async def routes(self, chain: Variant) -> list[FamilyRoute]:
-        """Return how the chain routes every family of thread ids. After this call, `of` does not run the chain."""
+        """Return how the chain routes every family of thread ids. `of` returns the observation of the same run."""
         if chain not in self._routes:
             self._routes[chain] = []
             self._known[chain] = await self._observe(chain, families=True)
@@ -223,7 +223,7 @@ async def _answer(link: Link, variant: Variant, observed: Observations) -> Probe
         found = families if observed.chosen_families else _with(families, found)
     if number == 1 and not found.violations:
         await _judge_checks(variant, found)
-    sample = Sample(max(found.tried, 1), "calls")  # a violation that was found without a call counts as one call
+    sample = Sample(max(found.tried, 1), "calls")  # a violation can be found although no call was judged
     if found.violations:
         return Probe(link, ProbeAnswer.DOES_NOT_HOLD, found.evidence, sample)
     if not found.tried:

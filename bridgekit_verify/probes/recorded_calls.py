@@ -87,7 +87,7 @@ PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "hub": {"publish": ("event", "thread_id")},
     "run_ids": {"new": ("thread_id",)},
 }
-"""The recorded methods of each part, with the sound chain's parameter names. A variant may use other names."""
+"""The recorded methods of each part, with the sound chain's parameter names. A variant may name them differently."""
 
 
 class EmittedEvent(NamedTuple):
@@ -174,10 +174,10 @@ class Recording:
     """Calls before this position belong to startup."""
     _current: ContextVar[RecordedCall | None] = field(default_factory=lambda: ContextVar("current call", default=None))
     _indexed: list[RecordedCall] | None = None
-    """The list whose first `_indexed_count` calls are in `_by_part`. New calls are only appended to this list."""
+    """The list whose first `_indexed_count` calls are in `_by_part`. Calls are only appended to the list."""
     _indexed_count: int = 0
     _by_part: dict[tuple[str, int | None], list[RecordedCall]] = field(default_factory=dict)
-    """An index of the calls by part, and by part and caller, because judges look up thousands of calls."""
+    """Index of the calls by part and by the caller's position (None: any caller). Judges look up thousands of calls."""
 
     def of(self, part: str, *names: str, startup: bool = False) -> list[RecordedCall]:
         """Return the calls of a part's methods. Include calls during startup only with `startup`."""
@@ -288,7 +288,7 @@ class Recording:
 
 
 def recorded(variant: Variant, recording: Recording) -> Variant:
-    """Return the variant with parts that record their calls. The caller must record the agents."""
+    """Return the variant with parts that record their calls. The caller must record the agents with `subclass`."""
     return replace(
         variant,
         run_ids=lambda source: recording.instance("run_ids", variant.run_ids(source)),
@@ -317,7 +317,7 @@ def _copied(value: Any) -> Any:
 
 
 def _copy(value: Any) -> Any:
-    """Return a deep copy. JSON values are copied without `copy.deepcopy`, which takes several times as long."""
+    """Return a deep copy. For JSON values, this function is several times as fast as `copy.deepcopy`."""
     kind = type(value)
     if kind is dict:
         return {key: _copy(each) for key, each in value.items()}

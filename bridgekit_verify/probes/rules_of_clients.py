@@ -81,7 +81,7 @@ def judge_client(link: Judgement, seen: Observation, client: Client, published: 
 
 
 class _Reading:
-    """What one client must read, and what it has read so far."""
+    """The events that one client must read, and the events that it has read so far."""
 
     def __init__(
         self, link: Judgement, seen: Observation, client: Client, published: PublishedEvents, start: Cursor
@@ -100,7 +100,7 @@ class _Reading:
         self._highest = -1
         self._last_seq = start.seq
         self._skipped = set[int]()
-        """Every `seq` that the client skipped: no frame had this `seq` when a later frame was read."""
+        """Every `seq` that the client had not read when it read a frame with a higher `seq`."""
         self._read = set[int]()
         """`id()` of each `Published` that the client has read."""
 
@@ -174,7 +174,7 @@ class _Reading:
         )
 
     def _joined(self, frame: dict[str, Any]) -> Iterator[Published]:
-        """Yield the text deltas that a full outbox joined into this frame, or none if the frame joins other events."""
+        """Yield the `text_delta` events that a full outbox joined into this frame, or none if it joins other events."""
         link, first, last = self._link, frame["first_seq"], frame["seq"]
         deltas = [each for each in self._wanted if first <= each.seq <= last]
         messages = {(each.event.type, each.event.run_id, each.event.payload.get("message_id")) for each in deltas}
@@ -197,10 +197,13 @@ class _Reading:
                 link.expect(False, ViolationKind.DUPLICATED, f"a socket reads {each.event.type} twice")
 
     def _matching(self, frame: dict[str, Any]) -> Published | None:
-        """Return the event that the frame carries. If this socket must not read the event, record a violation."""
+        """Return the event that the client must read and that the frame carries, or None.
+
+        Record a violation if this socket must not read the frame.
+        """
         event_id, thread = str(frame.get("event_id")), self._client.owned.thread_id
         if waiting := self._left.get(event_id):
-            # Several events have the same id only if link 8 is broken. Take the event with the frame's `seq`.
+            # If link 8 is broken, several events can have the same id. Take the event with the frame's `seq`.
             found = next((each for each in waiting if each.seq == frame.get("seq")), waiting[0])
             waiting.remove(found)
             return found

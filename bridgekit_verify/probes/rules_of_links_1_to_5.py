@@ -1,4 +1,4 @@
-"""Judge links 1 to 5: does each link pass on the bridge and the runs that it received?"""
+"""Judge links 1 to 5: each link must pass on the bridge and the runs that it receives."""
 
 from __future__ import annotations
 
@@ -276,8 +276,7 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     ends = [each for each in notified if each.name != NOTIFIERS[0]]
     kind = ViolationKind.DUPLICATED if len(starts) > 1 else ViolationKind.LOST
     link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} start events")
-    # If a run's end event cannot be encoded, an error event follows it. Any other run has one end event.
-    # The core sends an end event again if the hub refused it.
+    # An end event that cannot be encoded or that the hub refuses does not count: the core then sends another end event.
     ended = [each for each in ends if each.raised is None and not _is_refused_by_hub(each)]
     asked = recording.within(call, "agent", "end_run")
     link.expect(

@@ -1,4 +1,4 @@
-"""Judge links 6 to 8: what agent and adapter do with the bridge that they receive, and with each event."""
+"""Judge links 6 to 8: agent and adapter must keep the bridge that they receive, and pass on each event."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ PAYLOADS: Final[Mapping[EventType, Callable[[Given], dict[str, Any]]]] = {
     EventType.PROGRESS_UPDATE: lambda given: dict(given["progress"]),
     EventType.TEXT_DELTA: lambda given: {"message_id": given["message_id"], "delta": given["delta"]},
 }
-"""By event type, a function that builds the payload from the arguments of the method that emits the event."""
+"""For each event type, a function that builds the payload from the arguments of the method that emits the event."""
 TYPE_OF_METHOD: Final = {
     "emit_thinking": EventType.AGENT_THINKING,
     "emit_error": EventType.AGENT_ERROR,
@@ -209,7 +209,7 @@ def _is_error_of(tool: str, error: BaseException | None) -> bool:
 
 
 def judge_adapter_binding(seen: Observation) -> Judgement:
-    """Judge link 7: the adapter must hold the binding that it received until it receives another binding."""
+    """Judge link 7: the adapter must keep the binding that it received last."""
     link = Judgement(7)
     last: dict[int, Binding] = {}
     bindings = 0
@@ -222,7 +222,7 @@ def judge_adapter_binding(seen: Observation) -> Judgement:
                 f"the adapter no longer holds the {_differing(given, call.held)}",
             )
             if call.held_after is not None:
-                # `judge_emission` judges a change that the call itself made
+                # if the call itself changed the binding, `judge_emission` judges the change
                 last[id(call.owner)] = call.held_after
             continue
         if "run_id" not in call.given:
@@ -302,7 +302,7 @@ def judge_emission(seen: Observation) -> Judgement:
 
 
 def _judge_ends(link: Judgement, seen: Observation) -> set[int]:
-    """Check that an adapter emits at most one end event of a run. Return `id()` of each call that must be refused."""
+    """Check that adapters emit at most one end event per run. Return `id()` of each `emit` call to be refused."""
     guarded, ended, refused = dict[int, bool](), dict[int, object](), set[int]()
     for call in seen.recording.of("adapter", "set_websocket_bridge", "begin_run", "end_run", "emit"):
         adapter, run_id = id(call.owner), call.held.run_id if call.held is not None else None

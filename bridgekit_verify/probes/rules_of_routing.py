@@ -27,7 +27,7 @@ NOTIFIERS: Final = tuple(
 
 @dataclass(frozen=True)
 class FamilyRoute:
-    """An event, the thread that it must reach, and the threads to which the bridge sent it."""
+    """The thread that one event must reach, and the threads to which the bridge published the event."""
 
     family: str
     owned: OwnedThread
@@ -246,7 +246,7 @@ def _judge_counters(link: Judgement, seen: Observation, calls: list[RecordedCall
         if call.within is None or call.within.part != "bridge":  # an event that the adapter refused
             _count(wanted, call, call.given["receipt"])
     for name in ("sent", "kept", "pending", "lost"):
-        # `judge_startup` judges the events that startup left in the counters.
+        # Subtract the events that startup counted, which `judge_startup` judges.
         expected, found = getattr(wanted, name), getattr(counted, name) - getattr(seen.first_counters, name, Counter())
         more, fewer = found - expected, expected - found
         parts = [f"{count} more of {_counted(what)}" for what, count in more.most_common(1)] + [

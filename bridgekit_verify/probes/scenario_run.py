@@ -43,7 +43,7 @@ from bridgekit_verify.variants import Variant
 __all__ = ["JUDGES", "SCENARIO_TIMEOUT_SECONDS", "judge", "judge_all", "observe", "quiet"]
 
 SCENARIO_TIMEOUT_SECONDS: Final = 20.0
-"""Timeout of a scenario. If a scenario takes longer, the calls recorded until then are judged."""
+"""Timeout of a scenario. After the timeout, the calls that were recorded before it are judged."""
 OUTBOX: Final = OutboxLimits(events=96)
 """A small limit, so that the scenario can fill an outbox."""
 LINK_OF_PART: Final = {
@@ -100,7 +100,7 @@ async def observe(
 
 
 def _close(recording: Recording) -> None:
-    """Move calls that have not ended from `calls` to `unfinished`, which only `judge` examines."""
+    """Move the calls that have not ended from `recording.calls` to `recording.unfinished`."""
     recording.unfinished = [call for call in recording.calls if call.left is None]
     recording.calls = [call for call in recording.calls if call.left is not None]
 
@@ -124,7 +124,10 @@ def judge(number: int, seen: Observation) -> Judgement:
 
 
 def _origin(seen: Observation, link: int, error: Exception) -> int | None:
-    """Return the link of the innermost recorded call that raised the error, or `link` if there is no such call."""
+    """Return the link of the last recorded call that raised the error, or `link` if there is no such call.
+
+    Return None if the suite's own agent raised the error.
+    """
     calls = [call for call in seen.recording.calls if call.raised is error]
     return _link_of(calls[-1]) if calls else link
 

@@ -10,7 +10,7 @@ notebook_errors     shows the values that a failed assertion compared, and error
 notebook_explorer   controls of notebook 00 that run chains with a reader's own thread ids
 chain_map           the picture of the ten links in notebook 00
 report_data         the report as plain data
-path_redaction      removes absolute paths from what is shared
+path_redaction      removes absolute paths from the outputs of notebooks
 failures            detects whether an executed notebook failed
 parameters          reads and replaces the literals of a notebook's parameters cell
 execution           runs copies of the notebooks, each in a kernel of this interpreter
@@ -26,8 +26,8 @@ markup              markdown, code and HTML outputs -> safe, self-contained HTML
 page                Report -> index.html
 building            runs all steps: build_report
 
-Notebooks import only the names below. Only the modules that execute and render import nbclient, nbconvert and jinja2,
-so that a kernel does not load these packages.
+Notebooks import only the names in `__all__`. Only the modules that execute and render import nbclient, nbconvert and
+jinja2, so that a kernel does not load these packages.
 """
 
 from bridgekit_verify.report.allowed_parameters import check_parameters
@@ -50,7 +50,6 @@ __all__ = [
     "source_of",
 ]
 
-# This call affects every notebook, because every notebook imports this package.
+# Every notebook imports this package, so these two calls change how every notebook shows errors.
 show_asserted_values()
-# A reader who sets a parameter to a value that is not allowed needs only the message of the error.
 show_messages_alone()

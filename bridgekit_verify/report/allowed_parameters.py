@@ -52,7 +52,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """Numbers within limits, whole or not."""
+    """Integers and floats within limits."""
 
     least: float
     most: float
@@ -62,7 +62,7 @@ class Real:
         return f"a number from {self.least:,g} to {self.most:,g}"
 
     def contain(self, value: object) -> bool:
-        # A comparison with NaN is false.
+        # NaN is refused, because every comparison with NaN is false.
         return isinstance(value, int | float) and not isinstance(value, bool) and self.least <= value <= self.most
 
 
@@ -78,7 +78,7 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """Lists of distinct allowed members."""
+    """Lists whose members are allowed and all different."""
 
     members: AllowedValues
     least: int = 0

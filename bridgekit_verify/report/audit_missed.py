@@ -29,7 +29,7 @@ EMBEDDED_DIGITS = 8
 OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
 SEARCHED = {"signed, verified": "signed run ids", "carried": "events that carry their thread"}
-"""A phrase for each round trip of the search for leaks, except Fix 1's."""
+"""A phrase for each member of `ROUND_TRIPS` except the first, Fix 1."""
 
 
 def shared_agent_claim(study: SharedAgentStudy) -> Finding:
@@ -178,7 +178,7 @@ def _subject(variant: str) -> str:
 def _late_evidence(study: LifecycleStudy) -> list[str]:
     """Return how many late events are delivered within and after the grace period.
 
-    The two counts are not added, because their sum would depend on the chosen delays.
+    The counts within and after the grace period are not added, because their sum would depend on the chosen delays.
     """
     lines = []
     for row in study.late:

@@ -1,7 +1,7 @@
 """Builds the report: notebooks -> executed copies -> index.html, results.csv, results.json.
 
-The three files are written to a temporary folder inside the destination and then moved. A failed or interrupted report
-therefore leaves no files behind, and an older report stays complete.
+The report's files are written to a temporary folder inside the destination and then moved. A failed or interrupted
+report therefore leaves no files behind, and an older report stays complete.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class BuiltReport:
     csv: Path
     json: Path
     complete: bool
-    """False if a notebook failed: a command should exit with an error."""
+    """Whether every notebook passed. A command should exit with an error if a notebook failed."""
     headline: tuple[str, ...]
     """Summary lines for a terminal, computed from the findings."""
     failures: tuple[str, ...]
@@ -102,7 +102,7 @@ def _write(executed: Path, out: Path, stage: Path) -> BuiltReport:
 
 
 def _publish(stage: Path, out: Path, names: Mapping[str, str]) -> None:
-    """Move the files of one report into place. A lock prevents concurrent reports from mixing their files."""
+    """Move the files of a report from `stage` to `out`. A lock prevents concurrent reports from mixing their files."""
     folder = os.open(out, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

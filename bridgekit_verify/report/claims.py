@@ -56,8 +56,8 @@ def run_answer(probe: Probe) -> RunAnswer:
 def link_claim(study: LinkStudy) -> Finding:
     """Answer both questions about a link: was the audit right, and does the link work when run as committed?
 
-    A link that does not fail as committed is broken on purpose to measure its effect, which the finding calls an
-    experiment.
+    If the link does not fail as committed, `study.before` measures the chain with this link broken on purpose. The
+    finding then states that its counts are those of an experiment.
     """
     link, before, after = study.link, study.before, study.after
     works = run_answer(study.committed)
@@ -100,7 +100,7 @@ def _reading(measurement: Measurement) -> str:
 
 
 def _parts_as_committed(link: int, broken: Variant) -> str:
-    """Return a clause that names the parts that are as committed: the link and, for link 1, the hub."""
+    """Return a clause that names the parts that are as committed: the link, and also the hub if it is not sound."""
     if broken.hub is not SOUND.hub:
         return f"With the checks of link {link} and the hub (link 10) as committed ({broken.summary})"
     return f"With only this link as committed ({broken.summary})"
@@ -143,7 +143,8 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
     broken = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD]
     unknown = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.UNKNOWN]
     reported_broken = [probe.link.number for probe in committed if probe.link.reported == "broken"]
-    # A link without a result may also fail. If a link that the audit calls working fails, the verdict is known anyway.
+    # A link with an unknown result may be broken, so the verdict is unknown. If a link that the audit calls working
+    # fails, the claim is wrong in any case.
     verdict: Verdict = (
         "unknown" if unknown and set(broken) <= set(reported_broken) else verdict_of(broken == reported_broken)
     )
@@ -170,7 +171,7 @@ def _named(links: Sequence[int]) -> str:
 
 
 def _smallest_of(probes: Sequence[Probe]) -> Sample | None:
-    """Return the smallest sample of the links' tests, in a unit that names the link, such as "calls of link 1"."""
+    """Return the smallest sample of all probes. The sample's unit names the link, such as "calls of link 1"."""
     samples = [(probe.sample.count, probe.link.number, probe.sample.unit) for probe in probes if probe.sample]
     if not samples:
         return None
@@ -186,7 +187,7 @@ FIX_CLAIMS: Final = {
     ),
     3: ("fix 3", "A service that stores the thread of each run finds the run's thread (Fix 3, optional)."),
 }
-"""The variant with only one fix, and the audit's statement about this fix, by the number of the fix."""
+"""For each fix, by its number: the name of the variant with only this fix, and the audit's statement about it."""
 
 
 def fix_claim(number: int, drops: FixDrops) -> Finding:
@@ -233,7 +234,7 @@ def _by_kind(study: FixStudy, variant: str, names: Sequence[str]) -> str:
 
 
 def _caveats(number: int, study: FixStudy) -> list[str]:
-    """Return additional evidence about Fix 2 or Fix 3."""
+    """Return sentences that limit the result of Fix 2 or Fix 3, such as cases that were not tested."""
     if number == 2:
         return [*_with_fix_1(study), *_with_the_method(study)]
     if number == 3:

@@ -27,11 +27,11 @@ CHART_LABELS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The events of one row of the chart. If the kinds of thread id have different shares, each kind has a part."""
+    """One bar of the chart. If the shares differ between the kinds of thread id, the bar has a part for each kind."""
 
     parts: tuple[EventCounts, ...]
     text: str
-    """The result next to the bar."""
+    """The text next to the bar, such as "5 % dropped"."""
     alt: str
     """The counts in words."""
 
@@ -46,7 +46,7 @@ class ChartRow:
 
 
 def share(k: int, n: int) -> str:
-    """Return k of n in percent as text. Only exact values are "0 %" and "100 %"."""
+    """Return k of n in percent as text. The text is "0 %" or "100 %" only if the share is exact."""
     return f"{percent(k / n).removesuffix('.0')} %" if n else "unknown"
 
 
@@ -65,7 +65,7 @@ def bar(step: Step) -> Bar:
 
 
 def _bar_text(found: EventCounts) -> str:
-    """Return the shares in words. The shares add up to 100 %, unless a leaked event also reached its own user."""
+    """Return the share of dropped events or, if events leaked, the shares of lost, leaked and delivered events."""
     if not found.leaked:
         return f"{share(found.dropped, found.expected)} dropped"
     counts = {"lost": found.lost, "leaked": found.leaked, "delivered": found.delivered}
@@ -103,7 +103,7 @@ def chart(tables: DropTables) -> dict[str, tuple[ChartRow, ...]]:
 def unchanged(rows: Sequence[ChartRow]) -> Bar | None:
     """Return the bar of the code as committed if it is the same in all rows, and otherwise None.
 
-    Returns None also for a single row, for a bar of several parts, and if the chain as reported lacks a row.
+    Also returns None for a single row, for a bar of several parts, and if a row has no bar of the chain as reported.
     """
     first = rows[0].committed
     if len(rows) < 2 or first is None or len(first.parts) > 1:

@@ -64,7 +64,7 @@ class Kind(EventCounts):
 
     name: str
     documented: bool
-    """True if the kind occurs in the audit or in the public history of the audited code."""
+    """Whether ids of this kind occur in the audit or in the public history of the audited code."""
     false_success: int
     """Events that the bridge reported as sent and that their user did not read."""
 
@@ -79,7 +79,7 @@ class Step:
 
     @property
     def total(self) -> EventCounts:
-        """The sum over all kinds."""
+        """The sum of the counts over all kinds of thread id."""
         return EventCounts(
             sum(kind.expected for kind in self.kinds),
             sum(kind.delivered for kind in self.kinds),
@@ -132,7 +132,7 @@ class Subset(EventCounts):
 class Routing(EventCounts):
     """One way to find an event's thread: the repair "thread carried", or fixes in its place.
 
-    All other repairs are applied.
+    The chain also has all other repairs.
     """
 
     name: str
@@ -140,7 +140,7 @@ class Routing(EventCounts):
 
 @dataclass(frozen=True, slots=True)
 class DropTables:
-    """The tables of notebook 10. A missing table is empty."""
+    """The tables of notebook 10. A table that no notebook showed is empty."""
 
     steps: dict[tuple[str, str], Step]
     """By chain and step."""
@@ -204,7 +204,7 @@ def _steps(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Step]:
             false_success=_count("drop_rates", row, "false success"),
         )
         kinds.setdefault((row["chain"], row["step"]), []).append(kind)
-    # The documented kinds come first, so that the chart can separate them from the stress tests.
+    # The documented kinds come first, so that the chart can separate them from the stress kinds.
     return {
         (chain, name): Step(chain, name, tuple(sorted(members, key=lambda kind: not kind.documented)))
         for (chain, name), members in kinds.items()
@@ -229,15 +229,18 @@ def _repairs(report: Report) -> tuple[MeasuredRepair, ...]:
 
 
 def _counts(table: str, row: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Return the counts of expected, delivered, lost and leaked events. Raises MalformedTable for a contradiction."""
+    """Return the counts of expected, delivered, lost and leaked events.
+
+    Raises MalformedTable if the counts contradict each other.
+    """
     expected, delivered, lost, leaked = (_count(table, row, name) for name in _COUNTS)
     if delivered > expected:
-        raise MalformedTable(table, f"{delivered:,} of {expected:,} events delivered: more than were expected")
+        raise MalformedTable(table, f"{delivered:,} events were delivered, but only {expected:,} were expected")
     if not 0 <= expected - delivered - lost <= leaked:
         raise MalformedTable(
             table,
-            f"{expected:,} events expected, {delivered:,} delivered, {lost:,} lost and {leaked:,} leaked: the others"
-            " are neither lost nor leaked",
+            f"the counts contradict each other: {expected:,} events expected, {delivered:,} delivered, {lost:,} lost"
+            f" and {leaked:,} leaked",
         )
     return expected, delivered, lost, leaked
 

@@ -1,4 +1,4 @@
-"""Executed notebooks -> Report. Reads the stored outputs of the cells. Nothing is executed or rendered."""
+"""Builds a Report from the stored outputs of executed notebooks. Nothing is executed or rendered."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _parameters(cells: list[Any]) -> dict[str, Any]:
 
 
 def _times(cells: list[Any]) -> tuple[datetime | None, datetime | None]:
-    """Return the start of the first cell and the end of the last cell, from the metadata that the runner stored."""
+    """Return when the first cell started and the last cell ended, from the metadata that the runner stored."""
     stored = [cell["metadata"].get("execution", {}) for cell in cells]
     starts = [times["iopub.execute_input"] for times in stored if "iopub.execute_input" in times]
     ends = [times["shell.execute_reply"] for times in stored if "shell.execute_reply" in times]

@@ -127,7 +127,7 @@ def _windows_verdict(study: WindowStudy, outside: list[Window], silent: int) -> 
 
 
 def _near(count: int) -> str:
-    """Return a sentence about the windows in which the loss differs from the prediction by an allowed amount."""
+    """State for how many offline times the number of lost events differs from the prediction by an allowed amount."""
     if not count:
         return ""
     return f" For {count} more, it differs from the prediction by no more than one step for each reconnection."

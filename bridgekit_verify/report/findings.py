@@ -58,7 +58,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     answer: str
     """The result in one sentence, computed from the measurements."""
     evidence: tuple[str, ...] = ()
-    """Observations, one computed sentence each."""
+    """Further results, each in one sentence computed from the measurements."""
     before: tuple[int, int] | None = None
     """k of n events delivered before the repair, or None if they were not counted."""
     after: tuple[int, int] | None = None
@@ -68,15 +68,15 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     experiment: str = ""
     """The part that was broken on purpose to count `before`, or "" if `before` is the code as committed."""
     counted: str = ""
-    """The kind of thread id and the chain of `before` and `after`, or "" if the claim states both."""
+    """The kind of thread id and the chain that `before` and `after` belong to, or "" if the claim states both."""
     sound: Verdict = "unknown"
     """Whether the finding's link holds in the sound chain."""
     rule: str = ""
-    """How the verdict follows from the measurements, with all bounds, or "" if the answer already states it."""
+    """The rule from which the verdict follows, with all its bounds, or "" if the answer already states the rule."""
     sample: Sample | None = None
     """The smallest sample that the verdict depends on, or None if nothing was measured."""
     timing: str = ""
-    """The time that the verdict depends on, such as "CPU time of an event", or "" if only counts matter."""
+    """The measured time that the verdict depends on, such as "CPU time of an event", or "" if only counts matter."""
 
     def __post_init__(self) -> None:
         if not _IDENTIFIER.fullmatch(self.id):
@@ -162,7 +162,7 @@ def answers(finding: Finding) -> dict[str, str]:
 
 
 def basis_text(finding: Finding) -> str:
-    """Return the basis of the verdict: its rule, its smallest sample, and the time that it depends on, if any."""
+    """Return the verdict's rule, its smallest sample, and the measured time that it depends on, if any."""
     parts = [finding.rule] if finding.rule else []
     if finding.sample is not None:
         parts.append(f"Smallest sample for this verdict: {finding.sample}.")

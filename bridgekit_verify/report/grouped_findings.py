@@ -1,4 +1,4 @@
-"""Answers the two questions about each link and each claim, and orders the findings of the page."""
+"""Answers "Was the audit right?" and "Does it work when run?" for each link, and orders the findings of the page."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ CLAIM_GROUPS: Final = {
 """Titles of the groups of claims by the start of a finding's id. The longest matching start decides."""
 MISSED: Final = "What the audit missed"
 PARTS: Final = {"missed": MISSED, "fault": "Faults", "scale": "Scale", "trust": "Validation", "backend": "Backends"}
-"""Titles of the sections by the first word of a finding's id. The sections after the first form part two, for
-engineers."""
+"""Titles of the sections by the first word of a finding's id. All sections but the first form part two of
+the page, which is for engineers."""
 WHOLE_CHAIN: Final = "chain"
 _NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
-    """The answers about one link: "Was the audit right?" and "Does it work when run?" are separate questions."""
+    """The answers to "Was the audit right?" and "Does it work when run?" about one link."""
 
     number: int
     name: str
@@ -88,7 +88,7 @@ class LinkStatus:
 
 
 def startup_note(links: Sequence[LinkStatus], tables: DropTables) -> str:
-    """Return the reason why no repair names link 1 although it fails, or "" if there is nothing to explain."""
+    """Return the reason why no repair names link 1 although link 1 fails, or "" if there is nothing to explain."""
     fails = any(link.number == 1 and link.works == "fails" for link in links)
     repaired = {number for repair in tables.repairs for number in _NUMBER.findall(repair.links)}
     if not fails or not repaired or "1" in repaired:
@@ -124,7 +124,7 @@ def link_statuses(report: Report) -> tuple[LinkStatus, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The result as numbers. `answers` contains only the links that the audit examined."""
+    """The report's result as numbers. `answers` contains only the links that the audit examined."""
 
     answer: Answer
     answers: Mapping[AuditAnswer, tuple[int, ...]]
@@ -135,9 +135,9 @@ class Headline:
     """How many audited links hold in the sound chain."""
     links: int
     before: Rate
-    """Delivery of the whole chain as committed."""
+    """The rate of events that the chain as committed delivers."""
     after: Rate
-    """Delivery of the whole chain with every link sound."""
+    """The rate of events that the sound chain delivers."""
 
     @property
     def sentence(self) -> str:
@@ -210,7 +210,7 @@ def _claim_group(finding: Finding) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ReportSection:
-    """A finding with its figure and its table. Both are named after the finding's id, with "_" for "-"."""
+    """A finding with its figure and its table, whose name is the finding's id with "_" in place of "-"."""
 
     finding: Finding
     figure: Figure | None
@@ -251,5 +251,5 @@ def smallest_sample(report: Report) -> Finding | None:
 
 
 def timed_findings(report: Report) -> list[Finding]:
-    """Return the findings whose verdict depends on a time, and may differ on another machine."""
+    """Return the findings whose verdict depends on a measured time and may differ on another machine."""
     return [f for f, _ in all_findings(report).values() if f.timing]

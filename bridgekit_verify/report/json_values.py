@@ -43,7 +43,7 @@ def _object(value: dict[Any, Any], where: str) -> dict[str, Any]:
     return {str(key): json_value(each, where) for key, each in value.items()}
 
 
-# The order matters, because an enumeration can also be a text or a number, and bool is an int.
+# The first matching type decides. An enumeration can also be a `str` or an `int`, and `bool` is a subclass of `int`.
 _CONVERSIONS: Final[tuple[tuple[Any, Callable[[Any, str], Any]], ...]] = (
     (enum.Enum, lambda value, where: json_value(value.value, where)),
     (bool, lambda value, where: value),

@@ -62,7 +62,7 @@ class Exploration:
 
     traces: tuple[Trace, ...]
     request: str
-    """The request of the run whose event is shown."""
+    """The text of the request that started the traced run."""
     event: str
     rates: pd.DataFrame
 
@@ -71,7 +71,7 @@ class Exploration:
         return self.traces[0].sentence(self.request, self.event)
 
     def html(self) -> str:
-        """Return HTML with the sentence of the chosen chain, the table of drop rates, and the figure of the traces."""
+        """Return HTML with a sentence about the chosen chain, the table of drop rates, and the figure of the traces."""
         drawn = io.BytesIO()
         figure = trace_figure(self.traces, self.request, self.event)
         figure.savefig(drawn, format="png", dpi=FIGURE_DOTS_PER_INCH)
@@ -201,7 +201,7 @@ class _Worker:
             self._again = True
             return
         self._show("<p>Running …</p>")
-        # A widget's callback cannot wait, so the work needs a task. This object owns the task and shows its error.
+        # A widget's callback cannot await, so the work runs in a task. `_done` shows the task's error.
         self._task = asyncio.get_running_loop().create_task(self._work())
         self._task.add_done_callback(self._done)
 

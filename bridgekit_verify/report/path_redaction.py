@@ -1,7 +1,7 @@
-"""Removes absolute paths from the outputs of notebooks. The report is shared, and a path names a user and a machine.
+"""Removes absolute paths from the outputs of notebooks. The report is shared, and a path can name a user or a machine.
 
 A file's path is shortened to the part below `site-packages` or a folder of this process, or else to the file's name.
-Paths of a URL ("/ws", "/healthz") stay, because they have no suffix and do not start with a top folder.
+The paths of URLs, such as "/ws", stay, because they have no suffix and do not start with a folder of `_ROOTS`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ROOTS: Final = (
     "root", "run", "sbin", "scratch", "snap", "srv", "src", "tmp", "usr", "var", "work", "workdir", "workspace",
     "workspaces",
 )  # fmt: skip
-"""Top folders of the file systems on which notebooks are executed."""
+"""Top-level folders of the computers on which notebooks are executed."""
 
 _NAME: Final = r"[^\s/\\:*?\"'`<>|(){}\[\],;]+"
 _BEFORE: Final = r"(?<![\w.~/\\%-])"
@@ -54,7 +54,7 @@ def without_paths(value: Any) -> Any:
 
 
 def _is_image(key: object, item: object) -> bool:
-    """Return whether an entry of an output is an image. An image's metadata has the same key, but is a mapping."""
+    """Return whether an entry of an output is an image. The image's metadata has the same key, but is a mapping."""
     return key in _IMAGES and not isinstance(item, Mapping)
 
 
@@ -77,7 +77,7 @@ def _own_folders() -> list[str]:
     found = {checkout, Path(sys.prefix), Path(sys.base_prefix), Path.cwd(), Path(tempfile.gettempdir())}
     with suppress(RuntimeError):  # The user may have no home folder.
         found.add(Path.home())
-    # A folder such as /usr is too short to be removed as text. The patterns shorten the paths in it.
+    # A short path such as /usr can be part of other text. The patterns shorten the paths below such a folder.
     return sorted((str(folder) for folder in found if len(folder.parts) > 2), key=len, reverse=True)
 
 

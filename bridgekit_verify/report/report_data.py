@@ -69,7 +69,7 @@ class Notebook:
     started: datetime | None
     ended: datetime | None
     failure: str | None
-    """One line with the place and reason of the notebook's failure, or None if it passed."""
+    """One line with the failed cell and the error, or None if the notebook passed."""
 
     @property
     def seconds(self) -> float | None:

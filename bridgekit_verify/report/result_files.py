@@ -34,8 +34,8 @@ def results_json(report: Report) -> str:
 def results_csv(report: Report) -> str:
     """Return the rows of all measurement tables as one CSV table with the columns of `csv_columns`.
 
-    Cells of a column that a table lacks stay empty. A text that a spreadsheet program would run as a formula gets an
-    apostrophe in front. Numbers stay numbers.
+    Cells of a column that a table lacks stay empty. A string that a spreadsheet program would run as a formula gets
+    a leading apostrophe. Numbers stay numbers.
     """
     columns = list(csv_columns(report))
     text = io.StringIO()

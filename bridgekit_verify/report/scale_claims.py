@@ -24,10 +24,11 @@ from bridgekit_verify.report.findings import OURS, Finding, Verdict
 __all__ = ["capacity_claim", "edge_claim", "memory_claim", "workers_claim"]
 
 MAX_RESIDUAL = 0.2
-"""Allowed distance of a point from its line, as a share of the highest point: memory is allocated in blocks."""
+"""Allowed distance of a point from the fitted line, as a share of the highest point.
+
+Memory is allocated in blocks, so the points do not lie exactly on a line."""
 GROWTH = 2.0
-"""Up to this ratio, the cost of an event counts as constant, because CPU time varies. Real growth would be many times
-larger."""
+"""Up to this ratio, the CPU time per event counts as constant, because CPU time varies between measurements."""
 
 
 def capacity_claim(study: CapacityStudy) -> Finding:
@@ -78,7 +79,7 @@ def _describe_capacity(search: LoadSearch) -> str:
 
 
 def _describe_runs(edge: str, best: StepResult) -> str:
-    """Return a sentence that states the load as runs per second, which depends on the pauses between a run's events."""
+    """State how many runs begin per second and how many are active at once, at the edge's highest load."""
     return (
         f"At the highest load that the {edge} edge carries, {best.wave.runs_per_second:,.0f} runs of"
         f" {best.wave.plan.events} events begin per second. In this test, a run takes {best.wave.plan.run_seconds:g} s,"
@@ -113,7 +114,10 @@ def _describe_unaccounted(step: StepResult) -> str:
 
 
 def memory_claim(study: MemoryStudy) -> Finding:
-    """Test that each idle socket, thread and waiting run takes constant memory, and adds little CPU time per event."""
+    """Test that idle sockets, threads and waiting runs need memory in proportion to their number.
+
+    Also test that the CPU time per event then grows by a factor of at most `GROWTH`.
+    """
     nonlinear = [
         f"On the {scaling.edge.name} edge, {fit.of}: {100 * fit.max_residual:.0f} % off the line"
         for scaling in study.scalings
@@ -159,7 +163,7 @@ def memory_claim(study: MemoryStudy) -> Finding:
 
 
 def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[Sizing], demand: Demand) -> Finding:
-    """Test that events are on time up to two thirds of a core, the point at which to add a worker."""
+    """Test that events are on time if a worker uses at most two thirds of a core."""
     light = [step for step in capacity.steps if step.server.share <= ONE_SERVICE]
     late = [step for step in light if not step.carried and not step.waited_for_cpu]
     judged = [step for step in light if step.carried or not step.waited_for_cpu]
@@ -245,7 +249,7 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
 
 
 def _paired_load(capacity: CapacityStudy) -> list[str]:
-    """Return a sentence that states the load with pauses, which the table does not show, or an empty list."""
+    """State the load with pauses, which the table of the edges does not show, or return an empty list."""
     loads = {round(step.events_per_second) for steps in capacity.paired.values() for step in steps}
     if len(loads) != 1:
         return []

@@ -1,6 +1,6 @@
 """Compare the run-thread mapping of Fix 3 as written with the sound mapping service, over the lifecycle of runs.
 
-Fix 3's dict appears to work if one process stays alive and no event follows the end of its run.
+Fix 3's dict appears to work as long as a single process runs and no event is emitted after the end of its run.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Retained:
     routes: int
     """The number of runs for which the mapping still returns a thread."""
     held_bytes: int
-    """The sum of `sys.getsizeof` over all containers, texts and numbers in the mapping, each counted once."""
+    """The size in bytes of all containers, strings and numbers in the mapping, each counted once."""
 
 
 async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], seed: int = 0) -> list[Retained]:
@@ -86,9 +86,9 @@ async def fill_mapping(mapping: str, *, cleaned_up: bool, after: Sequence[int], 
 
 
 def bytes_of(root: object) -> int:
-    """Return the size of all containers, texts and numbers that an object refers to, directly or indirectly.
+    """Return the size in bytes of all containers, strings and numbers that an object refers to, also indirectly.
 
-    Other objects are not counted, because they are few and their size depends on Python's earlier allocations.
+    Other objects are not counted: they are few, and their size depends on Python's earlier allocations.
     """
     seen: set[int] = set()
     waiting, total = [root], 0
@@ -203,7 +203,7 @@ async def reroute(variant: Variant, *, events: int = 20, seed: int = 0) -> Rerou
 
 @dataclass(frozen=True)
 class LifecycleStudy:
-    """The measurements of routes that a mapping retains too long, loses too early, or changes."""
+    """Measurements that show whether a mapping retains routes too long, loses routes too early, or changes routes."""
 
     retained: tuple[Retained, ...]
     late: tuple[LateEvents, ...]
@@ -214,7 +214,7 @@ class LifecycleStudy:
     def retention(self) -> pd.DataFrame:
         """Return one row per mapping and number of runs.
 
-        Columns: mapping, cleaned up, runs, routes held, KiB held, bytes a run (all that is held, divided by the runs).
+        Columns: mapping, cleaned up, runs, routes held, KiB held, bytes a run (the bytes held, divided by `runs`).
         """
         return pd.DataFrame(
             {
@@ -289,13 +289,13 @@ class LifecycleStudy:
         )
 
     def title(self) -> str:
-        """State how many events with only the run id each chain delivers within the grace period."""
+        """State for each chain how many events that carry only the run id are delivered within the grace period."""
         shown = [late for late in self.late if late.address == "run id"]
         delivered = " and ".join(f"{_in_time(late).counts} ({late.variant})" for late in shown)
         return f"Within {GRACE_SECONDS:g} s after the end of their run,\nevents are delivered in {delivered} cases"
 
     def figure(self) -> Figure:
-        """Draw the delivery of events by time after the run's end, one panel per chain and kind of address."""
+        """Draw the share of delivered events by time after the run's end, with one panel per way to find the route."""
         return late_events_figure(self._panels(), title=self.title())
 
     def _panels(self) -> dict[str, Mapping[float, Rate]]:
@@ -340,7 +340,7 @@ async def study_lifecycles(
 
 
 def late_events_figure(panels: Mapping[str, Mapping[float, Rate]], *, title: str) -> Figure:
-    """Draw one panel per way to find the route: the share of delivered events by time of emission.
+    """Draw the share of delivered events by time of emission, with one panel per way to find the route.
 
     `panels` maps a panel's title to rates by seconds after the run's end (negative before the end). All panels must
     contain the same times.
@@ -364,7 +364,7 @@ def late_events_figure(panels: Mapping[str, Mapping[float, Rate]], *, title: str
 
 
 def _spans(axis: Axes, seconds: Sequence[float], *, labelled: bool) -> None:
-    """Mark the end of the run and of the grace period. The axis shows the emissions in order and not to scale."""
+    """Mark the end of the run and of the grace period on an axis that shows emissions in order, not to scale."""
     end = sum(at < 0 for at in seconds) - 0.5
     over = sum(at < GRACE_SECONDS for at in seconds) - 0.5
     axis.axvspan(end, over, color="#F0F0F0", zorder=0)

@@ -92,7 +92,7 @@ class ReceiptStudy:
             return figure
 
     def alt_text(self) -> str:
-        """Describe the figure in text, one clause per chain, without the empty cells."""
+        """Describe the figure in text: for each chain, the counts above 0."""
         return "; ".join(
             f"{each.variant.name}: "
             + ", ".join(f"{receipt}, and {got}: {count}" for (receipt, got), count in _ordered(each) if count)
@@ -163,7 +163,7 @@ def _is_accurate(receipt: str, got: str) -> bool:
 
 
 def _cell(axis: Axes, row: int, column: int, count: int, *, accurate: bool) -> None:
-    """Draw a count: pale for accurate receipts, dark with a border for false receipts, white for 0."""
+    """Draw one cell: pale for accurate receipts, dark with a border for false receipts, white for the count 0."""
     colour = "white" if not count else (DELIVERED if accurate else DROPPED)
     edge = {"edgecolor": TEXT_COLOUR, "linewidth": 2.0} if count and not accurate else {"edgecolor": "#CCCCCC"}
     axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **edge))

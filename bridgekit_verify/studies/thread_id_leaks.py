@@ -104,9 +104,9 @@ class Search:
 
     round_trip: str
     leak: tuple[ThreadId, ThreadId] | None
-    """The shortest pair for which events of the first thread are routed to the second, or None without a leak."""
+    """The shortest pair of ids for which events of the first thread are routed to the second, or None."""
     found_after: int | None
-    """How many pairs were tried until the first leak, or None without a leak."""
+    """How many pairs were tried until the first leak, or None if no leak was found."""
     tried: int
     """How many pairs were tried in all, including the pairs that were tried to shrink the leak."""
     different: int
@@ -134,7 +134,7 @@ def search(name: str, *, examples: int, seed: int = 0) -> Search:
     import hypothesis  # imported here, because the import is slow and only this function needs it
     from hypothesis import strategies as st
 
-    # st.text also draws literals from loaded modules, so a seed would not reproduce the search.
+    # Do not use st.text: it also draws literals from loaded modules, so the seed would not reproduce the search.
     words = st.lists(st.sampled_from(CHARACTERS), min_size=1, max_size=LETTERS_AT_MOST).map("".join)
 
     def pair_of(few: list[str]) -> st.SearchStrategy[tuple[ThreadId, ThreadId]]:
@@ -183,7 +183,7 @@ class RouteOutcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ParsedRoute:
-    """A thread, and the existing thread to which its events are routed, or None if the events are lost."""
+    """A thread, and the thread to which its events are routed (None: the events are lost)."""
 
     owned: OwnedThread
     resolved_thread: OwnedThread | None
@@ -204,7 +204,7 @@ def parsed_routes(threads: Sequence[OwnedThread], round_trip: RoundTrip = parsed
     """
     by_id = {owned.thread_id: owned for owned in threads}
     if len(by_id) < len(threads):
-        raise ValueError("two threads have the same id: give each thread its own")
+        raise ValueError("two threads have the same id: give each thread its own id")
     found = [round_trip(owned.thread_id) for owned in threads]
     return [ParsedRoute(owned, by_id.get(to) if to else None) for owned, to in zip(threads, found, strict=True)]
 
@@ -227,7 +227,7 @@ def populations(threads: int, *, seed: int = 0, families: Families = FAMILIES) -
 
 
 def population_table(sets: Mapping[str, Sequence[OwnedThread]], round_trip: RoundTrip = parsed) -> pd.DataFrame:
-    """Return one row per set of threads, with the counts of threads by outcome and of pairs of owners.
+    """Return one row per set of threads: how many threads have each outcome, and how many pairs of users leak.
 
     Columns: thread ids, threads, delivered, lost, leaked, owner pairs, pairs that leak, an example.
     """
@@ -261,7 +261,7 @@ def _leaks(route: ParsedRoute) -> bool:
 
 @dataclass(frozen=True)
 class LeakStudy:
-    """The classified sets of ids, the searches, and the shortest leak over real sockets."""
+    """Sets of threads to classify, the searches for leaks, and the shortest leak, measured over real sockets."""
 
     sets: Mapping[str, tuple[OwnedThread, ...]]
     searches: tuple[Search, ...]
