@@ -88,7 +88,7 @@ async def test_call_without_a_criterion_is_refused(site: Site) -> None:
 
 
 @pytest.mark.parametrize("field", ["user_id", "thread_id", "ticket_key", "except_user_id"])
-@pytest.mark.parametrize("value", [7, UUID(int=7), "", " ", "a\x00b", b"", object()], ids=repr)
+@pytest.mark.parametrize("value", [7, UUID(int=7), "", " ", "a\x00b", b"", 3.5], ids=repr)
 async def test_criterion_of_another_type_is_refused_before_any_socket_is_closed(
     site: Site, field: str, value: Any
 ) -> None:
