@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Final, NamedTuple
 
@@ -59,8 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     explains. The code is 3 to 5 if `bridgekit check` could not judge the backend, 130 if the user interrupted the
     command, and 141 if the reader of the output, such as `head`, has ended.
     """
-    if not sys.stdout:  # None if the caller has closed stdout
-        sys.stdout = io.StringIO()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # The caller has closed it. A socket must not get its descriptor.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.set_inheritable(null, True)  # for workers
+            setattr(sys, name, os.fdopen(null, "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ESCAPE)
     try:
@@ -69,20 +74,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with unwrap_single_error():
                 code: int = options.run(options)
         finally:
-            if sys.stdout is not None:  # None if the shell has closed stdout
-                sys.stdout.flush()
+            sys.stdout.flush()
     except BrokenPipeError:
         # Redirect stdout, because the interpreter writes the buffered output at its exit and would print a
         # BrokenPipeError.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OUTPUT_CLOSED
     except (BridgekitError, OSError, ModuleNotFoundError) as error:
-        print(f"bridgekit: {_format_error(error)}", file=sys.stderr)
+        _print_error(_format_error(error))
         return EXIT_ERROR
     except KeyboardInterrupt:
-        print("bridgekit: stopped", file=sys.stderr)
+        _print_error("stopped")
         return EXIT_INTERRUPTED
     return code
+
+
+def _print_error(problem: str) -> None:
+    with suppress(OSError):  # its disk may be full
+        print(f"bridgekit: {problem}", file=sys.stderr)
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
@@ -121,6 +130,8 @@ def _format_error(error: Exception) -> str:
         return str(SuiteNotInstalled(error.name or str(error)))
     if isinstance(error, TimeoutError):
         return "a measurement timed out and was stopped; the machine may be busy, or a link may hang"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        return "the disk of the output is full; make room, or write the output elsewhere"
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -20,7 +20,7 @@ _SENT: Final = Outcome.SENT
 class DeliveryCounters:
     """The delivery counters of one application since it started.
 
-    Each event of a known type that reaches the bridge is counted exactly once, by its outcome.
+    Each event that reaches the bridge is counted exactly once, by its outcome, unless its caller is cancelled.
     """
 
     def __init__(self) -> None:

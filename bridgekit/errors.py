@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 __all__ = [
     "AgentExited",
@@ -31,8 +33,36 @@ __all__ = [
     "UnknownName",
     "WorkerLost",
     "WrongEventLoop",
+    "text_for_users",
     "unwrap_single_error",
 ]
+
+_WORD: Final = re.compile(r"\(?([^\W\d_]{1,20}(?:['’][a-z]{1,2})?)[).,;!?]{0,3}")
+_SECRET: Final = re.compile(r"(?i)auth|bearer|cookie|cred|key|login|otp|pass|pin\b|pwd|secret|sign|token")
+"""Words of messages that may contain a secret."""
+
+
+def text_for_users(error: BaseException) -> str:
+    """Return the type of the error, and its message if the message cannot contain a secret.
+
+    That is a message of ordinary words alone, without values, that mentions no secret, or a message whose class has
+    `for_users = True`. The caller logs the whole error.
+    """
+    name = type(error).__name__
+    try:
+        message = str(error)
+    except BaseException:  # noqa: BLE001  # the error's own `__str__` fails, and the run must still end
+        return f"{name}: its message could not be formatted"
+    if getattr(type(error), "for_users", False) is True or _has_only_words(message):
+        return f"{name}: {message}" if message else name
+    return f"{name} (the server's log has the message)"
+
+
+def _has_only_words(message: str) -> bool:
+    found = [_WORD.fullmatch(word) for word in message.split()]
+    words = [each[1] for each in found if each]
+    ordinary = all(word in (word.lower(), word.capitalize(), word[:6].upper()) for word in words)
+    return len(words) == len(found) and ordinary and not _SECRET.search(message)
 
 
 class BridgekitError(Exception):
@@ -40,6 +70,8 @@ class BridgekitError(Exception):
 
     status_code = 500
     """The status of an HTTP response that reports the error."""
+    for_users = False
+    """True if the message contains no secret, so that the users of an application may read it."""
 
 
 class InvalidId(BridgekitError, ValueError):
@@ -55,6 +87,8 @@ class InvalidId(BridgekitError, ValueError):
 
 class UnknownName(BridgekitError, LookupError):
     """No agent, tool, variant or other object of this kind is registered under the name."""
+
+    for_users = True
 
     def __init__(self, kind: str, name: object, known: tuple[str, ...]) -> None:
         choices = ", ".join(repr(choice) for choice in known) or "none"
@@ -77,6 +111,8 @@ class UnknownEventType(UnknownName, ValueError):
 class PayloadError(BridgekitError, ValueError):
     """JSON cannot represent the payload unchanged, so the event is not sent."""
 
+    for_users = True
+
     def __init__(self, event_type: str, problem: str) -> None:
         super().__init__(f"payload of {event_type}: {problem}")
         self.event_type = event_type
@@ -85,6 +121,8 @@ class PayloadError(BridgekitError, ValueError):
 
 class FrameTooLarge(BridgekitError, ValueError):
     """A frame exceeds the size limit. Send a reference to the large value, or raise the limit."""
+
+    for_users = True
 
     def __init__(self, what: str, size_bytes: int, limit_bytes: int) -> None:
         super().__init__(
@@ -175,6 +213,8 @@ class AsyncioRequired(BridgekitError):
 class WrongEventLoop(BridgekitError):
     """A method was called outside the OS thread or the event loop on which the application runs."""
 
+    for_users = True
+
     def __init__(self, call: str) -> None:
         super().__init__(
             f"{call} was called outside the application's event loop: in a thread that anyio started, such as a tool's,"
@@ -199,9 +239,11 @@ class ShuttingDown(BridgekitError):
 class AgentExited(BridgekitError):
     """An agent or a tool raised SystemExit or KeyboardInterrupt. The error ends the run but not the server."""
 
+    for_users = True
+
     def __init__(self, agent_name: str, error: BaseException) -> None:
         code = getattr(error, "code", None)
-        shown = f"({code!r})" if type(code) in (int, str) else ""  # the `repr` of other types may fail
+        shown = f"({code})" if type(code) is int else ""  # a text may contain a secret
         super().__init__(f"agent {agent_name!r} raised {type(error).__name__}{shown}; return from `execute` instead")
         self.agent_name = agent_name
         self.code = code
@@ -209,6 +251,8 @@ class AgentExited(BridgekitError):
 
 class WorkerLost(BridgekitError):
     """The worker that executed a run died, or was silent for so long that it counts as dead."""
+
+    for_users = True
 
     def __init__(self) -> None:
         super().__init__("the worker that executed the run was lost; start it again")

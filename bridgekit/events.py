@@ -242,7 +242,8 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
     JSON has fewer types than Python: bytes become base64, dates ISO 8601, Decimals and numeric keys strings, sets and
     tuples arrays. Subclasses are encoded as their bases. `limit_bytes` is compared with the size of the frame with a
     `seq` of 19 digits, so that the limit does not depend on `seq`. Raises PayloadError if JSON cannot represent a value
-    unchanged. Raises FrameTooLarge if the frame exceeds `limit_bytes`.
+    unchanged, or if its class raises an error. Raises FrameTooLarge if the frame exceeds `limit_bytes`. Passes on
+    KeyboardInterrupt, SystemExit and other exceptions that are no errors.
     """
     payload = event.payload
     try:
@@ -270,7 +271,7 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
         _check(event, data)
     except PayloadError:
         raise
-    except BaseException as error:  # the code of a value's class may raise any error
+    except Exception as error:  # the code of a value's class may raise any error
         raise PayloadError(event.type, explain(error, payload)) from error
     if (size := len(data) - len(str(event.seq)) + _SEQ_DIGITS) > limit_bytes:
         raise FrameTooLarge(f"{event.type} of run {event.run_id!r}", size, limit_bytes)

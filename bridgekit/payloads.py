@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
+from bridgekit.errors import text_for_users
+
 __all__ = ["EXACT_INTEGER", "PayloadHook", "apply_hook", "convert", "encode_json", "explain", "find_problem"]
 
 EXACT_INTEGER: Final = 2**53
@@ -82,7 +84,7 @@ def find_problem(value: object, path: str = "payload") -> str | None:
     except RecursionError:
         raise
     except Exception as error:  # noqa: BLE001  # the code of a value's class may raise any error
-        return f"JSON cannot carry {path}: {error}; {_HOOK_ADVICE}"
+        return f"JSON cannot carry {path}: {text_for_users(error)}; {_HOOK_ADVICE}"
 
 
 def _find_in_value(value: object, path: str) -> str | None:
@@ -96,7 +98,14 @@ def _find_in_value(value: object, path: str) -> str | None:
         return _first(find_problem(child, f"{path}[{index}]") for index, child in enumerate(value))
     if (fields := _fields_of(value)) is not None:
         return _find_in_mapping(fields, path) or _find_other_fields(value, fields, path)
-    data = encode_json(value)
+    return _find_in_scalar(value, path)
+
+
+def _find_in_scalar(value: object, path: str) -> str | None:
+    try:
+        data = encode_json(value)
+    except (TypeError, ValueError) as error:
+        return f"JSON cannot carry {path}: {error}; {_HOOK_ADVICE}"
     if (data == b"null" and value is not None) or (isinstance(value, Decimal) and not value.is_finite()):
         return f"JSON has no number for {path} = {value}"
     if isinstance(value, _DATETIME) or (isinstance(value, _TIME_OF_DAY) and value.tzinfo is not None):
@@ -111,13 +120,12 @@ def _find_other_fields(value: object, fields: Mapping[str, object], path: str) -
     return f"JSON cannot carry {path} with exactly its fields {', '.join(fields)}; {_HOOK_ADVICE}"
 
 
-def explain(error: BaseException, payload: object) -> str:
+def explain(error: Exception, payload: object) -> str:
     """Describe the value of a payload that caused the encoder's error, or the error if no such value is found."""
-    with suppress(BaseException):  # the code of a value's class may raise any error
+    with suppress(RecursionError):
         if not isinstance(error, RecursionError) and (problem := find_problem(payload)):
             return problem
-        return f"JSON cannot carry it: {error}"
-    return f"JSON cannot carry it: {type(error).__name__}"
+    return f"JSON cannot carry it: {text_for_users(error)}"
 
 
 def _find_in_time_zone(offset: timedelta | None, moment: str) -> str | None:

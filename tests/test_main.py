@@ -118,14 +118,28 @@ def test_reader_that_has_ended_causes_no_traceback(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("closed", "code"), [(">&-", 0), (">&- 2>&-", 0), ("<&-", 0), (">/dev/full", 2)])
+@pytest.mark.parametrize(
+    ("closed", "code"),
+    [(">&-", 0), (">&- 2>&-", 0), ("<&-", 0), ("2>/dev/full", 0), (">/dev/full", 2), (">/dev/full 2>/dev/full", 2)],
+)
 @pytest.mark.parametrize("name", ["demo", "version"])
 def test_closed_or_full_output_causes_no_traceback(name: str, closed: str, code: int, tmp_path: Path) -> None:
     errors = tmp_path / "errors"
     script = f'{{ "$@" {closed}; }} 2>{errors}; echo $?'
     printed = command_output("sh", "-c", script, "sh", sys.executable, "-m", "bridgekit", *PRINTING[name])
     assert int(printed.split()[-1]) == (0 if name == "version" else code)  # argparse ignores errors of output
-    assert errors.read_text() in ("", "bridgekit: [Errno 28] No space left on device\n")
+    assert errors.read_text() in (
+        "",
+        "bridgekit: the disk of the output is full; make room, or write the output elsewhere\n",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full", ">&- 2>&-"])
+def test_exit_code_is_2_when_the_error_cannot_be_printed(closed: str) -> None:
+    script = f'{{ "$@" {closed}; }}; echo $?'
+    words = [sys.executable, "-m", "bridgekit", "serve", "nowhere:app"]
+    assert command_output("sh", "-c", script, "sh", *words) == "2\n"
 
 
 @pytest.mark.slow

@@ -442,17 +442,36 @@ async def test_hook_converts_values_wherever_a_payload_is_encoded(name: str, use
     ("hook", "problem"),
     [
         (lambda value: 1 / 0, "payload_hook failed: ZeroDivisionError"),
-        (lambda value: sys.exit("a panic"), "payload_hook failed: SystemExit"),
         (lambda value: [value], "payload_hook failed: RecursionError"),
         (lambda value: value, "it is of type tests.test_payloads.Opaque"),
     ],
-    ids=["raises", "exits", "never ends", "converts nothing"],
+    ids=["raises", "never ends", "converts nothing"],
 )
 async def test_event_is_refused_when_the_hook_does_not_help(hook: Callable[[object], object], problem: str) -> None:
     application = await started(payload_hook=hook)
     with pytest.raises(PayloadError, match=problem):
         await application.bridge.notify(emitted(payload={"a": Opaque()}))
     assert application.counters.lost == {(8, "PayloadError"): 1}
+
+
+class Panic(BaseException):
+    """An exception of a library that is no Exception."""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), Panic()], ids=repr)
+@pytest.mark.parametrize("place", ["value", "key", "attribute", "hook"])
+async def test_exception_that_is_no_error_is_not_taken_for_one(place: str, error: BaseException) -> None:
+    def fail(*_: object) -> Any:
+        raise error
+
+    value = type("Value", (collections.abc.Mapping,), dict.fromkeys(("__iter__", "__len__", "__getitem__"), fail))
+    key = type("Key", (str,), {"__str__": fail, "__repr__": fail})
+    detached = type("Detached", (Point,), {"x": property(fail, lambda *_: None)})
+    payloads = {"value": {"a": value()}, "key": {key("a"): {1: 2, "1": 3}}, "attribute": {"a": detached(1)}}
+    application = await started(payload_hook=fail if place == "hook" else None)
+    with pytest.raises(type(error)) as raised:
+        await application.bridge.notify(emitted(payload=payloads.get(place, {"a": Opaque()})))
+    assert raised.value is error
 
 
 class FrozenDay(dt.date):

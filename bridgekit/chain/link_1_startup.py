@@ -111,8 +111,8 @@ class BridgeConfig:
     payload_hook: PayloadHook | None = None
     """Converts values of the application's own types in every payload: see `bridgekit.payloads.apply_hook`."""
     error_text: ErrorText = user_error_text
-    """Returns the text of an error that a run's user gets. The default text contains the types and messages of the
-    error's causes, with likely secrets replaced. The log gets the whole error."""
+    """Returns the text of an error that a run's user gets. The default returns the types of its causes, with messages
+    that cannot contain a secret: see `bridgekit.errors.text_for_users`. The log gets the whole error."""
     observers: tuple[Observer, ...] = ()
     """The bridge calls each observer with every event and its receipt, for logs, traces and metrics of the
     application."""

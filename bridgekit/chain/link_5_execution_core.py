@@ -18,6 +18,7 @@ from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import AgentExited, FrameTooLarge, PayloadError
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
+from bridgekit.transport.cancellation import ends_task
 from bridgekit.transport.hub import LINK
 
 __all__ = ["AgentExecutionCore", "AgentSource"]
@@ -189,6 +190,10 @@ class _RunEnd:
                     receipt = await send()
                 except (PayloadError, FrameTooLarge):
                     self._decided = False
+                    raise
+                except BaseException as error:
+                    # An Exception may be raised after the event was published.
+                    self._decided = isinstance(error, Exception) or ends_task(error)
                     raise
                 if receipt.outcome is Outcome.REFUSED and receipt.link == LINK:
                     self._decided = False

@@ -10,9 +10,9 @@ from typing import Final
 from bridgekit.chain.error_text import user_error_text
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.counters import RUN_ENDED
-from bridgekit.errors import BridgekitError
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
+from bridgekit.transport.cancellation import ends_task
 
 __all__ = ["Emitter", "WebSocketBridgeAdapter"]
 
@@ -110,7 +110,7 @@ class Emitter(abc.ABC):
 
     async def emit_progress(self, progress: Payload) -> Receipt:
         """Report progress that the user may see while the agent runs. A slow client may get only the latest report."""
-        answer = self.emit(_PROGRESS_UPDATE, dict(progress))
+        answer = self.emit(_PROGRESS_UPDATE, progress)
         return answer if type(answer) is Receipt else await answer
 
     async def emit_text(self, delta: str, *, message_id: str) -> Receipt:
@@ -173,8 +173,9 @@ class WebSocketBridgeAdapter(Emitter):
         """Return the receipt of an end event. If the event was not published, accept another end event of the run."""
         try:
             receipt = await answer
-        except BridgekitError:
-            self.ended = None
+        except BaseException as error:
+            if not ends_task(error):
+                self.ended = None
             raise
         if receipt.outcome is Outcome.REFUSED:
             self.ended = None

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from bridgekit import ids
-from bridgekit.chain.error_text import ErrorText, bounded_error_text, user_error_text
+from bridgekit.chain.error_text import ErrorText, bounded_error_text, is_cancellation, user_error_text
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import FrameTooLarge, PayloadError, StoreUnavailable, UnknownEventType, WrongEventLoop
+from bridgekit.errors import BridgekitError, InvalidId, PayloadError, StoreUnavailable, UnknownEventType, WrongEventLoop
 from bridgekit.events import POLICIES, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryRunRegistry, RunRegistry, RunThreadMappingService
@@ -28,7 +28,7 @@ _SENT: Final = Outcome.SENT
 
 Observer = Callable[[AgentEvent, Receipt], None]
 """A callback for each event and its Receipt. The bridge calls an observer before the emitting call returns, so
-observers must be fast. The bridge logs an observer's errors."""
+observers must be fast. The bridge logs whatever an observer raises."""
 
 
 class AgentWebSocketBridge:
@@ -78,26 +78,28 @@ class AgentWebSocketBridge:
         The result is an awaitable if the route must be looked up or the store must answer first, and otherwise the
         Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event loop write frames
         first. Raises UnknownEventType, PayloadError, FrameTooLarge or WrongEventLoop if the caller made a mistake, and
-        StoreUnavailable if the store does not answer. With every error except UnknownEventType, the event counts as
-        lost. If the run is known, an event that carries another thread than the run's gets no route: use
+        StoreUnavailable if the store does not answer. With every error, the event counts as lost, and the error's type
+        is the reason. If the run is known, an event that carries another thread than the run's gets no route: use
         `notify_in_thread`. A missing route raises no error, so that the agent's run continues, but the Receipt and the
         counters record it.
         """
-        if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
-            self._reject(event)
-        route = self.resolver.resolve(event)
-        if not isinstance(route, str):
-            if not isinstance(route, NoRoute):
-                return self._notify_when_resolved(event, route)
-            answer: Answer = _unroutable(route)
-        else:
-            try:
+        link = 9
+        try:
+            if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
+                self._reject(event)
+            route = self.resolver.resolve(event)
+            if not isinstance(route, str):
+                if not isinstance(route, NoRoute):
+                    return self._notify_when_resolved(event, route)
+                answer: Answer = _unroutable(route)
+            else:
                 if self.payload_hook is not None:
                     event.payload = _converted(event, self.payload_hook)
+                link = 10
                 answer = self.hub.publish(event, route)
-            except (PayloadError, FrameTooLarge) as error:
-                self.record(event, _refused(error))
-                raise
+        except BaseException as error:
+            self._count_refusal(event, error, link)
+            raise
         if not isinstance(answer, Receipt):
             return self._recorded(event, answer)
         if answer.outcome is _SENT and not self.observers:
@@ -111,19 +113,23 @@ class AgentWebSocketBridge:
 
         Raises InvalidId if the thread id is not valid. The caller must check that the thread's owner may see the event.
         """
-        if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
-            self._reject(event)
 
         async def named() -> ThreadId:
+            if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
+                self._reject(event)
             return ids.thread_id(thread_id)
 
         return await self._notify_when_resolved(event, named())
 
     def notify_when_room(self, event: AgentEvent) -> Answer:
         """Wait until no outbox of the event's thread is crowded, except those of slow clients. Then call `notify`."""
-        if self._locate() != self._home:
-            self._reject(event)
-        route = self.resolver.resolve(event)
+        try:
+            if self._locate() != self._home:
+                self._reject(event)
+            route = self.resolver.resolve(event)
+        except BaseException as error:
+            self._count_refusal(event, error, 9)
+            raise
         if isinstance(route, str):
             return self._notify_after_waiting(event, route) if route in self.crowded else self.notify(event)
         return self.notify(event) if isinstance(route, NoRoute) else self._notify_when_resolved(event, route)
@@ -132,32 +138,47 @@ class AgentWebSocketBridge:
         """Raise UnknownEventType if the event's type is unknown, and WrongEventLoop otherwise."""
         if type(event.type) is not EventType or event.type not in POLICIES:
             raise UnknownEventType("event type", event.type, tuple(POLICIES))
-        error = WrongEventLoop(f"{event.type} of run {event.run_id!r}")
-        self.counters.count(event, _refused(error))
-        raise error
+        raise WrongEventLoop(f"{event.type} of run {event.run_id!r}")
+
+    def _count_refusal(self, event: AgentEvent, error: BaseException, link: int) -> None:
+        """Count an event that was not published because of an error. A cancelled caller has withdrawn its event.
+
+        `link` is the link of an error that is neither bridgekit's nor raised by a payload's value.
+        """
+        if is_cancellation(error) or isinstance(error, GeneratorExit):
+            return
+        if isinstance(error, BridgekitError) or not isinstance(error, Exception):
+            link = 9 if isinstance(error, StoreUnavailable) else 8
+        receipt = Receipt(outcome=Outcome.REFUSED, link=link, reason=type(error).__name__)
+        if isinstance(error, WrongEventLoop):
+            self.counters.count(event, receipt)  # the observers expect to be called on the bridge's event loop
+        else:
+            self.record(event, receipt)
 
     async def _notify_after_waiting(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
         await self.hub.wait_for_room(thread_id)
         return await self.notify(event)
 
     async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:
+        link = 9
         try:
             route = await resolving
+            link = 10
             if self.crowded and isinstance(route, str):
                 await self.hub.wait_for_room(route)
             if self.payload_hook is not None:
                 event.payload = _converted(event, self.payload_hook)
             answer = _unroutable(route) if isinstance(route, NoRoute) else self.hub.publish(event, route)
-        except (PayloadError, FrameTooLarge, StoreUnavailable) as error:
-            self.record(event, _refused(error))
+        except BaseException as error:
+            self._count_refusal(event, error, link)
             raise
         return await self._recorded(event, answer)
 
     async def _recorded(self, event: AgentEvent, answer: Answer) -> Receipt:
         try:
             receipt = await answer
-        except (PayloadError, FrameTooLarge) as error:
-            self.record(event, _refused(error))
+        except BaseException as error:
+            self._count_refusal(event, error, 10)
             raise
         self.record(event, receipt)
         return receipt
@@ -168,8 +189,8 @@ class AgentWebSocketBridge:
         for observe in self.observers:
             try:
                 observe(event, receipt)
-            except Exception:
-                # The event already has its receipt, and an observer's error must not end the run.
+            except BaseException:
+                # The event already has its receipt, and an observer must not end or cancel the run.
                 logger.exception("an observer failed at %s of run %s", event.type, event.run_id)
 
     async def notify_agent_started(
@@ -258,7 +279,7 @@ class AgentWebSocketBridge:
     async def notify_progress_update(
         self, run_id: RunId, agent_name: str, progress: Payload, *, thread_id: ThreadId | None = None
     ) -> Receipt:
-        return await self._notify(EventType.PROGRESS_UPDATE, run_id, agent_name, dict(progress), thread_id)
+        return await self._notify(EventType.PROGRESS_UPDATE, run_id, agent_name, progress, thread_id)
 
     async def notify_text_delta(
         self, run_id: RunId, agent_name: str, delta: str, *, message_id: str, thread_id: ThreadId | None = None
@@ -278,28 +299,25 @@ class AgentWebSocketBridge:
 
         Raises InvalidId, which names the invalid field, and the errors of `notify`.
         """
-        event = AgentEvent(
-            type=event_type,
-            run_id=ids.run_id(run_id),
-            agent_name=ids.agent_name(agent_name),
-            payload=payload,
-            thread_id=None if thread_id is None else ids.thread_id(thread_id),
-        )
+        event = AgentEvent(type=event_type, run_id=run_id, agent_name=agent_name, payload=payload, thread_id=thread_id)
+        try:
+            ids.run_id(run_id)
+            ids.agent_name(agent_name)
+            if thread_id is not None:
+                ids.thread_id(thread_id)
+        except InvalidId as error:
+            self._count_refusal(event, error, 8)
+            raise
         return await self.notify(event)
 
 
 def _converted(event: AgentEvent, hook: PayloadHook) -> Payload:
     try:
         payload: Payload = apply_hook(hook, event.payload)
-    except BaseException as error:  # the hook may raise anything, such as a panic of a Rust library
+    except Exception as error:
         raise PayloadError(event.type, f"payload_hook failed: {user_error_text(error)}") from error
     return payload
 
 
 def _unroutable(route: NoRoute) -> Receipt:
     return Receipt(outcome=Outcome.UNROUTABLE, link=9, reason=route.reason)
-
-
-def _refused(error: Exception) -> Receipt:
-    link = 9 if isinstance(error, StoreUnavailable) else 8
-    return Receipt(outcome=Outcome.REFUSED, link=link, reason=type(error).__name__)

@@ -14,6 +14,7 @@ from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import StoreUnavailable, WorkerLost, unwrap_single_error
 from bridgekit.events import END_EVENTS, Outcome
 from bridgekit.mapping import ActiveRun
+from bridgekit.transport.cancellation import ends_task
 
 __all__ = ["WORKER_LOST", "lost_runs_ended"]
 
@@ -46,7 +47,9 @@ async def _end_run(bridge: AgentWebSocketBridge, run: ActiveRun) -> None:
     try:
         while not await _try_to_end(bridge, run):  # noqa: ASYNC110 - there is no event to wait for
             await anyio.sleep(RETRY_SECONDS)
-    except Exception:
+    except BaseException as error:
+        if ends_task(error):
+            raise
         # An uncaught error, for example of the application's payload_hook, would stop the server at every start.
         logger.exception("run %s of a lost worker could not be ended", run.run_id)
 

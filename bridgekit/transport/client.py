@@ -23,8 +23,9 @@ from bridgekit.transport.log_redaction import redact_tickets
 __all__ = ["KEEPALIVE_SECONDS", "EventClient", "connect", "on_trio"]
 
 FIRST_TERMINAL_CODE: Final = 4_500
-NORMAL_CLOSE_CODES: Final = frozenset({1_000, 1_001, 1_012, CLOSE_DRAINED})
-"""Close codes of a normal end (RFC 6455, section 7.4.1; 1012 is "service restart")."""
+NORMAL_CLOSE_CODES: Final = frozenset({1_000, CLOSE_DRAINED})
+"""Close codes of a server that has written every event. A server that goes away (1001) or restarts (1012, RFC 6455,
+section 7.4.1) may have discarded events."""
 NO_STATUS: Final = 1_006
 """Used as the close code if the connection broke without a close frame (RFC 6455, section 7.1.5)."""
 PROTOCOL_ERROR_CODES: Final = frozenset({1_002, 1_003, 1_007, 1_009})
@@ -59,7 +60,9 @@ class ReadableSocket(Protocol):
 class EventClient:
     """One subscribed socket: iterate over it, or call `receive` for one event.
 
-    Iteration ends when the server closes the socket normally, and otherwise raises the errors of `receive`.
+    Iteration ends when the server closes the socket after it has written every event, for example after a drain (4000).
+    Otherwise, iteration raises the errors of `receive`, for example Disconnected with the code 1012 if the server ended
+    without a drain. The thread may continue in both cases. `subscribe` reconnects, and `connect` does not.
     """
 
     def __init__(self, socket: ReadableSocket, confirmation: str | bytes, subscribed: Subscribed) -> None:
@@ -130,7 +133,7 @@ async def connect(
     Raises SubscriptionRefused if the server refuses the subscription, and Disconnected if the socket closes before the
     confirmation. Raises OSError or `websockets.InvalidHandshake` if the handshake fails, and TimeoutError if the server
     does not answer in time. Raises MalformedFrame if the first frame is not the confirmation. On trio, raises
-    NotInstalled if `websockets` is too old.
+    NotInstalled if `websockets` is too old. `EventClient` describes how the socket ends.
     """
     query = {"thread_id": thread_id}
     if user_id is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http import HTTPStatus
 from types import TracebackType
@@ -33,6 +33,7 @@ from bridgekit.transport.authorization import (
     Subscription,
     parse_first_message,
 )
+from bridgekit.transport.cancellation import ends_task
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Replay
 from bridgekit.transport.metrics import DISCONNECT_REASONS
@@ -77,6 +78,7 @@ REFUSING_STATUSES: Final = {*range(400, 500)} - {
 }
 TERMINAL_CODES: Final = range(4_500, 5_000)
 """The close codes with which an authorizer may refuse a client."""
+RECONNECT_CODES: Final = range(4_000, 4_500)
 MAX_REASON_BYTES: Final = 123
 """Longest reason in a close frame, in bytes (RFC 6455, section 5.5)."""
 
@@ -320,24 +322,43 @@ def _close_if_store_unavailable() -> Iterator[None]:
 
 @contextmanager
 def _close_on_error() -> Iterator[None]:
-    """Convert each error of the application's authorizer and thread store to a close code, which a browser can read.
+    """Convert whatever the application's authorizer and thread store raise to a close code, which a browser can read.
 
-    A BridgekitError or HTTPException with the HTTP status of a refusal counts as a refusal. Any other error is logged
-    and is no refusal, because its status may be that of a service that the application called.
+    An error that is no refusal is logged. SystemExit and KeyboardInterrupt would end the server, and a CancelledError
+    would leave the client without an answer.
     """
     try:
         with _close_if_store_unavailable():
             yield
-    except Disconnected:
-        raise
-    except Exception as error:
-        if isinstance(error, SubscriptionRefused) and error.code in TERMINAL_CODES:
+    except BaseException as error:
+        if ends_task(error):
             raise
-        # An HTTPException is recognized by its `detail`, because this module imports no server library.
-        may_refuse = isinstance(error, BridgekitError) or getattr(error, "detail", None) is not None
-        status = getattr(error, "status_code", HTTPStatus.INTERNAL_SERVER_ERROR)
-        if may_refuse and status in REFUSING_STATUSES:
-            code = REFUSALS.get(status, CLOSE_BAD_REQUEST)
-            raise SubscriptionRefused(code, NO_SUCH_THREAD if code == CLOSE_NOT_OWNER else str(error)) from error
-        logger.exception("a client could not be authorized")
-        raise Disconnected(CLOSE_STORE_UNAVAILABLE, "authorization failed: connect again") from error
+        refusal = None
+        with suppress(BaseException):  # the error's own code may raise anything
+            refusal = _refusal(error)
+        if refusal is None:
+            logger.exception("a client could not be authorized")
+            refusal = Disconnected(CLOSE_STORE_UNAVAILABLE, "authorization failed: connect again")
+        if refusal is error:
+            raise
+        raise refusal from error
+
+
+def _refusal(error: BaseException) -> SubscriptionRefused | Disconnected | None:
+    """Return the refusal if the error is a BridgekitError or HTTPException with the HTTP status of a refusal, or None.
+
+    The status of another error may be that of a service that the application called.
+    """
+    if isinstance(error, SubscriptionRefused) and error.code in TERMINAL_CODES:
+        return error
+    if isinstance(error, Disconnected) and error.code in RECONNECT_CODES:
+        if isinstance(error.__cause__, TimeoutError):
+            logger.warning("a client could not be authorized in time: %s", error.__cause__)
+        return error
+    # An HTTPException is recognized by its `detail`, because this module imports no server library.
+    may_refuse = isinstance(error, BridgekitError) or getattr(error, "detail", None) is not None
+    status = getattr(error, "status_code", HTTPStatus.INTERNAL_SERVER_ERROR)
+    if not may_refuse or status not in REFUSING_STATUSES:
+        return None
+    code = REFUSALS.get(status, CLOSE_BAD_REQUEST)
+    return SubscriptionRefused(code, NO_SUCH_THREAD if code == CLOSE_NOT_OWNER else str(error))

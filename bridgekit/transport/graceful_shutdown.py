@@ -55,6 +55,8 @@ start_deadline: Final[ContextVar[StartDeadline | None]] = ContextVar("start_dead
 
 _installed: Final[dict[int, Handler]] = {}
 """The signal handlers that are installed in this process, by signal number."""
+_replaced: Final[set[Handler]] = set()
+"""The server's handlers. Those of uvicorn are methods of an object that holds the listening sockets."""
 _blocked: Final = threading.local()
 """The signal mask that a forking thread had before the fork."""
 
@@ -71,16 +73,20 @@ def _unblock_after_a_fork() -> None:
 def _reset_in_a_fork() -> None:
     """Restore the default handlers in a forked child that is not a server, such as a worker of a process pool.
 
-    Close the child's copies of the listening sockets, because no new server could use the port while the child lives.
+    Close the child's copies of the server's listening sockets, because no new server could use the port while the child
+    lives. The application's own listening sockets stay open.
     """
-    serves = bool(_installed)
     for number, handler in _installed.items():
         if signal.getsignal(number) == handler:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     _installed.clear()
     _unblock_after_a_fork()
-    if serves:
-        release_listeners()
+    release_listeners(
+        listener.fileno()
+        for handler in _replaced
+        for server in getattr(getattr(handler, "__self__", None), "servers", ())
+        for listener in server.sockets
+    )
 
 
 if os.name == "posix":
@@ -169,10 +175,12 @@ class _Shutdown:
         for number in self._handlers:
             signal.signal(number, self._handle)
             _installed[number] = self._handle
+        _replaced.update(self._handlers.values())
         try:
             yield
         finally:
             self._cancel_deadline()
+            _replaced.difference_update(self._handlers.values())
             for number, handler in self._handlers.items():
                 _installed.pop(number, None)
                 # A server may already have restored other handlers, for example after a forced stop.

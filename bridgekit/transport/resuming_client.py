@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random as random_source
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,6 +17,7 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus
 from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import Disconnected, SubscriptionRefused, unwrap_single_error
 from bridgekit.transport.authorization import CLOSE_BAD_TICKET, CLOSE_TICKET_EXPIRED, CLOSE_TICKET_USED
+from bridgekit.transport.cancellation import ends_task
 from bridgekit.transport.client import KEEPALIVE_SECONDS, EventClient, connect
 from bridgekit.transport.cursor_tracker import CursorTracker, Item
 
@@ -114,7 +116,12 @@ async def subscribe(
 
     @asynccontextmanager
     async def connect_once(cursor: Cursor | None) -> AsyncIterator[EventClient]:
-        fresh = None if ticket is None else await ticket()
+        try:
+            fresh = None if ticket is None else await ticket()
+        except asyncio.CancelledError as error:
+            if ends_task(error):
+                raise
+            raise RuntimeError("what `ticket` awaits was cancelled") from error
         async with connect(
             url,
             thread_id=thread_id,

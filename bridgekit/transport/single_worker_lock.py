@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +58,12 @@ def anything_listens() -> bool:
     return any(map(_listens, _open_files()))
 
 
-def release_listeners() -> None:
-    """Close this process's listening sockets, but keep the descriptors open, because the sockets' owners will close
-    them."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in filter(_listens, _open_files()):
+def release_listeners(descriptors: Iterable[int]) -> None:
+    """Close these listening sockets, but keep the descriptors open, because the sockets' owners will close them."""
+    for descriptor in filter(_listens, descriptors):
+        null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, descriptor, inheritable=False)
-    os.close(null)
+        os.close(null)
 
 
 def _open_files() -> list[int]:

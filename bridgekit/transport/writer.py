@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -24,6 +24,7 @@ from websockets.protocol import State
 from bridgekit.counters import DeliveryCounters
 from bridgekit.events import Frame
 from bridgekit.transport.authorization import Subscription
+from bridgekit.transport.cancellation import ends_task
 from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import OUTBOX_LIMITS, CrowdedOutboxes, OutboxLimits, Subscriber
 from bridgekit.transport.resumed_coroutine import resumed
@@ -144,7 +145,7 @@ class WriteScheduler:
                 try:
                     if (rest := subscriber.flush()) is not None:
                         return subscriber, rest
-                except Exception as error:  # noqa: BLE001  # the socket's own task raises it, and others continue
+                except BaseException as error:  # noqa: BLE001  # the socket's own task raises it, and others continue
                     subscriber.fail(error)
         except BaseException:
             # This task ends, but subscribers are still scheduled.
@@ -158,7 +159,7 @@ class WriteScheduler:
         subscriber.begin_waiting(scope)
         try:
             await rest
-        except Exception as error:  # noqa: BLE001  # the socket's own task raises it
+        except BaseException as error:  # noqa: BLE001  # the socket's own task raises it
             subscriber.fail(error)
         finally:
             subscriber.end_waiting()
@@ -175,11 +176,13 @@ class WritingSubscriber(Subscriber):
         super().__init__(subscription, scheduler)
         self._closed = False
         """True if no more frames may be written."""
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         """The error that a write raised. The socket's own task raises it again."""
 
-    def fail(self, error: Exception) -> None:
-        """Store an unexpected error of a write."""
+    def fail(self, error: BaseException) -> None:
+        """Store an unexpected error of a write. Raises it if it is the cancellation of the current task."""
+        if ends_task(error):
+            raise error
         self.failure = error
 
     def begin_waiting(self, scope: anyio.CancelScope) -> None:
@@ -306,7 +309,7 @@ class NativeSubscriber(WritingSubscriber):
         if self._connection is not None:
             self._connection.abort_soon()
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         super().fail(error)
         self._closed = True
         if self._connection is not None:
@@ -316,9 +319,6 @@ class NativeSubscriber(WritingSubscriber):
         if not self._closed and self.code is not None:
             self._closed = True
             self._send_close(self.code)
-
-
-_NOTHING: Final[list[bytes]] = []
 
 
 class AsgiSubscriber(WritingSubscriber):
@@ -339,7 +339,7 @@ class AsgiSubscriber(WritingSubscriber):
         self._read_scope = read_scope
         self._context = copy_context()
         """The context variables that middleware has set for this connection. Sends run in this context."""
-        self._first: list[bytes] | None = None
+        self._first: Sequence[bytes] | None = None
         """Messages to send before those of the outbox, or None until the client is subscribed."""
         self._pending: tuple[anyio.CancelScope, anyio.Event] | None = None
         """The cancel scope of a send that waits, and the event that is set when the send has ended."""
@@ -379,11 +379,11 @@ class AsgiSubscriber(WritingSubscriber):
             self._pending[1].set()
             self._pending = None
 
-    async def _send_waiting(self, first: list[bytes]) -> None:
+    async def _send_waiting(self, first: Sequence[bytes]) -> None:
         """Send the waiting frames until none is left."""
         send, open_after = self._send, False
         try:
-            self._first = _NOTHING
+            self._first = ()
             for data in first:
                 await send({"type": "websocket.send", "text": data.decode()})
             while taken := self.next_frames():

@@ -45,6 +45,8 @@ _LONG: Final = f"thread_{'x' * 300}"
 class AgentFailed(Exception):
     """Raised by an agent of the scenario on purpose."""
 
+    for_users = True
+
 
 @dataclass
 class RunPlan:

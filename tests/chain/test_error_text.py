@@ -1,4 +1,4 @@
-"""The text of an error that users get: its causes, and nothing that looks like a secret."""
+"""The text of an error that users get: its causes, and nothing that may be a secret."""
 
 from __future__ import annotations
 
@@ -8,102 +8,117 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgekit.chain import error_text
+from bridgekit import errors
 from bridgekit.chain.error_text import ERROR_BYTES, bounded_error_text, user_error_text
+from bridgekit.errors import AgentExited, BridgekitError
 
 SECRETS = [
-    "connect to postgres://app:hunter2-x@db.example.org/app failed",
-    "redis://:hunter2-x@127.0.0.1:6379",
-    "password=hunter2-x",
-    "DB_PASSWORD: 'hunter2-x'",
-    '{"password": "hunter2-x", "user": "me"}',
-    "{'client_secret': 'hunter2-x'}",
-    "api_key = hunter2-x, retry",
-    "X-Api-Key: hunter2-x",
-    "access_token=hunter2-x&user=me",
-    "https://host/path?token=hunter2-x&user=me",
-    "Authorization: Basic hunter2-x",
-    "headers={'authorization': 'Digest hunter2-x'}",
-    "Cookie: session=hunter2-x; theme=dark",
-    "bearer hunter2-x",
-    "Incorrect API key provided: sk-proj-hunter2-x",
-    "sk_live_hunter2-x",
-    "ghp_hunter2-x12345",
-    "AKIAhunter2-x12345",
-    "key eyJhbGciOiJIUzI1NiJ9.hunter2-x.abc",
-    "digest 0123456789abcdefhunter2-x0123456789",
-    "-----BEGIN RSA PRIVATE KEY-----\nhunter2-x\n-----END RSA PRIVATE KEY-----",
-    "-----BEGIN PRIVATE KEY-----\nhunter2-x",
-    "-----BEGIN PGP PRIVATE KEY BLOCK-----\nhunter2-x\n-----END PGP PRIVATE KEY BLOCK-----",
-    "AccountName=me;AccountKey=hunter2-x+a/b==;EndpointSuffix=core.windows.net",
-    "Endpoint=sb://me/;SharedAccessKey=hunter2-x=",
-    "https://me.blob.example.org/c?sp=r&sig=hunter2-x%3D",
-    "https://me.example.org/k?X-Amz-Credential=me&X-Amz-Signature=hunter2-x",
-    "aws_secret_access_key = hunter2-x/abc/def",
-    "the key wJalrXUtnFEMI/K7MDENG/bPxhunter2EXAMPLEK is not valid",
-    "Server=db;Uid=sa;Pwd=hunter2-x;",
-    "postgresql://app:hunter2-x/with/slashes@db/app",
-    "postgresql://app:p@hunter2-x@db/app",
-    "mongodb+srv://app:hunter2-x@db.example.org/?a=1",
-    "host=db password='hunter2-x with spaces' dbname=app",
-    '{"password": "a\\"hunter2-x"}',
-    "{'password': b'hunter2-x'}",
-    "client_secret => hunter2-x",
-    "bearer: hunter2-x",
-    "[(b'authorization', b'Bearer hunter2-x')]",
-    "Ocp-Apim-Subscription-Key: hunter2-x",
-    "encryption_key=hunter2-x",
-    "session_id=hunter2-x",
-    "auth=('me', 'hunter2-x')",
-    "connect --user me --password hunter2-x",
-    "API key 'hunter2-x' is not valid",
-    "password is hunter2-x",
-    "github_pat_hunter2-x12345",
-    "SG.hunter2-x.abcdefgh",
-    "https://hooks.slack.com/services/T0/B0/hunter2-x",
+    "connect to postgres://app:hunter@db.example.org/app failed",
+    "jdbc:postgresql://db/app?user=app&password=hunter",
+    "jdbc:sqlserver://db;user=app;password=hunter;encrypt=true",
+    "app:hunter@db does not answer",
+    "mysql -phunter failed",
+    "mysql -u app -p hunter failed",
+    "curl -u app:hunter failed",
+    "connect --user me --password hunter",
+    "password=hunter",
+    "password: hunter",
+    "password is hunter",
+    "wrong password hunter",
+    "Passphrase hunter",
+    "PASSWORT hunter",
+    '{"password": "hunter", "user": "me"}',
+    "pin=1234-hunter",
+    "PIN hunter",
+    "otp=123456-hunter",
+    "the OTP hunter is not valid",
+    "code 123456hunter has expired",
+    "Authorization: Bearer hunter",
+    "authorization Basic hunter",
+    "[(b'authorization', b'Bearer hunter')]",
+    "X-Api-Key: hunter",
+    "Incorrect API key provided: sk-proj-hunter",
+    "AKIAHUNTERHUNTERHUNT is unknown",
+    "ghp_hunter12345",
+    "wJalrXUtnFEMI/K7MDENG/bPxhunterEXAMPLEKEY",
+    "eyJhbGciOiJIUzI.hunter.abc",
+    "-----BEGIN RSA PRIVATE KEY-----\nhunter\n-----END RSA PRIVATE KEY-----",
+    "-----BEGIN OPENSSH PRIVATE KEY-----\nhunter",
+    "https://hooks.slack.com/services/T/B/hunter",
+    "https://me.example.org/k?X-Amz-Signature=hunter",
+    "AccountKey=hunter;EndpointSuffix=core.windows.net",
+    "Cookie: session=hunter; theme=dark",
+    "no user hunter@example.org",
+    "'hunter'",
+    "/srv/hunter/app.py does not exist",
+    "10.0.0.17:5432 (hunter) refused",
+    "HuNteR",
+    "hunterhunterhunterhunter",
 ]
+"""Messages with the secret "hunter"."""
 
 
 @pytest.mark.parametrize("message", SECRETS)
 def test_secret_is_not_in_the_text(message: str) -> None:
     for error in (
         ValueError(message),
-        ExceptionGroup("group", [OSError(1, message)]),
+        OSError(1, message),
         ValueError(f"before {message} after"),
+        SystemExit(message),
+        AgentExited("agent", SystemExit(message)),
+        BridgekitError(message),
     ):
-        assert "hunter2" not in user_error_text(error)
-        assert "***" in user_error_text(error)
+        text = user_error_text(error)
+        assert "hunter" not in text.lower()
+        assert text.startswith(type(error).__name__)
+        assert user_error_text(BaseExceptionGroup(message, [error])) == text
 
 
 @pytest.mark.parametrize(
     "message",
     [
         "the quota of the model is used up",
-        "no thread 3f2504e0-4f89-11d3-9a0c-0305e82c3301",
-        "expected a token, got '}' in line 7",
-        "https://example.org/a?b=1 answered 503",
-        "user@example.org does not exist",
-        "a" * 100,
-        "1" * 100,
-        "Passwörter müssen 12 Zeichen haben",
-        "12:30:05 is too late; the key was 'colour'",
-        "max_tokens: 4096 is too large; completion_tokens=3",
-        "tokenizer: gpt2 not found",
-        "secretary: Bob",
-        "the signature: (a, b)",
-        "Basic authentication is required",
-        "the password must have 8 characters",
-        "primary key: id",
-        "/srv/Releases/2024/src/module1/component2/service3/handler4.py",
+        "Der Dienst antwortet nicht",
+        "no document was found, or it is empty!",
+        "The model isn't ready (try again).",
+        "I can’t do that",
+        "HTTP is down",
+        "模型 不可用",
+        "no",
     ],
 )
-def test_text_without_a_secret_is_unchanged(message: str) -> None:
+def test_message_of_ordinary_words_is_shown(message: str) -> None:
     assert user_error_text(ValueError(message)) == f"ValueError: {message}"
+
+
+HIDDEN = "ValueError (the server's log has the message)"
+
+
+def test_message_of_a_class_for_users_is_shown() -> None:
+    class QuotaExceeded(ValueError):
+        for_users = True
+
+    assert user_error_text(QuotaExceeded("50 of 50 pages")) == "QuotaExceeded: 50 of 50 pages"
+    assert user_error_text(ValueError("50 of 50 pages")) == HIDDEN
+
+
+def test_errors_of_bridgekit_for_users_are_those_of_their_runs() -> None:
+    classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, BridgekitError)]
+    assert {each.__name__ for each in classes if each.for_users} == {
+        *("AgentExited", "FrameTooLarge", "PayloadError", "UnknownAgent", "UnknownEventType", "UnknownName"),
+        *("WorkerLost", "WrongEventLoop"),
+    }
 
 
 @given(st.text() | st.text("sk-_=:'\"\\ \x00abc123é\ud800", max_size=200))
 def test_text_is_bounded_and_encodable_whatever_the_message(message: str) -> None:
     assert len(bounded_error_text(user_error_text, ValueError(message)).encode()) <= ERROR_BYTES
+
+
+@given(st.text())
+def test_shown_message_has_only_letters_and_punctuation(message: str) -> None:
+    if user_error_text(ValueError(message)) != HIDDEN:
+        assert all(each.isalpha() or each.isspace() or each in "().,;!?'’" for each in message)
 
 
 class Endless(ExceptionGroup[Exception]):
@@ -118,28 +133,7 @@ def test_text_of_a_group_names_what_it_has_and_not_what_it_says() -> None:
     assert user_error_text(Endless("group", [ValueError("in it")])) == "ValueError: in it"
 
 
-PARTS = [
-    *("a", "1", "a1", "-", "a1-", "+", "+1", "+a", "a+b=", "a.", "a-", "deadbeef-", "=", "é", "sk-", "://", "a://"),
-    *("password=", "token", "token_", "token ", "basic ", "authorization ", "-----BEGIN PRIVATE KEY"),
-    *(
-        "Aa1",
-        "Aa1/",
-        "--",
-        "--token",
-        " --token",
-        "session-",
-        '"',
-        'password "',
-        "password='\\\\",
-        "api key ",
-        "bearer ",
-    ),
-    "auth=(",
-]
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_no_pattern_takes_quadratic_time(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", ["a", "a ", "(", "a'", "a.", "password", "é", " ", "A"])
+def test_time_is_linear(part: str) -> None:
     """A user may choose the message. If a pattern took quadratic time, this would take minutes."""
-    monkeypatch.setattr(error_text, "ERROR_BYTES", 8 * ERROR_BYTES)
-    assert user_error_text(ValueError(part * 1_000_000)).startswith("ValueError: ")
+    assert user_error_text(ValueError(part * 1_000_000)).startswith("ValueError")

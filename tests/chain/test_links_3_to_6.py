@@ -98,16 +98,19 @@ async def test_core_emits_an_error_when_json_cannot_represent_the_result() -> No
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        ("lone \ud800", "Broken: lone ?"),
-        ("x" * 2_000_000, ("Broken: " + "x" * 2_000_000)[:ERROR_BYTES]),
-        ("é" * 10_000, "Broken: " + "é" * ((ERROR_BYTES - 8) // 2)),
+        ("lone \ud800", "Shown: lone ?"),
+        ("x" * 2_000_000, ("Shown: " + "x" * 2_000_000)[:ERROR_BYTES]),
+        ("é" * 10_000, "Shown: " + "é" * ((ERROR_BYTES - 7) // 2)),
     ],
     ids=["lone surrogate", "2 MB", "cut between characters"],
 )
 async def test_error_text_is_truncated_when_no_frame_can_carry_it(message: str, expected: str) -> None:
+    class Shown(Broken):
+        for_users = True
+
     class Raising(BaseAgent):
         async def execute(self, context: object) -> object:
-            raise Broken(message)
+            raise Shown(message)
 
     application = await started(agents={"researcher": Raising})
     connection = subscribe(application, context().thread_id)

@@ -6,15 +6,16 @@ import anyio
 import pytest
 
 from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
-from bridgekit.cursors_and_gaps import Cursor
+from bridgekit.cursors_and_gaps import START, Cursor
 from bridgekit.errors import RunAlreadyMapped, SubscriptionRefused
+from bridgekit.events import POLICIES, Policy, define_event_type, text_delta
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.transport.authorization import Handshake
 from bridgekit.transport.log import Retention
 from bridgekit.transport.tickets import Tickets
 from tests.contract.stores import POLL_INTERVAL_SECONDS, WAIT_SECONDS, StoreLocation, numbers
-from tests.factories import ALICE, OTHER, RUN, THREAD
+from tests.factories import ALICE, OTHER, RUN, THREAD, emitted
 
 KEY = b"a key that outlives the process, 32 B"
 
@@ -91,3 +92,19 @@ async def test_used_ticket_is_still_refused_after_reopening(location: StoreLocat
             await tickets.authorize(Handshake(query={}, ticket=ticket))
         assert refused.value.code in {4502, 4505}
         await tickets.authorize(Handshake(query={}, ticket=tickets.issue(ALICE, THREAD)))
+
+
+async def test_events_of_a_type_that_is_no_longer_defined_are_replayed(
+    surviving: StoreLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = [define_event_type(f"test_former_{policy.name.lower()}", policy) for policy in Policy]
+    async with surviving.worker() as worker:
+        for kind in kinds:
+            await worker.log.publish(emitted(kind, payload={"message_id": "m", "delta": "x"}))
+    for kind in kinds:
+        monkeypatch.delitem(POLICIES, kind)
+    async with surviving.worker() as worker:
+        replay = await worker.join(THREAD, START)
+    assert [(frame.type, frame.event.type, text_delta(frame)) for frame in replay.frames] == [
+        (kind, kind, None) for kind in kinds
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 import sys
 import time
 
@@ -39,9 +40,10 @@ async def block_loop() -> None:
 
 
 def leave_child() -> None:
-    """Fork a child that outlives the server, and print its process id."""
+    """Fork a child that outlives the server. Print its process id, and the port of the application's own socket."""
+    own = socket.create_server(("127.0.0.1", 0))
     if child := os.fork():
-        sys.stdout.write(f"{BEGUN} {child}\n")
+        sys.stdout.write(f"{BEGUN} {child} {own.getsockname()[1]}\n")
         sys.stdout.flush()
         return
     time.sleep(FOREVER_SECONDS)

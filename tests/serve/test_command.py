@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,9 +22,10 @@ from bridgekit.events import EventType
 from bridgekit.serve.server import WORKER_START_TIMEOUT_SECONDS
 from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_WRONG_ORIGIN
 from bridgekit.transport.client import EventClient, connect
+from bridgekit_verify.harness.processes import start_process
 from tests.factories import THREAD
 from tests.served_application import FOR_LONG, KEY, KEYLESS, RUNS_TIMEOUT_SECONDS
-from tests.server_processes import APP, PROCESS_TIMEOUT_SECONDS, Server, new_ticket, started
+from tests.server_processes import APP, PROCESS_TIMEOUT_SECONDS, Server, new_ticket, reserve_port, started
 
 PARTS = "tests.served_application:config"
 SERVE = ("bridgekit", "serve")
@@ -345,11 +347,33 @@ async def test_forked_child_that_outlives_the_server_does_not_keep_its_port() ->
     async with started(*SERVE, STUBBORN, "--port", "0") as server:
         await server.read_until(UP)
         await server.post("/runs/leave_child")
-        child = int((await server.read_until("begun")).rpartition(" ")[2])
+        child, own_port = map(int, (await server.read_until("begun")).split()[-2:])
         try:
             server.signal(signal.SIGTERM)
             with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
                 await server.process.wait()
             socket.create_server(("127.0.0.1", server.port)).close()
+            socket.create_connection(("127.0.0.1", own_port)).close()  # the child has the application's own socket
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full", "<&-"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_server_serves_without_an_output(closed: str, workers: str) -> None:
+    words = [sys.executable, "-m", *SERVE, "tests.serve.workers:app", "--workers", workers, "--port"]
+    with reserve_port() as port, anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
+        async with start_process(["sh", "-c", f'exec "$@" {closed}', "sh", *words, str(port)]) as process:
+            server = Server(process)
+            server.address = f"127.0.0.1:{port}"
+            while not await is_healthy(server):  # noqa: ASYNC110 - it prints nothing
+                await anyio.sleep(0.05)
+            server.signal(signal.SIGTERM)
+            assert await process.wait() == 0
+
+
+async def is_healthy(server: Server) -> bool:
+    with suppress(httpx.TransportError):
+        return await server.health() == (200, "ok")
+    return False

@@ -57,30 +57,41 @@ def locations(tmp_path: Path, request: pytest.FixtureRequest, store: str) -> str
     return f"{request.getfixturevalue('redis_url')}?prefix=test-{new_id()}" if store == "redis" else "memory:"
 
 
+async def kill(server: Server, *, draining: bool) -> None:
+    """Kill a server, at once or while it waits for its runs to end."""
+    if draining:
+        server.signal(signal.SIGTERM)
+        while await server.health() == (200, "ok"):  # noqa: ASYNC110 - the process reports it only there
+            await anyio.sleep(0.01)
+    server.signal_all(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("draining", [False, True], ids=["", "draining"])
 @pytest.mark.parametrize("store", ["sqlite", "redis"])
 async def test_next_process_ends_the_run_of_a_killed_one(
-    tmp_path: Path, request: pytest.FixtureRequest, store: str
+    tmp_path: Path, request: pytest.FixtureRequest, store: str, draining: bool
 ) -> None:
     location = locations(tmp_path, request, store)
     with reserve_port() as port, anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(location, port) as first, first.followed() as client:
             async with run_in_progress(first, client):
-                first.signal_all(signal.SIGKILL)
+                await kill(first, draining=draining)
             async with serving(location, port) as second:
                 ended = await anext(client)
                 await check_only_end(second, client, ended)
 
 
+@pytest.mark.parametrize("draining", [False, True], ids=["", "draining"])
 @pytest.mark.parametrize("store", ["redis"])
 async def test_live_worker_ends_the_run_of_a_killed_one(
-    tmp_path: Path, request: pytest.FixtureRequest, store: str
+    tmp_path: Path, request: pytest.FixtureRequest, store: str, draining: bool
 ) -> None:
     assert LEASE_SECONDS + LEASE_SECONDS / RENEWALS < STATED_SECONDS
     location = locations(tmp_path, request, store)
     with reserve_port() as one, reserve_port() as two, anyio.fail_after(TIMEOUT_SECONDS):
         async with serving(location, one) as first, serving(location, two) as second, second.followed() as client:
             async with run_in_progress(first, client):
-                first.signal_all(signal.SIGKILL)
+                await kill(first, draining=draining)
             ended = await anext(client)
             await check_only_end(second, client, ended)
 

@@ -38,7 +38,7 @@ class Browser:
         app: Starlette,
         *,
         broken_at: str = "",
-        broken_by: Exception | None = None,
+        broken_by: BaseException | None = None,
         slow_at: str = "websocket.send",
         protocols: Sequence[str] = (),
         origin: str | None = None,

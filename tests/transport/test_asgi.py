@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from typing import Any
@@ -139,6 +140,19 @@ async def test_broken_connection_raises_no_error(site: Site, broken_at: str) -> 
     browser = Browser(site.app, broken_at=broken_at, user_id=ALICE, thread_id=THREAD)
     with anyio.fail_after(TIMEOUT_SECONDS):
         await browser.run()
+    assert len(site.hub) == 0
+
+
+@pytest.mark.parametrize(
+    "raised", [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError(), KeyError(1)], ids=repr
+)
+async def test_middleware_that_raises_ends_only_its_own_socket(site: Site, raised: BaseException) -> None:
+    broken = site.browser(broken_at="websocket.send", broken_by=raised)
+    async with site.visited((ALICE, THREAD)) as [other]:
+        with pytest.raises(type(raised)):
+            await broken.run()
+        await site.publish(2)
+    assert other.seqs == [1, 2]
     assert len(site.hub) == 0
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -23,7 +25,7 @@ from bridgekit.transport.authorization import (
     authorize_owner,
     parse_handshake,
 )
-from bridgekit.transport.client import connect
+from bridgekit.transport.client import connect, on_trio
 from bridgekit.transport.resuming_client import subscribe
 from tests.factories import ALICE, BOB, THREAD, emitted
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
@@ -107,7 +109,7 @@ class Mistaken:
 
     @staticmethod
     def _result(answer: Any) -> Any:
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 
@@ -121,6 +123,19 @@ class ServiceError(Exception):
     """An error of a client library: the status is that of a service, for the application's own key."""
 
     status_code = 401
+
+
+class Unprintable(HTTPException):
+    """Fails when it is formatted."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+    __repr__ = __str__
+
+
+class Panic(BaseException):
+    """An exception of a library that is no Exception."""
 
 
 FAILED = (4009, "authorization failed: connect again")
@@ -137,6 +152,16 @@ ANSWERS: dict[str, tuple[object, tuple[int, str]]] = {
     "a store": (StoreUnavailable("threads", "is locked"), (4009, "the store is unavailable: connect again")),
     "a group": (ExceptionGroup("several", [SubscriptionRefused(4503, "no")]), FAILED),
     "any error": (KeyError("session"), FAILED),
+    "SystemExit": (SystemExit(1), FAILED),
+    "KeyboardInterrupt": (KeyboardInterrupt(), FAILED),
+    "a cancellation that nothing requested": (asyncio.CancelledError(), FAILED),
+    "GeneratorExit of no generator": (BaseExceptionGroup("several", [GeneratorExit()]), FAILED),
+    "a group with SystemExit": (BaseExceptionGroup("several", [SystemExit(1), KeyError("a")]), FAILED),
+    "a panic": (Panic("in Rust"), FAILED),
+    "an error whose str fails": (Unprintable(401), FAILED),
+    "its own timeout": (TimeoutError("of the session service"), (4009, "the store is unavailable: connect again")),
+    "a request to connect again": (Disconnected(4010, "busy"), (4010, "busy")),
+    "a request with another code": (Disconnected(1012, "busy"), FAILED),
     "a code that no close frame may have": (SubscriptionRefused(70_000, "no"), FAILED),
     "a code of HTTP": (SubscriptionRefused(403, "no"), FAILED),
     "a reason that UTF-8 cannot encode": (SubscriptionRefused(4501, "\ud800"), (4501, "?")),
@@ -155,13 +180,30 @@ async def test_mistake_of_an_authorizer_is_a_close_code(
 ) -> None:
     await assert_closed(partial(Mistaken, answer=answer), closed)
     logged = [record.name for record in caplog.records if record.levelno >= logging.WARNING]
-    assert logged == (["bridgekit.transport.connections"] if closed == FAILED else []), caplog.text
+    failed = closed == FAILED or isinstance(answer, TimeoutError)
+    assert logged == (["bridgekit.transport.connections"] * 2 if failed else []), caplog.text
+
+
+async def test_future_that_was_cancelled_does_not_cancel_the_handshake() -> None:
+    """Another task cancelled what the authorizer awaits."""
+
+    class Awaiting(Mistaken):
+        async def authorize(self, handshake: Handshake) -> Subscription:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            return await future  # type: ignore[no-any-return]
+
+    if not on_trio():
+        await assert_closed(partial(Awaiting, answer=None), FAILED)
 
 
 @pytest.mark.parametrize(
     "authorizer",
-    [partial(Synchronous, answer=None), partial(Mistaken, answer=None, awaits=ValueError("no session"))],
-    ids=["synchronous", "awaits_message raises"],
+    [
+        partial(Synchronous, answer=None),
+        *(partial(Mistaken, answer=None, awaits=error) for error in (ValueError("no session"), SystemExit(1))),
+    ],
+    ids=["synchronous", "awaits_message raises", "awaits_message exits"],
 )
 async def test_authorizer_that_cannot_be_called_is_a_close_code(authorizer: Any) -> None:
     await assert_closed(authorizer, FAILED)
@@ -171,6 +213,9 @@ async def assert_closed(authorizer: Any, closed: tuple[int, str]) -> None:
     app = create_app(BridgeConfig(agents={}, authorizer=authorizer))
     async with serving(app) as url:
         with pytest.raises((SubscriptionRefused, Disconnected)) as error:
+            async with connect(url, thread_id=THREAD):
+                raise AssertionError("was subscribed")
+        with suppress(SubscriptionRefused, Disconnected):  # the server goes on
             async with connect(url, thread_id=THREAD):
                 raise AssertionError("was subscribed")
     assert (error.value.code, error.value.reason) == closed  # type: ignore[attr-defined]  # both have them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -83,6 +84,23 @@ async def test_client_reconnects_with_its_cursor() -> None:
         assert cursors(server) == [None, (EPOCH, "2")]
         assert client.subscriptions == 2
         assert client.cursor == Cursor(EPOCH, 3)
+
+
+@pytest.mark.parametrize("tickets", [0, 1])
+async def test_ticket_source_that_awaits_something_cancelled_is_an_error_and_no_end(tickets: int) -> None:
+    left = iter(["ticket"] * tickets)
+
+    async def ticket() -> str:
+        for each in left:
+            return each
+        raise asyncio.CancelledError
+
+    with anyio.fail_after(TIMEOUT_SECONDS), pytest.raises(RuntimeError, match="`ticket` awaits was cancelled"):
+        async with (
+            raw_server(subscribed(ONE, close=4000)) as server,
+            subscribe(server.url, thread_id=THREAD, ticket=ticket, backoff=RecordingBackoff()) as client,
+        ):
+            assert [short(item) async for item in client] == ["1"]
 
 
 async def test_gap_is_an_item_and_a_duplicate_is_not() -> None:

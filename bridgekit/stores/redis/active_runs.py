@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ import msgspec
 from anyio import AsyncContextManagerMixin
 
 from bridgekit.errors import StoreUnavailable, unwrap_single_error
-from bridgekit.ids import RunId, new_id
+from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.mapping import ActiveRun
 from bridgekit.stores.redis.functions import CLOSE_RUN, OPEN_RUN, RENEW_LEASE
 from bridgekit.stores.redis.mapping import RedisUsedTickets
@@ -27,6 +28,9 @@ FIRST_RETRY_SECONDS: Final = RetryDelay.FIRST_SECONDS / 2
 """The shortest pause after which a call whose reply was lost is repeated."""
 RENEWALS: Final = 5
 """How many times a worker renews its lease within the duration of one lease."""
+
+_log = logging.getLogger(__name__)
+_decode_run: Final = msgspec.json.Decoder(tuple[ThreadId, str]).decode
 
 
 class RedisRunRegistry(AsyncContextManagerMixin):
@@ -137,10 +141,15 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         # A call that takes FIRST_RETRY_SECONDS may have been repeated, because its first reply was lost.
         self._reply_may_be_lost = time.monotonic() - began >= FIRST_RETRY_SECONDS
         for name, rest in zip(reply[0::2], reply[1::2], strict=True):
-            run_id = RunId(name.decode())
+            try:
+                run_id, (thread_id, agent_name) = RunId(name.decode()), _decode_run(rest)
+            except (UnicodeDecodeError, msgspec.DecodeError) as error:
+                # Another release may have stored it.
+                _log.warning("the run %r in %s cannot be ended: %s", name, self._runs.name.decode(), error)
+                continue
             if run_id not in self._open:
                 self._open[run_id] = rest
-                self._lost.append(ActiveRun(run_id, *msgspec.json.decode(rest)))
+                self._lost.append(ActiveRun(run_id, thread_id, agent_name))
                 self._found.set()
         for run_id in list(self._unclosed):
             await self._call(CLOSE_RUN, 1, self._runs.name, self._worker, run_id)

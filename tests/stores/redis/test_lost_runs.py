@@ -15,6 +15,8 @@ from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.errors import StoreUnavailable
 from bridgekit.events import END_EVENTS, Receipt
+from bridgekit.ids import RunId
+from bridgekit.mapping import ActiveRun
 from bridgekit.serve.in_process import serving
 from bridgekit.stores import redis_stores
 from bridgekit.transport.authorization import OwnerAuthorizer
@@ -161,3 +163,18 @@ async def test_run_ends_with_its_result_when_the_store_lost_its_data() -> None:
         Waiting.go.set()
         await until_ended(other)
         assert [str(kind) for kind, _ in await events_of(other)] == ["agent_thinking", "agent_completed"]
+
+
+async def test_runs_that_another_release_stored_are_logged_and_stop_no_worker(caplog: pytest.LogCaptureFixture) -> None:
+    async with redis_server() as server, redis_stores(server.url)() as stores:
+        names = stores.log._topology.names  # type: ignore[attr-defined]
+        runs, workers = (each.name.decode() for each in names.runs()[:2])
+        dead = "0" * 32
+        await server.ask("HSET", workers, dead, "1")
+        for number, rest in enumerate(("other", "[1]", '["t"]', '{"a":1}', "[null,null]", '["t","a","more"]', "")):
+            await server.ask("HSET", runs, f"run_{number}", dead + rest)
+        await server.ask("HSET", runs, "run_of_this_release", f'{dead}["{THREAD}","agent"]')
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            assert await stores.runs.take_lost() == [ActiveRun(RunId("run_of_this_release"), THREAD, "agent")]
+        await stores.runs._renew_once(time.monotonic())  # type: ignore[attr-defined]  # the worker goes on
+        assert caplog.text.count("cannot be ended") == 7

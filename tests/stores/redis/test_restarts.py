@@ -7,7 +7,7 @@ import shutil
 import anyio
 import pytest
 
-from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason
+from bridgekit.cursors_and_gaps import START, Cursor, Gap, GapReason
 from bridgekit.events import Outcome
 from bridgekit.stores.redis.functions import SEQ_SKIP_AFTER_RESTART
 from bridgekit_verify.faults.redis_servers import Persistence, redis_server
@@ -115,6 +115,9 @@ async def test_server_that_lost_its_data_starts_a_new_epoch() -> None:
         replay = await worker.log.replay(THREAD, Cursor(str(old.epoch), 2))
         assert [frame.event.payload["text"] for frame in replay.frames] == ["c", "d"]
         assert replay.gap == Gap(thread_id=THREAD, epoch=str(old.epoch), first=3, last=None, reason=GapReason.RESTARTED)
+        everything = await worker.log.replay(THREAD, START)
+        assert [frame.event.payload["text"] for frame in everything.frames] == ["c", "d"]
+        assert (everything.gap, everything.cursor) == (None, Cursor(str(new.epoch), 0))
 
 
 async def test_promoted_replica_skips_numbers_whatever_its_configuration() -> None:
