@@ -179,6 +179,8 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
         bridge = config.bridge(config.hub(stores.log), config.resolver(mapping), mapping, counters)
         bridge.runs, bridge.choose_error_text = stores.runs, config.error_text
         bridge.payload_hook = config.payload_hook
+        if stores.durable:
+            bridge.bind_to_event_loop()  # the stores were opened on this event loop
     if stores.durable and _forgets_owners(config.db_session_factory):
         raise DeterministicStartupError(2, MISSING_THREAD_STORE.format(store=stores.name))
     with DeterministicStartupError.at(2, "the supervisor"):
@@ -237,6 +239,7 @@ async def publisher(
         mapping = RunThreadMappingService(opened.routes)
         bridge = AgentWebSocketBridge(Hub(opened.log), carried_or_mapped(mapping), mapping)
         bridge.payload_hook = payload_hook
+        bridge.bind_to_event_loop()
         yield bridge
 
 

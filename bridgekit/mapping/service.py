@@ -41,7 +41,10 @@ class MappingStore(Protocol):
 
 
 class RunThreadMappingService:
-    """Maps each active run to its thread, and each closed run until its grace period ends."""
+    """Maps each active run to its thread, and each closed run until its grace period ends.
+
+    With a store in a file or on a server, each method raises WrongEventLoop on another event loop than the store's.
+    """
 
     def __init__(self, store: MappingStore | None = None, *, grace_seconds: float = GRACE_SECONDS) -> None:
         self._store = MemoryMappingStore() if store is None else store

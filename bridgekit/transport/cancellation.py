@@ -1,14 +1,28 @@
-"""Distinguishes the cancellation of a task from an exception that an application's callback raises in it."""
+"""The current task and event loop: tells the cancellation of a task from an exception that a callback raises."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from asyncio import _get_running_loop
 
 import anyio
 
-__all__ = ["ends_task"]
+from bridgekit.errors import WrongEventLoop
+
+__all__ = ["current_loop", "ends_task", "require_loop"]
+
+
+def current_loop() -> object:
+    """Return the running event loop of asyncio, or the id of the OS thread if there is none."""
+    return _get_running_loop() or threading.get_ident()
+
+
+def require_loop(home: object, store: str) -> None:
+    """Raise WrongEventLoop if the caller is not on the event loop on which the store was opened."""
+    if current_loop() != home:
+        raise WrongEventLoop(f"a method of the {store} store")
 
 
 def ends_task(error: BaseException) -> bool:

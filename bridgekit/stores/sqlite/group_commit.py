@@ -23,6 +23,7 @@ from anyio.abc import TaskGroup
 
 from bridgekit.errors import StoreUnavailable, unwrap_single_error
 from bridgekit.stores.sqlite.file import STORE, StoreFile, Synchronous, error_code
+from bridgekit.transport.cancellation import current_loop, require_loop
 
 __all__ = ["LOAD_TIMEOUT_SECONDS", "Database", "Pending", "PendingRows", "RowsDamaged", "encode_rows", "open_database"]
 
@@ -107,6 +108,8 @@ class Database:
 
     def __init__(self, file: StoreFile, clock: Callable[[], float], answer_timeout_seconds: float) -> None:
         self.path = file.path
+        self.loop = current_loop()
+        """The event loop or OS thread of the callers."""
         self._file = file
         self._thread = anyio.CapacityLimiter(1)
         """A separate limiter, so that the application's other worker threads do not delay the commits."""
@@ -151,6 +154,7 @@ class Database:
 
     async def read(self, sql: str, *parameters: object, timeout_seconds: float | None = None) -> list[Any]:
         """Return the rows of a query, as committed. Raises StoreUnavailable if the rows cannot be read in time."""
+        require_loop(self.loop, STORE)
         if self.closed:
             raise StoreUnavailable(STORE, "it is closed")
         request: Pending[list[Any] | StoreUnavailable] = Pending()
@@ -279,6 +283,7 @@ class PendingRows:
 
         Raises StoreUnavailable if the row is not committed in time. The store may still commit the row later.
         """
+        require_loop(self._database.loop, STORE)
         if self._database.closed:
             raise StoreUnavailable(STORE, "it is closed")
         # The limit applies to rows and not to callers, because the rows of cancelled callers also wait.
