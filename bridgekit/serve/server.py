@@ -50,10 +50,10 @@ GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 EXIT_TIMEOUT_SECONDS: Final = 2.0
 """How long the process may continue after the lifespan has ended, for example because a tool blocks or an agent catches
 its cancellation."""
-BLOCKED_TIMEOUT_SECONDS: Final = 8.0
-"""How long the process may continue after the time to drain if its event loop is blocked. With the default times, the
-process then ends within the 30 s that Kubernetes grants. Must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS and
-EXIT_TIMEOUT_SECONDS."""
+SHUTDOWN_TIMEOUT_SECONDS: Final = 8.0
+"""How long the process may continue after the time to drain, for example because its event loop is blocked or the
+application's own lifespan does not end. With the default times, the process then ends within the 30 s that Kubernetes
+grants. Must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS plus EXIT_TIMEOUT_SECONDS."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
@@ -158,6 +158,7 @@ class StartupReporter:
         self._served = served
         self._end = end
         self._folder = folder
+        self._deadline: threading.Timer | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -170,8 +171,12 @@ class StartupReporter:
             assert self._app is not None
             await self._app(scope, receive, send)
 
-    def _start_deadline(self, drain_seconds: float, number: int) -> threading.Timer | None:
-        return self._end(EXIT_SIGNALLED + number, drain_seconds + BLOCKED_TIMEOUT_SECONDS)
+    def _start_deadline(self, drain_seconds: float, number: int) -> None:
+        """Limit the time until the process ends. Mounted applications drain one after the other, each with its own
+        limit."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._end(EXIT_SIGNALLED + number, drain_seconds + SHUTDOWN_TIMEOUT_SECONDS)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         handoff = AsyncExitStack()

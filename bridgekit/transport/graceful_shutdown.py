@@ -47,11 +47,11 @@ POLL_INTERVAL_SECONDS: Final = 0.25
 
 Handler = Callable[[int, FrameType | None], Any]
 
-StartDeadline = Callable[[float, int], threading.Timer | None]
+StartDeadline = Callable[[float, int], object]
 start_deadline: Final[ContextVar[StartDeadline | None]] = ContextVar("start_deadline", default=None)
-"""Starts a timer that ends the process, with a signal's exit code, if draining takes too long.
+"""Starts a timer that ends the process, with a signal's exit code, if the shutdown takes too long.
 
-`bridgekit serve` sets it."""
+A new timer replaces the one before. `bridgekit serve` sets it."""
 
 _installed: Final[dict[int, Handler]] = {}
 """The signal handlers that are installed in this process, by signal number."""
@@ -99,7 +99,8 @@ if os.name == "posix":
 async def drain_on_shutdown(drain: Callable[[], Awaitable[None]], *, seconds: float = 0.0) -> AsyncIterator[None]:
     """Call `drain` once before the block ends: on a signal, when the server stops listening, or at the block's end.
 
-    `drain` must end within `seconds`. If the event loop is blocked, `bridgekit serve` ends the process instead. A
+    `drain` must end within `seconds`. If the shutdown takes much longer, for example because the event loop is blocked,
+    `bridgekit serve` ends the process. A
     second signal cancels `drain`. After `drain`, the server's handlers get the signals. In a process without the signal
     handlers or inherited listening sockets of a server, such as a notebook, `drain` is not called. Signal handlers are
     replaced on the main thread only.
@@ -140,7 +141,6 @@ class _Shutdown:
         self._seconds = seconds
         """How long the process may continue after the next signal, in addition to the time that its server takes."""
         self._start_deadline = start_deadline.get()
-        self._deadline: threading.Timer | None = None
         self._deadline_from = -math.inf
         self._handlers = handlers
         """The server's signal handlers, by signal number."""
@@ -164,7 +164,6 @@ class _Shutdown:
             with self._draining:
                 await self._drain()
         finally:
-            self._cancel_deadline()  # the deadline applies only to draining
             self.drained.set()
             for number in self._received:
                 self._handlers[number](number, None)
@@ -179,7 +178,6 @@ class _Shutdown:
         try:
             yield
         finally:
-            self._cancel_deadline()
             _replaced.difference_update(self._handlers.values())
             for number, handler in self._handlers.items():
                 _installed.pop(number, None)
@@ -192,14 +190,9 @@ class _Shutdown:
         # starts here, because an agent that blocks the event loop delays the scheduled work.
         now = time.monotonic()
         if self._start_deadline is not None and now - self._deadline_from > DUPLICATE_SIGNAL_SECONDS:
-            self._cancel_deadline()
-            self._deadline = self._start_deadline(self._seconds, number)
+            self._start_deadline(self._seconds, number)
             self._seconds, self._deadline_from = 0.0, now
         self._call_soon(partial(self._on_signal, number, now))
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
 
     def _on_signal(self, number: int, received_at: float) -> None:
         if not self._received:

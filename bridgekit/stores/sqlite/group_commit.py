@@ -106,13 +106,18 @@ class Database:
     A component that writes is a WriteSource and calls `notify`. A component that reads calls `read`.
     """
 
-    def __init__(self, file: StoreFile, clock: Callable[[], float], answer_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        file: StoreFile,
+        thread: anyio.CapacityLimiter,
+        clock: Callable[[], float],
+        answer_timeout_seconds: float,
+    ) -> None:
         self.path = file.path
         self.loop = current_loop()
         """The event loop or OS thread of the callers."""
         self._file = file
-        self._thread = anyio.CapacityLimiter(1)
-        """A separate limiter, so that the application's other worker threads do not delay the commits."""
+        self._thread = thread
         self._answer_timeout_seconds = answer_timeout_seconds
         self.clock = clock
         """Returns seconds since 1970, because times in the file must have the same meaning in the next process."""
@@ -327,9 +332,11 @@ async def open_database(
     Raises StoreInUse or StoreUnusable if the file cannot be opened. At the end of the block, the writer still writes
     waiting rows.
     """
-    file = await to_thread.run_sync(StoreFile, path, synchronous, clock())
+    # A separate limiter, so that the application's other worker threads delay neither the commits nor the shutdown.
+    thread = anyio.CapacityLimiter(1)
+    file = await to_thread.run_sync(StoreFile, path, synchronous, clock(), limiter=thread)
     try:
-        database = Database(file, clock, answer_timeout_seconds)
+        database = Database(file, thread, clock, answer_timeout_seconds)
         with unwrap_single_error():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(database.run)
@@ -340,4 +347,4 @@ async def open_database(
                     database.close()
     finally:
         with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(file.close)
+            await to_thread.run_sync(file.close, limiter=thread)
