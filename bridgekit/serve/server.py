@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -169,6 +170,7 @@ class StartupReporter:
             start_deadline.set(self._start_deadline)
             if self._folder is not None:
                 os.environ.setdefault(FOLDER_VARIABLE, str(self._folder))
+                threading.Thread(target=_stop_after_parent, daemon=True).start()
             await self._run_lifespan(scope, receive, send)
         else:
             assert self._app is not None
@@ -240,6 +242,14 @@ class StartupReporter:
             traceback.print_exception(error)
 
 
+def _stop_after_parent() -> None:
+    """Let this worker drain when its parent has been killed, because it would keep the port of the next server."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker is a child process"
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _printed(folder: Path) -> Path:
     """Return the path of the file that exists once a worker has printed why it did not start."""
     return folder / "startup-error"
@@ -290,10 +300,7 @@ def end_process(code: int, seconds: float) -> threading.Timer:
 
 
 def _run_single(
-    config: uvicorn.Config,
-    listeners: list[socket.socket],
-    on_ready: Callable[[], None],
-    end: EndProcess,
+    config: uvicorn.Config, listeners: list[socket.socket], on_ready: Callable[[], None], end: EndProcess
 ) -> int:
     server = _Server(config, on_ready, end)
     try:

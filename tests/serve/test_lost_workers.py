@@ -145,3 +145,22 @@ async def test_worker_that_does_not_start_after_its_death_is_started_again(tmp_p
                 await anyio.sleep(0.01)
         server.signal(signal.SIGTERM)
         assert await server.end() == 0
+
+
+async def test_workers_of_a_killed_parent_end_and_free_the_port(tmp_path: Path) -> None:
+    async with two_workers(tmp_path / "no outage") as server:
+        server.signal(signal.SIGKILL)
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            while True:
+                try:
+                    await server.worker()
+                except httpx.ConnectError:
+                    break
+                except httpx.TransportError:  # the worker was about to end
+                    continue
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            async for _ in server.process.lines():  # the output ends when no worker has it open any more
+                pass
+        command = (*SERVE, "tests.serve.workers:app", "--port", str(server.port), "--workers", "2")
+        async with started(*command) as another:
+            await another.read_until("is served at")
