@@ -286,11 +286,16 @@ redis.register_function('bridgekit_close_run_@VERSION@', function(keys, args)
   return 1
 end)
 
--- KEYS: active runs, workers, generation. ARGV: worker, milliseconds, '1' to list the worker's own runs as well, synced,
--- and a new value. Renews the worker's lease. With milliseconds above 0, the runs of all workers whose lease is older
--- are this worker's from now on. Returns the generation, and each of these runs with its thread and agent.
+-- KEYS: active runs, workers, generation, retention. ARGV: worker, milliseconds, '1' to list the worker's own runs as
+-- well, synced, a new value, and the worker's retention, or '' for a process that only publishes. Renews the worker's
+-- lease. With milliseconds above 0, the runs of all workers whose lease is older are this worker's from now on. Returns
+-- the generation, the latest worker's retention or '', and each of these runs with its thread and agent.
 redis.register_function('bridgekit_renew_lease_@VERSION@', function(keys, args)
   local now, found, taken = now_ms(redis.call('TIME')), {}, {read_generation(keys[3], args[4], args[5])}
+  if args[6] ~= '' then
+    redis.call('SET', keys[4], args[6])
+  end
+  taken[2] = redis.call('GET', keys[4]) or ''
   redis.call('HSET', keys[2], args[1], text(now))
   local workers = args[2] ~= '0' and redis.call('HGETALL', keys[2]) or {}
   for index = 1, #workers, 2 do
