@@ -35,7 +35,7 @@ from bridgekit.chain.supervisor_collaborators import (
     claim_thread,
 )
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import BridgekitError, DeterministicStartupError, ServeError, UnknownName
+from bridgekit.errors import BridgekitError, DeterministicStartupError, ServeError, StoreUnavailable, UnknownName
 from bridgekit.ids import RunIdScheme, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.payloads import PayloadHook
@@ -231,7 +231,8 @@ async def publisher(
     """Open a bridge in a process that has only run ids and serves no sockets, such as a Celery worker or a cron job.
 
     The bridge's `notify_*` methods find the thread of a run that is open in any worker, and publish to the sockets of
-    all workers. Raises ServeError if the stores belong to one process, and the errors of opening the stores.
+    all workers. Raises ServeError if the stores belong to one process, and the errors of opening the stores. The block
+    raises StoreUnavailable at its end if the store has not confirmed every event, because these events may be lost.
     """
     async with stores() as opened:
         if not opened.shared:
@@ -241,6 +242,8 @@ async def publisher(
         bridge.payload_hook = payload_hook
         bridge.bind_to_event_loop()
         yield bridge
+    if unconfirmed := getattr(opened.log, "unconfirmed", 0):
+        raise StoreUnavailable(opened.name, f"it did not confirm {unconfirmed} events of the publisher")
 
 
 ApplicationFactory = Callable[[BridgeConfig, Stores], Awaitable[Application]]

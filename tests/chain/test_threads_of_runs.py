@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import anyio
@@ -11,13 +12,14 @@ import pytest
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app, publisher, start_application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.errors import InvalidId, UnknownEventType
+from bridgekit.errors import InvalidId, StoreUnavailable, UnknownEventType
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId, new_id
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.stores import in_memory, redis_stores
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.log import Retention
+from bridgekit_verify.faults.redis_servers import redis_server
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from tests.factories import OTHER, RUN, THREAD, emitted
 from tests.timeouts import TIMEOUT_SECONDS
@@ -119,6 +121,26 @@ async def test_publisher_trims_a_log_by_the_retention_of_the_workers(redis_url: 
     async with publisher(small) as later:
         assert (await later.notify(event)).kept
         assert len(await later.hub.retained(THREAD)) == 33
+
+
+@pytest.mark.parametrize("ends", ["well", "with an error", "confirmed"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_publisher_raises_if_the_store_has_not_confirmed_its_events(ends: str) -> None:
+    error = {"well": StoreUnavailable, "with an error": KeyError, "confirmed": None}[ends]
+    async with redis_server() as server:
+        with pytest.raises(error) if error else nullcontext() as raised:
+            async with publisher(redis_stores(server.url)) as bridge:
+                await bridge.mapping.register_mapping(RUN, THREAD)
+                await server.kill()
+                for _ in range(3):
+                    receipt = await bridge.notify(emitted(run_id=RUN))
+                    assert (receipt.outcome, receipt.lost) == (Outcome.PENDING, False)
+                if ends == "with an error":
+                    raise KeyError("the block's own")
+                if ends == "confirmed":
+                    await server.start()
+        if ends == "well":
+            assert "it did not confirm 3 events of the publisher" in str(raised.value)  # type: ignore[union-attr]
 
 
 async def test_event_of_an_unknown_run_is_published_in_the_thread_that_it_names() -> None:

@@ -127,6 +127,8 @@ class RedisEventLog(AsyncContextManagerMixin):
         self._unassigned: list[PublishQueue] = []
         """Queues whose slot no node serves at the moment."""
         self._closed = False
+        self.unconfirmed = 0
+        """The number of events that the server had not confirmed when the log was closed."""
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[RedisEventLog]:
@@ -223,8 +225,9 @@ class RedisEventLog(AsyncContextManagerMixin):
         self._closed = True
         with anyio.move_on_after(CLOSE_TIMEOUT_SECONDS, shield=True):
             await self._backlog.empty.wait()
-        if len(self._backlog):
-            _logger.warning("%d events did not reach the store and are lost", len(self._backlog))
+        self.unconfirmed = len(self._backlog)
+        if self.unconfirmed:
+            _logger.warning("%d events did not reach the store and are lost", self.unconfirmed)
         for queue in self._backlog:
             for entry in queue.entries():
                 entry.resolve(refused(queue.thread_id, SHUTTING_DOWN))
