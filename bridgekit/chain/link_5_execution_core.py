@@ -132,16 +132,17 @@ class _RunEnd:
 
     async def _send_error(self, error: BaseException) -> None:
         text = self._bridge.error_text(error)
-        for error_context in ({"request": self._context.request}, {}):
+        request = {"request": self._context.request}
+        for error_context, message in ((request, text), ({}, text), ({}, type(error).__name__)):
             send = partial(
                 self._bridge.notify_agent_error,
                 self._context.run_id,
                 self._context.agent_name,
-                text,
+                message,
                 error_context=error_context,
                 thread_id=self._context.thread_id,
             )
-            # If the application limits frames to a small size, the request may not fit.
+            # If the application limits frames to a small size, neither the request nor the text may fit.
             with suppress(FrameTooLarge):
                 await self._send(send)
                 return
