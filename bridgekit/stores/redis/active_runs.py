@@ -38,9 +38,10 @@ _decode_run: Final = msgspec.json.Decoder(tuple[ThreadId, str]).decode
 class RedisRunRegistry(AsyncContextManagerMixin):
     """Renews the worker's lease, records its runs, and takes over the runs of dead workers.
 
-    The server's clock measures leases, and the worker's clock measures the worker's own pauses. No code compares a time
-    of the server's clock with a time of the worker's clock. After the store was unavailable, a worker takes over no
-    runs for the duration of one lease, so that other workers can renew their leases.
+    A lease is a value that its worker changes. Another worker takes over when it has seen the same value for the
+    duration of a lease, by its own monotonic clock, so that a step of a clock ends no run. After the store was
+    unavailable, a worker takes over no runs for the duration of one lease, so that other workers can renew their
+    leases.
     """
 
     def __init__(self, topology: ClusterTopology, used_tickets: RedisUsedTickets, log: RedisEventLog) -> None:
@@ -52,6 +53,8 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         self._runs, self._workers, self._generation, self._retention = topology.names.runs()
         self._open: dict[RunId, bytes] = {}
         """The worker's open runs, including those that it took over, with thread and agent."""
+        self._leases: dict[bytes, tuple[bytes, float]] = {}
+        """The lease of each worker, and since when this worker has seen it unchanged."""
         self._known_generation = ""
         self._doubtful: set[RunId] = set()
         """Runs of this worker that another worker may have taken over, because the lease expired before it was
@@ -128,14 +131,20 @@ class RedisRunRegistry(AsyncContextManagerMixin):
     async def _renew_once(self, began: float) -> None:
         since = self._answering_since
         takes_over = self._takes_over and since is not None and began - since >= self._lease_seconds
-        lease_ms = round(1_000 * self._lease_seconds) if takes_over else 0
+        dead = [
+            value
+            for worker, (lease, seen) in self._leases.items()
+            if takes_over and began - seen >= self._lease_seconds
+            for value in (worker, lease)
+        ]
         lists_own, self._reply_may_be_lost = self._reply_may_be_lost, True
         keys = (self._runs.name, self._workers.name, self._generation.name, self._retention.name)
         retention = msgspec.json.encode(self._log.retention) if self._takes_over else b""
         synced = self._topology.synced(self._runs.slot)
-        generation, of_workers, *reply = await self._call(
-            RENEW_LEASE, 4, *keys, self._worker, lease_ms, int(lists_own), synced, new_id(), retention
+        generation, of_workers, leases, *reply = await self._call(
+            RENEW_LEASE, 4, *keys, self._worker, int(lists_own), synced, new_id(), retention, *dead
         )
+        self._see(dict(zip(leases[0::2], leases[1::2], strict=True)), time.monotonic())
         if of_workers and not self._takes_over:
             # A process that only publishes must not trim the logs that the workers' clients resume from.
             with suppress(msgspec.DecodeError):  # another release stored it
@@ -155,6 +164,15 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         for run_id in list(self._unclosed):
             await self._call(CLOSE_RUN, 1, self._runs.name, self._worker, run_id)
             self._unclosed.discard(run_id)
+
+    def _see(self, leases: dict[bytes, bytes], now: float) -> None:
+        """Remember when each worker's lease changed. The own lease changes with each call."""
+        before, own = self._leases, self._worker.encode()
+        self._leases = {
+            worker: before[worker] if worker in before and before[worker][0] == lease else (lease, now)
+            for worker, lease in leases.items()
+            if worker != own
+        }
 
     def _add_lost(self, reply: list[bytes]) -> None:
         """Add the runs that this worker has taken over, each with its thread and agent."""
