@@ -61,7 +61,7 @@ report: $(READY)  ## run every notebook and write report/index.html, one file to
 unit: $(READY)  ## run the fast tests: no notebooks, no tests marked slow
 	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m 'not slow and not acceptance' --ignore=tests/notebooks --ignore=tests/interop $(PYTEST_FLAGS) tests
 
-acceptance: $(READY)  ## run the long tests: backends with known defects, large notebooks at other sizes (about 25 minutes)
+acceptance: $(READY)  ## run the long tests: backends with known defects, large notebooks at other sizes (about 10 minutes)
 	$(BIN)/pytest $(PARALLEL) -p no:nbmake -m acceptance $(PYTEST_FLAGS) tests/verify/check tests/verify/probes tests/notebooks
 
 subjects: $(READY)  ## check published frameworks, each in an environment of its own; writes docs/results/subjects.md

@@ -4,7 +4,7 @@
     peers/                       one small file for each stack, all with the same interface
     stack_process, agents        the server process: a stack, and the agents that emit through it
     load_process, dialects       the client process: reads events and verifies them afterwards (verification)
-    protocol, session            the messages to these processes, and a running stack with its clients
+    protocol, stack_session      the messages to these processes, and a running stack with its clients
     measures/                    throughput, latency, stall, memory, growth, own cost, imports
     targets, results, figures    the performance targets, the results, and the figures
     micro/                       microbenchmarks of single steps, with pytest-benchmark

@@ -36,13 +36,13 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="run about a minute, enough to check every target")
+    parser.add_argument("--quick", action="store_true", help="run for about a minute, which checks every target")
     parser.add_argument("--rounds", type=int, help="number of rounds for each stack")
     parser.add_argument("--events", type=int, help="number of events over which memory must stay constant")
     parser.add_argument("--out", type=Path, help=f"write the results to this file, such as {RESULTS.name}")
     parser.add_argument("--figures", type=Path, help=f"folder for the figures and the page, such as {FIGURES}")
     parser.add_argument(
-        "--from-results", type=Path, metavar="FILE", help="show the results in this file, measure nothing"
+        "--from-results", type=Path, metavar="FILE", help="show the results in this file, without measuring"
     )
     return parser
 

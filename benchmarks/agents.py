@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from benchmarks.peers import Stack
 from benchmarks.protocol import EmitReport
 from benchmarks.workload import KINDS, AgentRun, EventBody, Wave
-from bridgekit_verify.harness.messages import cpu_ns
+from bridgekit_verify.harness.child_side import cpu_ns
 
 __all__ = ["RegistersRuns", "RunsAgents", "emit_load", "emit_paced"]
 
@@ -69,7 +69,8 @@ async def _runs(stack: Stack, script: Sequence[tuple[AgentRun, Sequence[EventBod
 
 
 async def emit_paced(stack: Stack, wave: Wave, per_second: float, within: float) -> list[tuple[int, int, int]]:
-    """Emit a wave from one emitter at a fixed rate. Return each event's thread, start time and duration (ns).
+    """Emit a wave from one emitter at a fixed rate. Return each event's thread, start time and duration, with times in
+    nanoseconds.
 
     If the stack delays the emitter, the emitter catches up afterwards, so that the average rate is constant. The
     emitter stops after `within` seconds.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from bridgekit_verify.harness.websocket import (
+from bridgekit_verify.harness.websocket_protocol import (
     TEXT,
     Dialect,
     FrameDecoder,

@@ -22,11 +22,11 @@ from benchmarks.protocol import (
 )
 from benchmarks.verification import LoadVerdict, judge
 from benchmarks.workload import Wave, thread_id
+from bridgekit_verify.harness.child_side import Done, Ready, send
 from bridgekit_verify.harness.load_client import Clear, ClientSocket, LoadClient
-from bridgekit_verify.harness.messages import Done, Ready, send
 
 NOTICE_SECONDS: Final = 0.5
-"""Limit on the time that a socket needs to read the queued bytes after it resumes reading."""
+"""Time limit for reading the bytes that were queued while the socket did not read."""
 
 Request = OpenSubscribers | Clear | ReadLoad | VerdictRequest | ReadTimesRequest | StallOne | ResumeReading
 

@@ -1,4 +1,4 @@
-"""Read from `missed_target_reasons.toml` why targets are missed: the reason, a profile, and the tried changes."""
+"""Reads the explanations of missed targets from `missed_target_reasons.toml`: reason, profile and tried changes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Try(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why some targets are hard to meet. The page shows an explanation if the last results miss at least one of the
+    """Why some targets are hard to meet. The page shows an explanation if the last results miss at least one of its
     targets."""
 
     targets: tuple[str, ...]
-    """Each target as `TargetResult.measured` names it."""
+    """The targets, by the names in `TargetResult.measured`."""
     reason: str
     profile: str
     tries: tuple[Try, ...]

@@ -243,7 +243,7 @@ def _explained(missed: Sequence[TargetResult], explanation: Explanation) -> str:
 
 
 def write(found: Results, folder: Path) -> Path:
-    """Write the page to the folder of the figures and return its path."""
+    """Write the page to the folder of the figures, and return the page's path."""
     path = folder / "README.md"
     path.write_text(page(found), encoding="utf-8")
     return path

@@ -18,7 +18,7 @@ from benchmarks.measures.throughput import fan_out, throughput
 from benchmarks.peers import BRIDGEKIT, Peer, peer
 from benchmarks.plans import Plan
 from benchmarks.results import Results, machine, results
-from benchmarks.session import Session
+from benchmarks.stack_session import Session
 from benchmarks.targets import ASGI, NATIVE
 
 __all__ = ["run_plan"]

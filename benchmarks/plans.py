@@ -46,7 +46,7 @@ class Plan:
     """Runs of each thread in each wave."""
     kinds: tuple[str, ...]
     bridgekit_kinds: tuple[str, ...]
-    """Kinds of agents with which bridgekit's stacks are measured."""
+    """Kinds of agents for bridgekit's stacks."""
     fresh: bool
     """Whether each round starts new processes."""
     latency_rounds: int
@@ -54,7 +54,7 @@ class Plan:
     latency_stacks: tuple[str, ...]
     rates: tuple[float, ...] = (500.0,)
     stall_seconds: float = 0.0
-    """Duration of the stall measurement, or 0 to skip it."""
+    """Duration of the stall measurement in seconds, or 0 to skip it."""
     subscribers: int = 0
     """Number of subscribers in the fan-out measurement, or 0 to skip it."""
     idle_stacks: tuple[str, ...]
@@ -62,7 +62,7 @@ class Plan:
     idle_connections: int
     idle_rounds: int
     idle_seconds: float = 0.0
-    """Duration of the measurement of keepalive CPU time on idle connections, or 0 to skip it."""
+    """Duration, in seconds, of the measurement of CPU time on idle connections, or 0 to skip it."""
     own_rounds: int
     mappings: int
     background_loads: tuple[BackgroundLoad, ...]

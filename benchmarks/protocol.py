@@ -42,7 +42,7 @@ class PrepareThreads(msgspec.Struct, frozen=True, tag=True):
 
 
 class FillStack(msgspec.Struct, frozen=True, tag=True):
-    """Adds live threads to the measured threads, and live runs to the mapping. Reply: Done."""
+    """Adds background threads to the measured threads, and active runs to the mapping. Reply: Done."""
 
     threads: int
     mappings: int
@@ -72,7 +72,7 @@ class EmitPaced(msgspec.Struct, frozen=True, tag=True):
 
 class PacedReport(msgspec.Struct, frozen=True, tag=True):
     emissions: list[tuple[int, int, int]]
-    """Thread, emission time and waiting time of the emitter for each event. Times are in nanoseconds."""
+    """For each event: its thread, its emission time, and how long the emitter waited. Times are in nanoseconds."""
 
 
 class OpenSubscribers(msgspec.Struct, frozen=True, tag=True):
@@ -87,7 +87,8 @@ class OpenSubscribers(msgspec.Struct, frozen=True, tag=True):
 
 
 class ReadLoad(msgspec.Struct, frozen=True, tag=True):
-    """Reads until StopReading has arrived, and either every reading socket has `events` events or no more bytes arrive.
+    """Reads until StopReading has arrived, and then until each reading socket has `events` events or no more bytes
+    arrive.
 
     Reply: Received.
     """
@@ -126,11 +127,11 @@ class ReadTimes(msgspec.Struct, frozen=True, tag=True):
 
 
 class StallOne(msgspec.Struct, frozen=True, tag=True):
-    """Makes the client stop reading its first socket. Reply: Done."""
+    """Makes the client stop reading from its first socket. Reply: Done."""
 
 
 class ResumeReading(msgspec.Struct, frozen=True, tag=True):
-    """Resumes reading the stalled sockets. Reply: ClosedSockets."""
+    """Makes the client read from the stalled sockets again. Reply: ClosedSockets."""
 
 
 class ClosedSockets(msgspec.Struct, frozen=True, tag=True):

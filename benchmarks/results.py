@@ -150,7 +150,8 @@ def read(path: Path) -> Results:
 
 
 def target_table(found: Results) -> str:
-    """Return a table of all targets with the measured values, the counts of the results, and the missed targets."""
+    """Return a table of all targets with the measured values, the numbers of met and missed targets, and a list of the
+    missed ones."""
     rows = [
         (
             each.what,

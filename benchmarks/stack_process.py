@@ -10,10 +10,10 @@ import msgspec
 
 from benchmarks.agents import emit_load, emit_paced
 from benchmarks.peers import Stack, peer
-from benchmarks.peers.context import StackContext
+from benchmarks.peers.stack_context import StackContext
 from benchmarks.protocol import Emit, EmitPaced, FillStack, PacedReport, PrepareThreads
 from bridgekit.serve.in_process import KEEPALIVE_SECONDS
-from bridgekit_verify.harness.messages import (
+from bridgekit_verify.harness.child_side import (
     CpuReply,
     CpuRequest,
     Done,
@@ -38,7 +38,7 @@ class FillableStack(Protocol):
         """Create the threads."""
 
     async def fill(self, *, threads: int, mappings: int) -> None:
-        """Add live threads to the measured threads, and live runs to the mapping."""
+        """Add background threads to the measured threads, and active runs to the mapping."""
 
 
 async def main() -> None:

@@ -29,7 +29,7 @@ OWN: Final = "own CPU µs"
 
 
 class Met(enum.StrEnum):
-    """Whether a target was reached."""
+    """Whether a target was met."""
 
     YES = "met"
     NO = "NOT MET"
@@ -38,13 +38,13 @@ class Met(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A bound on one measured value or on the ratio of two."""
+    """A bound on one measured value, or on the ratio of two values."""
 
     what: str
     """The subject of the target, as shown in the table."""
     of: SeriesKey
     over: SeriesKey | None = None
-    """The series to divide by, within each round, or None if the target applies to the value itself."""
+    """The series by which each round's value is divided, or None if the target applies to the value itself."""
     at_least: float | None = None
     at_most: float | None = None
     how_to_measure: str = ""

@@ -1,16 +1,16 @@
 """bridgekit carries an AI agent's events to the user's WebSocket, and proves that they arrive.
 
-Layout, lowest layer first. A module imports only from its own layer and from lower ones.
+Layout, lowest layer first. A module imports only from its own layer and lower layers.
 
-    0  ids, payloads, events, cursors_and_gaps, …   data types and pure functions, without I/O
-    1  mapping, resolution                        which thread a run belongs to
+    0  ids, payload_encoding, events, errors, …     data types and pure functions, without I/O
+    1  mapping, thread_resolvers                  which thread a run belongs to
     2  transport, stores                          how a frame reaches a browser, and where routes and logs are stored
     3  chain                                      the nine links; link N imports only later links
     4  invariants                                 the rules that every recorded event stream must satisfy
     5  serve, testing, pytest_plugin, __main__    the server, the test tools and the command line
 
-The verification suite, `bridgekit_verify`, is built on this package. No module of `bridgekit` imports
-`bridgekit_verify` at load time. `__main__` imports the module of a command when the command runs.
+The verification suite, `bridgekit_verify`, imports this package. No module of `bridgekit` imports `bridgekit_verify` at
+load time. `__main__` imports the module of a command when the command runs.
 
 Public names are imported on first use, because pytest imports `bridgekit` for the plugin even if no test needs servers
 and sockets.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
     from bridgekit.chain.link_6_base_agent import BaseAgent
     from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-    from bridgekit.chain.supervisor_collaborators import MemoryThreadStore, PythonTools, ScriptedModel, ThreadSession
+    from bridgekit.chain.models_tools_and_owners import MemoryThreadStore, PythonTools, ScriptedModel, ThreadSession
     from bridgekit.cursors_and_gaps import Cursor, Gap, GapReason
     from bridgekit.errors import BridgekitError, StoreUnavailable, SubscriptionRefused, ThreadNotOwned
     from bridgekit.event_types import EventType, Policy, define_event_type
@@ -74,7 +74,7 @@ __all__ = [
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY_EXPORTS = {
-    "bridgekit.chain.supervisor_collaborators": ("MemoryThreadStore", "PythonTools", "ScriptedModel", "ThreadSession"),
+    "bridgekit.chain.models_tools_and_owners": ("MemoryThreadStore", "PythonTools", "ScriptedModel", "ThreadSession"),
     "bridgekit.chain.context": ("RunContext", "RunResult", "current_run"),
     "bridgekit.chain.link_1_startup": (
         "Application", "BridgeConfig", "create_app", "lifespan", "publisher", "start_application"
@@ -100,7 +100,7 @@ _LAZY_EXPORTS = {
     "bridgekit.transport.outbox": ("OutboxLimits",),
     "bridgekit.transport.tickets": ("Tickets",),
 }  # fmt: skip
-"""The module that defines each public name."""
+"""The public names of each module."""
 
 _MOVED = {"LINKS": "bridgekit_verify.links", "VARIANTS": "bridgekit_verify.variants"}
 """Names that were moved out of this package, and the modules that define them now."""

@@ -1,7 +1,7 @@
-"""The `bridgekit` command line: `bridgekit serve`, and the commands of the verification suite.
+"""The command line of bridgekit: the command `serve`, and the commands of the verification suite.
 
-Only the chosen command is imported, so `serve` works without the verification suite. Each command's module defines
-`add_arguments(parser)` and `run(options)`, which returns the exit code.
+Only the chosen command's module is imported, so `serve` works without the verification suite. Each command's module
+defines `add_arguments(parser)` and `run(options)`, which returns the exit code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EXIT_OUTPUT_CLOSED: Final = 141
 
 
 ESCAPE: Final = "bridgekit.escape"
-"""The name of the error handler for characters that a terminal's encoding lacks."""
+"""The name of the error handler for characters that a terminal's encoding cannot represent."""
 
 
 class Command(NamedTuple):
@@ -57,12 +57,12 @@ COMMANDS: Final = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    The code is 0 if every check passed, 1 if a check failed, and 2 if the command could not run, as one line on stderr
-    explains. The code is 3 to 5 if `bridgekit check` could not judge the backend, 130 if the user interrupted the
-    command, and 141 if the reader of the output, such as `head`, has ended.
+    The exit code is 0 if every check passed, 1 if a check failed, and 2 if the command could not run. The exit code is
+    3 to 5 if `bridgekit check` could not judge the backend, 130 if the user interrupted the command, and 141 if the
+    reader of the output, such as `head`, has ended.
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # The caller has closed it. A socket must not get its descriptor.
+        if getattr(sys, name) is None:  # The caller closed the stream. No socket may get the stream's descriptor.
             null = os.open(os.devnull, os.O_WRONLY)
             os.set_inheritable(null, True)  # for workers
             setattr(sys, name, os.fdopen(null, "w"))
@@ -90,12 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_error(problem: str) -> None:
-    with suppress(OSError):  # its disk may be full
+    with suppress(OSError):  # the disk to which stderr is redirected may be full
         print(f"bridgekit: {problem}", file=sys.stderr)
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    """Return JSON's escapes for the characters that the output's encoding lacks."""
+    """Return the JSON escapes of the characters that the output's encoding cannot represent."""
     assert isinstance(error, UnicodeEncodeError)
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[index : index + 2].hex()}" for index in range(0, len(units), 2)), error.end

@@ -22,29 +22,31 @@ _SENT: Final = Outcome.SENT
 class DeliveryCounters:
     """The delivery counters of one application since it started.
 
-    Each event that reaches the bridge is counted exactly once, by its outcome, unless its caller is cancelled.
+    Each event that reaches the bridge is counted exactly once, by its outcome, unless its caller is cancelled before
+    its route is known.
     """
 
     def __init__(self) -> None:
         self.sent: Counter[EventType] = Counter()
-        """For each type, the events that a socket, or another worker with sockets of the thread, accepted."""
+        """The number of events of each type that a socket, or another worker with sockets of the thread, accepted."""
         self.kept: Counter[EventType] = Counter()
-        """For each type, the events that no socket accepted, and that the thread's log retains for clients that
+        """The number of events of each type that no socket accepted, and that the thread's log retains for clients that
         resume."""
         self.pending: Counter[EventType] = Counter()
-        """For each type, the events that still waited for an unavailable store when the bridge returned their
-        receipts."""
+        """The number of events of each type that the store had not confirmed when the bridge returned their receipts,
+        or when their callers were cancelled."""
         self.lost: Counter[tuple[int, str]] = Counter()
-        """Events that no client received and none can receive later, by (link, reason)."""
+        """The number of events that no client received and no client can receive later, by link and reason."""
         self.unwritten: Counter[str] = Counter()
-        """Frames that were in a socket's outbox when the socket closed, by reason. The events of these frames count as
-        sent."""
+        """The number of frames that were in a socket's outbox when the socket closed, by reason. The events of these
+        frames count as sent."""
         self.coalesced = 0
-        """Frames that a slow socket's outbox replaced with later frames of the same run and type."""
+        """The number of frames that outboxes of slow sockets replaced with later frames of the same run and type."""
         self.concatenated = 0
-        """Frames whose text a slow socket's outbox appended to the text of the previous frame."""
+        """The number of frames whose text outboxes of slow sockets appended to the text of the previous frame."""
         self.subscriptions: Counter[str] = Counter()
-        """Accepted subscriptions: "gap" if a gap signal was sent at the start, otherwise "resumed" or "new"."""
+        """The number of accepted subscriptions: "gap" if a gap signal was sent at the start, otherwise "resumed" or
+        "new"."""
         self.gaps: Counter[GapReason] = Counter()
         """Gap signals sent, by reason."""
         self.refused: Counter[int] = Counter()

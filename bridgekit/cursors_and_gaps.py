@@ -32,7 +32,7 @@ _SEQ_DIGITS: Final = 18
 
 
 def cursor(epoch: object, seq: object) -> Cursor:
-    """Validate the form of a client's cursor. Raises InvalidId."""
+    """Check the syntax of a client's epoch and seq, and return them as a Cursor. Raises InvalidId."""
     if not isinstance(epoch, str) or not _EPOCH.fullmatch(epoch):
         raise InvalidId("epoch", "must be the 16 hexadecimal digits that the server sent")
     text = str(seq)
@@ -57,7 +57,7 @@ class Subscribed(msgspec.Struct, frozen=True, tag_field="type", tag="subscribed"
 
 
 class GapReason(enum.StrEnum):
-    """The reason why a client does not get some events."""
+    """Why a client does not get the events of a gap."""
 
     COALESCED = "coalesced"
     """The socket was slow, and later events of the same run and type superseded the missing events. No recovery is
@@ -80,7 +80,7 @@ class Gap(
     """The epoch of `first` and `last`."""
     first: Annotated[int, msgspec.Meta(ge=1)]
     last: int | None
-    """None if the number of events is unknown, so that the gap covers every event from `first` to the end of the
+    """The `seq` of the last missing event. None if this number is unknown: the gap then extends to the end of the
     epoch."""
     reason: GapReason
 
@@ -108,7 +108,7 @@ def encode_signal(signal: Signal) -> bytes:
 
 
 def decode_any(data: str | bytes) -> RoutedEvent | Signal:
-    """Decode any frame that a server sends, event or signal.
+    """Decode any frame that a server sends: an event or a signal.
 
     Raises FrameTooLarge if the frame exceeds FRAME_BYTES, and MalformedFrame if it is neither event nor signal.
     """

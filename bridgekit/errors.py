@@ -1,4 +1,4 @@
-"""The hierarchy of bridgekit's errors. Each error has attributes with its data. Most messages say what to do."""
+"""The hierarchy of bridgekit's errors. Errors carry their data as attributes. Most messages say what to do."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ __all__ = [
 
 _WORD: Final = re.compile(r"\(?([^\W\d_]{1,20}(?:['’][a-z]{1,2})?)[).,;!?]{0,3}")
 _SECRET: Final = re.compile(r"(?i)auth|bearer|cookie|cred|key|login|otp|pass|pin\b|pwd|secret|sign|token")
-"""Words of messages that may contain a secret."""
+"""A message that contains one of these words may contain a secret."""
 
 
 def text_for_users(error: BaseException) -> str:
     """Return the type of the error, and its message if the message cannot contain a secret.
 
-    That is a message of ordinary words alone, without values, that mentions no secret, or a message whose class has
-    `for_users = True`. The caller logs the whole error.
+    A message cannot contain a secret if it has only ordinary words, without values, and mentions no secret. An error
+    whose class has `for_users = True` always shows its message. The caller logs the whole error.
     """
     name = type(error).__name__
     try:
         message = str(error)
-    except BaseException:  # noqa: BLE001  # the error's own `__str__` fails, and the run must still end
+    except BaseException:  # noqa: BLE001  # the error's own `__str__` may fail, and the run must still end
         return f"{name}: its message could not be formatted"
     if getattr(type(error), "for_users", False) is True or _has_only_words(message):
         return f"{name}: {message}" if message else name
@@ -86,7 +86,7 @@ class InvalidId(BridgekitError, ValueError):
 
 
 class UnknownName(BridgekitError, LookupError):
-    """No agent, tool, variant or other object of this kind is registered under the name."""
+    """The name is not that of a registered agent, tool, variant or other object."""
 
     for_users = True
 
@@ -152,7 +152,7 @@ class RunAlreadyMapped(BridgekitError):
 
 
 class MappingFull(BridgekitError):
-    """The mapping holds its maximum number of live routes, and live routes are never evicted.
+    """The mapping is full of routes of active runs, which are never evicted.
 
     Close runs that have ended, or raise the limit.
     """
@@ -161,7 +161,7 @@ class MappingFull(BridgekitError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"the mapping is full: it holds {limit:,} live runs; call cleanup_mapping for each run that has ended"
+            f"the mapping is full: it holds {limit:,} active runs; call cleanup_mapping for each run that has ended"
         )
         self.limit = limit
 
@@ -218,8 +218,8 @@ class WrongEventLoop(BridgekitError):
     def __init__(self, call: str) -> None:
         super().__init__(
             f"{call} was called outside the application's event loop: in a thread that anyio started, such as a tool's,"
-            " use anyio.from_thread.run; in any other thread, asyncio.run_coroutine_threadsafe with the application's"
-            " loop"
+            " use anyio.from_thread.run, or run_sync for a plain function; in any other thread,"
+            " asyncio.run_coroutine_threadsafe with the application's loop"
         )
         self.call = call
 
@@ -298,7 +298,8 @@ class DeterministicStartupError(BridgekitError):
     @classmethod
     @contextmanager
     def at(cls, link: int, component: str) -> Iterator[None]:
-        """Attribute any error inside the block to a link. If blocks are nested, the innermost block names the link."""
+        """Raise any Exception inside the block as a DeterministicStartupError of the link. If blocks are nested, the
+        innermost block names the link."""
         try:
             yield
         except cls:
@@ -328,7 +329,8 @@ class SuiteNotInstalled(BridgekitError, ImportError):
 
 
 class ServeError(BridgekitError):
-    """A server cannot do what was requested. `what` names the application, edge, file or variable concerned."""
+    """A server cannot do what was requested. `what` names the cause, such as an application, an edge, a store or a
+    file."""
 
     def __init__(self, what: str, problem: str) -> None:
         super().__init__(f"{what}: {problem}")
@@ -338,7 +340,7 @@ class ServeError(BridgekitError):
 
 @contextmanager
 def unwrap_single_error() -> Iterator[None]:
-    """Replace an exception group by its first leaf error, so that callers can catch it by its type.
+    """Raise the first leaf error in place of an exception group, so that callers can catch the error by its type.
 
     A notebook does not display the errors inside a group, and `except InvalidId` does not match a group.
     """
@@ -353,6 +355,6 @@ def unwrap_single_error() -> Iterator[None]:
         try:
             raise leaf
         finally:
-            # Python sets the group as the context of `leaf` if the group is leaving a `with` block. With that context,
-            # a notebook would not display the error.
+            # Python sets the group as the context of `leaf` if the group is leaving a `with` block. A notebook does not
+            # display an error that has a group as its context.
             leaf.__context__ = None

@@ -17,9 +17,9 @@ _TYPE_NAME: Final = re.compile(r"(?!(?:subscribed|gap)\Z)[a-z][a-z0-9_]{0,63}")
 class EventType(enum.StrEnum):
     """The event types. The first five types are the audit's critical events.
 
-    A frame of another process may have a type that this process did not define. For such a type,
-    `EventType("citation")` creates a value that is not a member of the enum. Only a process that defined a type with
-    `define_event_type` can emit events of that type.
+    A frame of another process may have a type that this process did not define. For an unknown type, `EventType`
+    creates a value that is not a member of the enum. Only a process that defined a type with `define_event_type` can
+    emit events of that type.
     """
 
     AGENT_STARTED = "agent_started"
@@ -43,7 +43,7 @@ class EventType(enum.StrEnum):
 
 
 _defined: Final[dict[str, EventType]] = {}
-"""The application's types by name."""
+"""The event types that the application defined, by name."""
 
 
 class Policy(enum.StrEnum):
@@ -56,7 +56,7 @@ class Policy(enum.StrEnum):
     MUST_DELIVER = "must deliver"
     """The outbox keeps every event."""
     COALESCE = "coalesce"
-    """The outbox keeps only the latest event of each run. The client gets a gap for the superseded events."""
+    """The outbox keeps only the latest event of each run and type. The client gets a gap for the superseded events."""
     CONCATENATE = "concatenate"
     """The outbox joins adjacent events of one message into one frame that contains all of their text. The payload of
     each event is a `TextDelta`."""

@@ -1,6 +1,6 @@
 """The events that agents emit, the frames that clients read, and the receipts that the bridge returns.
 
-Each event becomes one JSON text frame. Encoding and decoding do no I/O and raise only errors from `bridgekit.errors`.
+Each event becomes one JSON text frame. Encoding and decoding do no I/O.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from bridgekit.errors import FrameTooLarge, MalformedFrame, PayloadError
 from bridgekit.event_types import CRITICAL, END_EVENTS, POLICIES, EventType, Policy, define_event_type
 from bridgekit.ids import RunId, ThreadId, new_id
-from bridgekit.payloads import encode_json, explain, find_problem
+from bridgekit.payload_encoding import encode_json, explain, find_problem
 
 __all__ = [
     "CRITICAL",
@@ -76,7 +76,7 @@ class AgentEvent(msgspec.Struct, kw_only=True):
 
 
 class RoutedEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An event as a client receives it: exactly the fields of the wire format, including its position in a thread."""
+    """An event as a client receives it, with exactly the fields of the wire format."""
 
     seq: int
     """The event's number within its thread. The log numbers events from 1. The log skips numbers only if events are
@@ -111,7 +111,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
 
 class ConcatenatedFrame(Frame, frozen=True, gc=False, kw_only=True):
-    """The frame of adjacent events that an outbox joined into one."""
+    """The frame of adjacent events that an outbox joined into one event."""
 
     first_seq: int
 
@@ -141,7 +141,7 @@ def text_delta(frame: Frame) -> TextDelta | None:
 
 
 def concatenate(first_seq: int, last: Frame, delta: str) -> ConcatenatedFrame:
-    """Return one frame for the adjacent events `first_seq` to `last` of one message, with all of their text."""
+    """Return one frame, with the text `delta`, for a message's adjacent events from `first_seq` to `last`."""
     event = last.event
     joined = msgspec.structs.replace(event, first_seq=first_seq, payload=event.payload | {"delta": delta})
     return ConcatenatedFrame(last.seq, last.type, last.run_id, _encode(joined), first_seq=first_seq)
@@ -175,7 +175,7 @@ class Outcome(enum.StrEnum):
     PENDING = "pending"
     """The store did not answer in time. The event is queued in this process, in order, until the store answers."""
     UNROUTABLE = "unroutable"
-    """No thread was found for the event's run, or the event carries another thread than its run's."""
+    """No thread was found for the event's run, or the event carries a thread other than its run's."""
     REFUSED = "refused"
     """The event could not be encoded, published or stored. `Receipt.reason` states the reason."""
 
@@ -239,11 +239,11 @@ _all_strings: Final = frozenset({str}).issuperset
 def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> bytes:  # noqa: C901  # the hot path
     """Encode an event as UTF-8 JSON.
 
-    JSON has fewer types than Python: bytes become base64, dates ISO 8601, Decimals and numeric keys strings, sets and
-    tuples arrays. Subclasses are encoded as their bases. `limit_bytes` is compared with the size of the frame with a
-    `seq` of 19 digits, so that the limit does not depend on `seq`. Raises PayloadError if JSON cannot represent a value
-    unchanged, or if its class raises an error. Raises FrameTooLarge if the frame exceeds `limit_bytes`. Passes on
-    KeyboardInterrupt, SystemExit and other exceptions that are no errors.
+    JSON has fewer types than Python: bytes become base64 strings, dates become ISO 8601 strings, Decimals and numeric
+    keys become strings, and sets and tuples become arrays. Subclasses are encoded as their bases. `limit_bytes` applies
+    to the frame's size with a `seq` of 19 digits, so that the limit does not depend on `seq`. Raises PayloadError if
+    JSON cannot represent a value unchanged, or if the value's class raises an error. Raises FrameTooLarge if the frame
+    exceeds `limit_bytes`. Does not catch KeyboardInterrupt and SystemExit.
     """
     payload = event.payload
     try:

@@ -1,7 +1,7 @@
-"""Validation of ids that come from callers and clients, and the schemes that create a run id for a thread.
+"""Validates ids that come from callers and clients, and creates run ids and event ids.
 
-The sound chain never derives a thread from a run id. A signed run id exists for callers in other processes that know
-only a run id.
+The sound chain never derives a thread from a run id. A caller in another process that has only a signed run id can get
+the thread from `SignedRunIds.verify`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ UserId = NewType("UserId", str)
 ID_BYTES: Final = 1_024
 """Size limit of a thread id, a user id and an agent name, in bytes of UTF-8."""
 RUN_ID_BYTES: Final = 2_048
-"""Size limit of a run id, in bytes of UTF-8. A signed run id contains a thread id of up to `ID_BYTES` in base64, which
-adds a third to its length."""
+"""Size limit of a run id, in bytes of UTF-8. A signed run id contains a thread id of up to `ID_BYTES` bytes in base64,
+which adds a third to its length."""
 
 REQUEST_BYTES: Final = 65_536
 """Size limit of a user's request, in bytes of UTF-8. The run's first event contains the request, and an `agent_error`
@@ -129,10 +129,10 @@ if sys.platform != "win32":
 
 
 def new_id() -> str:
-    """Return a unique id of 32 hexadecimal digits, for events and tool calls: 64 random bits per process and a counter.
+    """Return a unique id of 32 hexadecimal digits, for events and tool calls.
 
-    The ids are predictable, so they must not serve as secrets. (An id of 128 random bits takes four times as long to
-    create, and a uuid4 sixteen times.)
+    An id consists of 64 random bits, the same for the whole process, and a counter. The ids are predictable, so they
+    must not serve as secrets. (An id of 128 random bits takes four times as long to create, and a uuid4 sixteen times.)
     """
     return _process + hex(next(_count))[2:]  # noqa: FURB116  # takes half the time of a format string
 

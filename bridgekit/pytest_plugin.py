@@ -2,8 +2,8 @@
 
 A test that uses `bridgekit_app` fails if an event was lost, was emitted by another run, or followed the end of its run.
 
-pytest loads this module wherever bridgekit is installed, even if no test uses it. The module therefore imports the rest
-of the package only in the fixtures and in the assertion.
+pytest loads this module wherever bridgekit is installed, even if no test uses it. To load fast, the module imports the
+rest of the package only in the fixtures and in `assert_delivered`.
 """
 
 from __future__ import annotations
@@ -153,19 +153,19 @@ def _fail_with_problems(served: ServedApplication) -> None:
 
 @pytest.fixture
 def bridgekit_client(bridgekit_app: ServedApplication) -> Callable[..., AbstractAsyncContextManager[CollectingClient]]:
-    """Subscribes a client in `async with bridgekit_client(thread_id, user_id) as client`, which collects
+    """`async with bridgekit_client(thread_id, user_id) as client` subscribes a client, which collects
     `client.events`."""
     return bridgekit_app.subscribed_client
 
 
 @pytest.fixture
 def bridgekit_check(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Checks any backend: `result = bridgekit_check("backend.toml", app)`, then `assert result.passed, result.text`.
+    """`result = bridgekit_check("backend.toml", app)` checks any backend. Then `assert result.passed, result.text`.
 
-    The path of the TOML file is relative to the folder of the test. Without `app`, the fixture starts the command of
-    the file. The `options` are those of `drive_backend` in `bridgekit_verify.check.live.backends`.
+    The path of the TOML file is relative to the folder of the test. Without `app`, the fixture starts the backend with
+    the command in the file. The `options` are those of `drive_backend` in `bridgekit_verify.check.live.backend_check`.
     """
-    check_app = import_module("bridgekit_verify.check.live.backends").check_app
+    check_app = import_module("bridgekit_verify.check.live.backend_check").check_app
 
     def check(path: str, app: Any = None, **options: Any) -> Any:
         return check_app(request.path.parent / path, app, **options)

@@ -31,7 +31,7 @@ __all__ = ["CollectingClient", "ObservedRun", "ServedApplication", "end_of_tasks
 TIMEOUT_SECONDS: Final = 5.0
 """The default timeout for an event that a test waits for."""
 LEFT_TASKS_SECONDS: Final = 0.5
-"""At the end of a test, the limit on the wait for tasks that its agents started and did not await."""
+"""How long the end of a test waits for tasks that its agents started and did not await."""
 
 THREAD: Final = "thread_1"
 USER: Final = "user_1"
@@ -166,10 +166,10 @@ class ServedApplication:
         return ObservedRun(run.context.run_id, run.result, tuple(client.timed))
 
     def check_emission(self, event: AgentEvent, receipt: Receipt) -> None:
-        """Record each event that was lost, emitted by another run, or emitted after its run's end.
+        """Record each event that was lost, that a run other than its own emitted, or that followed its run's end.
 
-        The bridge calls this observer with each event. The received events do not show these problems, because their
-        numbering has no gap.
+        The bridge calls this observer with each event. A client cannot see these problems, because they leave no gap in
+        `seq`.
         """
         what, runs = f"{event.type} of run {event.run_id!r}", [run.run_id for run in enclosing_runs.get()]
         if receipt.lost:

@@ -1,8 +1,8 @@
-"""The defects of the audited code, each as the smallest override of a sound link. A variant selects defects.
+"""The defects of the audited code, each as the smallest override of a sound link. A variant combines defects.
 
 The defects are those of commit ced61c673 (2025-09-01) in the public history of `netra-systems/zen`, whose line numbers
-the audit uses. The names D1 to D10 are the same throughout bridgekit. The last part of the module breaks links that are
-correct in the audited code, so that the effect of each link on delivery can be measured.
+the audit uses. The defects are named D1 to D10. The classes at the end of the module break links
+that are correct in the audited code, to measure each link's effect on delivery.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from bridgekit.chain.link_5_execution_core import AgentExecutionCore, AgentSourc
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.supervisor_collaborators import LLMManager, SessionFactory, ToolDispatcher
+from bridgekit.chain.models_tools_and_owners import LLMManager, SessionFactory, ToolDispatcher
 from bridgekit.events import CRITICAL, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MappingStore, MemoryMappingStore, RunThreadMappingService
-from bridgekit.resolution import NoRoute
+from bridgekit.thread_resolvers import NoRoute
 from bridgekit.transport.hub import Connection, Hub
 
 __all__ = [
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 async def self_check_that_cannot_fail(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
-    """D1, link 1: publish to a thread without subscribers and accept any receipt as success."""
+    """D1, link 1: publishes an event to a thread without subscribers, and accepts any receipt as success."""
     event = AgentEvent(type=EventType.PROGRESS_UPDATE, run_id=RunId("startup-test"), agent_name="startup", payload={})
     assert await bridge.hub.publish(event, ThreadId("startup-test")) is not None
 
@@ -58,7 +58,7 @@ async def self_check_that_cannot_fail(bridge: AgentWebSocketBridge, supervisor: 
 class RegistryThatBindsAtStartup(AgentRegistry):
     """D3, link 3: binds agents at startup without the required run id.
 
-    Each binding raises a TypeError, which is caught, logged as a warning and followed by a message of success.
+    Each binding raises a TypeError, which the registry catches and logs as a warning. Then the registry logs success.
     """
 
     def set_websocket_bridge(self, bridge: AgentWebSocketBridge) -> None:
@@ -112,11 +112,11 @@ class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
 
 
 class Orchestrator:
-    """D9b, link 9: has no `get_thread_id_for_run`. In the audited code, only mocks have that method."""
+    """D9b, link 9: an orchestrator without `get_thread_id_for_run`. In the audited code, only mocks have the method."""
 
 
 class OrchestratorThatQueriesTheMapping(Orchestrator):
-    """Fix 2 with its method, which queries the run-thread mapping. The audit names the method, but does not give it."""
+    """Fix 2 with `get_thread_id_for_run`, which queries the mapping. The audit names the method, but gives no code."""
 
     def __init__(self, mapping: RunThreadMappingService) -> None:
         self._mapping = mapping
@@ -126,7 +126,7 @@ class OrchestratorThatQueriesTheMapping(Orchestrator):
 
 
 class OrchestratorLookup:
-    """D9b, link 9: Fix 2's lookup. With `Orchestrator`, its call raises AttributeError, which is caught and logged."""
+    """D9b, link 9: Fix 2's lookup, which catches and logs the AttributeError, as `Orchestrator` lacks the method."""
 
     def __init__(self, orchestrator: Orchestrator) -> None:
         self._orchestrator: Any = orchestrator
@@ -158,7 +158,7 @@ class DictMapping(RunThreadMappingService):
 
     @property
     def known(self) -> Mapping[RunId, ThreadId]:
-        """Empty, so that the bridge does not compare the thread of an event with the mapping."""
+        """An empty mapping, so that the bridge does not compare an event's thread with the run's mapped thread."""
         return {}
 
 
@@ -181,14 +181,14 @@ class HubThatAlwaysSaysSent(Hub):
 
 
 class HubAsCommitted(HubThatAlwaysSaysSent, HubWithoutThreads):
-    """D10, link 10, complete: no event reaches a socket, and every event is reported as sent."""
+    """D10, link 10, both defects together: no event reaches a socket, and every event is reported as sent."""
 
 
 # The classes below break links that are correct in the audited code, to measure each link's effect on delivery.
 
 
 def _second_bridge(bridge: AgentWebSocketBridge) -> AgentWebSocketBridge:
-    """Return a new bridge whose hub has no sockets, like an accessor that creates a bridge on each call."""
+    """Return a new bridge whose hub has no sockets."""
     return type(bridge)(Hub(), bridge.resolver, bridge.mapping)
 
 

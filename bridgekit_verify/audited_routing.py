@@ -1,4 +1,4 @@
-"""Run-id schemes and resolvers of the audited code and of the audit's fixes, which the sound chain does not use."""
+"""Run-id schemes and resolvers that only the audited code and the audit's fixes use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import secrets
 
 from bridgekit.events import AgentEvent
 from bridgekit.ids import HexSource, RunId, ThreadId
-from bridgekit.resolution import NoRoute, Resolver, Route, route_of
+from bridgekit.thread_resolvers import NoRoute, Resolver, Route, route_of
 
 __all__ = ["EmbeddedRunIds", "FirstOf", "OpaqueRunIds", "ReportParser"]
 
@@ -16,7 +16,7 @@ def _secret_digits(digits: int) -> str:
 
 
 class OpaqueRunIds:
-    """`run_` and 12 hexadecimal digits, as committed. The run id contains nothing about the thread."""
+    """Run ids as committed: `run_` and 12 hexadecimal digits. The run id does not contain the thread id."""
 
     def __init__(self, hex_source: HexSource = _secret_digits) -> None:
         self._hexadecimal = hex_source
@@ -40,7 +40,7 @@ class EmbeddedRunIds:
 
 
 class ReportParser:
-    """Parses the thread out of the run id, in the bridge as committed and in Fix 2.
+    """Extracts a thread id from the run id, as the committed bridge and Fix 2 do.
 
     The parser splits the run id at underscores and keeps only the segment after the first `thread`. For example, it
     resolves `run_thread_alice_smith_1f2e3d4c` to `thread_alice`, which may belong to another user.

@@ -62,4 +62,4 @@ class UnusableRecording(BridgekitError, ValueError):
 
 
 class UnusableBackend(UnusableRecording):
-    """A backend, or the TOML file that describes it, cannot be used. The message names the file and the problem."""
+    """A backend, or the TOML file that describes the backend, cannot be used. The message names file and problem."""

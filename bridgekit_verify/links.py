@@ -21,7 +21,7 @@ __all__ = ["LINKS", "Link"]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One link of the chain: what the audit says about it, and where it is implemented here."""
+    """One link of the chain: the audit's verdict on it, and the class or function of bridgekit that implements it."""
 
     number: int
     name: str

@@ -1,4 +1,4 @@
-"""Four repairs that together make the chain as committed deliver, and the number of lines that each one changes.
+"""Four repairs with which the chain as committed delivers every event, and how many lines each repair changes.
 
 A repair replaces parts of a chain, as the audit's fixes do. The audited commit's own supervisor and manager are not
 rebuilt here, so the original code needs more changes than these four repairs.
@@ -18,7 +18,7 @@ from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.link_5_execution_core import AgentExecutionCore
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import Carried, Resolver
+from bridgekit.thread_resolvers import Carried, Resolver
 from bridgekit_verify.as_committed import HubThatAlwaysSaysSent
 from bridgekit_verify.variants import AS_COMMITTED, Fix, Variant
 
@@ -26,7 +26,7 @@ __all__ = ["NEW_CLASSES", "REPAIRS", "LineChange", "changed_lines", "repaired", 
 
 
 class LineChange(NamedTuple):
-    """How many lines a repair removes from the rebuilt chain and adds to it."""
+    """How many lines of code a repair removes from the chain as committed, and how many it adds."""
 
     removed: int
     added: int
@@ -67,7 +67,7 @@ def repaired_links(name: str) -> tuple[int, ...]:
 
 
 def repaired(fixes: Iterable[Fix], *, base: Variant = AS_COMMITTED) -> Variant:
-    """Return the base chain with all of these repairs or fixes."""
+    """Return the chain `base` with the given repairs or fixes applied."""
     chain = base
     for fix in fixes:
         chain = fix.applied_to(chain)
@@ -81,7 +81,7 @@ def subsets(repairs: tuple[Fix, ...] = REPAIRS) -> Iterator[tuple[Fix, ...]]:
 
 
 def changed_lines(repair: Fix, base: Variant = AS_COMMITTED, *, adds: tuple[type, ...] = ()) -> LineChange:
-    """Count the lines by which the base chain's source differs from that of the repaired chain.
+    """Count the lines of code that a repair changes in the base chain.
 
     Each method that a defect overrides is compared with the method that the repair uses in its place. A statement that
     only calls `super()`, or returns its result, counts as the lines of the called method. Indentation, comments and
@@ -97,7 +97,7 @@ def changed_lines(repair: Fix, base: Variant = AS_COMMITTED, *, adds: tuple[type
 
 
 def _rewritten(committed: Any, sound: Any) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield the lines of each function that the repair changes: as committed, and repaired."""
+    """Yield the lines of each changed function before and after the repair."""
     if not inspect.isclass(committed):
         yield _body(committed), _body(sound)
         return
@@ -110,7 +110,7 @@ def _rewritten(committed: Any, sound: Any) -> Iterator[tuple[list[str], list[str
 
 
 def _body(function: Callable[..., Any], owner: type | None = None) -> list[str]:
-    """Return the lines of a function's body. `owner` is the class that defines the function, if there is one."""
+    """Return the lines of a function's body. `owner` is the class that defines the function, if any."""
     definition = _parsed(function)
     if owner is not None:
         _InlineSuper(owner).visit(definition)

@@ -1,7 +1,7 @@
 """The chains that are compared: each variant names the parts in which it differs from *sound*.
 
-The variants follow the audit's order. The first block is the audit's comparison: links 1 to 8 are sound, and link 9 is
-as reported, then repaired with one fix or with several. The fixes in `FIXES` can be applied to any chain.
+In the first variants, links 1 to 8 are sound, and link 9 is as reported or repaired with one or several of the audit's
+fixes. The fixes in `FIXES` can be applied to any chain.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from bridgekit.chain.link_5_execution_core import AgentExecutionCore
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel, ToolDispatcher
 from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck, check_delivery, check_handover, check_routing
-from bridgekit.chain.supervisor_collaborators import PythonTools, ScriptedModel, ToolDispatcher
 from bridgekit.errors import UnknownName
 from bridgekit.ids import HexSource, RunIdScheme, SignedRunIds
 from bridgekit.mapping import MappingStore, RunThreadMappingService
-from bridgekit.resolution import MappingLookup, Resolver
 from bridgekit.stores import MEMORY, StoreFactory
+from bridgekit.thread_resolvers import MappingLookup, Resolver
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog
@@ -61,7 +61,7 @@ def resolver_of_fix_2_with_its_method(mapping: RunThreadMappingService) -> Resol
 def resolver_of_fix_3(mapping: RunThreadMappingService) -> Resolver:
     """Create a resolver that queries the mapping service, then uses the resolver as committed.
 
-    The audit does not say when the bridge queries the service. A query after the parser would be Fix 2 with its method.
+    The audit does not state the order. If the parser came first, Fix 3 would equal Fix 2 with its method.
     """
     return FirstOf(MappingLookup(mapping), resolver_as_committed(mapping))
 
@@ -73,11 +73,11 @@ def resolver_of_fixes_2_and_3(mapping: RunThreadMappingService) -> Resolver:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One combination of parts that a chain is built from."""
+    """The parts from which a chain is built."""
 
     name: str
     summary: str
-    """What distinguishes the variant, in one clause."""
+    """How the variant differs from the sound chain, in one clause."""
     run_ids: Callable[[HexSource], RunIdScheme] = _signed_run_ids
     resolver: Callable[[RunThreadMappingService], Resolver] = carried_or_mapped
     stores: StoreFactory = MEMORY
@@ -140,7 +140,7 @@ AS_REPORTED: Final = Variant(
 
 @dataclass(frozen=True)
 class Fix:
-    """One or several of the audit's fixes, as the parts that they replace in a chain."""
+    """A repair, or one or several of the audit's fixes: the parts that it replaces in a chain."""
 
     name: str
     summary: str
@@ -148,7 +148,7 @@ class Fix:
     """The replaced fields of a `Variant`."""
 
     def applied_to(self, base: Variant, *, name: str | None = None) -> Variant:
-        """Return the base chain with this fix. By default, the new chain is called "<base> with <fix>"."""
+        """Return the base chain with this fix. By default, the name of the result is "<base> with <fix>"."""
         return replace(base, name=name or f"{base.name} with {self.name}", summary=self.summary, **self.parts)
 
 
@@ -189,7 +189,7 @@ FIXES: Final[Mapping[str, Fix]] = {
     )
 }
 """The audit's fixes by name, alone and together. Fix 2 parses the run id, then calls a method that the audited code
-does not have. "As written" leaves the method out. "With its method" adds the method as a query of Fix 3's mapping."""
+does not have. "As written", the method is missing. "With its method", the method queries the mapping of Fix 3."""
 
 FIX_1: Final = FIXES["fix 1"].applied_to(AS_REPORTED, name="fix 1")
 FIX_3: Final = FIXES["fix 3"].applied_to(AS_REPORTED, name="fix 3")
@@ -217,7 +217,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
 }
 
 _WITHOUT_HANDOVER_CHECK: Final = replace(SOUND, self_checks=WITHOUT_HANDOVER)
-"""The sound chain, without the startup check that refuses a link with another bridge."""
+"""The sound chain, which does not check at startup whether links 2 to 5 hold the application's bridge."""
 
 BROKEN: Final[Mapping[int, Variant]] = {
     1: replace(
@@ -271,8 +271,8 @@ BROKEN: Final[Mapping[int, Variant]] = {
     ),
     9: replace(AS_REPORTED, name="link 9 broken", summary="the run id does not contain the thread"),
 }
-"""The sound chain with one link broken, by link number. For link 1, the hub that startup must refuse is also broken.
-For links 2, 4 and 9, the startup check that would refuse the chain is left out."""
+"""The sound chain with one link broken, by link number. For link 1, the hub is also broken, as the defect of
+link 1 has no effect with a sound hub. For links 2, 4 and 9, the check that would refuse the chain is left out."""
 
 
 def variant(name: object) -> Variant:

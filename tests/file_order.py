@@ -15,8 +15,15 @@ WITH_A_CLUSTER: Final = (
 )
 """These count as one file, so that only one process starts a Redis cluster. Its servers use CPU time until it ends."""
 
+IN_ANY_PROCESS: Final = (
+    "tests/verify/check/acceptance/test_no_false_alarm.py",
+    "tests/verify/check/acceptance/test_truth.py",
+    "tests/verify/check/live/test_run_mutations.py",
+)
+"""Each test of these files counts as a file: the tests share no fixture, and one process alone would take too long."""
+
 LONGEST: Final = (
-    "tests/verify/check/live/test_backends.py",
+    "tests/verify/check/live/test_backend_check.py",
     "tests/contract/",
     "tests/notebooks/test_small_parameters.py",
     "build/executed/13_scale.ipynb",
@@ -52,10 +59,10 @@ def file_of(nodeid: str) -> str:
         return f"build/executed/{found['notebook']}"
     if nodeid.startswith(WITH_A_CLUSTER):
         return WITH_A_CLUSTER[0]
-    return nodeid.partition("::")[0]
+    return nodeid if nodeid.startswith(IN_ANY_PROCESS) else nodeid.partition("::")[0]
 
 
 def start_order(nodeid: str) -> int:
     """Return a key that sorts tests by the order in which their files are started."""
     file = file_of(nodeid)
-    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+    return next((index for index, each in enumerate(LONGEST) if file.startswith(each)), len(LONGEST))

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import BridgeConfig, lifespan
 from bridgekit.chain.link_6_base_agent import BaseAgent
-from bridgekit.chain.supervisor_collaborators import ThreadSession
+from bridgekit.chain.models_tools_and_owners import ThreadSession
 from bridgekit.errors import ShuttingDown
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.stores import stores_from
@@ -35,14 +35,14 @@ STORE = "SERVED_STORE"
 KEYLESS = "SERVED_WITHOUT_KEY"
 RUNS_TIMEOUT_SECONDS = "SERVED_RUNS_SECONDS"
 SHORT_LIMITS = "SERVED_WITH_SHORT_LIMITS"
-"""Shortens the lease of runs and the time limits of connections without a request to a fifth."""
+"""Divides the lease of runs and the time limits of connections without a request by this number."""
 FOR_LONG = "600"
 """Longer than any test waits for a server to stop."""
 
 _go = anyio.Event()
 
 
-def _shorten_limits() -> None:
+def _shorten_limits(divisor: float) -> None:
     from bridgekit.serve import connection_limits
     from bridgekit.stores.redis import active_runs
 
@@ -51,11 +51,11 @@ def _shorten_limits() -> None:
         (connection_limits, "REPLACED_AFTER_SECONDS"),
         (active_runs, "LEASE_SECONDS"),
     ):
-        setattr(module, name, getattr(module, name) / 5)
+        setattr(module, name, getattr(module, name) / divisor)
 
 
 if SHORT_LIMITS in os.environ:
-    _shorten_limits()
+    _shorten_limits(float(os.environ[SHORT_LIMITS]))
 
 
 class Patient(BaseAgent):

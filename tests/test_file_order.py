@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.file_order import LONGEST, WITH_A_CLUSTER, file_of, start_order
+from tests.file_order import IN_ANY_PROCESS, LONGEST, WITH_A_CLUSTER, file_of, start_order
 from tests.tree import EXECUTED, NOTEBOOKS, ROOT
 
 
@@ -22,3 +22,11 @@ def test_tests_with_a_cluster_count_as_one_file() -> None:
     assert [path for path in WITH_A_CLUSTER if not (ROOT / path).exists()] == []
     assert {file_of(f"{path}::test_a") for path in WITH_A_CLUSTER} == {"tests/contract/"}
     assert file_of("tests/stores/redis/test_log.py::test_a") == "tests/stores/redis/test_log.py"
+
+
+def test_tests_that_may_run_in_any_process_are_started_with_their_file() -> None:
+    assert [path for path in IN_ANY_PROCESS if not (ROOT / path).exists()] == []
+    tests = [f"{path}::test_a[{number}]" for path in IN_ANY_PROCESS for number in (1, 2)]
+    assert list(map(file_of, tests)) == tests
+    first = next(path for path in IN_ANY_PROCESS if path in LONGEST)
+    assert start_order(f"{first}::test_a[1]") == LONGEST.index(first)

@@ -52,7 +52,7 @@ def test_demo_counts_lost_events_by_link_when_events_are_lost(capsys: pytest.Cap
         (["audit", "--variant", "nope"], "no variant is called 'nope'; known: 'as reported'"),
         (["demo", "--family", "nope"], "no family of thread ids is called 'nope'"),
         (["demo", "--thread-id", " "], "thread_ids[0] = ' ': must not be empty. A thread id is a string of 1 to 1,024"),
-        (["report", "--notebooks", "nowhere"], "nowhere holds no notebook"),
+        (["report", "--notebooks", "nowhere"], "nowhere contains no notebook"),
         (["report", "--from-executed", "nowhere"], "nowhere"),
         (["report", "--set", "SEED"], "SEED"),
     ],

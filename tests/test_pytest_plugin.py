@@ -239,6 +239,10 @@ LOST_EVENTS = {
         "await self.emit_agent_completed(); await self.emit_error('late')",
         "*agent_error of run 'run_*' was lost: refused at link 8, the run has ended",
     ),
+    "event from another thread": (
+        "await anyio.to_thread.run_sync(asyncio.run, self.emit_thinking('hm'))",
+        "*agent_thinking of run 'run_*' was lost: refused at link 8, WrongEventLoop",
+    ),
     "event after the end": (
         "await self.emit_agent_completed(); await self.emit_thinking('late')",
         "*agent_thinking of run 'run_*' was emitted after the run's end",
@@ -253,12 +257,14 @@ def test_test_fails_when_an_event_was_lost_or_late_although_no_assertion_shows_i
     """The agent hides the error, and the numbers that the socket receives have no gap."""
     result = run(
         users,
-        BEGINNING.replace(
+        "from bridgekit.errors import BridgekitError\n"
+        + BEGINNING.replace(
             "        return {",
             f"""\
         try:
+            import anyio.to_thread, asyncio
             {emission}
-        except ValueError:
+        except (ValueError, BridgekitError):
             pass
         return {{""",
         )

@@ -60,7 +60,7 @@ async def test_headline_numbers_equal_those_of_the_notebook() -> None:
     )
     assert not any(v.misrouted for v in documented)
     every = sum(v.delivered == v.expected for v in stress)
-    assert f"Of {len(stress)} stress kinds, it delivers every event of {every}," in SENTENCES
+    assert f"Of {len(stress)} stress kinds, Fix 1 delivers every event of {every}," in SENTENCES
     [leaking] = [v for v in stress if v.misrouted]
     assert f"and of one kind, {leaking.misrouted} of {leaking.expected} events reach **another user**." in SENTENCES
 

@@ -90,7 +90,7 @@ PARTS: Final = (
             Step(
                 "resolver",
                 "returns the thread that the event carries",
-                "bridgekit/resolution.py",
+                "bridgekit/thread_resolvers.py",
                 ("Carried.resolve",),
                 ("no thread is known:", "UNROUTABLE, link 9"),
             ),

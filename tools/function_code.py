@@ -11,7 +11,7 @@ __all__ = ["changed_functions"]
 
 
 def changed_functions(source: str, changed: str, path: str) -> list[tuple[CodeType, CodeType]] | None:
-    """Return the code of each function that differs, before and after, or None if the code outside functions differs.
+    """Return the code of each changed function before and after the change, or None if code outside functions changed.
 
     A nested function counts as code of the outer function, and default values and decorators as code outside functions.
     `changed` must have the format of `ast.unparse`, because the position of lines has a small effect on the code.
@@ -44,7 +44,8 @@ def _functions(code: CodeType) -> Iterator[CodeType]:
 
 
 def _content(code: CodeType, *, nested: bool = True) -> Hashable:
-    """Return what the code does, without line numbers. Nested functions are included only if `nested` is true."""
+    """Return the parts of the code that decide what it does, without line numbers. Nested functions are included only
+    if `nested` is true."""
     constants = tuple(
         _constant(each, nested=nested)
         for each in code.co_consts

@@ -39,7 +39,7 @@ ARITHMETIC: Final[dict[type[ast.operator], type[ast.operator]]] = {
 NAMES: Final = {"min": "max", "max": "min", "any": "all", "all": "any", "ceil": "floor", "sorted": "list"}
 
 MAX_LINE_CHARACTERS: Final = 120
-"""Limit on the number of characters that are shown of an edited line."""
+"""Limit on the number of characters of an edited line that a report shows."""
 
 # Fields that are not mutated. Most of these fields are for readers or the type checker.
 IGNORED_FIELDS: Final = {"annotation", "returns", "decorator_list", "bases", "type_params", "format_spec"}

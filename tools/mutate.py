@@ -80,14 +80,17 @@ TARGETS: Final[Mapping[str, Target]] = {
     "checker": _measuring("checker", "test_checker", "test_ledger", "test_checker_properties", "test_identities"),
     "rules": _invariant("rules"),
     "reports": _invariant("reports"),
-    "judging": _reporting("judging", "test_judging", "test_data_contract", "test_first_screen"),
-    "results": _reporting("results", "test_results", "test_data_contract", "test_first_screen"),
-    "drop_rates": _reporting("drop_rates", "test_summary", "test_data_contract", "test_first_screen"),
+    "grouped_findings": _reporting(
+        "grouped_findings", "test_grouped_findings", "test_data_contract", "test_first_screen"
+    ),
+    "result_files": _reporting("result_files", "test_result_files", "test_data_contract", "test_first_screen"),
+    "drop_tables": _reporting("drop_tables", "test_summary", "test_data_contract", "test_first_screen"),
     "summary": _reporting("summary", "test_summary", "test_data_contract", "test_first_screen"),
-    "chart": _reporting("chart", "test_summary", "test_data_contract", "test_first_screen"),
+    "drop_chart": _reporting("drop_chart", "test_summary", "test_data_contract", "test_first_screen"),
     "priorities": _reporting("priorities", "test_priorities", "test_summary"),
-    "claims": _reporting("claims", "test_claims"),
-    "promised_effects": _reporting("promised_effects", "test_promised_effects"),
+    # A cold trial runs the tests in this order. The tests of the first file need no server.
+    "claims": _reporting("claims", "test_wording_of_claims", "test_claims"),
+    "promised_effects": _reporting("promised_effects", "test_wording_of_promises", "test_promised_effects"),
     "link_1": _link("link_1_startup", "test_startup_choices", "test_owners", "test_closing"),
     "link_2": _link(
         "link_2_supervisor_agent",

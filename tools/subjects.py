@@ -19,7 +19,7 @@ import anyio
 import msgspec
 
 from bridgekit import __version__
-from bridgekit_verify.check.live.backends import BackendCheck, check_backend
+from bridgekit_verify.check.live.backend_check import BackendCheck, check_backend
 from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.saved_run import LiveRun, numbered
 from bridgekit_verify.check.live.scenarios import Load
@@ -33,7 +33,7 @@ SEED: Final = 7
 SHOWN_VIOLATIONS: Final = 2
 SHOWN_CHARACTERS: Final = 200
 FORMS: Final = ("text", "thinking", "calls", "beside", "whole", "interleaved", "retry", "dies", "cut")
-"""The scenarios: the last three vary what fails, the others how a model streams."""
+"""The scenarios. In the last three, the model or a connection fails. The others vary how the model streams."""
 
 PAGE: Final = """\
 # Published frameworks, and bridgekit, checked from outside

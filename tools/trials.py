@@ -39,10 +39,10 @@ ROOT: Final = Path(__file__).parents[1]
 LIMIT_SECONDS: Final = 180.0
 """A cold trial that takes longer than 180 s counts as an infinite loop, so its mutant counts as detected."""
 MEASURED_ONCE: Final = "tests.verify.report.measured_once"
-"""The measurements in `measured_once` are made before a warm trial forks. A mutant that changes a measurement needs a
+"""The module whose measurements are made once, before warm trials fork. A mutant that changes a measurement needs a
 cold trial."""
 TEST_LIMIT_SECONDS: Final = 5.0
-"""The limit on one test of a warm trial, in addition to ten times its duration without a mutant."""
+"""A test of a warm trial may take this number of seconds plus ten times its duration without a mutant."""
 
 PLUGINS: Final = [
     argument
@@ -50,7 +50,7 @@ PLUGINS: Final = [
         "anyio.pytest_plugin",
         "_hypothesis_pytestplugin",
         "no:cacheprovider",
-        "no:unraisableexception",  # the plugin's garbage collection takes longer than most trials
+        "no:unraisableexception",  # this pytest plugin's garbage collection takes longer than most trials
     )
     for argument in ("-p", name)
 ]
@@ -97,7 +97,7 @@ def surviving(target: Target, all_of: Sequence[Mutant], *, jobs: int) -> list[Mu
 
 
 def _in_forks(calls: Sequence[Callable[[], bool]], jobs: int, seconds: float) -> Iterator[tuple[int, bool]]:
-    """Call each function in a process of its own, and yield its index and whether it returned True in time."""
+    """Call each function in a separate process, and yield the function's index and whether it returned True in time."""
     context, left = mp.get_context("fork"), list(reversed(list(enumerate(calls))))
     running: dict[int, tuple[ForkProcess, int, float]] = {}
     while left or running:
@@ -207,8 +207,10 @@ class _WarmTrials:
         if session.testsfailed or not _is_from_checkout(self._target):
             return True
         path, source = str(self._target.file), self._target.file.read_text(encoding="utf-8")
+        gc.unfreeze()  # tests/conftest.py freezes the collected tests, and `get_objects` leaves out frozen objects
+        # `isinstance` reads each object's `__class__`, and a test may define one that raises an error.
         functions = [
-            each for each in gc.get_objects() if isinstance(each, FunctionType) and each.__code__.co_filename == path
+            each for each in gc.get_objects() if type(each) is FunctionType and each.__code__.co_filename == path
         ]
         if (measured_once := sys.modules.get(MEASURED_ONCE)) is not None:
             measured_once.measure_all()

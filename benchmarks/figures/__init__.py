@@ -1,4 +1,4 @@
-"""Draw the figures of a benchmark result. The titles state the findings."""
+"""Draw the figures of a benchmark result. The title of each figure states its finding."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.figures.shared_parts import BRIDGEKIT_STACKS, GREY, rows, sheet, stacks_of
+from benchmarks.figures.dot_plots import BRIDGEKIT_STACKS, GREY, rows, sheet, stacks_of
 from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
 from benchmarks.targets import ASGI, NATIVE
@@ -73,8 +73,8 @@ def _grown(axis: Axes, series: Series, edge: str) -> None:
 
 
 def memory_figure(series: Series) -> Figure | None:
-    """Draw the memory of an idle connection, and memory over many events. Return None if the series has no data on idle
-    connections."""
+    """Draw the memory of an idle connection, and memory against the number of events. Return None if the series has no
+    data on idle connections."""
     measure = "KiB/idle connection"
     stacks = stacks_of(series, measure)
     if not stacks:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from benchmarks.figures.shared_parts import BRIDGEKIT_STACKS, GREY, Mark, dots, legend, rows, sheet, stacks_of
+from benchmarks.figures.dot_plots import BRIDGEKIT_STACKS, GREY, Mark, dots, legend, rows, sheet, stacks_of
 from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.targets import NATIVE, STARLETTE
 from benchmarks.workload import BURST, RUN, YIELDING

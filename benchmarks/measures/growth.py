@@ -11,10 +11,10 @@ from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.interleaving import log_progress
 from benchmarks.peers import Peer
 from benchmarks.protocol import FillStack
-from benchmarks.session import Session, session, start_load_client
+from benchmarks.stack_session import Session, session, start_load_client
 from benchmarks.workload import EVENTS
 from bridgekit.transport.log import DEFAULT_RETENTION
-from bridgekit_verify.harness.messages import Done
+from bridgekit_verify.harness.child_side import Done
 
 __all__ = ["FULL_BACKGROUND", "NO_BACKGROUND", "BackgroundLoad", "flatness", "growth", "steps"]
 
@@ -23,7 +23,7 @@ THREADS: Final = 10
 FILL_SECONDS: Final = 120.0
 QUIET_SECONDS: Final = 3_600.0
 POINTS: Final = 100
-"""Limit on the number of memory values in the figure. The verdict uses the memory after every wave."""
+"""Limit on the number of memory values in the figure. The target applies to the memory after every wave."""
 SETTLED_RUNS: Final = 5 * DEFAULT_RETENTION.events // EVENTS
 """Runs of each thread before the baseline: five times the number that fills the thread's log. Memory grows by about 5 %
 while the logs fill and shortly afterwards, and then remains constant."""

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from benchmarks.peers import Peer
-from benchmarks.session import Session, session
+from benchmarks.stack_session import Session, session
 from benchmarks.verification import WrongAnswer
 from bridgekit.errors import BridgekitError
 

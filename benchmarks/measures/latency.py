@@ -8,7 +8,7 @@ from typing import Final
 
 from benchmarks.measured_values import Series, SeriesKey, quantile
 from benchmarks.measures.interleaving import log_progress
-from benchmarks.session import Session
+from benchmarks.stack_session import Session
 from benchmarks.verification import WrongAnswer
 from benchmarks.workload import EVENTS
 

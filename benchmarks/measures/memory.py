@@ -13,7 +13,7 @@ from typing import Final
 from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.interleaving import log_progress
 from benchmarks.peers import Peer
-from benchmarks.session import session
+from benchmarks.stack_session import session
 
 __all__ = ["idle_connections", "idle_work"]
 

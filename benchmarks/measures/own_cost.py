@@ -1,4 +1,4 @@
-"""Measure the bridge without a socket: CPU time per event, encodings per event, and memory of a live run."""
+"""Measure the bridge without a socket: CPU time per event, encodings per event, and memory of an active run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.interleaving import log_progress
 from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
-from bridgekit_verify.harness.messages import Ready
+from bridgekit_verify.harness.child_side import Ready
 from bridgekit_verify.harness.processes import start_module
 
 __all__ = ["FAN_OUT", "own_cost"]
@@ -18,7 +18,7 @@ FAN_OUT: Final = 100
 async def own_cost(series: Series, *, rounds: int, runs: int, mappings: int) -> None:
     """Measure each round in a new process, and add the values to `series`."""
     for _ in range(rounds):
-        async with start_module("benchmarks.in_process", name="the bridge alone") as process:
+        async with start_module("benchmarks.own_cost_process", name="the bridge alone") as process:
             await process.receive(Ready, wanted="start")
             for what, us in (await process.request(MeasureOwnCost(runs), MeasuredValues)).values.items():
                 series.add(SeriesKey("own CPU µs", "bridgekit", what), us)

@@ -10,10 +10,10 @@ from benchmarks.measures.interleaving import log_progress
 from benchmarks.measures.latency import latencies
 from benchmarks.peers import Peer
 from benchmarks.protocol import ClosedSockets, ResumeReading, StallOne
-from benchmarks.session import Session, session
+from benchmarks.stack_session import Session, session
 from benchmarks.verification import WrongAnswer
 from benchmarks.workload import EVENTS
-from bridgekit_verify.harness.messages import Done
+from bridgekit_verify.harness.child_side import Done
 
 __all__ = ["stall"]
 
@@ -28,7 +28,8 @@ GRACE_SECONDS: Final = 2.0
 
 
 async def stall(series: Series, peer: Peer, *, per_second: float, seconds: float) -> None:
-    """Measure one stack with two threads of five sockets each: first all sockets read, then one socket stops."""
+    """Measure one stack with two threads of five sockets each: first all sockets read, then one socket stops
+    reading."""
     async with session(peer, threads=THREADS, subscribers=SUBSCRIBERS, buffer_bytes=BUFFER_BYTES) as opened:
         await _measure_wave(opened, per_second, seconds)
         await opened.load.request(StallOne(), Done)

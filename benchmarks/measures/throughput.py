@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.interleaving import log_progress
 from benchmarks.peers import Peer
-from benchmarks.session import Session, session
+from benchmarks.stack_session import Session, session
 
 __all__ = ["fan_out", "throughput"]
 

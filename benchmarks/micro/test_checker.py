@@ -6,8 +6,8 @@ import tracemalloc
 
 import pytest
 
-from benchmarks.in_process import sound_history
-from benchmarks.micro.without_event_loop import Timer
+from benchmarks.micro.run_without_event_loop import Timer
+from benchmarks.own_cost_process import sound_history
 from bridgekit_verify.measure.checker import Verdict, check
 
 THREADS = 100

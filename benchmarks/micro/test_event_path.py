@@ -9,14 +9,14 @@ from itertools import count
 import msgspec
 import pytest
 
-from benchmarks.in_process import attach_subscriber, event_of, start_bridgekit
-from benchmarks.micro.without_event_loop import Timer, finished
-from benchmarks.peers.bridgekit_agents import BridgekitStack
+from benchmarks.micro.run_without_event_loop import Timer, finished
+from benchmarks.own_cost_process import attach_subscriber, event_of, start_bridgekit
+from benchmarks.peers.bridgekit_stack import BridgekitStack
 from benchmarks.workload import EVENTS, AgentRun
 from bridgekit.counters import DeliveryCounters
 from bridgekit.events import EventType, Frame, Outcome, Receipt, encode
 from bridgekit.ids import RunId, ThreadId, new_id
-from bridgekit.resolution import route_of
+from bridgekit.thread_resolvers import route_of
 from bridgekit.transport.outbox import Subscriber
 
 RUN = AgentRun(0, 0)

@@ -1,8 +1,8 @@
 """The compared stacks: each stack is a row of PEERS and a small module of this package.
 
-A module has a function `serve(context)`, which runs a Stack until its block ends. Stacks other than bridgekit run in a
-separate environment, because they pin incompatible versions. Only modules of `benchmarks.peers` import the libraries of
-other stacks.
+Each module has a context manager `serve(context)`, which runs a Stack until its block ends. Stacks other than bridgekit
+run in a separate environment, because they pin incompatible versions. Only modules of `benchmarks.peers` import the
+libraries of other stacks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Final, Protocol, cast
 
-from benchmarks.peers.context import StackContext
+from benchmarks.peers.stack_context import StackContext
 from benchmarks.workload import AgentRun, EventBody
 
 __all__ = ["BRIDGEKIT", "PEERS", "EmitFunction", "Peer", "Stack", "peer"]
@@ -51,7 +51,7 @@ class Peer:
     packages: tuple[str, ...] = ()
     """Distributions whose versions are recorded."""
     broker: bool = False
-    """Whether agents and sockets are in two processes connected by a Redis-protocol server."""
+    """Whether agents and sockets are in two processes that a Redis-protocol server connects."""
     share: float = 1.0
     """Share of the workload that the stack gets: less than 1 for a slow stack, so that the run does not take longer."""
     whole_runs: bool = False
@@ -160,7 +160,7 @@ PEERS: Final = (
     ),
     Peer(
         name="bridgekit ASGI, whole runs",
-        file="bridgekit_runs",
+        file="bridgekit_whole_runs",
         description="await supervisor.run, all nine links, on uvicorn",
         packages=_OURS,
         whole_runs=True,

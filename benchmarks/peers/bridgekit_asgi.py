@@ -1,4 +1,4 @@
-"""bridgekit's ASGI edge on uvicorn with the default configuration: history, receipts, metrics and bounds are on."""
+"""bridgekit's ASGI edge on uvicorn with the default configuration: retention, receipts, metrics and limits are on."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from benchmarks.peers.bridgekit_agents import BridgekitStack
-from benchmarks.peers.context import StackContext
+from benchmarks.peers.bridgekit_stack import BridgekitStack
+from benchmarks.peers.stack_context import StackContext
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.authorization import OwnerAuthorizer

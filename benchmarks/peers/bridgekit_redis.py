@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
 
-from benchmarks.peers.bridgekit_agents import BridgekitStack
-from benchmarks.peers.context import StackContext
+from benchmarks.peers.bridgekit_stack import BridgekitStack
+from benchmarks.peers.stack_context import StackContext
 from benchmarks.workload import AgentRun
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app, start_application
 from bridgekit.ids import RunId, ThreadId
@@ -22,7 +22,7 @@ __all__ = ["serve", "serve_on"]
 class RegisteringStack(BridgekitStack):
     """Registers runs, as the supervisor does.
 
-    With Redis, the bridge looks up every event of a run that is not registered in its process.
+    With Redis, the bridge must look up the thread of each event if the run is not registered in its process.
     """
 
     async def register(self, runs: Sequence[AgentRun]) -> None:

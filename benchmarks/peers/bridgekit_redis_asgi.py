@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 
-from benchmarks.peers.bridgekit_agents import BridgekitStack
 from benchmarks.peers.bridgekit_redis import serve_on
-from benchmarks.peers.context import StackContext
+from benchmarks.peers.bridgekit_stack import BridgekitStack
+from benchmarks.peers.stack_context import StackContext
 
 __all__ = ["serve"]
 

@@ -14,7 +14,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.urls import path
 
-from benchmarks.peers.context import HandRolled, StackContext, on_uvicorn, thread_of
+from benchmarks.peers.stack_context import HandRolled, StackContext, on_uvicorn, thread_of
 from benchmarks.workload import EnvelopeFactory, EventBody
 
 __all__ = ["serve"]

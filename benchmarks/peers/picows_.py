@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import orjson
 from picows import WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
-from benchmarks.peers.context import SUBSCRIBED, HandRolled, SocketGroups, StackContext, thread_of
+from benchmarks.peers.stack_context import SUBSCRIBED, HandRolled, SocketGroups, StackContext, thread_of
 from benchmarks.workload import EnvelopeFactory, EventBody
 
 __all__ = ["serve"]

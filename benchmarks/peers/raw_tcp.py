@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-from benchmarks.peers.context import SUBSCRIBED, HandRolled, SocketGroups, StackContext
+from benchmarks.peers.stack_context import SUBSCRIBED, HandRolled, SocketGroups, StackContext
 from benchmarks.workload import EnvelopeFactory, EventBody
 
 __all__ = ["serve"]

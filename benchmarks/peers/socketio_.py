@@ -9,7 +9,7 @@ from typing import Any
 
 import socketio
 
-from benchmarks.peers.context import HandRolled, StackContext, on_uvicorn, thread_of
+from benchmarks.peers.stack_context import HandRolled, StackContext, on_uvicorn, thread_of
 from benchmarks.workload import EnvelopeFactory, EventBody
 
 __all__ = ["serve", "server"]

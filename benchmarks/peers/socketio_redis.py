@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import socketio
 
-from benchmarks.peers.context import HandRolled, StackContext, on_uvicorn
 from benchmarks.peers.socketio_ import server
+from benchmarks.peers.stack_context import HandRolled, StackContext, on_uvicorn
 from benchmarks.workload import EnvelopeFactory, EventBody
 
 __all__ = ["serve"]

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from benchmarks.peers.context import SUBSCRIBED, HandRolled, SocketGroups, StackContext, on_uvicorn
+from benchmarks.peers.stack_context import SUBSCRIBED, HandRolled, SocketGroups, StackContext, on_uvicorn
 from benchmarks.workload import EnvelopeFactory, EventBody
 
 __all__ = ["serve"]

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from benchmarks.peers.context import SUBSCRIBED, HandRolled, SocketGroups, StackContext, on_uvicorn
+from benchmarks.peers.stack_context import SUBSCRIBED, HandRolled, SocketGroups, StackContext, on_uvicorn
 from benchmarks.workload import EnvelopeFactory, EventBody
 
 __all__ = ["serve"]

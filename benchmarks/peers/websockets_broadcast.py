@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import orjson
 from websockets.asyncio.server import broadcast
 
-from benchmarks.peers.context import HandRolled, StackContext
-from benchmarks.peers.websockets_by_thread import serving
+from benchmarks.peers.stack_context import HandRolled, StackContext
+from benchmarks.peers.websockets_server import serving
 from benchmarks.workload import EnvelopeFactory, EventBody
 
 __all__ = ["serve"]

@@ -11,7 +11,7 @@ from bridgekit.ids import RunId, ThreadId, UserId
 __all__ = ["END_TIMEOUT_SECONDS", "RunContext", "RunResult", "current_run", "enclosing_runs"]
 
 END_TIMEOUT_SECONDS: Final = 5.0
-"""How long a run or a tool call waits at its end for its last event to be sent, even if it was cancelled."""
+"""How long a run or a tool call waits for its last event to be sent, even if the run was cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +35,8 @@ class RunResult:
 
 
 enclosing_runs: ContextVar[tuple[RunContext, ...]] = ContextVar("enclosing_runs", default=())
-"""The runs that the current task is part of. The last run is the innermost. Each run started the next run in the tuple
-as its sub-agent."""
+"""The runs that the current task is part of. The last run is the innermost. Each run in the tuple started the next one
+as a sub-agent."""
 
 
 def current_run() -> RunContext | None:

@@ -1,6 +1,6 @@
-"""Creates the text of an error for the user: type and message of its causes, shortened, without secrets.
+"""Creates an error's text for the user: the types and messages of its causes, shortened and without secrets.
 
-The log gets the whole error.
+The Python logger gets the whole error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_CAUSES: Final = 3
 """The text of an exception group contains at most three of its errors."""
 
 ErrorText = Callable[[BaseException], str]
-"""A function that returns the text that the user of a failed run or tool gets."""
+"""A function from the error of a run or a tool to the text for the user."""
 
 
 def user_error_text(error: BaseException) -> str:
@@ -50,7 +50,7 @@ _errors_in: Final[Callable[[BaseException], tuple[BaseException, ...]]] = BaseEx
 def causes_of(error: BaseException) -> list[BaseException]:
     """Return the errors in an exception group and its nested groups, in order, or `[error]` if it is not a group.
 
-    Cancellations are left out, except for the first one if there is no other error.
+    Cancellations are left out. If there is no other error, the list contains only the first cancellation.
     """
     found, waiting = list[BaseException](), [error]
     while waiting:
@@ -64,7 +64,7 @@ def causes_of(error: BaseException) -> list[BaseException]:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Return whether this is the exception that asyncio or trio raises in a cancelled task."""
+    """Return whether the error is the exception that asyncio or trio raises in a cancelled task."""
     return type(error).__name__ in ("CancelledError", "Cancelled") and not issubclass(type(error), Exception)
 
 

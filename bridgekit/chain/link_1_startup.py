@@ -7,11 +7,13 @@ sockets and would lose every event.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Final
+from inspect import iscoroutinefunction
+from typing import Any, Final
 
+import anyio
 from starlette.applications import Starlette
 
 from bridgekit import ids
@@ -24,8 +26,7 @@ from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge, Observer
 from bridgekit.chain.lost_runs import lost_runs_ended
-from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
-from bridgekit.chain.supervisor_collaborators import (
+from bridgekit.chain.models_tools_and_owners import (
     LLMManager,
     MemoryThreadStore,
     PythonTools,
@@ -34,22 +35,23 @@ from bridgekit.chain.supervisor_collaborators import (
     ToolDispatcher,
     claim_thread,
 )
+from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import BridgekitError, DeterministicStartupError, ServeError, StoreUnavailable, UnknownName
 from bridgekit.ids import RunIdScheme, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
-from bridgekit.payloads import PayloadHook
-from bridgekit.resolution import Carried, MappingLookup, Resolver
+from bridgekit.payload_encoding import PayloadHook
 from bridgekit.stores import MEMORY, StoreFactory, Stores
+from bridgekit.thread_resolvers import Carried, MappingLookup, Resolver
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.authorization import Authorizer, ThreadOwners
 from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS, ConnectionRegistry
 from bridgekit.transport.graceful_shutdown import drain_on_shutdown
 from bridgekit.transport.hub import Hub
+from bridgekit.transport.listeners_and_worker_lock import single_worker_lock
 from bridgekit.transport.log import EventLog
 from bridgekit.transport.metrics import counters_shared
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
-from bridgekit.transport.single_worker_lock import single_worker_lock
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import UsedTickets
 
@@ -70,19 +72,25 @@ MISSING_THREAD_STORE: Final = (
     " could claim a thread; pass BridgeConfig a db_session_factory that opens sessions of your own database, not a"
     " MemoryThreadStore"
 )
+ASYNCHRONOUS: Final = (
+    "{callback!r} is asynchronous, and the bridge does not await it; declare it as `def`, and let an observer pass its"
+    " events to a task of your own"
+)
 RUNS_TIMEOUT_SECONDS: Final = 10.0
 """How long graceful shutdown waits for active runs to end."""
+SESSION_TIMEOUT_SECONDS: Final = 5.0
+"""How long startup waits for a session, to check that it is not a MemoryThreadStore."""
 
 
 def carried_or_mapped(mapping: RunThreadMappingService) -> Resolver:
-    """Create the sound resolver, which uses the thread that the event carries, or else looks up the run id.
+    """Create the default resolver, which returns the thread that the event carries, or else looks up the run id.
 
-    An event that carries another thread than its run's gets no route: see `Carried`.
+    An event that carries a thread other than its run's gets no route: see `Carried`.
     """
     return Carried(otherwise=MappingLookup(mapping), known=mapping.known, shared=mapping.shared)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BridgeConfig:
     """The configuration of an application. Every field except `agents` has a sound default."""
 
@@ -109,10 +117,11 @@ class BridgeConfig:
     core: type[AgentExecutionCore] = AgentExecutionCore
     adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter
     payload_hook: PayloadHook | None = None
-    """Converts values of the application's own types in every payload: see `bridgekit.payloads.apply_hook`."""
+    """Converts values of the application's own types in every payload: see `bridgekit.payload_encoding.apply_hook`."""
     error_text: ErrorText = user_error_text
-    """Returns the text of an error that a run's user gets. The default returns the types of its causes, with messages
-    that cannot contain a secret: see `bridgekit.errors.text_for_users`. The log gets the whole error."""
+    """Returns the text that the user gets for an error of a run. The default text has the types of the error's causes,
+    and the messages that cannot contain a secret: see `bridgekit.errors.text_for_users`. The Python logger gets the
+    whole error."""
     observers: tuple[Observer, ...] = ()
     """The bridge calls each observer with every event and its receipt, for logs, traces and metrics of the
     application."""
@@ -122,9 +131,13 @@ class BridgeConfig:
     """How long graceful shutdown waits for active runs to end."""
     drain_seconds: float = DRAIN_TIMEOUT_SECONDS
     """How long graceful shutdown waits for clients to read their outboxes, after the runs have ended. `runs_seconds`
-    plus `drain_seconds` must be shorter than the grace period of the process supervisor: 30 s in Kubernetes, 90 s under
-    systemd, only 10 s under Docker."""
+    plus `drain_seconds` must be shorter than the grace period of the process supervisor: by default, 30 s in
+    Kubernetes, 90 s with systemd, and 10 s with Docker."""
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
+
+    def __repr__(self) -> str:
+        # The other fields may contain secrets, such as ticket keys.
+        return f"{type(self).__name__}(agents={list(self.agents)})"
 
 
 @dataclass(frozen=True)
@@ -153,7 +166,7 @@ class Application:
         return self.config.authorizer(self, self.stores.used_tickets)
 
     def ticket(self, thread_id: str, user_id: str) -> str:
-        """Issue a ticket that lets the user open one socket on the thread. Authenticate the user before you call this.
+        """Issue a ticket that lets the user open one socket on the thread. Authenticate the user first.
 
         Raises UnknownName if the application's authorizer does not use tickets, and InvalidId if an id is malformed.
         """
@@ -168,11 +181,14 @@ class Application:
 
 
 async def start_application(config: BridgeConfig, stores: Stores) -> Application:
-    """With open stores, create the links in the order of the chain, pass the bridge to them, and run the self-checks.
+    """Create the links in the order of the chain, pass the bridge to them, and run the self-checks.
 
-    Raises DeterministicStartupError, which names the failing link and the reason. After such an error, no part of the
-    application is left running.
+    The stores must be open. Raises DeterministicStartupError, with the link and the reason, if a link or a self-check
+    fails. After an error, no part of the application is left running.
     """
+    for callback in (*config.observers, config.payload_hook, config.error_text):
+        if _is_asynchronous(callback):
+            raise DeterministicStartupError(9, ASYNCHRONOUS.format(callback=callback))
     with DeterministicStartupError.at(1, "the bridge"):
         counters = DeliveryCounters()
         mapping = config.mapping(stores.routes)
@@ -181,7 +197,7 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
         bridge.payload_hook = config.payload_hook
         if stores.durable:
             bridge.bind_to_event_loop()  # the stores were opened on this event loop
-    if stores.durable and _forgets_owners(config.db_session_factory):
+    if stores.durable and await _forgets_owners(config.db_session_factory):
         raise DeterministicStartupError(2, MISSING_THREAD_STORE.format(store=stores.name))
     with DeterministicStartupError.at(2, "the supervisor"):
         supervisor = config.supervisor(
@@ -208,13 +224,23 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
     return application
 
 
-def _forgets_owners(sessions: SessionFactory) -> bool:
-    return isinstance(getattr(sessions, "__self__", sessions), MemoryThreadStore)
+def _is_asynchronous(callback: Any) -> bool:
+    return iscoroutinefunction(callback) or iscoroutinefunction(type(callback).__call__)
+
+
+async def _forgets_owners(sessions: SessionFactory) -> bool:
+    if isinstance(getattr(sessions, "__self__", sessions), MemoryThreadStore):
+        return True
+    # Another factory may open sessions of a MemoryThreadStore. A database need not be available at startup.
+    with suppress(Exception), anyio.move_on_after(SESSION_TIMEOUT_SECONDS):
+        async with sessions() as session:
+            return isinstance(session, MemoryThreadStore)
+    return False
 
 
 def _require_shared_ticket_key(application: Application) -> None:
-    """Refuse a generated ticket key in a shared store, because each worker would reject the tickets of the other
-    workers."""
+    """Refuse a generated ticket key if workers share the store, because each worker would reject the tickets of the
+    other workers."""
     authorizer = application.authorizer
     if application.stores.shared and isinstance(authorizer, Tickets) and authorizer.has_random_key:
         raise DeterministicStartupError(
@@ -231,8 +257,9 @@ async def publisher(
     """Open a bridge in a process that has only run ids and serves no sockets, such as a Celery worker or a cron job.
 
     The bridge's `notify_*` methods find the thread of a run that is open in any worker, and publish to the sockets of
-    all workers. Raises ServeError if the stores belong to one process, and the errors of opening the stores. The block
-    raises StoreUnavailable at its end if the store has not confirmed every event, because these events may be lost.
+    all workers. Raises ServeError if the stores are not shared, and the errors that opening the stores raises. The
+    block raises StoreUnavailable at its end if the store has not confirmed every event, because these events may be
+    lost.
     """
     async with stores() as opened:
         if not opened.shared:
@@ -288,7 +315,7 @@ def lifespan(
 
 
 async def _require_single_worker(stack: AsyncExitStack, config: BridgeConfig) -> Stores:
-    """Open the stores, and close them when the stack exits. If the store serves a single process, lock out other
+    """Open the stores, and close them when `stack` exits. If the store serves a single process, lock out other
     workers."""
     try:
         stores = await stack.enter_async_context(config.stores())
@@ -303,8 +330,8 @@ async def _require_single_worker(stack: AsyncExitStack, config: BridgeConfig) ->
 async def shut_down(application: Application, edge: ConnectionRegistry) -> None:
     """Shut down gracefully: refuse new runs and sockets, wait for active runs, then drain and close every socket.
 
-    The configuration's `runs_seconds` and `drain_seconds` limit the two waits. A run that takes longer continues until
-    its process ends. Clients resume after the restart, or on another worker.
+    `runs_seconds` limits the wait for runs, and `drain_seconds` the wait for clients. A run that takes longer than
+    `runs_seconds` continues until the process ends. Clients resume after the restart, or on another worker.
     """
     edge.stop_accepting()
     await application.supervisor.close(seconds=application.config.runs_seconds)

@@ -16,7 +16,7 @@ from bridgekit.chain.link_5_execution_core import AgentExecutionCore
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.supervisor_collaborators import LLMManager, SessionFactory, ToolDispatcher, claim_thread
+from bridgekit.chain.models_tools_and_owners import LLMManager, SessionFactory, ToolDispatcher, claim_thread
 from bridgekit.errors import DeterministicStartupError, ShuttingDown, StoreUnavailable
 from bridgekit.ids import RunIdScheme, SignedRunIds
 from bridgekit.mapping import ActiveRun
@@ -26,11 +26,11 @@ __all__ = ["SupervisorAgent"]
 logger = logging.getLogger(__name__)
 
 CLOSE_RUN_TIMEOUT_SECONDS: Final = 5.0
-"""Time limit for each of the two store operations that close a run, even if the run was cancelled."""
+"""Time limit for each of the two store operations that close a run."""
 
 
 class SupervisorAgent:
-    """The entry point of the chain for requests.
+    """The chain's entry point for users' requests.
 
     The supervisor gets all of its collaborators as constructor arguments.
     """
@@ -58,8 +58,8 @@ class SupervisorAgent:
             self.engine = engine(self.registry, websocket_bridge, core=core)
         self._closed = False
         self._executing: dict[int, RunContext] = {}
-        """The contexts of runs that may start sub-agents, even while the application shuts down. The key is the
-        identity of the context, because two contexts are equal if the id scheme repeats a run id."""
+        """The contexts of runs that may start sub-agents, even while the application shuts down. The key is the `id()`
+        of the context, because two contexts are equal if the id scheme repeats a run id."""
         self._active_runs = 0
         """The number of runs that are open or being opened."""
         self._idle = anyio.Event()
@@ -68,7 +68,7 @@ class SupervisorAgent:
     async def run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunResult:
         """Run an agent for a user in one of the user's threads, and return its result.
 
-        Raises the errors of `open_run` if the request is refused. Raises an error of the agent after the user was sent
+        Raises the errors of `open_run` if the request is refused. Raises the agent's error, for which the core emits
         `agent_error`: see `AgentExecutionCore.execute_agent`.
         """
         context = await self.open_run(agent_name=agent_name, thread_id=thread_id, user_id=user_id, request=request)
@@ -79,7 +79,7 @@ class SupervisorAgent:
             return RunResult(context, await self.engine.execute(context))
         finally:
             del self._executing[id(context)]
-            enclosing_runs.set(enclosing)  # not `reset`, which fails if another context closes the coroutine
+            enclosing_runs.set(enclosing)  # `reset` fails if the coroutine is closed in another context
             await self.close_run(context)
 
     async def open_run(self, *, agent_name: str, thread_id: str, user_id: str, request: str) -> RunContext:

@@ -9,7 +9,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.supervisor_collaborators import LLMManager, ToolDispatcher
+from bridgekit.chain.models_tools_and_owners import LLMManager, ToolDispatcher
 from bridgekit.errors import UnknownAgent, UnknownName
 
 __all__ = ["AgentRegistry"]
@@ -46,10 +46,10 @@ class AgentRegistry:
         return self.agents[name](name, self._llm_manager, self._tool_dispatcher, self._adapter())
 
     def create_bound(self, context: RunContext) -> BaseAgent:
-        """For callers outside the core, create an agent that can emit events in the run.
+        """Create an agent that can emit events in the run, for callers outside the core.
 
-        For example, a webhook or a scheduler may continue a run later. The method sets the agent's bridge, because such
-        callers do not use the core. Raises UnknownAgent if no agent has this name, and UnknownName if
+        For example, a webhook or a scheduler may continue a run later. The method sets the agent's bridge, because the
+        core does so only for runs that it executes. Raises UnknownAgent if no agent has this name, and UnknownName if
         `set_websocket_bridge` was not called.
         """
         if self.websocket_bridge is None:

@@ -26,5 +26,6 @@ class ExecutionEngine:
             self.agent_core = core(registry, websocket_bridge)
 
     async def execute(self, context: RunContext) -> object:
-        """Run the agent that the context names and return its result. Raises the errors of the core."""
+        """Run the agent that the context names and return its result. Raises the errors of
+        `AgentExecutionCore.execute_agent`."""
         return await self.agent_core.execute_agent(context)

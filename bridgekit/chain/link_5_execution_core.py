@@ -1,4 +1,4 @@
-"""Link 5: the core runs one agent for one run, sets the agent's bridge, and emits the run's first and last event."""
+"""Link 5: the core creates a run's agent, sets its bridge, runs it, and emits the run's first and last event."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from inspect import isawaitable, iscoroutine
+from inspect import isasyncgen, isawaitable, iscoroutine, isgenerator
 from typing import Final, Protocol
 
 import anyio
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 1.0
 """Time between attempts to send an end event that the store refuses, for example because its disk is full."""
 ROOM_TIMEOUT_SECONDS: Final = 2.0
+"""How long the first and the last event of a run wait for room in a crowded outbox."""
 
 
 class AgentSource(Protocol):
@@ -37,7 +38,7 @@ class AgentSource(Protocol):
 
 
 class AgentExecutionCore:
-    """Executes runs. The core emits the start of each run, and an end event unless the run already has one."""
+    """Executes runs. The core emits `agent_started` for each run, and an end event unless the agent has emitted one."""
 
     def __init__(self, registry: AgentSource, websocket_bridge: AgentWebSocketBridge) -> None:
         self.registry = registry
@@ -58,11 +59,13 @@ class AgentExecutionCore:
             )
             agent = self._prepared(context)
             end.close_agent = partial(agent.end_run, context.run_id)
-            executing = agent.execute(context)
+            executing: object = agent.execute(context)
             if not isawaitable(executing):
+                advice = "declare it as `async def`, and return its result"
+                if isasyncgen(executing) or isgenerator(executing):
+                    advice = "it contains `yield`; use `emit_text` or another `emit_*` instead, and return the result"
                 raise TypeError(
-                    f"`execute` of agent {context.agent_name!r} returned {type(executing).__name__}; declare it as"
-                    " `async def`, and return its result"
+                    f"`execute` of agent {context.agent_name!r} returned {type(executing).__name__}; {advice}"
                 )
             result = await executing
             await end.completed(result)
@@ -87,8 +90,8 @@ class AgentExecutionCore:
 
 
 async def _wait_for_room(bridge: AgentWebSocketBridge, context: RunContext) -> None:
-    """Wait at most ROOM_TIMEOUT_SECONDS for room in the thread's outboxes, because `notify_*` publishes before it
-    waits."""
+    """Wait at most ROOM_TIMEOUT_SECONDS for room in the thread's outboxes, because `notify_*` publishes without
+    waiting."""
     if context.thread_id in bridge.crowded:
         with anyio.move_on_after(ROOM_TIMEOUT_SECONDS):
             await bridge.hub.wait_for_room(context.thread_id)
@@ -106,7 +109,7 @@ class _RunEnd:
         self._context = context
         self._started = time.perf_counter()
         self._decided = False
-        """True if this object or another sender published the end event."""
+        """True if this object or another worker sent the end event."""
         self.close_agent: Callable[[], bool] = _agent_did_not_start
         """Refuses further end events of the run's agent. Returns False if the agent has already emitted an end
         event."""
@@ -142,7 +145,7 @@ class _RunEnd:
                 error_context=error_context,
                 thread_id=self._context.thread_id,
             )
-            # If the application limits frames to a small size, neither the request nor the text may fit.
+            # If the application sets a small frame limit, neither the request nor the text may fit into the frame.
             with suppress(FrameTooLarge):
                 await self._send(send)
                 return
@@ -150,7 +153,7 @@ class _RunEnd:
     def closed(self, error: BaseException) -> None:
         """Publish `agent_error` without waiting, unless an end event was sent, and log the error.
 
-        The method must not wait, because the run's coroutine may be in the process of closing.
+        The method must not wait, because the run's coroutine may be closing.
         """
         try:
             if not self._decided and self.close_agent():
@@ -166,7 +169,7 @@ class _RunEnd:
             thread_id=self._context.thread_id,
             payload={"error_message": self._bridge.error_text(error), "error_context": {}},
         )
-        # The event loop may have ended, but then no socket is open either.
+        # `notify` fails if the event loop has ended, but then no socket is open either.
         with suppress(Exception):
             answer = self._bridge.notify(event)
             if iscoroutine(answer):

@@ -7,7 +7,7 @@ import abc
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.supervisor_collaborators import LLMManager, ToolDispatcher
+from bridgekit.chain.models_tools_and_owners import LLMManager, ToolDispatcher
 from bridgekit.events import Answer, EventType, Payload
 from bridgekit.ids import RunId, ThreadId
 
@@ -34,7 +34,8 @@ class BaseAgent(Emitter):
 
     @abc.abstractmethod
     async def execute(self, context: RunContext) -> object:
-        """Do the work that the run requests. The return value is sent to the user as the run's result."""
+        """Do the work that the user requests in `context.request`. The return value is sent to the user as the run's
+        result."""
 
     def set_websocket_bridge(
         self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None

@@ -1,4 +1,4 @@
-"""Links 7 and 8: the adapter stores the bridge, run and thread of one run's agent (7), and emits its events (8)."""
+"""Links 7 and 8: the adapter stores an agent's bridge, run and thread (7), and emits the agent's events (8)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Emitter(abc.ABC):
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
         """Emit one event of this run.
 
-        The type is bridgekit's own or defined by the application. Await the result to get the Receipt.
+        The type is one of bridgekit's, or the application defined it with `define_event_type`. Await the result to get
+        the Receipt.
 
         If a socket's outbox is filling up, awaiting the result lets the event loop write frames first.
         Raises PayloadError if JSON cannot represent the payload. Raises FrameTooLarge if the frame exceeds the size

@@ -7,6 +7,8 @@ import logging
 import threading
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from inspect import iscoroutine
 from typing import Final
 
 from bridgekit import ids
@@ -16,19 +18,24 @@ from bridgekit.errors import BridgekitError, InvalidId, PayloadError, StoreUnava
 from bridgekit.events import POLICIES, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryRunRegistry, RunRegistry, RunThreadMappingService
-from bridgekit.payloads import PayloadHook, apply_hook
-from bridgekit.resolution import NoRoute, Resolver
-from bridgekit.transport.hub import Hub
+from bridgekit.payload_encoding import PayloadHook, apply_hook
+from bridgekit.thread_resolvers import NoRoute, Resolver
+from bridgekit.transport.cancellation import ends_task
+from bridgekit.transport.hub import LINK, Hub
 
 __all__ = ["AgentWebSocketBridge", "Observer"]
 
 logger = logging.getLogger(__name__)
 
 _SENT: Final = Outcome.SENT
+_UNANSWERED: Final = Receipt(
+    outcome=Outcome.PENDING, link=LINK, reason="the caller did not wait for the store's answer"
+)
 
 Observer = Callable[[AgentEvent, Receipt], None]
 """A callback for each event and its Receipt. The bridge calls an observer before the emitting call returns, so
-observers must be fast. The bridge logs whatever an observer raises."""
+observers must be fast. An event that is refused with WrongEventLoop is observed in the OS thread that emitted it. The
+bridge logs every exception that an observer raises."""
 
 
 class AgentWebSocketBridge:
@@ -52,13 +59,13 @@ class AgentWebSocketBridge:
         """Converts the application's own types in payloads. Startup sets it."""
         self._locate: Callable[[], object] = int
         self._home: object = 0
-        """Events are refused where `_locate()` returns another value, which is nowhere until `bind_to_event_loop` is
-        called."""
+        """The bridge refuses events while `_locate()` differs from `_home`. Until `bind_to_event_loop` is called,
+        `_locate()` and `_home` are 0."""
 
     def bind_to_event_loop(self) -> None:
-        """Bind the bridge to the event loop or OS thread of the caller, and refuse events from all others.
+        """Bind the bridge to the caller's event loop, or to the caller's OS thread if no event loop is running.
 
-        Events from other loops and threads would arrive late or never.
+        After this call, the bridge refuses events from other loops and threads, which would arrive late or never.
         """
         self._locate = threading.get_ident if _get_running_loop() is None else _get_running_loop
         self._home = self._locate()
@@ -69,7 +76,7 @@ class AgentWebSocketBridge:
             raise WrongEventLoop(call)
 
     def error_text(self, error: BaseException) -> str:
-        """Return the text that the application chooses for an error, of at most `ERROR_BYTES`."""
+        """Return the text that the application chooses for an error, shortened to `ERROR_BYTES` bytes."""
         return bounded_error_text(self.choose_error_text, error)
 
     def notify(self, event: AgentEvent) -> Answer:
@@ -78,10 +85,10 @@ class AgentWebSocketBridge:
         The result is an awaitable if the route must be looked up or the store must answer first, and otherwise the
         Receipt itself. While an outbox of the thread is crowded, awaiting the result lets the event loop write frames
         first. Raises UnknownEventType, PayloadError, FrameTooLarge or WrongEventLoop if the caller made a mistake, and
-        StoreUnavailable if the store does not answer. With every error, the event counts as lost, and the error's type
-        is the reason. If the run is known, an event that carries another thread than the run's gets no route: use
-        `notify_in_thread`. A missing route raises no error, so that the agent's run continues, but the Receipt and the
-        counters record it.
+        StoreUnavailable if the store does not answer. If the method raises an error, the event counts as lost, and the
+        error's type is the reason. If the run's thread is known, an event that carries another thread gets no route:
+        use `notify_in_thread`. A missing route raises no error, so that the agent's run continues. The Receipt and the
+        counters record the missing route.
         """
         link = 9
         try:
@@ -95,7 +102,7 @@ class AgentWebSocketBridge:
             else:
                 if self.payload_hook is not None:
                     event.payload = _converted(event, self.payload_hook)
-                link = 10
+                link = LINK
                 answer = self.hub.publish(event, route)
         except BaseException as error:
             self._count_refusal(event, error, link)
@@ -122,16 +129,19 @@ class AgentWebSocketBridge:
         return await self._notify_when_resolved(event, named())
 
     def notify_when_room(self, event: AgentEvent) -> Answer:
-        """Wait until no outbox of the event's thread is crowded, except those of slow clients. Then call `notify`."""
+        """Publish the event when no outbox of its thread is crowded, other than those of slow clients.
+
+        If a time limit or a cancellation ends the wait, the event is published although an outbox is crowded.
+        """
         try:
-            if self._locate() != self._home:
+            if type(event.type) is not EventType or event.type not in POLICIES or self._locate() != self._home:
                 self._reject(event)
             route = self.resolver.resolve(event)
         except BaseException as error:
             self._count_refusal(event, error, 9)
             raise
         if isinstance(route, str):
-            return self._notify_after_waiting(event, route) if route in self.crowded else self.notify(event)
+            return self._publish_when_room(event, route) if route in self.crowded else self.notify(event)
         return self.notify(event) if isinstance(route, NoRoute) else self._notify_when_resolved(event, route)
 
     def _reject(self, event: AgentEvent) -> None:
@@ -141,50 +151,67 @@ class AgentWebSocketBridge:
         raise WrongEventLoop(f"{event.type} of run {event.run_id!r}")
 
     def _count_refusal(self, event: AgentEvent, error: BaseException, link: int) -> None:
-        """Count an event that was not published because of an error. A cancelled caller has withdrawn its event.
+        """Count an event that was not published because of an error, unless its caller was cancelled.
 
-        `link` is the link of an error that is neither bridgekit's nor raised by a payload's value.
+        `link` applies to errors whose type does not determine the link.
         """
         if is_cancellation(error) or isinstance(error, GeneratorExit):
             return
         if isinstance(error, BridgekitError) or not isinstance(error, Exception):
             link = 9 if isinstance(error, StoreUnavailable) else 8
-        receipt = Receipt(outcome=Outcome.REFUSED, link=link, reason=type(error).__name__)
-        if isinstance(error, WrongEventLoop):
-            self.counters.count(event, receipt)  # the observers expect to be called on the bridge's event loop
-        else:
-            self.record(event, receipt)
+        self.record(event, Receipt(outcome=Outcome.REFUSED, link=link, reason=type(error).__name__))
 
-    async def _notify_after_waiting(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
-        await self.hub.wait_for_room(thread_id)
-        return await self.notify(event)
+    async def _publish_when_room(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
+        try:
+            if thread_id in self.crowded:
+                await self.hub.wait_for_room(thread_id)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            with suppress(Exception):  # the error is counted, and must not replace the cancellation
+                answer = self._publish(event, thread_id)
+                self.record(event, answer if isinstance(answer, Receipt) else _UNANSWERED)
+                if iscoroutine(answer):
+                    answer.close()
+            raise
+        return await self._recorded(event, self._publish(event, thread_id))
 
     async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:
-        link = 9
         try:
             route = await resolving
-            link = 10
-            if self.crowded and isinstance(route, str):
-                await self.hub.wait_for_room(route)
+        except BaseException as error:
+            self._count_refusal(event, error, 9)
+            raise
+        if isinstance(route, NoRoute):
+            self.record(event, receipt := _unroutable(route))
+            return receipt
+        if route in self.crowded:
+            return await self._publish_when_room(event, route)
+        return await self._recorded(event, self._publish(event, route))
+
+    def _publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
+        try:
             if self.payload_hook is not None:
                 event.payload = _converted(event, self.payload_hook)
-            answer = _unroutable(route) if isinstance(route, NoRoute) else self.hub.publish(event, route)
+            return self.hub.publish(event, thread_id)
         except BaseException as error:
-            self._count_refusal(event, error, link)
+            self._count_refusal(event, error, LINK)
             raise
-        return await self._recorded(event, answer)
 
     async def _recorded(self, event: AgentEvent, answer: Answer) -> Receipt:
         try:
-            receipt = await answer
+            receipt = answer if isinstance(answer, Receipt) else await answer
         except BaseException as error:
-            self._count_refusal(event, error, 10)
+            if ends_task(error):
+                self.record(event, _UNANSWERED)  # the store has the event
+            else:
+                self._count_refusal(event, error, LINK)
             raise
         self.record(event, receipt)
         return receipt
 
     def record(self, event: AgentEvent, receipt: Receipt) -> None:
-        """Count the event by its receipt, and call the observers with both."""
+        """Count the event by its receipt, and call the observers with the event and the receipt."""
         self.counters.count(event, receipt)
         for observe in self.observers:
             try:
@@ -295,7 +322,7 @@ class AgentWebSocketBridge:
         payload: Payload,
         thread_id: ThreadId | None,
     ) -> Receipt:
-        """Validate the ids of a caller outside the chain, and publish the event.
+        """Validate the event's ids, and publish the event.
 
         Raises InvalidId, which names the invalid field, and the errors of `notify`.
         """

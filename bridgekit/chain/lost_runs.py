@@ -21,7 +21,7 @@ __all__ = ["WORKER_LOST", "lost_runs_ended"]
 logger = logging.getLogger(__name__)
 
 WORKER_LOST: Final = "worker lost"
-"""The reason in the error context of a run whose worker died."""
+"""The reason that `agent_error` states for a run whose worker died."""
 RETRY_SECONDS: Final = 1.0
 """Time between attempts to end a run while the store does not answer."""
 
@@ -45,7 +45,7 @@ async def _end_lost_runs(bridge: AgentWebSocketBridge, tasks: TaskGroup) -> None
 
 async def _end_run(bridge: AgentWebSocketBridge, run: ActiveRun) -> None:
     try:
-        while not await _try_to_end(bridge, run):  # noqa: ASYNC110 - there is no event to wait for
+        while not await _try_to_end(bridge, run):  # noqa: ASYNC110 - no anyio.Event signals that the store answers
             await anyio.sleep(RETRY_SECONDS)
     except BaseException as error:
         if ends_task(error):

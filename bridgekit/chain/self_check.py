@@ -38,10 +38,10 @@ class ProbeConnection:
         return True
 
     def force_reconnect(self) -> None:
-        """Do nothing, because the check has read no event of the earlier epoch."""
+        """Do nothing, because a check does not depend on the epoch."""
 
     async def received(self, count: int) -> bool:
-        """Return whether `count` frames arrive in time.
+        """Return whether `count` frames arrive within ARRIVAL_TIMEOUT_SECONDS.
 
         The method waits, because a shared store delivers frames with a delay.
         """
@@ -80,7 +80,7 @@ async def check_delivery(bridge: AgentWebSocketBridge, supervisor: SupervisorAge
 
 
 async def check_routing(bridge: AgentWebSocketBridge, supervisor: SupervisorAgent) -> None:
-    """Check that the bridge finds the thread that an event carries, and the thread of a run id."""
+    """Check that the bridge finds the thread that an event carries, and the thread that a run id is mapped to."""
     probe = ProbeConnection(ThreadId(f"self-check-{new_id()}"), UserId("self-check"))
     run_id = RunId(f"self-check-{new_id()}")
     with DeterministicStartupError.at(9, "a route"):

@@ -1,1 +1,1 @@
-"""Checks of the invariants of recorded event streams, from any backend: pure functions from a recording to a report."""
+"""Pure functions that check the invariants of a recorded event stream, from any backend, and return a report."""

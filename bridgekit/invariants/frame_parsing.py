@@ -1,4 +1,4 @@
-"""Parsing of recorded frames, which may be `RoutedEvent`s or decoded JSON, with a list of the problems of each frame.
+"""Parses recorded frames, which may be `RoutedEvent`s or decoded JSON, and lists the problems of each frame.
 
 A recording may come from another backend, so the parser validates each field. The parser lists an invalid field as a
 problem and raises no error.
@@ -73,7 +73,8 @@ class ParsedFrame:
 
 
 def read(events: Iterable[Recorded]) -> list[ParsedFrame]:
-    """Parse a recording. Positions count subscription confirmations, but the result does not contain them."""
+    """Parse a recording. Subscription confirmations count in the frames' positions, but the result does not contain
+    them."""
     frames = []
     for position, recorded in enumerate(events, 1):
         raw, read_at = recorded if isinstance(recorded, tuple) else (recorded, None)

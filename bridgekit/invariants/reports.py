@@ -24,7 +24,7 @@ MAX_FRAMES_SHOWN: Final = 12
 
 
 class LatencyQuantiles(NamedTuple):
-    """Quantiles, by nearest rank, of the seconds from emission to reading. Each quantile is thus a measured value.
+    """Quantiles of the time from emission to reading, in seconds. Each quantile is one of the measured times.
 
     Emission is timed by the sender's clock and reading by the recorder's. A difference between the clocks shifts the
     quantiles, possibly below 0.
@@ -80,8 +80,8 @@ def check_run(
     `required`: the event types that a completed run must contain. These types are not required if the run ended in an
     error. `signalled`: gaps that the client was sent, as pairs of first and last missing `seq`. They are not
     violations. `whole`: whether the stream contains every frame of the thread that was read. `seq` counts within the
-    thread, so pass False if frames of other runs were filtered out. With `whole=False`, the function checks order and
-    duplicates, but not gaps.
+    thread, so pass `whole=False` if frames of other runs were filtered out. If `whole` is False, the function checks
+    order and duplicates, but not gaps.
     """
     parsed = read(events)
     named = next((frame.run_id for frame in parsed if frame.run_id), None) if run_id is None else RunId(run_id)

@@ -1,4 +1,4 @@
-"""The check of each invariant: a function from the frames of a run or a stream to violations."""
+"""Functions that find the violations of each invariant in the frames of a run or a stream."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Invariant(enum.StrEnum):
     NO_GAP = "no gap"
     """No `seq` is missing between two frames of a thread, except for gaps that the client was sent."""
     IN_ORDER = "in order"
-    """The `seq` of a thread increases."""
+    """`seq` increases from frame to frame of a thread."""
     ONCE = "read once"
     """No event is read twice, and no `seq` of a thread is used twice."""
 

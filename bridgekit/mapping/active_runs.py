@@ -20,7 +20,7 @@ class ActiveRun(NamedTuple):
 
 
 class RunRegistry(Protocol):
-    """Records which worker executes which run. Each run is taken over by at most one worker."""
+    """Records which worker executes which run. At most one worker takes over a run."""
 
     async def open(self, run: ActiveRun) -> None:
         """Record that this worker executes the run. Raises StoreUnavailable if the store did not answer in time."""
@@ -42,7 +42,8 @@ class RunRegistry(Protocol):
 
 
 class MemoryRunRegistry:
-    """Records no runs, because runs in memory end with their process. Clients detect such an end by a new epoch."""
+    """Records no runs, because runs in memory end with their process. Clients detect the end of the process by a new
+    epoch."""
 
     async def open(self, run: ActiveRun) -> None:
         """Does nothing."""

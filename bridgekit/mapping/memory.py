@@ -13,16 +13,16 @@ from bridgekit.ids import RunId, ThreadId
 __all__ = ["MAX_ROUTES", "MemoryMappingStore"]
 
 MAX_ROUTES: Final = 1_000_000
-"""The default limit on stored routes. Routes of live and of closed runs count together."""
+"""The default limit on stored routes. The limit includes the routes of active and of closed runs."""
 
 
 class MemoryMappingStore:
-    """Stores routes in a dict, and the expiry times of closed runs in the order in which they were closed.
+    """Stores routes in a dict, and the expiry times of closed runs in the order in which the runs were closed.
 
     Every operation takes amortized O(1) time. Each lookup first evicts expired routes in the order of closing, up to
-    the first route that has not expired. If grace periods differ, further expired routes may remain, which a lookup
-    evicts before it returns None. When the store is full, `insert` evicts the run that was closed first. `insert` never
-    evicts a live run.
+    the first route that has not expired. If grace periods differ, other expired routes may remain until their lookup,
+    which returns None. When the store is full, `insert` evicts the run that was closed first. `insert` never evicts an
+    active run.
     """
 
     shared = False
@@ -53,7 +53,7 @@ class MemoryMappingStore:
             self._evict_for_insert()
             stored = self._routes[run_id] = thread_id
         elif stored == thread_id:
-            # A run that is registered again within its grace period is live again.
+            # A run that is registered again within its grace period is active again.
             self._due.pop(run_id, None)
         return stored
 
@@ -76,7 +76,7 @@ class MemoryMappingStore:
         return self._due.setdefault(run_id, due)
 
     def due(self, run_id: RunId) -> float | None:
-        """Return the time at which a closed run's route expires, or None for a live or unknown run."""
+        """Return the time at which a closed run's route expires, or None for an active or unknown run."""
         return self._due.get(run_id)
 
     def restore(self, run_id: RunId, thread_id: ThreadId | None, due: float | None) -> None:

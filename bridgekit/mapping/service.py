@@ -30,7 +30,7 @@ class MappingStore(Protocol):
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
         """Store the route if the run has none. Return the thread that is now stored for the run.
 
-        Raises MappingFull if the store is full and all its routes belong to live runs.
+        Raises MappingFull if the store is full and all its routes belong to active runs.
         """
 
     async def get(self, run_id: RunId) -> ThreadId | None:
@@ -41,7 +41,7 @@ class MappingStore(Protocol):
 
 
 class RunThreadMappingService:
-    """Maps each active run to its thread, and each closed run until its grace period ends.
+    """Maps each run to its thread, until the run is closed and its grace period has ended.
 
     With a store in a file or on a server, each method raises WrongEventLoop on another event loop than the store's.
     """
@@ -61,7 +61,7 @@ class RunThreadMappingService:
         return self._store.shared
 
     async def register_mapping(self, run_id: RunId, thread_id: ThreadId) -> None:
-        """Map a run to its thread. Repeating a call has no effect on a live run, and makes a closed run live again.
+        """Map a run to its thread. A repeated call changes nothing for an active run, and reopens a closed run.
 
         Raises RunAlreadyMapped if the run is mapped to another thread, and InvalidId if an id is not valid. Raises
         MappingFull if the store has no room, and StoreUnavailable if it did not answer in time.

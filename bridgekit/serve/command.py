@@ -16,7 +16,7 @@ import msgspec
 
 from bridgekit.chain.link_1_startup import RUNS_TIMEOUT_SECONDS
 from bridgekit.errors import ServeError
-from bridgekit.serve.application import EXPECTED, KEY_VARIABLE, STORE_VARIABLE, AppSpec
+from bridgekit.serve.app_loader import EXPECTED, KEY_VARIABLE, STORE_VARIABLE, AppSpec
 from bridgekit.serve.in_process import KEEPALIVE_SECONDS, url
 from bridgekit.serve.native_handoff import EDGES
 from bridgekit.serve.server import ServedAt, ServerOptions, serve
@@ -62,8 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store",
         metavar="URL",
-        help="memory:, sqlite:///FILE or redis://HOST:PORT (default: the application's own store). The environment"
-        f" variable {STORE_VARIABLE} does the same, and hides a password from other users",
+        help="memory:, sqlite:///FILE or redis://HOST:PORT (default: the application's own store). If the application"
+        f" chooses no store, the environment variable {STORE_VARIABLE} does the same, and hides a password from other"
+        " users",
     )
     parser.add_argument(
         "--ticket-key-file",
@@ -156,7 +157,7 @@ def run(options: argparse.Namespace) -> int:
             "--store",
             f"other users can read the password on the command line; give the URL in {STORE_VARIABLE} instead",
         )
-    options.store = options.store or os.environ.get(STORE_VARIABLE)
+    options.store = options.store or None
     spec, server = _filled(AppSpec, options), _filled(ServerOptions, options)
     origins(spec.origins)
     if (folder := str(Path.cwd())) not in sys.path:

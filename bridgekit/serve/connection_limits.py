@@ -29,15 +29,14 @@ HEAD_TIMEOUT_SECONDS: Final = 10.0
 HEAD_BYTES: Final = 65_536
 """Limit on the bytes that the server reads before the head of a request is complete."""
 REPLACED_AFTER_SECONDS: Final = 1.0
-"""A connection without a request is replaced by a new connection only after this time, because its request may still
-wait to be read."""
+"""A new connection replaces a connection without a request only after this time, because the request may still wait to
+be read."""
 BODY_TIMEOUT_SECONDS: Final = 30.0
 BODY_BYTES: Final = 16_384
-"""A client must send at least this many bytes of an incomplete body in each BODY_TIMEOUT_SECONDS, if the application
-reads the body."""
+"""While the application reads a body, the client must send at least this many bytes in every BODY_TIMEOUT_SECONDS."""
 RESERVED_FILES: Final = 128
 """File descriptors that are reserved for stores, agents and single requests such as `/healthz`: at most a quarter of
-all."""
+the process's limit."""
 
 LINE_BYTES: Final = 8_190
 """The longest line in the head of an upgrade request. The `websockets` library rejects a longer line."""
@@ -48,8 +47,8 @@ MAX_FRAGMENTS: Final = 4_096
 own limit."""
 
 ACCEPT_ERRORS: Final = ("socket.accept() out of system resource", "Exception in callback BaseSelectorEventLoop._start_")
-"""The beginnings of asyncio's log records when no file descriptor is left. The first record occurs thousands of times
-per second, and the second occurs if the server stops meanwhile."""
+"""The first words of the two records that asyncio logs when no file descriptor is left. The first record can occur
+thousands of times per second. The second record occurs if the server stops meanwhile."""
 ACCEPT_ERROR_INTERVAL_SECONDS: Final = 10.0
 
 # uvicorn chooses this class by the installed parser, so a type checker does not know it.
@@ -131,7 +130,7 @@ class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
 
 
 def few_files_left(state: ServerState) -> bool:
-    """Return whether this server's connections already use file descriptors that are reserved."""
+    """Return whether this server's connections already use reserved file descriptors."""
     if sys.platform == "win32":
         return False
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -139,7 +138,7 @@ def few_files_left(state: ServerState) -> bool:
 
 
 def limit_accept_errors() -> None:
-    """Log at most one line in ACCEPT_ERROR_INTERVAL_SECONDS when asyncio cannot accept connections."""
+    """Log at most one line per ACCEPT_ERROR_INTERVAL_SECONDS when asyncio cannot accept connections."""
     logging.getLogger("asyncio").addFilter(_once_per_interval)
 
 
@@ -147,7 +146,7 @@ _accept_error_at = -ACCEPT_ERROR_INTERVAL_SECONDS
 
 
 def _once_per_interval(record: logging.LogRecord) -> bool:
-    global _accept_error_at  # Global, because Python adds the same filter function only once.
+    global _accept_error_at  # The filter is a global function, because a logger adds the same function only once.
     if not str(record.msg).startswith(ACCEPT_ERRORS):
         return True
     now = time.monotonic()
@@ -159,15 +158,15 @@ def _once_per_interval(record: logging.LogRecord) -> bool:
 
 
 def rejection(head: bytes) -> HTTPStatus | None:
-    """Return the status that rejects an upgrade request with this head, or None if an edge may serve it."""
+    """Return the HTTP status that rejects an upgrade request with this head, or None if an edge may serve it."""
     first, *headers = head.partition(b"\r\n\r\n")[0].split(b"\r\n")
     if len(first) > LINE_BYTES:
         return HTTPStatus.REQUEST_URI_TOO_LONG
     if len(headers) > MAX_HEADERS or any(len(line) > LINE_BYTES for line in headers):
         return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     fields = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(b":") for line in headers)]
-    # Reject several origins, because each edge, proxy and middleware might check a different one. Reject a body,
-    # because no edge reads it.
+    # Reject a request with several origins, because each edge, proxy and middleware might check a different one. Reject
+    # a request with a body, because no edge reads it.
     bodies = [name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in fields]
     origins = sum(name == b"origin" for name, _ in fields)
     return HTTPStatus.BAD_REQUEST if origins > 1 or any(bodies) else None
@@ -176,7 +175,7 @@ def rejection(head: bytes) -> HTTPStatus | None:
 class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol.
 
-    Stops reading from a client that does not read the answers to its pings, and limits the frames of a message.
+    Stops reading from a client that sends pings and does not read the answers, and limits the frames of a message.
     """
 
     _answers_unread = False

@@ -25,7 +25,7 @@ from bridgekit.transport.connections import INCOMING_BYTES
 __all__ = ["KEEPALIVE_SECONDS", "QUEUED_CONNECTIONS", "open_listener", "serving", "url", "uvicorn_config"]
 
 KEEPALIVE_SECONDS: Final = 20.0
-"""Time between pings. If a client does not answer a ping within the same time, its connection counts as broken."""
+"""Time between pings, and time limit for the answer to a ping. Without an answer, the connection counts as broken."""
 SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long open connections may take to end when the server stops."""
 POLL_INTERVAL_SECONDS: Final = 0.005
@@ -88,12 +88,12 @@ def open_listener(
 ) -> socket.socket:
     """Return a listening socket with the options of `serving`."""
     listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    # Accepted sockets inherit both options.
+    # Accepted sockets inherit the listening socket's options.
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     if sys.platform == "linux":
-        # The system closes a connection whose client acknowledges no data for this long. Otherwise, asyncio would close
-        # it only after writing all data, and hypercorn would continue to write.
+        # The system closes a connection whose client acknowledges no data for twice `keepalive_seconds`. Otherwise,
+        # asyncio would close it only after writing all data, and hypercorn would continue to write.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2_000 * keepalive_seconds))
     return listener
 
@@ -121,8 +121,8 @@ def uvicorn_config(
 async def _uvicorn(
     app: Starlette, listener: socket.socket, keepalive_seconds: float, state: Mapping[str, Any]
 ) -> AsyncIterator[None]:
-    # `Server.serve` would replace the program's signal handlers. Its polling, ten times a second, would delay a test
-    # suite that starts and stops hundreds of servers.
+    # `Server.serve` would replace the program's signal handlers. It also polls only ten times a second, which would
+    # delay a test suite that starts and stops hundreds of servers.
     config = uvicorn_config(
         app, keepalive_seconds=keepalive_seconds, incoming_bytes=INCOMING_BYTES, lifespan="off", log_config=None
     )

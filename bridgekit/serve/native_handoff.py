@@ -1,7 +1,7 @@
 """The native hand-off: uvicorn hands the connections of the bridge's WebSocket routes to the native edge.
 
-uvicorn serves all other connections: the application's pages, and its own WebSocket routes. Code in front of the
-application's routes, such as middleware, is not called for a connection that is handed off.
+uvicorn serves all other connections: those of the application's pages, and of its other WebSocket routes. Code in front
+of the application's routes, such as middleware, is not called for a connection that is handed off.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Host, Mount, WebSocketRoute
 from starlette.types import ASGIApp
@@ -55,7 +56,7 @@ def choose_edge(target: str, app: ASGIApp, requested: str | None) -> str:
     """Return the requested edge.
 
     If no edge is requested, return "native" for a Starlette application with routes of the bridge, unless its
-    middleware may act on WebSockets. Otherwise, return "asgi".
+    middleware, or code of its own in front of the routes, may act on WebSockets. Otherwise, return "asgi".
 
     Raises ServeError if the native edge is requested and the application is neither Starlette nor FastAPI.
     """
@@ -69,7 +70,21 @@ def choose_edge(target: str, app: ASGIApp, requested: str | None) -> str:
         return "asgi"
     if requested is not None:
         return requested
-    return "native" if bridge_paths(app) and not _websocket_middleware(app) else "asgi"
+    return "native" if bridge_paths(app) and _has_plain_front(app) and not _websocket_middleware(app) else "asgi"
+
+
+def _has_plain_front(app: Starlette) -> bool:
+    """Return whether only code of Starlette and FastAPI runs between the server and the application's middleware and
+    routes."""
+    built, router = app.middleware_stack, app.router
+    front = (type(app).__call__, app.build_middleware_stack, type(router).__call__, router.middleware_stack)
+    return type(built) in (type(None), ServerErrorMiddleware) and all(map(_is_starlettes, front))
+
+
+def _is_starlettes(call: object) -> bool:
+    # Do not compare `__module__`, because `functools.wraps` copies it to a wrapper.
+    module: str = getattr(getattr(call, "__func__", call), "__globals__", {}).get("__name__", "")
+    return module.partition(".")[0] in ("starlette", "fastapi")
 
 
 def _websocket_middleware(app: Starlette) -> bool:
@@ -79,7 +94,7 @@ def _websocket_middleware(app: Starlette) -> bool:
 
 
 def _passes_websockets(kind: Any) -> bool:
-    # Compares the method, because a subclass may act on connections that its base class passes on unchanged.
+    # Compare the `__call__` methods, because a subclass may act on connections that its base class passes on unchanged.
     return any(kind.__call__ is known.__call__ for known in NON_WEBSOCKET_MIDDLEWARE)
 
 
@@ -141,7 +156,7 @@ class HandoffTarget:
     server: Server
 
     def accepts(self, head: bytes) -> bool:
-        """Return whether a request with this head is served by the native edge."""
+        """Return whether the native edge serves a request with this head."""
         target = head.partition(b"\r\n")[0].partition(b" ")[2]
         return target.partition(b" ")[0].partition(b"?")[0].decode("latin-1") in self.paths
 
@@ -163,7 +178,7 @@ class _AdoptedConnection(NativeConnection):
     """A native connection that uvicorn counts among its own: on shutdown, uvicorn closes it and waits for it."""
 
     connections: set[Any]
-    """The connections that uvicorn counts."""
+    """uvicorn's set of open connections."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.connections.add(self)

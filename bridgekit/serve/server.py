@@ -28,7 +28,7 @@ from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 from bridgekit.errors import BridgekitError, ServeError, unwrap_single_error
-from bridgekit.serve.application import AppSpec
+from bridgekit.serve.app_loader import AppSpec
 from bridgekit.serve.in_process import QUEUED_CONNECTIONS, open_listener, show_warnings, uvicorn_config
 from bridgekit.serve.native_handoff import (
     bridge_applications,
@@ -144,7 +144,7 @@ def _config(app: ASGIApp | Callable[[], ASGIApp], options: ServerOptions) -> uvi
 
 
 class StartupReporter:
-    """Runs the application in its server process, with the native hand-off, and prints the reason if it does not start.
+    """Runs the application with the native hand-off, and prints the reason if the application does not start.
 
     An error of bridgekit is printed on one line, instead of the traceback that uvicorn would log.
     """
@@ -193,14 +193,13 @@ class StartupReporter:
                 failure = message.get("message", "")  # Starlette sends the traceback here, and then raises the error
                 return
             if message["type"] == "lifespan.startup.complete":
-                show_warnings()  # repeat, because the application may have configured logging
+                show_warnings()  # show them again, because the application may have configured logging
                 scope["state"][MONITORING_PORT] = self._served.monitoring_port
                 scope["state"].update(await handoff.enter_async_context(self._handoff()))
                 started = True
             if message["type"] == "lifespan.shutdown.complete":
-                await (
-                    handoff.aclose()
-                )  # End the hand-off first, because the server cancels all remaining tasks after the message.
+                # End the hand-off first, because the server cancels all remaining tasks once it gets this message.
+                await handoff.aclose()
                 self._end(0, EXIT_TIMEOUT_SECONDS)
             await send(message)
 
@@ -218,7 +217,7 @@ class StartupReporter:
             raise
 
     def _handoff(self) -> AbstractAsyncContextManager[Mapping[str, Any]]:
-        # An application of another type than Starlette may have bridgekit routes that are not found.
+        # In an application of a type other than Starlette, bridgekit's routes may not be found.
         if not any(bridge_applications(self._app)) and (
             isinstance(unwrapped(self._app), Starlette) or not ConnectionRegistry.running
         ):
@@ -269,7 +268,7 @@ class _Server(uvicorn.Server):
         try:
             self._on_ready()
         except OSError:
-            _LOG.setLevel(logging.CRITICAL)  # No process reads the address, and uvicorn would log a traceback.
+            _LOG.setLevel(logging.CRITICAL)  # The address cannot be printed, and uvicorn would log a traceback.
             raise
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -286,7 +285,8 @@ EndProcess = Callable[[int, float], threading.Timer | None]
 
 
 def end_process(code: int, seconds: float) -> threading.Timer:
-    """End this process after `seconds` if it has not ended. Python would wait for threads without limit."""
+    """End this process after `seconds` if it has not ended. At its exit, Python would wait for threads without
+    limit."""
 
     def leave() -> None:
         sys.stdout.flush()
@@ -331,7 +331,7 @@ class _Workers(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         for process in self.processes:
-            # While the parent keeps the worker's end of the pipe open, a worker that has ended looks busy.
+            # While the parent keeps the worker's end of the pipe open, it cannot detect that the worker has ended.
             process.child_conn.close()
         for index, process in enumerate(self.processes):
             if self.should_exit.is_set():
@@ -390,9 +390,8 @@ def _run_workers(
 ) -> int:
     for listener in listeners:
         listener.set_inheritable(True)
-    _LOG.addFilter(
-        lambda record: not _printed(folder).exists()
-    )  # uvicorn would log the same error again in its own words
+    # uvicorn would log an error that a worker has already printed.
+    _LOG.addFilter(lambda record: not _printed(folder).exists())
     workers = _Workers(config, listeners, on_ready, folder)
     workers.run()
     if workers.startup_failed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from os import PathLike
@@ -20,6 +20,7 @@ __all__ = [
     "MEMORY",
     "StoreFactory",
     "Stores",
+    "dropped_settings",
     "in_memory",
     "memory_stores",
     "redis_stores",
@@ -28,7 +29,15 @@ __all__ = [
 ]
 
 REDIS_REQUIREMENT: Final = "redis[hiredis]>=8,<9"
-"""The requirement of the Redis store, as in pyproject.toml, which the error NotInstalled tells the user to install."""
+"""The package that the Redis store requires, as in pyproject.toml. NotInstalled tells the user to install it."""
+PREFIX: Final = "bridgekit"
+DEFAULTS: Final[Mapping[str, object]] = {
+    "retention": DEFAULT_RETENTION,
+    "synchronous": "normal",
+    "routes": MAX_ROUTES,
+    "prefix": PREFIX,
+}
+"""The default values of a store's settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +64,29 @@ StoreFactory = Callable[[], AbstractAsyncContextManager[Stores]]
 or AsyncioRequired if the stores cannot be opened."""
 
 
+@dataclass(frozen=True, eq=False)
+class ConfiguredStores:
+    """A StoreFactory with its settings, so that an option which replaces the stores does not drop the settings
+    silently."""
+
+    open: StoreFactory
+    settings: Mapping[str, object]
+
+    def __call__(self) -> AbstractAsyncContextManager[Stores]:
+        return self.open()
+
+
+def dropped_settings(configured: StoreFactory, replacement: StoreFactory) -> list[str]:
+    """Return the names of the settings that differ from their defaults and that the replacement sets to other
+    values."""
+    if not (isinstance(configured, ConfiguredStores) and isinstance(replacement, ConfiguredStores)):
+        return []
+    given, other = configured.settings, replacement.settings
+    return [name for name, value in given.items() if value not in (DEFAULTS[name], other.get(name, value))]
+
+
 def in_memory(retention: Retention = DEFAULT_RETENTION) -> Stores:
-    """Return stores in this process's memory, which need no opening."""
+    """Return stores in this process's memory, which do not have to be opened."""
     return Stores(
         name="memory", routes=MemoryMappingStore(), log=MemoryEventLog(retention), used_tickets=MemoryUsedTickets()
     )
@@ -70,7 +100,7 @@ def memory_stores(retention: Retention = DEFAULT_RETENTION) -> StoreFactory:
     async def open_stores() -> AsyncIterator[Stores]:
         yield in_memory(retention)
 
-    return open_stores
+    return ConfiguredStores(open_stores, {"retention": retention})
 
 
 def sqlite_stores(
@@ -80,12 +110,12 @@ def sqlite_stores(
     synchronous: str = "normal",
     routes: int = MAX_ROUTES,
 ) -> StoreFactory:
-    """Stores in one SQLite file, for one worker. An acknowledged event survives the end of the process.
+    """Stores in one SQLite file, for one worker. Acknowledged events survive the end of the process.
 
     `synchronous` is "off", "normal" or "full", and decides which events a power loss may lose: see
     `bridgekit.stores.sqlite.file.Synchronous`. Raises UnknownName for any other value of `synchronous`.
     """
-    from bridgekit.stores.sqlite import file, group_commit, log, mapping
+    from bridgekit.stores.sqlite import file, group_commit, log, mapping_and_runs
 
     setting = file.parse_synchronous(synchronous)
     location = Path(path).absolute()
@@ -95,32 +125,33 @@ def sqlite_stores(
         async with group_commit.open_database(location, setting) as opened_database:
             yield Stores(
                 name="sqlite",
-                routes=await mapping.SqliteMappingStore(opened_database, routes=routes).load(),
+                routes=await mapping_and_runs.SqliteMappingStore(opened_database, routes=routes).load(),
                 log=await log.SqliteEventLog(opened_database, retention).load(),
                 used_tickets=MemoryUsedTickets(),
-                runs=await mapping.SqliteRunRegistry(opened_database).load(),
+                runs=await mapping_and_runs.SqliteRunRegistry(opened_database).load(),
             )
 
-    return open_stores
+    return ConfiguredStores(open_stores, {"retention": retention, "synchronous": setting.value, "routes": routes})
 
 
-def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: str = "bridgekit") -> StoreFactory:
+def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: str = PREFIX) -> StoreFactory:
     """Stores in a server or Cluster that speaks the Redis protocol, for any number of workers and machines.
 
     `url` names the server, or one node of the Cluster. The server's configuration decides which data survives its
-    restart. Applications that share a server need different prefixes: `redis://host:port/0?prefix=mine`, or `prefix`.
+    restart. Applications that share a server need different prefixes: `redis://host:port/0?prefix=mine`, or the
+    argument `prefix`.
 
-    Raises NotInstalled if the package `redis` is missing, and InvalidId if the URL names no server. Opening the stores
-    on another event loop than asyncio's raises AsyncioRequired.
+    Raises NotInstalled if the package `redis` is missing, and InvalidId if the URL is not valid. Opening the stores on
+    an event loop other than asyncio's raises AsyncioRequired.
     """
     try:
         from bridgekit.stores.redis.active_runs import RedisRunRegistry
         from bridgekit.stores.redis.log import RedisEventLog
-        from bridgekit.stores.redis.mapping import RedisMappingStore, RedisUsedTickets
+        from bridgekit.stores.redis.mapping_and_tickets import RedisMappingStore, RedisUsedTickets
         from bridgekit.stores.redis.topology import ClusterTopology, parse_url
     except ModuleNotFoundError as error:
         raise NotInstalled("the Redis store", REDIS_REQUIREMENT) from error
-    parse_url(url)
+    _, url_settings = parse_url(url)
 
     @asynccontextmanager
     async def open_stores() -> AsyncIterator[Stores]:
@@ -140,7 +171,7 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
                 shared=True,
             )
 
-    return open_stores
+    return ConfiguredStores(open_stores, {"retention": retention, "prefix": url_settings.get("prefix", prefix)})
 
 
 def stores_from(url: str, *, retention: Retention = DEFAULT_RETENTION) -> StoreFactory:

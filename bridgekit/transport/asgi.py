@@ -34,7 +34,7 @@ NO_LIFESPAN: Final = (
 )
 
 MONITORING_PORT: Final = "bridgekit.monitoring_port"
-"""The key under which the server's state holds the only port that serves `/metrics` and `/healthz`. Without the key,
+"""A key in the server's state, whose value is the only port that serves `/metrics` and `/healthz`. Without the key,
 every port serves these two paths."""
 SERVER_LOGGERS: Final = (
     "asyncio",
@@ -46,10 +46,10 @@ SERVER_LOGGERS: Final = (
     "uvicorn.error",
     "websockets.server",
 )
-"""Loggers whose records may contain a ticket, in an address, a traceback, a header or a message."""
+"""Loggers whose records may contain a ticket, in a URL, a traceback, a header or a message."""
 DISCONNECT_ERRORS: Final = (WebSocketDisconnect, OSError, RuntimeError)
-"""Errors that `send` raises after the client has left or the server has closed the socket. The type depends on the
-server and the middleware."""
+"""Errors that `send` raises after the client has left or the server has closed the socket. The type of the error
+depends on the server and the middleware."""
 
 
 def routes() -> list[BaseRoute]:
@@ -99,7 +99,7 @@ async def _authorize(
 async def _serve(
     connections: ConnectionRegistry, socket: _AsgiSocket, subscription: Subscription, after: Cursor | None
 ) -> int | None:
-    """Deliver events until the socket ends.
+    """Deliver events until the client leaves or the server must close the socket.
 
     Return the close code to send, or None if the client has left.
     """
@@ -180,7 +180,7 @@ def _connections(app: Starlette) -> ConnectionRegistry:
 
 def _monitored(request: Request) -> ConnectionRegistry:
     port = request.scope.get("state", {}).get(MONITORING_PORT)
-    if port is not None and port != request.scope["server"][1]:  # None for a Unix socket
+    if port is not None and port != request.scope["server"][1]:  # a Unix socket has the port None
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return _connections(request.app)
 

@@ -57,13 +57,15 @@ CLOSE_TICKET_USED: Final = 4_505
 CLOSE_ACCESS_ENDED: Final = 4_506
 
 NO_SUCH_THREAD: Final = "no such thread of this user"
-"""The reason for missing threads and other users' threads alike, so that clients cannot learn which threads exist."""
+"""The same reason for missing threads and for other users' threads, so that clients cannot learn which threads
+exist."""
 INCOMING_BYTES: Final = 16_384
 """Largest frame that a client may send, in bytes."""
 PROTOCOL: Final = "bridgekit.v1"
 """The WebSocket subprotocol (RFC 6455, section 1.9) that the server accepts if the client offers it."""
 TICKET_PROTOCOL: Final = "bridgekit.ticket."
-"""Prefix of the subprotocol that carries a ticket. A browser can set no other header, and servers log addresses."""
+"""Prefix of the subprotocol that carries a ticket. A page can set no other header of the handshake, and servers log
+URLs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +74,10 @@ class Handshake:
 
     query: Mapping[str, str] = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The headers by name, in lower case. The values of a repeated header are joined."""
+    """The headers by name, in lower case. The values of a repeated header are joined into one."""
     protocols: tuple[str, ...] = field(default=(), repr=False)
     origin: str | None = None
-    """A browser sends the page's origin, and the page cannot forge it."""
+    """The origin of the page, which a browser sends and the page cannot forge."""
     host: str | None = None
     secure: bool = False
     """True if the request came over TLS, as far as this server knows. If False, a proxy may have terminated TLS."""
@@ -187,7 +189,7 @@ class OwnerAuthorizer:
     """
 
     def __init__(self, threads: ThreadOwners, used_tickets: UsedTickets) -> None:
-        """`used_tickets` is ignored: every `BridgeConfig.authorizer` is called with the same two arguments."""
+        """Ignore `used_tickets`, which every `BridgeConfig.authorizer` gets as its second argument."""
         self._threads = threads
 
     def awaits_message(self, handshake: Handshake) -> bool:

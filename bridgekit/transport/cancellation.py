@@ -1,4 +1,5 @@
-"""The current task and event loop: tells the cancellation of a task from an exception that a callback raises."""
+"""Finds the current event loop, and distinguishes the cancellation of a task from an exception that a callback
+raises."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import anyio
 
 from bridgekit.errors import WrongEventLoop
 
-__all__ = ["current_loop", "ends_task", "require_loop"]
+__all__ = ["current_loop", "ends_task", "is_cancelled", "require_loop"]
 
 
 def current_loop() -> object:
@@ -26,14 +27,19 @@ def require_loop(home: object, store: str) -> None:
 
 
 def ends_task(error: BaseException) -> bool:
-    """Return whether the error ends the current task: it is cancelled, or its coroutine is being closed.
+    """Return whether the error ends the current task, because the task is cancelled or its coroutine is being closed.
 
-    A callback may raise asyncio's CancelledError itself, for example by awaiting a future that was cancelled. The task
-    then continues, and the error is the callback's.
+    A callback may raise asyncio's CancelledError itself, for example by awaiting a future that was cancelled. Such an
+    error does not end the task.
     """
     if issubclass(type(error), Exception):
         return False
-    if issubclass(type(error), GeneratorExit) or anyio.current_effective_deadline() == -math.inf:
+    return issubclass(type(error), GeneratorExit) or is_cancelled()
+
+
+def is_cancelled() -> bool:
+    """Return whether the current task has been cancelled."""
+    if anyio.current_effective_deadline() == -math.inf:
         return True
     task = asyncio.current_task() if _get_running_loop() is not None else None
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""A WebSocket client that opens one socket. The client in `resuming_client` reconnects."""
+"""A WebSocket client that opens one socket. For a client that reconnects, see `resuming_client`."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = ["KEEPALIVE_SECONDS", "EventClient", "connect", "on_trio"]
 
 FIRST_TERMINAL_CODE: Final = 4_500
 NORMAL_CLOSE_CODES: Final = frozenset({1_000, CLOSE_DRAINED})
-"""Close codes of a server that has written every event. A server that goes away (1001) or restarts (1012, RFC 6455,
-section 7.4.1) may have discarded events."""
+"""Close codes that a server sends after it has written every event. A server that goes away (1001) or restarts (1012,
+RFC 6455, section 7.4.1) may have discarded events."""
 NO_STATUS: Final = 1_006
-"""Used as the close code if the connection broke without a close frame (RFC 6455, section 7.1.5)."""
+"""The close code of a connection that broke without a close frame (RFC 6455, section 7.1.5)."""
 PROTOCOL_ERROR_CODES: Final = frozenset({1_002, 1_003, 1_007, 1_009})
 """Close codes that this client sends when the server violates the WebSocket protocol. A retry cannot succeed."""
 OPEN_TIMEOUT_SECONDS: Final = 10.0
-"""Time limit for the handshake, and again for the server's confirmation of the subscription."""
+"""Time limit for the handshake, and a separate limit of this length for the confirmation of the subscription."""
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
 """How long the server may take to answer a close frame."""
 KEEPALIVE_SECONDS: Final = 20.0
-"""Time between pings. If the server does not answer a ping within the same time, the connection counts as broken."""
+"""Time between pings, and time limit for the answer to a ping. Without an answer, the connection counts as broken."""
 QUEUE_FRAMES: Final = 256
 """Limit on frames that the client reads before the caller requests them. At this limit, the client stops reading from
 the socket."""
@@ -52,7 +52,7 @@ def on_trio() -> bool:
 
 
 class ReadableSocket(Protocol):
-    """The method that the asyncio and trio sockets of `websockets` share."""
+    """The `recv` method, which the asyncio and trio sockets of `websockets` share."""
 
     async def recv(self) -> str | bytes: ...
 
@@ -62,7 +62,8 @@ class EventClient:
 
     Iteration ends when the server closes the socket after it has written every event, for example after a drain (4000).
     Otherwise, iteration raises the errors of `receive`, for example Disconnected with the code 1012 if the server ended
-    without a drain. The thread may continue in both cases. `subscribe` reconnects, and `connect` does not.
+    without a drain. The thread may get more events after iteration has ended. `subscribe` reconnects to receive them,
+    and `connect` does not.
     """
 
     def __init__(self, socket: ReadableSocket, confirmation: str | bytes, subscribed: Subscribed) -> None:
@@ -70,7 +71,7 @@ class EventClient:
         self.confirmation = confirmation
         """The server's first frame, undecoded. It confirms the subscription."""
         self.subscribed = subscribed
-        """The decoded confirmation: the position at which this socket's stream starts."""
+        """The decoded confirmation, with the position at which this socket's stream starts."""
         self.gaps: list[Gap] = []
         """The gaps that arrived while `receive` waited for an event."""
 
@@ -94,7 +95,7 @@ class EventClient:
         return item
 
     async def receive_frame(self) -> str | bytes:
-        """Return the next frame, undecoded. If the socket is closed, raises the same errors as `receive`."""
+        """Return the next frame, undecoded. Raises the same errors as `receive` if the socket is closed."""
         return await _read(self._socket)
 
     def __aiter__(self) -> AsyncIterator[RoutedEvent]:
@@ -133,7 +134,7 @@ async def connect(
     Raises SubscriptionRefused if the server refuses the subscription, and Disconnected if the socket closes before the
     confirmation. Raises OSError or `websockets.InvalidHandshake` if the handshake fails, and TimeoutError if the server
     does not answer in time. Raises MalformedFrame if the first frame is not the confirmation. On trio, raises
-    NotInstalled if `websockets` is too old. `EventClient` describes how the socket ends.
+    NotInstalled if `websockets` is too old. See `EventClient` for how iteration ends.
     """
     query = {"thread_id": thread_id}
     if user_id is not None:
@@ -172,7 +173,7 @@ async def _open_socket(
             from websockets.trio.client import connect as open_on_trio
         except ImportError as error:
             raise NotInstalled("a client on trio", TRIO_CLIENT) from error
-        # No shield on trio, because cancelling the block also cancels the connection's own tasks.
+        # On trio, a shield would not help, because cancelling the block also cancels the connection's own tasks.
         async with AsyncExitStack() as stack:
             try:
                 socket = await stack.enter_async_context(open_on_trio(url, **options))
@@ -192,7 +193,8 @@ async def _open_socket(
 async def _closing(
     socket: ReadableSocket, close: Callable[[], Awaitable[None]], *, shield: bool
 ) -> AsyncIterator[None]:
-    """When the block ends, close the socket with a close frame. With `shield`, do so even if the block is cancelled."""
+    """When the block ends, close the socket with a close frame. With `shield`, send the frame even if the block is
+    cancelled."""
     try:
         yield
     finally:

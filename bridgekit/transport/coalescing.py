@@ -14,7 +14,7 @@ from bridgekit.ids import RunId
 __all__ = ["CONCATENATED_BYTES", "CoalescingQueue"]
 
 CONCATENATED_BYTES: Final = 32_768
-"""Limit on a joined frame: the bytes of its first frame plus those of the appended texts."""
+"""Limit on the size of a joined frame: the bytes of its first frame plus the bytes of the appended texts."""
 
 
 class _Concatenation:
@@ -31,7 +31,8 @@ class _Concatenation:
     def join(self, frame: Frame, delta: TextDelta) -> int | None:
         """Append a delta and return the size of its text.
 
-        Return None if the delta does not directly follow the last one, or if the joined frame would be too large.
+        Return None if the delta does not directly follow the last joined delta, or if the joined frame would be too
+        large.
 
         If a `seq` were missing in a joined frame, a client could resume after an event that it never received.
         """
@@ -62,14 +63,14 @@ class CoalescingQueue:
         self.size_bytes = 0
         self._frames: dict[int, Frame] = {}
         self._concatenations: dict[int, _Concatenation] = {}
-        """The waiting deltas by `seq`, and joined deltas by their first `seq`."""
+        """The concatenations, including those of a single delta, by the `seq` of their first delta."""
         self._tail: _Concatenation | None = None
         """The concatenation that was added last, if it still waits."""
         self._latest: dict[tuple[RunId, EventType], int] = {}
         """The `seq` of the latest waiting frame, for each run and each type that may be coalesced."""
         self._superseded: deque[int] = deque()
-        """The `seq` of superseded frames, in the order in which their successors arrived. The frame of the first entry
-        always waits. The frames of other entries may have been taken."""
+        """The `seq` of superseded frames, in the order in which their successors arrived. The first entry's frame still
+        waits. The frames of other entries may have been taken."""
         for frame in frames:
             self.note(frame.seq)
             if not (concatenate and self.concatenate(frame)):
@@ -123,7 +124,7 @@ class CoalescingQueue:
         return taken
 
     def _discard_taken(self) -> None:
-        # Only the first entry is checked, because there are never more entries than waiting frames. While the first
+        # Checking only the first entry suffices to limit the entries to the number of waiting frames. While the first
         # entry's frame waits, the frames that superseded the other entries wait too.
         while self._superseded and self._superseded[0] not in self._frames:
             self._superseded.popleft()
@@ -147,7 +148,7 @@ class CoalescingQueue:
         self._last_seq = seq
 
     def missing(self, first: int, last: int) -> Iterator[tuple[int, int, GapReason]]:
-        """Split a missing range by reason: numbers that no frame had are LOST, and the others are COALESCED."""
+        """Split a missing range by reason: LOST if no frame had the `seq`, and otherwise COALESCED."""
         for start, end in self._skipped:
             start, end = max(start, first), min(end, last)  # limited to this range
             if start <= end:

@@ -15,7 +15,14 @@ import anyio
 from bridgekit import ids
 from bridgekit.counters import DeliveryCounters
 from bridgekit.cursors_and_gaps import Cursor
-from bridgekit.errors import BridgekitError, Disconnected, InvalidId, StoreUnavailable, SubscriptionRefused
+from bridgekit.errors import (
+    BridgekitError,
+    Disconnected,
+    InvalidId,
+    StoreUnavailable,
+    SubscriptionRefused,
+    WrongEventLoop,
+)
 from bridgekit.transport.authorization import (
     CLOSE_ACCESS_ENDED,
     CLOSE_BAD_REQUEST,
@@ -33,7 +40,7 @@ from bridgekit.transport.authorization import (
     Subscription,
     parse_first_message,
 )
-from bridgekit.transport.cancellation import ends_task
+from bridgekit.transport.cancellation import current_loop, ends_task
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import Replay
 from bridgekit.transport.metrics import DISCONNECT_REASONS
@@ -62,7 +69,7 @@ MAX_UNAUTHENTICATED: Final = 1_024
 AUTHORIZE_TIMEOUT_SECONDS: Final = 10.0
 """How long authorization may take, including the look-ups of the thread's owner and of the used ticket."""
 DRAIN_TIMEOUT_SECONDS: Final = 10.0
-"""How long a drain waits for the outboxes to be written before it aborts the remaining sockets."""
+"""How long a drain waits until the frames in the outboxes are written, before it aborts the remaining sockets."""
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
 """How long the close handshake of a socket may take."""
 REFUSALS: Final[Mapping[int, int]] = {
@@ -95,7 +102,7 @@ CLOSE_REASONS: Final = {
 class ConnectionRegistry:
     """Authorizes, subscribes and closes an application's sockets. Available as `app.state.bridgekit_connections`.
 
-    Use the registry as an async context manager: the block runs the task that writes to the sockets.
+    Use the registry as an async context manager: the task that writes to the sockets runs only inside the block.
     """
 
     running = 0
@@ -124,8 +131,11 @@ class ConnectionRegistry:
         self._closed = False
         self._ends = 0
         """The number of calls of `end_access`."""
+        self._home: object = None
+        """The event loop or OS thread of the sockets, or None while the registry is not in use."""
 
     async def __aenter__(self) -> Self:
+        self._home = current_loop()
         await self.scheduler.__aenter__()
         ConnectionRegistry.running += 1
         return self
@@ -140,7 +150,7 @@ class ConnectionRegistry:
     def health(self) -> tuple[str, int]:
         """The status text and HTTP status code of `/healthz`.
 
-        The code is 200 if the application would serve a new socket now.
+        The status code is 200 if the application can serve a new socket now.
         """
         if self._closed:
             return "shutting down", 503
@@ -166,7 +176,7 @@ class ConnectionRegistry:
         """Await the client's first message by calling `message`, and return the ticket in the message.
 
         Raises SubscriptionRefused if no ticket arrives within FIRST_MESSAGE_TIMEOUT_SECONDS. Raises Disconnected if the
-        server shuts down, or if too many sockets wait and this one has waited longest.
+        server shuts down, or if too many sockets wait and this socket has waited longest.
         """
         with anyio.move_on_after(FIRST_MESSAGE_TIMEOUT_SECONDS) as timeout:
             self._unauthenticated[timeout] = None
@@ -215,11 +225,19 @@ class ConnectionRegistry:
         """Close this worker's open sockets that match all given criteria, and return their number.
 
         The closed sockets get no later event, and their waiting events are discarded. The close code, 4506, tells
-        clients not to reconnect. A client that is being authorized at the time must connect again. Raises TypeError if
-        no user, thread or ticket key is given.
+        clients not to reconnect. A client whose authorization is in progress during the call must connect again.
+
+        Raises TypeError if no user, thread or ticket key is given, InvalidId if one of them is not valid, and
+        WrongEventLoop in another OS thread, such as that of a plain `def` endpoint.
         """
+        self._require_own_loop("end_access")
         if user_id is None and thread_id is None and ticket_key is None:
             raise TypeError("end_access needs user_id, thread_id or ticket_key")
+        for validate, given in ((ids.user_id, user_id), (ids.thread_id, thread_id), (ids.user_id, except_user_id)):
+            if given is not None:
+                validate(given)
+        if not isinstance(ticket_key, bytes | None):
+            raise InvalidId("ticket_key", f"must be bytes, not {type(ticket_key).__name__}")
         self._ends += 1
         ended = 0
         for socket in list(self._open_sockets):
@@ -243,9 +261,9 @@ class ConnectionRegistry:
     async def join(self, socket: Subscriber, after: Cursor | None) -> Replay:
         """Subscribe a socket until `leave`, and return the replay to send first.
 
-        Raises Disconnected if the server shuts down, if `end_access` was called meanwhile, if the store is unavailable,
-        or if the socket was closed before it was subscribed. On Disconnected, the client has received no event and,
-        unless its access has ended, can reconnect with the same cursor.
+        Raises Disconnected if the server shuts down, if `end_access` was called since the authorization began, if the
+        store is unavailable, or if the socket was closed before it was subscribed. On Disconnected, the client has
+        received no event and, unless its access has ended, can reconnect with the same cursor.
         """
         self._check_open()
         if socket.subscription.ends not in (None, self._ends):
@@ -279,11 +297,12 @@ class ConnectionRegistry:
                 done.set()
 
     async def drain(self, *, seconds: float = DRAIN_TIMEOUT_SECONDS) -> None:
-        """Close every socket after its outbox is written, and wait until all are closed.
+        """Close every socket after the frames in its outbox are written, and wait until all sockets are closed.
 
         After `seconds`, the remaining sockets are aborted. Every client can resume. The drain does not wait for sockets
-        that are opened meanwhile.
+        that are opened during the drain. Raises WrongEventLoop on another event loop.
         """
+        self._require_own_loop("drain")
         remaining, done = drain = set(self._open_sockets), anyio.Event()
         self._drains.append(drain)
         try:
@@ -299,6 +318,7 @@ class ConnectionRegistry:
 
     def stop_accepting(self) -> None:
         """Accept no new sockets, and close those that wait for a first message. Subscribed sockets stay open."""
+        self._require_own_loop("stop_accepting")
         self._closed = True
         for scope in list(self._unauthenticated):
             self._evict(scope)
@@ -306,6 +326,10 @@ class ConnectionRegistry:
     def _check_open(self) -> None:
         if self._closed:
             raise _close_with(CLOSE_DRAINED)
+
+    def _require_own_loop(self, call: str) -> None:
+        if self._home not in (None, current_loop()):
+            raise WrongEventLoop(call)
 
 
 def _close_with(code: int) -> Disconnected:
@@ -322,10 +346,10 @@ def _close_if_store_unavailable() -> Iterator[None]:
 
 @contextmanager
 def _close_on_error() -> Iterator[None]:
-    """Convert whatever the application's authorizer and thread store raise to a close code, which a browser can read.
+    """Convert any error of the application's authorizer or thread store to a close code, which a browser can read.
 
-    An error that is no refusal is logged. SystemExit and KeyboardInterrupt would end the server, and a CancelledError
-    would leave the client without an answer.
+    Log errors other than refusals. Without the conversion, SystemExit and KeyboardInterrupt would end the server, and a
+    CancelledError would leave the client without an answer.
     """
     try:
         with _close_if_store_unavailable():
@@ -334,7 +358,7 @@ def _close_on_error() -> Iterator[None]:
         if ends_task(error):
             raise
         refusal = None
-        with suppress(BaseException):  # the error's own code may raise anything
+        with suppress(BaseException):  # reading the error's attributes may raise anything
             refusal = _refusal(error)
         if refusal is None:
             logger.exception("a client could not be authorized")
@@ -347,7 +371,7 @@ def _close_on_error() -> Iterator[None]:
 def _refusal(error: BaseException) -> SubscriptionRefused | Disconnected | None:
     """Return the refusal if the error is a BridgekitError or HTTPException with the HTTP status of a refusal, or None.
 
-    The status of another error may be that of a service that the application called.
+    An error of another class may have a status that comes from a service that the application called.
     """
     if isinstance(error, SubscriptionRefused) and error.code in TERMINAL_CODES:
         return error

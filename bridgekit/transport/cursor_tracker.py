@@ -32,7 +32,7 @@ class CursorTracker:
     def start(self, start: Cursor) -> None:
         """Record that a socket is subscribed and that its stream starts at `start`.
 
-        A cursor other than START stays until an item is accepted, because the socket may break before that.
+        A cursor other than START is kept until an item is accepted, because the socket may break before the first item.
         """
         self._epoch = start.epoch
         if self.cursor is None:
@@ -41,7 +41,7 @@ class CursorTracker:
             self.cursor = Cursor(start.epoch, 0)
 
     def accept(self, item: Item) -> list[tuple[Item, Cursor]]:
-        """Return `item` if it is new, and a gap before it if events are missing, each with the cursor after it.
+        """Return a gap if events are missing, and the item if it is new, each with the cursor that follows it.
 
         Raises MalformedFrame if the item contradicts the items before it.
         """

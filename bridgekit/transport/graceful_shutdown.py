@@ -5,7 +5,7 @@ own signal handler, drains, and then calls the server's handler. The result depe
 
 - uvicorn, and gunicorn with uvicorn's workers: the application drains on SIGTERM and SIGINT.
 - hypercorn with `--workers 0`: its own handler still runs, stops listening immediately, and closes the sockets after
-  `--graceful-timeout` (3 s). Until then, the application drains them.
+  `--graceful-timeout` (3 s). During this time, the application drains the sockets.
 - hypercorn with workers (it starts one by default): a worker receives no signal. The application drains when the worker
   closes its listening socket, and has until `--graceful-timeout` for this.
 - hypercorn on trio with `--workers 0` does not handle SIGTERM and ends immediately.
@@ -30,7 +30,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from bridgekit.errors import unwrap_single_error
-from bridgekit.transport.single_worker_lock import (
+from bridgekit.transport.listeners_and_worker_lock import (
     anything_listens,
     inherited_address,
     inherited_listeners,
@@ -40,8 +40,8 @@ from bridgekit.transport.single_worker_lock import (
 __all__ = ["DUPLICATE_SIGNAL_SECONDS", "drain_on_shutdown", "start_deadline"]
 
 DUPLICATE_SIGNAL_SECONDS: Final = 1.0
-"""A signal within this time of the first one is a duplicate. On Ctrl-C, for example, a worker gets one signal from the
-terminal and one from its parent."""
+"""A signal that arrives within this time after the first signal is a duplicate. On Ctrl-C, for example, a worker gets
+one signal from the terminal and one from its parent."""
 POLL_INTERVAL_SECONDS: Final = 0.25
 """Time between checks of the inherited listening sockets."""
 
@@ -56,7 +56,7 @@ A new timer replaces the one before. `bridgekit serve` sets it."""
 _installed: Final[dict[int, Handler]] = {}
 """The signal handlers that are installed in this process, by signal number."""
 _replaced: Final[set[Handler]] = set()
-"""The server's handlers. Those of uvicorn are methods of an object that holds the listening sockets."""
+"""The server's handlers. uvicorn's handlers are methods of an object that holds the listening sockets."""
 _blocked: Final = threading.local()
 """The signal mask that a forking thread had before the fork."""
 
@@ -73,8 +73,8 @@ def _unblock_after_a_fork() -> None:
 def _reset_in_a_fork() -> None:
     """Restore the default handlers in a forked child that is not a server, such as a worker of a process pool.
 
-    Close the child's copies of the server's listening sockets, because no new server could use the port while the child
-    lives. The application's own listening sockets stay open.
+    Close the child's copies of the server's listening sockets, because otherwise no new server could use the port until
+    the child ends. The application's own listening sockets stay open.
     """
     for number, handler in _installed.items():
         if signal.getsignal(number) == handler:
@@ -99,11 +99,10 @@ if os.name == "posix":
 async def drain_on_shutdown(drain: Callable[[], Awaitable[None]], *, seconds: float = 0.0) -> AsyncIterator[None]:
     """Call `drain` once before the block ends: on a signal, when the server stops listening, or at the block's end.
 
-    `drain` must end within `seconds`. If the shutdown takes much longer, for example because the event loop is blocked,
-    `bridgekit serve` ends the process. A
-    second signal cancels `drain`. After `drain`, the server's handlers get the signals. In a process without the signal
-    handlers or inherited listening sockets of a server, such as a notebook, `drain` is not called. Signal handlers are
-    replaced on the main thread only.
+    `drain` must end within `seconds`. If it takes much longer, for example because the event loop is blocked,
+    `bridgekit serve` ends the process. A second signal cancels `drain`. After `drain`, the server's handlers get the
+    signals. `drain` is not called in a process that has neither a server's signal handlers nor inherited listening
+    sockets, such as a notebook. Signal handlers are replaced on the main thread only.
     """
     handlers, listeners = _server_handlers(), inherited_listeners()
     if not handlers and not listeners:
@@ -126,8 +125,8 @@ def _server_handlers() -> dict[int, Handler]:
     if threading.current_thread() is not threading.main_thread():
         return {}
     handler = signal.getsignal(signal.SIGTERM)
-    # Without a SIGTERM handler, the process is no server. A server uses the same handler for SIGINT. A different SIGINT
-    # handler belongs to asyncio, trio or the program, and raises KeyboardInterrupt.
+    # A process without a SIGTERM handler is not a server. A server uses one handler for SIGTERM and SIGINT. A different
+    # SIGINT handler belongs to asyncio, trio or the program, and raises KeyboardInterrupt.
     if not callable(handler) or handler == signal.default_int_handler:
         return {}
     return {int(n): handler for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) == handler}
@@ -139,7 +138,8 @@ class _Shutdown:
     def __init__(self, drain: Callable[[], Awaitable[None]], handlers: Mapping[int, Handler], seconds: float) -> None:
         self._drain = drain
         self._seconds = seconds
-        """How long the process may continue after the next signal, in addition to the time that its server takes."""
+        """How long draining may take after the next signal. After the first signal, it is 0, because a second signal
+        cancels draining."""
         self._start_deadline = start_deadline.get()
         self._deadline_from = -math.inf
         self._handlers = handlers
@@ -218,6 +218,6 @@ async def _start_when_closed(listeners: Mapping[int, str], shutdown: _Shutdown) 
     """Start the shutdown when the inherited listening sockets are closed and the process listens on no other socket."""
     while any(inherited_address(each) == listeners[each] for each in listeners):  # noqa: ASYNC110 - no event exists
         await anyio.sleep(POLL_INTERVAL_SECONDS)
-    # If the process still listens on another socket, the closed one was inherited only by mistake.
+    # If the process still listens on another socket, the closed socket was inherited only by mistake.
     if not anything_listens():
         shutdown.start()

@@ -17,8 +17,8 @@ from bridgekit.transport.outbox import CrowdedOutboxes
 __all__ = ["LINK", "NO_ROOM", "Connection", "Hub"]
 
 NO_ROOM: Final = "an outbox of the thread is full: await each answer, so that the event loop can write to the sockets"
-"""The reason for refusing an event whose delivery would disconnect a client that reads. The log does not retain the
-event."""
+"""The reason for refusing an event whose delivery would disconnect a client that reads. The log does not retain a
+refused event."""
 NO_EPOCH: Final = Cursor("-", 0)
 """A cursor with an epoch that no thread has."""
 
@@ -49,7 +49,7 @@ class Hub:
         self._log = MemoryEventLog() if log is None else log
         self._log.bind(self, frame_bytes=frame_bytes)
         self.crowded = CrowdedOutboxes()
-        """Subscribers with a crowded outbox. Each subscriber adds and removes itself."""
+        """Subscribers with a crowded outbox. Each subscriber adds itself and removes itself."""
         self._crowded_threads = self.crowded.by_thread
         self._connections: dict[ThreadId, tuple[Connection, ...]] = {}
         """The values are tuples, so that a connection can detach while another task iterates over the thread's
@@ -97,8 +97,8 @@ class Hub:
     async def join(self, connection: Connection, after: Cursor | None = None) -> Replay:
         """Subscribe the connection to its thread until `leave`, and return the replay to send first.
 
-        The hub puts every event after the replay in the connection's outbox. An event that is published meanwhile may
-        be both in the replay and in the outbox. Raises StoreUnavailable if the log does not answer in time.
+        The hub puts every event after the replay in the connection's outbox. An event that is published during the call
+        may be both in the replay and in the outbox. Raises StoreUnavailable if the log does not answer in time.
         """
         await self._log.join(connection.thread_id)
         try:
@@ -126,8 +126,8 @@ class Hub:
         """Assign the event its `seq`, encode it once, and put it in the outbox of each of the thread's sockets.
 
         Raises PayloadError or FrameTooLarge if the event cannot be encoded. Such an event gets no `seq` and reaches no
-        socket. While an outbox of the thread is crowded, awaiting the answer lets the event loop write. If an outbox is
-        full although its client reads, the event is REFUSED with `NO_ROOM`, and is not retained.
+        socket. While an outbox of the thread is crowded, awaiting the receipt lets the event loop write to the sockets.
+        If an outbox is full although its client reads, the event is REFUSED with `NO_ROOM`, and is not retained.
         """
         if event.thread_id != thread_id:
             event = replace(event, thread_id=thread_id)
@@ -164,7 +164,7 @@ class Hub:
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         """Put a numbered frame in the outbox of each of the thread's sockets, and return how many accepted it.
 
-        Every event passes through `deliver` last: override it to change delivery.
+        Every event passes through `deliver`: override this method to change delivery.
         """
         attached = self._connections.get(thread_id, ())
         if len(attached) == 1:

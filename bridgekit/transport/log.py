@@ -6,6 +6,7 @@ are in `bridgekit.stores`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -14,9 +15,10 @@ from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from bridgekit.cursors_and_gaps import START, Cursor, Gap, GapReason
+from bridgekit.errors import InvalidId
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
 from bridgekit.ids import ThreadId
-from bridgekit.transport.lru_with_pins import PinnedLru, ThreadSequence, new_epoch
+from bridgekit.transport.thread_sequences import PinnedLru, ThreadSequence, new_epoch
 
 __all__ = [
     "DEFAULT_RETENTION",
@@ -51,12 +53,19 @@ class Retention:
     """Events per thread. The default is so high that a streamed text reaches the limit on bytes or age first. With 0,
     the log retains no event, and delivery is at most once."""
     size_bytes: int = 8_388_608
-    """Bytes of frames per thread. The latest event is retained whatever its size."""
+    """Bytes of retained frames per thread. The latest event is retained whatever its size."""
     seconds: float = 300.0
     """Longest time that an event is retained, from its publication."""
     threads: int = 100_000
-    """Threads whose epoch and `seq` are kept. Over this limit, the log evicts the least recently used thread without
-    sockets. A client that resumes an evicted thread gets a gap."""
+    """The number of threads whose epoch and `seq` are kept. Over this limit, the log evicts the least recently used
+    thread without sockets. A client that resumes an evicted thread gets a gap."""
+
+    def __post_init__(self) -> None:
+        for name in ("events", "size_bytes", "threads"):
+            if type(count := getattr(self, name)) is not int or count < 0:
+                raise InvalidId(f"Retention.{name}", f"must be a whole number of at least 0, not {count!r}")
+        if type(self.seconds) not in (int, float) or not 0 <= self.seconds < math.inf:
+            raise InvalidId("Retention.seconds", f"must be a number of at least 0 and finite, not {self.seconds!r}")
 
 
 DEFAULT_RETENTION: Final = Retention()
@@ -68,14 +77,14 @@ class Replay(NamedTuple):
     cursor: Cursor
     """The position at which the socket's stream starts."""
     frames: tuple[Frame, ...] = ()
-    """Every event after the cursor, up to now."""
+    """Every event that the log retains after the cursor."""
     gap: Gap | None = None
-    """A gap after the client's cursor, if the log lacks an event there. The stream then starts at the log's end or, in
-    a new epoch, with the oldest retained event."""
+    """A gap that starts at the client's cursor, if the log lacks the next event. The stream then starts at the log's
+    end or, in a new epoch, with the oldest retained event."""
     expired: Gap | None = None
     """A gap at the start of a new epoch, for events that the log no longer retains."""
     last: int = 0
-    """The last `seq` that the replay covers. A store has lost the events after the last frame, up to this `seq`."""
+    """The last `seq` that the replay covers. The store has lost any events between the last frame and this `seq`."""
 
     @property
     def gaps(self) -> list[Gap]:
@@ -115,7 +124,7 @@ class EventLog(Protocol):
 
     @property
     def problem(self) -> str:
-        """The problem, as a text for operators, or an empty string.
+        """A description of the problem for operators, or an empty string.
 
         A healthy log may still have a problem with some threads.
         """
@@ -130,10 +139,10 @@ class EventLog(Protocol):
     def publish(self, event: AgentEvent) -> Answer:
         """Assign the event its `seq`, retain it, and deliver it to the thread's sockets in every worker.
 
-        The answer is available within a limited time, even if the store is unavailable. The answer's outcome is SENT,
+        The receipt is available within a limited time, even if the store is unavailable. The receipt's outcome is SENT,
         RELAYED, NO_SUBSCRIBER, PENDING, or REFUSED with the reason. A REFUSED event also gets a `seq`, as soon as
         possible, so that clients get a gap. Events of one thread keep the order in which they are published, even if
-        the answers are not awaited. `publish` raises PayloadError and FrameTooLarge immediately, and the event gets no
+        the receipts are not awaited. `publish` raises PayloadError and FrameTooLarge immediately, and the event gets no
         `seq`.
         """
 
@@ -150,8 +159,8 @@ class EventLog(Protocol):
         """Return the replay for a socket that has just joined: the events after its cursor, or none without a cursor.
 
         The replay contains every event after the cursor that was not delivered since `join` returned, and perhaps some
-        that were. For a cursor of another epoch or ahead of the log, see `replay_after`. Raises StoreUnavailable as
-        `join` does.
+        that were. See `replay_after` for a cursor of another epoch, or one that is ahead of the log. Raises
+        StoreUnavailable as `join` does.
         """
 
 
@@ -168,9 +177,9 @@ def replay_after(
 
     `retained` contains every event that the log, which ends at `head`, retains after the cursor.
 
-    The client gets either every event after the cursor, or a gap and only later events. From `oldest` on (default: the
-    first frame's `seq`), the log lacks only lost events. A client detects lost events from the `seq` of later frames.
-    For a cursor of another epoch, `retained` must contain every event that the log retains.
+    The client gets either every event after the cursor, or a gap and only later events. From the `seq` in `oldest` on
+    (by default, that of the first frame), the log lacks only lost events. A client detects lost events from the `seq`
+    of later frames. For a cursor of another epoch, `retained` must contain every event that the log retains.
     """
     if after is None or after == head:
         return Replay(head)
@@ -188,7 +197,7 @@ def _replay_after_restart(thread_id: ThreadId, head: Cursor, retained: Sequence[
     """Return the replay for a cursor of a lost epoch: a gap for that epoch, and every retained event of the new epoch.
 
     The number of missed events of the old epoch is unknown. A second gap covers events of the new epoch that the log no
-    longer retains. A client with `START` has read no other epoch, so it gets only the second gap.
+    longer retains. A client with `START` has read no other epoch, so it gets no gap for the lost epoch.
     """
     start = Cursor(head.epoch, retained[0].seq - 1 if retained else head.seq)
     expired = _gap(thread_id, Cursor(head.epoch, 0), start.seq, GapReason.EXPIRED) if start.seq else None
@@ -216,7 +225,7 @@ def published(thread_id: ThreadId, seq: int, epoch: str, *, sockets: int, kept: 
     )
 
 
-_SENT: Final = Outcome.SENT  # looking up an enum member takes longer than creating a Receipt
+_SENT: Final = Outcome.SENT  # a constant, because looking up an enum member takes longer than creating a Receipt
 _NEVER: Final = float("inf")
 CLOCK_SECONDS: Final = 0.001
 """Events within this time share one timestamp object."""
@@ -232,7 +241,7 @@ class _RetainedFrames:
         self.size_bytes = 0
 
     def expire(self, before: float) -> None:
-        """Drop the frames that were published before this time."""
+        """Drop the frames that were published earlier than `before`."""
         while self.frames and self.frames[0].published_at < before:
             self.size_bytes -= len(self.frames.popleft().data)
 
@@ -345,8 +354,8 @@ class MemoryEventLog:
     def _expire_idle(self, before: float) -> None:
         """Expire frames of the two logs that were published to least recently.
 
-        Two logs per publication suffice, because a publication fills only one log. A log also expires its own frames
-        when it is published to.
+        Two logs per publication suffice, because each publication adds a frame to only one log. A log also expires its
+        own frames when it is published to.
         """
         for _ in range(2):
             thread_id, log = next(iter(self._with_frames.items()))

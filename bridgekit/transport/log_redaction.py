@@ -1,4 +1,4 @@
-"""Redacts tickets in the log records of servers and clients, which may contain headers, addresses and messages."""
+"""Redacts tickets in the log records of servers and clients, which may contain headers, URLs and messages."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from bridgekit.errors import (
     unwrap_single_error,
 )
 from bridgekit.event_types import POLICIES
-from bridgekit.resolution import OTHER_THREAD
+from bridgekit.thread_resolvers import OTHER_THREAD
 from bridgekit.transport import authorization
 from bridgekit.transport.hub import NO_ROOM
 from bridgekit.transport.log import NO_SUBSCRIBER
@@ -103,7 +103,7 @@ _METRICS: Final = (
 
 
 def exposition(counters: DeliveryCounters, connections: Sized) -> bytes:
-    """Return the metrics of this worker, and of those that share its folder, in Prometheus's text format.
+    """Return the metrics of this worker, and of the workers that share its folder, in Prometheus's text format.
 
     The worker writes its counts to the folder before it answers, so that no counter decreases if another worker answers
     the next scrape.
@@ -159,8 +159,9 @@ def _worker(counters: DeliveryCounters) -> str:
 
 
 def _write(counters: DeliveryCounters, samples: dict[str, Samples]) -> None:
-    # On the event loop, because it takes about as long as the hand-over to a thread, 0.1 ms, and because older samples
-    # must not replace newer ones. If the folder is gone or its disk is full, all workers keep showing the last counts.
+    # Write on the event loop, because a hand-over to a thread takes as long as the write, about 0.1 ms. In threads,
+    # older samples could also replace newer ones. If the folder is gone or its disk is full, all workers keep showing
+    # the last counts.
     with suppress(OSError, KeyError):
         file = Path(os.environ[FOLDER_VARIABLE], _worker(counters))
         unfinished = file.with_suffix(".new")

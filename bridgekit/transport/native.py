@@ -56,7 +56,7 @@ class _AlwaysServing:
 class NativeConnection(ServerConnection):
     """A server connection that flushes its subscriber when the transport becomes writable again.
 
-    The connection stops reading from a client that does not read the answers to its pings.
+    The connection stops reading from a client that sends pings and does not read the answers.
     """
 
     # Slots save memory, because instance dictionaries share their keys only while no key is added.
@@ -73,7 +73,7 @@ class NativeConnection(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        # After this call, the library uses the server only to check whether it is serving.
+        # After `connection_made`, the library uses the server only to check whether the server is serving.
         self.server = cast("Server", _AlwaysServing)
         self.recv_messages.resume = self._resume_reading
 
@@ -166,7 +166,7 @@ async def _authorize_request(
     """
     if not isinstance(connection, NativeConnection):
         raise TypeError(type(connection).__name__)
-    # Check the request here too, because the library checks it only after the ticket has been used.
+    # Check the request here too, because the library checks the request only after the ticket has been used.
     if (rejection := connection.protocol.accept(request)).status_code != HTTPStatus.SWITCHING_PROTOCOLS:
         return rejection
     headers = request.headers
@@ -185,7 +185,7 @@ async def _authorize_request(
 
 
 def _over_tls(connection: ServerConnection, headers: Headers) -> bool:
-    # The header can be trusted, because a client that forges it can only cause its own page to be refused.
+    # X-Forwarded-Proto can be trusted: a client that forges it can only cause its own page to be refused.
     schemes = {value.strip() for value in headers.get_all("X-Forwarded-Proto")}
     return connection.transport.get_extra_info("sslcontext") is not None or bool(schemes & {"https", "wss"})
 

@@ -45,11 +45,11 @@ def origin(text: str) -> Origin:
 
 
 ANY = Origin("*", "*", None)
-"""Allows every origin. This is safe only with credentials that a browser does not send by itself, such as tickets."""
+"""Allows every origin. Use ANY only with credentials that a browser does not send by itself, such as tickets."""
 
 
 def origins(texts: Iterable[str]) -> frozenset[Origin]:
-    """Parse origins, of which "*" allows every page.
+    """Parse origins. The text "*" allows the pages of every origin.
 
     Raises InvalidId as `origin` does.
     """
@@ -70,8 +70,8 @@ def check_origin(handshake: Handshake, allowed: frozenset[Origin]) -> None:
 
 
 def _same_site(page: Origin, handshake: Handshake) -> bool:
-    # Behind a proxy that terminates TLS, the page's origin is https although the socket has no TLS. A TLS socket has an
-    # https origin, which an http page does not share.
+    # Behind a proxy that terminates TLS, the page's origin is https although the socket has no TLS. If the socket has
+    # TLS, an http page is of another origin.
     if page.scheme != "https" and (page.scheme != "http" or handshake.secure):
         return False
     return handshake.host is not None and page == origin(f"{page.scheme}://{handshake.host}")

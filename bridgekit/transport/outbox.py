@@ -1,8 +1,8 @@
 """The outbox of one subscriber: a bounded, ordered queue without duplicates, with gap frames for missing events.
 
 The hub never waits for a socket, so the outbox holds frames until the socket accepts them. The subscribers in `writer`
-write the frames. An outbox is *crowded* when it is half full, or when WRITE_BYTES wait that the socket does not accept.
-While an outbox is crowded, emitters yield to the event loop, so that it can write.
+write the frames. An outbox is *crowded* when it is half full, or when WRITE_BYTES bytes wait because the socket does
+not accept them. While an outbox is crowded, emitters yield, so that the event loop can write.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ crowded."""
 TICK_SECONDS: Final = 0.02
 SLOW_AFTER_TICKS: Final = 5
 """A client is slow if it accepts no frame for this many ticks while its outbox is crowded. Emitters do not wait for
-slow clients. Ticks are counted instead of time, so that clients do not count as slow because the event loop is busy."""
+slow clients. Ticks are counted instead of seconds, so that a busy event loop does not make clients count as slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxLimits:
-    """Limits of one outbox, which is full when it reaches either of them."""
+    """Limits of one outbox, which is full when it reaches either limit."""
 
     events: int = 8_192
     size_bytes: int = 4_194_304
-    """Bytes of waiting frames. A joined delta counts with its text only. The frame that reaches the limit may exceed
-    it."""
+    """Bytes of waiting frames. For a delta that was joined to an earlier frame, only the size of its text counts. The
+    frame that reaches the limit may exceed it."""
 
     def within(self, retention: Retention) -> OutboxLimits:
         """Return limits no larger than the retention, if the log retains events, so that a slow client can resume."""
@@ -67,14 +67,14 @@ class Scheduler(Protocol):
     crowded: CrowdedOutboxes
     """The registry to which outboxes report that they are crowded."""
     quiet: bool
-    """True if a frame may be written when it is put, because this event-loop iteration has no other put or write."""
+    """True if a frame may be written immediately, because this event-loop iteration has no other put or write."""
 
     def schedule(self, subscriber: Subscriber) -> None:
         """Flush the subscriber in this event-loop iteration or the next."""
 
 
 class Subscriber:
-    """One subscription: its outbox, and how it ends. Subclasses have a socket and write the frames."""
+    """One subscription's outbox and close code. Subclasses have the socket and write the frames."""
 
     # fmt: off
     __slots__ = (
@@ -95,7 +95,7 @@ class Subscriber:
         self._crowded_bytes = max(1, min(WRITE_BYTES, limits.size_bytes // 2))
         self._crowded_events = max(1, limits.events // 2)
         self._room: anyio.Event | None = None
-        """Exists while the outbox is crowded, and is set when it is no longer crowded or its client is slow."""
+        """Exists while the outbox is crowded, and is set when emitters no longer wait for the outbox."""
         self._idle_ticks = 0
         """Ticks since the client last accepted a frame, while the outbox is crowded."""
         self._waiting: list[Frame] = []
@@ -104,10 +104,10 @@ class Subscriber:
         """Holds the waiting frames from the time when a limit is reached until all of them are taken."""
         self._waiting_bytes = 0
         self._last_seq = 0
-        """The highest `seq` that was put, or sent in a replay."""
+        """The highest `seq` that was put in the outbox or sent in a replay."""
         self._epoch = ""
-        """Empty until the replay is known. Until then, the replay may contain some of the waiting frames, so no frames
-        are joined."""
+        """Empty until the replay is known. Before the replay is known, no waiting frames are joined, because the replay
+        may contain some of them."""
         self._last_sent_seq = 0
         """Every `seq` up to this one was sent, or is in a gap that was sent."""
         self.in_flight = 0
@@ -124,7 +124,7 @@ class Subscriber:
 
     @property
     def unwritten(self) -> int:
-        """The number of frames that were put and not written."""
+        """The number of frames that were put in the outbox and are not yet written."""
         return len(self) + self.in_flight
 
     def put(self, frame: Frame) -> bool:
@@ -162,7 +162,7 @@ class Subscriber:
     def _write_or_report_crowded(self) -> None:
         """Write the waiting frames.
 
-        If the outbox is still crowded, report it, so that emitters yield.
+        If the outbox is still crowded, register it as crowded, so that emitters yield.
         """
         self._write_early()
         if self._room is None and self._is_crowded():
@@ -171,7 +171,7 @@ class Subscriber:
             self._crowded.add(self)
 
     def _write_directly(self, frame: Frame) -> bool:
-        """Write a frame without enqueuing it, if the socket accepts it immediately. Return whether it was written."""
+        """Write a frame without enqueuing it, and return True, if the socket accepts the frame immediately."""
         return False
 
     def _write_early(self) -> None:
@@ -344,7 +344,7 @@ class CrowdedOutboxes:
     def __init__(self) -> None:
         self.by_thread: dict[ThreadId, list[Subscriber]] = {}
         self._turns: dict[ThreadId, anyio.Lock] = {}
-        """By thread, while emitters wait: the emitter that holds the lock waits for room."""
+        """Locks by thread, while emitters wait. The emitter that holds its thread's lock waits for room."""
         self._added: anyio.Event | None = None
 
     async def watch(self) -> None:

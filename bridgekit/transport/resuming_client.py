@@ -106,12 +106,13 @@ async def subscribe(
 ) -> AsyncIterator[ResumingClient]:
     """Subscribe to a thread while the block runs, and reconnect whenever the socket is lost.
 
-    The stream starts now or after a cursor. The block starts when the first socket is subscribed, however long that
-    takes. Raises SubscriptionRefused if the server refuses the client, and any other error that a retry cannot resolve.
-    `ticket` is called for each socket, and once more if the server rejects the ticket. `retryable` lists further errors
-    of `ticket` after which the client tries again, such as `httpx.TransportError`. The client also tries again after
-    OSError and TimeoutError. `on_status` is called with True when a socket is subscribed and with False when it is
-    lost, for example to show "reconnecting". `random` returns a number between 0 and 1, for the backoff.
+    The stream starts with the next event of the thread or, with `after`, with the first event after that cursor. The
+    block starts when the first socket is subscribed, however long that takes. Raises SubscriptionRefused if the server
+    refuses the client, and any other error that a retry cannot resolve. `ticket` is called for each socket, and once
+    more if the server rejects the ticket. `retryable` lists further errors of `ticket` after which the client tries
+    again, such as `httpx.TransportError`. The client also tries again after OSError and TimeoutError. `on_status` is
+    called with True when a socket is subscribed and with False when it is lost, for example to show "reconnecting".
+    `random` returns a number between 0 and 1, for the backoff.
     """
 
     @asynccontextmanager
@@ -159,7 +160,7 @@ class _ReconnectLoop:
     on_status: Callable[[bool], None]
     has_tickets: bool
     failures: int = 0
-    """The number of consecutive attempts that delivered no item and ended early."""
+    """The number of consecutive attempts that failed to connect, or whose socket ended early without an item."""
     rejected_tickets: int = 0
     """The number of consecutive tickets that the server rejected."""
 
@@ -176,7 +177,7 @@ class _ReconnectLoop:
                     if not self._is_retryable(error):
                         if not self.client.subscriptions:
                             raise
-                        self.client.failure = error  # Iteration over the client raises this error.
+                        self.client.failure = error  # raised by iteration over the client
                         return
                 await anyio.sleep(self.backoff.seconds(self.failures, self.random))
                 self.failures += 1

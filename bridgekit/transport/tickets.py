@@ -58,10 +58,10 @@ class _Claims(msgspec.Struct):
 class Tickets:
     """Issues tickets, and authorizes the sockets that present them. All workers of an application need the same key.
 
-    The first of `keys` signs, and all keys verify, so that keys can be rotated while tickets are in use. Without
-    `keys`, the object generates a random key, which works for a single process. `in_query` also accepts a ticket in the
-    query parameter `ticket`, for clients that cannot use a subprotocol or a first message. Avoid `in_query`, because
-    servers and proxies log addresses.
+    The first of `keys` signs new tickets, and all keys verify tickets, so that keys can be rotated while tickets are in
+    use. Without `keys`, the object generates a random key, which works for a single process. `in_query` also accepts a
+    ticket in the query parameter `ticket`, for clients that cannot use a subprotocol or a first message. Avoid
+    `in_query`, because servers and proxies log URLs.
     """
 
     def __init__(
@@ -117,8 +117,7 @@ class Tickets:
         if handshake.query.get("user_id", subscription.user_id) != subscription.user_id:
             raise SubscriptionRefused(CLOSE_NOT_OWNER, "the ticket is for another user")
         await authorize_owner(self._threads, subscription)
-        # Mark the ticket as used only after these checks, so that a ticket that was refused by one of them stays
-        # usable.
+        # Mark the ticket as used only after the checks above, so that a ticket that fails one of them stays usable.
         if not await self._used_tickets.mark_used(claims.jti, claims.exp - time.time() + CLOCK_SECONDS):
             raise SubscriptionRefused(CLOSE_TICKET_USED, "the ticket was used before; request a new one")
         if claims.generation not in ("", self._used_tickets.generation):
@@ -146,7 +145,7 @@ class Tickets:
             except jwt.InvalidSignatureError:
                 continue
             except (jwt.InvalidTokenError, msgspec.ValidationError, OverflowError, RecursionError) as error:
-                # The message has no details, because they would help only a forger. (Older PyJWT versions raise the
-                # last two errors.)
+                # The message has no details, because they would help only a forger. (Older PyJWT versions raise
+                # OverflowError and RecursionError.)
                 raise SubscriptionRefused(CLOSE_BAD_TICKET, "the ticket is not valid") from error
         raise SubscriptionRefused(CLOSE_BAD_TICKET, "the ticket is not valid")

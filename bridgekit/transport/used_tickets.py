@@ -21,8 +21,8 @@ class UsedTickets(Protocol):
 
     @property
     def generation(self) -> str:
-        """A random text that changes when used tickets may have been lost. With a shared store, `mark_used` updates the
-        generation."""
+        """A random string that changes when used tickets may have been lost. With a shared store, `mark_used` updates
+        the generation."""
 
     async def mark_used(self, ticket_id: str, seconds: float) -> bool:
         """Mark a ticket as used for `seconds`, and return whether this is its first use.
@@ -41,7 +41,8 @@ class MemoryUsedTickets:
         self._clock = clock
         self.generation = new_id() if generation is None else generation
         self._until: OrderedDict[str, float] = OrderedDict()
-        """Expiry times in order of use. An expired ticket is kept until those that were used before it have expired."""
+        """Expiry times in order of use. An expired ticket is kept until all tickets that were used before it have
+        expired."""
 
     def __len__(self) -> int:
         return len(self._until)

@@ -1,7 +1,7 @@
 """Writes frames to the sockets: one task of the edge flushes each outbox that has new frames.
 
-The frames of one event-loop iteration are written together, because the system call is the largest cost. A single frame
-is written immediately. `NativeSubscriber` writes to a transport, and `AsgiSubscriber` sends through an ASGI server.
+The frames of one event-loop iteration are written together, to save system calls. The native edge writes a single frame
+immediately. `NativeSubscriber` writes to a transport, and `AsgiSubscriber` to an ASGI server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bridgekit.transport.authorization import Subscription
 from bridgekit.transport.cancellation import ends_task
 from bridgekit.transport.log import Replay
 from bridgekit.transport.outbox import OUTBOX_LIMITS, CrowdedOutboxes, OutboxLimits, Subscriber
-from bridgekit.transport.resumed_coroutine import resumed
+from bridgekit.transport.started_coroutine import resumed
 
 __all__ = ["AsgiSubscriber", "NativeSubscriber", "WriteScheduler", "WritingSubscriber", "encode_frames"]
 
@@ -46,8 +46,8 @@ class WriteScheduler:
     """Flushes each subscriber that has new frames, once per event-loop iteration.
 
     Use the scheduler as an async context manager: it writes only inside the block. If a send has to wait, the task that
-    started it waits, and another task continues with the other sockets. No socket therefore waits for a slow one. Each
-    send ends in the task in which it started, as cancel scopes and timeouts require.
+    started it waits, and another task continues with the other sockets. No socket therefore waits for a slow socket.
+    Each send ends in the task in which it started, as cancel scopes and timeouts require.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class WriteScheduler:
         """The value of `enqueued` when the scheduler last read it."""
         self._tasks: TaskGroup | None = None
         self._idle_workers: list[anyio.Event] = []
-        """Events that wake the idle worker tasks."""
+        """For each idle worker task, the anyio.Event that wakes it."""
         self._awake = False
         """True if a worker task processes the scheduled subscribers, or was woken to process them."""
 
@@ -137,7 +137,7 @@ class WriteScheduler:
                 return
 
     def _flush(self) -> tuple[WritingSubscriber, Awaitable[None]] | None:
-        """Flush the scheduled subscribers. If a subscriber has to wait, return it with the rest of its send."""
+        """Flush the scheduled subscribers. If a send has to wait, return its subscriber and the rest of the send."""
         scheduled = self._scheduled
         try:
             while scheduled:
@@ -148,7 +148,7 @@ class WriteScheduler:
                 except BaseException as error:  # noqa: BLE001  # the socket's own task raises it, and others continue
                     subscriber.fail(error)
         except BaseException:
-            # This task ends, but subscribers are still scheduled.
+            # This task ends, so another task must flush the subscribers that are still scheduled.
             self._wake_worker()
             raise
         return None
@@ -180,7 +180,7 @@ class WritingSubscriber(Subscriber):
         """The error that a write raised. The socket's own task raises it again."""
 
     def fail(self, error: BaseException) -> None:
-        """Store an unexpected error of a write. Raises it if it is the cancellation of the current task."""
+        """Store an unexpected error of a write, or raise the error if it ends the current task."""
         if ends_task(error):
             raise error
         self.failure = error
@@ -326,7 +326,7 @@ class AsgiSubscriber(WritingSubscriber):
 
     `send` is a coroutine that may wait but usually does not: uvicorn's `send` returns immediately while the
     connection's buffer is small. The scheduler therefore runs the first step of each send, and awaits the rest only if
-    the send is not finished. `read_scope`, in which another task reads, is cancelled when the socket ends.
+    the send is not finished. When the socket ends, the subscriber cancels `read_scope`, in which another task reads.
     """
 
     __slots__ = ("_context", "_first", "_pending", "_read_scope", "_send")

@@ -12,6 +12,7 @@ import msgspec
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from bridgekit.errors import unwrap_single_error
@@ -19,6 +20,7 @@ from bridgekit_verify.capacity.load_search import (
     EDGES,
     MIN_EVENTS,
     ON_TIME_SHARE,
+    PEAK_SECONDS,
     WITHIN_SECONDS,
     Edge,
     LoadSearch,
@@ -40,9 +42,10 @@ OVERLOAD_SECONDS: Final = 1.3
 MAX_OVERLOAD_EVENTS: Final = 150_000
 """Maximum number of events in an overload, so that they fit into the client's memory."""
 PAIRED_SHARE: Final = 0.4
-"""The load of the paired rounds, as a share of the smallest carried load of all edges."""
+"""The load that all edges get in turn, as a share of the smallest carried load of all edges."""
 MAX_OVERLOAD_TRIES: Final = 2
-"""Maximum number of overloads. If other programs used the CPUs before, the edge may carry the first overload."""
+"""Maximum number of overloads. If other programs used the CPUs during the search, the edge may carry the first
+overload."""
 STUDY_SECONDS: Final = 600.0
 
 
@@ -53,38 +56,29 @@ class CapacityStudy:
     searches: Sequence[LoadSearch]
     sockets: int
     paired: Mapping[str, Sequence[StepResult]] = field(default_factory=dict)
-    """By edge, the results of the paired rounds, in which all edges get the same load."""
+    """For each edge, the results of the rounds in which all edges get the same load."""
 
     def of(self, edge: Edge) -> LoadSearch:
         return next(search for search in self.searches if search.edge.name == edge.name)
 
     @property
     def steps(self) -> list[StepResult]:
-        """All load steps, including repeated ones and the paired rounds."""
+        """All load steps, including repeated steps and the rounds with equal loads."""
         searched = [step for search in self.searches for step in search.steps]
         return searched + [step for steps in self.paired.values() for step in steps]
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each load.
-
-        Columns: edge, events/s, concurrent runs, on time (k of n), on time %, Wilson interval (%), lateness p50, p99
-        and max (ms), growth of lateness (ms per second), shares of a core (CPU time of the measured process, its time
-        waiting for a CPU, CPU time of the client), CPU µs per event, lost, carried.
-        """
+        """Return one row for each load."""
         return pd.DataFrame([_row(search.edge, step) for search in self.searches for step in search.tried])
 
     def summary(self) -> pd.DataFrame:
-        """Return one row for each edge.
-
-        Columns: edge, carried load (events/s, runs/s, concurrent runs), share on time, lowest load that failed, CPU µs
-        per event, load of one full core, why the edge may carry more.
-        """
+        """Return one row for each edge."""
         return pd.DataFrame([_summary(search) for search in self.searches])
 
     def figure(self) -> Figure:
         """Draw, over the load, the share of events that arrive within one second and the 99th percentile of delay.
 
-        The carried load is marked.
+        A line marks the carried load of each edge.
         """
         carried = [
             f"{'at least ' if each.underestimate_reason else ''}{each.carries:,.0f} ({each.edge.name})"
@@ -105,6 +99,19 @@ class CapacityStudy:
             lowest = min((100 * s.on_time.fraction for each in self.searches for s in each.tried), default=100.0)
             above.set_ylim(min(90.0, lowest - 3), 101)
             above.legend(frameon=False, loc="center left")
+            handles = [
+                Line2D([], [], color=TEXT_COLOUR, marker="s", linestyle="", label="carried"),
+                Line2D(
+                    [],
+                    [],
+                    color=TEXT_COLOUR,
+                    marker="s",
+                    markerfacecolor="white",
+                    linestyle="",
+                    label=f"not carried: events are late, or would be in a peak of {PEAK_SECONDS:.0f} s",
+                ),
+            ]
+            figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
             below.axhline(1_000 * WITHIN_SECONDS, color="#777777", linewidth=0.8, linestyle=":")
             below.set_yscale("log")
             below.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -176,7 +183,8 @@ async def study_capacity(
     rounds: int = 4,
     edges: Sequence[Edge] = EDGES,
 ) -> CapacityStudy:
-    """Find the highest load that each edge carries. The edges take turns, and the search ends after about `seconds`.
+    """Find the highest load that each edge carries. The edges take turns, and the search ends after about `seconds`
+    seconds.
 
     Each thread has one socket and gets an equal share of the runs. Loads are in events per second, up to `max_load`. If
     every edge carries a load, all edges then get the same load in turn, `rounds` times, because CPU times are
@@ -275,7 +283,7 @@ def _draw_lateness(axis: Axes, steps: Sequence[StepResult], style: LineStyle) ->
 
 
 def _dots(axis: Axes, points: Sequence[tuple[float, float, StepResult]], style: LineStyle) -> None:
-    """Draw one marker for each load, filled if the load was carried."""
+    """Draw one marker for each load, filled if the edge carried the load."""
     colour, marker, _ = style
     for x, y, step in points:
         inside = colour if step.carried else "white"
@@ -299,4 +307,5 @@ def _mark(above: Axes, below: Axes, carries: float | None, style: LineStyle, row
         ha="left" if in_left_half else "right",
         fontsize=9.5,
         color=style[0],
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
     )

@@ -1,4 +1,4 @@
-"""The client process of a measurement: opens the users' sockets, reads a wave, and judges what was read.
+"""The client process of a measurement: opens the users' sockets, reads the events of a wave of runs, and judges them.
 
 The suite's checker judges delivery. Lateness is computed from the events' due times.
 """
@@ -9,16 +9,16 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final, assert_never
 
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
+from bridgekit.chain.models_tools_and_owners import MemoryThreadStore
 from bridgekit.cursors_and_gaps import Gap, Subscribed, decode_any
 from bridgekit.transport.authorization import PROTOCOL, TICKET_PROTOCOL
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import MemoryUsedTickets
-from bridgekit_verify.capacity.protocol import ClientReport, Connect, ConnectedSockets, ReadWave
+from bridgekit_verify.capacity.messages import ClientReport, Connect, ConnectedSockets, ReadWave
 from bridgekit_verify.capacity.schedule import LoadWave, owner
+from bridgekit_verify.harness.child_side import Done, Ready, send
 from bridgekit_verify.harness.load_client import Clear, ClientSocket, LoadClient
-from bridgekit_verify.harness.messages import Done, Ready, send
-from bridgekit_verify.harness.websocket import WebSocketDialect
+from bridgekit_verify.harness.websocket_protocol import WebSocketDialect
 from bridgekit_verify.measure.checker import check
 from bridgekit_verify.measure.experiment import arrival_of
 from bridgekit_verify.measure.history import EventKey, ExpectedEvents, History, SignalledGap, Socket

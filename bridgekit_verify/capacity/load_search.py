@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bridgekit_verify.capacity.protocol import ClientReport, ServerReport
+from bridgekit_verify.capacity.messages import ClientReport, ServerReport
 from bridgekit_verify.capacity.schedule import LoadWave
 from bridgekit_verify.measure.statistics import Rate
 
@@ -36,8 +36,8 @@ SATURATED_SHARE: Final = 0.85
 WAITED_FOR_CPU_SHARE: Final = 0.15
 """A process that waits for a CPU for at least this share of the time is considered disturbed by other programs."""
 SECOND_LOAD_SHARE: Final = 0.8
-"""Share of a core that the second load would use at the first load's cost per event. The cost is lower at a higher
-load."""
+"""Share of a core that the second load would use at the first load's cost per event. The cost per event is lower at a
+higher load."""
 MIN_EVENTS: Final = 400
 """Minimum number of events of a load. If all events are on time, 381 events are enough for a lower bound of 99 %."""
 MIN_LOAD_RATIO: Final = 1.25
@@ -212,7 +212,7 @@ class LoadSearch:
 
     @property
     def tried(self) -> list[StepResult]:
-        """One step for each load, preferably a carried step, lowest load first."""
+        """One step for each load, if possible a step in which the edge carried the load, lowest load first."""
         best: dict[float, StepResult] = {}
         for step in self.steps:
             before = best.get(step.events_per_second)

@@ -19,7 +19,7 @@ from bridgekit_verify.capacity.capacity import STYLES, CapacityStudy, LineStyle
 from bridgekit_verify.capacity.load_search import EDGES, Edge, StepResult
 from bridgekit_verify.capacity.schedule import LoadPlan
 from bridgekit_verify.capacity.testbed import Testbed, start_testbed
-from bridgekit_verify.harness.messages import raise_file_limit
+from bridgekit_verify.harness.child_side import raise_file_limit
 from bridgekit_verify.measure.plots import new_figure
 
 __all__ = [
@@ -70,16 +70,16 @@ class LinearFit:
 
     of: str
     points: Sequence[tuple[int, int]]
-    """For each measurement: the number of items, and their resident memory in KiB."""
+    """For each measurement: the number of sockets, threads or runs, and their resident memory in KiB."""
 
     @property
     def most(self) -> int:
-        """The largest number of items for which memory was measured."""
+        """The largest number of sockets, threads or runs for which memory was measured."""
         return max(count for count, _ in self.points)
 
     @property
     def kib(self) -> float:
-        """Memory that one more item needs, in KiB: the slope of the fit."""
+        """Memory that one more socket, thread or run needs, in KiB: the slope of the fit."""
         return self._line[0]
 
     @property
@@ -102,7 +102,7 @@ class LinearFit:
 
     @property
     def per_gib(self) -> float:
-        """Number of items per GiB, extrapolated from the fit."""
+        """Number of sockets, threads or runs per GiB, extrapolated from the fit."""
         return KIB_PER_GIB / self.kib if self.kib > 0 else float("inf")
 
 
@@ -129,7 +129,7 @@ class MemoryScaling:
 
     @property
     def growth(self) -> float:
-        """CPU time per event with all items, divided by the CPU time per event without items."""
+        """CPU time per event with all sockets, threads and runs, divided by the CPU time per event without them."""
         return min(step.cpu_us for step in self.with_load) / self.burst_us
 
 
@@ -147,10 +147,7 @@ class MemoryStudy:
         return [step for scaling in self.scalings for step in [*scaling.without_load, *scaling.with_load]]
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each edge and kind of item.
-
-        Columns: edge, kind of item, largest number, KiB each, residual in percent, number per GiB, growth of CPU time.
-        """
+        """Return one row for each edge and each kind of item (socket, thread or run)."""
         return pd.DataFrame(
             {
                 "edge": scaling.edge.name,
@@ -233,7 +230,7 @@ async def _measure_edge(edge: Edge, sizes: Sequence[int], rounds: int, seed: int
         base = await full.resident_kib()
         # A process reuses freed memory, so the first measured items would appear to need no memory.
         await full.fill_logs(UNCOUNTED)
-        # Sockets are measured last, because opening them frees temporary memory, which later items would use.
+        # Sockets are measured last, because opening them leaves free memory that new threads or runs would use.
         threads = await _measure_growth(full, THREADS, sizes, full.fill_logs)
         runs = await _measure_growth(full, RUNS, sizes, full.start_waiting_runs)
         sockets = await _measure_growth(full, SOCKETS, sizes, full.connect)
@@ -284,11 +281,7 @@ def _draw_fit(axis: Axes, name: str, fit: LinearFit, style: LineStyle, row: int)
 
 
 def edge_table(capacity: CapacityStudy, memory: MemoryStudy) -> pd.DataFrame:
-    """Return one row for each edge.
-
-    Columns: edge, carried load, CPU time per event at that load and in a burst, memory per idle socket, and the servers
-    on which the edge runs.
-    """
+    """Return one row for each edge."""
     return pd.DataFrame(
         {
             "edge": search.edge.name,

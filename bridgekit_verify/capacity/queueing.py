@@ -26,7 +26,8 @@ __all__ = ["ONE_SERVICE", "Point", "WaitingStudy", "study_waiting", "waiting_sec
 ONE_SERVICE: Final = 2 / 3
 """Above this utilisation, an event waits on average longer than its own service takes."""
 SETTLES_SHARE: Final = 0.95
-"""Above this utilisation, a wave ends before its queue reaches the steady state, so the formula does not apply."""
+"""Above this utilisation, a wave ends before its queue reaches the steady state, so the Pollaczek-Khinchine formula
+does not apply."""
 
 
 def waiting_seconds(utilisation: float, service_seconds: float, pauses_squared: float = 0.0) -> float:
@@ -68,12 +69,15 @@ class Point:
 
     @property
     def predicted(self) -> float:
-        """Predicted mean lateness in seconds, with the measured garbage collections. NaN from 95 % utilisation on."""
+        """Predicted mean lateness in seconds, with the measured garbage collections.
+
+        NaN at 95 % utilisation or more.
+        """
         return self._predicted(self.step.server.pauses_squared)
 
     @property
     def predicted_steady(self) -> float:
-        """Predicted mean lateness in seconds, without garbage collections. NaN from 95 % utilisation on."""
+        """Predicted mean lateness in seconds, without garbage collections. NaN at 95 % utilisation or more."""
         return self._predicted(0.0)
 
     def _predicted(self, pauses_squared: float) -> float:
@@ -91,9 +95,7 @@ class WaitingStudy:
     def table(self) -> pd.DataFrame:
         """Return one row for each carried load.
 
-        Columns: edge, events/s, utilisation in percent, service time in µs, and in ms: longest garbage collection, mean
-        lateness, predicted mean with and without garbage collections, 99th percentile. A load without a steady state
-        has no predictions.
+        Times without a unit are in milliseconds. A load without a steady state has no predictions.
         """
         return pd.DataFrame(
             {
@@ -113,12 +115,16 @@ class WaitingStudy:
 
     def title(self) -> str:
         """State the largest mean lateness at a utilisation of at most two thirds of a core."""
-        light = [
-            point.measured for points in self.points.values() for point in points if point.utilisation <= ONE_SERVICE
-        ]
-        if not light:
+        light = {
+            name: [point.measured for point in points if point.utilisation <= ONE_SERVICE]
+            for name, points in self.points.items()
+        }
+        measured = {name: max(delays) for name, delays in light.items() if delays}
+        if not measured:
             return "No load up to two thirds of a core was carried"
-        return f"Up to two thirds of a core, the mean delay is at most {1_000 * max(light):.1f} ms"
+        # The title leaves out an edge that carried only higher loads.
+        edges = "" if len(measured) == len(light) else f" ({' and '.join(measured)})"
+        return f"Up to two thirds of a core, the mean delay is at most {1_000 * max(measured.values()):.1f} ms{edges}"
 
     def figure(self) -> Figure:
         """Draw measured lateness over utilisation, and the predictions with and without pauses.
@@ -129,12 +135,15 @@ class WaitingStudy:
             axes = figure.subplots(len(self.points), 1, sharey=True, sharex=True, squeeze=False)[:, 0]
             for row, (axis, (name, points)) in enumerate(zip(axes, self.points.items(), strict=True)):
                 _waiting(axis, points, _curve(points), STYLES[row % len(STYLES)])
+                axis.axvline(100 * ONE_SERVICE, color="#777777", linewidth=0.8, linestyle="--", zorder=0)
                 axis.set_title(name if points else f"{name}: no load was carried", fontsize=10.5)
             axes[0].set_yscale("log")
             axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
             axes[0].yaxis.set_minor_formatter(NullFormatter())
             axes[0].set_xlim(0, 105)  # room for the marker of a process that uses a whole core
             axes[0].set_ylim(0.3, max(100.0, 2 * axes[0].get_ylim()[1]))
+            for axis in axes:
+                axis.text(100 * ONE_SERVICE - 1, 0.36, "two thirds of a core", ha="right", fontsize=9)
             axes[-1].set_xlabel("share of a core used or waited for, %")
             figure.supylabel("delay from due to read, ms", fontsize=10)
             handles, labels = axes[0].get_legend_handles_labels()

@@ -2,9 +2,10 @@
 
 The server process and the client process each compute the schedule. The module does no I/O.
 
-The load is open: a run starts at its time, even if earlier runs have not ended. Lateness counts from the due time of an
-event, not from its emission by a busy process. A load that waits for the server would send fewer events while the
-server is slow, and would omit late events ("coordinated omission", Gil Tene, "How not to measure latency", 2013).
+The load is open-loop: each run starts at its scheduled time, even if earlier runs have not ended. Lateness counts from
+the due time of an event, not from its emission by a busy process. A load that waits for the server would send fewer
+events while the server is slow, and would omit late events ("coordinated omission", Gil Tene, "How not to measure
+latency", 2013).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The measured server process: agents, bridge, hub and sockets, as in a deployment.
 
-The worker of the fault experiments cannot be used, because its report of each event costs more than the event.
+The worker of the fault experiments cannot be used, because its report of an event takes more CPU time than the event
+itself.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from anyio.abc import TaskGroup
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_6_base_agent import BaseAgent
-from bridgekit.chain.supervisor_collaborators import PythonTools
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.errors import BridgekitError
 from bridgekit.serve.in_process import serving
 from bridgekit.stores import stores_from
 from bridgekit.transport.tickets import Tickets
-from bridgekit_verify.capacity.protocol import (
+from bridgekit_verify.capacity.messages import (
     FillLogs,
     OpenThreads,
     RunWave,
@@ -32,8 +33,7 @@ from bridgekit_verify.capacity.protocol import (
     StartWaitingRuns,
 )
 from bridgekit_verify.capacity.schedule import EVENTS_A_STEP, LoadPlan, LoadWave, owner
-from bridgekit_verify.harness.declared_owners import DeclaredOwners
-from bridgekit_verify.harness.messages import (
+from bridgekit_verify.harness.child_side import (
     Done,
     MemoryReply,
     MemoryRequest,
@@ -44,6 +44,7 @@ from bridgekit_verify.harness.messages import (
     resident_kib,
     send,
 )
+from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from bridgekit_verify.measure.workload import AGENT
 
 __all__ = ["GcPauses"]
@@ -132,7 +133,7 @@ async def _sleep_until_due(moment: float, pause: float) -> None:
 
 
 async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave) -> ServerReport:
-    """Start every run at its time, even if earlier runs have not ended, and wait for all runs."""
+    """Start every run at its scheduled time, even if earlier runs have not ended, and wait for all runs."""
     start = anyio.current_time() + wave.starts_at - time.time()
     taken, refused = _accepted(application), _lost(application)
     active.most = active.failed = 0
@@ -146,7 +147,8 @@ async def _run_wave(application: Application, active: ActiveRuns, wave: LoadWave
 
     async with anyio.create_task_group() as runs:
         gc.callbacks.append(pauses.on_phase)
-        # Measure from the end of the first runs until the last start, because fewer runs are active before and after.
+        # Measure from the end of the first runs until the start of the last run, because fewer runs are active before
+        # and after.
         runs.start_soon(read_times, min(wave.plan.run_seconds, wave.plan.seconds / 2))
         runs.start_soon(read_times, wave.plan.seconds)
         for number, moment in enumerate(wave.starts):

@@ -119,7 +119,8 @@ def costs_of(capacity: CapacityStudy, memory: MemoryStudy, shared: SharedStudy) 
 
 
 def size(demand: Demand, costs: Costs, *, max_utilisation: float = ONE_SERVICE) -> Sizing:
-    """Return the sizing with the fewest workers that use at most `max_utilisation` each when `workers_lost` are down.
+    """Return the sizing with the fewest workers that use at most `max_utilisation` each when `workers_lost` workers are
+    down.
 
     A single worker keeps all logs in memory. Two or more workers share a broker, which adds cost to each event.
     """

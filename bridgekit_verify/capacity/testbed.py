@@ -12,7 +12,7 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.tickets import KEY_BYTES
 from bridgekit_verify.capacity import client_process, server_process
 from bridgekit_verify.capacity.load_search import WITHIN_SECONDS, Edge, StepResult
-from bridgekit_verify.capacity.protocol import (
+from bridgekit_verify.capacity.messages import (
     ClientReport,
     Connect,
     ConnectedSockets,
@@ -25,8 +25,8 @@ from bridgekit_verify.capacity.protocol import (
     StartWaitingRuns,
 )
 from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave
+from bridgekit_verify.harness.child_side import Done, MemoryReply, MemoryRequest, Ready
 from bridgekit_verify.harness.load_client import Clear, StopReading
-from bridgekit_verify.harness.messages import Done, MemoryReply, MemoryRequest, Ready
 from bridgekit_verify.harness.processes import (
     REPLY_TIMEOUT_SECONDS,
     START_TIMEOUT_SECONDS,
@@ -85,7 +85,8 @@ class Testbed:
         return (await self._server.request(MemoryRequest(), MemoryReply)).resident_kib
 
     async def wave(self, events_per_second: float, plan: LoadPlan, *, first: int, threads: int) -> StepResult:
-        """Apply a load of `events_per_second` to `threads` threads from number `first` on, and return the result."""
+        """Apply `events_per_second` events per second to `threads` threads from number `first` on, and return the
+        result."""
         self._waves += 1
         await self._client.request(Clear(), Done)
         wave = LoadWave(

@@ -1,4 +1,4 @@
-"""Reads and writes a baseline: the keys of the violations that a project accepts, one on each line.
+"""Reads and writes a baseline: a file with the keys of the violations that a project accepts, one key per line.
 
 A line that begins with `#` is a comment.
 """
@@ -9,15 +9,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridgekit_verify.check.concluding import RecordingVerdict
 from bridgekit_verify.check.property_answers import PropertyAnswer, RecordedViolation, State
+from bridgekit_verify.check.verdict import RecordingVerdict
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["Baseline", "baseline_key", "format_baseline", "read_baseline"]
 
 
 def baseline_key(verdict: RecordingVerdict, violation: RecordedViolation) -> str:
-    """Return the line that accepts a violation. The line names the recording's file without its folder."""
+    """Return a violation's line in a baseline. The line names the recording's file without its folder."""
     return " ".join(f"{Path(verdict.path).name}: {violation.key}".split())
 
 
@@ -31,7 +31,7 @@ class Baseline:
     def accepts(self, verdict: RecordingVerdict, answer: PropertyAnswer) -> bool:
         """Return whether the baseline accepts every violation in an answer.
 
-        The baseline does not accept an answer whose list of violations is incomplete.
+        Return False if the answer does not list all of its violations.
         """
         return answer.count == len(answer.violations) and all(
             baseline_key(verdict, each) in self.keys for each in answer.violations

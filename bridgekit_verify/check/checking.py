@@ -6,12 +6,12 @@ from itertools import chain, islice
 
 import msgspec
 
-from bridgekit_verify.check.concluding import RecordingVerdict, conclude
-from bridgekit_verify.check.dialects import SAMPLE_MESSAGES, detect
-from bridgekit_verify.check.judging import Judge
-from bridgekit_verify.check.live.checking import judge_live
-from bridgekit_verify.check.protocols import StreamDialect
+from bridgekit_verify.check.dialect_tables import SAMPLE_MESSAGES, detect
+from bridgekit_verify.check.dialects import StreamDialect
+from bridgekit_verify.check.judge import Judge
+from bridgekit_verify.check.live.verdict import judge_live
 from bridgekit_verify.check.recording_files import Limits, open_recording
+from bridgekit_verify.check.verdict import RecordingVerdict, conclude
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["check_recording"]

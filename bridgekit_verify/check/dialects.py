@@ -1,215 +1,346 @@
-"""Detects which of four protocols a recording uses, and reads tables that locate the fields of other protocols."""
+"""Defines the class of dialects, and the built-in dialects: bridgekit, AG-UI, OpenAI Responses, and Vercel's UI
+stream."""
 
 from __future__ import annotations
 
-import tomllib
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from bridgekit_verify.check.frames import END_OF_STREAM, FIELDS, KINDS, Message, ObservedFrame, decode_text
-from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect
-from bridgekit_verify.errors import UnusableRecording
+from bridgekit_verify.check.frames import Message, ObservedFrame
 
-__all__ = ["EVENT", "detect", "load_table", "locate", "parse_table", "steps_of"]
-
-PER: Final = ("client", "thread", "run", "connection")
-RUN_OF_CONNECTION: Final = "@connection"
-EVENT: Final = "@event"
-TEXT: Final = "@text"
-"""The path that locates the whole text of a message that is not JSON."""
-WHOLE: Final = ("whole", "args")
-IDS: Final = {"run", "thread", "user", "message", "call"}
-SAMPLE_MESSAGES: Final = 100
-ENOUGH: Final = 0.5
+__all__ = ["BUILT_IN", "StreamDialect", "built_in"]
 
 
-def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
-    """Return the built-in dialect that knows the types of more of these messages than any other.
+@dataclass(frozen=True)
+class StreamDialect:
+    """A protocol: how to read its frames, and which facts its frames can state."""
 
-    Raises UnusableRecording if no dialect knows the types of at least half of the messages that are JSON objects.
-    """
-    types = Counter(_type(each.value) for each in messages if isinstance(each.value, dict))
-    total = sum(types.values())
-    shares = {
-        each.name: sum(
-            count for name, count in types.items() if name in each.known_types or name.startswith(each.type_prefixes)
+    name: str
+    frames: Callable[[Message], Iterable[ObservedFrame]]
+    fields: frozenset[str]
+    """The names in FIELDS of the fields that the protocol's frames have."""
+    kinds: frozenset[str]
+    position_per: str = "client"
+    """The scope of one numbering: a client, thread, run or connection."""
+    first_position: int | None = None
+    """The first number of a numbering, or None if it may begin with any number."""
+    run_is_connection: bool = False
+    """True if each response or connection is one run, so that frames name no run."""
+    json_arguments: bool = True
+    """True if the arguments of a call are always JSON."""
+    source: str = "built in"
+    reads_text: bool = False
+    """True if the dialect decodes messages that are not JSON objects, such as text after a prefix, or lists."""
+    recognized_by: frozenset[str] = frozenset()
+    """Types that no other protocol has. The dialect is detected only if a message has one of these types, or a type
+    that begins with one of `type_prefixes`."""
+    known_types: frozenset[str] = frozenset()
+    type_prefixes: tuple[str, ...] = ()
+
+    def numbering_of(self, frame: ObservedFrame, run: str | None) -> str | None:
+        """Return the key of a frame's numbering, or None if the client has only one numbering."""
+        match self.position_per:
+            case "thread":
+                return frame.thread
+            case "run":
+                return run
+            case "connection":
+                return str(frame.origin.connection)
+        return None
+
+    def lacks(self, names: str) -> bool:
+        """Return whether the dialect has none of the alternatives in `names`, such as `args|whole` or `kinds.ended`."""
+        return not any(
+            name.removeprefix("kinds.") in (self.kinds if name.startswith("kinds.") else self.fields)
+            or (name == "run" and self.run_is_connection)
+            for name in names.split("|")
         )
-        for each in BUILT_IN.values()
-        if any(name in each.recognized_by or name.startswith(each.type_prefixes) for name in types)
-    }
-    best = max(shares, key=lambda name: shares[name], default=None)
-    if best is None or shares[best] < ENOUGH * total:
-        seen = ", ".join(repr(name)[:40] for name, _ in types.most_common(4)) or "none, as they are text (@text)"
-        raise UnusableRecording(
-            path,
-            f"is in no known dialect ({', '.join(BUILT_IN)}); types of its first frames: {seen}. "
-            "Draft a table with `bridgekit learn`, review it, and pass it as --dialect TABLE.toml",
-        )
-    return BUILT_IN[best]
+
+    def describe_lack(self, *names: str) -> str:
+        """Return a text that names the fields and kinds that the dialect lacks, or an empty text if none is lacking."""
+        lacking = dict.fromkeys(name.replace("|", " or ") for name in names if self.lacks(name))
+        return f"the dialect {self.name} has no {' and no '.join(lacking)}" if lacking else ""
 
 
-def _type(value: Mapping[str, Any]) -> str:
-    found = value.get("type")
-    return found if isinstance(found, str) else ""
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
-def load_table(path: str) -> StreamDialect:
-    """Read the `[dialect]` table of a TOML file.
-
-    Raises UnusableRecording if the file is not TOML or has no valid table, and OSError if it cannot be read.
-    """
-    try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UnusableRecording(path, f"is not TOML: {error}") from error
-    table = document.get("dialect")
-    if not isinstance(table, dict):
-        raise UnusableRecording(path, "has no table [dialect]")
-    return parse_table(table, path)
+def _number(value: object) -> int | None:
+    return value if type(value) is int else None
 
 
-def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
-    """Return the dialect of a `[dialect]` table. Raises UnusableRecording, which names the first invalid line."""
-    _refuse_unknown(table, source)
-    name = str(table.get("name", Path(source).stem))
-    position, per, first = _position(table.get("position"), source)
-    paths = {field: str(table[field]) for field in FIELDS if field in table and field != "position"}
-    if position is not None:
-        paths["position"] = position
-    kinds = _kinds(table.get("kinds", {}), source)
-    run_is_connection = paths.get("run") == RUN_OF_CONNECTION
-    if run_is_connection:
-        del paths["run"]
-    prefix = str(table.get("prefix", ""))
-    located = {field: steps_of(path) for field, path in paths.items()}
-    reader = _TableReader(located, kinds, prefix)
+def _list(value: object) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _value_and_type(message: Message) -> tuple[dict[str, Any], str]:
+    """Return the message's object and its type. The type is empty if the message is not an object or names no type."""
+    value = message.value if isinstance(message.value, dict) else {}
+    type_ = value.get("type")
+    return value, type_ if isinstance(type_, str) else ""
+
+
+BRIDGEKIT: Final = {
+    "agent_started": "started",
+    "agent_thinking": "event",
+    "tool_executing": "tool_begin",
+    "tool_completed": "tool_end",
+    "agent_completed": "ended",
+    "agent_error": "error",
+    "progress_update": "event",
+    "text_delta": "text",
+    "subscribed": "subscribed",
+    "gap": "gap",
+}
+
+
+def read_bridgekit(message: Message) -> Iterator[ObservedFrame]:
+    value, type_ = _value_and_type(message)
+    kind = BRIDGEKIT.get(type_, "other")
+    payload = value.get("payload")
+    payload = payload if isinstance(payload, dict) else {}
+    frame = ObservedFrame(message, kind, _text(value.get("run_id")), _text(value.get("thread_id")))
+    frame.position = _number(value.get("to" if kind == "gap" else "seq"))
+    frame.first_position = _number(value.get("from" if kind == "gap" else "first_seq"))
+    frame.group, frame.text = _text(value.get("epoch")), _text(value.get("reason"))
+    if kind == "text":
+        frame.message, frame.text, frame.implicit = _text(payload.get("message_id")), payload.get("delta"), True
+    elif kind in ("tool_begin", "tool_end"):
+        frame.call = _text(payload.get("tool_call_id"))
+    yield frame
+
+
+AG_UI: Final = {
+    "RUN_STARTED": "started",
+    "RUN_FINISHED": "ended",
+    "RUN_ERROR": "error",
+    "TEXT_MESSAGE_START": "text_begin",
+    "TEXT_MESSAGE_CONTENT": "text",
+    "TEXT_MESSAGE_CHUNK": "text",
+    "TEXT_MESSAGE_END": "text_end",
+    "THINKING_TEXT_MESSAGE_CONTENT": "thinking",
+    "REASONING_MESSAGE_CONTENT": "thinking",
+    "REASONING_MESSAGE_CHUNK": "thinking",
+    "TOOL_CALL_START": "tool_begin",
+    "TOOL_CALL_ARGS": "tool_args",
+    "TOOL_CALL_CHUNK": "tool_args",
+    "TOOL_CALL_END": "tool_end",
+    "TOOL_CALL_RESULT": "tool_result",
+    "MESSAGES_SNAPSHOT": "snapshot",
+    **dict.fromkeys(
+        (
+            "STEP_STARTED", "STEP_FINISHED", "STATE_SNAPSHOT", "STATE_DELTA", "ACTIVITY_SNAPSHOT", "ACTIVITY_DELTA",
+            "RAW", "CUSTOM", "META", "THINKING_START", "THINKING_END", "THINKING_TEXT_MESSAGE_START",
+            "THINKING_TEXT_MESSAGE_END", "REASONING_START", "REASONING_END", "REASONING_MESSAGE_START",
+            "REASONING_MESSAGE_END", "REASONING_ENCRYPTED_VALUE", "SUBAGENT_STARTED", "SUBAGENT_FINISHED",
+            "SUBAGENT_ERROR",
+        ),
+        "event",
+    ),
+}  # fmt: skip
+_AG_UI_CHUNKS: Final = {"TEXT_MESSAGE_CHUNK", "REASONING_MESSAGE_CHUNK", "TOOL_CALL_CHUNK"}
+
+
+def read_ag_ui(message: Message) -> Iterator[ObservedFrame]:
+    value, type_ = _value_and_type(message)
+    kind = AG_UI.get(type_, "other")
+    get = value.get
+    frame = ObservedFrame(message, kind, _text(get("runId")), _text(get("threadId")), _text(get("messageId")))
+    frame.group = _text(get("subagentRunId"))
+    if kind in ("tool_begin", "tool_args", "tool_end", "tool_result", "other"):
+        frame.call = _text(get("toolCallId"))
+    if kind in ("text", "thinking", "tool_args", "other"):
+        frame.text, frame.implicit = get("delta"), type_ in _AG_UI_CHUNKS and kind != "other"
+    yield frame
+    if kind == "snapshot":
+        yield from _ag_ui_snapshot(message, frame, _list(get("messages")))
+
+
+def _ag_ui_snapshot(message: Message, whole: ObservedFrame, entries: list[dict[str, Any]]) -> Iterator[ObservedFrame]:
+    for entry in entries:
+        content = entry.get("content")
+        if entry.get("role") in ("assistant", "reasoning") and isinstance(content, str) and content:
+            yield ObservedFrame(message, "snapshot", whole.run, whole.thread, _text(entry.get("id")), whole=content)
+        for call in _list(entry.get("toolCalls") or entry.get("tool_calls")):
+            function = call.get("function")
+            if isinstance(function, dict):
+                arguments = function.get("arguments")
+                yield ObservedFrame(
+                    message, "snapshot", whole.run, whole.thread, call=_text(call.get("id")), whole=arguments
+                )
+
+
+OPENAI: Final = {
+    "response.created": "started",
+    "response.queued": "event",
+    "response.in_progress": "event",
+    "response.completed": "ended",
+    "response.incomplete": "error",
+    "response.failed": "error",
+    "error": "error",
+    "response.output_item.added": "tool_begin",
+    "response.content_part.added": "text_begin",
+    "response.output_text.delta": "text",
+    "response.refusal.delta": "text",
+    "response.output_text.done": "text_end",
+    "response.refusal.done": "text_end",
+    "response.reasoning_text.delta": "thinking",
+    "response.reasoning_text.done": "snapshot",
+    "response.reasoning_summary_text.delta": "thinking",
+    "response.reasoning_summary_text.done": "snapshot",
+    "response.function_call_arguments.delta": "tool_args",
+    "response.function_call_arguments.done": "tool_end",
+    "response.mcp_call_arguments.delta": "tool_args",
+    "response.mcp_call_arguments.done": "tool_end",
+    "response.custom_tool_call_input.delta": "tool_args",
+    "response.custom_tool_call_input.done": "tool_end",
+    "response.code_interpreter_call_code.delta": "tool_args",
+    "response.code_interpreter_call_code.done": "tool_end",
+    "response.output_item.done": "event",
+}
+_PROGRESS: Final = (
+    ".in_progress", ".searching", ".interpreting", ".generating", ".completed", ".failed", ".partial_image",
+    ".annotation.added", "_part.added", "_part.done",
+)  # fmt: skip
+"""Suffixes of further OpenAI types, which report the progress of a call or of a message's part."""
+_REPLIES: Final = {"output_text": "text", "refusal": "refusal"}
+_INPUTS: Final = {
+    "function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input", "code_interpreter_call": "code",
+}  # fmt: skip
+"""The types of output items that are calls, each with the field that holds the arguments."""
+
+
+def read_openai(message: Message) -> Iterator[ObservedFrame]:
+    value, type_ = _value_and_type(message)
+    get = value.get
+    kind = OPENAI.get(type_) or ("event" if type_.startswith("response.") and type_.endswith(_PROGRESS) else "other")
+    item, response, part = get("item"), get("response"), get("part")
+    if (kind == "tool_begin" and _input_of(item) is None) or (kind == "text_begin" and _reply_of(part) is None):
+        kind = "event"
+    frame = ObservedFrame(message, kind, position=_number(get("sequence_number")), implicit=type_ == "error")
+    if kind in ("tool_args", "tool_end") or (kind == "other" and "_call" in type_):
+        frame.call, frame.text = _text(get("item_id")), get("delta")
+        frame.whole = get("arguments", get("input", get("code")))
+    elif kind == "tool_begin" and isinstance(item, dict):
+        frame.call = _text(item.get("id"))
+    elif kind in ("text_begin", "text", "text_end", "thinking", "snapshot", "other"):
+        frame.message = _part_id(get("item_id"), get("content_index", get("summary_index")))
+        frame.text, frame.whole = get("delta"), get("text", get("refusal"))
+    items = [item] if type_ == "response.output_item.done" else None
+    if isinstance(response, dict):
+        frame.run, items = _text(response.get("id")), response.get("output")
+    if items:
+        yield from _openai_items(message, frame.run, _list(items))
+    yield frame
+
+
+def _input_of(item: object) -> str | None:
+    """Return the name of the field that holds an output item's arguments, or None if the item is not a call."""
+    return _INPUTS.get(str(item.get("type"))) if isinstance(item, dict) else None
+
+
+def _reply_of(part: object) -> str | None:
+    """Return the name of the field with the text of a message's part, or None if the part has no text."""
+    return _REPLIES.get(str(part.get("type"))) if isinstance(part, dict) else None
+
+
+def _part_id(item: object, index: object) -> str | None:
+    return f"{item}/{index or 0}" if isinstance(item, str) else None
+
+
+def _openai_items(message: Message, run: str | None, items: list[dict[str, Any]]) -> Iterator[ObservedFrame]:
+    for item in items:
+        if (name := _input_of(item)) is not None:
+            yield ObservedFrame(message, "snapshot", run, call=_text(item.get("id")), whole=item.get(name))
+        elif item.get("type") == "message":
+            for index, part in enumerate(_list(item.get("content"))):
+                if (name := _reply_of(part)) is not None:
+                    key = _part_id(item.get("id"), index)
+                    yield ObservedFrame(message, "snapshot", run, message=key, whole=part.get(name))
+
+
+VERCEL: Final = {
+    "start": "started",
+    "finish": "ended",
+    "error": "error",
+    "abort": "error",
+    "text-start": "text_begin",
+    "text-delta": "text",
+    "text-end": "text_end",
+    "reasoning-delta": "thinking",
+    "tool-input-start": "tool_begin",
+    "tool-input-delta": "tool_args",
+    "tool-input-available": "tool_end",
+    "tool-input-error": "tool_end",
+    "tool-output-available": "tool_result",
+    "tool-output-error": "tool_result",
+    "tool-output-denied": "tool_result",
+    **dict.fromkeys(
+        (
+            "start-step", "finish-step", "reasoning-start", "reasoning-end", "source-url", "source-document", "file",
+            "message-metadata", "tool-approval-request", "custom", "reasoning-file",
+        ),
+        "event",
+    ),
+}  # fmt: skip
+
+
+def read_vercel(message: Message) -> Iterator[ObservedFrame]:
+    value, type_ = _value_and_type(message)
+    kind = VERCEL.get(type_, "event" if type_.startswith("data-") else "other")
+    if kind == "tool_result" and value.get("preliminary"):
+        kind = "event"
+    frame = ObservedFrame(message, kind, implicit=type_ == "error")
+    if kind in ("text_begin", "text", "text_end", "thinking", "other"):
+        frame.message, frame.text = _text(value.get("id")), value.get("delta")
+    if kind in ("tool_begin", "tool_args", "tool_end", "tool_result", "other") and "toolCallId" in value:
+        frame.call = _text(value.get("toolCallId"))
+        frame.text = value.get("inputTextDelta")
+        if kind == "tool_end":
+            frame.whole, frame.implicit = value.get("input"), True
+    yield frame
+
+
+def _dialect(
+    name: str, read: Callable[[Message], Iterator[ObservedFrame]], types: Mapping[str, str], shared: set[str],
+    fields: set[str], **options: Any,
+) -> StreamDialect:  # fmt: skip
+    """Return a built-in dialect. Other protocols may also have the `shared` types."""
+    known = frozenset(types)
     return StreamDialect(
-        name,
-        reader,
-        frozenset(paths),
-        frozenset(kinds.values()) if "kind" in paths else frozenset(),
-        position_per=per,
-        first_position=first,
-        run_is_connection=run_is_connection,
-        json_arguments=False,
-        source=source,
-        reads_text="prefix" in table or any(type(each[0]) is int or each[0] == TEXT for each in located.values()),
+        name, read, frozenset(fields), frozenset(types.values()), known_types=known, recognized_by=known - shared,
+        **options,
+    )  # fmt: skip
+
+
+BUILT_IN: Final[Mapping[str, StreamDialect]] = {
+    each.name: each
+    for each in (
+        _dialect(
+            "bridgekit", read_bridgekit, BRIDGEKIT, {"gap", "error"},
+            {"kind", "run", "thread", "message", "call", "text", "position"},
+            position_per="thread", first_position=1,
+        ),
+        _dialect(
+            "AG-UI", read_ag_ui, AG_UI, {"RAW", "CUSTOM", "META"},
+            {"kind", "run", "thread", "message", "call", "text", "whole", "args"},
+        ),
+        _dialect(
+            "OpenAI Responses", read_openai, OPENAI, {"error"},
+            {"kind", "run", "message", "call", "text", "whole", "args", "position"},
+            position_per="run", first_position=0, type_prefixes=("response.",), json_arguments=False,
+        ),
+        _dialect(
+            "Vercel UI stream", read_vercel, VERCEL, {"start", "finish", "error", "abort", "file", "custom"},
+            {"kind", "message", "call", "text", "args"},
+            run_is_connection=True, type_prefixes=("data-",),
+        ),
     )
+}  # fmt: skip
 
 
-def _refuse_unknown(table: Mapping[str, Any], source: str) -> None:
-    for key, value in table.items():
-        if key not in (*FIELDS, "name", "prefix", "kinds"):
-            known = ", ".join(("name", "prefix", "kinds", *FIELDS))
-            raise UnusableRecording(source, f"[dialect] has the unknown line {key!r}; known: {known}")
-        if not isinstance(value, str) and key not in ("kinds", "position"):
-            raise UnusableRecording(source, f"[dialect] {key} must be a path in quotes, not {value!r}")
-
-
-def _position(value: object, source: str) -> tuple[str | None, str, int | None]:
-    """Parse `position = "n"` or `position = { path = "n", per = "thread", first = 1 }`."""
-    if value is None or isinstance(value, str):
-        return value, "client", None
-    if isinstance(value, dict) and isinstance(value.get("path"), str) and value.keys() <= {"path", "per", "first"}:
-        per, first = value.get("per", "client"), value.get("first")
-        if per in PER and (first is None or type(first) is int):
-            return value["path"], per, first
-    raise UnusableRecording(
-        source,
-        f"[dialect] position must be a path, or {{ path = …, per = one of {', '.join(PER)}, first = a number }}, "
-        f"not {value!r}",
-    )
-
-
-def _kinds(value: object, source: str) -> dict[str, str]:
-    """Return the kind of frame for each type of the protocol."""
-    if not isinstance(value, dict):
-        raise UnusableRecording(source, f"[dialect] kinds must be a table, not {value!r}")
-    kinds: dict[str, str] = {}
-    for kind, theirs in value.items():
-        if kind not in KINDS:
-            raise UnusableRecording(source, f"[dialect] kinds has the unknown kind {kind!r}; known: {', '.join(KINDS)}")
-        for each in theirs if isinstance(theirs, list) else [theirs]:
-            if str(each) in kinds:
-                raise UnusableRecording(source, f"[dialect] kinds names {each!r} as {kinds[str(each)]} and as {kind}")
-            kinds[str(each)] = kind
-    return kinds
-
-
-Steps = tuple[str | int, ...]
-
-
-def steps_of(path: str) -> Steps:
-    """Return the steps of a path. Dots separate the steps, and a number is a list index."""
-    return tuple(int(step) if step.isdecimal() else step for step in path.split("."))
-
-
-def locate(value: Any, steps: Steps) -> Any:
-    """Return the value at a path, or None if there is no such value."""
-    for step in steps:
-        if isinstance(value, dict):
-            value = value.get(str(step))
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-            value = value[step]
-        else:
-            return None
-    return value
-
-
-class _TableReader:
-    def __init__(self, paths: Mapping[str, Steps], kinds: Mapping[str, str], prefix: str) -> None:
-        self._paths = [(field, steps) for field, steps in paths.items() if field != "kind"]
-        # Most paths have one step, for which a plain lookup is faster than `locate`. A complete value is read after the
-        # call's id, because the value is in `args` if the frame has a call, and in `whole` otherwise.
-        late = WHOLE if len(paths.get("call", ())) > 1 else ()
-        self._names = [(field, str(steps[0])) for field, steps in self._paths if len(steps) == 1 and field not in late]
-        self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]
-        self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
-        starts = sorted((type_[:-1] for type_ in kinds if type_.endswith("*")), key=len, reverse=True)
-        self._starts = [(start, kinds[f"{start}*"]) for start in starts]
-
-    def __call__(self, message: Message) -> tuple[ObservedFrame]:
-        value = message.value
-        if isinstance(value, str):
-            value = decode_text(value.removeprefix(self._prefix))
-            value = {TEXT: value} if isinstance(value, str) else value
-        if self._kind == (EVENT,):
-            theirs: Any = message.event
-        else:
-            theirs = None if self._kind is None else locate(value, self._kind)
-        kind = self._kinds.get(str(theirs))
-        frame = ObservedFrame(message, kind or self._begun(str(theirs)))
-        if isinstance(value, dict):
-            self._set_named(frame, value)
-        for field, steps in self._paths:
-            if (found := locate(value, steps)) is not None:
-                _set(frame, field, found)
-        # A type with `*` must not match the end of the stream, or a message that has neither a type nor a text.
-        if kind is None and (message.value == END_OF_STREAM or (theirs is None and frame.text is frame.whole is None)):
-            frame.kind = "other"
-        return (frame,)
-
-    def _set_named(self, frame: ObservedFrame, value: Mapping[str, Any]) -> None:
-        for field, name in self._names:
-            found = value.get(name)
-            if type(found) is str and field in IDS:
-                setattr(frame, field, found)
-            elif found is not None:
-                _set(frame, field, found)
-
-    def _begun(self, theirs: str) -> str:
-        return next((kind for start, kind in self._starts if theirs.startswith(start)), "other")
-
-
-def _set(frame: ObservedFrame, field: str, found: Any) -> None:
-    if field in IDS:
-        if isinstance(found, str | int):
-            setattr(frame, field, str(found))
-    elif field == "position":
-        frame.position = found if type(found) is int else None
-    elif field == "text":
-        frame.text = found if isinstance(found, str) else None
-    elif (field == "args") == (frame.kind in ("tool", "tool_end") or frame.call is not None):
-        frame.whole = found
+def built_in(name: str) -> StreamDialect | None:
+    """Return the built-in dialect with this name (case-insensitive), or None."""
+    return next((each for each in BUILT_IN.values() if each.name.lower() == name.lower()), None)

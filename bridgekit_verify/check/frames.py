@@ -54,6 +54,8 @@ class Message(msgspec.Struct, gc=False):
     read_at: float | None = None
     event: str | None = None
     """The event name of a server-sent event."""
+    event_id: str | None = None
+    """The id of a server-sent event."""
 
 
 class ObservedFrame(msgspec.Struct, gc=False):
@@ -71,10 +73,10 @@ class ObservedFrame(msgspec.Struct, gc=False):
     """A complete value: a text, or arguments as text or as decoded JSON."""
     position: int | None = None
     first_position: int | None = None
-    """Set only if the frame represents the positions `first_position` to `position`."""
+    """If a frame stands for several positions, the first of them; otherwise, None."""
     user: str | None = None
     group: str | None = None
-    """An epoch of positions, or the subagent that sent a chunk. A client's groups are independent of each other."""
+    """The epoch of the position, or the subagent that sent the chunk."""
     implicit: bool = False
     """True for a delta or an end that needs no beginning, and for an error after which the run may continue."""
 

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from bridgekit_verify.check.concluding import conclude
-from bridgekit_verify.check.dialects import EVENT, parse_table
+from bridgekit_verify.check.dialect_tables import EVENT, parse_table
 from bridgekit_verify.check.frames import Message, decode_text
-from bridgekit_verify.check.judging import Judge
+from bridgekit_verify.check.judge import Judge
 from bridgekit_verify.check.property_answers import Property
+from bridgekit_verify.check.verdict import conclude
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["draft_table"]
@@ -47,14 +47,17 @@ KIND_RULES: Final = (
     ("text", r"delta|token|chunk|text|^say$|content"),
     ("tool", r"tool|call|function"),
 )
-"""Rules that map the name of a type to a kind. The first matching rule counts."""
+"""Rules that map the name of a type to a kind of frame. The first matching rule applies."""
 DELTAS: Final = ("thinking", "text", "tool_args")
 Path = tuple[str, ...]
 Row = Mapping[Path, Any]
 
 
 def draft_table(path: str, messages: Iterable[Message]) -> str:
-    """Return the text of a `[dialect]` table. Raises UnusableRecording if fewer than two messages are JSON."""
+    """Return a draft of the recording's `[dialect]` table as TOML.
+
+    Raises UnusableRecording if fewer than two messages are JSON.
+    """
     prefix, decoded = _decode(list(messages))
     pairs = [(message, row) for message in decoded if (row := _row(message))]
     rows = [row for _, row in pairs]
@@ -85,7 +88,7 @@ _quote = partial(json.dumps, ensure_ascii=False)
 
 
 def _decode(messages: Sequence[Message]) -> tuple[str, list[Message]]:
-    """Return the most frequent prefix of JSON texts, and the messages with the JSON after this prefix decoded."""
+    """Return the most frequent prefix of JSON texts, and the messages. The JSON after this prefix is decoded."""
     texts = [message.value for message in messages if isinstance(message.value, str)]
     found = Counter(match[0] for text in texts if (match := re.match(r"[^\[{\s]{0,16}(?=[\[{])", text)))
     prefix = max(found, key=lambda each: found[each], default="")
@@ -105,7 +108,10 @@ def _row(message: Message) -> Row:
 def _remove_contradictions(
     pairs: Sequence[tuple[Message, Row]], fields: dict[str, Path], kinds: dict[str, str], position: dict[str, Any]
 ) -> None:
-    """Remove the parts of a draft that make the recording look broken. The recording is assumed to be sound."""
+    """Remove the parts of a draft with which the recording would break a property.
+
+    The recording is assumed to be sound.
+    """
     types = {message.index: str(row.get(fields.get("kind", ()))) for message, row in pairs}
     for _ in range(MAX_KINDS):
         table = {field: ".".join(path) for field, path in fields.items()} | {"kinds": _by_ours(kinds)}
@@ -152,7 +158,7 @@ def _paths(rows: Sequence[Row]) -> list[Path]:
 
 
 def _kind(rows: Sequence[Row]) -> Path | None:
-    """Return the path that probably holds the type: a string in nearly every frame, with few different values."""
+    """Return the probable path of the frames' type: a string in nearly every frame, with few different values."""
     candidates = []
     for path in _paths(rows):
         values = _values(rows, path)
@@ -198,8 +204,8 @@ def _texts(rows: Sequence[Row], taken: set[Path]) -> dict[str, Path]:
 def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) -> dict[str, Any]:
     """Draft the position: a whole number that increases by one within each client, thread or run.
 
-    If each client has only one run, all three scopes fit. The function then chooses the run, because the numbering may
-    restart with the next run.
+    If each client has only one run, every scope fits. The run is then chosen, because its numbering may restart with
+    the next run.
     """
     for path in _paths([row for _, row in pairs]):
         found = [
@@ -216,7 +222,7 @@ def _position(pairs: Sequence[tuple[Message, Row]], fields: Mapping[str, Path]) 
 
 
 def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | None) -> list[list[int]]:
-    """Return each scope's numbers if they can be positions, and otherwise an empty list."""
+    """Return the numbers at this path, one list for each scope, or an empty list if they cannot be positions."""
     numbers = defaultdict[object, list[int]](list)
     for message, row in pairs:
         if type(row.get(path)) is int:
@@ -229,7 +235,10 @@ def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | Non
 
 
 def _kinds(rows: Sequence[Row], kind: Path, run: Path | None, text: Path | None) -> dict[str, str]:
-    """Draft the kinds. The order of types in each run gives `started` and `ended`, and names give the other kinds."""
+    """Return each type's kind.
+
+    The order of types in runs shows `started` and `ended`, and their names show the others.
+    """
     by_run = defaultdict[Any, list[str]](list)
     for row in rows:
         if kind in row and (run is None or run in row):

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import msgspec
 
 from bridgekit_verify.check.baseline import Baseline
-from bridgekit_verify.check.concluding import RecordingVerdict
 from bridgekit_verify.check.property_answers import PropertyAnswer, State
+from bridgekit_verify.check.verdict import RecordingVerdict
 
 __all__ = ["format_json", "format_junit", "format_text"]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import Final
 
+from bridgekit_verify.check.client_state import ClientState, StreamKey
 from bridgekit_verify.check.frames import ObservedFrame
 from bridgekit_verify.check.property_answers import Evidence, Findings, Property, excerpt
-from bridgekit_verify.check.streams import ClientState, StreamKey
 
 __all__ = ["Owners"]
 
@@ -22,7 +22,8 @@ class Owners:
     def __init__(self) -> None:
         self._first: dict[StreamKey, tuple[str, bool, int]] = {}
         self._shared: dict[StreamKey, dict[str, tuple[bool, int]]] = {}
-        """By id, the clients that received the id. Ids that only one client received are left out to save memory."""
+        """For each id, the clients that received the id. Ids that only one client received are left out to save
+        memory."""
         self._strays: list[tuple[str, ClientState, Evidence]] = []
         """Frames whose thread is not the thread of their client."""
 

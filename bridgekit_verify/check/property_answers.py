@@ -113,7 +113,7 @@ class Findings:
             self.reasons[which][reason] = None
 
     def answer(self, which: Property, source: str, *, lacking: bool = False) -> PropertyAnswer:
-        """Return the answer. If `lacking`, the answer is never *holds*, even if no reason was recorded."""
+        """Return the answer. If `lacking` is True, the answer is never *holds*, even if no reason was recorded."""
         if self.counts[which]:
             return PropertyAnswer(
                 which, State.BROKEN, count=self.counts[which], violations=tuple(self.violations[which])

@@ -26,7 +26,7 @@ __all__ = ["Limits", "OpenRecording", "open_recording"]
 CHUNK_BYTES: Final = 262_144
 MAX_LINE_BYTES: Final = 32 * 1024 * 1024
 BODIES: Final = ("frame", "data", "message", "event")
-ENVELOPE: Final = {"socket", "client", "user", "thread", "read_at", "connection", "direction", "event_name"}
+ENVELOPE: Final = {"socket", "client", "user", "thread", "read_at", "connection", "direction", "event_name", "event_id"}
 STATEMENTS: Final = {body: ENVELOPE | {body} for body in BODIES}
 MARKS: Final = {"socket", "client", "read_at", "frame"}
 """A line with one of these fields states which client received its frame."""
@@ -112,7 +112,7 @@ class _Lines:
         return os.read(self._file, CHUNK_BYTES)
 
     def head(self) -> bytes:
-        """Return the start of the file, up to the first line that is not empty or about CHUNK_BYTES."""
+        """Return the start of the file: its first line that is not empty, or about CHUNK_BYTES bytes."""
         data = b""
         while not (data.lstrip(b"\xef\xbb\xbf \t\r\n") and b"\n" in data.lstrip()) and len(data) < CHUNK_BYTES:
             if not (chunk := self._chunk()):
@@ -152,7 +152,7 @@ def _read(lines: _Lines, reads_text: bool) -> tuple[str, Iterator[Message], Live
         raise UnusableRecording(lines.path, "is not text in UTF-8: decompress or convert it first")
     first = head.lstrip().split(b"\n", 1)[0].strip()
     if first.startswith(SSE_FIELDS):
-        return "SSE", _read_sse(lines), None
+        return "SSE", _read_sse(lines, reads_text), None
     if first.startswith(b"{") and (b'"log"' in first[:64] or (first == b"{" and b'"log"' in head[:4096])):
         return "HAR", _read_har(lines.path, lines.rest()), None
     if first.startswith(b"[") and not reads_text:
@@ -217,6 +217,7 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
         thread,
         float(read_at) if isinstance(read_at, int | float) and abs(read_at) < 2**63 else None,
         _id(value.get("event_name")),
+        None if whole else _id(value.get("event_id")),  # a frame may itself have a field `event_id`
     )
 
 
@@ -228,9 +229,9 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:120]
 
 
-def _read_sse(lines: _Lines) -> Iterator[Message]:
+def _read_sse(lines: _Lines, reads_text: bool) -> Iterator[Message]:
     connection = 0
-    for event, data in _sse_events(_sse_lines(lines)):
+    for data, names in _sse_events(_sse_lines(lines)):
         if data is None:
             connection += 1
             continue
@@ -239,29 +240,29 @@ def _read_sse(lines: _Lines) -> Iterator[Message]:
         except UnicodeDecodeError as error:
             raise lines.error("is not UTF-8") from error
         value = decode_text(text)
-        if isinstance(value, str) and value.startswith("{"):
+        if isinstance(value, str) and value.startswith("{") and not reads_text:
             raise lines.error(f"ends a message whose data is not JSON: {_excerpt(data)}")
-        yield Message("1", connection, lines.number, value, event=event)
+        yield Message("1", connection, lines.number, value, **names)
 
 
-def _sse_events(lines: Iterable[bytes]) -> Iterator[tuple[str | None, bytes | None]]:
-    """Yield the name and the data of each event. For a reconnect, both are None."""
-    event, data = None, list[bytes]()
+def _sse_events(lines: Iterable[bytes]) -> Iterator[tuple[bytes | None, dict[str, Any]]]:
+    """Yield each event's data, and its name and id as fields of `Message`. For a reconnect, the data is None."""
+    names, data = dict[str, Any](), list[bytes]()
     for line in lines:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if line.startswith(RECONNECT) and not line.strip(b"-"):
-            yield None, None
+            yield None, {}
         elif name == b"data":
             data.append(value)
-        elif name == b"event":
-            event = value.decode("utf-8", "replace")
+        elif name in (b"event", b"id"):
+            names["event" if name == b"event" else "event_id"] = value.decode("utf-8", "replace")
         elif not line:
-            if data or event:
-                yield event, b"\n".join(data)
-            event, data = None, []
+            if data or names.get("event"):
+                yield b"\n".join(data), names
+            names, data = {}, []
     if data:
-        yield event, b"\n".join(data)
+        yield b"\n".join(data), names
 
 
 def _sse_lines(lines: _Lines) -> Iterator[bytes]:
@@ -291,6 +292,7 @@ class _EventSourceMessage(msgspec.Struct):
     data: str = ""
     time: float | None = None
     name: str | None = msgspec.field(name="eventName", default=None)
+    id: str | None = msgspec.field(name="eventId", default=None)
 
 
 class _Content(msgspec.Struct):
@@ -343,15 +345,15 @@ def _har_messages(log: _Log) -> Iterator[Message]:
         client, connection = f"response {number}", 0
         if entry.sockets is not None:
             client, connection = _continued(f"socket {number}", str(entry.request.get("url")), entry.sockets, sockets)
-        for value, event, read_at in _har_values(entry):
+        for value, more in _har_values(entry):
             index += 1
-            yield Message(client, connection, index, value, read_at=read_at, event=event)
+            yield Message(client, connection, index, value, **more)
 
 
 def _continued(
     name: str, url: str, messages: list[_WebSocketMessage], sockets: dict[str, tuple[str, int, float]]
 ) -> tuple[str, int]:
-    """Return the client of a socket, and the number of its reconnects."""
+    """Return the client that a socket belongs to, and the number of the client's reconnects."""
     times = [each.time for each in messages if each.time is not None and each.time > 0]
     if not times:
         return name, 0
@@ -363,18 +365,19 @@ def _continued(
     return client, connection + 1
 
 
-def _har_values(entry: _Entry) -> Iterator[tuple[Any, str | None, float | None]]:
+def _har_values(entry: _Entry) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield each frame's value, with the further fields of its `Message`."""
     content = entry.response.content
     if entry.sockets is not None:
         for each in entry.sockets:
             if each.type == "receive" and each.opcode in (1, 2):
-                yield decode_text(_har_text(each.data, each.opcode == 2)), None, each.time
+                yield decode_text(_har_text(each.data, each.opcode == 2)), {"read_at": each.time}
     elif entry.events:
         for event in entry.events:
-            yield decode_text(event.data), event.name, event.time
+            yield decode_text(event.data), {"event": event.name, "event_id": event.id, "read_at": event.time}
     elif content.text:
         body = _har_text(content.text, content.encoding == "base64")
-        yield from ((value, event, None) for value, event in _body_values(body, content.mime_type))
+        yield from _body_values(body, content.mime_type)
 
 
 def _har_text(data: str, encoded: bool) -> str:
@@ -386,12 +389,12 @@ def _har_text(data: str, encoded: bool) -> str:
         return data
 
 
-def _body_values(body: str, mime_type: str) -> Iterator[tuple[Any, str | None]]:
+def _body_values(body: str, mime_type: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield the frames of a streamed response: server-sent events, or one JSON object for each line."""
     lines = body.removeprefix("\ufeff").encode(errors="surrogatepass").splitlines()
     if "event-stream" in mime_type or (lines and lines[0].startswith(SSE_FIELDS)):
-        for event, data in _sse_events(lines):
-            yield decode_text((data or b"").decode(errors="surrogatepass")), event
+        for data, names in _sse_events(lines):
+            yield decode_text((data or b"").decode(errors="surrogatepass")), names
     elif "ndjson" in mime_type or "jsonl" in mime_type or "json-seq" in mime_type:
         texts = (line.strip(b"\x1e ").decode(errors="surrogatepass") for line in lines)
-        yield from ((decode_text(text), None) for text in texts if text)
+        yield from ((decode_text(text), {}) for text in texts if text)

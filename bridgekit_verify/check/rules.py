@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from bridgekit_verify.check.client_state import ClientState, RunState, StreamKey, StreamState, fingerprint, is_json
+from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.owners import Owners
 from bridgekit_verify.check.property_answers import Evidence, Findings, Property
-from bridgekit_verify.check.protocols import StreamDialect
-from bridgekit_verify.check.streams import ClientState, RunState, StreamKey, StreamState, fingerprint, is_json
 
 __all__ = ["BEGINNINGS", "CONTENT", "CONTRADICTION", "NO_BEGINNING", "NO_END", "Rules"]
 
@@ -46,7 +46,7 @@ class Rules:
         self.unattributed = 0
         """The number of frames that belong to a message or call, but name none."""
         self.unnamed_texts = self.unnamed_calls = 0
-        """The number of frames that have a text or an id, but a kind that the dialect does not name."""
+        """The number of frames with a text or an id whose kind the dialect does not name."""
         has, fields = dialect.kinds.__contains__, dialect.fields
         self.knows_runs = "run" in fields or dialect.run_is_connection
         self._knows_calls = "call" in fields and has("tool_begin")
@@ -94,7 +94,7 @@ class Rules:
             self._start_run(client, run, frame)
 
     def _leave(self, stream: StreamState | None, frame: ObservedFrame) -> None:
-        """Count a frame whose kind, message or call is not known, and record what becomes uncertain."""
+        """Count a frame whose kind, message or call is unknown, and record which answers become uncertain."""
         if frame.kind == "other":
             if stream is not None:
                 stream.uncertain = UNNAMED
@@ -108,7 +108,7 @@ class Rules:
             self.findings.unknown(Property.SNAPSHOT, reason)
 
     def _is_repeated(self, client: ClientState, run: RunState | None, stream: StreamState | None, kind: str) -> bool:
-        """Return True if a frame without a position may repeat what was complete before a reconnect."""
+        """Return True if a frame may repeat one from before a reconnect, and no position shows whether it does."""
         if kind == "snapshot":
             return False
         if stream is not None:
@@ -129,7 +129,7 @@ class Rules:
     ) -> None:  # fmt: skip
         """Report that a message contradicts what its client received before, for example in the message `earlier`."""
         if isinstance(subject, StreamState) and (not self.knows_runs or subject.uncertain == UNNAMED):
-            reason = UNNAMED if self.knows_runs else "without a run, several may have its id"
+            reason = UNNAMED if self.knows_runs else "without a run, several messages or calls may have its id"
             self.findings.unknown(which, f"{subject}: {reason}")
             return
         before = () if earlier is None else (Evidence(earlier, subject.client),)
@@ -199,6 +199,10 @@ class Rules:
                 stream.uncertain = stream.uncertain or NO_END
             stream.release()
         run.open.clear()
+
+    def expects_result(self, stream: StreamState) -> bool:
+        """Return whether a call has no result so far, although the dialect has results."""
+        return stream.is_call and not stream.resulted and "tool_result" in self.dialect.kinds
 
     def _knows_begin(self, stream: StreamState) -> bool:
         return self._knows_calls if stream.is_call else self._knows_texts
@@ -370,7 +374,7 @@ class Rules:
             elif owner.streams.get(old_key) is old:
                 del owner.streams[old_key]
                 self.owners.forget(old_key)
-                self.forgotten += old.status is None
+                self.forgotten += old.status is None or self.expects_result(old)
                 self._forgot_open |= not old.ended
                 if old.run is not None:
                     old.run.open.discard(old)

@@ -18,7 +18,7 @@ __all__ = ["add_arguments", "run"]
 
 DOES_NOT_HOLD = 1
 EVIDENCE_CHARACTERS: Final = 270
-"""Maximum length of printed evidence: about three lines for each link. The JSON output contains the whole evidence."""
+"""Maximum length of the printed evidence of a link: about three lines. The JSON output contains the whole evidence."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add_variant(parser)
     parser.add_argument(
-        "--threads", type=at_least_1, default=3, help="threads that test link 9, for each kind of thread id (default 3)"
+        "--threads", type=at_least_1, default=3, help="link 9: threads to test for each kind of thread id (default 3)"
     )
 
 

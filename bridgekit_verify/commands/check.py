@@ -15,12 +15,12 @@ import anyio
 from bridgekit.errors import NotInstalled
 from bridgekit_verify.check.baseline import Baseline, format_baseline, read_baseline
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.concluding import RecordingVerdict
-from bridgekit_verify.check.dialects import load_table
-from bridgekit_verify.check.live.checking import LiveVerdict, Subject
+from bridgekit_verify.check.dialect_tables import load_table
+from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect, built_in
+from bridgekit_verify.check.live.verdict import LiveVerdict, Subject
 from bridgekit_verify.check.output import format_json, format_junit, format_text
-from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect, built_in
 from bridgekit_verify.check.recording_files import Limits
+from bridgekit_verify.check.verdict import RecordingVerdict
 from bridgekit_verify.commands.options import add_json, at_least_1, whole
 from bridgekit_verify.errors import UnusableRecording
 
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(map(repr, BUILT_IN))}, or a file with a [dialect] table (default: detected)",
     )
     parser.add_argument("--junit", type=Path, metavar="XML", help="also write the answers as JUnit XML")
-    parser.add_argument("--baseline", metavar="FILE", help="file of accepted violations; each must still occur")
+    parser.add_argument("--baseline", metavar="FILE", help="file of accepted violations; every entry must match one")
     parser.add_argument(
         "--write-baseline", type=Path, metavar="FILE", help="write the violations to this file, for use with --baseline"
     )
@@ -142,9 +142,9 @@ def _check_backend(options: argparse.Namespace) -> RecordingVerdict:
 
 
 def _import_live() -> ModuleType:
-    """Import the live part, which needs packages of the extra `check`."""
+    """Import the live checks, which need the packages of the extra `check`."""
     try:
-        return import_module("bridgekit_verify.check.live.backends")
+        return import_module("bridgekit_verify.check.live.backend_check")
     except ModuleNotFoundError as error:
         if error.name not in ("httpx", "httpx_sse"):
             raise

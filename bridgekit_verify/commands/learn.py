@@ -14,7 +14,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Draft a [dialect] table from a recording. Review every line, and pass it to check --dialect."
-    parser.add_argument("file", metavar="FILE", help="JSON Lines, HAR or server-sent events")
+    parser.add_argument("file", metavar="FILE", help="recording in JSON Lines, HAR or server-sent events")
     parser.add_argument("--out", type=Path, metavar="TOML", help="write the table to this file, not to standard output")
     parser.add_argument(
         "--max-frames", type=at_least_1, default=20_000, help="read at most this many frames (default 20,000)"

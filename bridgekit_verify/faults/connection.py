@@ -23,7 +23,8 @@ __all__ = ["BUFFER_BYTES", "ProxiedConnection", "ProxyListener", "RateLimiter", 
 
 CHUNK_BYTES: Final = 65_536
 TICK_SECONDS: Final = 0.02
-"""At a limited rate, one read takes at most the bytes allowed in this time, so that bytes arrive evenly."""
+"""At a limited rate, one read takes at most the bytes that the rate allows in this time, so that bytes arrive
+evenly."""
 
 
 class RateLimiter:
@@ -60,9 +61,9 @@ class ActiveToxic:
 class Pump:
     """Reads from one socket, applies the running toxics, and writes to the other socket.
 
-    A pump buffers at most one chunk and `buffer_bytes` of delayed pieces, because a larger buffer would hide a slow
-    reader from the server. With a latency toxic, a pump therefore forwards about `buffer_bytes` per delay, like a TCP
-    window of that size.
+    A pump buffers at most one chunk and `buffer_bytes` bytes of delayed pieces, because a larger buffer would hide a
+    slow reader from the server. With a latency toxic, a pump forwards about `buffer_bytes` bytes per delay, like a TCP
+    window of this size.
     """
 
     def __init__(self, direction: Direction, number: int, buffer_bytes: int, cut: Callable[[Toxic], None]) -> None:
@@ -84,7 +85,7 @@ class Pump:
         """Called with the bytes that were read, before they are forwarded."""
 
     def set_toxics(self, running: Mapping[int, Toxic]) -> None:
-        """Replace the pump's toxics with those in `running` that affect its direction. Does not wait."""
+        """Replace the pump's toxics with those in `running` that affect the pump's direction. Does not wait."""
         own = {number: toxic for number, toxic in running.items() if self._direction in toxic.directions}
         self._active = {number: self._active.get(number) or self._activate(toxic) for number, toxic in own.items()}
         self._rate = min((toxic.rate() for toxic in own.values()), default=math.inf)
@@ -197,7 +198,7 @@ class Pump:
             rest = rest[await self._send(rest, target) :]
 
     async def _send(self, rest: memoryview, target: socket.socket) -> int:
-        """Send bytes and return their number. Return 0 after a wait for the socket, so that new toxics can apply."""
+        """Send bytes and return how many. Return 0 after a wait for the socket, so that new toxics can apply."""
         try:
             sent = target.send(rest[: self._bytes_left()])
         except BlockingIOError:
@@ -247,7 +248,7 @@ class Pump:
 BUFFER_BYTES: Final = 65_536
 CONNECT_SECONDS: Final = 10.0
 RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER with a timeout of 0: close() sends an RST."""
+"""The value of SO_LINGER (timeout 0) with which close() sends an RST."""
 
 
 class ServerAddress(NamedTuple):
@@ -343,7 +344,7 @@ BACKLOG: Final = 1_024
 
 
 class ProxyListener:
-    """A port on 127.0.0.1 that can refuse connections without giving up its port number."""
+    """A listening socket on 127.0.0.1 that can refuse connections and still keep its port."""
 
     def __init__(self, buffer_bytes: int) -> None:
         self._buffer_bytes = buffer_bytes

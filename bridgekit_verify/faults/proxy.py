@@ -100,17 +100,17 @@ class Proxy:
         self._update_connections()
 
     def latency(self, seconds: float, jitter: float = 0.0, *, seed: int = 0) -> RunningToxic:
-        """Delay both directions by `seconds`, plus or minus up to `jitter` seconds. See `AddedLatency`."""
+        """Delay both directions by `seconds` seconds, plus or minus up to `jitter` seconds. See `AddedLatency`."""
         return self.start(AddedLatency(seconds, jitter, seed=seed))
 
     def bandwidth(
         self, bytes_per_second: float, directions: tuple[Direction, ...] = (Direction.TO_CLIENT,)
     ) -> RunningToxic:
-        """Limit the rate, by default from the server to the client. The sender gets backpressure."""
+        """Limit each connection's rate, by default from the server to the client. The sender gets backpressure."""
         return self.start(Bandwidth(bytes_per_second, directions=directions))
 
     def slow_reader(self, bytes_per_second: float = 0.0) -> RunningToxic:
-        """Read from the server at `bytes_per_second`, or read nothing with the default of 0."""
+        """Read at most `bytes_per_second` bytes per second from the server, or nothing with the default of 0."""
         return self.start(SlowReader(bytes_per_second))
 
     def timeout(self) -> RunningToxic:
@@ -122,11 +122,15 @@ class Proxy:
         return self.start(Partition())
 
     def reset_peer(self, after_bytes: int = 0) -> RunningToxic:
-        """Reset both ends (RST), immediately or after `after_bytes` from the server. New connections are also reset."""
+        """Reset both ends (RST), immediately or after `after_bytes` bytes from the server.
+
+        New connections are also reset.
+        """
         return self.start(ResetPeer(after_bytes))
 
     def limit_data(self, after_bytes: int) -> RunningToxic:
-        """Close each connection after `after_bytes` from the server, counted from this call or from a later connect."""
+        """Close each connection after `after_bytes` bytes from the server, counted from this call or a later
+        connect."""
         return self.start(LimitData(after_bytes))
 
     def slicer(self, piece_bytes: int, variation: int = 0, seconds: float = 0.0, *, seed: int = 0) -> RunningToxic:
@@ -192,7 +196,7 @@ async def proxy(host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> As
     """Run a proxy in front of the server at `host` and `port` until the `with` block ends. Then close all connections.
 
     `buffer_bytes` limits each socket's kernel buffer (the kernel doubles the value) and the delayed bytes of each
-    direction. The default is small, because a proxy that buffers everything hides a slow reader from the server. With
+    direction. The default is small, because large buffers in the proxy would hide a slow reader from the server. With
     the default, a server can write 150 to 300 kB more than without the proxy before its writes block.
     """
     families = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)

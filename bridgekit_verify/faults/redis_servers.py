@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 URL_VARIABLE: Final = "BRIDGEKIT_REDIS_URL"
-"""Environment variable: URL of a server for tests that inject no faults and write only keys with random prefixes."""
+"""The environment variable with the URL of a server for tests that inject no faults and use random key prefixes."""
 
 START_TIMEOUT_SECONDS: Final = 60.0
 POLL_INTERVAL_SECONDS: Final = 0.01
@@ -54,7 +54,7 @@ CLUSTER_SETTINGS: Final = ("cluster-enabled yes", "cluster-node-timeout 2000", "
 
 
 class ServerFailed(BridgekitError):
-    """Raised if a server did not start (the message ends with its log), is not running, or replied with an error."""
+    """Raised if a server did not start (the message ends with its log), does not run, or replied with an error."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"the Redis-protocol server for tests: {problem}")
@@ -85,7 +85,7 @@ class Persistence(enum.Enum):
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """Reserve a port for a server that restarts. A socket is bound to the port, so no other program gets it.
+    """Reserve a port for a server that restarts. A bound socket keeps other programs from the port.
 
     A server that sets SO_REUSEADDR can still listen on the port.
     """
@@ -125,7 +125,7 @@ class RedisServer:
 
     @property
     def running(self) -> bool:
-        """Whether the process exists, including a process that SIGSTOP has stopped."""
+        """Whether the process exists. A process that SIGSTOP has stopped counts as running."""
         return self._process is not None and self._process.exit_code is None
 
     async def start(self) -> None:
@@ -135,7 +135,7 @@ class RedisServer:
         """
         file = self.directory / "server.conf"
         file.write_text("\n".join(self._settings) + "\n", encoding="utf-8")
-        # The process runs in the server's own directory, so the files of a crash are written there.
+        # The process runs in the server's own directory, so that crash files are written to this directory.
         self._process = ChildProcess([str(server_program()), str(file)], name="the server", cwd=self.directory)
         await self._process.start()
         await self.wait_ready()
@@ -151,7 +151,7 @@ class RedisServer:
                     await self.ask("PING")
                     return
                 await anyio.sleep(POLL_INTERVAL_SECONDS)
-        raise ServerFailed(f"it {'was not ready in time' if self.running else 'has ended'}: {self._log_tail()}")
+        raise ServerFailed(f"it {'did not reply in time' if self.running else 'has ended'}: {self._log_tail()}")
 
     async def ask(self, *command: str) -> str:
         """Send one command over a new connection and return the reply. Raises ServerFailed if the reply is an error."""
@@ -183,7 +183,7 @@ class RedisServer:
         self._signal(signal.SIGCONT)
 
     async def restart(self) -> None:
-        """Start the server again on the same port and directory. A running process is killed first."""
+        """Start the server again on the same port and directory. A process that still runs is killed first."""
         await self.kill()
         await self.start()
 

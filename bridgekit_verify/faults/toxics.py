@@ -90,7 +90,10 @@ class Toxic:
 
 @dataclass(frozen=True)
 class AddedLatency(Toxic):
-    """Delays every piece by `seconds`, plus or minus up to `jitter` seconds. Bytes of one direction stay in order."""
+    """Delays every piece by `seconds` seconds, plus or minus up to `jitter` seconds.
+
+    Bytes of one direction stay in order.
+    """
 
     seconds: float
     jitter: float = 0.0
@@ -101,7 +104,7 @@ class AddedLatency(Toxic):
 
 @dataclass(frozen=True)
 class Bandwidth(Toxic):
-    """Limits each connection to `bytes_per_second`, by default from the server to the client."""
+    """Limits each connection to `bytes_per_second` bytes per second, by default from the server to the client."""
 
     bytes_per_second: float
     directions: tuple[Direction, ...] = field(default=(Direction.TO_CLIENT,), kw_only=True)
@@ -112,7 +115,10 @@ class Bandwidth(Toxic):
 
 @dataclass(frozen=True)
 class SlowReader(Toxic):
-    """Reads at most `bytes_per_second` from the server. At 0, the TCP window closes, but the connection stays open."""
+    """Reads at most `bytes_per_second` bytes per second from the server.
+
+    With 0, the TCP window closes, but the connection stays open.
+    """
 
     bytes_per_second: float = 0.0
     directions: tuple[Direction, ...] = field(default=(Direction.TO_CLIENT,), kw_only=True)
@@ -123,7 +129,7 @@ class SlowReader(Toxic):
 
 @dataclass(frozen=True)
 class Timeout(Toxic):
-    """Drops bytes without an error. Because bytes are then missing, the connection is cut when the toxic stops."""
+    """Drops bytes without an error. When the toxic stops, the connection is cut, because bytes are missing."""
 
     drops: ClassVar[bool] = True
     cuts_at_stop: ClassVar[bool] = True
@@ -131,14 +137,17 @@ class Timeout(Toxic):
 
 @dataclass(frozen=True)
 class Partition(Toxic):
-    """Blocks bytes until the partition heals, as TCP does in a short partition. New connections hang meanwhile."""
+    """Blocks bytes until the toxic stops, like a short network partition.
+
+    New connections hang meanwhile.
+    """
 
     blocks: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
 class ResetPeer(Toxic):
-    """Sends an RST to both ends, immediately or after `after_bytes` from the server, also on new connections."""
+    """Sends an RST to both ends, immediately or after `after_bytes` bytes from the server, also on new connections."""
 
     after_bytes: int = 0
     directions: tuple[Direction, ...] = field(default=(Direction.TO_CLIENT,), kw_only=True)
@@ -150,7 +159,10 @@ class ResetPeer(Toxic):
 
 @dataclass(frozen=True)
 class LimitData(Toxic):
-    """Closes each connection after `after_bytes`, by default from the server, possibly in the middle of a frame."""
+    """Closes each connection after `after_bytes` bytes, possibly in the middle of a frame.
+
+    By default, only bytes from the server count.
+    """
 
     after_bytes: int
     directions: tuple[Direction, ...] = field(default=(Direction.TO_CLIENT,), kw_only=True)
@@ -169,7 +181,8 @@ class Down(Toxic):
 
 @dataclass(frozen=True)
 class Slicer(Toxic):
-    """Splits bytes into pieces of `piece_bytes`, plus or minus up to `variation` bytes, sent `seconds` apart."""
+    """Splits bytes into pieces of `piece_bytes` bytes, plus or minus up to `variation` bytes, sent `seconds` seconds
+    apart."""
 
     piece_bytes: int
     variation: int = 0
@@ -184,7 +197,7 @@ class Slicer(Toxic):
 
 @dataclass(frozen=True)
 class NetworkFault:
-    """A network fault: a toxic with default parameters, and the real-world event that the toxic models."""
+    """A toxic with default parameters, and the real-world event that the toxic models."""
 
     name: str
     default: Toxic

@@ -1,6 +1,6 @@
 """Read many plain sockets in one process: timestamp each read immediately, and decode after the measured time.
 
-The client must not be the bottleneck. While a load runs, the client therefore does not decode, and it uses no event
+The client must not be the bottleneck. The client decodes after the load or in idle moments. The client uses no event
 loop, which would delay timestamps. A program that uses LoadClient defines its own messages: which sockets to open, and
 how to judge the read events.
 """
@@ -18,8 +18,8 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from bridgekit.errors import BridgekitError
-from bridgekit_verify.harness.messages import STDIN, ProcessTimes, raise_file_limit
-from bridgekit_verify.harness.websocket import Dialect
+from bridgekit_verify.harness.child_side import STDIN, ProcessTimes, raise_file_limit
+from bridgekit_verify.harness.websocket_protocol import Dialect
 
 __all__ = ["Clear", "ClientSocket", "LoadClient", "NotSubscribed", "ReadReport", "StopReading"]
 
@@ -30,9 +30,9 @@ OPEN_TIMEOUT_SECONDS: Final = 20.0
 IDLE_SECONDS: Final = 0.02
 """After a load, the client waits until no bytes have arrived for this time, and then decodes."""
 LAST_EVENT_SECONDS: Final = 3.0
-"""After the last event was sent, the client waits this long without bytes before it counts missing events as lost."""
+"""Missing events count as lost if no bytes arrive for this time after the last event was sent."""
 PING_REPLY_SECONDS: Final = 5.0
-"""In a load that lasts longer than this, the client decodes in idle moments, so that it answers the server's pings."""
+"""In a load that lasts longer than this, the client decodes in idle moments to answer the server's pings."""
 
 
 class StopReading(msgspec.Struct, frozen=True, tag=True):
@@ -60,7 +60,8 @@ class ReadReport(NamedTuple):
     complete: bool
     """Whether every expected event arrived."""
     cpu_share: float
-    """CPU time of this process divided by elapsed time during the load. A client near 1 cannot keep up."""
+    """CPU time of this process divided by elapsed time during the load. With a value near 1, the client cannot keep
+    up."""
     run_queue_wait: float
     """Share of the load's time in which this process was ready to run, but other processes used the CPUs."""
 
@@ -73,7 +74,7 @@ class ClientSocket:
         self.disconnected = False
         """Whether the server has closed the connection."""
         self.paused = False
-        """Whether the client currently does not read this socket."""
+        """Whether the client has paused reading from this socket."""
         self.read_ns: list[int] = []
         """The time at which the last byte of each event was read, in nanoseconds of the monotonic clock."""
         self._chunks: list[tuple[int, bytes]] = []
@@ -206,7 +207,7 @@ class LoadClient(Generic[S]):
                 decoded = time.monotonic()
 
     def poll(self, seconds: float | None) -> bool:
-        """Wait at most `seconds` (None: no limit) and read every socket that has bytes. Return whether any had."""
+        """Wait at most `seconds` (None: no limit), read every socket with bytes, and return whether any had bytes."""
         received = False
         for key, _ in self._selector.select(seconds):
             if key.data is None:
@@ -225,7 +226,8 @@ class LoadClient(Generic[S]):
         self._selector.unregister(paused.raw)
 
     def resume_all(self, seconds: float) -> int:
-        """Read the paused sockets again for at most `seconds`, and return how many of them the server has closed."""
+        """Read the paused sockets again for at most `seconds` seconds, and return how many of them the server has
+        closed."""
         paused, deadline = [each for each in self.sockets if each.paused], time.monotonic() + seconds
         for each in paused:
             each.paused = False

@@ -40,14 +40,15 @@ __all__ = [
 ]
 
 DISCARD: Final = subprocess.DEVNULL
-"""Passed as `stdout` or `stderr` of a process that another library starts, to discard the output."""
+"""If another library starts a process, this value of `stdout` or `stderr` discards the output."""
 START_TIMEOUT_SECONDS: Final = 60.0
 """Timeout for the first message of a process, which may import many modules on a busy machine."""
 REPLY_TIMEOUT_SECONDS: Final = 60.0
 EXIT_TIMEOUT_SECONDS: Final = 10.0
 COMMAND_TIMEOUT_SECONDS: Final = 60.0
 LINE_BYTES: Final = 67_108_864
-"""The maximum length of a line: arrival times of a million events fit. A longer line raises `DelimiterNotFound`."""
+"""The maximum length of a line: the arrival times of a million events fit into one line. A longer line raises
+`DelimiterNotFound`."""
 ERROR_OUTPUT_BYTES: Final = 2_000
 """An error message shows this many bytes from the end of a process's standard error."""
 
@@ -82,7 +83,7 @@ class ProcessTimeout(ProcessFailed, TimeoutError):
 
 
 class ChildProcess:
-    """A process with pipes to its standard input and output. Use `start_process` to create one.
+    """A process with pipes to its standard input and output. Use `start_process` to create a ChildProcess.
 
     The process leads its own session, so that `send_signal` and `kill` also reach its child processes.
     """
@@ -204,7 +205,10 @@ class ChildProcess:
         await self._write(msgspec.json.encode(message))
 
     async def receive(self, kind: type[T], *, within: float = REPLY_TIMEOUT_SECONDS, wanted: str = "") -> T:
-        """Return the next message as `kind`. Raises ProcessExited, ProcessTimeout, or ProcessFailed (wrong kind)."""
+        """Return the next message as `kind`.
+
+        Raises ProcessExited, ProcessTimeout, or ProcessFailed for another message.
+        """
         line = b""
         with anyio.move_on_after(within) as waiting:
             line = await self._read_line()
@@ -273,7 +277,7 @@ class ChildProcess:
 async def start_process(
     command: Sequence[str], *, name: str = "", env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> AsyncIterator[ChildProcess]:
-    """Run a command while the block runs, and then kill the process. Raises OSError if the command cannot start.
+    """Run a command until the `with` block ends, and then kill the process. Raises OSError if the command cannot start.
 
     `env` is the complete environment of the process; with None, the process gets the environment of this process.
     """

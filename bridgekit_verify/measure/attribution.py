@@ -15,7 +15,7 @@ EMITTED_BY_CORE: Final = frozenset({EventType.AGENT_STARTED, EventType.AGENT_COM
 """Types of events that the core itself sends to the bridge. All other events pass through the agent and its adapter."""
 
 HANDOVERS: Final = ((2, 3, "supervisor"), (2, 4, "supervisor"), (4, 5, "engine"))
-"""Calling link, called link, and the name of the caller, for each handover of a run."""
+"""Each handover of a run: the number of the calling link, the number of the called link, and the caller's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Attribution:
 
 
 def missing_handover(history: History, request: str) -> Attribution | None:
-    """Return the link that received a run and did not pass the run on, or None if no such link is known."""
+    """Return the link (2 or 4) that received a run but did not pass the run on, or None if there is no such link."""
     received_by = history.received_by.get(request)
     if received_by is None or history.bound_by_registry:
         return None

@@ -1,8 +1,8 @@
 """Observe calls between objects from outside: their arguments, results, log lines and caught exceptions.
 
-An observed class is a subclass that passes every call on unchanged. A caught exception is recorded if an observed call
-inside the catching call raised it. It is also recorded if the catching call logged a line while it handled the
-exception. An exception that is raised again does not count as caught.
+An observed class is a subclass that passes every call on unchanged. An exception that a call catches is recorded if an
+observed call inside that call raised it, or if the call logged a line while it handled the exception. An exception that
+is raised again does not count as caught.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LinkCall:
     """One call of an observed method. The fields after `caller` are complete when the call has ended."""
 
     link: int
-    """The link that was called."""
+    """The number of the link that was called."""
     method: str
     part: Any
     """The object that was called, or None for a function."""
@@ -68,7 +68,7 @@ class LinkCall:
     """False if the arguments did not match the parameters, so that the method did not start."""
     logged: list[LogLine] = field(default_factory=list)
     key: EventKey | None = None
-    """The event that the call carries. Listeners set this field and the following ones."""
+    """The event that the call carries. Listeners set this field, `request` and `held`."""
     request: str | None = None
     """The request of the run that the call belongs to."""
     held: BridgeBinding | None = None
@@ -113,7 +113,7 @@ def observed(base: Any, sound: type, methods: Mapping[str, int], listen: Listene
 
 
 def observe_instance(part: object, sound: type, methods: Mapping[str, int], listen: Listener) -> None:
-    """Start to report the calls of an object's `methods`. Do nothing if the object is already observed."""
+    """Report later calls of an object's `methods` to `listen`. Methods that are already observed stay unchanged."""
     for name, link in methods.items():
         if name not in vars(part):
             method = getattr(type(part), name)
@@ -122,7 +122,7 @@ def observe_instance(part: object, sound: type, methods: Mapping[str, int], list
 
 
 def watched(function: Callable[..., Any], sound: Callable[..., Any], link: int, listen: Listener) -> Callable[..., Any]:
-    """Return a wrapper of `function` that reports its calls, with the name and the parameters of `sound`."""
+    """Return a wrapper that reports each call of `function` under the name and the parameter names of `sound`."""
     parameters = tuple(inspect.signature(sound).parameters)
     return partial(_passing_on(_without_part(function), link, sound.__name__, parameters, listen), None)
 
@@ -180,9 +180,9 @@ PASSING_ON: Final = {_await_within.__code__}
 
 
 class _CallLog(logging.Handler):
-    """Adds each record of a logger to the call in progress.
+    """Logging handler that adds each record of a logger to the call in progress.
 
-    Other handlers still get only the records that the logger's original level admits.
+    The logger's other handlers still get only records at or above the logger's original level.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -214,13 +214,13 @@ class _CallLog(logging.Handler):
             if record.levelno >= handler.level:
                 handler.handle(record)
         parent = self._logger.parent
-        # If only this logger has handlers, its parent would use the last-resort handler and print the record again.
+        # If the parents have no handlers, `callHandlers` would print the record with logging's last-resort handler.
         if propagate and parent is not None and (parent.hasHandlers() or not handlers):
             parent.callHandlers(record)
 
 
 def _handled_within_call(error: BaseException) -> bool:
-    """Return whether the call in progress, and not one of its callers, handles the error."""
+    """Return whether code within the recorded call in progress handles the error."""
     handler = None if error.__traceback__ is None else error.__traceback__.tb_frame
     frame = inspect.currentframe()
     while frame is not None and frame.f_code not in PASSING_ON:

@@ -1,8 +1,8 @@
 """Compute a verdict from a history: a pure function, like Jepsen's total-queue checker.
 
 The checker counts only what was observed. Three identities must hold for every history. If an identity does not hold,
-the counts are wrong, and `check` raises LedgerImbalance. A caller can pass the number of expected events, which follows
-from the workload's parameters, so that a missing run also raises LedgerImbalance.
+the counts are wrong, and `check` raises LedgerImbalance. A caller can pass the number of expected events, computed from
+the workload's parameters. With this number, `check` also raises LedgerImbalance if a run is missing from the history.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Verdict:
     extra_copies: int
     """Frames that repeat a delivered frame."""
     wrong_thread: int
-    """Misrouted: frames at a socket of the right user, for another thread of that user."""
+    """Misrouted frames that a socket of the right user read, but for another thread of that user."""
     wrong_user: int
-    """Misrouted: frames at another user's socket."""
+    """Misrouted frames that another user's socket read."""
     unexpected: int
     """Frames that belong to no attempted event."""
     reordered: int
@@ -61,9 +61,9 @@ class Verdict:
     false_gaps: int
     """Gaps that a client received, or can infer from `seq`, although no event in the gap is lost."""
     false_success: int
-    """Events whose receipt reports sent, and which no entitled socket read."""
+    """Events that a receipt reports as sent, but that no entitled socket read."""
     false_failure: int
-    """Events whose receipt reports not sent, and which a socket read."""
+    """Events that a receipt reports as not sent, but that a socket read."""
     acknowledged: int
     """Events for which the bridge returned a receipt."""
     losses: dict[Attribution, int]
@@ -128,9 +128,9 @@ def _collection_paused() -> Iterator[None]:
 def check(history: History, expected: ExpectedEvents | None = None) -> Verdict:
     """Return the verdict on a history. Raises LedgerImbalance if the counts contradict each other.
 
-    `expected` is the number of events that the workload's parameters imply. By default, the checker counts the
-    history's own events and sockets. This default detects an error of the ledger, but not an event that was never
-    recorded.
+    `expected` is the number of events that follows from the workload's parameters. By default, the checker counts the
+    history's own events and sockets. This default detects an error in the ledger, but not an event that is missing
+    from the history.
     """
     rows = ledger(history)
     planned = _count_expected(history) if expected is None else expected
@@ -188,7 +188,7 @@ def _without_row(history: History, rows: Iterable[Row]) -> int:
 
 
 class Destination(enum.IntEnum):
-    """Where a frame was read, relative to the event's owner."""
+    """The kind of socket that read a frame, or UNEXPECTED if no such event was attempted."""
 
     ENTITLED = enum.auto()
     WRONG_THREAD = enum.auto()
@@ -220,7 +220,7 @@ def _reordering(arrivals: Iterable[Arrival]) -> tuple[int, int]:
         so_far = highest[arrival.socket.number, arrival.epoch]
         if so_far and arrival.seq < so_far[-1]:
             reordered += 1
-            # The running maximum of `seq` never falls, so bisection finds the first frame that overtook the arrival.
+            # The running maximum of `seq` never falls, so bisection finds the first frame with a higher `seq`.
             extent = max(extent, len(so_far) - bisect_right(so_far, arrival.seq))
         so_far.append(max(arrival.seq, so_far[-1] if so_far else 0))
     return reordered, extent
@@ -237,9 +237,9 @@ def _false_failure(history: History) -> int:
 
 
 def _reports_not_sent(receipt: Receipt) -> bool:
-    """Return whether the receipt states that no socket gets the event.
+    """Return whether the receipt states that no socket will get the event.
 
-    An event that is retained, or that waits for the store, may be read later and does not count.
+    Return False if the event is retained or waits for the store, because a socket may read it later.
     """
     return not receipt and not receipt.kept and receipt.outcome is not Outcome.PENDING
 

@@ -7,6 +7,7 @@ pixels wide.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,9 +49,11 @@ SMALL_BAR: Final = 0.178
 SMALL_BAR_HEIGHT: Final = 0.3
 SMALL_ROW: Final = 0.44
 GROUP_COUNT: Final = 0.56
-"""The width of the count beside a group of small bars."""
+"""The width of the text beside a group of small bars."""
 TITLE_CHARACTERS: Final = 52
 LEGEND_CHARACTERS: Final = 78
+_BEFORE_NUMBER: Final = re.compile(r"(?<=\blink) (?=\d)|(?<=\bFix) (?=\d)")
+"""The space in "link 9" or "Fix 1", at which no line of a title may end."""
 LABEL_CHARACTERS: Final = 21
 
 
@@ -62,7 +65,7 @@ class DropPanel:
     rows: Mapping[str, Mapping[str, DropCount]]
     """The counts by row label, then by kind of thread id. All rows have the same kinds."""
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Groups of kinds of thread id, drawn with space between them. They are required unless each row has one bar."""
+    """Groups of kinds of thread id, drawn with space between them. Groups are required unless each row has one bar."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """The note below a bar, by row label."""
 
@@ -115,7 +118,8 @@ def _text(axis: Axes, x: float, y: float, text: str, *, size: float = 9.5, **sty
 
 
 def _title(axis: Axes, title: str, y: float) -> float:
-    for line in (line for part in title.splitlines() for line in textwrap.wrap(part, TITLE_CHARACTERS)):
+    title = _BEFORE_NUMBER.sub("\N{NO-BREAK SPACE}", title)
+    for line in (line for part in title.splitlines() for line in lines_of(part, TITLE_CHARACTERS)):
         _text(axis, LEFT, y, line, size=11.5, fontweight="bold")
         y += 0.22
     return y + 0.06
@@ -156,7 +160,10 @@ def _row(axis: Axes, panel: DropPanel, label: str, counts: Mapping[str, DropCoun
 
 
 def _bar_texts(counts: Mapping[str, DropCount]) -> tuple[str, str]:
-    """Return the texts for dropped and leaked events: counts, or percent if the kinds' numbers of events differ."""
+    """Return the texts for dropped and leaked events: counts, or percentages if kinds have different numbers of events.
+
+    The second text is empty if no event leaked.
+    """
     count = next(iter(counts.values()))
     if count.shares is None:
         return "unknown", ""

@@ -32,7 +32,7 @@ class EventCounts:
 
     @property
     def dropped_and_leaked(self) -> int:
-        """Events that another user read and their own user did not."""
+        """Events that another user read but their own user did not read."""
         return self.dropped - self.lost
 
     @property
@@ -62,7 +62,7 @@ class DropCount(EventCounts):
 
 
 NOTHING: Final = DropCount(0, 0, 0, 0, 0, {}, frozenset())
-"""The total of an empty list of measurements."""
+"""The counts of no measurements: every count is 0."""
 
 
 def count_drops(measurement: Measurement) -> DropCount:
@@ -88,7 +88,7 @@ def count_drops(measurement: Measurement) -> DropCount:
 
 
 def total(counts: Iterable[DropCount]) -> DropCount:
-    """Add counts. An event type is in `arriving` only if it is in `arriving` of every count."""
+    """Add counts. The result's `arriving` contains only the event types that are in `arriving` of every count."""
     counts = tuple(counts)
     at = sorted({link for count in counts for link in count.dropped_at})
     return DropCount(

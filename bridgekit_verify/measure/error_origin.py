@@ -45,7 +45,7 @@ DEFECTS: Final = frozenset(
 )
 """The suite's modules that define broken links.
 
-Traceback frames in the suite's other modules belong to the harness, even if the class is derived from a link.
+Traceback frames in the suite's other modules belong to the harness, even if the frame's class is derived from a link.
 """
 
 
@@ -55,7 +55,7 @@ def link_of_error(error: BaseException) -> int | None:
 
 
 def raised_by_harness(error: BaseException) -> bool:
-    """Return whether the harness, and not a link, raised the error. True if the traceback contains neither."""
+    """Return whether the harness, and not a link, raised the error. Return True if the traceback contains no link."""
     for frame in _innermost_first(error):
         if _link_at(frame) is not None:
             return False

@@ -29,14 +29,14 @@ from bridgekit_verify.measure.instrumentation import (
     wrong_bridge,
 )
 from bridgekit_verify.measure.ledger import Row, ledger
-from bridgekit_verify.measure.observer import NO_OBSERVER, SocketObserver
+from bridgekit_verify.measure.second_observer import NO_OBSERVER, SocketObserver
 from bridgekit_verify.measure.workload import AGENT, Run, RunBarrier, Workload, scripted_agent, seeded, tools
 from bridgekit_verify.variants import Variant
 
 __all__ = ["MEASURE_TIMEOUT_SECONDS", "Measurement", "arrival_of", "measure", "measure_each"]
 
 MEASURE_TIMEOUT_SECONDS: Final = 120.0
-"""A measurement that takes longer than this fails with a TimeoutError."""
+"""Timeout of a measurement, which then raises TimeoutError."""
 
 OnEvent = Callable[[Socket, RoutedEvent], None]
 
@@ -51,7 +51,7 @@ class Measurement:
     history: History
     verdict: Verdict
     refused: DeterministicStartupError | None = None
-    """The error if the application refused to start. In that case, no event was emitted, and delivery is unknown."""
+    """The error if the application refused to start, so that no event was emitted and delivery is unknown."""
 
     @property
     def ledger(self) -> list[Row]:
@@ -122,7 +122,8 @@ async def _connected_clients(
             await stack.enter_async_context(connect(url, user_id=socket.user_id, thread_id=socket.thread_id))
             for socket in history.sockets
         ]
-        # Start the readers after all sockets: on trio each socket has a task group, and task groups must nest.
+        # Start the readers after all sockets are open: on trio, each socket has a task group, and task groups must
+        # nest.
         readers = await stack.enter_async_context(anyio.create_task_group())
         for socket, client in zip(history.sockets, clients, strict=True):
             readers.start_soon(_read, history, socket, client, on_event, observer)
@@ -188,8 +189,8 @@ async def _run_together(
         barriers[run.request] = barrier
     async with anyio.create_task_group() as runs:
         for index, run in enumerate(group):
-            # The runs overlap but start in a fixed order: a shared agent emits for the run that started last, so the
-            # scheduler must not decide the order.
+            # Start overlapping runs in a fixed order. A shared agent emits for the run that started last, so the
+            # result would otherwise depend on the scheduler.
             await barrier.arrived(index)
             runs.start_soon(_run, application, workload, history, barrier, run)
     for run in group:
@@ -212,7 +213,7 @@ async def _run(application: Application, workload: Workload, history: History, b
         else:
             await application.supervisor.run(**request)
     except Exception as error:
-        # A failed run does not end the measurement: its losses are attributed to the link that raised the error.
+        # A failed run does not end the measurement. The run's losses are attributed to the link that raised the error.
         link = None if raised_by_harness(error) else link_of_error(error)
         if link is None:
             raise

@@ -47,7 +47,7 @@ class Expectation:
 
 
 class ExpectedEvents(NamedTuple):
-    """How many events must arrive, computed independently of the events that arrived."""
+    """How many events must arrive, computed without the events that arrived."""
 
     at_sockets: int
     """Expected arrivals at entitled sockets. An event with two entitled sockets counts twice."""
@@ -85,7 +85,7 @@ class SignalledGap(NamedTuple):
 
     first: int
     last: int | None
-    """The last seq of the range, or None if the range extends to the end of its epoch, whose last seq is unknown."""
+    """The last `seq` of the range, or None if the range extends to the unknown last `seq` of its epoch."""
     epoch: str | None = None
     """The epoch of the range, or None if the thread had only one epoch."""
 
@@ -98,7 +98,7 @@ class SignalledGap(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """The bridge and run that an agent and its adapter held when the run started: evidence for links 5 to 7."""
+    """Whether an agent and its adapter held a bridge and a run when the run started: evidence for links 5 to 7."""
 
     run_id: RunId
     """The run that the agent was started for."""
@@ -142,7 +142,7 @@ class History:
     sockets: list[Socket] = field(default_factory=list)
     expected: list[Expectation] = field(default_factory=list)
     acknowledged: dict[EventKey, tuple[RunId, Receipt]] = field(default_factory=dict)
-    """By event: the run id on the event, and the receipt that the bridge returned."""
+    """For each event, the run id that it carried and the receipt that the bridge returned."""
     arrivals: list[Arrival] = field(default_factory=list)
     handovers: dict[str, Handover] = field(default_factory=dict)
     """By request."""
@@ -151,7 +151,7 @@ class History:
     gaps: dict[int, list[SignalledGap]] = field(default_factory=dict)
     """Gaps that the server signalled, by socket number."""
     wrong_bridge: tuple[int, str] | None = None
-    """The first of links 1 to 5 that holds or passes on a bridge other than the application's, or None."""
+    """The first of links 1 to 5 that holds or passes on a bridge other than the application's bridge, or None."""
     bound_by_registry: bool = False
     """Whether agents got their bridge from the registry (link 3) and not from the core (link 5)."""
     bridge: int | None = None
@@ -159,19 +159,19 @@ class History:
     bridge_given: dict[int, int] = field(default_factory=dict)
     """The identity of the bridge that each of links 2 to 5 was given."""
     received_by: dict[str, dict[int, ThreadId]] = field(default_factory=dict)
-    """By request: each link from 2 on that received the run, with the thread that the link received."""
+    """For each request, the links that received its run, each with the thread that the link received."""
     emissions: dict[EventKey, Emission] = field(default_factory=dict)
     """The bindings at each agent's emission, in the order of emission."""
     emitted: set[EventKey] = field(default_factory=set)
     """The events that agents asked their adapters to emit."""
     thread_on_event: dict[EventKey, ThreadId | None] = field(default_factory=dict)
-    """The thread that each event named when the bridge returned its receipt."""
+    """The thread that each event carried when the bridge returned the receipt of the event."""
 
     all_types: bool = True
-    """Whether events of every type are included. If False, a missing `seq` does not indicate a loss."""
+    """Whether the history includes events of every type. Otherwise, a missing `seq` does not indicate a loss."""
 
     def of(self, types: Collection[EventType]) -> History:
-        """Return the history with only the events of these types."""
+        """Return the history with only the events of the given types."""
         return replace(
             self,
             expected=[expectation for expectation in self.expected if expectation.key.type in types],

@@ -1,7 +1,7 @@
 """Record what each link of a variant receives, without changing what the link does.
 
-Each part that the variant chose, sound or broken, is observed where other links call it. From these calls, the history
-records the facts that the ledger needs. A trace also keeps the calls, and observes the bridge and the hub.
+The instrumentation observes the calls between the links, whether the links are sound or broken. The history gets the
+facts that the ledger needs. A trace also gets the calls, including those of the bridge and the hub.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HUB: Final = {"publish": 10, "deliver": 10}
 def instrument(variant: Variant, listen: Listener, *, to_the_hub: bool = False) -> Variant:
     """Return the variant with links 2 to 5 and an adapter that report their calls. Agents need `instrumented_agent`.
 
-    With `to_the_hub`, startup, the bridge and its hub also report, for listeners that `recording_calls` returns.
+    With `to_the_hub`, startup, the bridge and its hub also report their calls, as `recording_calls` needs.
     """
     row = replace(
         variant,
@@ -66,7 +66,7 @@ def instrumented_agent(base: type[BaseAgent], listen: Listener) -> Any:
 
 
 def recording(history: History) -> Listener:
-    """Return a listener that records in the history what each link was given and what each agent emitted."""
+    """Return a listener that writes to the history what each link received and what each agent emitted."""
 
     def record(call: LinkCall) -> None:
         match call.link, call.method, call.given:
@@ -103,14 +103,14 @@ def _held(adapter: WebSocketBridgeAdapter) -> BridgeBinding | None:
 
 
 def recording_calls(calls: list[LinkCall], history: History) -> Listener:
-    """Return a listener that also stores each call, with its event, its request and the adapter's binding."""
+    """Return a listener that does what `recording` does and stores each call with its event, request and binding."""
     record = recording(history)
 
     def keep(call: LinkCall) -> None:
         record(call)
         calls.append(call)
         if call.method == "__init__" and isinstance(hub := call.given.get("hub"), Hub):
-            # Other links may create bridges with their own hubs, so observe each hub when its bridge is created.
+            # A broken link may create another bridge and hub, so observe each hub when its bridge is created.
             observe_instance(hub, Hub, HUB, keep)
         call.key = _key(call.given) or (None if call.caller is None else call.caller.key)
         call.request = _request(call)
@@ -141,7 +141,7 @@ def _request(call: LinkCall) -> str | None:
 
 
 def wrong_bridge(application: Application, history: History) -> tuple[int, str] | None:
-    """Return the first link that holds or passed on a bridge other than the application's, or None."""
+    """Return the first link that holds or passed on a bridge other than the application's bridge, or None."""
     supervisor, right = application.supervisor, id(application.bridge)
     holders: tuple[tuple[int, str, int | None, int | None], ...] = (
         (1, "startup gave the supervisor another bridge", history.bridge_given.get(2), right),

@@ -26,7 +26,7 @@ class Row(NamedTuple):
     copies: int
     """How often the socket read the event: 0 if the event is lost."""
     latency_seconds: float | None
-    """Time from emission to the first read, measured with one clock, or None if the event is lost."""
+    """Time from emission to the first read, both measured with the same clock, or None if the event is lost."""
     signalled: bool
     """Whether the event is lost and the server sent the client a gap that covers the event."""
     attribution: Attribution | None
@@ -67,7 +67,7 @@ def _signalled(history: History, key: EventKey, socket: Socket) -> bool:
 
 
 def attribute_loss(history: History, expectation: Expectation) -> Attribution:
-    """Return the first link that did not pass a lost event on correctly, from the records in the history."""
+    """Return the first link that, according to the history, did not pass on a lost event correctly."""
     if (known := history.acknowledged.get(expectation.key)) is None:
         return _before_the_bridge(history, expectation.key)
     receipt = known[1]
@@ -110,7 +110,7 @@ def _before_the_bridge(history: History, key: EventKey) -> Attribution:
 
 
 def _unreported_emission(history: History, handover: Handover) -> Attribution:
-    """Attribute the loss from the agent's state at the start of its run, because no emission is recorded."""
+    """Return the first link that had not passed on bridge and run when the run started, or else link 8."""
     if not handover.given:
         return Attribution(3 if history.bound_by_registry else 5, "the agent was given no bridge")
     if not handover.passed_on:

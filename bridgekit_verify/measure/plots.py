@@ -1,7 +1,7 @@
-"""Draw figures. Each title states one finding, and sampled rates have 95 % Wilson intervals.
+"""Draw figures. The title of each figure states one finding. Sampled rates have 95 % Wilson intervals.
 
-The colours are those of Okabe and Ito, which remain distinguishable with any colour vision. Hatching and labels carry
-the same information without colour.
+The palette of Okabe and Ito remains distinguishable with any colour vision. Hatching and labels carry the same
+information without colour.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ STYLE: Final[dict[Any, Any]] = {
 
 @contextmanager
 def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
-    """Context manager: yields a figure of this size in inches. The suite's style applies in the `with` block.
+    """Context manager: yields a figure of this size in inches, and applies the suite's style in the `with` block.
 
     A figure that is at most 6.5 inches wide is readable on a screen of 400 pixels. A long title is wrapped.
     """
@@ -65,7 +65,10 @@ def new_figure(title: str, width: float, height: float) -> Iterator[Figure]:
 
 
 def lines_of(text: str, limit: int) -> list[str]:
-    """Return the text's own lines if they fit. Otherwise, return as few lines as possible, of about the same length."""
+    """Return the lines of a text, or the text in as few lines as possible if a line has more than `limit` characters.
+
+    The new lines have about the same length.
+    """
     own = text.splitlines()
     if all(len(line) <= limit for line in own):
         return own
@@ -114,7 +117,7 @@ def draw_rates(
 
 
 def frame_grid(axis: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
-    """Label the rows and columns of a grid with cells of size 1, without lines. The first row is at the top."""
+    """Label the rows and columns of a grid whose cells have size 1, and draw no ticks. The first row is at the top."""
     axis.set_xlim(0, len(columns))
     axis.set_ylim(len(rows), 0)
     axis.set_xticks([column + 0.5 for column in range(len(columns))], columns)

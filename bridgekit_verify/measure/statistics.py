@@ -1,4 +1,4 @@
-"""Compute confidence intervals, and closed forms to compare with measured rates. All functions are pure.
+"""Compute rates with confidence intervals, and the birthday bound for the collision of random ids.
 
 Only a sampled rate has an interval. For chosen cases with a deterministic result, show `Rate.counts` for each case.
 """
@@ -22,7 +22,7 @@ def wilson(k: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, fl
     Statistical Association 22 (1927), 209-212. Raises ValueError unless 0 <= k <= n.
     """
     if not 0 <= k <= n:
-        raise ValueError(f"k of n must have 0 <= k <= n, not {k} of {n}")
+        raise ValueError(f"a rate k of n must have 0 <= k <= n, but is {k} of {n}")
     if n == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf((1 + confidence) / 2)
@@ -98,7 +98,7 @@ class Sample:
 def percent(share: float) -> str:
     """Return a share in percent, without the % sign. Only exactly 0 and 1 become "0" and "100".
 
-    Shares near 0 and 1 get more digits: 99.96 % must not be rounded to 100 %, because events are missing.
+    Shares near 0 and 1 get more digits, because a share of 99.96 % must not be rounded to 100 %.
     """
     value = 100 * share
     distance = min(value, 100 - value)

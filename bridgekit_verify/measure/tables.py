@@ -13,14 +13,14 @@ from bridgekit_verify.measure.thread_id_families import FAMILIES, Families, fami
 __all__ = ["count_table", "family_table", "loss_table", "transcript"]
 
 EXAMPLE_CHARACTERS: Final = 48
-"""Limit on the shown characters of an example id."""
+"""Maximum number of characters of an example id in a table."""
 
 
 def count_table(measurements: Iterable[Measurement], **labels: Sequence[object]) -> pd.DataFrame:
     """Return one row per measurement, with counts of expected events and of their outcomes.
 
     Columns: variant, runs at once, events expected, delivered, dropped, misrouted, with no entitled socket, false
-    success. `labels` are further columns, placed first, with one value per measurement. There is no confidence
+    success. `labels` are additional first columns, with one value per measurement. There is no confidence
     interval, because the cases are chosen and not sampled.
     """
     frame = pd.DataFrame([_counts(measurement) for measurement in measurements])

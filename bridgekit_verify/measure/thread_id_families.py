@@ -41,7 +41,7 @@ class OwnedThread:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """The place in a public repository where thread ids of a family were found."""
+    """The file in a public repository in which thread ids of a family were found."""
 
     file: str
     commit: str
@@ -191,7 +191,7 @@ def families_by_name(chosen: Families) -> dict[str, Family]:
 def threads_by_family(
     families: Mapping[str, Family], threads: int, *, seed: int = 0
 ) -> dict[str, tuple[OwnedThread, ...]]:
-    """Return at most `threads` threads of each family. Ids that an earlier family has are left out."""
+    """Return at most `threads` threads of each family, without ids that an earlier family already contains."""
     taken: set[ThreadId] = set()
     found = {}
     for name, family in families.items():
@@ -222,7 +222,7 @@ def _known(name: object) -> Family:
 
 def _family(name: object, value: Family | Iterable[str]) -> Family:
     if not isinstance(name, str) or not name.strip():
-        raise InvalidParameter("the name of a family", name, "a text that is not blank")
+        raise InvalidParameter("the name of a family", name, "a string that is not blank")
     return value if isinstance(value, Family) else _own_family(f"families[{name!r}]", name, value)
 
 

@@ -1,4 +1,4 @@
-"""Select the observed calls that concern one event, and find the links' errors in these calls.
+"""Select the observed calls that concern one event, and find the links' mistakes in these calls.
 
 Objects are numbered in the order of their first appearance, so that two bridges have two names.
 """
@@ -23,7 +23,7 @@ __all__ = ["EventCalls", "Names", "Problem", "cause", "error_text", "problems", 
 
 ID_CHARACTERS: Final = 20
 RUN_ID_CHARACTERS: Final = 40
-"""Longer run ids are shortened in the middle. The limit leaves room for the thread id that a run id may contain."""
+"""Maximum length of a shown run id, which leaves room for a thread id within the run id. Longer ids are shortened."""
 
 
 class Names:
@@ -72,11 +72,11 @@ def identity(thing: object) -> int | None:
 
 @dataclass(frozen=True)
 class EventCalls:
-    """The calls that concern one event, and the bridge, run and thread that these calls should name."""
+    """The calls that concern one event, and the bridge, run and thread that the calls should name."""
 
     key: EventKey
     calls: list[LinkCall]
-    """Every call of the trace whose arguments matched the method, in order."""
+    """Every call of the trace whose arguments match the method's parameters, in order."""
     arrivals: list[Arrival]
     """The frames of this event that sockets read."""
     bridge: Any
@@ -156,12 +156,12 @@ class EventCalls:
 
     @cached_property
     def bindings(self) -> list[LinkCall]:
-        """The calls before the event's emission that gave the agent a bridge and a run."""
+        """The calls that gave the agent a bridge and a run before the agent emitted the event."""
         return self._bindings(6, self.agent)
 
     @cached_property
     def adapter_bindings(self) -> list[LinkCall]:
-        """The calls before the event's emission that gave the agent's adapter a bridge and a run."""
+        """The calls that gave the agent's adapter a bridge and a run before the agent emitted the event."""
         return self._bindings(7, None if self.agent is None else self.agent._websocket_adapter)
 
     def _bindings(self, link: int, part: object) -> list[LinkCall]:
@@ -175,7 +175,7 @@ class EventCalls:
 
     @property
     def failure(self) -> BaseException | None:
-        """The error that ended the run, or None if it ended normally."""
+        """The error that ended the run, or None if the run ended normally."""
         calls = (*self.of_run(2, "open_run", "run"), *self.of_run(3, "create_bound"), *self.of_run(6, "execute"))
         return next((call.error for call in calls if call.error is not None), None)
 
@@ -200,7 +200,7 @@ class EventCalls:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error that a link made with an event."""
+    """A mistake of a link in handling an event."""
 
     link: int
     text: str
@@ -216,9 +216,9 @@ class Problem:
 def cause(event: EventCalls) -> Problem | None:
     """Return the first problem that explains why the event did not reach its user.
 
-    None if the event reached its user, or if no link has a known problem. A wrong run or thread cannot explain the loss
-    of an event that did not reach the bridge. A missing call before the bridge cannot explain the loss of an event that
-    reached the bridge.
+    Return None if the event reached its user, or if no known problem explains the loss. If the event reached the
+    bridge, only a wrong run or thread, or a problem from link 9 on, explains the loss. If the event did not reach
+    the bridge, a wrong run or thread does not explain the loss.
     """
     if event.own_arrivals:
         return None
@@ -228,7 +228,7 @@ def cause(event: EventCalls) -> Problem | None:
 
 
 def problems(event: EventCalls) -> list[Problem]:
-    """Return the errors that the links made with this event, in the order of the chain."""
+    """Return the mistakes of the links in handling this event, in the order of the chain."""
     emitted = _of_the_core(event) if event.by_core else _of_the_agent(event)
     found = [*_of_startup(event), *_of_the_run(event), *emitted, *_of_the_bridge(event)]
     return sorted(found, key=lambda each: each.link)

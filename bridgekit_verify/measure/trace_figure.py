@@ -1,7 +1,7 @@
 """Draw traces side by side: one row per link, one column per chain, and a mark where the event ended.
 
-Borders, marks and words repeat the information that the colours carry. The text is large relative to the width, so that
-the figure can be read on a narrow screen.
+Borders, marks and words repeat the information that the colours carry. The text is large, so that the figure can be
+read on a narrow screen.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LABEL_FONT: Final = 8.0
 TITLE_FONT: Final = 11.5
 
 HINTING: Final = 0.97
-"""Text may use this share of the width: drawn glyphs are aligned to pixels, so text is wider than measured."""
+"""Share of the width that text may fill. Glyphs are aligned to pixels, so drawn text is wider than measured text."""
 ENDED_BORDER_POINTS: Final = 2.4
 
 GREY: Final = "#666666"
@@ -49,7 +49,7 @@ ENDED: Final = "#9C3000"
 CAUGHT: Final = "#6B4A00"
 DELIVERED: Final = "#005F43"
 
-_BREAK: Final = re.compile(r"(?<=[._(/-])(?=.)")
+_BREAK: Final = re.compile(r"(?<=[._(/…-])(?=.)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class _Column:
 
 
 def _without_repetition(step: LinkStep) -> str:
-    """Return what the step logged, with "…" where a log line repeats the message of the exception."""
+    """Return the step's log lines, with "…" in place of the message of a caught exception."""
     logged = step.logged
     for caught in step.caught.split("; "):
         message = caught.partition(": ")[2]

@@ -52,7 +52,7 @@ class LinkStep:
     """The receipt that the link returned, or the exception that it raised. For startup, the self-checks that passed."""
     state: str = REACHED
     problem: str = ""
-    """The link's error with this event, or an empty text."""
+    """The link's mistake in handling this event, or an empty string."""
 
     @property
     def name(self) -> str:
@@ -119,7 +119,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-# Each function below returns two texts: what its link received, and what it passed on.
+# Each of the following functions returns two texts: what its link received, and what the link passed on.
 
 
 def _bridge_given(event: EventCalls, link: int) -> str:
@@ -137,7 +137,7 @@ def _run_given(event: EventCalls, link: int) -> str:
 
 
 def _handover(event: EventCalls, link: int) -> str:
-    """Return what the engine (4) or the core (5) received: the bridge at startup, and the run at its execution."""
+    """Return what the engine (link 4) or the core (link 5) received: the bridge at startup, and later the run."""
     run = _run_given(event, link)
     return run if run == NOTHING else f"{_bridge_given(event, link)}, {run}"
 
@@ -201,7 +201,7 @@ def _agent(event: EventCalls) -> tuple[str, str]:
 
 
 def _own_binding(event: EventCalls, bindings: list[LinkCall]) -> str:
-    """Return the binding for the event's own run, or the latest binding if there is none for this run."""
+    """Return the latest binding for the event's own run or, if there is none, for any run."""
     own = [call for call in bindings if call.request == event.key.request] or bindings
     return event.names.binding(binding_of(own[-1])) if own else NOTHING
 

@@ -1,7 +1,7 @@
 """Follow one event through the chain: what each link received, passed on, caught, logged and returned.
 
-A trace records a real run over a real socket, observed from outside. A caught exception is recorded if the link logs it
-or if it passes from one link to another.
+A trace records a real run over a real socket, observed from outside. An exception that a link catches is recorded if
+the link logs a line while it handles the exception, or if another link raised the exception.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bridgekit_verify.measure.calls import LinkCall, log_lines_recorded
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.history import EventKey
 from bridgekit_verify.measure.ledger import Attribution, attribute_loss
-from bridgekit_verify.measure.observer import NO_OBSERVER, SocketObserver
+from bridgekit_verify.measure.second_observer import NO_OBSERVER, SocketObserver
 from bridgekit_verify.measure.thread_id_families import OwnedThread, own_threads
 from bridgekit_verify.measure.trace_evidence import EventCalls, Names, cause
 from bridgekit_verify.measure.trace_steps import NOT_ON_PATH, SOCKET, LinkStep, path_steps
@@ -37,7 +37,7 @@ class Trace:
 
     measurement: Measurement
     calls: list[LinkCall]
-    """The calls between links, in the order in which they began. Each call holds the objects that took part in it."""
+    """The calls between links, in the order in which they began. The calls refer to the live objects of the run."""
 
     @property
     def name(self) -> str:
@@ -50,7 +50,7 @@ class Trace:
         return {run.request: run.owned for run in self._workload_runs}
 
     def events(self, request: str) -> list[EventKey]:
-        """Return the events of a run: first the events that its user should get, then other observed events."""
+        """Return the events of a run: first the events that the run's user should get, then other observed events."""
         self._owner(request)
         workload = self.measurement.workload
         expected = [each.key for run in self._workload_runs for each in workload.expectations(run)]
@@ -66,7 +66,7 @@ class Trace:
         return path_steps(self._event(request, event, step))
 
     def ended_at(self, request: str, event: str, step: int = 1) -> int | None:
-        """Return the last link that received the event, or None if its own user's socket read it.
+        """Return the last link that received the event, or None if a socket of its own user read the event.
 
         Return 10 if only other sockets read the event. If the event was not emitted, return the last link that
         received its run.
@@ -75,10 +75,10 @@ class Trace:
         return None if found.own_arrivals else found.last_link
 
     def cause(self, request: str, event: str, step: int = 1) -> Attribution | None:
-        """Return the first link whose error explains why the event did not reach its user.
+        """Return the first link whose mistake explains why the event did not reach its user.
 
-        The link may precede the link where the event ended. Return None if the event reached its user, or if no link
-        has a known error.
+        The link may precede the link where the event ended. Return None if the event reached its user, or if no known
+        mistake explains the loss.
         """
         found = cause(self._event(request, event, step))
         return None if found is None else found.attribution
@@ -222,7 +222,7 @@ def _spans(numbers: Sequence[int]) -> str:
 async def trace_run(
     chain: Variant | str, threads: str | Iterable[str] = "thread_123", *, steps: int = 1, seed: int = 0
 ) -> Trace:
-    """Trace one run in each thread, all concurrently, over real sockets. The requests are "question 1" and so on.
+    """Trace one run in each thread, all runs at once, over real sockets. The requests are "question 1" and so on.
 
     `chain` is a variant or its name. Each thread belongs to a different user. Raises UnknownName if no variant has this
     name, and InvalidId or InvalidParameter if a thread id is not allowed.

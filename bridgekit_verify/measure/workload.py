@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
-from bridgekit.chain.supervisor_collaborators import PythonTools
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.events import EventType
 from bridgekit.ids import HexSource
 from bridgekit_verify.errors import InvalidParameter
@@ -57,10 +57,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class OfflinePattern:
-    """Every user's socket is closed during the last `groups` of every `of` groups of runs.
-
-    The pattern counts groups, not time.
-    """
+    """All users' sockets are closed during the last `groups` of every `of` groups of runs."""
 
     groups: int
     of: int
@@ -84,15 +81,15 @@ class Workload:
     runs_per_thread: int = 1
     steps: int = 1
     at_once: int = 1
-    """How many runs are active together. The runs advance step by step, so that shared state has an effect."""
+    """How many runs are active together. The runs take each step together, so that shared state has an effect."""
     subscribers: int = 1
     """Sockets per thread."""
     users_without_socket: int = 0
-    """The users of the first `users_without_socket` threads have no socket. These threads have runs as well."""
+    """The users of the first `users_without_socket` threads have runs, but no socket."""
     outside_core: bool = False
     """Whether the registry binds the agents, without engine and core, so that each run has two events fewer."""
     offline: OfflinePattern = ALWAYS_ONLINE
-    """When the users who have a socket disconnect and reconnect."""
+    """The groups of runs during which the users with sockets are offline."""
 
     def __post_init__(self) -> None:
         for name, start in (
@@ -136,7 +133,7 @@ class Workload:
             yield tuple(runs[first : first + self.at_once])
 
     def online_periods(self) -> Iterator[tuple[bool, list[tuple[Run, ...]]]]:
-        """Yield the periods in which users stay online or offline: whether they are online, and the groups of runs."""
+        """Yield each online or offline period: whether the users are online, and the groups of runs in the period."""
         for offline, indexed in groupby(enumerate(self.groups()), key=lambda each: self.offline.is_offline(each[0])):
             yield not offline, [group for _, group in indexed]
 
@@ -144,7 +141,7 @@ class Workload:
         """Return how many events of agents reach another user if the runs of a group share one agent object.
 
         The agent emits for the run that bound it last, so in each group only the events of that run reach their owner.
-        n runs of n users, c at a time, form ⌈n / c⌉ groups. The misrouted share is (n - ⌈n / c⌉) / n. The share equals
+        For n runs of n users in groups of c runs, the misrouted share is (n - ⌈n / c⌉) / n. The share equals
         (c - 1) / c only if c divides n. `users_without_socket` must be 0, because a user without a socket reads no
         events.
         """
@@ -170,7 +167,7 @@ class Workload:
 class RunBarrier:
     """Synchronizes the steps of a group of runs, so that a measurement does not depend on the scheduler.
 
-    Unlike `asyncio.Barrier`, it runs on both async backends, and a party may leave early.
+    Unlike `asyncio.Barrier`, the class runs on both async backends, and a party may leave early.
     """
 
     def __init__(self, parties: int) -> None:
@@ -194,8 +191,8 @@ class RunBarrier:
         try:
             await gate.wait()
         except BaseException:
-            # A party that is cancelled while it waits has not reached this step. A later `leave` lets the other parties
-            # continue.
+            # A party that is cancelled while it waits must not count for this step. A later `leave` lets the other
+            # parties continue.
             if not gate.is_set():
                 self._waiting -= 1
             raise
@@ -231,14 +228,14 @@ def tools() -> PythonTools:
 def scripted_agent(
     base: type[BaseAgent], steps: int, history: History, barriers: dict[str, RunBarrier]
 ) -> type[BaseAgent]:
-    """Return an agent class that thinks and calls a tool `steps` times, and records its handover in `history`.
+    """Return a class of agents that think and call a tool `steps` times, and record their handover in `history`.
 
     `barriers` maps each active request to the barrier of its group.
     """
 
-    class ScriptedAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
+    class ScriptedAgent(base):  # type: ignore[valid-type,misc]  # the base class is the variant's link 6
         binding: BridgeBinding | None = None
-        """Set by the instrumentation when the agent is given a bridge."""
+        """The instrumentation sets this field when the agent receives a bridge."""
 
         async def execute(self, context: RunContext) -> object:
             request, barrier = context.request, barriers[context.request]

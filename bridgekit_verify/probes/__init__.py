@@ -1,1 +1,1 @@
-"""Tests of one link at a time, and the scenario that these tests run."""
+"""Tests of one link at a time, and the scenario that the tests run."""

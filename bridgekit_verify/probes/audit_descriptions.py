@@ -25,8 +25,8 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import NoRoute, route_of
 from bridgekit.serve.in_process import serving
+from bridgekit.thread_resolvers import NoRoute, route_of
 from bridgekit.transport.hub import Hub
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.workload import AGENT, seeded, tools
@@ -61,7 +61,7 @@ RUN: Final = RunContext(
 
 @dataclass(frozen=True)
 class WordingFixture:
-    """A started application of the variant, and a sound bridge for the tests of its links."""
+    """A started application of the variant, and a sound bridge for tests of single links."""
 
     variant: Variant
     app: Starlette
@@ -73,7 +73,7 @@ class WordingFixture:
 
     @cached_property
     def sound_bridge(self) -> AgentWebSocketBridge:
-        """The sound bridge for links 3 to 8: a broken bridge of the variant would make these links appear broken."""
+        """A sound bridge, so that the tests of links 3 to 8 do not fail because of a broken bridge of the variant."""
         mapping = RunThreadMappingService()
         return AgentWebSocketBridge(Hub(), carried_or_mapped(mapping), mapping)
 
@@ -183,7 +183,7 @@ async def _emission_calls_bridge(fixture: WordingFixture) -> bool:
 
 async def _run_id_hides_thread(fixture: WordingFixture) -> bool:
     run_id = fixture.application.config.run_ids.new(AUDITED_THREAD)
-    # Like the supervisor, register the run, so that link 9 could look up its thread.
+    # Like the supervisor, register the run, so that link 9 can look up the run's thread.
     await fixture.application.bridge.mapping.register_mapping(run_id, AUDITED_THREAD)
     event = AgentEvent(type=EventType.AGENT_STARTED, run_id=run_id, agent_name=AGENT, payload={})
     resolved = await route_of(fixture.application.bridge.resolver, event)

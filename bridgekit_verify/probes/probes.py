@@ -1,4 +1,4 @@
-"""Probe each link and the hub: run the scenario through a chain in which only the probed link is the variant's.
+"""Probe each link and the hub: run the scenario through a sound chain that has only the probed link from the variant.
 
 A probe judges its link only by what the link received and passed on, so that a broken link does not change the answers
 about other links. If no call reached a link, the answer is *unknown*.
@@ -21,11 +21,11 @@ from bridgekit_verify.links import LINKS, Link
 from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.measure.thread_id_families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.workload import AGENT, seeded
-from bridgekit_verify.probes.observing import SCENARIO_TIMEOUT_SECONDS, judge, observe, quiet
-from bridgekit_verify.probes.rules import Judgement, ViolationKind
+from bridgekit_verify.probes.judgement import Judgement, ViolationKind
 from bridgekit_verify.probes.rules_of_routing import FamilyRoute, judge_families, route_families
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import audited_threads, thinking
+from bridgekit_verify.probes.scenario_run import SCENARIO_TIMEOUT_SECONDS, judge, observe, quiet
 from bridgekit_verify.variants import SOUND, Variant
 
 __all__ = [
@@ -65,11 +65,11 @@ REFUSED_HUBS: Final[Mapping[type[hub.Hub], str]] = {
     HubWithoutThreads: "a bridge that cannot reach any user",
     HubThatAlwaysSaysSent: "a bridge that reports every event as sent",
 }
-"""Hubs that startup must refuse, and the effect of each on the bridge."""
+"""Hubs that startup must refuse, each with a phrase that describes a bridge with this hub."""
 
 
 class ProbeAnswer(enum.StrEnum):
-    """The possible answers of a probe."""
+    """Whether the probed link holds."""
 
     HOLDS = "holds"
     DOES_NOT_HOLD = "does not hold"
@@ -113,7 +113,7 @@ async def probe_all(
     """Test the nine links of a variant over a real server. The answers are in the order of the chain.
 
     Link 9 is also tested with `threads` threads of every family of thread ids. To judge link 9 only by thread ids of
-    your own, pass `families={"mine": ["support-42", "support-43"]}`. With `shared`, observations of earlier calls are
+    your own, pass `families={"mine": ["support-42", "support-43"]}`. With `shared`, observations of earlier probes are
     reused.
     """
     return await _run_probes(variant, LINKS, shared or Observations(seed, threads, edge, families))
@@ -132,7 +132,7 @@ async def probe_ten(
     edge: str = "asgi",
     shared: Observations | None = None,
 ) -> list[Probe]:
-    """Test the nine links and the hub. With `shared`, observations of earlier calls are reused."""
+    """Test the nine links and the hub. With `shared`, observations of earlier probes are reused."""
     return await _run_probes(variant, (*LINKS, HUB), shared or Observations(seed, threads, edge))
 
 
@@ -163,7 +163,7 @@ class Observations:
         self._judged: dict[tuple[int, Variant], Judgement] = {}
 
     def judge(self, number: int, chain: Variant, seen: Observation) -> Judgement:
-        """Judge a link on the observation of a chain. The caller may modify the returned judgement."""
+        """Judge one link by the observation of a chain. The caller may modify the returned judgement."""
         if (number, chain) not in self._judged:
             self._judged[number, chain] = judge(number, seen)
         found = self._judged[number, chain]
@@ -176,7 +176,7 @@ class Observations:
         return self._known[chain]
 
     async def routes(self, chain: Variant) -> list[FamilyRoute]:
-        """Return how the chain routes every family of thread ids. To save a run of the chain, call it before `of`."""
+        """Return how the chain routes every family of thread ids. `of` returns the observation of the same run."""
         if chain not in self._routes:
             self._routes[chain] = []
             self._known[chain] = await self._observe(chain, families=True)
@@ -223,7 +223,7 @@ async def _answer(link: Link, variant: Variant, observed: Observations) -> Probe
         found = families if observed.chosen_families else _with(families, found)
     if number == 1 and not found.violations:
         await _judge_checks(variant, found)
-    sample = Sample(max(found.tried, 1), "calls")  # a violation that is found without a call counts as one observation
+    sample = Sample(max(found.tried, 1), "calls")  # a violation can be found although no call was judged
     if found.violations:
         return Probe(link, ProbeAnswer.DOES_NOT_HOLD, found.evidence, sample)
     if not found.tried:
@@ -277,7 +277,7 @@ async def _judge_checks(variant: Variant, found: Judgement) -> None:
 
 
 async def _started(variant: Variant) -> Application | DeterministicStartupError:
-    """Start an application without a server. Return the application, or the error if it refuses to start."""
+    """Start an application without a server. Return the application, or the error with which startup refused."""
     config = variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(0))
     try:
         with quiet(), DeterministicStartupError.at(1, "the application"):

@@ -9,7 +9,7 @@ from bridgekit.errors import RunAlreadyMapped
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MappingStore, MemoryMappingStore, RunThreadMappingService
 from bridgekit.mapping.service import GRACE_SECONDS
-from bridgekit_verify.probes.rules import ViolationKind
+from bridgekit_verify.probes.judgement import ViolationKind
 
 __all__ = ["judge_lifetimes"]
 
@@ -22,7 +22,7 @@ THREAD, OTHER_THREAD = ThreadId("thread_1"), ThreadId("thread_12")
 async def judge_lifetimes(
     create: Callable[[MappingStore], RunThreadMappingService],
 ) -> list[tuple[ViolationKind, str]]:
-    """Return the violations. A route must stay unchanged until its grace period ends, and must then be gone."""
+    """Return the violations. A route must stay unchanged until its grace period ends, and be gone afterwards."""
     now, found = [0.0], list[tuple[ViolationKind, str]]()
     mapping = create(MemoryMappingStore(lambda: now[0]))
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 from bridgekit.cursors_and_gaps import Cursor, GapReason
 from bridgekit.event_types import POLICIES, Policy
 from bridgekit.events import Outcome, Receipt
-from bridgekit_verify.probes.recording import EmittedEvent, RecordedCall
-from bridgekit_verify.probes.rules import Judgement, ViolationKind
+from bridgekit_verify.probes.judgement import Judgement, ViolationKind
+from bridgekit_verify.probes.recorded_calls import EmittedEvent, RecordedCall
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_clients import Client
 
@@ -48,7 +48,7 @@ class Published:
         return self.call.result if isinstance(self.call.result, Receipt) else None
 
     def may_follow(self, position: int) -> bool:
-        """Whether the store may have stored the event after `position`, although it was published earlier."""
+        """Whether the event may have been stored after `position` in the recording."""
         if self.receipt is not None and self.receipt.outcome is Outcome.PENDING:
             return True
         return self.call.entered <= position and (self.call.left is None or self.call.left > position)
@@ -81,7 +81,7 @@ def judge_client(link: Judgement, seen: Observation, client: Client, published: 
 
 
 class _Reading:
-    """What one client must read, and what it has read so far."""
+    """The events that one client must read, and the events that it has read so far."""
 
     def __init__(
         self, link: Judgement, seen: Observation, client: Client, published: PublishedEvents, start: Cursor
@@ -100,7 +100,7 @@ class _Reading:
         self._highest = -1
         self._last_seq = start.seq
         self._skipped = set[int]()
-        """Every `seq` that the client skipped: no frame had this `seq` when a later frame was read."""
+        """Every `seq` that the client had not read when it read a frame with a higher `seq`."""
         self._read = set[int]()
         """`id()` of each `Published` that the client has read."""
 
@@ -158,8 +158,8 @@ class _Reading:
     def _is_superseded(self, missing: Published) -> bool:
         """Return whether a full outbox may have dropped the event.
 
-        Only types whose events are coalesced are dropped. A later event of the same run and type must have been read,
-        and the later events must fill at least half an outbox.
+        Only types whose events are coalesced are dropped. The client must have read a later event of the same run and
+        type. All events that the client should read after the missing event must fill at least half an outbox.
         """
         later = self._wanted[self._position[id(missing)] + 1 :]
         limits = self._seen.application.config.outbox
@@ -174,7 +174,7 @@ class _Reading:
         )
 
     def _joined(self, frame: dict[str, Any]) -> Iterator[Published]:
-        """Yield the text deltas that a full outbox joined into this frame, or none if the frame joins other events."""
+        """Yield the `text_delta` events that a full outbox joined into this frame, or none if it joins other events."""
         link, first, last = self._link, frame["first_seq"], frame["seq"]
         deltas = [each for each in self._wanted if first <= each.seq <= last]
         messages = {(each.event.type, each.event.run_id, each.event.payload.get("message_id")) for each in deltas}
@@ -197,10 +197,13 @@ class _Reading:
                 link.expect(False, ViolationKind.DUPLICATED, f"a socket reads {each.event.type} twice")
 
     def _matching(self, frame: dict[str, Any]) -> Published | None:
-        """Return the event that the frame carries. If this socket must not read the event, record a violation."""
+        """Return the event that the client must read and that the frame carries, or None.
+
+        Record a violation if this socket must not read the frame.
+        """
         event_id, thread = str(frame.get("event_id")), self._client.owned.thread_id
         if waiting := self._left.get(event_id):
-            # Several events have the same id only if link 8 is broken. Take the event with the frame's `seq`.
+            # If link 8 is broken, several events can have the same id. Take the event with the frame's `seq`.
             found = next((each for each in waiting if each.seq == frame.get("seq")), waiting[0])
             waiting.remove(found)
             return found

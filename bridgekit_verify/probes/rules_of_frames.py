@@ -9,16 +9,16 @@ from typing import Final
 from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import FRAME_BYTES, Outcome, Receipt
 from bridgekit.transport.hub import NO_ROOM
-from bridgekit_verify.probes.recording import EmittedEvent, RecordedCall
-from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text, shown
+from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text, shown
+from bridgekit_verify.probes.recorded_calls import EmittedEvent, RecordedCall
 from bridgekit_verify.probes.rules_of_clients import Published, PublishedEvents, judge_client
 from bridgekit_verify.probes.scenario import Observation
 
 __all__ = ["judge_hub"]
 
 FRAME_OVERHEAD_BYTES: Final = 8_192
-"""Upper bound on the size of a frame's fields without the payload. A run id may have 2 kB, and a thread id and an agent
-name 1 kB each."""
+"""Upper bound in bytes on the fields of a frame without the payload. A run id has up to 2 kB, a thread id and an agent
+name up to 1 kB each."""
 
 
 def judge_hub(seen: Observation) -> Judgement:
@@ -50,7 +50,10 @@ def judge_hub(seen: Observation) -> Judgement:
 
 
 def _has_no_room(seen: Observation, call: RecordedCall, threads: PublishedEvents) -> bool:
-    """Return whether the hub refused the event for lack of room, and an outbox may really have been full."""
+    """Return whether the hub refused the event because an outbox had no room, and was right.
+
+    The refusal is right if the thread's earlier events are enough to fill an outbox.
+    """
     if not isinstance(call.result, Receipt) or call.result.reason != NO_ROOM:
         return False
     limits, earlier = seen.application.config.outbox, threads.by_thread[call.given["thread_id"]]
@@ -59,7 +62,7 @@ def _has_no_room(seen: Observation, call: RecordedCall, threads: PublishedEvents
 
 
 def _accepted(link: Judgement, call: RecordedCall) -> bool:
-    """Return whether the hub accepted the event. Record a violation if the hub's decision was wrong."""
+    """Return whether the hub accepted the event. Record a violation if the hub should have decided otherwise."""
     sendable = _sendable(call.event)
     if call.raised is None:
         link.expect(sendable is not False, ViolationKind.CHANGED, "a value that JSON cannot carry is accepted")
@@ -112,11 +115,11 @@ def _sockets(count: int) -> str:
 
 
 def _judge_receipt(link: Judgement, seen: Observation, published: Published) -> None:
-    """Check that the receipt states how many sockets read the event. Sockets of clients that left may be included."""
+    """Check the receipt's count of sockets: those that read the event, and perhaps those of clients that left."""
     receipt, call = published.receipt, published.call
     if receipt is None:
         return
-    # A client that has just left does not read every frame that was written to its socket.
+    # The receipt may count the socket of a client that left before it read the frame.
     leaving = sum(
         client.closed_by_client is not None and client.opened < call.entered
         for client in seen.clients

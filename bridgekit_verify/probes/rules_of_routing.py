@@ -12,9 +12,9 @@ from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.thread_id_families import Family, OwnedThread, threads_by_family
-from bridgekit_verify.probes.recording import ABSENT, PARAMETERS, RecordedCall
-from bridgekit_verify.probes.rules import Judgement, ViolationKind, error_text, match, same_outcome, shown
-from bridgekit_verify.probes.rules_of_events import expect_in_order, payload_of
+from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text, match, same_outcome, shown
+from bridgekit_verify.probes.recorded_calls import ABSENT, PARAMETERS, RecordedCall
+from bridgekit_verify.probes.rules_of_links_6_to_8 import expect_in_order, payload_of
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import AGENTS
 
@@ -27,7 +27,7 @@ NOTIFIERS: Final = tuple(
 
 @dataclass(frozen=True)
 class FamilyRoute:
-    """An event, the thread that it must reach, and the threads to which the bridge sent it."""
+    """The thread that one event must reach, and the threads to which the bridge published the event."""
 
     family: str
     owned: OwnedThread
@@ -132,7 +132,7 @@ def judge_routing(seen: Observation) -> Judgement:
 
 
 def _thread_of(call: RecordedCall, routes: dict[RunId, ThreadId]) -> str | None:
-    """Return the event's thread, or None if the bridge refused it because its run belongs to another thread."""
+    """Return the event's thread, or None if the bridge refused the event because its run belongs to another thread."""
     carried, registered = call.event.thread_id, routes.get(RunId(call.event.run_id))
     if carried and registered and carried != registered:
         refused = isinstance(call.result, Receipt) and call.result.outcome is Outcome.UNROUTABLE
@@ -174,7 +174,7 @@ def _judge_published(link: Judgement, call: RecordedCall, made: RecordedCall, th
 
 
 def _judge_notifiers(link: Judgement, seen: Observation) -> None:
-    """Check that each `notify_*` method emits the event of its arguments, with a new id and the time of the call."""
+    """Check that each `notify_*` method emits the event that its arguments describe, with a new id and timestamp."""
     made_by = [
         (call, seen.recording.within(call, "bridge", "notify", "notify_when_room"))
         for call in seen.recording.of("bridge", *NOTIFIERS)
@@ -246,7 +246,7 @@ def _judge_counters(link: Judgement, seen: Observation, calls: list[RecordedCall
         if call.within is None or call.within.part != "bridge":  # an event that the adapter refused
             _count(wanted, call, call.given["receipt"])
     for name in ("sent", "kept", "pending", "lost"):
-        # `judge_startup` judges the events that startup left in the counters.
+        # Subtract the events that startup counted, which `judge_startup` judges.
         expected, found = getattr(wanted, name), getattr(counted, name) - getattr(seen.first_counters, name, Counter())
         more, fewer = found - expected, expected - found
         parts = [f"{count} more of {_counted(what)}" for what, count in more.most_common(1)] + [

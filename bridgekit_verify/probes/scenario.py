@@ -28,8 +28,8 @@ from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.workload import OwnedThread, RunBarrier
-from bridgekit_verify.probes.recording import Recording
-from bridgekit_verify.probes.rules import ViolationKind, label
+from bridgekit_verify.probes.judgement import ViolationKind, label
+from bridgekit_verify.probes.recorded_calls import Recording
 from bridgekit_verify.probes.scenario_agents import AGENTS, SIZES, AgentFailed, RunPlan, ToolCalls
 from bridgekit_verify.probes.scenario_clients import Client
 from bridgekit_verify.probes.scenario_values import EMISSIONS, RESULTS, TEXT
@@ -42,10 +42,10 @@ CLOSE_SECONDS: Final = 1.0
 """How long the server may take to close the sockets of a thread. A client whose socket stays open does not resume."""
 BURST_EVENTS: Final = 60
 OVERFLOW_EVENTS: Final = 150
-"""A number of events that exceeds `observing.OUTBOX`."""
+"""Number of events that is higher than the limit of an outbox in the scenario."""
 LONG_REQUEST: Final = "\U0001f6f0" * 10_000
 PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
-"""Errors that the scenario provokes. The rules judge how each link handles these errors."""
+"""Errors that the scenario provokes. The rules judge how each link handles provoked errors."""
 UNKNOWN_RUN: Final = RunId("run_unknown")
 
 
@@ -72,12 +72,12 @@ class Observation:
     unbound: Receipt | None = None
     """The receipt of an event that an adapter without a bridge emitted."""
     intruder: Client | None = None
-    """A client of a user who does not own the thread."""
+    """The client that tried to subscribe to another user's thread."""
     forced: list[int] = field(default_factory=list)
     """The positions in the recording before and after the server closed a thread's sockets."""
     first_counters: DeliveryCounters | None = None
     lifetimes: list[tuple[ViolationKind, str]] = field(default_factory=list)
-    """The violations of a second mapping service, which has a simulated clock."""
+    """The violations that were found in a second mapping service, which has a simulated clock."""
     ended: int | None = None
     """The position in the recording when every socket was closed. No socket reads events published later."""
     attached: int = 0
@@ -169,7 +169,7 @@ class _Scenario:
             await self._open(self.threads[0])
 
     async def _emit_by_run_id(self, runs: list[tuple[RunId, ThreadId]]) -> None:
-        """Look up the threads of all runs at the same time, and emit events that carry only the id of their run."""
+        """For all runs at once, look up the run's thread, and emit events that carry only the run id."""
         emissions = [each for each in EMISSIONS if each.type not in (EventType.AGENT_STARTED, *END_EVENTS)]
 
         async def emit(number: int, run_id: RunId, thread_id: ThreadId) -> None:
@@ -216,7 +216,7 @@ class _Scenario:
             await self._run(owned, AGENTS[number % len(AGENTS)], plan, words=LONG_REQUEST if number == 1 else "")
 
     async def end_otherwise(self) -> None:
-        """Run agents that fail, return or emit a value that is refused, emit their own end event, or are cancelled."""
+        """Run agents that end with an error, a refused value, an end event of their own, or a cancellation."""
         for number, ending in enumerate(("fails", "unencodable", "refused", "ends itself")):
             await self._run(self.threads[number], AGENTS[number % len(AGENTS)], RunPlan(ending=ending))
         plan = RunPlan(ending="hangs")
@@ -229,7 +229,7 @@ class _Scenario:
     async def run_outside_the_core(self) -> None:
         """Let the registry bind the agents of four runs, as for a webhook, and emit events of every type.
 
-        The bridge also emits each event, with only the run id. Then bind the agents to other runs.
+        Also emit each event through the bridge, with only the run id. Then bind the agents to other runs.
         """
         opened: list[RunContext] = []
         agents: list[Any] = []
@@ -314,7 +314,7 @@ class _Scenario:
         await self._guarded(partial(self.application.supervisor.close_run, run))
 
     def _emitted(self, event: AgentEvent) -> object:
-        """Return the bridge's answer without awaiting it."""
+        """Return the result of `notify` without awaiting it, or None if a link raised an error."""
         try:
             return self.bridge.notify(event)
         except Exception as error:
@@ -339,7 +339,7 @@ class _Scenario:
 
     @asynccontextmanager
     async def _group(self, *, sizes: tuple[int, ...] = ()) -> AsyncIterator[list[RunPlan]]:
-        """Run an agent in every thread at once, and two in the first thread. The block runs during all these runs."""
+        """Run two agents in the first thread and one in every other thread, all at once, while the block runs."""
         threads = (*self.threads, self.threads[0])
         barrier = RunBarrier(len(threads) + 1)
         plans = [RunPlan(barrier, size) for size in (*sizes, *(0 for _ in threads))][: len(threads)]
@@ -374,7 +374,7 @@ class _Scenario:
         return request
 
     async def _guarded(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the result of the call, or None if a link raised an error, which is recorded."""
+        """Return the result of the call. If a link raised an error, record it and return None."""
         try:
             return await call()
         except Exception as error:

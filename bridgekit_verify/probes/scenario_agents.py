@@ -10,12 +10,12 @@ import anyio
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
-from bridgekit.chain.supervisor_collaborators import PythonTools
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import FRAME_BYTES
 from bridgekit.ids import ThreadId, UserId
 from bridgekit_verify.measure.workload import AGENT, OwnedThread, RunBarrier, thread_ids
-from bridgekit_verify.probes.rules import label
+from bridgekit_verify.probes.judgement import label
 from bridgekit_verify.probes.scenario_values import NESTED, TEXT
 
 __all__ = [
@@ -34,11 +34,11 @@ __all__ = [
 AGENTS: Final = (AGENT, "writer \U0001f58b\ufe0f", "Researcher")
 """Names of agents. The first and the last name differ only in case."""
 TOOLS: Final = ("look_up", "search.web \U0001f52d", "delegate", "broken", "endless")
-"""Names of tools. A call of "delegate" calls "search.web". "broken" and "endless" never return a result."""
+"""Names of tools. The tool "delegate" calls "search.web". The tools "broken" and "endless" never return a result."""
 SIZES: Final = (3_000, 20_000, 70_000, 200_000, 900_000)
-"""Sizes of large payloads in bytes. The largest is just below the limit of a frame."""
+"""Sizes of large payloads in bytes. The largest payload just fits into a frame."""
 CONFUSABLE: Final = "confusable"
-"""The name that selects `audited_threads` in `family_threads`."""
+"""The family name for which `family_threads` returns `audited_threads`."""
 _LONG: Final = f"thread_{'x' * 300}"
 
 
@@ -53,16 +53,16 @@ class RunPlan:
     """What the agent of one run does in addition to the usual events."""
 
     barrier: RunBarrier | None = None
-    """A barrier of two steps: all runs of the group are in progress between the steps."""
+    """A barrier of two steps. Between the steps, all runs of the group are in progress."""
     size: int = 0
-    """Size of a large event in bytes. The run's tool call and result are large as well."""
+    """Payload size in bytes of a large event. The run's tool call and result have this size as well."""
     burst: int = 0
     """How many events the agent emits in a row."""
     ending: str = "returns"
     """How the agent ends: "returns", "fails", "hangs" (until it is cancelled), "unencodable" (returns a value that JSON
     cannot represent), "refused" (emits two events that are refused) or "ends itself" (emits an end event twice)."""
     results: tuple[Any, ...] = ()
-    """If not empty, the agent returns the first item instead of the usual result."""
+    """The first item is the agent's result. If the tuple is empty, the agent returns its usual result."""
     started: anyio.Event = field(default_factory=anyio.Event)
     """Set when the agent has emitted its events, or the run has ended."""
     agent: Any = None
@@ -108,7 +108,7 @@ class ToolCalls:
 def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[BaseAgent]:
     """Return an agent class that emits events of every type and follows the plan of its request."""
 
-    class ScenarioAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
+    class ScenarioAgent(base):  # type: ignore[valid-type,misc]  # the base class is the variant's link 6
         async def execute(self, context: RunContext) -> object:
             # The first words of a request identify the plan, because a link may change the rest.
             plan, request = plans[label(context.request)], context.request
@@ -189,7 +189,7 @@ def audited_threads() -> tuple[OwnedThread, ...]:
 
 
 def family_threads(family: str, *, seed: int = 0) -> tuple[OwnedThread, ...]:
-    """Return threads of a family, as many as `audited_threads`. Neighbouring threads belong to different users."""
+    """Return threads of a family that belong alternately to two users, as many as `audited_threads` returns."""
     if family == CONFUSABLE:
         return audited_threads()
     return _owned_by_two([owned.thread_id for owned in thread_ids(family, len(audited_threads()), seed=seed)])
@@ -201,9 +201,9 @@ def _owned_by_two(ids: list[ThreadId]) -> tuple[OwnedThread, ...]:
 
 
 def thinking(base: type[BaseAgent]) -> type[BaseAgent]:
-    """Return an agent class that emits one event: the request that it received."""
+    """Return a class of agents that emit one event with the request that they received."""
 
-    class ThinkingAgent(base):  # type: ignore[valid-type,misc]  # the base is the variant's choice of link 6
+    class ThinkingAgent(base):  # type: ignore[valid-type,misc]  # the base class is the variant's link 6
         async def execute(self, context: RunContext) -> object:
             await self.emit_thinking(context.request)
             return None

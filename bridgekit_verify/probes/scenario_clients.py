@@ -13,7 +13,7 @@ from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import BridgekitError
 from bridgekit.transport.client import connect
 from bridgekit_verify.measure.workload import OwnedThread
-from bridgekit_verify.probes.recording import Recording
+from bridgekit_verify.probes.recorded_calls import Recording
 
 __all__ = ["Client"]
 

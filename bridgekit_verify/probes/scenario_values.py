@@ -1,4 +1,4 @@
-"""The values that the scenario sends: texts that are easily damaged in transit, and the events of every type."""
+"""The values that the scenario sends: strings that are easily damaged in transit, and events of every type."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from bridgekit_verify.probes.probes import Probe, ProbeAnswer
 __all__ = ["chain_table", "probe_table", "status_table"]
 
 _WORDS = {ProbeAnswer.HOLDS: "works", ProbeAnswer.DOES_NOT_HOLD: "fails", ProbeAnswer.UNKNOWN: "unknown"}
-"""The answers in the report's terms: a link "works" or "fails". Only a claim "holds" or "does not hold"."""
+"""The report's word for each answer. In the report, a link "works" or "fails", and a claim "holds" or does not."""
 
 
 def chain_table() -> pd.DataFrame:

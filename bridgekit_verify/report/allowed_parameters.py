@@ -1,7 +1,7 @@
-"""The values that each parameter of the notebooks may have. Loaded in every kernel, so it imports nothing large.
+"""The values that each parameter of the notebooks may have.
 
-The upper limits keep one measurement within its time limit. The study that uses a name, such as that of a fault, checks
-whether the name exists.
+Every kernel loads this module, so it imports nothing large. The upper limits keep one measurement within its time
+limit. The study that uses a name, such as a fault's name, checks whether the name exists.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """Numbers within limits, whole or not."""
+    """Integers and floats within limits."""
 
     least: float
     most: float
@@ -62,7 +62,7 @@ class Real:
         return f"a number from {self.least:,g} to {self.most:,g}"
 
     def contain(self, value: object) -> bool:
-        # A comparison with NaN is false.
+        # NaN is refused, because every comparison with NaN is false.
         return isinstance(value, int | float) and not isinstance(value, bool) and self.least <= value <= self.most
 
 
@@ -78,7 +78,7 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """Lists of allowed members, each of which occurs once."""
+    """Lists whose members are allowed and all different."""
 
     members: AllowedValues
     least: int = 0
@@ -130,13 +130,13 @@ PARAMETERS: Final[Mapping[str, AllowedValues]] = {
     "SCENARIOS": ListOf(Name()),
     "RECORDINGS": ListOf(Name()),
 }
-"""The allowed values of each parameter. A parameter means the same in every notebook that has it."""
+"""The allowed values of each parameter. A parameter has the same meaning in every notebook."""
 
 
 def check_parameters(values: Mapping[str, object]) -> None:
-    """Raise InvalidParameter for a value, or a combination of values, that is not allowed.
+    """Raise InvalidParameter if a value or a combination of values is not allowed.
 
-    `values` are a notebook's variables, or settings of a command. Names that are not parameters are ignored.
+    `values` are the variables of a notebook or the settings of a command. Names that are not parameters are ignored.
     """
     for name, allowed in PARAMETERS.items():
         if name in values and not allowed.contain(values[name]):

@@ -11,11 +11,11 @@ from bridgekit_verify.measure.statistics import Rate, Sample, runs_until_collisi
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.studies.collisions import CollisionStudy
-from bridgekit_verify.studies.leaks import LeakStudy
-from bridgekit_verify.studies.lifecycles import LateEvents, LifecycleStudy
+from bridgekit_verify.studies.mapping_lifecycle import LateEvents, LifecycleStudy
 from bridgekit_verify.studies.receipts import ReceiptStudy
 from bridgekit_verify.studies.run_ids_across_processes import ProcessDelivery
 from bridgekit_verify.studies.shared_agent import SharedAgentStudy
+from bridgekit_verify.studies.thread_id_leaks import LeakStudy
 
 __all__ = [
     "collision_claim",
@@ -29,7 +29,7 @@ EMBEDDED_DIGITS = 8
 OPAQUE_DIGITS = 12
 OTHERS = "at another user's socket"
 SEARCHED = {"signed, verified": "signed run ids", "carried": "events that carry their thread"}
-"""The round trips of the search for leaks, except that of Fix 1, in words."""
+"""A phrase for each member of `ROUND_TRIPS` except the first, Fix 1."""
 
 
 def shared_agent_claim(study: SharedAgentStudy) -> Finding:
@@ -120,7 +120,7 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
 
 
 def _events(measurement: Measurement) -> int:
-    """Return the number of expected events, including those of users without a socket."""
+    """Return the number of expected events, including the events of users without a socket."""
     return len(measurement.history.expected)
 
 
@@ -156,7 +156,7 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
 
 
 def _lifecycle_answer(wrong_user: int, *, loses: bool, loses_elsewhere: bool) -> str:
-    """Return when Fix 3 leaks or loses events, in one sentence that starts with the fix."""
+    """Return a sentence that states when Fix 3 leaks or loses events."""
     problems = ["leaks events if a run is registered twice"] if wrong_user else []
     losing = [place for place, found in (("after a run ends", loses), ("in another process", loses_elsewhere)) if found]
     if losing:
@@ -178,7 +178,7 @@ def _subject(variant: str) -> str:
 def _late_evidence(study: LifecycleStudy) -> list[str]:
     """Return how many late events are delivered within and after the grace period.
 
-    The two counts are not added, because their sum would depend on the chosen delays.
+    The counts within and after the grace period are not added, because their sum would depend on the chosen delays.
     """
     lines = []
     for row in study.late:

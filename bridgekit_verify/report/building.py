@@ -1,7 +1,7 @@
 """Builds the report: notebooks -> executed copies -> index.html, results.csv, results.json.
 
-The three files are written to a temporary folder next to their destination and then moved, so that a failed or
-interrupted report leaves no files behind, and an older report stays complete.
+The report's files are written to a temporary folder inside the destination and then moved. A failed or interrupted
+report therefore leaves no files behind, and an older report stays complete.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridgekit.errors import BridgekitError
-from bridgekit_verify.report.collecting import collect_folder
 from bridgekit_verify.report.environment import read_environment
+from bridgekit_verify.report.executed_notebooks import collect_folder
 from bridgekit_verify.report.execution import CELL_SECONDS, JOBS, execute_folder
-from bridgekit_verify.report.judging import headline
+from bridgekit_verify.report.grouped_findings import headline
 from bridgekit_verify.report.page import index_html
-from bridgekit_verify.report.results import count_measurements, results_csv, results_json
+from bridgekit_verify.report.result_files import count_measurements, results_csv, results_json
 
 PAGE: Final = "index.html"
 CSV: Final = "results.csv"
@@ -45,7 +45,7 @@ class BuiltReport:
     csv: Path
     json: Path
     complete: bool
-    """False if a notebook failed. The page then states the failure first, and a command should exit with an error."""
+    """Whether every notebook passed. A command should exit with an error if a notebook failed."""
     headline: tuple[str, ...]
     """Summary lines for a terminal, computed from the findings."""
     failures: tuple[str, ...]
@@ -102,7 +102,7 @@ def _write(executed: Path, out: Path, stage: Path) -> BuiltReport:
 
 
 def _publish(stage: Path, out: Path, names: Mapping[str, str]) -> None:
-    """Move the files of one report into place. A lock prevents concurrent reports from mixing their files."""
+    """Move the files of a report from `stage` to `out`. A lock prevents concurrent reports from mixing their files."""
     folder = os.open(out, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -129,7 +129,7 @@ def _staging(out: Path) -> Iterator[Path]:
             shutil.rmtree(stage, ignore_errors=True)
     finally:
         for folder in created:
-            # `rmdir` removes only an empty folder, so that a finished report stays.
+            # `rmdir` removes only empty folders, so a finished report stays.
             with suppress(OSError):
                 folder.rmdir()
 
@@ -149,7 +149,7 @@ def _missing_folders(out: Path) -> list[Path]:
     try:
         return [folder for folder in (out, *out.parents) if not folder.exists()]
     except (OSError, ValueError):
-        return []  # The path is not usable. `_create_stage` reports the reason.
+        return []  # `_create_stage` reports why the path cannot be used
 
 
 def _reason(error: Exception) -> str:

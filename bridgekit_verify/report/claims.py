@@ -37,8 +37,8 @@ def verdict_of(holds: bool, *, known: bool = True) -> Verdict:
 def audit_answer(reported: str, works: RunAnswer, *, as_worded: bool) -> AuditAnswer:
     """Answer "Was the audit right?" about a link that the audit reports as working or broken.
 
-    A link that fails although the audit reports it as working is right "as worded" if the audit's description of the
-    link's code is true.
+    The answer is "as worded, but insufficient" if a link reported as working fails, but the audit describes its code
+    correctly.
     """
     if works == "unknown":
         return "unknown"
@@ -56,8 +56,8 @@ def run_answer(probe: Probe) -> RunAnswer:
 def link_claim(study: LinkStudy) -> Finding:
     """Answer both questions about a link: was the audit right, and does the link work when run as committed?
 
-    A link that does not fail as committed is broken on purpose to measure its effect, which the finding calls an
-    experiment.
+    If the link does not fail as committed, `study.before` measures the chain with this link broken on purpose. The
+    finding then states that its counts are those of an experiment.
     """
     link, before, after = study.link, study.before, study.after
     works = run_answer(study.committed)
@@ -93,15 +93,15 @@ def link_claim(study: LinkStudy) -> Finding:
 
 
 def _reading(measurement: Measurement) -> str:
-    """Return a clause with the numbers of events that reach their user and another user."""
+    """Return a clause that states how many events reach their user and how many frames reach another user."""
     verdict = measurement.verdict
     leaked = f", and {verdict.misrouted:,} reach another user" if verdict.misrouted else ""
     return f"{verdict.delivery.counts} events reach their user{leaked}"
 
 
 def _parts_as_committed(link: int, broken: Variant) -> str:
-    """Return a clause that names the parts of the chain that are as committed. For link 1, these include the hub."""
-    if link != 10 and broken.hub is not SOUND.hub:
+    """Return a clause that names the parts that are as committed: the link, and also the hub if it is not sound."""
+    if broken.hub is not SOUND.hub:
         return f"With the checks of link {link} and the hub (link 10) as committed ({broken.summary})"
     return f"With only this link as committed ({broken.summary})"
 
@@ -143,7 +143,8 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
     broken = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD]
     unknown = [probe.link.number for probe in committed if probe.answer is ProbeAnswer.UNKNOWN]
     reported_broken = [probe.link.number for probe in committed if probe.link.reported == "broken"]
-    # A link without a result may also fail. If a link fails that the audit calls working, the verdict is known anyway.
+    # A link with an unknown result may be broken, so the verdict is unknown. If a link that the audit calls working
+    # fails, the claim is wrong in any case.
     verdict: Verdict = (
         "unknown" if unknown and set(broken) <= set(reported_broken) else verdict_of(broken == reported_broken)
     )
@@ -170,12 +171,12 @@ def _named(links: Sequence[int]) -> str:
 
 
 def _smallest_of(probes: Sequence[Probe]) -> Sample | None:
-    """Return the smallest sample of the links' tests, with the link in its unit, for example "calls of link 1"."""
-    count, link, unit = min(
-        ((probe.sample.count, probe.link.number, probe.sample.unit) for probe in probes if probe.sample is not None),
-        default=(0, 0, ""),
-    )
-    return Sample(count, f"{unit} of link {link}") if unit else None
+    """Return the smallest sample of all probes. The sample's unit names the link, such as "calls of link 1"."""
+    samples = [(probe.sample.count, probe.link.number, probe.sample.unit) for probe in probes if probe.sample]
+    if not samples:
+        return None
+    count, link, unit = min(samples)
+    return Sample(count, f"{unit} of link {link}")
 
 
 FIX_CLAIMS: Final = {
@@ -186,7 +187,7 @@ FIX_CLAIMS: Final = {
     ),
     3: ("fix 3", "A service that stores the thread of each run finds the run's thread (Fix 3, optional)."),
 }
-"""The variant with only one fix, and the audit's statement about this fix, by the number of the fix."""
+"""For each fix, by its number: the name of the variant with only this fix, and the audit's statement about it."""
 
 
 def fix_claim(number: int, drops: FixDrops) -> Finding:
@@ -224,7 +225,7 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
 
 
 def smallest_sample_of(cells: Sequence[Measurement]) -> Sample:
-    """Return the smallest number of expected events among these measurements."""
+    """Return the smallest number of expected events in any of the measurements."""
     return Sample(min(cell.verdict.expected for cell in cells), "events")
 
 
@@ -233,7 +234,7 @@ def _by_kind(study: FixStudy, variant: str, names: Sequence[str]) -> str:
 
 
 def _caveats(number: int, study: FixStudy) -> list[str]:
-    """Return additional evidence about Fix 2 or Fix 3."""
+    """Return sentences that limit the result of Fix 2 or Fix 3, such as cases that were not tested."""
     if number == 2:
         return [*_with_fix_1(study), *_with_the_method(study)]
     if number == 3:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import bridgekit
 from bridgekit_verify.harness.processes import ProcessFailed, command_output
-from bridgekit_verify.report.structure import Environment
+from bridgekit_verify.report.report_data import Environment
 
 # Packages that can affect the numbers or the figures.
 PACKAGES = (

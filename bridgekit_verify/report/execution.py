@@ -23,7 +23,7 @@ from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.harness.processes import DISCARD
 from bridgekit_verify.report.allowed_parameters import check_parameters
 from bridgekit_verify.report.failures import failure_of, runs
-from bridgekit_verify.report.notebook_types import error_output, read_notebook, write_notebook
+from bridgekit_verify.report.notebook_files import error_output, read_notebook, write_notebook
 from bridgekit_verify.report.parameters import PARAMETERS_TAG, read_parameters, replace_parameters, require_known
 
 JOBS = 2
@@ -52,8 +52,8 @@ def execute_folder(
     """Execute copies of all notebooks of `folder`. Return one line for each failed notebook.
 
     The executed copies are written to the folder `copies`, and older notebooks there are deleted. At most `jobs`
-    notebooks run at once. `parameters` replaces literals of the cells tagged `parameters`, in the notebooks that have
-    them. `log` receives one line for each notebook when it ends.
+    notebooks run at once. `parameters` replaces literals in cells tagged `parameters`. `log` receives one line for each
+    notebook when it ends.
 
     Raises FileNotFoundError for a folder without notebooks, MalformedNotebook for a file that is not a notebook,
     ParameterError for a parameter that is unknown or has the wrong type, and InvalidParameter for a value that is not
@@ -61,7 +61,7 @@ def execute_folder(
     """
     notebooks = {path: read_notebook(path) for path in sorted(folder.glob("*.ipynb"))}
     if not notebooks:
-        raise FileNotFoundError(f"{folder} holds no notebook")
+        raise FileNotFoundError(f"{folder} contains no notebook: name a folder with .ipynb files")
     _set_parameters(list(notebooks.values()), parameters or {})
     copies.mkdir(parents=True, exist_ok=True)
     for stale in copies.glob("*.ipynb"):
@@ -107,7 +107,7 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    # An output that arrives too late is an error, because the report would lack it.
+    # The report would lack an output that arrives too late, so nbclient must raise an error.
     client = NotebookClient(
         notebook, timeout=cell_seconds, raise_on_iopub_timeout=True, iopub_timeout=30, log=_silent_log()
     )
@@ -130,7 +130,7 @@ async def _execute(notebook: NotebookNode, name: str, folder: Path, cell_seconds
 
 
 def _add_error(notebook: NotebookNode, index: int, name: str, value: str) -> None:
-    """Add an error that the kernel could not report, to the cell that ran or else to the first code cell."""
+    """Append an error to the outputs of the cell that ran, or else of the first code cell."""
     cells = [cell for cell in (notebook.cells[index], *notebook.cells) if runs(cell)]
     if cells:
         cells[0].outputs.append(error_output(name, value))
@@ -146,10 +146,10 @@ def _silent_log() -> logging.Logger:
 
 @asynccontextmanager
 async def _kernel(client: NotebookClient, folder: Path) -> AsyncGenerator[None]:
-    """Run a kernel for this client while the block runs.
+    """Start a kernel for this client, and stop the kernel when the block ends.
 
-    nbclient's own function would replace the signal handlers of the process. Ctrl-C would then end one notebook and
-    start the next.
+    `NotebookClient.async_setup_kernel` would replace the process's signal handlers, so that Ctrl-C would end only the
+    current notebook.
     """
     client.km = manager = AsyncKernelManager(kernel_spec_manager=_RunningInterpreter())
     try:
@@ -170,6 +170,6 @@ def kernel_environment() -> dict[str, str]:
     """Return this process's environment, with the running package first on PYTHONPATH, so that kernels import it."""
     root = str(Path(bridgekit_verify.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    # Remove the name of a live session. Otherwise, the explorer would show controls instead of its table.
+    # If a kernel had the name of a live Jupyter session, notebook 00 would show controls instead of a table.
     environment = {name: value for name, value in os.environ.items() if name != "JPY_SESSION_NAME"}
     return {**environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}

@@ -1,4 +1,4 @@
-"""Detects whether an executed notebook failed. Some runners let a failed notebook pass.
+"""Detects whether an executed notebook failed, also where a runner such as nbmake reports it as passed.
 
 A failing assertion in a task group ends a notebook without an `error` output, but some runners check only `error`
 outputs. A notebook therefore passes only if every code cell ran and its last output is the line that `checked` prints.

@@ -27,12 +27,12 @@ _CONTRADICTIONS: dict[AuditAnswer, str] = {"yes": "no", "no": "yes"}
 """The answer to "Contradicts the audit?", by the answer to "Was the audit right?"."""
 
 OURS = "ours"
-"""`Finding.reported` of a claim that bridgekit makes and the audit does not."""
+"""The value of `Finding.reported` for a claim that bridgekit makes and the audit does not make."""
 
 # An id becomes an anchor in the page, and its first word selects the section.
 _IDENTIFIER = re.compile(r"[a-z]+(-[a-z0-9]+)*")
 
-# results.csv adds these columns before a table's own columns.
+# The columns that results.csv adds before a table's own columns.
 RESERVED_COLUMNS = ("notebook", "table")
 
 
@@ -48,8 +48,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     claim: str
     """The tested statement. A statement of the audit is paraphrased."""
     reported: str
-    """The audit's status, such as "working", "broken", "fix" or "step". A claim that is not from the audit has
-    "ours"."""
+    """The audit's status, such as "working", "broken", "fix" or "step". The status of any other claim is "ours"."""
     verdict: Verdict
     """Whether the claim holds when it is tested."""
     audit_right: AuditAnswer | None = None
@@ -59,7 +58,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     answer: str
     """The result in one sentence, computed from the measurements."""
     evidence: tuple[str, ...] = ()
-    """Observations, one computed sentence each."""
+    """Further results, each in one sentence computed from the measurements."""
     before: tuple[int, int] | None = None
     """k of n events delivered before the repair, or None if they were not counted."""
     after: tuple[int, int] | None = None
@@ -69,15 +68,15 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     experiment: str = ""
     """The part that was broken on purpose to count `before`, or "" if `before` is the code as committed."""
     counted: str = ""
-    """The kind of thread id and the chain of `before` and `after`, or "" if the claim states both."""
+    """The kind of thread id and the chain that `before` and `after` belong to, or "" if the claim states both."""
     sound: Verdict = "unknown"
-    """Whether this link holds in the sound chain."""
+    """Whether the finding's link holds in the sound chain."""
     rule: str = ""
-    """How the verdict follows from the measurements, with all bounds, or "" if the answer shows this."""
+    """The rule from which the verdict follows, with all its bounds, or "" if the answer already states the rule."""
     sample: Sample | None = None
     """The smallest sample that the verdict depends on, or None if nothing was measured."""
     timing: str = ""
-    """The time that the verdict depends on, such as "CPU time of an event", or "" if only counts matter."""
+    """The measured time that the verdict depends on, such as "CPU time of an event", or "" if only counts matter."""
 
     def __post_init__(self) -> None:
         if not _IDENTIFIER.fullmatch(self.id):
@@ -98,7 +97,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def right(self) -> AuditAnswer:
-        """Whether the audit was right: `audit_right`, or what follows from the verdict on a claim of the audit."""
+        """The answer to "Was the audit right?": `audit_right`, or what `reported` and `verdict` imply."""
         if self.audit_right is not None:
             return self.audit_right
         if self.reported == OURS:
@@ -149,7 +148,7 @@ def delivery_text(finding: Finding) -> str:
 
 
 def result_phrase(finding: Finding) -> str:
-    """Return the answers in words, the same as on the page."""
+    """Return the questions about a finding with their answers, in the words of the page."""
     return " ".join(f"{question} {answer}." for question, answer in answers(finding).items())
 
 
@@ -163,7 +162,7 @@ def answers(finding: Finding) -> dict[str, str]:
 
 
 def basis_text(finding: Finding) -> str:
-    """Return the basis of the verdict: its rule, its smallest sample, and the time that it depends on, if any."""
+    """Return the verdict's rule, its smallest sample, and the measured time that it depends on, if any."""
     parts = [finding.rule] if finding.rule else []
     if finding.sample is not None:
         parts.append(f"Smallest sample for this verdict: {finding.sample}.")

@@ -92,4 +92,4 @@ OTHER_COLUMNS: Final = {
     "kinds": "how many kinds of thread id were measured",
     "kinds that lose or leak": "how many kinds of thread id have a lost or leaked event",
 }
-"""Columns that results.csv contains if enough tables have them, each with its meaning."""
+"""Columns that results.csv contains only if they are among the most frequent ones, each with its meaning."""

@@ -20,7 +20,7 @@ def json_value(value: Any, where: str) -> Any:
     value. Raises ValueError if the value has no JSON type, or is infinite. `where` names the value in the message.
     """
     item = value.tolist() if type(value).__module__ == "numpy" else value
-    # Markers of pandas are recognized by name, because NA cannot be compared, and NaT would count as a date.
+    # The markers NA and NaT are recognized by name, because NA cannot be compared, and NaT would count as a date.
     if item is None or type(item).__name__ in ("NAType", "NaTType"):
         return None
     for kinds, convert in _CONVERSIONS:
@@ -43,7 +43,7 @@ def _object(value: dict[Any, Any], where: str) -> dict[str, Any]:
     return {str(key): json_value(each, where) for key, each in value.items()}
 
 
-# The order matters, because an enumeration can also be a text or a number, and bool is an int.
+# The first matching type decides. An enumeration can also be a `str` or an `int`, and `bool` is a subclass of `int`.
 _CONVERSIONS: Final[tuple[tuple[Any, Callable[[Any, str], Any]], ...]] = (
     (enum.Enum, lambda value, where: json_value(value.value, where)),
     (bool, lambda value, where: value),

@@ -1,4 +1,4 @@
-"""Markdown, code and HTML outputs -> HTML that contains no scripts and loads nothing."""
+"""Renders Markdown, code and HTML outputs as HTML that contains no scripts and loads no resources."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 
 from bridgekit_verify.report.failures import strip_colours
-from bridgekit_verify.report.notebook_types import highlight
-from bridgekit_verify.report.structure import UNDESCRIBED
+from bridgekit_verify.report.notebook_files import highlight
+from bridgekit_verify.report.report_data import UNDESCRIBED
 
 # A notebook's first-level heading becomes a third-level heading of the page.
 _HEADING_SHIFT = 2
@@ -41,7 +41,7 @@ _ATTRIBUTES = {"alt", "class", "colspan", "rowspan", "scope", "style", "title", 
 
 
 class _Offline(mistune.HTMLRenderer):
-    """Renders links for offline use: a link within the page, or the text with the address of an external target."""
+    """Renders links for offline use: as a link within the page, or as text with the external address."""
 
     def __init__(self, pages: Collection[str], name: str) -> None:
         super().__init__(escape=True)

@@ -14,11 +14,13 @@ from bridgekit_verify.validation.localization import Localization
 __all__ = ["calibration_claim", "coverage_claim", "localization_claim", "mutation_claim"]
 
 COVERAGE_TOLERANCE = 0.02
-"""Allowed distance of the mean exact coverage from the nominal coverage, because counts are whole numbers."""
+"""Allowed difference between the mean exact coverage and the nominal coverage.
+
+Counts are whole numbers, so the exact coverage cannot equal the nominal coverage."""
 
 
 def mutation_claim(mutations: pd.DataFrame) -> Finding:
-    """Test that the checker reports each mutation of a history exactly."""
+    """Test that the checker reports the exact effect of each mutation of a history."""
     exact = Rate(int((mutations["exactly"] == "yes").sum()), len(mutations))
     missed = mutations.loc[mutations["exactly"] != "yes", "expected"]
     return Finding(
@@ -36,7 +38,7 @@ def mutation_claim(mutations: pd.DataFrame) -> Finding:
 
 
 def localization_claim(found: Localization) -> Finding:
-    """Test that each broken link is named, and that each other link that is named is explained."""
+    """Test that the probes name each broken link, and that there is a reason for every other link that they name."""
     links = [case.breakage.link for case in found.cases]
     return Finding(
         id="trust-localization",

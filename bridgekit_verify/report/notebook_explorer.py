@@ -62,7 +62,7 @@ class Exploration:
 
     traces: tuple[Trace, ...]
     request: str
-    """The request of the run whose event is shown."""
+    """The text of the request that started the traced run."""
     event: str
     rates: pd.DataFrame
 
@@ -71,7 +71,7 @@ class Exploration:
         return self.traces[0].sentence(self.request, self.event)
 
     def html(self) -> str:
-        """Return HTML with the sentence of the chosen chain, the table of drop rates, and the figure of the traces."""
+        """Return HTML with a sentence about the chosen chain, the table of drop rates, and the figure of the traces."""
         drawn = io.BytesIO()
         figure = trace_figure(self.traces, self.request, self.event)
         figure.savefig(drawn, format="png", dpi=FIGURE_DOTS_PER_INCH)
@@ -92,7 +92,7 @@ async def explore_once(
     outside_core: bool = False,
     seed: int = 7,
 ) -> Exploration:
-    """Trace the chosen chain and the sound chain. Measure the drop rates of both and of the code as committed.
+    """Trace the chosen and the sound chain, and measure the drop rates of both and of the code as committed.
 
     The first run with a leaked event is shown. Without a leak, the first run with a lost event is shown, or else the
     first run.
@@ -162,7 +162,7 @@ async def explore(*, seed: int = 7) -> None:
 
 def controls(seed: int) -> Any:
     """Return a box of widgets. The last widget shows the result, which is updated whenever a control changes."""
-    import ipywidgets as widgets  # an extra of the notebooks, which only a live session needs
+    import ipywidgets as widgets  # an optional dependency, which only a live session needs
 
     wide: Any = {"layout": widgets.Layout(width="28rem"), "style": {"description_width": "8rem"}}
     late: Any = {"continuous_update": False, **wide}
@@ -188,7 +188,7 @@ def controls(seed: int) -> Any:
 
 
 class _Worker:
-    """Runs the explorer's background task. `start` during a run makes the task run again afterwards."""
+    """Runs the explorer's background task. If `start` is called while the task runs, the task runs again afterwards."""
 
     def __init__(self, work: Callable[[], Any], show: Callable[[str], None]) -> None:
         self._work = work
@@ -201,7 +201,7 @@ class _Worker:
             self._again = True
             return
         self._show("<p>Running …</p>")
-        # A widget's callback cannot wait, so the work needs a task. This object owns the task and shows its error.
+        # A widget's callback cannot await, so the work runs in a task. `_done` shows the task's error.
         self._task = asyncio.get_running_loop().create_task(self._work())
         self._task.add_done_callback(self._done)
 

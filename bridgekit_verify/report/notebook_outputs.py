@@ -1,6 +1,6 @@
 """Functions for notebooks: each shows a result to the reader and stores its data for the report in the same output.
 
-In a kernel, these functions display rich output. In plain Python, they print the same content as text.
+In a kernel, the output is HTML, Markdown or an image. In plain Python, the same content is printed as text.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 FIGURE_DOTS_PER_INCH = 160
 FIGURE_COLOURS = 128
 
-# Okabe-Ito colours. The text next to the colours carries the same information.
+# Okabe-Ito colours, which colour-blind readers can distinguish. The card also states the verdict as text.
 _EDGE = {"holds": "#009E73", "does not hold": "#D55E00", "unknown": "#999999"}
 
 
@@ -71,10 +71,10 @@ def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
     drawn, image = io.BytesIO(), io.BytesIO()
     options: dict[str, Any] = {"dpi": FIGURE_DOTS_PER_INCH, "bbox_inches": "tight", "facecolor": "white"}
     figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 0}, **options)
-    # The figures have few colours. A palette reduces the file to a third, which matters in a report sent by email.
+    # The figures have few colours, so a palette reduces each file to a third, which matters in a report sent by email.
     few = Image.open(drawn).convert("RGB").quantize(FIGURE_COLOURS, dither=Image.Dither.NONE)
     few.save(image, "png", optimize=True)
-    # Only pyplot keeps figures open, and importing pyplot takes a second.
+    # Only pyplot keeps figures open. If pyplot is not imported, there is nothing to close.
     if "matplotlib.pyplot" in sys.modules:
         import matplotlib.pyplot as plt
 
@@ -115,7 +115,7 @@ class _Printing(logging.Handler):
 
 
 def checked(name: str) -> None:
-    """Print the line with which a notebook must end. A run without this line counts as failed."""
+    """Print the line with which a notebook must end. A notebook that does not print this line counts as failed."""
     _print(sentinel(name))
 
 
@@ -208,7 +208,7 @@ def _card(finding: Finding) -> str:
 
 def _grid(table: Table) -> str:
     numeric = numeric_columns(table)
-    # JupyterLab aligns every cell to the right, which makes text hard to read.
+    # Align text to the left, because JupyterLab's default of aligning every cell to the right makes text hard to read.
     left = {column: "" if column in numeric else ' style="text-align:left"' for column in table.columns}
     head = "".join(f'<th scope="col"{left[column]}>{escape(column)}</th>' for column in table.columns)
     rows = (

@@ -1,4 +1,4 @@
-"""Report -> index.html: one file without scripts or external resources, which can be opened from an email."""
+"""Renders a Report as index.html, a file without scripts or external resources that can be opened from an email."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from markupsafe import Markup, escape
 
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.wording import listed
-from bridgekit_verify.report.chart import chart, unchanged
-from bridgekit_verify.report.drop_rates import DropTables, read_drop_tables
+from bridgekit_verify.report.drop_chart import chart, unchanged
+from bridgekit_verify.report.drop_tables import DropTables, read_drop_tables
 from bridgekit_verify.report.findings import (
     AUDIT_RIGHT,
     CONTRADICTS,
@@ -29,7 +29,7 @@ from bridgekit_verify.report.findings import (
     numeric_columns,
 )
 from bridgekit_verify.report.glossary import TERMS
-from bridgekit_verify.report.judging import (
+from bridgekit_verify.report.grouped_findings import (
     AUDITED_LINKS,
     MISSED,
     WHOLE_CHAIN,
@@ -46,8 +46,8 @@ from bridgekit_verify.report.judging import (
     timed_findings,
 )
 from bridgekit_verify.report.markup import code_html, markdown_html, output_html, printed_text
-from bridgekit_verify.report.results import count_measurements, csv_columns, results_csv, results_json
-from bridgekit_verify.report.structure import Figure, Report
+from bridgekit_verify.report.report_data import Figure, Report
+from bridgekit_verify.report.result_files import count_measurements, csv_columns, results_csv, results_json
 from bridgekit_verify.report.summary import actions, order_note, risks, routing_note, scope
 
 CONTENT_SECURITY_POLICY: Final = (
@@ -69,7 +69,7 @@ _ICONS: Final = {
     "does not hold": "fails",
     "unknown": "unknown",
 }
-"""The icon of each answer. Every icon has its own shape, so that colour carries no information."""
+"""The icon of each answer. Every icon has its own shape, so that no information depends on colour."""
 
 QUESTIONS: Final = {
     "link": (AUDIT_RIGHT, WORKS),
@@ -77,7 +77,7 @@ QUESTIONS: Final = {
     "missed": (CONTRADICTS,),
     "ours": (HOLDS,),
 }
-"""The questions that are the columns of each kind of row."""
+"""For each kind of row, the questions whose answers are shown in the row's columns."""
 
 PART_TWO: Final = {
     "Faults": "Networks, processes and servers fail in production. This section shows how each failure affects the"
@@ -92,7 +92,7 @@ PART_TWO: Final = {
     " backends, without and with known defects, and recordings of a published backend. Read it before you check your"
     " own.",
 }
-"""The sections for engineers, each with the reason why a reader needs it."""
+"""The introduction of each section for engineers, which states why a reader needs the section."""
 
 _COUNTS = re.compile(r"([\d,]+) of ([\d,]+)")
 _CODE = re.compile(r"`([^`]+)`")
@@ -194,12 +194,12 @@ def _marks(subject: LinkStatus | Finding) -> tuple[ShownAnswer, ...]:
 
 
 def _icon(question: str, answer: str) -> str:
-    """Return the icon of an answer. For a defect that contradicts the audit, "yes" has the icon of a warning."""
+    """Return the icon of an answer. "yes" to "Contradicts the audit?" has the icon of a warning."""
     return {"yes": "warning", "no": "none"}.get(answer, _ICONS[answer]) if question == CONTRADICTS else _ICONS[answer]
 
 
 def _lifecycle(report: Report) -> Finding | None:
-    """Return the finding about Fix 3 over the life of a run."""
+    """Return the finding about Fix 3 over the lifetime of a run, or None if it was not recorded."""
     found = report.findings.get("missed-lifecycles")
     return found[0] if found else None
 
@@ -245,7 +245,7 @@ def _css_percent(share: float) -> str:
 def _outcome(value: object) -> str:
     """Return the style of a matrix cell with "k of n": all, some, none, or unknown for n = 0.
 
-    A value of another form has no style.
+    Any other value has no style.
     """
     found = _COUNTS.match(value) if isinstance(value, str) else None
     if not found:
@@ -263,7 +263,7 @@ def _together(text: str) -> str:
 
 def _prose(text: str) -> Markup:
     """Return a sentence as HTML, with the text between backticks as code."""
-    # Use str, because joining the parts of a Markup would escape the tags.
+    # Convert to `str`, because `re.sub` would join the parts as Markup and escape the `<code>` tags.
     return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 

@@ -16,7 +16,7 @@ class ParameterError(BridgekitError, ValueError):
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Parse command-line settings such as "seed=7". A value that is not a literal is text.
+    """Parse command-line settings such as "seed=7". A value that is not a Python literal is kept as text.
 
     Raises ParameterError for a setting without a name or "=".
     """
@@ -40,9 +40,9 @@ def read_parameters(source: str) -> dict[str, Any]:
 def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
     """Return the cell's source with the literals in `parameters` replaced. Comments stay.
 
-    Raises ParameterError if a value has another type than the replaced literal. A whole number may replace a float.
+    Raises ParameterError if a value and the replaced literal have different types. A whole number may replace a float.
     """
-    lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
+    lines = source.encode().splitlines(keepends=True)  # `ast` gives column offsets in bytes
     for name, value in reversed(list(_assignments(source))):
         if name not in parameters:
             continue
@@ -54,7 +54,7 @@ def replace_parameters(source: str, parameters: Mapping[str, Any]) -> str:
 
 
 def require_known(parameters: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ParameterError for a name that no notebook has. The message lists the known names."""
+    """Raise ParameterError for a parameter that no notebook has. The message lists the known names."""
     have = sorted(set(known))
     unknown = sorted(set(parameters) - set(have))
     if unknown:
@@ -70,14 +70,14 @@ def _assignments(source: str) -> Iterable[tuple[str, ast.expr]]:
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                 yield name, value
             case _:
-                raise ParameterError(f"line {statement.lineno} of a parameters cell is not name = literal")
+                raise ParameterError(f"line {statement.lineno} of a parameters cell must be name = literal")
 
 
 def _literal(name: str, value: ast.expr) -> Any:
     try:
         return ast.literal_eval(value)
     except ValueError:
-        raise ParameterError(f"the parameter {name} is not a literal") from None
+        raise ParameterError(f"the value of the parameter {name} is not a literal") from None
 
 
 def _require_type(name: str, default: object, value: object) -> None:

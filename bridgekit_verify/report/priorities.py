@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Final
 
 from bridgekit_verify.measure.drops import EventCounts
-from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, FIXES, DropTables
+from bridgekit_verify.report.drop_tables import AS_COMMITTED, AS_REPORTED, FIXES, DropTables
 from bridgekit_verify.report.findings import AuditAnswer, Finding, Verdict
 
 __all__ = ["priority_findings"]
 
 WRITTEN: Final = {1: ("fix 1",), 2: ("fix 2 as written", "fix 2 with its method"), 3: ("fix 3",)}
-"""The steps that measure each fix of the audit. The first step is the fix as the audit writes it."""
+"""The steps that measure each fix of the audit. Each fix's first step is the fix as the audit writes it."""
 _VERDICTS: Final[dict[AuditAnswer, Verdict]] = {"yes": "holds", "unknown": "unknown"}
 
 
@@ -89,7 +89,7 @@ def _critical(tables: DropTables) -> Finding:
 
 
 def _important(tables: DropTables) -> Finding:
-    """Judge "Fix 2 is important as a backup to Fix 1": right if both together deliver every event without a leak."""
+    """Judge "Fix 2 is important as a backup to Fix 1": right if Fixes 1 and 2 deliver every event without a leak."""
     one = _alone(tables, "fix 1")
     written, supplied = _alone(tables, "fixes 1 and 2 as written"), _alone(tables, "fixes 1 and 2 with the method")
     if one is None or written is None:
@@ -116,7 +116,7 @@ def _important(tables: DropTables) -> Finding:
 
 
 def _optional(tables: DropTables) -> Finding:
-    """Judge "Fix 3 is optional": right if Fixes 1 and 2 deliver every event without it."""
+    """Judge "Fix 3 is optional": right if Fixes 1 and 2 deliver every event without Fix 3."""
     one, three = _alone(tables, "fix 1"), _alone(tables, "fix 3")
     without = _alone(tables, "fixes 1 and 2 as written")
     if one is None or three is None or without is None:

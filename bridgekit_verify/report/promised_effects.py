@@ -44,8 +44,8 @@ STEP_2_RUN_ID: Final = "run_thread_123_a1b2c3d4"
 async def after_fix_claims(study: FixStudy, *, seed: int) -> list[Finding]:
     """Test the audit's "after fix" list: all events arrive, real-time chat works again, business value is delivered.
 
-    All claims except that about business value are tested on two chains: as reported (from `study`), and as committed
-    (measured here, before and after Fix 1).
+    The claim about business value is not tested. The other claims are tested on the chain as reported, with the results
+    in `study`, and on the chain as committed, before and after Fix 1.
     """
     before, after = await _as_committed(study, seed)
     return [all_arrive_claim(study, before, after), real_time_claim(study, before, after), _business_value()]
@@ -60,7 +60,7 @@ async def _as_committed(study: FixStudy, seed: int) -> list[Measurement]:
 
 
 def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Test "all agent events reach users correctly" on both chains. `before` and `after` measure AS_COMMITTED."""
+    """Test "all agent events reach users correctly" on the chains as reported (`study`) and as committed."""
     real, as_reported = after.verdict, study.example("fix 1").verdict.delivery
     return Finding(
         id="claim-after-fix",
@@ -76,9 +76,10 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
         evidence=(
             f"With Fix 1 and only link 9 broken, {study.summary('fix 1')}",
             *(
-                f"As committed with Fix 1, {real.losses.get(attribution, 0):,} of {real.expected:,} events still stop"
+                f"As committed with Fix 1, {real.losses[attribution]:,} of {real.expected:,} events still stop"
                 f" at link {attribution.link}: {attribution.reason}."
                 for attribution in real.attributions
+                if attribution in real.losses
             ),
         ),
         before=(before.verdict.delivered, before.verdict.expected),
@@ -88,7 +89,7 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
 
 
 def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Test "real-time chat experience restored" on both chains. `before` and `after` measure AS_COMMITTED."""
+    """Test "real-time chat experience restored" on the chains as reported (`study`) and as committed."""
     unfixed, real, example = (_shown_at_work(cell) for cell in (before, after, study.example("fix 1")))
     by_family = {name: _shown_at_work(study.cells[name, "fix 1"]) for name in study.families}
     shown = [name for name, rate in by_family.items() if rate.k == rate.n]
@@ -111,7 +112,7 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
 
 
 def _shown_at_work(measurement: Measurement) -> Rate:
-    """Return the rate of events of a run's steps that the user read before the run's end event."""
+    """Return the rate of agents' events that their user read before the end event of the run."""
     owners = {expectation.key: expectation.user_id for expectation in measurement.history.expected}
     ended: set[str] = set()
     seen: set[EventKey] = set()
@@ -144,7 +145,10 @@ async def step_claims(study: FixStudy, notified: Sequence[HandNotification], *, 
 
 
 def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Judge step 1, the event suite after Fix 1, on both chains. `before` and `after` measure AS_COMMITTED."""
+    """Judge the audit's step 1, the suite of WebSocket events, on two chains after Fix 1.
+
+    `before` and `after` are the measurements of AS_COMMITTED.
+    """
     unfixed, fixed = study.example("as reported"), study.example("fix 1")
     return Finding(
         id="step-1",
@@ -170,9 +174,10 @@ def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -
 
 
 def run_id_claim(seed: int) -> Finding:
-    """Judge step 2, the assertion that the literal run id contains thread_123, and apply it to the chains' own run ids.
+    """Judge the audit's step 2, the assertion that a literal run id contains thread_123.
 
-    The assertion is about a text and calls no code, so its result cannot differ between chains.
+    The assertion calls no code of the chain, so its result cannot differ between chains. The evidence also states
+    which chains create run ids that contain thread_123.
     """
     made = {name: row.run_ids(seeded(seed)).new(ThreadId("thread_123")) for name, row in STEP_CHAINS.items()}
     containing = [name for name, run_id in made.items() if "thread_123" in run_id]
@@ -183,7 +188,7 @@ def run_id_claim(seed: int) -> Finding:
         claim=f"The run id {STEP_2_RUN_ID} contains thread_123.",
         reported="step",
         verdict=verdict_of("thread_123" in STEP_2_RUN_ID),
-        # The statement is true, but the step cannot show whether Fix 1 is in place.
+        # The assertion also passes without Fix 1.
         audit_right="as worded, but insufficient" if "thread_123" in STEP_2_RUN_ID else "no",
         answer=f"The text {STEP_2_RUN_ID} contains thread_123. The audit's assertion calls no code, so it passes on"
         f" each of {len(made)} chains, before and after Fix 1.",
@@ -199,12 +204,12 @@ def run_id_claim(seed: int) -> Finding:
 
 
 async def notify_on_each_chain(*, seed: int) -> list[HandNotification]:
-    """Notify by hand on each of `STEP_CHAINS`."""
+    """Send the notification of the audit's step 3 on each chain of `STEP_CHAINS`."""
     return [await notify_by_hand(row, seed=seed) for row in STEP_CHAINS.values()]
 
 
 def notification_table(notified: Sequence[HandNotification]) -> pd.DataFrame:
-    """Return one row per chain: the thread that the bridge found, what it reported, and what the sockets read."""
+    """Return one row per chain: the thread that the bridge found, the receipt, and what the sockets read."""
     return pd.DataFrame(
         {
             "chain": each.chain,
@@ -218,11 +223,11 @@ def notification_table(notified: Sequence[HandNotification]) -> pd.DataFrame:
 
 
 def notify_claim(notified: Sequence[HandNotification]) -> Finding:
-    """Judge step 3, one notification by hand on each chain.
+    """Judge the audit's step 3: one notification, sent by hand on each chain.
 
     The step is right if the event arrives on both chains after Fix 1. The step promises that the run id resolves and
-    that the event is emitted. If both happen but the event does not arrive, the step is right as worded, but
-    insufficient.
+    that the event is emitted. If the event is emitted but does not arrive, the step is right as worded,
+    but insufficient.
     """
     by_chain = {each.chain: each for each in notified}
     after = [by_chain[name] for name in ("fix 1", COMMITTED_WITH_FIX_1.name)]

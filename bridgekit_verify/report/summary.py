@@ -1,6 +1,6 @@
-"""The first screen in words and numbers: the answer, the risks and the order of repairs. No rendering.
+"""The first screen in words and numbers, not yet rendered: the answer, the risks and the order of repairs.
 
-Each sentence is computed from the tables of notebook 10. If a table is missing, the sentence states this.
+Each sentence is computed from the tables of notebook 10, or states that the table is missing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from bridgekit_verify.measure.drops import EventCounts
 from bridgekit_verify.measure.wording import listed
-from bridgekit_verify.report.drop_rates import (
+from bridgekit_verify.report.drop_tables import (
     AS_COMMITTED,
     AS_REPORTED,
     BEFORE,
@@ -84,7 +84,7 @@ class Action:
     effect: str
     size: str
     gain: int
-    """The number of events that this repair delivers in addition to the repairs before it."""
+    """How many more events are delivered with this repair than with only the earlier repairs."""
     after: EventCounts
     """The counts of events after this repair and all earlier repairs."""
 
@@ -100,7 +100,7 @@ def number(count: int) -> str:
 
 
 def answer(tables: DropTables) -> Answer:
-    """Answer the question of the page from the code as committed, before and after the fixes and the repairs."""
+    """Answer the page's question from the events of the code as committed, before and after the fixes and repairs."""
     before = tables.step(AS_COMMITTED)
     if before is None or not before.total.expected:
         return Answer("unknown", NOT_MEASURED, _repairs_sentence(tables))
@@ -122,7 +122,7 @@ def answer(tables: DropTables) -> Answer:
 
 
 def _fixes_clause(tables: DropTables, before: EventCounts) -> str:
-    """Return the end of the first sentence: the effect of the audit's fixes on the code as committed."""
+    """Return the end of the answer's first sentence: the effect of the audit's fixes on the code as committed."""
     fixes = tables.fixes(AS_COMMITTED)
     if not fixes:
         return "."
@@ -137,7 +137,7 @@ def _fixes_clause(tables: DropTables, before: EventCounts) -> str:
 
 
 def _repairs_sentence(tables: DropTables) -> str:
-    """Return the second sentence: the delivery with all repairs, and the leaks without repair 1."""
+    """Return the answer's second sentence: the delivery with all repairs, and the leaks without repair 1."""
     if not tables.repairs:
         return "The repairs were not measured."
     last = tables.repairs[-1]
@@ -201,7 +201,7 @@ def _plural(noun: str, members: Sequence[str]) -> str:
 
 
 def _routing_leaks(tables: DropTables) -> list[str]:
-    """Return a sentence about the leaks of the audit's fixes on the chain as reported, or nothing without a leak."""
+    """Return a sentence about the first fix that leaks on the chain as reported, or no sentence if no fix leaks."""
     leaking = [step for step in tables.fixes(AS_REPORTED) if step.total.leaked]
     if not leaking:
         return []
@@ -237,7 +237,7 @@ def _undetected(tables: DropTables) -> Risk:
     steps = [step for step in (before, *tables.fixes(AS_COMMITTED)) if step]
     if not steps:
         return Risk("undetected", title, "unknown", (NOT_MEASURED,))
-    # Of equal results, take the last, which has the most fixes.
+    # Of the steps with the same count, choose the last, which has the most fixes.
     worst = max(reversed(steps), key=lambda step: step.false_success)
     if not worst.false_success:
         return Risk("undetected", title, "not observed", ("No event was reported as sent that its user did not read.",))
@@ -275,7 +275,7 @@ def size_text(removed: int, added: int) -> str:
 
 
 def order_note(tables: DropTables) -> str:
-    """Return a note on how many orders of the repairs have no leak, or "" if not all combinations were measured."""
+    """Return in how many orders of the repairs no event leaks, or "" if not all combinations were measured."""
     if len(tables.subsets) != 2 ** len(REPAIRS):
         return ""
     leaking = {subset.repairs for subset in tables.subsets if subset.leaked}
@@ -290,7 +290,7 @@ def order_note(tables: DropTables) -> str:
 def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
     """Return which of the audit's fixes can replace repair 2, and which cannot, or "" if this was not measured.
 
-    `lifecycle` is the finding about Fix 3 over the life of a run, which qualifies a recommendation of Fix 3.
+    `lifecycle` is the finding about Fix 3 over the lifetime of a run, which limits a recommendation of Fix 3.
     """
     others = [alternative for alternative in tables.routing if alternative.name in FIXES]
     enough = [FIXES[each.name] for each in others if each.complete]
@@ -343,6 +343,6 @@ def _product(tables: DropTables, expected: int, kinds: int) -> str:
     if not isinstance(users, int) or not isinstance(runs, int) or not users * runs * kinds:
         return ""
     events, rest = divmod(expected, kinds * users * runs)
-    if rest:  # A kind that the reader defines has its own number of users.
+    if rest:  # A kind of thread id that the reader defines has its own number of users.
         return ""
     return f"{expected:,} events = {kinds} kinds × {users:,} users × {runs:,} runs × {events} events."

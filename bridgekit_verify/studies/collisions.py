@@ -34,11 +34,11 @@ __all__ = [
 DIGITS: Final = 8
 """Number of random digits in Fix 1's run id."""
 SCALED_DIGITS: Final = 4
-"""Number of random digits in a smaller version of Fix 1's run id, for thousands of trials."""
+"""Number of random digits in a shorter version of Fix 1's run id, which makes thousands of trials affordable."""
 STYLES: Final = ((BLUE, "s"), (GREEN, "o"))
-"""Colour and marker of each panel."""
+"""Colour and marker of the points in each panel."""
 STEPS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""The points of a curve, as multiples of the number of runs at which the collision probability is one half."""
+"""The measured numbers of runs, as multiples of the number at which the collision probability is one half."""
 
 
 def runs_to_collision(digits: int, source: HexSource, *, limit: int) -> int | None:
@@ -55,7 +55,7 @@ def runs_to_collision(digits: int, source: HexSource, *, limit: int) -> int | No
 def collided(digits: int, *, trials: int, seed: int = 0) -> dict[int, Rate]:
     """Return the rate of trials with a collision, for each number of runs from `STEPS`.
 
-    All rates come from the same trials, so that their errors are correlated.
+    All rates come from the same trials, so their errors are correlated.
     """
     runs = [round(step * runs_until_collision(digits)) for step in STEPS]
     source = seeded(seed)
@@ -107,12 +107,12 @@ CASES: Final = (
     ("one user, one thread", replace(ALL_FIXES, run_ids=_drawn_once), (ALICE,)),
     ("one user, one thread", replace(SOUND, run_ids=_OneId), (ALICE,)),
 )
-"""The cases: the owners of the two runs that collide, the chain, and the threads."""
+"""Each case: the owners of the two runs that collide, the chain, and the threads of the runs."""
 
 
 @dataclass(frozen=True)
 class Collision:
-    """Two concurrent runs with one id."""
+    """The measurement of two concurrent runs with the same run id."""
 
     runs_of: str
     measurement: Measurement
@@ -127,7 +127,7 @@ class Collision:
 
 
 async def collide(runs_of: str, variant: Variant, threads: tuple[OwnedThread, ...], *, seed: int = 0) -> Collision:
-    """Measure two concurrent runs of the owners of these threads over real sockets.
+    """Measure two concurrent runs, in one thread or in two threads, over real sockets.
 
     The variant must give both runs the same id.
     """
@@ -145,7 +145,7 @@ class CollisionStudy:
     """One collision for each of `CASES`."""
 
     def rates(self) -> pd.DataFrame:
-        """Return one row per point. Columns: digits, runs, trials, collided, collided %, from %, to %, predicted %."""
+        """Return one row per rate. Columns: digits, runs, trials, collided, collided %, from %, to %, predicted %."""
         return pd.DataFrame(
             {
                 "digits": digits,
@@ -186,7 +186,7 @@ class CollisionStudy:
         )
 
     def title(self) -> str:
-        """State how many trials with eight digits had a collision, and after how many runs the odds are even."""
+        """State how many trials with eight digits had a collision, and after how many runs one has even odds."""
         runs, rate = max(self.curves[DIGITS].items(), key=lambda point: point[0])
         return (
             f"With {DIGITS} digits, {rate.counts} trials had two runs with one id after {runs:,} runs.\n"
@@ -213,7 +213,10 @@ def _consequence(collision: Collision) -> dict[str, object]:
 
 
 async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 10, seed: int = 0) -> CollisionStudy:
-    """Run `scaled_trials` trials with four digits and `trials` with eight. Measure a collision for each of `CASES`."""
+    """Run `scaled_trials` trials with four digits and `trials` trials with eight digits.
+
+    Also measure one collision for each of `CASES`.
+    """
     curves = {
         SCALED_DIGITS: collided(SCALED_DIGITS, trials=scaled_trials, seed=seed),
         DIGITS: collided(DIGITS, trials=trials, seed=seed),
@@ -224,7 +227,7 @@ async def study_collisions(*, scaled_trials: int = 2_000, trials: int = 10, seed
 def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) -> Figure:
     """Draw one panel per number of hexadecimal digits: the rate of collisions by number of runs.
 
-    `panels` maps digits to rates by runs of one thread. The line is the birthday bound.
+    `panels` maps numbers of digits to collision rates by number of runs. The line is the birthday bound.
     """
     with new_figure(title, 6.2, 1.0 + 3.3 * len(panels)) as figure:
         axes = figure.subplots(len(panels), 1, sharey=True, squeeze=False)[:, 0]
@@ -232,11 +235,11 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
             _birthday(axis, digits, max(rates))
             draw_rates(axis, list(rates), list(rates.values()), colour, marker, 6, sampled=True)
             for runs, rate in rates.items():
-                # A label above and to the left of its point does not overlap the rising line.
+                # Place the label above the interval and to the left, where it does not overlap the rising line.
                 axis.annotate(
                     f"{rate.k:,}",
-                    (runs, 100 * rate.fraction),
-                    xytext=(-6, 4),
+                    (runs, 100 * rate.interval[1]),
+                    xytext=(2, 4.5),
                     textcoords="offset points",
                     fontsize=8.5,
                     ha="right",

@@ -33,13 +33,13 @@ __all__ = [
 BEFORE: Final = "before"
 ALL_FIXES: Final = "fixes 1, 2 and 3"
 LINK_STEPS: Final = ("fix 1", "fix 2 as written", "fix 2 with its method", "fix 3", ALL_FIXES)
-"""The fixes that a link's notebook shows."""
+"""The fixes that the notebook about a link compares."""
 COMMITTED: Final = "as committed"
 REPORTED: Final = "as reported"
 
 
 def with_each_fix(base: Variant) -> list[Variant]:
-    """Return the chain, and the chain with each of the audit's fixes, named after the fix."""
+    """Return the chain `base`, and one variant of it for each of the audit's fixes, named after the fix."""
     return [base, *(fix.applied_to(base, name=fix.name) for fix in FIXES.values())]
 
 
@@ -59,7 +59,7 @@ class DropStudy:
 
     link: int
     counts: Mapping[str, DropCount]
-    """The count after each step. The last step is the repair of the link."""
+    """The counts of events after each step, by the step's name. The last step is the repair of the link."""
 
     @property
     def repair(self) -> str:
@@ -115,8 +115,9 @@ async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> Drop
     """Measure one broken link before and after each of `LINK_STEPS`, and after the link's repair.
 
     Link `number` is broken, link 9 is as reported, and all other links are sound. Without the defect of link 9, the
-    fixes would have no effect. The last step has all fixes and the repaired link, or is the sound chain for link 9.
-    Link 3 is measured with agents that the registry binds, because the core binds its own agents.
+    fixes would have no effect. In the last step, the chain has all fixes and the repaired link. For link 9, the last
+    step is the sound chain. Link 3 is measured with agents that the registry binds, because the core binds its own
+    agents.
     """
     if number not in BROKEN:
         raise UnknownName("link", number, tuple(map(str, BROKEN)))
@@ -133,7 +134,7 @@ async def study_drops(number: int, workload: Workload, *, seed: int = 0) -> Drop
 
 
 def with_link_9_as_reported(broken: Variant) -> Variant:
-    """Return the chain with its broken link, and also with link 9 as reported."""
+    """Return the chain `broken` with its link 9 replaced by link 9 as reported."""
     return replace(
         broken,
         name=f"{broken.name}, link 9 as reported",
@@ -153,7 +154,7 @@ class FixDrops:
     """The kinds of thread id by group, such as "documented" and "stress"."""
 
     studies: Mapping[str, FixStudy] = field(default_factory=dict)
-    """The measurements behind the counts, by chain."""
+    """The measurements from which the counts are computed, by chain."""
 
     def total(self, chain: str, step: str) -> DropCount:
         """Return the count over all kinds of thread id."""
@@ -202,7 +203,7 @@ class FixDrops:
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
-        """Return a text alternative of the figure: each step's dropped events, or the affected kinds of thread id."""
+        """Return the text equivalent of the figure: each step's dropped events, or the affected kinds of thread id."""
         return drop_alt_text(self._panels)
 
     def finding(self) -> str:
@@ -227,7 +228,7 @@ class FixDrops:
         return f"the fixes deliver at most {best.delivered:,} of {best.expected:,} events"
 
     def sentences(self) -> list[str]:
-        """Return sentences on the fixes that deliver every event, on those that leak, and on false receipts."""
+        """Return sentences on the fixes that deliver every event, on the fixes that leak, and on false receipts."""
         kinds = sum(map(len, self.groups.values()))
         after = {fix: self.affected(REPORTED, fix) for fix in FIXES}
         method, both = after["fix 2 with its method"], after["fixes 1 and 2 with the method"]
@@ -270,7 +271,7 @@ async def study_fix_drops(
 
 
 def _rows(steps: Mapping[str, Mapping[str, DropCount]]) -> dict[str, Mapping[str, DropCount]]:
-    """Return the rows of a chain's panel, or one row if no fix changes a share."""
+    """Return the rows of a chain's panel, or a single row if no fix changes the shares."""
     shares = {tuple(count.shares for count in kinds.values()) for kinds in steps.values()}
     if len(shares) == 1 and len(steps) > 1:
         return {"Before, and after each fix": next(iter(steps.values()))}

@@ -49,10 +49,10 @@ class LinkStudy:
     after: Measurement
     """The measurement of the sound chain."""
     checked: Measurement
-    """The measurement of the broken chain with every startup check. The checks may refuse the chain."""
+    """The measurement of the broken chain with all startup checks, which may refuse to start the chain."""
 
     def misroutes_of_shared_agent(self) -> int:
-        """Return `Workload.misroutes_of_shared_agent` of the measured load."""
+        """Return how many events reach another user if concurrent runs of the measured load share one agent."""
         return self.before.workload.misroutes_of_shared_agent()
 
 
@@ -109,7 +109,7 @@ class FixStudy:
 
     @property
     def known(self) -> bool:
-        """Whether every measurement expected at least one event, so that claims about all families can be judged."""
+        """Whether every measurement expected at least one event. Otherwise, claims about all families are unknown."""
         return all(cell.verdict.delivery.known for cell in self.cells.values())
 
     @property
@@ -176,10 +176,11 @@ async def study_fixes(
     families: Families = FAMILIES,
     variants: Iterable[Variant] = _COMPARED,
 ) -> FixStudy:
-    """Measure every variant with every family: `threads` users per family, `runs` runs per user, `at_once` concurrent.
+    """Measure every variant with every family of thread ids.
 
-    For thread ids of your own, pass `families={"mine": ["support-42", "support-43"]}`, or add a family to FAMILIES. A
-    list of ids has one user for each id.
+    Each family has `threads` users with `runs` runs each, and `at_once` runs are active together.
+
+    For thread ids of your own, pass `families={"mine": ["support-42", "support-43"]}`. Each id then gets its own user.
     """
     variants, kinds, cells = tuple(variants), families_by_name(families), {}
     for name, kind in kinds.items():

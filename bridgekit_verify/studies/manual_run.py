@@ -25,7 +25,7 @@ from bridgekit_verify.variants import Variant
 __all__ = ["Clock", "HandNotification", "ManualRun", "manual_run", "notify_by_hand"]
 
 RUN_TIMEOUT_SECONDS: Final = 60.0
-"""Timeout of an experiment, which then fails with a TimeoutError."""
+"""Timeout of an experiment, which then raises TimeoutError."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class ManualRun:
         return application
 
     async def open_run(self, owned: OwnedThread, request: str) -> RunContext:
-        """Let the supervisor accept a request and register the route of its run."""
+        """Let the supervisor accept a request and register the route of the new run."""
         return await self.application.supervisor.open_run(
             agent_name=AGENT, thread_id=owned.thread_id, user_id=owned.user_id, request=request
         )
@@ -117,7 +117,7 @@ async def _read(history: History, socket: Socket, client: EventClient) -> None:
     """Read the remaining frames of a socket, after the server has written all of them and closed the socket."""
     async for event in client:
         emitted_at = event.timestamp.timestamp()
-        # The frames are read after the experiment, so a latency would be meaningless.
+        # The time of reading is not recorded, because all frames are read after the experiment.
         history.arrivals.append(
             Arrival(socket, key_of(event.type, event.payload), event.run_id, event.seq, emitted_at, emitted_at)
         )
@@ -138,9 +138,9 @@ class HandNotification:
     chain: str
     receipt: Receipt
     read_by_owner: int
-    """Frames of the event that the open socket of thread_123's owner read."""
+    """How many frames of the event the socket of thread_123's owner read."""
     read_by_others: int
-    """Frames of the event that another user's open socket read."""
+    """How many frames of the event another user's socket read."""
 
     @property
     def resolves(self) -> bool:

@@ -12,14 +12,14 @@ import msgspec
 import pandas as pd
 
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.concluding import RecordingVerdict, conclude
-from bridgekit_verify.check.dialects import detect
-from bridgekit_verify.check.judging import Judge
-from bridgekit_verify.check.live.backends import check_backend
+from bridgekit_verify.check.dialect_tables import detect
+from bridgekit_verify.check.judge import Judge
+from bridgekit_verify.check.live.backend_check import check_backend
 from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.property_answers import Property, PropertyAnswer, State
+from bridgekit_verify.check.verdict import RecordingVerdict, conclude
 from bridgekit_verify.errors import InvalidParameter
 
 __all__ = [
@@ -55,7 +55,7 @@ KNOWN_RECORDINGS: Final[Mapping[str, frozenset[Property]]] = {
     "lg_streamed": frozenset(),
     "good": frozenset(),
 }
-"""Recordings and their broken properties. In `lg_atomic`, ag-ui-langgraph lost the arguments of two calls."""
+"""The broken properties of each recording. In `lg_atomic`, ag-ui-langgraph lost the arguments of two tool calls."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,23 @@ class CheckedSubject:
 
     @property
     def is_exact(self) -> bool:
-        """Whether exactly the expected properties are broken. If no property is expected, at least one must hold."""
+        """Whether exactly the expected properties are broken.
+
+        If no property is expected to be broken, at least one property must hold.
+        """
         holds = any(answer.state is State.HOLDS for answer in self.verdict.answers)
         return broken_properties(self.verdict) == self.expected and (holds or bool(self.expected))
 
 
 @dataclass(frozen=True)
 class BackendStudy:
-    """The verdicts on several subjects."""
+    """The verdicts on several backends and recordings."""
 
     subjects: Sequence[CheckedSubject]
 
     @property
     def inexact(self) -> list[str]:
-        """The names of the subjects for which `is_exact` is false."""
+        """The names of the backends and recordings whose broken properties are not exactly the expected ones."""
         return [each.name for each in self.subjects if not each.is_exact]
 
     def table(self) -> pd.DataFrame:
@@ -91,7 +94,8 @@ class BackendStudy:
         return pd.DataFrame({"property": [each.value for each in Property]} | columns)
 
     def evidence(self) -> pd.DataFrame:
-        """Return one row for each broken property: the number of violations, and the first with up to two frames."""
+        """Return one row per broken property: the number of violations, and the first violation with up to two
+        frames."""
         return pd.DataFrame(
             _evidence(each.name, answer)
             for each in self.subjects
@@ -130,7 +134,7 @@ def example_backend(name: str, defect: str = SOUND) -> Backend:
 
 
 def verdict_of_frames(run: LiveRun) -> RecordingVerdict:
-    """Judge the frames that the clients of a live run received, without the model's ledger."""
+    """Judge a live run only by the frames that its clients received, as if they were a recording."""
     dialect = dialect_of(run.dialect, "") or detect("", run.messages)
     judge = Judge(dialect)
     judge.feed(numbered(run.messages))
@@ -140,13 +144,15 @@ def verdict_of_frames(run: LiveRun) -> RecordingVerdict:
 async def check_example(
     name: str, defect: str, *, load: Load, scenarios: Sequence[str] = (), seed: int
 ) -> CheckedSubject:
-    """Check an example backend without a defect in `scenarios`, or with a defect in the scenarios that show it."""
+    """Check a sound example backend in `scenarios`, or a defective one in the scenarios that show the defect."""
     truth = read_truth(name)
     if defect != SOUND and defect not in truth:
         raise InvalidParameter("defect", defect, f"one of {', '.join([SOUND, *truth])}")
     if defect != SOUND and min(load.users, load.threads) < 2:
         raise InvalidParameter(
-            "load", f"{load.users} x {load.threads}", "2 users with 2 threads: some defects mix them up"
+            "load",
+            f"{load.users} x {load.threads}",
+            "at least 2 users with 2 threads each, because some defects mix up users or threads",
         )
     known = truth.get(defect, TrueDefect(tuple(scenarios), frozenset()))
     result = await check_backend(example_backend(name, defect), load, scenarios=known.scenarios, seed=seed)
@@ -154,7 +160,7 @@ async def check_example(
 
 
 def check_known_recording(name: str) -> CheckedSubject:
-    """Judge a recording in the folder of the examples."""
+    """Judge a recording from the folder `recordings` of the example backends."""
     if name not in KNOWN_RECORDINGS:
         raise InvalidParameter("recording", name, f"one of {', '.join(KNOWN_RECORDINGS)}")
     verdict = check_recording(str(EXAMPLES / "recordings" / f"{name}.jsonl"))

@@ -10,7 +10,7 @@ from typing import Final
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 
 from bridgekit_verify.measure.drop_figure import DELIVERED, DROPPED
 from bridgekit_verify.measure.experiment import Measurement, measure_each
@@ -53,7 +53,7 @@ class ReceiptStudy:
         return next(each for each in self.measurements if each.variant.name == name)
 
     def table(self) -> pd.DataFrame:
-        """Return one row per chain and kind of receipt: events read by their user, only by another user, or by none."""
+        """Return one row per chain and kind of receipt: events that their user, only another user, or no user read."""
         return pd.concat([receipt_table(measurement) for measurement in self.measurements], ignore_index=True)
 
     def title(self) -> str:
@@ -84,10 +84,15 @@ class ReceiptStudy:
                 labels = ["receipt:\nsent", "receipt:\nnot sent", "no receipt"]
                 frame_grid(axis, ["its user\nread it", "only another\nuser read it", "no user\nread it"], labels)
                 axis.tick_params(labelsize=9.5)
+            handles = [
+                Patch(facecolor=DROPPED, edgecolor=TEXT_COLOUR, linewidth=2.0, label="wrong or missing receipt"),
+                Patch(facecolor=DELIVERED, edgecolor="#CCCCCC", label="correct receipt"),
+            ]
+            figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9.5)
             return figure
 
     def alt_text(self) -> str:
-        """Describe the figure in text, one clause per chain, without the empty cells."""
+        """Describe the figure in text: for each chain, the counts above 0."""
         return "; ".join(
             f"{each.variant.name}: "
             + ", ".join(f"{receipt}, and {got}: {count}" for (receipt, got), count in _ordered(each) if count)
@@ -158,7 +163,7 @@ def _is_accurate(receipt: str, got: str) -> bool:
 
 
 def _cell(axis: Axes, row: int, column: int, count: int, *, accurate: bool) -> None:
-    """Draw a count. Accurate receipts are pale, false ones are dark with a border, and empty cells are white."""
+    """Draw one cell: pale for accurate receipts, dark with a border for false receipts, white for the count 0."""
     colour = "white" if not count else (DELIVERED if accurate else DROPPED)
     edge = {"edgecolor": TEXT_COLOUR, "linewidth": 2.0} if count and not accurate else {"edgecolor": "#CCCCCC"}
     axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **edge))

@@ -75,7 +75,7 @@ class RepairStudy:
 
     @property
     def needed(self) -> list[str]:
-        """The repairs that are needed: if one of them is left out, events are lost or leaked."""
+        """Each repair without which the other repairs still lose or leak events."""
         return [name for name in self.repairs if not self.without(name).complete]
 
     def without(self, name: str) -> DropCount:
@@ -98,9 +98,9 @@ class RepairStudy:
 
     @cached_property
     def order(self) -> Order:
-        """The recommended order, chosen by the fewest leaks, then the earliest safe step, then the earliest delivery.
+        """The recommended order: fewest leaked events, then earliest safe step, then most events delivered early.
 
-        After a safe step, no further repair causes a leak, in any order.
+        After a safe step, no event leaks, whichever of the other repairs follow.
         """
 
         def preference(order: Order) -> tuple[int, int, list[int]]:
@@ -110,12 +110,12 @@ class RepairStudy:
         return min(self.orders, key=preference)
 
     def _safe_from(self, order: Order) -> int:
-        """Return the smallest number of steps such that no combination with these steps leaks."""
+        """Return the smallest n such that no combination that contains the first n repairs leaks."""
         steps = range(len(order) + 1)
         return next((n for n in steps if not any(leak.issuperset(order[:n]) for leak in self.leaking)), len(order) + 1)
 
     def gain(self, name: str) -> str:
-        """Return the effect of a repair at its position in the recommended order, in one clause."""
+        """Return in one clause what a repair adds to the repairs before it in the recommended order."""
         index = self.order.index(name)
         before, after = (self.totals[frozenset(self.order[:n])] for n in (index, index + 1))
         if after.delivered > before.delivered:
@@ -179,7 +179,7 @@ class RepairStudy:
         return drop_figure(self._panels, title=title)
 
     def alt_text(self) -> str:
-        """Return a text alternative of the figure: each row's dropped events, or the affected kinds of thread id."""
+        """Return the text equivalent of the figure: each row's dropped events, or the affected kinds of thread id."""
         return drop_alt_text(self._panels)
 
     def finding(self) -> str:
@@ -193,7 +193,7 @@ class RepairStudy:
         return f"{len(smallest)} of {everything} repairs deliver every event: {', '.join(sorted(smallest))}"
 
     def sentences(self) -> list[str]:
-        """Return sentences on the complete combinations, the needed repairs, the leaks, and the safe orders."""
+        """Return sentences that list the complete combinations, the needed repairs, the leaks, and the safe orders."""
         orders, safe = len(self.orders), len(self.safe_orders)
         counts = {applied: self.totals[applied] for applied in self.leaking}
         leaks = [f"{_in_words(name)} ({count.leaked:,} of {count.expected:,} events)" for name, count in counts.items()]
@@ -215,7 +215,7 @@ TYPES_IN_WORDS: Final = (
     ({EventType.TOOL_EXECUTING}, "the start of each tool call"),
     ({EventType.TOOL_COMPLETED}, "the end of each tool call"),
 )
-"""Event types, and plain words for what they report. The first matching entries are used."""
+"""Sets of event types, each with a phrase for what the events report. Earlier sets take precedence."""
 
 
 def _types_in_words(types: frozenset[EventType]) -> str:
@@ -236,7 +236,7 @@ async def study_repairs(
 ) -> RepairStudy:
     """Measure every combination of the repairs, and all repairs with each of `ROUTINGS` in place of `CARRIED`.
 
-    The load is that of `study_fixes`: `threads` users of each family of thread ids.
+    The load is the same as in `study_fixes`: `threads` users of each family of thread ids.
     """
     others = tuple(repair for repair in REPAIRS if repair.name != CARRIED)
     chains = {frozenset(repair.name for repair in chosen): repaired(chosen) for chosen in subsets()}

@@ -83,17 +83,18 @@ class ProcessDelivery:
     address: str
     """What the events carry: "run id" or "run id and thread"."""
     found: Rate
-    """Events for which the emitting process found the right thread."""
+    """The rate of events for which the emitting process found the right thread."""
     arrived: Rate
-    """Events that the user's socket at the emitting process read."""
+    """The rate of events that the user's socket at the emitting process read."""
     why_not: str
 
 
 async def measure_processes(*, users: int = 5, runs: int = 20, seed: int = 0) -> list[ProcessDelivery]:
-    """Register runs here. Emit an event of each run here, in a second process, and again after that process restarts.
+    """Register runs in this process, and emit an event of each run in three processes.
 
-    Fix 3 and the sound chain, with a mapping in memory, are measured. Every user has a socket at the process that
-    emits, so only the route can be missing.
+    The processes are this process, a second process, and the second process after a restart. Fix 3 and the sound chain,
+    with a mapping in memory, are measured. Every user has a socket at the process that emits, so only the route can be
+    missing.
     """
     threads = thread_ids("thread_123", users, seed=seed)
     deliveries = []
@@ -160,7 +161,7 @@ def _message(variant: str, run: RunContext, do: second_worker.Action, *, carried
 
 
 def process_table(deliveries: Sequence[ProcessDelivery]) -> pd.DataFrame:
-    """Return one row per chain, process and address.
+    """Return one row per chain, process, and content of the event: the run id alone, or also the thread.
 
     Columns: chain, process, the event carries, found its thread, reached its user, of, why not.
     """

@@ -1,6 +1,6 @@
 """Run the second process of an application: `python -m bridgekit_verify.studies.second_worker`.
 
-The process serves Fix 3 and the sound chain on loopback ports, and sends `ServedUrls`. The process then answers each
+The process serves Fix 3 and the sound chain on loopback ports, and writes `ServedUrls`. The process then answers each
 `ProcessRequest` with a `ProcessAnswer`, and ends when its standard input closes.
 """
 
@@ -18,7 +18,7 @@ from bridgekit.errors import RunAlreadyMapped
 from bridgekit.events import EventType, Outcome
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.serve.in_process import serving
-from bridgekit_verify.harness.messages import read_requests, send
+from bridgekit_verify.harness.child_side import read_requests, send
 from bridgekit_verify.measure.history import EventKey
 from bridgekit_verify.measure.workload import AGENT, seeded
 from bridgekit_verify.probes.scenario_agents import thinking
@@ -59,7 +59,7 @@ class ServedUrls(msgspec.Struct, frozen=True):
 
 
 async def handle_request(app: Starlette, message: ProcessRequest) -> ProcessAnswer:
-    """Perform the requested action in one application. Both processes use this function."""
+    """Perform the requested action in the application `app`, and return its result."""
     application: Application = app.state.bridgekit
     match message.do:
         case "open thread":

@@ -84,7 +84,7 @@ class SharedAgentStudy:
         )
 
     def alt_text(self) -> str:
-        """Return the text equivalent of the figure: both counts for each number of concurrent runs."""
+        """Return the figure as text: for each number of concurrent runs, the events that another user read."""
         return "; ".join(
             f"{_runs_at_once(measurement.workload.at_once)}: another user read {shared.counts} events with one shared"
             f" agent, {fresh.counts} with a new agent per run"
@@ -135,8 +135,8 @@ def _draw_shares(axis: Axes, at_once: Sequence[int], rates: Sequence[Rate], styl
 async def study_shared_agent(*, runs: int, at_once: Iterable[int] | None = None, seed: int = 0) -> SharedAgentStudy:
     """Measure `runs` runs, each of a different user, at each number of concurrent runs in `at_once`.
 
-    The default of `at_once` is `concurrency_levels`. The runs of a group take each step together, which is the worst
-    case: they overlap from the first event to the last.
+    The default of `at_once` is `concurrency_levels(runs)`. Concurrent runs take each step together. In this
+    worst case, the runs overlap from the first event to the last.
     """
     owned = thread_ids(EXAMPLE, runs, seed=seed)
     levels = concurrency_levels(runs) if at_once is None else list(at_once)

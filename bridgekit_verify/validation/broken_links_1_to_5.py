@@ -1,4 +1,5 @@
-"""Broken versions of links 1 to 5, each the smallest override of a sound link. `localization` must find each version.
+"""Broken versions of links 1 to 5, each the smallest override of a sound link. `localization` must find the broken link
+of each version.
 
 The audited defects are in `bridgekit_verify.as_committed`. `OSError` stands for any failure in a link, such as a
 store that is down or a full disk.
@@ -41,7 +42,7 @@ async def start_without_the_registry(config: BridgeConfig, stores: Stores) -> Ap
 
 
 async def start_with_two_bridges(config: BridgeConfig, stores: Stores) -> Application:
-    """Link 1, passed wrong: the supervisor's bridge is not the bridge to which the sockets are attached."""
+    """Link 1, wrong value: the supervisor's bridge is not the bridge to which the sockets are attached."""
     application = await start_application(config, stores)
     return replace(application, bridge=another(application.bridge))
 
@@ -76,7 +77,7 @@ class SupervisorWithoutBridgeForTheEngine(SupervisorAgent):
 
 
 class SupervisorWithTheLastThread(SupervisorAgent):
-    """Link 2, passed wrong: a run is assigned to the thread of the previous request."""
+    """Link 2, wrong value: a run is assigned to the thread of the previous request."""
 
     previous: ThreadId | None = None
 
@@ -122,7 +123,7 @@ class RegistryThatBindsNobody(AgentRegistry):
 
 
 class RegistryThatBindsToTheLastRun(AgentRegistry):
-    """Link 3, passed wrong: binds an agent to the run of the previous request."""
+    """Link 3, wrong value: binds an agent to the run of the previous request."""
 
     previous: RunContext | None = None
 
@@ -204,7 +205,7 @@ class CoreThatRaises(AgentExecutionCore):
 
 
 class CoreThatSaysNothing(AgentExecutionCore):
-    """Link 5, swallowed: does not emit the start and the end of a run."""
+    """Link 5, swallowed: emits neither the start nor the end of a run."""
 
     async def execute_agent(self, context: RunContext) -> object:
         return await self._prepared(context).execute(context)

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class AgentThatTakesTheRunForTheThread(BaseAgent):
-    """Link 6, passed wrong: passes the run id as the thread id."""
+    """Link 6, wrong value: passes the run id as the thread id."""
 
     def set_websocket_bridge(
         self, bridge: AgentWebSocketBridge, run_id: RunId, *, thread_id: ThreadId | None = None
@@ -61,7 +61,7 @@ class AgentThatTellsLate(BaseAgent):
 
 
 class AdapterThatTakesTheRunForTheThread(WebSocketBridgeAdapter):
-    """Link 7, passed wrong: stores the run id as the thread id."""
+    """Link 7, wrong value: stores the run id as the thread id."""
 
     def set_websocket_bridge(self, bridge: Any, run_id: RunId, agent_name: str, **given: Any) -> None:
         super().set_websocket_bridge(bridge, run_id, agent_name, thread_id=ThreadId(run_id))
@@ -108,7 +108,7 @@ class AdapterThatDropsEvents(WebSocketBridgeAdapter):
 
 
 class AdapterThatNamesTheRunAsThread(WebSocketBridgeAdapter):
-    """Link 8, passed wrong: holds the right thread, but puts another thread on the event."""
+    """Link 8, wrong value: holds the right thread, but puts another thread on the event."""
 
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
         own_thread, self.thread_id = self.thread_id, ThreadId(f"{self.run_id}")

@@ -14,7 +14,7 @@ from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.events import AgentEvent, Frame, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import Carried, NoRoute, Resolver, route_of
+from bridgekit.thread_resolvers import Carried, NoRoute, Resolver, route_of
 from bridgekit.transport.hub import Connection, Hub
 from bridgekit.transport.log import EventLog
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class RouteOfTheLastEvent:
-    """Link 9, passed wrong: routes an event to the thread of the previous event."""
+    """Link 9, wrong value: routes an event to the thread of the previous event."""
 
     previous: ThreadId | None = None
 
@@ -43,7 +43,7 @@ class RouteOfTheLastEvent:
 
 
 def route_of_the_last_event(mapping: RunThreadMappingService) -> Resolver:
-    """Return a RouteOfTheLastEvent. The mapping is not used."""
+    """Return a RouteOfTheLastEvent. `mapping` is not used."""
     return RouteOfTheLastEvent()
 
 
@@ -107,7 +107,7 @@ class HubWithoutThreadsForSockets(Hub):
 
 
 class HubThatGivesToTheNeighbour(Hub):
-    """Link 10, passed wrong: delivers a thread's events to the sockets of the previous thread."""
+    """Link 10, wrong value: delivers a thread's events to the sockets of the previous thread."""
 
     def deliver(self, thread_id: ThreadId, frame: Frame) -> int:
         threads = list(self._connections)

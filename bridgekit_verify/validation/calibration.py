@@ -40,7 +40,7 @@ __all__ = [
 LOSS_PROBABILITIES: Final = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 """The probabilities that a frame is lost."""
 OFFLINE_PATTERNS: Final = ((1, 15), (2, 15), (1, 3), (1, 2), (4, 5), (1, 1))
-"""Pairs (w, t): the users are offline for w of every t groups of runs. (2, 15) stands for 2 s in every 15 s."""
+"""Pairs (w, t): the users are offline for w of every t groups of runs. (2, 15) models 2 s in every 15 s."""
 
 COVERED_P: Final = (0.01, 0.05, 2 / 15, 0.5, 0.9, 0.999)
 COVERED_N: Final = (10, 60, 300)
@@ -51,7 +51,10 @@ CHANCE: Final = 0.001
 
 
 def allowed_misses(intervals: int) -> int:
-    """Return how many of the 95 % intervals may miss the true rate. More misses have at most probability CHANCE."""
+    """Return how many of these 95 % intervals may miss the true rate.
+
+    The probability of more misses is at most CHANCE.
+    """
     at_most = 0.0
     for misses in range(intervals + 1):
         at_most += _binomial(misses, intervals, 1 - CONFIDENCE)
@@ -61,7 +64,7 @@ def allowed_misses(intervals: int) -> int:
 
 
 def coverage(p: float, n: int, *, draws: int, seed: int = 0) -> Rate:
-    """Draw k of n at probability p, `draws` times, and return how often Wilson's interval of k of n contains p."""
+    """Draw k of n events with probability p, `draws` times. Return how often Wilson's interval of k of n contains p."""
     source = random.Random(f"{seed}:{p}:{n}")
     contains = _contains(p, n)
     return Rate(sum(contains[sum(source.random() < p for _ in range(n))] for _ in range(draws)), draws)
@@ -88,10 +91,10 @@ def _binomial(k: int, n: int, p: float) -> float:
 def coverage_table(
     probabilities: Iterable[float] = COVERED_P, trials: Iterable[int] = COVERED_N, *, draws: int = 2_000, seed: int = 0
 ) -> pd.DataFrame:
-    """Return how often the interval contains the true rate, one row per probability and number of trials.
+    """Return a table of how often Wilson's interval contains the true rate, one row per probability and number of
+    trials.
 
-    Columns: p, n, contains p (k of draws), coverage, from and to (the interval of the coverage), exact (by summing the
-    binomial) and inside (whether the exact value lies between from and to). Rates are in percent.
+    The column "inside" states whether the exact coverage lies in the interval of the simulated coverage.
     """
     return pd.DataFrame(_coverage_row(p, n, draws, seed) for p, n in product(probabilities, trials))
 
@@ -172,14 +175,11 @@ class CalibrationStudy:
 
     @property
     def exact_checks(self) -> list[RateCheck]:
-        """The checks of rates without chance: with offline users, and where no frame or every frame is lost."""
+        """The checks of rates that involve no chance: with offline users, and where no frame or every frame is lost."""
         return [check for check in self.rate_checks if check.exact]
 
     def loss_table(self) -> pd.DataFrame:
-        """Return one row per probability: the expected loss, the measured loss, and the frames that were dropped.
-
-        Columns: p, known loss, lost (k of n), lost in percent, from, to, agrees, frames dropped.
-        """
+        """Return one row per probability: the expected loss, the measured loss, and the frames that were dropped."""
         return pd.DataFrame(
             {"p": loss.p}
             | _comparison("known loss, %", loss.p, "lost", loss.measurement.verdict.drop, exact=loss.rate_check.exact)
@@ -188,10 +188,7 @@ class CalibrationStudy:
         )
 
     def offline_table(self) -> pd.DataFrame:
-        """Return one row per offline pattern: the known delivery to users who do not resume, and the measured delivery.
-
-        Columns: offline, known delivery, delivered (k of n), delivered in percent, from, to, agrees, times connected.
-        """
+        """Return one row per offline pattern: the known and the measured delivery to users who do not resume."""
         return pd.DataFrame(
             {"offline": f"{run.offline.groups} of {run.offline.of}"}
             | _comparison(
@@ -202,12 +199,12 @@ class CalibrationStudy:
         )
 
     def title(self) -> str:
-        """State how many of the measured rates agree with the known ones."""
+        """State how many of the measured rates agree with the known rates."""
         agree = sum(check.inside for check in self.rate_checks)
         return f"{agree} of {len(self.rate_checks)} measured rates agree with the rate that is known in advance"
 
     def figure(self) -> Figure:
-        """Draw measured rates over known rates, and the differences between them."""
+        """Plot the measured rates against the known rates, and the differences between them."""
         return calibration_figure(self.rate_checks, title=self.title())
 
     def alt_text(self) -> str:
@@ -242,7 +239,7 @@ async def study_calibration(
     """Measure the sound chain over real sockets under conditions with a known delivery rate.
 
     There are `threads` concurrent users with `runs` runs each. A run has five events. All users go offline together and
-    for whole runs. The users therefore miss exactly w of every t runs, if `runs` is a multiple of t.
+    for whole runs. With a pattern (w, t), the users miss exactly w of every t runs, if `runs` is a multiple of t.
     """
     base = Workload(threads=thread_ids("thread_123", threads, seed=seed), runs_per_thread=runs, at_once=threads)
     return CalibrationStudy(
@@ -278,7 +275,7 @@ class RateCheck:
 
     @property
     def inside(self) -> bool:
-        """True if the interval contains the known value. An exact rate must equal the known value."""
+        """Whether the interval contains the known value. An exact rate must equal the known value."""
         if self.exact:
             return self.measured.k == round(self.closed_form * self.measured.n)
         low, high = self.measured.interval
@@ -286,7 +283,7 @@ class RateCheck:
 
 
 def calibration_figure(rows: Sequence[RateCheck], *, title: str) -> Figure:
-    """Draw measured rates over known rates in the upper panel, and their differences in the lower panel."""
+    """Plot measured against known rates in the upper panel, and their differences in the lower panel."""
     with new_figure(title, 6.4, 5.6 + 0.25 * len(rows)) as figure:
         above, below = figure.subplots(2, 1, height_ratios=(3.6, 1.0 + 0.25 * len(rows)))
         _diagonal(above, rows)
@@ -345,7 +342,7 @@ def _percents(check: RateCheck) -> tuple[float, float, float]:
     """Return the measured rate in percent, and the distances to the lower and upper end of its interval."""
     low, high = check.measured.interval
     value = check.measured.fraction
-    if check.exact:  # without chance there is no interval
+    if check.exact:  # an exact rate has no interval
         return 100 * value, 0.0, 0.0
     return 100 * value, 100 * (value - low), 100 * (high - value)
 

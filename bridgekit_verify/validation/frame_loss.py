@@ -20,8 +20,8 @@ __all__ = ["HubThatLoses", "with_frame_loss"]
 class HubThatLoses(Hub):
     """Drops each frame silently and independently with probability p. `dropped` counts the dropped frames.
 
-    The choice of lost frames depends only on seed, p, thread and `seq`, and not on scheduling. The sockets of one
-    thread therefore lose the same frames.
+    The choice of lost frames depends only on seed, p, thread and `seq`, and not on scheduling. All sockets of a thread
+    lose the same frames.
     """
 
     def __init__(self, p: float, seed: int = 0) -> None:

@@ -73,7 +73,7 @@ class HistoryMutation:
 
     history: History
     used: frozenset[EventKey]
-    """The events that mutations have changed. No other mutation may change these events."""
+    """The events that mutations have changed and that no other mutation may change."""
 
 
 def lost(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
@@ -98,7 +98,7 @@ def lost(history: History, used: frozenset[EventKey], source: random.Random) -> 
 
 
 def false_success(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """One frame is not read, and its receipt reports it as sent."""
+    """One frame is not read, although the receipt reports its event as sent."""
     index, _, key = _pick_event(history, used, source)
     return HistoryMutation(
         replace(history, arrivals=[*history.arrivals[:index], *history.arrivals[index + 1 :]]), used | {key}
@@ -131,7 +131,7 @@ def swapped(history: History, used: frozenset[EventKey], source: random.Random) 
 
 
 def renumbered(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """Two successive events of a run exchange their numbers, and are read in the order of the numbers."""
+    """Two successive events of a run exchange their `seq` numbers, and are read in the order of the new numbers."""
     free = _free(history, used)
     last: dict[tuple[int, str], int] = {}
     neighbours: list[tuple[int, int]] = []
@@ -154,7 +154,7 @@ def renumbered(history: History, used: frozenset[EventKey], source: random.Rando
 
 
 def gap_signalled(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """A client receives a gap for an event that it reads."""
+    """A client receives a gap for an event that the client also reads."""
     _, arrival, key = _pick_event(history, used, source)
     number = arrival.socket.number
     gaps = [*history.gaps.get(number, ()), SignalledGap(arrival.seq, arrival.seq)]
@@ -162,7 +162,7 @@ def gap_signalled(history: History, used: frozenset[EventKey], source: random.Ra
 
 
 def number_skipped(history: History, used: frozenset[EventKey], source: random.Random) -> HistoryMutation:
-    """A number is skipped after an event: the numbers of all later events of its thread rise by one."""
+    """A `seq` number is skipped after an event: the numbers of all later events of its thread rise by one."""
     free = _free(history, used)
     threads = {expectation.key: expectation.thread_id for expectation in history.expected}
     highest: dict[str, int] = {}
@@ -258,7 +258,7 @@ def mutate(history: History, names: Sequence[str], *, seed: int = 0) -> tuple[Hi
 
 
 def mutation_table(history: History, *, seed: int = 0) -> pd.DataFrame:
-    """Return expected and reported verdicts of a history without mutation, with each mutation, and with each pair.
+    """Return expected and reported verdicts of a history: unchanged, with each mutation, and with each mutation pair.
 
     `history` must be clean, with one socket per thread and a user with two threads, as TWO_THREADS_A_USER produces on
     the sound chain. The column "exactly" compares whole verdicts, including the link and reason of each loss, and not

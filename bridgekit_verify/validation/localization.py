@@ -1,8 +1,8 @@
 """Check that probes and ledger name the broken link, for each link and each way to break it.
 
-Probes and ledger do not learn which link is broken. A matrix compares the links that they name with the broken link:
-one row per broken link, one column per named link. For every breakage, the broken link must be named. If another link
-is named, an explanation must exist.
+Probes and ledger do not learn which link is broken. A matrix compares the named links with the broken link: one row per
+broken link, one column per named link. For every breakage, the broken link must be named. If another link is named, an
+explanation must exist.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from matplotlib.patches import Rectangle
 from bridgekit_verify.links import LINKS
 from bridgekit_verify.measure.attribution import Attribution
 from bridgekit_verify.measure.experiment import Measurement, measure
-from bridgekit_verify.measure.lateness import attribute_delays
+from bridgekit_verify.measure.overtaken_events import attribute_delays
 from bridgekit_verify.measure.plots import GREEN, TEXT_COLOUR, VERMILLION, frame_grid, new_figure
 from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.probes.probes import HUB, Observations, Probe, ProbeAnswer, probe_ten
@@ -42,7 +42,7 @@ class MatrixCell:
     tried: int = 0
     """Number of ways in which the link was broken."""
     named: int = 0
-    """Number of ways in which the link was broken and the probes or the ledger named it."""
+    """Number of ways in which the link was broken and the probes or the ledger named the link."""
     by_probes: int = 0
     by_ledger: int = 0
     note: str = ""
@@ -53,7 +53,7 @@ class MatrixCell:
 
     @property
     def fewer(self) -> list[str]:
-        """The count of each source (probes, ledger) that named the link less often than both together."""
+        """The count of each source (probes or ledger) that named the link in fewer cases than both sources together."""
         counts = (("probes", self.by_probes), ("ledger", self.by_ledger))
         return [f"{source} {count}" for source, count in counts if count < self.named]
 
@@ -72,7 +72,7 @@ def _draw(axis: Axes, row: int, column: int, cell: MatrixCell | None, *, on_diag
     first, *rest = label.split("\n")
     middle: dict[str, Any] = {"ha": "center", "va": "center", "color": text_colour, "fontweight": "bold"}
     axis.text(column + 0.5, row + (0.36 if rest else 0.5), first, fontsize=8.5, **middle)
-    axis.text(column + 0.5, row + 0.7, "\n".join(rest), fontsize=5.8, **middle)
+    axis.text(column + 0.5, row + 0.7, "\n".join(rest), fontsize=7, **middle)
 
 
 NAMES: Final = {link.number: link.name for link in (*LINKS, HUB)}
@@ -177,7 +177,8 @@ class Localization:
         return pd.DataFrame(rows, index=index, columns=pd.Index(list(NAMES), name="named"))
 
     def explanations(self) -> pd.DataFrame:
-        """Return one row per breakage for which another link was named: which link, by what, and why."""
+        """Return one row for each link that was named although another link was broken, with the source and the
+        reason."""
         return pd.DataFrame(self._elsewhere(), columns=["cell", "broken", "named", "way", "by", "why"])
 
     def _elsewhere(self) -> list[tuple[str, int, int, str, str, str]]:
@@ -201,7 +202,7 @@ class Localization:
 
     @property
     def named(self) -> int:
-        """For how many breakages the probes and the ledger named the broken link.
+        """The number of breakages for which the probes and the ledger named the broken link.
 
         Instead of the broken link, the ledger may name a link of `Breakage.also_named`.
         """
@@ -213,7 +214,7 @@ class Localization:
 
     @property
     def holds(self) -> bool:
-        """Whether each broken link is named, each other name is explained, and no link of the sound chain is named."""
+        """Whether broken links are named, other named links are explained, and no link of the sound chain is named."""
         return (
             bool(self.cases)
             and self.named == len(self.cases)

@@ -92,6 +92,17 @@ class LosesWhatWasSentOffline(ChatThread):
             self.sockets -= 1
 
 
+class LosesResults(ChatThread):
+    """The result of every second call is not published."""
+
+    results = 0
+
+    def publish(self, event: Json) -> None:
+        self.results += event["type"] == "call_result"
+        if event["type"] != "call_result" or self.results % 2:
+            super().publish(event)
+
+
 class SharesAgent(ChatAgent):
     """All users share one agent object. While it loads a profile, the next run begins, and gets the thoughts."""
 
@@ -181,6 +192,7 @@ THREADS: dict[str, type[ChatThread]] = {
     "all threads": PublishesToAllThreads,
     "repeats after reconnect": RepeatsAfterReconnect,
     "loses while offline": LosesWhatWasSentOffline,
+    "loses results": LosesResults,
 }
 AGENTS: dict[str, type[ChatAgent]] = {
     "shared agent": SharesAgent,

@@ -15,9 +15,9 @@ PACKAGES = (PACKAGE, VERIFY)
 # from bridgekit_verify.
 LAYERS = {
     PACKAGE: {
-        "ids": 0, "payloads": 0, "event_types": 0, "events": 0, "errors": 0, "counters": 0,
+        "ids": 0, "payload_encoding": 0, "event_types": 0, "events": 0, "errors": 0, "counters": 0,
         "cursors_and_gaps": 0,
-        "mapping": 1, "resolution": 1,
+        "mapping": 1, "thread_resolvers": 1,
         "transport": 2, "stores": 2,
         "chain": 3,
         "invariants": 4,

@@ -38,31 +38,31 @@ PURE_MODULES = [
     *(
         f"{VERIFY}.check.{name}"
         for name in (
-            "concluding",
+            "verdict",
             "frames",
-            "judging",
+            "judge",
             "output",
             "owners",
-            "positions",
+            "numbering",
             "property_answers",
-            "protocols",
+            "dialects",
             "rules",
-            "streams",
+            "client_state",
         )
     ),
     *(
         f"{VERIFY}.check.live.{name}"
         for name in (
-            "checking",
+            "verdict",
             "delivery",
-            "expected_and_received",
-            "ledger",
+            "evidence",
+            "model_ledger",
             "markers",
             "model_answers",
             "model_requests",
-            "model_rules",
+            "ledger_rules",
             "model_scripts",
-            "observing",
+            "observed_clients",
             "scenarios",
         )
     ),
@@ -132,14 +132,15 @@ def test_pure_modules_import_nothing_that_does_io() -> None:
 
 def test_judging_imports_nothing_that_drives_a_backend() -> None:
     live = f"{VERIFY}.check.live"
-    reached, waiting = set[str](), [f"{VERIFY}.check.checking", f"{live}.checking"]
+    reached, waiting = set[str](), [f"{VERIFY}.check.checking", f"{live}.verdict"]
     while waiting:
         module = waiting.pop()
         if module not in reached:
             reached.add(module)
             waiting += all_imports()[module]
     assert f"{live}.delivery" in reached
-    assert reached & {f"{live}.{name}" for name in ("backends", "driving", "load", "model_server", "starting")} == set()
+    driving = ("backend_check", "drivers", "load_session", "model_server", "starting")
+    assert reached & {f"{live}.{name}" for name in driving} == set()
 
 
 # Both edges, ASGI and native, use these.
@@ -153,7 +154,7 @@ USED_BY_BOTH_EDGES = [
         "log",
         "origins",
         "outbox",
-        "lru_with_pins",
+        "thread_sequences",
         "tickets",
     )
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.dialects import DIALECTS
-from bridgekit_verify.harness.websocket import Dialect
+from bridgekit_verify.harness.websocket_protocol import Dialect
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 EVENTS_FOLLOW = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

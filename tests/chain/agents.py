@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, start_application
 from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.chain.self_check import ProbeConnection
-from bridgekit.chain.supervisor_collaborators import PythonTools
-from bridgekit.events import EventType
+from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.stores import in_memory
-from tests.factories import ALICE, THREAD
+from bridgekit.transport.hub import Hub
+from tests.factories import ALICE, THREAD, emitted
+from tests.transport.outboxes import Box
 
 
 class Broken(Exception):
@@ -80,6 +83,41 @@ def subscribe(application: Application, thread_id: ThreadId = THREAD, user_id: U
     connection = ProbeConnection(thread_id, user_id)
     application.bridge.hub.attach(connection)
     return connection
+
+
+class HubThatStoresLater(Hub):
+    """Answers after the event loop has run other tasks, as with a log in another process."""
+
+    error: Exception | None = None
+    """What the log raises."""
+    receipt: Receipt | None = None
+    """What the log answers in place of its own receipt."""
+
+    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Any:
+        async def stored() -> Receipt:
+            await checkpoint()
+            if self.error is not None:
+                raise self.error
+            if self.receipt is not None:
+                return self.receipt
+            return await super(HubThatStoresLater, self).publish(event, thread_id)
+
+        return stored()
+
+
+def subscribe_crowded(application: Application) -> Box:
+    """Subscribe a client whose outbox one event of THREAD crowds, until the test takes it with `next_frames`."""
+    hub = application.bridge.hub
+    box = Box(hub.crowded, events=2)
+    hub.attach(box)
+    hub.publish(emitted(), THREAD)
+    assert THREAD in hub.crowded.by_thread
+    return box
+
+
+async def retained_types(application: Application, thread_id: ThreadId = THREAD) -> list[str]:
+    """Return the types of the events that were published to a thread."""
+    return [str(frame.event.type) for frame in await application.bridge.hub.retained(thread_id)]
 
 
 def context(number: int = 1, *, agent_name: str = "researcher") -> RunContext:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import anyio
 import pytest
 
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.supervisor_collaborators import PythonTools, ScriptedModel
-from bridgekit.events import Outcome, Receipt
+from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel
+from bridgekit.errors import StoreUnavailable
+from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId
-from tests.chain.agents import Researcher, started, subscribe
+from tests.chain.agents import HubThatStoresLater, Researcher, retained_types, started, subscribe, subscribe_crowded
 from tests.factories import THREAD
 
 RUN = RunId("run_1")
@@ -70,3 +72,50 @@ def test_agent_holds_its_collaborators() -> None:
     model, tools = ScriptedModel(), PythonTools({})
     agent = Researcher("researcher", model, tools, WebSocketBridgeAdapter())
     assert (agent.llm_manager, agent.tool_dispatcher) == (model, tools)
+
+
+async def test_agent_waits_while_an_outbox_of_its_thread_is_crowded() -> None:
+    application = await started()
+    box, adapter = subscribe_crowded(application), WebSocketBridgeAdapter()
+    adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
+    receipts = list[Receipt]()
+
+    async def emit() -> None:
+        receipts.append(await adapter.emit_progress({}))
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(emit)
+            await anyio.wait_all_tasks_blocked()
+            assert await retained_types(application) == ["agent_thinking"]
+            box.next_frames()
+    assert [(receipt.outcome, receipt.seq) for receipt in receipts] == [(Outcome.SENT, 2)]
+
+
+async def guarded() -> tuple[WebSocketBridgeAdapter, HubThatStoresLater]:
+    """Return the adapter of a run of the core, whose log answers later, and the log's hub."""
+    application, adapter = await started(hub=HubThatStoresLater), WebSocketBridgeAdapter()
+    hub = application.bridge.hub
+    assert isinstance(hub, HubThatStoresLater)
+    adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
+    adapter.begin_run()
+    return adapter, hub
+
+
+async def test_second_end_event_is_refused_while_the_first_is_stored() -> None:
+    adapter, _ = await guarded()
+    first = adapter.emit(EventType.AGENT_COMPLETED, {})
+    assert (await adapter.emit_error("no")).outcome is Outcome.REFUSED
+    assert (await first).kept
+    assert (await adapter.emit_error("no")).outcome is Outcome.REFUSED
+
+
+async def test_end_event_that_the_store_refuses_later_is_not_the_last() -> None:
+    adapter, hub = await guarded()
+    hub.receipt = Receipt(outcome=Outcome.REFUSED, thread_id=THREAD, link=10)
+    assert await adapter.emit_error("no") == hub.receipt
+    hub.receipt, hub.error = None, StoreUnavailable("test", "no answer")
+    with pytest.raises(StoreUnavailable):
+        await adapter.emit_error("no")
+    hub.error = None
+    assert (await adapter.emit_error("no")).kept

@@ -6,19 +6,27 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import pytest
 
 from bridgekit.chain.link_1_startup import create_app
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.errors import FrameTooLarge, InvalidId, PayloadError, UnknownEventType, WrongEventLoop
+from bridgekit.errors import (
+    DeterministicStartupError,
+    FrameTooLarge,
+    InvalidId,
+    PayloadError,
+    UnknownEventType,
+    WrongEventLoop,
+)
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
-from bridgekit.ids import RunId, ThreadId
+from bridgekit.ids import ThreadId
+from bridgekit.mapping import RunThreadMappingService
+from bridgekit.thread_resolvers import Carried, Resolver
 from bridgekit.transport.hub import Hub
-from tests.chain.agents import config, started, subscribe
-from tests.factories import THREAD
-
-RUN = RunId("run_1")
+from tests.chain.agents import HubThatStoresLater, config, retained_types, started, subscribe, subscribe_crowded
+from tests.factories import OTHER, RUN, THREAD, emitted
 
 
 def event(kind: EventType = EventType.PROGRESS_UPDATE, **payload: object) -> AgentEvent:
@@ -66,14 +74,172 @@ async def test_text_of_an_error_is_the_configured_one() -> None:
 
 
 @pytest.mark.parametrize("method", ["notify", "notify_when_room"])
-async def test_event_of_another_thread_of_the_process_is_counted(method: str) -> None:
-    app = create_app(config())
+async def test_event_of_another_thread_of_the_process_is_counted_and_observed(method: str) -> None:
+    observed: list[Receipt] = []
+    app = create_app(config(observers=(lambda event, receipt: observed.append(receipt),)))
     async with app.router.lifespan_context(app):
         bridge = app.state.agent_websocket_bridge
         with pytest.raises(WrongEventLoop):
             await anyio.to_thread.run_sync(getattr(bridge, method), event())
         assert bridge.counters.lost == {(8, "WrongEventLoop"): 1}
+        assert [(receipt.link, receipt.reason) for receipt in observed] == [(8, "WrongEventLoop")]
         assert (await getattr(bridge, method)(event())).kept
+
+
+async def test_event_for_a_named_thread_is_counted_if_it_comes_from_another_thread_of_the_process() -> None:
+    app = create_app(config())
+    async with app.router.lifespan_context(app):
+        bridge = app.state.agent_websocket_bridge
+        notifying = partial(anyio.run, bridge.notify_in_thread, OTHER, event())
+        with pytest.raises(WrongEventLoop):
+            await anyio.to_thread.run_sync(notifying)
+        assert bridge.counters.lost == {(8, "WrongEventLoop"): 1}
+        receipt = await bridge.notify_in_thread(OTHER, event())
+        assert (receipt.thread_id, receipt.kept) == (OTHER, True)
+
+
+async def test_call_of_another_thread_of_the_process_is_refused_with_its_name() -> None:
+    app = create_app(config())
+    async with app.router.lifespan_context(app):
+        bridge = app.state.agent_websocket_bridge
+        bridge.require_own_loop("open_thread")
+        with pytest.raises(WrongEventLoop, match="open_thread"):
+            await anyio.to_thread.run_sync(bridge.require_own_loop, "open_thread")
+
+
+async def test_event_of_another_thread_of_the_process_does_not_wait_for_room() -> None:
+    app = create_app(config())
+    async with app.router.lifespan_context(app):
+        bridge = app.state.agent_websocket_bridge
+        subscribe_crowded(app.state.bridgekit)
+        with pytest.raises(WrongEventLoop):
+            await anyio.to_thread.run_sync(bridge.notify_when_room, event())
+
+
+@pytest.mark.parametrize("name", ["agent_started", EventType("undefined"), None])
+async def test_event_for_a_named_thread_of_a_type_that_is_not_defined_is_refused(name: Any) -> None:
+    application = await started()
+    with pytest.raises(UnknownEventType):
+        await application.bridge.notify_in_thread(OTHER, event(name))
+    assert await retained_types(application, OTHER) == []
+
+
+@pytest.mark.parametrize("thread_id", [THREAD, None], ids=["known thread", "mapped run"])
+async def test_event_waits_until_no_outbox_of_its_thread_is_crowded(thread_id: ThreadId | None) -> None:
+    application = await started()
+    await application.bridge.mapping.register_mapping(RUN, THREAD)
+    box = subscribe_crowded(application)
+    receipts = list[Receipt]()
+
+    async def notify() -> None:
+        receipts.append(await application.bridge.notify_when_room(emitted(thread_id=thread_id)))
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(notify)
+            await anyio.wait_all_tasks_blocked()
+            assert await retained_types(application) == ["agent_thinking"]
+            box.next_frames()
+    assert [(receipt.outcome, receipt.seq) for receipt in receipts] == [(Outcome.SENT, 2)]
+    assert application.counters.sent == {EventType.AGENT_THINKING: 1}
+
+
+@pytest.mark.parametrize("thread_id", [OTHER, None], ids=["known thread", "mapped run"])
+async def test_event_does_not_wait_for_another_thread(thread_id: ThreadId | None) -> None:
+    application = await started()
+    await application.bridge.mapping.register_mapping(RUN, OTHER)
+    subscribe_crowded(application)
+    with anyio.fail_after(60):
+        receipt = await application.bridge.notify_when_room(emitted(thread_id=thread_id))
+    assert (receipt.outcome, receipt.thread_id) == (Outcome.NO_SUBSCRIBER, OTHER)
+
+
+async def test_event_without_a_route_does_not_wait_for_room() -> None:
+    bridge = AgentWebSocketBridge(Hub(), Carried(), RunThreadMappingService())
+    receipt = await bridge.notify_when_room(emitted(thread_id=None))
+    assert (receipt.outcome, receipt.reason) == (Outcome.UNROUTABLE, "the event carries no thread")
+
+
+@pytest.mark.parametrize("thread_id", [THREAD, None], ids=["known thread", "mapped run"])
+async def test_event_that_is_stored_later_is_counted_when_it_is(thread_id: ThreadId | None) -> None:
+    application = await started(hub=HubThatStoresLater)
+    await application.bridge.mapping.register_mapping(RUN, THREAD)
+    subscribe(application)
+    answer = application.bridge.notify(emitted(thread_id=thread_id))
+    assert application.counters.sent == {}
+    assert (await answer).outcome is Outcome.SENT
+    assert application.counters.sent == {EventType.AGENT_THINKING: 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "link"),
+    [(PayloadError(EventType.AGENT_THINKING, "no"), 8), (FrameTooLarge("event", 2, 1), 8), (OSError("no network"), 10)],
+)
+async def test_event_that_the_log_refuses_later_is_counted_and_its_error_raised(error: Exception, link: int) -> None:
+    application = await started(hub=HubThatStoresLater)
+    hub = application.bridge.hub
+    assert isinstance(hub, HubThatStoresLater)
+    hub.error = error
+    with pytest.raises(type(error)):
+        await application.bridge.notify(emitted())
+    assert application.counters.lost == {(link, type(error).__name__): 1}
+
+
+async def test_event_whose_caller_is_cancelled_or_closed_is_not_counted_as_lost() -> None:
+    application = await started(hub=HubThatStoresLater)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await application.bridge.notify(emitted())
+    closed: Any = application.bridge.notify(emitted())
+    closed.send(None)
+    closed.close()
+    assert scope.cancelled_caught
+    assert application.counters.lost == {}
+
+
+async def test_observer_is_called_with_an_event_that_a_socket_accepted() -> None:
+    application = await started()
+    subscribe(application)
+    observed = list[tuple[AgentEvent, Receipt]]()
+    application.bridge.observers.append(lambda event, receipt: observed.append((event, receipt)))
+    sent = emitted()
+    receipt = await application.bridge.notify(sent)
+    assert observed == [(sent, receipt)]
+    assert application.counters.sent == {EventType.AGENT_THINKING: 1}
+
+
+async def test_event_of_a_mapped_run_is_published_before_anything_can_cancel_it() -> None:
+    application = await started()
+    await application.bridge.mapping.register_mapping(RUN, THREAD)
+    notifying: Any = application.bridge.notify(emitted(thread_id=None))
+    with pytest.raises(StopIteration):
+        notifying.send(None)
+    assert await retained_types(application) == ["agent_thinking"]
+
+
+async def test_observer_that_raises_is_logged_with_its_event(caplog: pytest.LogCaptureFixture) -> None:
+    def observe(event: AgentEvent, receipt: Receipt) -> None:
+        raise ValueError("why")
+
+    application = await started()
+    application.bridge.observers.append(observe)
+    assert (await application.bridge.notify(emitted())).kept
+    assert caplog.messages == ["an observer failed at agent_thinking of run run_1"]
+
+
+class Asynchronous:
+    async def __call__(self, *values: object) -> object:
+        return values[0]
+
+    async def method(self, *values: object) -> object:
+        return values[0]
+
+
+@pytest.mark.parametrize("callback", [Asynchronous(), Asynchronous().method, partial(Asynchronous().method)])
+@pytest.mark.parametrize("choice", ["observers", "payload_hook", "error_text"])
+async def test_asynchronous_callback_is_refused_at_startup(choice: str, callback: Any) -> None:
+    with pytest.raises(DeterministicStartupError, match=r"link 9: .* is asynchronous, .*; declare it as `def`"):
+        await started(**{choice: (print, callback) if choice == "observers" else callback})
 
 
 class Interrupting(Mapping[str, object]):
@@ -154,9 +320,17 @@ async def test_every_refusal_is_counted_once_with_its_reason_and_observed(name: 
     assert [(receipt.outcome, receipt.reason) for receipt in observed] == [(Outcome.REFUSED, error.__name__)]
 
 
+class FailingLater:
+    """A resolver whose database fails after a while."""
+
+    async def resolve(self, event: AgentEvent) -> ThreadId:
+        raise OSError("no database")
+
+
+@pytest.mark.parametrize("resolver", [Failing, FailingLater])
 @pytest.mark.parametrize("method", ["notify", "notify_when_room"])
-async def test_error_of_a_resolver_is_counted(method: str) -> None:
-    application = await started(resolver=lambda mapping: Failing(), self_checks=())
+async def test_error_of_a_resolver_is_counted(method: str, resolver: Callable[[], Resolver]) -> None:
+    application = await started(resolver=lambda mapping: resolver(), self_checks=())
     with pytest.raises(OSError, match="no database"):
         await getattr(application.bridge, method)(event())
     assert application.counters.lost == {(9, "OSError"): 1}

@@ -13,7 +13,7 @@ import pytest
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_6_base_agent import BaseAgent
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore, ThreadSession
+from bridgekit.chain.models_tools_and_owners import MemoryThreadStore, ThreadSession
 from bridgekit.errors import AgentExited, PayloadError
 from bridgekit.events import END_EVENTS, EventType
 from bridgekit.ids import ThreadId, UserId

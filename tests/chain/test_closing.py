@@ -17,7 +17,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, create_app, shut_down, start_application
 from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_6_base_agent import BaseAgent
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
+from bridgekit.chain.models_tools_and_owners import MemoryThreadStore
 from bridgekit.errors import DeterministicStartupError, ShuttingDown, StoreUnavailable, ThreadNotOwned
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.mapping import MemoryMappingStore
@@ -250,7 +250,7 @@ async def test_startup_fails_when_workers_share_a_store_but_no_ticket_key() -> N
 def inherited_by_another() -> Iterator[None]:
     """Open a listening socket that another process serves already."""
     holder = (
-        "import sys, bridgekit.transport.single_worker_lock as o\n"
+        "import sys, bridgekit.transport.listeners_and_worker_lock as o\n"
         "with o.single_worker_lock('memory'): print(); sys.stdin.read()"
     )
     with socket.create_server(("127.0.0.1", 0)) as here:

@@ -17,8 +17,8 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.error_text import ERROR_BYTES
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.chain.self_check import ProbeConnection
-from bridgekit.chain.supervisor_collaborators import PythonTools
 from bridgekit.counters import RUN_ENDED
 from bridgekit.errors import AgentExited, BridgekitError, FrameTooLarge, PayloadError
 from bridgekit.events import END_EVENTS, AgentEvent, EventType, Outcome, Receipt
@@ -404,7 +404,7 @@ async def test_run_whose_end_event_the_store_refuses_to_the_end_is_logged(
     monkeypatch.setattr("bridgekit.chain.link_5_execution_core.END_TIMEOUT_SECONDS", 0.01)
     monkeypatch.setattr(Refusing, "refusals", 1_000_000)
     assert await run(await started(agents={"agent": returning("done")}, hub=Refusing, self_checks=())) == "done"
-    assert "has no end event: none was accepted in time" in caplog.text
+    assert caplog.messages[-1].endswith(" has no end event: none was accepted in time")
 
 
 class RefusingLater(Refusing):
@@ -534,6 +534,7 @@ async def test_run_whose_coroutine_is_closed_ends() -> None:
     running.send(None)
     running.close()
     assert ends(connection) == ["GeneratorExit"]
+    assert connection.frames[-1].event.payload["error_context"] == {}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from bridgekit.errors import DeterministicStartupError, ThreadNotOwned
 from bridgekit.events import AgentEvent, Frame, Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import Carried
+from bridgekit.thread_resolvers import Carried
 from bridgekit.transport.hub import Hub
 from bridgekit_verify import as_committed
 from bridgekit_verify.audited_routing import OpaqueRunIds

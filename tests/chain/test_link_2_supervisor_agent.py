@@ -17,7 +17,7 @@ from bridgekit.errors import InvalidId, ThreadNotOwned, UnknownName
 from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
-from bridgekit.resolution import MappingLookup
+from bridgekit.thread_resolvers import MappingLookup
 from tests.chain.agents import Broken, event_types, payloads, started, subscribe
 from tests.factories import ALICE, BOB, OTHER, RUN, THREAD
 

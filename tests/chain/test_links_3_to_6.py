@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 from bridgekit.chain import link_5_execution_core
+from bridgekit.chain.context import RunContext
 from bridgekit.chain.error_text import ERROR_BYTES
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_3_registry import AgentRegistry
@@ -17,9 +24,12 @@ from bridgekit.chain.link_5_execution_core import AgentExecutionCore
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.supervisor_collaborators import ScriptedModel
+from bridgekit.chain.models_tools_and_owners import ScriptedModel
 from bridgekit.errors import PayloadError, UnknownName
 from bridgekit.events import AgentEvent, Answer, EventType, Receipt
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.mapping import MemoryRunRegistry
+from bridgekit.transport.hub import Hub
 from tests.chain.agents import (
     AGENTS,
     TOOLS,
@@ -28,9 +38,12 @@ from tests.chain.agents import (
     context,
     event_types,
     payloads,
+    retained_types,
     started,
     subscribe,
+    subscribe_crowded,
 )
+from tests.factories import ALICE, THREAD
 
 
 def registry_of(application: Application) -> AgentRegistry:
@@ -230,3 +243,182 @@ async def test_first_and_last_event_name_the_request() -> None:
     assert contexts == [{"request": "question 1"}] * 2
     [failed] = payloads(connection, EventType.AGENT_ERROR)
     assert failed["error_context"] == {"request": "question 1"}
+
+
+class Quick(BaseAgent):
+    """Returns at once."""
+
+    async def execute(self, context: object) -> object:
+        return "done"
+
+
+async def test_run_waits_for_room_before_its_first_and_its_last_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_5_execution_core, "ROOM_TIMEOUT_SECONDS", 60.0)
+    application = await started(agents={"quick": Quick})
+    box = subscribe_crowded(application)
+    published = list[list[str]]()
+
+    async def run() -> None:
+        await application.supervisor.run(agent_name="quick", thread_id=THREAD, user_id=ALICE, request="")
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            for _ in range(3):
+                await anyio.wait_all_tasks_blocked()
+                published.append(await retained_types(application))
+                box.next_frames()
+    thought, start, end = "agent_thinking", "agent_started", "agent_completed"
+    assert published == [[thought], [thought, start], [thought, start, end]]
+
+
+async def test_run_without_a_subscriber_gets_one_end_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its receipt names link 10, as that of an event which the store refused does."""
+    monkeypatch.setattr(link_5_execution_core, "RETRY_SECONDS", 0.001)
+    application = await started(agents={"researcher": Quick})
+    await application.supervisor.engine.execute(context())
+    assert await retained_types(application, context().thread_id) == ["agent_started", "agent_completed"]
+
+
+class TakenOver(MemoryRunRegistry):
+    """Another worker has ended the runs of this one."""
+
+    async def holds(self, run_id: RunId) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("agent_name", ["researcher", "failing"])
+async def test_run_that_another_worker_ended_gets_no_second_end_event(
+    agent_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    application = await started()
+    connection = subscribe(application, context().thread_id)
+    application.bridge.runs = TakenOver()
+    with caplog.at_level(logging.WARNING, link_5_execution_core.__name__), suppress(Broken):
+        await application.supervisor.engine.execute(context(agent_name=agent_name))
+    assert not {"agent_completed", "agent_error"} & {*event_types(connection)}
+    failed = ["run run_1 of agent failing failed"] if agent_name == "failing" else []
+    assert caplog.messages == ["run run_1 was ended by another worker", *failed]
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "message"),
+    [
+        (Broken("why"), logging.ERROR, "run run_1 of agent researcher failed"),
+        (asyncio.CancelledError(), logging.INFO, "run run_1 of agent researcher was cancelled"),
+        (
+            BaseExceptionGroup("group", [asyncio.CancelledError(), Broken("why")]),
+            logging.ERROR,
+            "run run_1 of agent researcher failed",
+        ),
+        (
+            BaseExceptionGroup("group", [asyncio.CancelledError(), asyncio.CancelledError()]),
+            logging.INFO,
+            "run run_1 of agent researcher was cancelled",
+        ),
+    ],
+    ids=["error", "cancellation", "error beside a cancellation", "cancellations"],
+)
+async def test_error_of_an_agent_is_raised_unchanged_and_logged_once(
+    error: BaseException, level: int, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Raising(BaseAgent):
+        async def execute(self, context: object) -> object:
+            raise error
+
+    application = await started(agents={"researcher": Raising})
+    with caplog.at_level(logging.INFO, link_5_execution_core.__name__), pytest.raises(type(error)) as raised:
+        await application.supervisor.engine.execute(context())
+    assert raised.value is error
+    assert error.__cause__ is None
+    [record] = caplog.records
+    assert (record.levelno, record.getMessage()) == (level, message)
+    assert (record.exc_info is not None and record.exc_info[1] is error) == (level == logging.ERROR)
+
+
+class BridgeThatKeepsAnswers(SuspendingBridge):
+    """Keeps the answer to the `agent_error` of a run, which cannot be awaited if the run's coroutine is closed."""
+
+    answers: list[Any]
+
+    def notify(self, event: AgentEvent) -> Answer:
+        answer = super().notify(event)
+        if event.type is EventType.AGENT_ERROR:
+            self.answers.append(answer)
+        return answer
+
+
+class Suspended(BaseAgent):
+    """Stays at its first `await`."""
+
+    async def execute(self, context: object) -> object:
+        class Forever:
+            def __await__(self) -> Any:
+                yield
+
+        await Forever()
+        return None
+
+
+async def test_closed_run_leaves_no_coroutine_open_if_its_error_cannot_be_published_without_waiting() -> None:
+    application = await started(agents={"researcher": Suspended}, bridge=BridgeThatKeepsAnswers)
+    assert isinstance(application.bridge, BridgeThatKeepsAnswers)
+    answers = application.bridge.answers = []
+    running: Any = application.supervisor.engine.execute(context())
+    running.send(None)
+    running.close()
+    assert [inspect.getcoroutinestate(answer) for answer in answers] == [inspect.CORO_CLOSED]
+
+
+class HubThatFailsAfterPublishing(Hub):
+    """Loses its network after it has published the end of a run."""
+
+    def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
+        receipt = super().publish(event, thread_id)
+        if event.type is EventType.AGENT_COMPLETED:
+            raise OSError("no network")
+        return receipt
+
+
+async def test_end_event_that_may_have_been_published_is_not_sent_again() -> None:
+    application = await started(agents={"researcher": Quick}, hub=HubThatFailsAfterPublishing)
+    connection = subscribe(application, context().thread_id)
+    with pytest.raises(OSError, match="no network"):
+        await application.supervisor.engine.execute(context())
+    assert event_types(connection) == ["agent_started", "agent_completed"]
+
+
+async def test_error_says_how_to_declare_an_agent_whose_execute_is_no_coroutine_function() -> None:
+    class Plain(BaseAgent):
+        def execute(self, context: object) -> Any:
+            return 5
+
+    application = await started(agents={"researcher": Plain})
+    with pytest.raises(TypeError, match="`execute` of agent 'researcher' returned int; declare it as `async def`"):
+        await application.supervisor.engine.execute(context())
+
+
+async def streaming(self: BaseAgent, context: RunContext) -> AsyncIterator[str]:
+    yield "a token"
+
+
+def stepping(self: BaseAgent, context: RunContext) -> Iterator[str]:
+    yield "a step"
+
+
+def plain(self: BaseAgent, context: RunContext) -> str:
+    return "a result"
+
+
+@pytest.mark.parametrize(
+    ("execute", "advice"),
+    [
+        (streaming, r"it contains `yield`; use `emit_text` .* return the result$"),
+        (stepping, r"it contains `yield`; use `emit_text` .* return the result$"),
+        (plain, r"declare it as `async def`, and return its result$"),
+    ],
+)
+async def test_execute_that_returns_nothing_to_await_is_refused_with_what_to_do(execute: Any, advice: str) -> None:
+    application = await started(agents={"agent": type("Agent", (BaseAgent,), {"execute": execute})})
+    with pytest.raises(TypeError, match=f"^`execute` of agent 'agent' returned .*; {advice}"):
+        await application.supervisor.run(agent_name="agent", thread_id=THREAD, user_id=ALICE, request="")

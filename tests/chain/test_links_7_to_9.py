@@ -13,7 +13,7 @@ from bridgekit.errors import FrameTooLarge, InvalidId, PayloadError, StoreUnavai
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
-from bridgekit.resolution import Carried, MappingLookup
+from bridgekit.thread_resolvers import Carried, MappingLookup
 from bridgekit.transport.hub import Hub
 from tests.chain.agents import started, subscribe
 from tests.factories import OTHER, RUN, THREAD, emitted

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
+from bridgekit.chain.models_tools_and_owners import MemoryThreadStore, ThreadSession
 from bridgekit.errors import DeterministicStartupError, ThreadNotOwned
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.stores import in_memory
@@ -22,11 +24,22 @@ class OwnSubclass(MemoryThreadStore):
     """A store of an application that still keeps owners in memory."""
 
 
+def forgetting(threads: MemoryThreadStore) -> Callable[[], AbstractAsyncContextManager[ThreadSession]]:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[ThreadSession]:
+        async with threads() as session:
+            yield session
+
+    return lambda: opened()
+
+
 IN_MEMORY: dict[str, Callable[[], Any]] = {
     "default": lambda: BridgeConfig(agents={}).db_session_factory,
     "public": MemoryThreadStore,
     "subclass": OwnSubclass,
     "bound method": lambda: MemoryThreadStore().__call__,
+    "partial": lambda: partial(MemoryThreadStore()),
+    "function": lambda: forgetting(MemoryThreadStore()),
 }
 
 
@@ -57,6 +70,13 @@ class FirstOwner(MemoryThreadStore):
         self._owners.setdefault(thread_id, user_id)
 
 
+class LastOwner(MemoryThreadStore):
+    """A thread store whose `claim` replaces the owner, like INSERT OR REPLACE."""
+
+    async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
+        self._owners[thread_id] = user_id
+
+
 class NoOwner(FirstOwner):
     """A thread store that does not create threads."""
 
@@ -64,7 +84,9 @@ class NoOwner(FirstOwner):
         """Does nothing."""
 
 
-@pytest.mark.parametrize(("threads", "user"), [(FirstOwner, BOB), (NoOwner, ALICE), (MemoryThreadStore, BOB)])
+@pytest.mark.parametrize(
+    ("threads", "user"), [(FirstOwner, BOB), (LastOwner, BOB), (NoOwner, ALICE), (MemoryThreadStore, BOB)]
+)
 async def test_owner_is_checked_whatever_the_thread_store_raises(threads: Callable[[], Any], user: UserId) -> None:
     config = BridgeConfig(agents={"researcher": Researcher}, db_session_factory=threads())
     application = await start_application(config, in_memory())
@@ -75,3 +97,13 @@ async def test_owner_is_checked_whatever_the_thread_store_raises(threads: Callab
     with pytest.raises(ThreadNotOwned):
         await application.open_thread(THREAD, user)
     assert await application.bridge.hub.retained(THREAD) == ()
+    if user is BOB:
+        assert await application.owner_of(THREAD) == ALICE
+
+
+async def test_startup_succeeds_while_the_database_of_the_owners_is_not_available() -> None:
+    def refuse() -> AbstractAsyncContextManager[ThreadSession]:
+        raise ConnectionError
+
+    config = BridgeConfig(agents={}, db_session_factory=refuse)
+    await start_application(config, replace(in_memory(), name="sqlite"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
@@ -13,12 +14,13 @@ from starlette.applications import Starlette
 
 from bridgekit.chain.link_1_startup import create_app, lifespan, publisher, shut_down, start_application
 from bridgekit.chain.link_3_registry import AgentRegistry
-from bridgekit.chain.supervisor_collaborators import PythonTools, ScriptedModel
+from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel
 from bridgekit.errors import DeterministicStartupError, ServeError, ShuttingDown, UnknownName, WrongEventLoop
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.ids import RunId
 from bridgekit.stores import MEMORY, Stores, in_memory
 from bridgekit.transport.authorization import OwnerAuthorizer
+from bridgekit.transport.tickets import Tickets
 from tests.chain.agents import AGENTS, config, context, started, subscribe
 from tests.factories import ALICE, THREAD
 
@@ -132,3 +134,9 @@ def test_agent_is_bound_only_by_a_registry_that_has_a_bridge() -> None:
     with pytest.raises(UnknownName) as refused:
         registry.create_bound(context())
     assert str(refused.value) == "no bridge is called 'websocket_bridge'; known: none"
+
+
+def test_text_of_a_config_shows_no_secret() -> None:
+    key = b"a ticket key that nobody may read"
+    shown = repr(config(authorizer=partial(Tickets, keys=(key,)), db_session_factory=partial(print, "secret")))
+    assert shown == "BridgeConfig(agents=['researcher', 'failing', 'answering', 'waiting'])"

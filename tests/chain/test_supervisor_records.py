@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit.chain.link_1_startup import create_app
 from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore, PythonTools, ScriptedModel
+from bridgekit.chain.models_tools_and_owners import MemoryThreadStore, PythonTools, ScriptedModel
 from bridgekit.errors import StoreUnavailable, WrongEventLoop
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import ActiveRun, MemoryRunRegistry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
+from bridgekit.chain.models_tools_and_owners import MemoryThreadStore
 from bridgekit.cursors_and_gaps import START, Cursor
 from bridgekit.errors import RunAlreadyMapped, SubscriptionRefused
 from bridgekit.events import POLICIES, Policy, define_event_type, text_delta

@@ -21,11 +21,11 @@ import pytest
 from bridgekit.errors import BridgekitError, DeterministicStartupError
 from bridgekit.events import CRITICAL, EventType
 from bridgekit_verify.measure.workload import FAMILIES
-from bridgekit_verify.probes.observing import judge_all, observe
-from bridgekit_verify.probes.rules import ViolationKind, label
+from bridgekit_verify.probes.judgement import ViolationKind, label
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import CONFUSABLE, family_threads
 from bridgekit_verify.probes.scenario_clients import Client
+from bridgekit_verify.probes.scenario_run import judge_all, observe
 from bridgekit_verify.variants import variant
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from bridgekit_verify.report.collecting import collect
+from bridgekit_verify.report.executed_notebooks import collect
 from tests.notebooks.guard import faults_of
 from tests.tree import EXECUTED, NOTEBOOKS
 from tests.verify.report.notebooks import ENVIRONMENT

@@ -64,7 +64,7 @@ STEPS_PER_EXTRA_BATCH: Final = 1
 """Additional task switches if one iteration enqueues so much that the writer yields again to batch more events."""
 CALLS_PER_EMIT: Final = 32
 """Calls of Python and builtin functions from `emit_thinking` to the bytes in the outbox."""
-CALLS_PER_LOOKUP: Final = 22
+CALLS_PER_LOOKUP: Final = 23
 """Additional calls if the thread is looked up by run id in memory, which is a coroutine."""
 CALLS_PER_SOCKET: Final = 7
 """Additional calls for each further socket of the thread."""

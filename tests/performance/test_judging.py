@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from benchmarks.in_process import sound_history
+from benchmarks.own_cost_process import sound_history
 from bridgekit.invariants.reports import check_stream
 from bridgekit_verify.measure.checker import check
 from tests.invariants.recordings import STEPS, Frame, frame, numbered

@@ -7,8 +7,8 @@ from typing import Final
 
 import pytest
 
-from benchmarks.in_process import attach_subscriber, start_bridgekit
-from benchmarks.micro.without_event_loop import finished
+from benchmarks.micro.run_without_event_loop import finished
+from benchmarks.own_cost_process import attach_subscriber, start_bridgekit
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.ids import RunId, ThreadId

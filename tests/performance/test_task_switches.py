@@ -9,8 +9,8 @@ from typing import Any
 import anyio.lowlevel
 import pytest
 
-from benchmarks.in_process import attach_subscriber, start_bridgekit
-from benchmarks.micro.without_event_loop import finished
+from benchmarks.micro.run_without_event_loop import finished
+from benchmarks.own_cost_process import attach_subscriber, start_bridgekit
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.events import Receipt

@@ -6,7 +6,7 @@ import sys
 import time
 
 from bridgekit.serve import server
-from bridgekit.serve.application import AppSpec
+from bridgekit.serve.app_loader import AppSpec
 
 EXIT_TIMEOUT_SECONDS = 0.2
 CONTINUES_SECONDS = 5 * EXIT_TIMEOUT_SECONDS

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import BridgeConfig, lifespan
 from bridgekit.chain.link_6_base_agent import BaseAgent
-from bridgekit.chain.supervisor_collaborators import PythonTools
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.transport.asgi import routes
 from tests.factories import ALICE, THREAD
 

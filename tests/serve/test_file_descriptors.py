@@ -55,7 +55,7 @@ async def test_health_responds_and_the_log_stays_short_while_descriptors_run_out
     edge: str, request_bytes: bytes
 ) -> None:
     command = ("bridgekit", "serve", APP, "--port", "0", "--edge", edge)
-    async with started(*command, files=FILES, env={served_application.SHORT_LIMITS: "1"}) as server:
+    async with started(*command, files=FILES, env={served_application.SHORT_LIMITS: "20"}) as server:
         await server.read_until("is served at ws://")
         with held(server, request_bytes):
             for _ in range(ATTEMPTS):

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.parametrize("anyio_backend", ["async
 @asynccontextmanager
 async def serving(store: str, port: int) -> AsyncIterator[Server]:
     command = ("bridgekit", "serve", "tests.served_application:app", "--port", str(port))
-    async with started(*command, env={served_application.STORE: store, served_application.SHORT_LIMITS: "1"}) as server:
+    async with started(*command, env={served_application.STORE: store, served_application.SHORT_LIMITS: "5"}) as server:
         await server.read_until("is served at")
         yield server
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import wraps
 from typing import Any
 
 import anyio
@@ -223,12 +224,75 @@ class MoreThanCORS(CORSMiddleware):
             await super().__call__(scope, receive, send)
 
 
-def behind(*kinds: Callable[[ASGIApp], ASGIApp]) -> Starlette:
+def behind(*kinds: Callable[[ASGIApp], ASGIApp]) -> FastAPI:
     return FastAPI(routes=routes(), middleware=[Middleware(kind) for kind in kinds])
 
 
 def wrapped() -> ASGIApp:
     return CORSMiddleware(behind())
+
+
+class Guarded(FastAPI):
+    """Acts on every connection, like middleware."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+
+
+class GuardedStarlette(Starlette):
+    __call__ = wraps(Starlette.__call__)(Guarded.__call__)  # type: ignore[assignment]  # the point
+
+
+class GuardedStack(FastAPI):
+    def build_middleware_stack(self) -> ASGIApp:
+        return CORSMiddleware(super().build_middleware_stack())
+
+
+class GuardedRouter(APIRouter):
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().app(scope, receive, send)
+
+
+def guarded(**attributes: Any) -> FastAPI:
+    app = behind()
+    for name, value in attributes.items():
+        setattr(app, name, value)
+    return app
+
+
+def guarded_router() -> FastAPI:
+    app = behind()
+    app.router.middleware_stack = wrapped()  # type: ignore[assignment]  # as applications do
+    return app
+
+
+def own_router() -> FastAPI:
+    app = behind()
+    app.router = GuardedRouter(routes=routes())
+    return app
+
+
+class Named(FastAPI):
+    """A subclass that runs no code in front of the routes."""
+
+
+@pytest.mark.parametrize(
+    ("app", "edge"),
+    [
+        (Named(routes=routes()), "native"),
+        (Guarded(routes=routes()), "asgi"),
+        (GuardedStarlette(routes=routes()), "asgi"),
+        (GuardedStack(routes=routes()), "asgi"),
+        (guarded(build_middleware_stack=wrapped), "asgi"),
+        (guarded(middleware_stack=wrapped()), "asgi"),
+        (guarded(middleware_stack=behind().build_middleware_stack()), "native"),
+        (guarded_router(), "asgi"),
+        (own_router(), "asgi"),
+    ],
+)
+def test_native_edge_is_not_chosen_if_own_code_is_in_front_of_the_routes(app: ASGIApp, edge: str) -> None:
+    assert choose_edge("here:app", app, None) == edge
+    assert choose_edge("here:app", app, "native") == "native"
 
 
 @pytest.mark.parametrize(

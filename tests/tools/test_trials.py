@@ -48,6 +48,13 @@ def test_counted():
 def test_computed():
     assert computed() is False
 """
+FREEZING = """
+import gc
+
+def pytest_collection_finish(session):
+    gc.freeze()
+"""
+"""What tests/conftest.py does: `gc.get_objects` no longer returns the functions that the tests imported."""
 RUN = """
 import sys
 from pathlib import Path
@@ -77,6 +84,16 @@ def test_mutants_survive_only_where_no_test_executes_them(tmp_path: Path) -> Non
     assert int(total) > 10
     assert [line.partition("function=")[2].partition(",")[0] for line in survivors] == ["'unused'"] * 2
     assert (tmp_path / "example.py").read_text() == MODULE
+
+
+@pytest.mark.slow
+def test_tests_are_collected_again_only_for_mutants_that_need_it(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(FREEZING)
+    done = run(tmp_path, MODULE, TESTS + f"\nopen({str(tmp_path / 'collected')!r}, 'a').write('again ')\n")
+    assert done.returncode == 0, done.stderr
+    total, *survivors = done.stdout.splitlines()
+    again = (tmp_path / "collected").read_text().split()
+    assert len(survivors) < len(again) < int(total) / 2
 
 
 @pytest.mark.slow

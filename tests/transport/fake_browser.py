@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import anyio
 from starlette.applications import Starlette
 
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
+from bridgekit.chain.models_tools_and_owners import MemoryThreadStore
 from bridgekit.counters import DeliveryCounters
 from bridgekit.events import EventType, Receipt
 from bridgekit.ids import ThreadId, UserId

@@ -17,10 +17,10 @@ EPOCH = "0" * 16
 class Schedule:
     """A scheduler that writes nothing and counts the requested flushes."""
 
-    def __init__(self, limits: OutboxLimits) -> None:
+    def __init__(self, limits: OutboxLimits, crowded: CrowdedOutboxes | None = None) -> None:
         self.limits = limits
         self.counters = DeliveryCounters()
-        self.crowded = CrowdedOutboxes()
+        self.crowded = CrowdedOutboxes() if crowded is None else crowded
         self.enqueued = 0
         self.quiet = False
         self.scheduled = 0
@@ -32,8 +32,10 @@ class Schedule:
 class Box(Subscriber):
     """A subscriber without a socket that counts how often it is aborted."""
 
-    def __init__(self, *, events: int = 1_024, size_bytes: int = 4_194_304) -> None:
-        self.schedule = Schedule(OutboxLimits(events=events, size_bytes=size_bytes))
+    def __init__(
+        self, crowded: CrowdedOutboxes | None = None, /, *, events: int = 1_024, size_bytes: int = 4_194_304
+    ) -> None:
+        self.schedule = Schedule(OutboxLimits(events=events, size_bytes=size_bytes), crowded)
         self.counters = self.schedule.counters
         self.crowded = self.schedule.crowded
         super().__init__(Subscription(ALICE, THREAD), self.schedule)

@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
+from bridgekit.chain.models_tools_and_owners import MemoryThreadStore
 from bridgekit.errors import unwrap_single_error
 from bridgekit.events import EventType, Receipt
 from bridgekit.stores import Stores, in_memory

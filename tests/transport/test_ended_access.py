@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+from uuid import UUID
 
+import anyio
+import anyio.from_thread
+import anyio.to_thread
 import pytest
 
+from bridgekit.errors import InvalidId, WrongEventLoop
 from bridgekit.ids import UserId
 from bridgekit.transport.authorization import Handshake, Subscription
 from tests.factories import ALICE, BOB, OTHER, THREAD
@@ -79,3 +85,47 @@ async def test_socket_whose_authorization_was_in_progress_is_authorized_again(si
 async def test_call_without_a_criterion_is_refused(site: Site) -> None:
     with pytest.raises(TypeError, match="needs user_id, thread_id or ticket_key"):
         site.edge.end_access(except_user_id=ALICE)
+
+
+@pytest.mark.parametrize("field", ["user_id", "thread_id", "ticket_key", "except_user_id"])
+@pytest.mark.parametrize("value", [7, UUID(int=7), "", " ", "a\x00b", b"", object()], ids=repr)
+async def test_criterion_of_another_type_is_refused_before_any_socket_is_closed(
+    site: Site, field: str, value: Any
+) -> None:
+    if field == "ticket_key" and isinstance(value, bytes):
+        return
+    async with site.visited((ALICE, THREAD)) as [browser]:
+        with pytest.raises(InvalidId, match=field.removeprefix("except_")):
+            site.edge.end_access(**({"user_id": ALICE, "thread_id": THREAD, field: value}))
+        await site.publish()
+    assert (browser.close, browser.seqs) == (None, [1])
+
+
+@pytest.mark.parametrize("elsewhere", ["thread", "loop in a thread"])
+@pytest.mark.parametrize("call", ["end_access", "drain", "stop_accepting"])
+async def test_call_in_another_thread_is_refused_before_any_socket_is_closed(
+    site: Site, call: str, elsewhere: str
+) -> None:
+    async def closed() -> None:
+        if call == "drain":
+            await site.edge.drain()
+        elif call == "end_access":
+            site.edge.end_access(user_id=ALICE)
+        else:
+            site.edge.stop_accepting()
+
+    def work() -> None:
+        if elsewhere == "loop in a thread":
+            asyncio.run(closed())
+        else:
+            closed().send(None)
+
+    async with site.visited(*[(ALICE, THREAD)] * 3) as browsers:
+        with pytest.raises(WrongEventLoop, match=f"{call} was called outside .* run_sync for a plain function"):
+            await anyio.to_thread.run_sync(work)
+        await site.publish()
+        assert [browser.close for browser in browsers] == [None] * 3
+        await anyio.to_thread.run_sync(anyio.from_thread.run, closed)
+        if call != "stop_accepting":
+            await anyio.wait_all_tasks_blocked()
+    assert [browser.seqs for browser in browsers] == [[1]] * 3

@@ -12,7 +12,7 @@ from types import FrameType
 import anyio
 import pytest
 
-from bridgekit.transport import graceful_shutdown, single_worker_lock
+from bridgekit.transport import graceful_shutdown, listeners_and_worker_lock
 from bridgekit.transport.graceful_shutdown import drain_on_shutdown, start_deadline
 
 TIMEOUT_SECONDS = 60.0
@@ -261,7 +261,7 @@ async def test_server_that_listens_elsewhere_continues_when_an_inherited_socket_
 
     def anything_listens() -> bool:
         checked.set()
-        return single_worker_lock.anything_listens()
+        return listeners_and_worker_lock.anything_listens()
 
     monkeypatch.setattr(graceful_shutdown, "anything_listens", anything_listens)
     with inherited() as leaked, socket.create_server(("127.0.0.1", 0)), anyio.fail_after(TIMEOUT_SECONDS):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from collections.abc import Coroutine
 from typing import Any
 
+import pytest
+
+from bridgekit.errors import InvalidId
 from bridgekit.events import Frame
 from bridgekit.ids import ThreadId
 from bridgekit.transport.hub import Hub
@@ -105,3 +109,14 @@ def test_threads_with_sockets_are_kept_over_the_limit_and_evicted_when_their_soc
         worker.leave(thread)
     log.publish(event_with_number(OTHER))
     assert len(log) == 3
+
+
+@pytest.mark.parametrize("name", ["events", "size_bytes", "seconds", "threads"])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, -1, "5", None, True])
+def test_retention_that_no_store_can_keep_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(InvalidId, match=rf"^Retention.{name}: must be .*, not {value!r}$"):
+        Retention(**{name: value})
+
+
+def test_retention_of_zero_and_of_fractions_of_seconds_is_accepted() -> None:
+    assert Retention(events=0, size_bytes=0, seconds=0, threads=0) != Retention(seconds=0.5)

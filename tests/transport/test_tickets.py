@@ -13,7 +13,7 @@ import anyio
 import jwt
 import pytest
 
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
+from bridgekit.chain.models_tools_and_owners import MemoryThreadStore
 from bridgekit.errors import InvalidId, StoreUnavailable, SubscriptionRefused
 from bridgekit.ids import ThreadId
 from bridgekit.transport.authorization import PROTOCOL, TICKET_PROTOCOL, Handshake, Subscription

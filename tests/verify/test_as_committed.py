@@ -15,12 +15,12 @@ from bridgekit.chain.link_4_engine import ExecutionEngine
 from bridgekit.chain.link_5_execution_core import AgentExecutionCore
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
+from bridgekit.chain.models_tools_and_owners import ScriptedModel
 from bridgekit.chain.self_check import ProbeConnection
-from bridgekit.chain.supervisor_collaborators import ScriptedModel
 from bridgekit.errors import RunAlreadyMapped
 from bridgekit.events import CRITICAL, EventType, Outcome
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.resolution import MappingLookup, NoRoute
+from bridgekit.thread_resolvers import MappingLookup, NoRoute
 from bridgekit.transport.hub import Hub
 from bridgekit_verify import as_committed
 from tests.chain.agents import AGENTS, TOOLS, Researcher, context, event_types, payloads, started, subscribe

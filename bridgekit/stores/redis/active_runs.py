@@ -16,9 +16,9 @@ from anyio import AsyncContextManagerMixin
 from bridgekit.errors import StoreUnavailable, unwrap_single_error
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.mapping import ActiveRun
-from bridgekit.stores.redis.functions import CLOSE_RUN, OPEN_RUN, RENEW_LEASE
+from bridgekit.stores.redis.keys_and_functions import CLOSE_RUN, OPEN_RUN, RENEW_LEASE
 from bridgekit.stores.redis.log import RedisEventLog
-from bridgekit.stores.redis.mapping import RedisUsedTickets
+from bridgekit.stores.redis.mapping_and_tickets import RedisUsedTickets
 from bridgekit.stores.redis.topology import ClusterTopology, RetryDelay
 from bridgekit.transport.log import Retention
 
@@ -27,7 +27,7 @@ __all__ = ["LEASE_SECONDS", "RedisRunRegistry"]
 LEASE_SECONDS: Final = 15.0
 """A worker that has not renewed its lease for this long counts as dead."""
 FIRST_RETRY_SECONDS: Final = RetryDelay.FIRST_SECONDS / 2
-"""The shortest pause after which a call whose reply was lost is repeated."""
+"""Shortest pause before a call is repeated because its reply was lost."""
 RENEWALS: Final = 5
 """How many times a worker renews its lease within the duration of one lease."""
 
@@ -86,15 +86,14 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run.run_id, rest)
 
     async def holds(self, run_id: RunId) -> bool:
-        # If the lease is fresh and never expired, no worker has taken the run over, or can do so before the end event
-        # is sent.
+        # If the lease was renewed recently and has not expired since the run was opened, no worker can take over the
+        # run before its end event is sent.
         fresh = time.monotonic() - self._renewed_at < self._lease_seconds / 2
         if run_id not in self._open or (fresh and run_id not in self._doubtful):
             return True
         try:
-            await self._renew_once(
-                time.monotonic()
-            )  # If the store has lost its data, the renewal stores the run again.
+            # If the store has lost its data, the renewal stores the run again.
+            await self._renew_once(time.monotonic())
             stored: bytes | None = await self._topology.call(self._runs.slot, "HGET", self._runs.name, run_id)
         except StoreUnavailable:
             return True
@@ -152,13 +151,14 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         known, self._known_generation = self._known_generation, generation.decode()
         self._used_tickets.generation = self._known_generation
         if known != self._known_generation:
-            # The store may have lost its data, including these runs, so no worker has taken them over.
+            # If the store has lost its data, it must store the runs again. No other worker can have taken over lost
+            # entries.
             for run_id, rest in list(self._open.items()):
                 await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run_id, rest)
         if time.monotonic() - self._renewed_at >= self._lease_seconds:
             self._doubtful.update(self._open)
         self._renewed_at, self._answering_since = began, since or began
-        # A call that takes FIRST_RETRY_SECONDS may have been repeated, because its first reply was lost.
+        # A call that takes FIRST_RETRY_SECONDS or longer may have been repeated because its first reply was lost.
         self._reply_may_be_lost = time.monotonic() - began >= FIRST_RETRY_SECONDS
         self._add_lost(reply)
         for run_id in list(self._unclosed):
@@ -180,7 +180,7 @@ class RedisRunRegistry(AsyncContextManagerMixin):
             try:
                 run_id, (thread_id, agent_name) = RunId(name.decode()), _decode_run(rest)
             except (UnicodeDecodeError, msgspec.DecodeError) as error:
-                # Another release may have stored it.
+                # Another release of bridgekit may have stored the run.
                 _log.warning("the run %r in %s cannot be ended: %s", name, self._runs.name.decode(), error)
                 continue
             if run_id not in self._open:

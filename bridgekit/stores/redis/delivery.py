@@ -16,7 +16,7 @@ import msgspec
 from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import Frame, decode_frame
 from bridgekit.ids import ThreadId
-from bridgekit.stores.redis.functions import ThreadKeys
+from bridgekit.stores.redis.keys_and_functions import ThreadKeys
 from bridgekit.transport.log import LocalSink, Replay, replay_after
 
 __all__ = ["ChannelMessage", "LogEntries", "ThreadDelivery"]
@@ -36,7 +36,7 @@ def _decodable(entries: Iterable[bytes]) -> Iterator[Frame]:
         try:
             yield decode_frame(entry)
         except msgspec.DecodeError as error:
-            # Another program wrote the entry. Clients get a gap if a seq is missing.
+            # Skip an entry that another program wrote. Clients get a gap if a seq is missing.
             _log.warning("skipped an entry of the log that is not a frame: %s", error)
 
 
@@ -64,9 +64,9 @@ class ChannelMessage(msgspec.Struct, frozen=True, gc=False):
         )
 
     def split(self) -> tuple[ChannelMessage, ChannelMessage | None]:
-        """Split off the frames that may be delivered before the sockets are written.
+        """Return the frames that may be delivered before the next write to the sockets, and the rest.
 
-        The second part is None if no frame is left.
+        The rest is None if no frame is left.
         """
         size = 0
         for index, frame in enumerate(self.frames[:-1], 1):
@@ -121,13 +121,13 @@ class ThreadDelivery:
         self.must_read = True
         """True if the log must be read before any other event is delivered."""
         self.ready = asyncio.Event()
-        """Set when the worker knows the position from which to deliver events."""
+        """Set once the worker knows the position from which to deliver events."""
         self.problem = ""
         """The reason why the log cannot be read although its node answers."""
         self._epoch = ""
         self._seq = 0
         self._delivered_bytes = 0
-        """An upper bound on the bytes that were delivered since the sockets were last written."""
+        """An upper bound on the bytes that were delivered since the last write to the sockets."""
         self._buffer: list[ChannelMessage] = []
         self._buffered_bytes = 0
         self._overflowed = False
@@ -142,11 +142,12 @@ class ThreadDelivery:
         return Cursor(self._epoch, self._seq) if self._epoch else None
 
     def require_read(self) -> None:
-        """Buffer messages until the log is read, because the worker may have missed some."""
+        """Buffer messages until the log is read, because the worker may have missed some messages."""
         self.behind = self.must_read = True
 
     def on_message(self, message: ChannelMessage, sink: LocalSink) -> None:
-        """Deliver a message that directly follows the position, up to PART_BYTES between two writes.
+        """Deliver a message that directly follows the position, up to PART_BYTES bytes between two writes to the
+        sockets.
 
         Buffer any other message and set `behind`.
         """
@@ -168,7 +169,7 @@ class ThreadDelivery:
     def on_read(self, log: LogEntries, sink: LocalSink) -> None:
         """Buffer the log's entries after the position. `drain` delivers the entries, and then the buffered messages.
 
-        The first read only sets the position. If the log has a new epoch, the sockets must reconnect.
+        The first read only sets the position. If the log has a new epoch, make the thread's clients reconnect.
         """
         epoch, seq = log.head
         self.must_read = False
@@ -185,7 +186,7 @@ class ThreadDelivery:
         self.behind = bool(self._buffer) or self._overflowed
 
     async def drain(self, sink: LocalSink) -> None:
-        """Deliver the buffer, as fast as the sockets are written.
+        """Deliver the buffer in parts. Before each part, wait until the outboxes have room.
 
         Stop if the buffer is empty, no socket is left, or the log must be read.
         """

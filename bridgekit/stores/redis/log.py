@@ -19,7 +19,7 @@ from bridgekit.errors import StoreUnavailable, unwrap_single_error
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Outcome, Receipt, encode_unnumbered
 from bridgekit.ids import ThreadId, new_id
 from bridgekit.stores.redis.delivery import LogEntries, ThreadDelivery
-from bridgekit.stores.redis.functions import READ, ThreadKeys
+from bridgekit.stores.redis.keys_and_functions import READ, ThreadKeys
 from bridgekit.stores.redis.publishing import (
     BACKLOG_BYTES,
     BACKLOG_EVENTS,
@@ -118,7 +118,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         """The policy by which the log is trimmed. In a process that only publishes, the workers' policy."""
         self._topology = topology
         self._worker = new_id()
-        """A random id by which the server distinguishes the batches of workers."""
+        """A random id that identifies this worker's batches to the server."""
         self._frame_bytes = FRAME_BYTES
         self._sink: LocalSink | None = None
         self._backlog = Backlog(events=backlog_events, size_bytes=backlog_bytes)
@@ -269,7 +269,8 @@ class RedisEventLog(AsyncContextManagerMixin):
                 pipeline.reader.add(thread)
 
     def _rebalance(self, tasks: TaskGroup) -> None:
-        """Start a pipeline for each new node, stop those of nodes that left, and reassign queues and threads."""
+        """Start a pipeline for each new node, stop the pipelines of nodes that left, and reassign queues and
+        threads."""
         if self._closed:
             return
         nodes = set(self._topology)
@@ -306,8 +307,8 @@ class RedisEventLog(AsyncContextManagerMixin):
         pipeline = self._pipeline_for_slot(queue.keys.slot)
         queues = [queue]
         if pipeline is None or pipeline.sender.confirmed_at < since:
-            # Since the publisher began to wait, the node has confirmed no event of any thread, so the node has a
-            # problem.
+            # Since the publisher began to wait, the node has confirmed no event of any thread, so the node counts as
+            # unavailable.
             queues = [each for each in self._backlog if self._pipeline_for_slot(each.keys.slot) is pipeline]
             if pipeline is not None:
                 pipeline.sender.unavailable = True

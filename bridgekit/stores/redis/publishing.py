@@ -18,7 +18,7 @@ import anyio
 
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import ThreadId
-from bridgekit.stores.redis.functions import APPEND, ThreadKeys
+from bridgekit.stores.redis.keys_and_functions import APPEND, ThreadKeys
 from bridgekit.stores.redis.topology import (
     CONNECTION_ERRORS,
     ClusterTopology,
@@ -55,7 +55,7 @@ BATCH_BYTES: Final = 262_144
 """Limit on the bytes of one thread's events in a batch. An event over the limit is sent in a batch of its own."""
 MAX_IN_FLIGHT: Final = 2
 """Limit on commands to one node that have no reply yet. While the node executes one command, this worker prepares the
-next. With a higher limit, commands would be smaller and cost more in total."""
+next command. With a higher limit, the worker would send more and smaller commands, which cost more in total."""
 REQUEST_EVENTS: Final = 256
 """Approximate limit on the events in one command. A command blocks the server for about 10 µs per event."""
 REQUEST_BYTES: Final = 1_048_576
@@ -301,7 +301,7 @@ class BatchSender:
         self.problem = problem
 
     def _refuse(self, queue: PublishQueue, problem: str) -> None:
-        """Refuse a batch because of an error of its thread's keys. The batches of other threads are still sent."""
+        """Refuse a batch because of an error in its thread's keys. The batches of other threads are still sent."""
         for entry in queue.batch:
             entry.resolve(refused(queue.thread_id, problem))
         self._continue(queue)

@@ -24,7 +24,8 @@ FOREIGN_VALUES: Final = (
     "attempt to ",
     "bad argument ",
 )
-"""Parts of the error messages about a value that another program has written. The last two parts come from Lua."""
+"""Substrings of the error messages about a value that another program has written. The last two substrings are from
+errors of Lua."""
 REPORT_SECONDS: Final = 60.0
 """How long `/healthz` shows an error that concerns single keys."""
 
@@ -64,7 +65,7 @@ class KeyProblem:
         return self._text if time.monotonic() - self._reported_at < REPORT_SECONDS else ""
 
     def report(self, problem: str, key: bytes | str | int) -> str:
-        """Record the error, log it if it is new, and return it with its key."""
+        """Record the error, log it if it is new, and return its text with the key."""
         text = f"{problem} ({key.decode() if isinstance(key, bytes) else key})"
         if text != str(self):
             _log.warning("%s", text)
@@ -89,5 +90,5 @@ def concerns_key(problem: str) -> bool:
 
 
 def key_of(command: Sequence[bytes | str | int]) -> bytes | str | int:
-    """Return a command's first key. For FCALL, the keys follow the function's name and their number."""
+    """Return a command's first key. In an FCALL command, the keys follow the function's name and the number of keys."""
     return command[3 if command[0] == "FCALL" else 1]

@@ -16,7 +16,7 @@ from redis.asyncio.client import PubSub
 from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import StoreUnavailable
 from bridgekit.stores.redis.delivery import ChannelMessage, LogEntries, ThreadDelivery
-from bridgekit.stores.redis.functions import ThreadKeys
+from bridgekit.stores.redis.keys_and_functions import ThreadKeys
 from bridgekit.stores.redis.topology import (
     CONNECTION_ERRORS,
     ClusterTopology,
@@ -63,7 +63,7 @@ class PubSubReader:
         self._subscribed = asyncio.Event()
         self._returned = asyncio.Event()
         self._changes: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
-        """Channels to subscribe to (True) or unsubscribe from."""
+        """Channels to subscribe to (True) or to unsubscribe from (False)."""
         self._subscribing: Counter[bytes] = Counter()
         """Unconfirmed requests for each channel. Only the confirmation of the last request counts."""
         self._unsubscribing: Counter[bytes] = Counter()
@@ -77,7 +77,7 @@ class PubSubReader:
         return not any(thread.behind and not thread.problem for thread in self._threads.values())
 
     def is_subscribed(self, thread: ThreadDelivery) -> bool:
-        """Return whether this connection or the next one subscribes to the thread's channel."""
+        """Return whether the reader subscribes to the thread's channel, now or when it connects again."""
         return self._threads.get(thread.keys.log) is thread
 
     def add(self, thread: ThreadDelivery) -> None:
@@ -117,7 +117,7 @@ class PubSubReader:
                         if kind == b"smessage":
                             self._on_message(channel, data)
                         else:
-                            # redis-py also tracks the subscriptions, so it must see each confirmation.
+                            # redis-py also tracks the subscriptions, so it must process each confirmation.
                             await pubsub.handle_message([kind, channel, data])
                             self._on_confirmation(kind, channel)
             except* CONNECTION_ERRORS as group:
@@ -153,7 +153,7 @@ class PubSubReader:
             thread.require_read()
 
     def _change(self, channel: bytes, *, subscribe: bool) -> None:
-        # Without a connection, do nothing: `_start` will subscribe to all current threads.
+        # Without a connection, do nothing, because `_start` will subscribe to all current threads.
         if self._tasks is not None:
             self._changes.put_nowait((channel, subscribe))
 
@@ -183,7 +183,8 @@ class PubSubReader:
     async def _send_heartbeat(self) -> None:
         self._returned.clear()
         await self._subscribed.wait()
-        # Publish through the connection for events, to detect that the two connections reach different servers.
+        # Publish the heartbeat on the connection for events, to detect whether events and subscriptions use different
+        # servers.
         if not await self.node.request("SPUBLISH", self._heartbeat_channel, b""):
             raise ConnectionResetError("events and subscriptions are connected to different servers")
         await self._returned.wait()
@@ -213,7 +214,7 @@ class PubSubReader:
         try:
             thread.on_message(ChannelMessage.decode(data), self._sink())
         except (ValueError, msgspec.DecodeError) as error:
-            # If the message was an event, the log contains it.
+            # If the message contained events, the log contains them too.
             _log.warning("received a message that is not a frame, and read the log instead: %s", error)
             thread.require_read()
         if thread.behind:

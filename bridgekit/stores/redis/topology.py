@@ -28,7 +28,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from bridgekit.errors import AsyncioRequired, InvalidId, StoreUnavailable, unwrap_single_error
-from bridgekit.stores.redis.functions import SOURCE, KeyNames
+from bridgekit.stores.redis.keys_and_functions import SOURCE, KeyNames
 from bridgekit.stores.redis.server_errors import (
     CONNECTION_ERRORS,
     KeyProblem,
@@ -52,7 +52,7 @@ OPEN_TIMEOUT_SECONDS: Final = 5.0
 """How long a starting application waits for its store."""
 CONNECT_TIMEOUT_SECONDS: Final = 1.0
 REPLY_TIMEOUT_SECONDS: Final = 1.0
-"""The client closes a connection that has no reply for this long, because a hanging server does not close it."""
+"""How long the client waits for a reply before it closes the connection, because a hanging server does not close it."""
 CALL_TIMEOUT_SECONDS: Final = 1.0
 """How long one call may take, including retries. Once the node is marked unavailable, calls fail immediately."""
 UNAVAILABLE_AFTER_SECONDS: Final = 0.25
@@ -60,7 +60,7 @@ UNAVAILABLE_AFTER_SECONDS: Final = 0.25
 REFRESH_INTERVAL_SECONDS: Final = 0.25
 """Pause between requests for the layout of the Cluster."""
 REQUEST_CONNECTIONS: Final = 4
-"""The number of connections to a node for requests. Publishing and subscriptions have further connections."""
+"""The number of connections to a node for requests. Publishing and subscriptions use other connections."""
 REQUEST_COMMANDS: Final = 32
 """Limit on requests in one write."""
 
@@ -75,8 +75,8 @@ Command = Sequence[bytes | str | int]
 class Node:
     """One server: its client, its pending requests, and whether it is available.
 
-    The store's own tasks send all commands, so that a cancelled caller does not close a connection, and requests that
-    are made together share one write.
+    The store's own tasks send all commands, so that a cancelled caller does not close a connection. Requests that are
+    made together share one write.
     """
 
     def __init__(self, address: Address, settings: Mapping[str, Any], on_failure: Callable[[], None]) -> None:
@@ -89,7 +89,7 @@ class Node:
         """The reason why the last command failed."""
         self.scope = anyio.CancelScope()
         self._was_answering = False
-        """True once the server has answered: only later failures are logged."""
+        """True once the server has answered. Only later failures are logged."""
         self._on_failure = on_failure
         endpoint = {"path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
         self.client = Redis.from_pool(ConnectionPool(**settings, **endpoint, redis_connect_func=self._on_connect))
@@ -110,7 +110,7 @@ class Node:
         return self.failing.is_set() and time.monotonic() - self._failing_since >= UNAVAILABLE_AFTER_SECONDS
 
     def request(self, *command: bytes | str | int) -> asyncio.Future[Any]:
-        """Send one command with the next write, and return a future of the reply. The caller may cancel the future."""
+        """Send one command with the next write, and return a future for the reply. The caller may cancel the future."""
         reply = asyncio.get_running_loop().create_future()
         self._requests.put_nowait((command, reply))
         return reply
@@ -360,7 +360,7 @@ class ClusterTopology(AsyncContextManagerMixin):
 
 
 def parse_url(url: str) -> tuple[Address, dict[str, Any]]:
-    """Return the server's address, and the settings of its connections, with the URL's `prefix`.
+    """Return the server's address, and the connection settings with the URL's `prefix`, if it has one.
 
     Raises InvalidId if the URL is not valid.
     """

@@ -35,13 +35,13 @@ __all__ = [
 
 STORE: Final = "SQLite"
 STALE_ROUTE_SECONDS: Final = 86_400.0
-"""How long the store keeps the route of a run that was live when the file was closed, unless the run is registered
+"""How long the store keeps the route of a run that was active when the file was closed, unless the run is registered
 again. Without this limit, the route would never expire if the process that executed the run has ended."""
 CACHE_KB: Final = 32_768
 
 _SCHEMA: Final = files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")
 _APPLICATION_ID: Final = 0x62726467
-"""Identifies bridgekit's files by their header: the letters "brdg" as a number."""
+"""The application id in the header of bridgekit's files: the letters "brdg" as a number."""
 _VERSION: Final = 4
 _STATE_BYTES: Final = 64
 CHECK_SECONDS: Final = 1.0
@@ -81,12 +81,13 @@ def parse_synchronous(value: str) -> Synchronous:
 
 
 def checksum(*values: object) -> int:
-    """Return the checksum of a row that is read at startup. SQLite itself does not detect a changed value."""
+    """Return the checksum of a row that is read at startup. SQLite does not detect that a value in the file was
+    changed."""
     return crc32(msgspec.json.encode(values))
 
 
 def damaged(path: Path, what: str) -> StoreUnusable:
-    """Return the error for a file that SQLite can read, but whose content has changed."""
+    """Return the error for a file that SQLite can read, although its content was changed from outside."""
     return StoreUnusable(STORE, str(path), f"{what}; {_ADVICE[sqlite3.SQLITE_CORRUPT]}")
 
 
@@ -113,7 +114,7 @@ class StoreFile:
                 raise
         except OSError as error:
             raise StoreUnusable(STORE, str(path), error.strerror or str(error)) from error
-        except ValueError as error:  # A table that needs one row has none or several.
+        except ValueError as error:  # A table that must have one row has none or several.
             raise damaged(path, str(error)) from error
         except sqlite3.Error as error:
             code = error_code(error)
@@ -134,8 +135,8 @@ class StoreFile:
             raise corrupt from error
 
     def commit(self, sql: str, parameters: tuple[object, ...], position: float) -> list[Any]:
-        """Execute a writing statement. `position` is the time that the statement writes to the table `threads`, or
-        0."""
+        """Execute a statement that writes. `position` is the time that it writes to `threads`, or 0 if it writes
+        none."""
         if (now := time.monotonic()) - self._checked_at >= CHECK_SECONDS:
             if self._read_inodes() != self._inodes:
                 # Data that is written to a deleted file is lost when the process ends.
@@ -167,9 +168,8 @@ class StoreFile:
         """Map the state file to memory, because a system call in each commit would release the interpreter's lock."""
         descriptor = os.open(f"{self.path}-state", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.write(
-                descriptor, b" " * _STATE_BYTES
-            )  # Reserve the space, because a write to mapped memory cannot report a full disk.
+            # Reserve the space, because a write to mapped memory cannot report a full disk.
+            os.write(descriptor, b" " * _STATE_BYTES)
             return mmap.mmap(descriptor, _STATE_BYTES)
         finally:
             os.close(descriptor)
@@ -257,9 +257,9 @@ def error_code(error: sqlite3.Error) -> int:
 
 
 def identity(path: Path) -> str:
-    """Return a text that changes whenever a file is written, restored or moved.
+    """Return a string that changes whenever a file is written, restored or moved.
 
-    The text contains the ctime, because a program can set back a file's other times but not the ctime.
+    The string contains the ctime, because a program can set back a file's other times but not the ctime.
     """
     status = path.stat()
     return f"{status.st_ino} {status.st_ctime_ns}"

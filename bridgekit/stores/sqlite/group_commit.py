@@ -131,7 +131,7 @@ class Database:
         self._now = 0.0
         """The time of the last transaction, which never decreases, so that it identifies the latest commit."""
         self._problem = ""
-        """The error of the last transaction, or empty."""
+        """The error of the last transaction, or an empty string."""
         self._ended = anyio.Event()
         self.closed = False
         """True if new requests are refused. The writer still writes accepted requests."""
@@ -140,7 +140,7 @@ class Database:
     def problem(self) -> str:
         """The reason why the last transaction was not committed or a statement is overdue.
 
-        Empty if the database is healthy.
+        An empty string if the database is healthy.
         """
         return self._problem or ("the disk does not answer in time" if self._is_late else "")
 
@@ -237,7 +237,7 @@ class Database:
         return True
 
     async def _commit(self, sql: str, parameters: tuple[object, ...], position: float = 0.0) -> str:
-        """Execute a writing statement, and return its error message, or an empty string."""
+        """Execute a statement that writes, and return its error message, or an empty string."""
         problem = ""
         try:
             await self._execute(self._file.commit, sql, parameters, position)
@@ -279,7 +279,7 @@ class PendingRows:
         self._column = column
         self._limit = limit
         self._waiting: dict[Pending[str], tuple[object, ...]] = {}
-        """Waiting rows. The result of a row is the error message, or empty."""
+        """Waiting rows. The result of a row is the error message, or an empty string."""
         self._in_flight: dict[Pending[str], tuple[object, ...]] = {}
         database.sources.append(self)
 

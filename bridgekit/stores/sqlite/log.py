@@ -29,7 +29,7 @@ from bridgekit.transport.log import (
     replay_after,
     same_epoch,
 )
-from bridgekit.transport.lru_with_pins import PinnedLru, new_epoch
+from bridgekit.transport.thread_sequences import PinnedLru, new_epoch
 
 __all__ = ["BATCH_EVENTS", "SqliteEventLog"]
 
@@ -62,7 +62,7 @@ _ORPHANS: Final = """
     (SELECT max(seq) FROM events WHERE thread = number)
   FROM found WHERE number IS NOT NULL AND number NOT IN (SELECT number FROM threads)
 """
-"""Events of forgotten threads, which remain if the process ended before it had deleted them."""
+"""Selects events of forgotten threads. Such events remain if a process ended before it had deleted them."""
 _FRAMES: Final = """
   SELECT first, min(seq), CAST(group_concat(data, '') AS BLOB), group_concat(sum || ' ' || size)
   FROM (
@@ -116,7 +116,7 @@ class SqliteEventLog:
         self._free_bytes = backlog_bytes
         self._waiting: deque[_PendingEvent] = deque()
         self._undelivered: dict[ThreadLog, deque[_PendingEvent]] = {}
-        """Committed events that wait for delivery by a task, for each thread."""
+        """For each thread, the committed events that a task will deliver."""
         self._changed: dict[ThreadLog, None] = {}
         """Threads whose position must be written to the file even if none of their events waits."""
         self._forgotten: list[int] = []
@@ -125,7 +125,7 @@ class SqliteEventLog:
         """Threads with rows in the file, least recently published first."""
         self._deletions: deque[tuple[int, int, int]] = deque()
         """Rows to delete: a thread's number with the first and last `seq` of at most `DELETED_ROWS` rows."""
-        # The transaction in progress, or the last one:
+        # The fields below describe the transaction in progress, or otherwise the last transaction.
         self._batch: list[_PendingEvent] = []
         self._batch_heads: dict[ThreadLog, tuple[int, int]] = {}
         """Thread positions that the transaction writes, as (`seq`, `last`)."""
@@ -274,7 +274,7 @@ class SqliteEventLog:
         return chain(*self._undelivered.values(), self._batch, self._waiting)
 
     def _refuse_batch(self, problem: str) -> None:
-        """Handle a failed batch: its events are lost. Everything else is retried."""
+        """Record that the events of a failed batch are lost. Everything else is retried."""
         for pending in self._batch:
             self._settle(pending)
             self._changed[pending.log] = None

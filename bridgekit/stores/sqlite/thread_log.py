@@ -12,7 +12,7 @@ from bridgekit.events import Frame, decode_frame
 from bridgekit.ids import ThreadId
 from bridgekit.stores.sqlite.file import checksum
 from bridgekit.transport.log import Retention
-from bridgekit.transport.lru_with_pins import ThreadSequence
+from bridgekit.transport.thread_sequences import ThreadSequence
 
 __all__ = ["Segment", "ThreadLog", "count_retained"]
 
@@ -49,7 +49,7 @@ class ThreadLog(ThreadSequence):
         self.waiting = 0
         """Number of events that wait for their commit."""
         self.settled = seq
-        """Every event up to this number is committed or lost."""
+        """Every event up to this `seq` is committed or lost."""
         self.last = last
         """The `seq` of the last committed event. Every later event up to `settled` is lost."""
         self.segments: list[Segment] = []
@@ -62,7 +62,7 @@ class ThreadLog(ThreadSequence):
         self.segments.append(Segment(first, last, self.rows, 0, at, at))
 
     def decode_frames(self, data: bytes, sums: str) -> list[Frame]:
-        """Split concatenated frames by the checksums and sizes in `sums`, and omit damaged ones.
+        """Split concatenated frames by the checksums and sizes in `sums`, and omit damaged frames.
 
         A client detects an omitted frame by its missing `seq`.
         """

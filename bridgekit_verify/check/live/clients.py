@@ -13,7 +13,7 @@ from bridgekit_verify.faults.proxy import Proxy, RunningToxic
 __all__ = ["BackendDriver", "ClientGroup", "LiveClient", "LiveThread", "PlannedCut", "ReceivedMessage", "RequestedRun"]
 
 INSIDE_BYTES: Final = 9
-"""A cut inside a frame lets this many further bytes through: a header and a part of the content."""
+"""The number of bytes that still arrive before a cut inside a frame: the frame's header and a part of its content."""
 
 
 @dataclass(eq=False)
@@ -30,9 +30,9 @@ class RequestedRun:
     excused: bool = False
     """True if the check cut the run's connection and the TOML file has no `[resume]`."""
     problem: str | None = None
-    """The reason why the run's request failed, or why the check gave the run up."""
+    """The reason why the run's request failed, or why the check stopped waiting for the run."""
     progress: int = 0
-    """The run's calls to the model plus the pieces that the model sent, at the last count."""
+    """The number of the run's model calls plus the number of pieces that the model sent, at the last count."""
 
     @property
     def values(self) -> dict[str, str]:
@@ -41,11 +41,11 @@ class RequestedRun:
         return {**self.thread_values, **own}
 
 
-ReceivedMessage = Callable[["LiveClient", str | bytes | object, str | None], None]
+ReceivedMessage = Callable[["LiveClient", str | bytes | object, str | None, str | None], None]
 
 
 class LiveClient:
-    """One socket or one streamed response of a user in a thread."""
+    """One socket or one streamed response of a user."""
 
     def __init__(self, name: str, values: dict[str, str], base_url: str, on_message: ReceivedMessage) -> None:
         self.id = name
@@ -69,7 +69,7 @@ class LiveClient:
 
     @property
     def thread(self) -> str | None:
-        """The thread of the client. None if the client receives all threads of its user."""
+        """The client's thread, or None if the client receives all threads of its user."""
         return self.values.get("thread")
 
     def opened(self) -> None:
@@ -89,10 +89,10 @@ class LiveClient:
         self._opened = anyio.Event()
 
     def received(self, message: str | bytes | object, *, event: str | None = None, event_id: str = "") -> None:
-        """Record a message: text, bytes or decoded JSON. `event` is the name of a server-sent event."""
+        """Record a message: text, bytes or decoded JSON. `event` and `event_id` are those of a server-sent event."""
         if event_id:
             self.last_event_id = event_id
-        self._on_message(self, message, event)
+        self._on_message(self, message, event, event_id or None)
 
 
 @dataclass
@@ -104,7 +104,8 @@ class ClientGroup:
     clients: list[LiveClient] = field(default_factory=list)
     open_runs: list[RequestedRun] = field(default_factory=list)
     active_at: float = 0.0
-    """The time of the latest request for a run, received message, call to the model, or piece from the model."""
+    """The time of the latest activity: a request for a run, a received message, a model call, or a piece from the
+    model."""
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def wake(self) -> None:
@@ -122,7 +123,7 @@ class LiveThread(NamedTuple):
 
 @dataclass
 class PlannedCut:
-    """The planned cut of a connection after some messages of a run."""
+    """A connection to cut after some messages of a run."""
 
     between: Proxy
     after: int
@@ -136,7 +137,7 @@ class PlannedCut:
 
 
 class BackendDriver(Protocol):
-    """Starts runs and listens. `[driver] class` names a driver if a TOML file cannot express the protocol."""
+    """Starts runs and receives frames. `[driver] class` names a driver if a TOML file cannot express the protocol."""
 
     async def listen(self, client: LiveClient) -> None:
         """Connect, call `client.opened()`, and then call `client.received` for each message until the connection ends.

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridgekit_verify.check.dialects import parse_table
+from bridgekit_verify.check.dialect_tables import parse_table
+from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect, built_in
 from bridgekit_verify.check.live.templates import Body, names_in
-from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect, built_in
 from bridgekit_verify.errors import UnusableBackend
 
 __all__ = [
@@ -69,7 +69,7 @@ class Prepare(Section, frozen=True):
     headers: dict[str, str] = {}
     body: Body | None = None
     values: dict[str, str] = {}
-    """By placeholder: the path of its value in the JSON answer, or `@cookie.NAME` or `@header.NAME`."""
+    """For each placeholder, the path of its value in the JSON answer, or `@cookie.NAME` or `@header.NAME`."""
 
 
 class RunTemplate(Section, frozen=True):
@@ -80,7 +80,7 @@ class RunTemplate(Section, frozen=True):
     headers: dict[str, str] = {}
     body: Body | None = None
     values: dict[str, str] = {}
-    """As in `Prepare`. The values are read only if the answer to the request does not contain the frames."""
+    """As `Prepare.values`, but read only if the answer to the request does not contain the frames."""
 
 
 class Listening(Section, frozen=True):
@@ -92,7 +92,7 @@ class Listening(Section, frozen=True):
     client requests after the start of the run."""
     headers: dict[str, str] = {}
     protocols: list[str] = []
-    """Subprotocols that the WebSocket offers."""
+    """WebSocket subprotocols that the client offers."""
     opening: list[Body] = []
     """Messages that the client sends first on a WebSocket."""
     confirmation: str = ""
@@ -105,7 +105,7 @@ class Resuming(Section, frozen=True):
 
     url: str = ""
     request: str = ""
-    """If each response is a run, the request that continues the run."""
+    """If each run is received as a response, the request that continues the run."""
     headers: dict[str, str] = {}
     body: Body | None = None
     opening: list[Body] | None = None
@@ -120,7 +120,7 @@ class HistoryRequest(Section, frozen=True):
 
 
 class Driving(Section, frozen=True):
-    """A Python class that starts runs and listens, in place of `[run]` and `[listen]`."""
+    """A Python class that starts runs and receives frames, in place of `[run]` and `[listen]`."""
 
     cls: str = msgspec.field(name="class")
 

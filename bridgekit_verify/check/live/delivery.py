@@ -8,10 +8,10 @@ from typing import Final
 
 import msgspec
 
-from bridgekit_verify.check.live.expected_and_received import ExpectedText, LedgerFindings, LiveEvidence, channel_name
-from bridgekit_verify.check.live.ledger import CallOutcome
+from bridgekit_verify.check.live.evidence import ExpectedText, LedgerFindings, LiveEvidence, channel_name
 from bridgekit_verify.check.live.markers import Marker
-from bridgekit_verify.check.live.observing import ObservedClient, Occurrence
+from bridgekit_verify.check.live.model_ledger import CallOutcome
+from bridgekit_verify.check.live.observed_clients import ObservedClient, Occurrence
 from bridgekit_verify.check.property_answers import Evidence, Property, excerpt
 from bridgekit_verify.errors import LedgerImbalance
 
@@ -35,7 +35,7 @@ class ClientTally(msgspec.Struct):
     """Markers that arrived again after a reconnect, with the same position or without any position."""
     misrouted: int = 0
     unattributed: int = 0
-    """Parts of markers, and markers that belong to no prompt of this run."""
+    """Parts of markers, and markers that belong to no prompt of this live run."""
 
 
 def judge_delivery(evidence: LiveEvidence, findings: LedgerFindings) -> list[ClientTally]:
@@ -105,7 +105,7 @@ def _near(text: ExpectedText, missing: Sequence[Marker]) -> Iterator[Evidence]:
 
 
 def _span(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker]) -> str:
-    """Return the two points between which the loss happened, as far as the evidence shows them."""
+    """Return the two points between which the first missing piece was lost, as far as the evidence shows them."""
     marker = missing[0]
     written = evidence.ledger.wires.get(text.client.id, [])
     if str(marker) in written:
@@ -166,7 +166,7 @@ def _count_received(
             tally.unattributed += len(arrived)
         elif not evidence.is_entitled(client, marker.canary):
             tally.misrouted += len(arrived)
-        elif not evidence.delivered(client, marker):  # only replays of earlier positions
+        elif not evidence.delivered(client, marker):  # the client received only replays of the marker
             tally.replayed += len(arrived)
         else:
             _count_copies(evidence, findings, client, tally, marker, arrived)
@@ -203,7 +203,7 @@ RANKS: Final = {"p": 0, "t": 1}
 
 
 def _judge_order(evidence: LiveEvidence, findings: LedgerFindings, client: ObservedClient) -> None:
-    """Judge the order of texts and thinking over all calls of a run, and of arguments within their call."""
+    """Judge the order of texts and thinking over all model calls of a run, and of arguments within their tool call."""
     latest: dict[tuple[object, ...], tuple[int, int, int]] = {}
     seen = set[Marker]()
     for marker, message in client.arrivals:
@@ -265,7 +265,7 @@ def _is_received_twice(text: ExpectedText) -> bool:
 
 
 def _difference(sent: str, received: str) -> str:
-    """Return an excerpt of each text around the first difference."""
+    """Return excerpts of two texts around their first difference."""
     index = next((n for n, pair in enumerate(zip(sent, received, strict=False)) if pair[0] != pair[1]), None)
     start = max(0, (min(len(sent), len(received)) if index is None else index) - 20)
     return f"{received[start : start + 60]!r} instead of {sent[start : start + 60]!r}"
@@ -281,7 +281,7 @@ def _frames(evidence: LiveEvidence, text: ExpectedText) -> Iterator[Evidence]:
 
 
 def _judge_resume(evidence: LiveEvidence, findings: LedgerFindings, expected: Iterable[ExpectedText]) -> None:
-    """Report an incomplete resume for each run that lost pieces at a cut of its connection."""
+    """Report an incomplete resume for each run that lost pieces when its connection was cut."""
     tried, losses = 0, defaultdict[tuple[str, str], list[ExpectedText]](list)
     for text in expected:
         client = text.client

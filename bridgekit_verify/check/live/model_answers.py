@@ -178,7 +178,7 @@ class _ResponsesStream:
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
     def item(self, channel: str, status: str) -> Value:
-        """Return an output item with the text that was sent, or an empty item if it is not completed."""
+        """Return an output item, which has no text unless its status is `completed`."""
         text = self.sent.get(channel, "") if status == "completed" else ""
         id_ = self._item_id(channel)
         if channel == "r":

@@ -29,7 +29,7 @@ class RequestEntry:
     role: str
     text: str = ""
     calls: dict[str, str] = field(default_factory=dict)
-    """The arguments in an assistant's message, by call id."""
+    """For each call id, the arguments in an assistant's message."""
     result_of: str | None = None
 
 

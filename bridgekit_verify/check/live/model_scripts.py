@@ -51,22 +51,22 @@ class ModelScript(msgspec.Struct, frozen=True):
     texts: int = 8
     thinking: int = 0
     before_calls: int = 0
-    """The number of pieces of text before the calls of an answer."""
+    """The number of pieces of text before the tool calls of an answer."""
     calls: int = 0
     """The number of calls in each round, if the request offers tools."""
     rounds: int = 1
     """The number of answers that call tools before the final text."""
     arguments: Literal["pieces", "beside", "whole"] = "pieces"
-    """How arguments are sent: as `pieces` after an empty first one, with the first piece `beside` the tool's name, or
+    """How arguments are sent: in `pieces` after an empty first piece, with the first piece `beside` the tool's name, or
     `whole` with the name."""
     interleaved: bool = False
     """True if the pieces of parallel calls alternate. Few models do this, so it is a stress case."""
     split: bool = False
     """True if each marker is split across two deltas."""
     refusals: int = 0
-    """The number of first attempts that the model answers with 503."""
+    """The model answers this many attempts with status 503 before it answers normally."""
     ends_in: Literal["", "text", "arguments"] = ""
-    """The channel during which the model ends the connection, on every attempt."""
+    """The channel in which the model ends the connection, on every attempt."""
     pause_seconds: float = 0.002
 
 
@@ -179,7 +179,7 @@ def _call(canary: str, number: int, index: int, tool: OfferedTool) -> SentCall:
 
 
 def _example(schema: Any, root: Mapping[str, Any], text: Any, depth: int) -> Any:  # noqa: C901  # one branch for each keyword
-    """Return an example for a JSON schema, with markers in free strings. A string may violate the schema's pattern."""
+    """Return an example for a JSON schema, with markers in unrestricted strings. A string may violate its pattern."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return None
     if isinstance(reference := schema.get("$ref"), str):

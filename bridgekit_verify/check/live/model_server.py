@@ -16,9 +16,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger, NeutralCall, RejectedCall
 from bridgekit_verify.check.live.markers import prompt_text
 from bridgekit_verify.check.live.model_answers import AnswerHead, Step, whole_answer, write_answer
+from bridgekit_verify.check.live.model_ledger import CallOutcome, ModelCall, ModelLedger, NeutralCall, RejectedCall
 from bridgekit_verify.check.live.model_requests import (
     BadModelRequest,
     ModelRequest,
@@ -29,7 +29,7 @@ from bridgekit_verify.check.live.model_requests import (
 from bridgekit_verify.check.live.model_scripts import SCENARIOS, SentPiece, Turn, plan_turn
 from bridgekit_verify.check.live.thread_server import ThreadServer
 
-__all__ = ["ModelServer", "model_application"]
+__all__ = ["ModelServer"]
 
 NEUTRAL_TEXT: Final = "OK."
 """The answer to requests that are not the agent's, such as a request for a title."""
@@ -41,9 +41,7 @@ _LOG.propagate = False
 _LOG.addHandler(logging.NullHandler())
 
 
-def model_application(ledger: ModelLedger) -> Starlette:
-    """Return the endpoint as an ASGI application, which writes to `ledger`."""
-    model = _Model(ledger)
+def _application(model: _Model) -> Starlette:
     routes = []
     for prefix in ("/v1", ""):
         routes += [
@@ -63,15 +61,19 @@ class ModelServer(ThreadServer):
     """Serves the scripted model during `with ModelServer(ledger)`, and records its answers in `ledger`."""
 
     def __init__(self, ledger: ModelLedger, port: int = 0) -> None:
+        self._model = _Model(ledger)
         super().__init__(
-            model_application(ledger), "scripted model", port,
+            _application(self._model), "scripted model", port,
             http=_QuietProtocol, ws="none", lifespan="off", timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )  # fmt: skip
-        self.ledger = ledger
+
+    def use(self, ledger: ModelLedger) -> None:
+        """Record later requests in another ledger."""
+        self._model.ledger = ledger
 
     @property
     def url(self) -> str:
-        """The value for OPENAI_BASE_URL. `address` is the same without `/v1`."""
+        """The value for OPENAI_BASE_URL, which is `address` followed by `/v1`."""
         return f"{self.address}/v1"
 
 
@@ -104,9 +106,9 @@ async def _one_model(request: Request) -> Response:
 
 class _Model:
     def __init__(self, ledger: ModelLedger) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self._responses: dict[str, tuple[str, str]] = {}
-        """By response id, the prompt's canary and scenario, for requests that continue a response and do not repeat
+        """For each response id, the prompt's canary and scenario. A request that continues a response need not repeat
         its messages."""
 
     def endpoint(self, read: Callable[[object], ModelRequest]) -> Callable[[Request], Any]:
@@ -129,18 +131,18 @@ class _Model:
         return self._reject(request, 500, f"the scripted model failed: {type(error).__name__}: {error}")
 
     def _reject(self, request: Request, status: int, problem: str) -> Response:
-        self._ledger.rejected.append(RejectedCall(request.url.path, status, problem))
+        self.ledger.rejected.append(RejectedCall(request.url.path, status, problem))
         return _error(status, problem)
 
     def _answer(self, asked: ModelRequest) -> Response:
         found = self._attribute(asked)
         if found is None or isinstance(found, str):
-            self._ledger.neutral.append(NeutralCall(asked.api, asked.raw[:EXCERPT_CHARACTERS], asked.held(), found))
-            head = AnswerHead(f"neutral-{len(self._ledger.neutral)}", asked.model, int(time.time()))
+            self.ledger.neutral.append(NeutralCall(asked.api, asked.raw[:EXCERPT_CHARACTERS], asked.held(), found))
+            head = AnswerHead(f"neutral-{len(self.ledger.neutral)}", asked.model, int(time.time()))
             return _respond(asked, Turn([SentPiece("t", NEUTRAL_TEXT)], []), head, None, 0.0)
         call, scenario = found
         script = SCENARIOS[scenario]
-        self._ledger.calls.append(call)
+        self.ledger.calls.append(call)
         if call.number <= script.refusals:
             call.outcome = CallOutcome.REFUSED
             return _error(503, "the scripted model refuses this attempt, as its scenario says", RETRY_SOON)
@@ -164,7 +166,7 @@ class _Model:
             index, alone = 0, True
         if scenario not in SCENARIOS:
             return None
-        before = self._ledger.calls_of(canary)
+        before = self.ledger.calls_of(canary)
         if not alone and any(call.alone for call in before):
             return canary
         rounds = {call.id: made.round for made in before for call in made.calls}
@@ -182,12 +184,12 @@ class _Model:
         The model must answer the prompt whose tool result is the last entry, or else the latest prompt without an
         answer, or else the latest prompt.
         """
-        owners = {call.id: made.canary for made in self._ledger.calls for call in made.calls}
+        owners = {call.id: made.canary for made in self.ledger.calls for call in made.calls}
         continued = owners.get(asked.entries[-1].result_of or "")
         setting = asked.setting()
         answered = {
             each.canary
-            for each in self._ledger.calls
+            for each in self.ledger.calls
             if each.setting == setting and each.outcome in (CallOutcome.COMPLETE, CallOutcome.OPEN)
         }
         last = max((n for n, each in enumerate(asked.entries) if each.role in ("assistant", "tool")), default=-1)

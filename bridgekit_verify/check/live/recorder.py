@@ -6,10 +6,10 @@ import re
 import time
 from typing import Any, Final
 
-from bridgekit_verify.check.dialects import detect
+from bridgekit_verify.check.dialect_tables import detect
+from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame, decode_text
 from bridgekit_verify.check.live.clients import LiveClient, RequestedRun
-from bridgekit_verify.check.protocols import StreamDialect
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["LiveRecorder"]
@@ -26,19 +26,24 @@ class LiveRecorder:
         self._dialect = dialect
         self._runs: dict[str, RequestedRun] = {}
         self._canary_of: dict[str, str] = {}
-        """By the backend's run id, the canary that one of the run's frames contained."""
+        """For each run id of the backend, the canary that a frame of the run contained."""
 
     def add(self, run: RequestedRun) -> None:
         self._runs[run.canary] = run
 
-    def record(self, client: LiveClient, received: Any, event: str | None, open_runs: list[RequestedRun]) -> None:
-        """Record a message, and mark the run that it ends. `open_runs` are the runs that the client receives now."""
+    def record(
+        self, client: LiveClient, received: Any, open_runs: list[RequestedRun], *, event: str | None,
+        event_id: str | None,
+    ) -> None:  # fmt: skip
+        """Record a message, and mark the run that it ends. `open_runs` are the runs that have not ended and that the
+        client receives."""
         if isinstance(received, bytes):
             received = received.decode("utf-8", "replace")
         value = decode_text(received) if isinstance(received, str) else received
         message = Message(
-            client.id, client.connection, len(self.messages) + 1, value, client.user, client.thread, time.time(), event
-        )
+            client.id, client.connection, len(self.messages) + 1, value, client.user, client.thread, time.time(), event,
+            event_id,
+        )  # fmt: skip
         self.messages.append(message)
         for frame in self._frames(message):
             own = None in (frame.thread, client.thread) or frame.thread == client.thread

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridgekit_verify.check.dialects import parse_table
+from bridgekit_verify.check.dialect_tables import parse_table
+from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect
 from bridgekit_verify.check.frames import Message, decode_json
-from bridgekit_verify.check.live.ledger import ModelLedger
-from bridgekit_verify.check.protocols import BUILT_IN, StreamDialect
+from bridgekit_verify.check.live.model_ledger import ModelLedger
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["LiveRun", "dialect_of", "is_header", "numbered", "read_header", "write_run"]
@@ -54,7 +54,8 @@ def write_run(path: str | Path, run: LiveRun) -> None:
 def _envelope(message: Message) -> dict[str, Any]:
     found = {
         "socket": message.client, "user": message.user, "thread": message.thread, "connection": message.connection,
-        "read_at": message.read_at, "event_name": message.event, "frame": message.value,
+        "read_at": message.read_at, "event_name": message.event, "event_id": message.event_id,
+        "frame": message.value,
     }  # fmt: skip
     return {name: value for name, value in found.items() if value is not None or name == "frame"}
 

@@ -14,7 +14,7 @@ __all__ = ["LOADS", "Load", "LoadKind", "default_scenarios", "model_fails"]
 
 
 MAX_CLIENTS: Final = 2_000
-"""Limit on concurrent clients, because one process reads them all."""
+"""Limit on concurrent clients, because one process reads all of them."""
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -30,11 +30,13 @@ class Load(msgspec.Struct, frozen=True):
     tabs: int = 1
     """Sockets of each thread."""
     run_seconds: float = 30.0
-    """The check gives a run up if it has not ended after this time."""
+    """The check stops waiting for a run after this time."""
     quiet_seconds: float = 3.0
     """A run without an end counts as over if no data was sent for this time after the model's final text."""
+    unfinished_seconds: float = 10.0
+    """Like `quiet_seconds`, but longer: after tool calls or a failed answer, the backend must call the model again."""
     settle_seconds: float = 0.3
-    """The check stops waiting for frames when no client has received one for this time."""
+    """The check stops waiting for frames when no client has received a frame for this time."""
     offline_seconds: float = 0.2
     """The minimum time that a client stays offline after its connection was cut."""
 

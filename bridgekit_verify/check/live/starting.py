@@ -18,7 +18,7 @@ import httpx
 from starlette.types import ASGIApp
 
 from bridgekit_verify.check.live.config import Backend
-from bridgekit_verify.check.live.driving import reason_of
+from bridgekit_verify.check.live.drivers import reason_of
 from bridgekit_verify.check.live.templates import Values, fill_text
 from bridgekit_verify.check.live.thread_server import ThreadServer
 from bridgekit_verify.errors import UnusableBackend
@@ -35,7 +35,7 @@ EXIT_SECONDS: Final = 0.3
 REQUEST_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.05
 SHOWN_LINES: Final = 3
-"""The number of the process's last lines that an error message shows."""
+"""How many of the process's last output lines an error message shows."""
 
 
 class RunningBackend:

@@ -39,7 +39,7 @@ def fill_url(template: str, values: Values) -> str:
 
 
 def fill_body(template: Body, values: Values) -> tuple[str, bool]:
-    """Return the body and whether it is JSON. In JSON, values are escaped."""
+    """Replace the placeholders with their values, escaped in JSON. Return the body and whether it is JSON."""
     if not isinstance(template, str):
         return json.dumps(_filled(template, values)), True
     escaped = {name: json.dumps(value)[1:-1] for name, value in values.items()}

@@ -27,7 +27,7 @@ from bridgekit_verify.faults.trials.worker_process import (
     RunRequest,
     WorkerSetup,
 )
-from bridgekit_verify.harness.messages import Ready
+from bridgekit_verify.harness.child_side import Ready
 from bridgekit_verify.harness.processes import START_TIMEOUT_SECONDS, ChildProcess, start_module
 from bridgekit_verify.measure.thread_id_families import OwnedThread
 
@@ -63,7 +63,7 @@ class DeliveryMode:
     offline."""
     keep_events: int = DEFAULT_RETENTION.events
     outbox_bytes: int = 262_144
-    """Bound on a socket's outbox: small, so that large events overflow it within the window of a slow-reader fault."""
+    """Limit on a socket's outbox: small, so that large events overflow the outbox during a slow-reader fault."""
 
     @property
     def separate_agents(self) -> bool:
@@ -83,7 +83,7 @@ SQLITE: Final = DeliveryMode(name="SQLite", summary="one worker, logs in a file"
 REDIS: Final = DeliveryMode(name="Redis", summary="agents and sockets in two workers, logs at a broker", store="redis")
 
 DELIVERY_MODES: Final = {row.name: row for row in (AT_MOST_ONCE, RESUME, SQLITE, REDIS)}
-"""The delivery modes by name, weakest guarantee first. All modes except the first prevent silent loss."""
+"""The delivery modes by name, weakest guarantee first. All delivery modes except the first prevent silent loss."""
 
 
 def delivery_mode_table() -> pd.DataFrame:
@@ -184,7 +184,7 @@ class Deployment:
     sockets: WorkerProcess
     """The worker that clients connect to."""
     agents: WorkerProcess
-    """The worker that runs the agents, which is `sockets` unless the delivery mode has separate agents."""
+    """The worker that runs the agents: the same as `sockets`, unless the agents have a separate worker."""
     key: bytes
     broker: RedisServer | None = None
     to_broker: Proxy | None = None

@@ -91,7 +91,7 @@ async def _kill_sockets(context: FaultContext, seconds: float) -> None:
 
 
 async def _kill_sockets_while_offline(context: FaultContext, seconds: float) -> None:
-    """Disconnect the users, let the agents continue, and kill the worker with the sockets before the reconnect."""
+    """Disconnect the users, and kill the worker with their sockets before they reconnect. The agents continue."""
     with context.users.down():
         await context.run_agents_for(seconds / 2)
         await context.deployment.sockets.kill()

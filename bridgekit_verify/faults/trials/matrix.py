@@ -65,7 +65,7 @@ class FaultMatrix:
         return [row for name, row in DELIVERY_MODES.items() if any(name == delivery for _, delivery in self.cells)]
 
     def of(self, delivery: str) -> list[Trial]:
-        """Return the trials of one delivery mode, by its name."""
+        """Return the trials of the delivery mode with this name."""
         return [trial for (_, name), trial in self.cells.items() if name == delivery]
 
     def named(self, *faults: str, delivery: str) -> list[Trial]:
@@ -100,11 +100,9 @@ class FaultMatrix:
         return sum(trial.verdict.misrouted for trial in self.cells.values())
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each cell.
+        """Return one row for each fault and delivery mode.
 
-        Columns: fault, target, delivery mode, delivered (k of n), predicted deliveries (if there is a prediction), lost
-        silent, lost signalled, duplicated, misrouted, unanswered, median and longest latency in ms. There is no
-        confidence interval, because the events lost in a fault are not a random sample.
+        There is no confidence interval, because the events lost in a fault are not a random sample.
         """
         return pd.DataFrame([_row(trial) for trial in self.cells.values()])
 
@@ -131,7 +129,11 @@ class FaultMatrix:
                 Patch(facecolor=colour, edgecolor=TEXT_COLOUR, hatch=hatch, label=name)
                 for name, colour, _, hatch in OUTCOMES
             ]
-            figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
+            if len(self.cells) < len(faults) * len(modes):
+                handles.append(Patch(facecolor="none", label="–  the mode has no such target"))
+            figure.legend(
+                handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=9.5, columnspacing=1.2
+            )
             return figure
 
     def alt_text(self) -> str:
@@ -268,7 +270,7 @@ class Soak:
     rounds: int = 0
     seconds: float = 0.0
     cells: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
-    """Summed counts by the names of fault and delivery mode."""
+    """The sums of the counts, by the names of fault and delivery mode."""
     violations: list[str] = field(default_factory=list)
     """Each cell that violated a guarantee, with the seed that reproduces its round."""
 

@@ -28,10 +28,11 @@ WINDOWS_SECONDS: Final = 120.0
 
 
 def predicted_loss(delivery: DeliveryMode, missed: int) -> int:
-    """Return how many events are lost for a user who missed `missed` events.
+    """Return how many events are lost if a user missed `missed` events.
 
     In mode "at most once", all missed events are lost. With a log that retains `h` events of a thread, no event is lost
-    if at most `h` were missed. If more than `h` were missed, all of these are lost: resume is all-or-nothing.
+    if at most `h` were missed. If more than `h` were missed, all missed events are lost, because a resume is
+    all-or-nothing.
     """
     return 0 if delivery.resumes and missed <= delivery.keep_events else missed
 
@@ -98,11 +99,7 @@ class WindowStudy:
         return list(dict.fromkeys(window.trial.delivery for window in self.windows))
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each window.
-
-        Columns: delivery mode, offline time, expected events, predicted and counted loss, loss in percent, tolerance,
-        silent loss, signalled loss.
-        """
+        """Return one row for each delivery mode and offline time."""
         return pd.DataFrame([_row(window) for window in self.windows])
 
     def title(self) -> str:
@@ -128,7 +125,7 @@ class WindowStudy:
                 axis.plot(
                     offline, predicted, color=TEXT_COLOUR, marker="_", markersize=18, linestyle="", markeredgewidth=1.4
                 )
-                axis.plot(offline, counted, marker, color=colour, markersize=7, label=f"{delivery.name}: counted")
+                axis.plot(offline, counted, marker, color=colour, markersize=7, label=_counted(windows))
             axis.plot(
                 [], [], color=TEXT_COLOUR, marker="_", markersize=14, linestyle="--", linewidth=1, label="predicted"
             )
@@ -148,6 +145,14 @@ class WindowStudy:
         return clauses or "no window was measured"
 
 
+def _counted(windows: Sequence[Window]) -> str:
+    """Return the label of one delivery mode's counted losses: whether all of them were silent or signalled."""
+    silent = sum(window.trial.verdict.lost_silent for window in windows)
+    signalled = sum(window.trial.verdict.lost_signalled for window in windows)
+    manner = {(True, False): " in silence", (False, True): " with a signal"}.get((silent > 0, signalled > 0), "")
+    return f"{windows[0].trial.delivery.name}: lost{manner}, counted"
+
+
 def _row(window: Window) -> dict[str, object]:
     return {
         "delivery": window.trial.delivery.name,
@@ -165,7 +170,8 @@ def _row(window: Window) -> dict[str, object]:
 async def study_windows(
     lengths: Sequence[float], *, users: int = 2, keep_events: int = 30, seed: int = 0, plan: TrialPlan | None = None
 ) -> WindowStudy:
-    """Disconnect users for each of these times (seconds), in mode "at most once" and with a log of `keep_events`.
+    """Disconnect users for each of these times (seconds), in mode "at most once" and with a log of `keep_events`
+    events.
 
     The trials of one delivery mode run concurrently on one worker, with `users` threads each. Raises TimeoutError if
     the trials take too long.

@@ -44,11 +44,12 @@ class Reader:
     online: list[tuple[float, float]] = field(default_factory=list)
     """Start and end of each subscription, in seconds since the Unix epoch."""
     starts: list[int] = field(default_factory=list)
-    """The `seq` after which each subscription starts, as the server confirmed it. Empty for a client that resumes."""
+    """The `seq` after which each subscription starts, as the server confirmed it. The list is empty for a client that
+    resumes."""
     duplicates: int = 0
     """The number of duplicated events that the client dropped."""
     lost_run_ends: int = 0
-    """The number of end events that a live worker sent for the runs of a killed worker."""
+    """The number of end events that another process sent for the runs of a killed worker."""
     _since: float = 0.0
     _online: anyio.Event = field(default_factory=anyio.Event)
     _ended: dict[str, anyio.Event] = field(default_factory=dict)
@@ -142,11 +143,11 @@ class Recorder:
     acknowledged: dict[EventKey, Acknowledged] = field(default_factory=dict)
     attempted_at: dict[EventKey, float] = field(default_factory=dict)
     owners: dict[str, OwnedThread] = field(default_factory=dict)
-    """The thread and its owner, by request."""
+    """For each request, the thread and its owner."""
     emitted: Counter[str] = field(default_factory=Counter)
-    """Number of events that the agent attempted, by request."""
+    """For each request, the number of events that the agent attempted to emit."""
     ended: dict[str, str] = field(default_factory=dict)
-    """The error text of each ended run, by request. The text is empty if the run succeeded."""
+    """For each request whose run has ended, the error text. The text is empty if the run succeeded."""
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
     async def wait_ended(self, requests: Sequence[str]) -> None:
@@ -155,7 +156,7 @@ class Recorder:
             await self._changed.wait()
 
     async def wait_emitted(self, wanted: Mapping[str, int]) -> None:
-        """Wait until each run has ended or its agent has attempted the given number of events."""
+        """Wait until each run has ended or its agent has attempted to emit the given number of events."""
         while any(self.emitted[request] < count for request, count in wanted.items() if request not in self.ended):
             await self._changed.wait()
 
@@ -203,11 +204,11 @@ def assign_seq(
 ) -> dict[EventKey, Receipt]:
     """Infer the `seq` of events that were acknowledged without a `seq` because the store was unavailable.
 
-    `asked` lists one thread's events in the order of emission. Returns all receipts. An event's `seq`
-    lies between those of the events emitted before and after it. An event that was read needs no inferred `seq`. Any
-    other event gets the first possible `seq` that was neither read nor signalled, and counts as a silent loss. If there
-    is no such `seq`, the event gets one from a signalled gap. If no `seq` is left, or no later event has a known `seq`,
-    the receipt stays without a `seq`.
+    `asked` lists one thread's events in the order of emission. Returns all receipts. An event's `seq` lies between
+    those of the events emitted before and after it. An event that was read needs no inferred `seq`. Any other event
+    gets the first possible `seq` that was neither read nor signalled, and counts as a silent loss. If every possible
+    `seq` was read or signalled, the event gets the `seq` of a signalled event. If no `seq` is left, or no later event
+    has a known `seq`, the receipt stays without a `seq`.
     """
     known = {arrival.key: Cursor(arrival.epoch or "", arrival.seq) for arrival in arrivals if arrival.key is not None}
     known |= {key: Cursor(r.epoch or "", r.seq) for key, r in receipts.items() if r.seq is not None}

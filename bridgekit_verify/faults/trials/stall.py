@@ -39,7 +39,7 @@ STALL_SECONDS: Final = 120.0
 STILL_SECONDS: Final = 0.02
 """LoopTimeClock stops when the event loop has not run for this time."""
 SETTLE_SECONDS: Final = 60.0
-"""How long the neighbours may take to read the remaining events after the stall."""
+"""How long the neighbouring sockets may take to read the remaining events after the stall."""
 PADDING_BYTES: Final = 8_192
 _NUMBER = re.compile(r'"number": ?(\d+)')
 SEND_BUFFER_BYTES: Final = 16_384
@@ -243,11 +243,7 @@ class StallStudy:
         return next(stall for stall in self.stalls if stall.server.name == name)
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each server.
-
-        Columns: server, the code that sends, events that neighbours read (k of n), and in ms: median latency before and
-        during the stall, longest latency during the stall, longest emission.
-        """
+        """Return one row for each server."""
         return pd.DataFrame(
             {
                 "server": stall.server.name,

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from bridgekit.chain.supervisor_collaborators import MemoryThreadStore
+from bridgekit.chain.models_tools_and_owners import MemoryThreadStore
 from bridgekit.errors import unwrap_single_error
 from bridgekit.transport.tickets import Tickets
 from bridgekit.transport.used_tickets import MemoryUsedTickets
@@ -38,10 +38,10 @@ def missed_events(reader: Reader, emitted: Sequence[float]) -> list[int]:
     Missed events are those after the last event that the user read, up to the start of the next subscription. Events
     that were written to the socket before the connection broke, and never read, are included. Only the reader knows
     whether an event was read, so the time of the break is not used (Saltzer, Reed and Clark, "End-to-end arguments in
-    system design", ACM Transactions on Computer Systems 2, 1984, section 2). For a client that does not
-    resume, the server confirms the `seq` after which a subscription starts. For a client that resumes, this `seq` is
-    estimated as the number of events emitted before the subscription, with an error of at most one step. `emitted` has
-    the emission times in seconds, in order.
+    system design", ACM Transactions on Computer Systems 2, 1984, section 2). For a client that does not resume, the
+    server confirms the `seq` after which a subscription starts. For a client that resumes, the start is estimated as
+    the number of events emitted before the subscription, with an error of at most one step. `emitted` contains the
+    emission times in seconds, in order.
     """
     found = []
     for number, (before, after) in enumerate(pairwise(reader.online), start=1):
@@ -90,7 +90,7 @@ class Trial:
 
     @property
     def lost_run_ends(self) -> int:
-        """The number of end events that a live worker sent for runs of a killed worker."""
+        """The number of end events that another process sent for the runs of a killed worker."""
         return sum(reader.lost_run_ends for reader in self.readers)
 
     @property
@@ -108,7 +108,7 @@ class Trial:
 
     @property
     def lost_moments(self) -> list[float]:
-        """The attempt times of the events that their user never read, in seconds since the Unix epoch."""
+        """When the agent attempted to emit the events that their user never read, in seconds since the Unix epoch."""
         return [self.attempted_at[row.expectation.key] for row in self.ledger if not row.copies]
 
     @property

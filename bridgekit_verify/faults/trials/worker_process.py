@@ -20,7 +20,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app, shut_down
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.supervisor_collaborators import PythonTools
+from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.events import AgentEvent, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.serve.in_process import serving
@@ -28,8 +28,8 @@ from bridgekit.stores import stores_from
 from bridgekit.transport.log import Retention
 from bridgekit.transport.outbox import OutboxLimits
 from bridgekit.transport.tickets import Tickets
+from bridgekit_verify.harness.child_side import Ready, read_stdin_lines, send
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
-from bridgekit_verify.harness.messages import Ready, read_stdin_lines, send
 from bridgekit_verify.measure.history import EventKey, key_of
 from bridgekit_verify.measure.workload import AGENT
 
@@ -51,7 +51,7 @@ class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Request to start a run of `steps` steps with three events each, one step every `pace_seconds`."""
+    """Request to start a run of `steps` steps with three events each, one step every `pace_seconds` seconds."""
 
     request: str
     thread_id: ThreadId
@@ -107,7 +107,8 @@ class ReportingBridge(AgentWebSocketBridge):
 
 
 def paced_agent(requests: dict[str, RunRequest]) -> type[BaseAgent]:
-    """Return an agent class that emits one thought and uses one tool per step, at the pace of its request."""
+    """Return an agent class that emits one thought and uses one tool in each step, at the pace that the request
+    states."""
 
     class SteadyAgent(BaseAgent):
         async def execute(self, context: RunContext) -> object:
@@ -155,7 +156,7 @@ async def main() -> None:
     requests: dict[str, RunRequest] = {}
     threads = DeclaredOwners()
     for thread_id, user_id in setup.owned:
-        await threads.owners.claim(thread_id, user_id)
+        await threads.claim(thread_id, user_id)
     app = create_app(
         BridgeConfig(
             agents={AGENT: paced_agent(requests)},

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from bridgekit.events import Outcome, Receipt, encode_unnumbered
 from bridgekit.ids import ThreadId
-from bridgekit.stores.redis.functions import KeyNames
+from bridgekit.stores.redis.keys_and_functions import KeyNames
 from bridgekit.stores.redis.publishing import BATCH_EVENTS, Backlog, Entry, PublishQueue
 from tests.factories import OTHER, THREAD
 from tests.stores.redis.workers import event_with

@@ -22,7 +22,7 @@ from bridgekit.stores.redis.delivery import (
     LogEntries,
     ThreadDelivery,
 )
-from bridgekit.stores.redis.functions import KeyNames
+from bridgekit.stores.redis.keys_and_functions import KeyNames
 from bridgekit.transport.log import Replay
 from tests.factories import THREAD
 from tests.stores.redis.workers import event_with

@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit.cursors_and_gaps import START, Cursor, Gap, GapReason
 from bridgekit.events import Outcome
-from bridgekit.stores.redis.functions import SEQ_SKIP_AFTER_RESTART
+from bridgekit.stores.redis.keys_and_functions import SEQ_SKIP_AFTER_RESTART
 from bridgekit_verify.faults.redis_servers import Persistence, redis_server
 from tests.factories import THREAD
 from tests.stores.redis.workers import (

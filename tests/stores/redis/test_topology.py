@@ -20,7 +20,7 @@ from bridgekit.errors import AsyncioRequired, InvalidId, StoreUnavailable
 from bridgekit.ids import RunId, new_id
 from bridgekit.stores import REDIS_REQUIREMENT, redis_stores
 from bridgekit.stores.redis import topology
-from bridgekit.stores.redis.functions import GET_ROUTE
+from bridgekit.stores.redis.keys_and_functions import GET_ROUTE
 from bridgekit.stores.redis.topology import ClusterTopology, RetryDelay, parse_url
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server

@@ -7,7 +7,7 @@ from typing import Any
 from bridgekit_verify.capacity.capacity import CapacityStudy
 from bridgekit_verify.capacity.load_search import ASGI, NATIVE, Edge, LoadSearch, StepResult
 from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, LinearFit, MemoryScaling, MemoryStudy
-from bridgekit_verify.capacity.protocol import ClientReport, ServerReport
+from bridgekit_verify.capacity.messages import ClientReport, ServerReport
 from bridgekit_verify.capacity.schedule import LoadPlan, LoadWave
 from bridgekit_verify.capacity.sizing import SharedStudy
 

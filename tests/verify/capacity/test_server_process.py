@@ -6,7 +6,7 @@ import gc
 
 import msgspec
 
-from bridgekit_verify.capacity.protocol import ClientReport, StartWaitingRuns
+from bridgekit_verify.capacity.messages import ClientReport, StartWaitingRuns
 from bridgekit_verify.capacity.server_process import GcPauses, Request
 from tests.verify.capacity.loads import step
 

@@ -11,9 +11,9 @@ import pytest
 
 from bridgekit.__main__ import main
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.concluding import RecordingVerdict
-from bridgekit_verify.check.dialects import load_table
+from bridgekit_verify.check.dialect_tables import load_table
 from bridgekit_verify.check.property_answers import Property, State
+from bridgekit_verify.check.verdict import RecordingVerdict
 from tests.verify.check import samples
 from tests.verify.check.samples import DIALECTS, RECORDINGS, TABLE, ag_ui, recording, write
 

@@ -13,9 +13,9 @@ import pytest
 
 from bridgekit.__main__ import main
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.dialects import parse_table
+from bridgekit_verify.check.dialect_tables import parse_table
+from bridgekit_verify.check.dialects import built_in
 from bridgekit_verify.check.property_answers import Property, State
-from bridgekit_verify.check.protocols import built_in
 from tests.verify.check.protocol_samples import PROTOCOLS, TEXT, ag_ui_assistant, ag_ui_run, streamed
 from tests.verify.check.samples import DIALECTS, WORDS, Line, Value, ag_ui, write
 from tests.verify.check.test_check import broken, check, save, states

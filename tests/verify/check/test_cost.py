@@ -12,10 +12,10 @@ from itertools import count, islice
 import pytest
 
 from bridgekit_verify.check import rules
-from bridgekit_verify.check.dialects import parse_table
+from bridgekit_verify.check.dialect_tables import parse_table
+from bridgekit_verify.check.dialects import BUILT_IN
 from bridgekit_verify.check.frames import Message
-from bridgekit_verify.check.judging import Judge
-from bridgekit_verify.check.protocols import BUILT_IN
+from bridgekit_verify.check.judge import Judge
 from tests.verify.check.samples import DIALECTS, TABLE, Value
 
 JUDGING_PER_DECODING = 5

@@ -9,7 +9,7 @@ import pytest
 
 from bridgekit.__main__ import main
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.dialects import load_table
+from bridgekit_verify.check.dialect_tables import load_table
 from bridgekit_verify.check.property_answers import Property, State
 from tests.verify.check.samples import DIALECTS, TABLE, recording, write
 from tests.verify.check.test_check import broken, save, states

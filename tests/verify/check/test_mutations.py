@@ -20,7 +20,9 @@ NOT_SHOWN = {("bridgekit", "truncate"), ("bridgekit", "merge calls")}
 """bridgekit repeats neither texts nor arguments."""
 
 
-@pytest.mark.parametrize("seeds", [A_FEW_SEEDS, pytest.param(ALL_SEEDS, marks=pytest.mark.slow)], ids=["few", "all"])
+@pytest.mark.parametrize(
+    "seeds", [A_FEW_SEEDS, pytest.param(ALL_SEEDS, marks=pytest.mark.acceptance)], ids=["few", "all"]
+)
 @pytest.mark.parametrize("dialect", [*DIALECTS, "recorded"])
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_damage_is_broken_or_unknown(mutation: str, dialect: str, seeds: range, tmp_path: Path) -> None:

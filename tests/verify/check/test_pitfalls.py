@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.dialects import load_table
+from bridgekit_verify.check.dialect_tables import load_table
 from bridgekit_verify.check.property_answers import Property, State
 from bridgekit_verify.errors import UnusableRecording
 from tests.verify.check import samples

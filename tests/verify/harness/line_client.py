@@ -7,8 +7,8 @@ import sys
 import msgspec
 
 from bridgekit_verify.harness import load_client
+from bridgekit_verify.harness.child_side import Done, Ready, send
 from bridgekit_verify.harness.load_client import Clear, ClientSocket, LoadClient
-from bridgekit_verify.harness.messages import Done, Ready, send
 
 LAST_EVENT_SECONDS = 0.3
 

@@ -12,8 +12,8 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from bridgekit_verify.harness.child_side import Done, Ready
 from bridgekit_verify.harness.load_client import Clear, StopReading
-from bridgekit_verify.harness.messages import Done, Ready
 from bridgekit_verify.harness.processes import ChildProcess, ProcessExited, start_module
 from tests.verify.faults.peers import TIMEOUT_SECONDS
 from tests.verify.harness import line_client

@@ -12,7 +12,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from bridgekit_verify.harness import processes
-from bridgekit_verify.harness.messages import CpuReply, CpuRequest, Done
+from bridgekit_verify.harness.child_side import CpuReply, CpuRequest, Done
 from bridgekit_verify.harness.processes import (
     ChildProcess,
     ProcessExited,

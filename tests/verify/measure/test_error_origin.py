@@ -20,7 +20,7 @@ from bridgekit.stores import in_memory
 from bridgekit_verify.measure.error_origin import DEFECTS, LINK_OF_KIND, link_of_error, raised_by_harness
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.workload import RunBarrier, Workload, thread_ids
-from bridgekit_verify.probes import observing
+from bridgekit_verify.probes import scenario_run
 from bridgekit_verify.probes.probes import ProbeAnswer, probe_all, probe_hub, probe_ten
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.validation import broken_links_1_to_5, broken_links_6_to_8, broken_links_9_and_10
@@ -75,7 +75,7 @@ async def test_bug_of_the_scenario_propagates_and_is_no_verdict(monkeypatch: pyt
     async def play(seen: Observation) -> None:
         seen.nothing_like_it()  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(observing, "play", play)
+    monkeypatch.setattr(scenario_run, "play", play)
     with pytest.raises(AttributeError):
         await probe_all(SOUND)
 

@@ -18,11 +18,11 @@ from bridgekit.chain.link_5_execution_core import AgentExecutionCore, _RunEnd
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import Emitter, WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.chain.supervisor_collaborators import ToolCall
+from bridgekit.chain.models_tools_and_owners import ToolCall
 from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.events import AgentEvent, EventType, Frame
 from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
-from bridgekit.resolution import Carried
+from bridgekit.thread_resolvers import Carried
 from bridgekit.transport.coalescing import CoalescingQueue
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import MemoryEventLog

@@ -25,7 +25,7 @@ from bridgekit.cursors_and_gaps import Gap, GapReason
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
 from bridgekit.ids import SignedRunIds
 from bridgekit.mapping import MemoryMappingStore, RunThreadMappingService
-from bridgekit.resolution import Carried
+from bridgekit.thread_resolvers import Carried
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import MemoryEventLog
 from bridgekit.transport.outbox import Subscriber

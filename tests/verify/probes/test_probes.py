@@ -17,9 +17,9 @@ from bridgekit.stores import redis_stores, sqlite_stores
 from bridgekit.transport.hub import LINK, Connection, Hub
 from bridgekit.transport.log import EventLog, Replay
 from bridgekit_verify.measure.thread_id_families import FAMILIES
-from bridgekit_verify.probes.observing import judge_all, observe
 from bridgekit_verify.probes.probes import Observations, Probe, ProbeAnswer, probe, probe_all, probe_ten
 from bridgekit_verify.probes.scenario_agents import audited_threads
+from bridgekit_verify.probes.scenario_run import judge_all, observe
 from bridgekit_verify.variants import BROKEN, SOUND, Variant, variant
 from tests.verify.measure.test_experiment import REFUSED_BY_ITS_CHECK
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bridgekit_verify.report.findings import Finding, Table
-from bridgekit_verify.report.structure import Report
+from bridgekit_verify.report.report_data import Report
 from tests.verify.report.drop_tables import drop_tables
 from tests.verify.report.notebooks import drawn, executed, finding, recorded, report_of, tabulated
 

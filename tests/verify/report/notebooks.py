@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from bridgekit_verify.report.collecting import collect
+from bridgekit_verify.report.executed_notebooks import collect
 from bridgekit_verify.report.findings import FINDING_MIME, TABLE_MIME, Finding, Table
-from bridgekit_verify.report.structure import Environment, Report
+from bridgekit_verify.report.report_data import Environment, Report
 
 # A PNG of one pixel.
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="

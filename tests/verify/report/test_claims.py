@@ -94,6 +94,14 @@ async def test_link_10_was_not_examined_and_fails_as_committed() -> None:
     finding = await connection_claim(seed=0)
     assert (finding.id, finding.link, finding.right, finding.works) == ("link-10", 10, "not examined", "fails")
     assert finding.sound == "holds"
+    assert (finding.title, finding.reported, finding.verdict) == (
+        "Link 10 · Hub and sockets",
+        "not examined",
+        "unknown",
+    )
+    assert finding.claim == (
+        "The audit's chain ends at link 9. It does not examine how an event reaches the sockets of its thread."
+    )
 
 
 async def test_chain_claim_names_the_links_that_do_not_hold() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from bridgekit_verify.measure.drops import EventCounts
 from bridgekit_verify.repairs import REPAIRS as MEASURED_REPAIRS
-from bridgekit_verify.report.chart import chart, share, unchanged
-from bridgekit_verify.report.drop_rates import (
+from bridgekit_verify.report.drop_chart import chart, share, unchanged
+from bridgekit_verify.report.drop_tables import (
     AS_COMMITTED,
     AS_REPORTED,
     BEFORE,
@@ -23,8 +23,8 @@ from bridgekit_verify.report.drop_rates import (
     read_drop_tables,
 )
 from bridgekit_verify.report.findings import Finding, Table
-from bridgekit_verify.report.judging import PARTS, tables_of_claims
-from bridgekit_verify.report.results import count_measurements, csv_columns, results_csv, results_json
+from bridgekit_verify.report.grouped_findings import PARTS, tables_of_claims
+from bridgekit_verify.report.result_files import count_measurements, csv_columns, results_csv, results_json
 from bridgekit_verify.report.summary import INSTRUCTIONS, actions, answer, order_note, risks, routing_note, scope
 from bridgekit_verify.variants import FIXES as FIXES_OF_CHAINS
 from bridgekit_verify.variants import VARIANTS

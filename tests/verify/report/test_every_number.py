@@ -29,8 +29,8 @@ from bridgekit_verify.report.audit_missed import collision_claim, lifecycle_clai
 from bridgekit_verify.report.claims import chain_claim, link_claim
 from bridgekit_verify.report.measurement_trust import calibration_claim, localization_claim
 from bridgekit_verify.studies.collisions import CASES, Collision, CollisionStudy
-from bridgekit_verify.studies.lifecycles import LateEvents, LifecycleStudy, Rerouted
 from bridgekit_verify.studies.links_and_fixes import LinkStudy
+from bridgekit_verify.studies.mapping_lifecycle import LateEvents, LifecycleStudy, Rerouted
 from bridgekit_verify.studies.run_ids_across_processes import ProcessDelivery
 from bridgekit_verify.validation.broken_links import BREAKAGES, Breakage
 from bridgekit_verify.validation.calibration import (
@@ -41,7 +41,7 @@ from bridgekit_verify.validation.calibration import (
 )
 from bridgekit_verify.validation.localization import Case, Localization
 from bridgekit_verify.variants import BROKEN, SOUND
-from tests.verify.report.test_sentences import measured, thoughts
+from tests.verify.report.thoughts import measured, thoughts
 
 counts = st.integers(0, 12)
 triples = st.tuples(st.integers(1, 9), counts, counts)

@@ -176,5 +176,5 @@ def test_a_cell_that_times_out_is_reported_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_notebooks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no notebook"):
+    with pytest.raises(FileNotFoundError, match="contains no notebook"):
         execute_folder(tmp_path, tmp_path / "copies")

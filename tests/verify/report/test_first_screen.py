@@ -11,11 +11,11 @@ from functools import cache
 import pytest
 from bs4 import BeautifulSoup, Tag
 
-from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, BEFORE, FIXES, REPAIRS
+from bridgekit_verify.report.drop_tables import AS_COMMITTED, AS_REPORTED, BEFORE, FIXES, REPAIRS
 from bridgekit_verify.report.findings import Finding, answers
 from bridgekit_verify.report.glossary import TERMS
 from bridgekit_verify.report.page import index_html
-from bridgekit_verify.report.results import results_csv, results_json
+from bridgekit_verify.report.result_files import results_csv, results_json
 from tests.verify.report.drop_tables import ALL, EACH, KINDS, STEPS, repairs, subset_counts
 from tests.verify.report.example import LINKS, claim, example_report, link_finding
 from tests.verify.report.notebooks import executed, recorded, report_of
@@ -147,8 +147,10 @@ def test_counts_before_and_after_are_not_exchanged() -> None:
         finding = link_finding(number)
         rates = one(f"#link-{number} .rates").select(".rate")
         labels = ("broken", "sound") if works == "works" else ("before", "after")
-        for rate, label, counts in zip(rates, labels, (finding.before, finding.after), strict=True):
+        shapes = ("rect", "circle")
+        for rate, label, counts, shape in zip(rates, labels, (finding.before, finding.after), shapes, strict=True):
             assert counts is not None
+            assert [mark.name for mark in rate.select("svg svg > *")] == [shape]
             assert words(one(".label", rate)) == label
             assert words(one(".counts", rate)) == f"{counts[0]} of {counts[1]}"
             assert float(str(one("svg svg", rate)["x"]).rstrip("%")) / 100 == pytest.approx(

@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 from bridgekit_verify.report.findings import SOURCE_MIME, Table
 from bridgekit_verify.report.page import CONTENT_SECURITY_POLICY, index_html
-from bridgekit_verify.report.structure import Report
+from bridgekit_verify.report.report_data import Report
 from tests.verify.report.example import claim
 from tests.verify.report.notebooks import (
     PNG,

@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, BEFORE, FIXES
+from bridgekit_verify.report.drop_tables import AS_COMMITTED, AS_REPORTED, BEFORE, FIXES
 from bridgekit_verify.report.findings import Table
 from bridgekit_verify.report.page import index_html
 from tests.verify.report import drop_tables as build

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from bridgekit_verify.report.drop_rates import AS_COMMITTED, AS_REPORTED, BEFORE, read_drop_tables
+from bridgekit_verify.report.drop_tables import AS_COMMITTED, AS_REPORTED, BEFORE, read_drop_tables
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.priorities import priority_findings
 from tests.verify.report.drop_tables import EVERY, STEPS, Counts, drop_rates, for_each_kind

@@ -12,6 +12,7 @@ import pytest
 from bridgekit.events import Outcome
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.workload import Workload, thread_ids
+from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.promised_effects import (
     COMMITTED_WITH_FIX_1,
     STEP_CHAINS,
@@ -97,7 +98,16 @@ async def test_promises_are_measured_on_the_chain_as_committed(study: FixStudy) 
     )  # the same load on both chains
     assert "the user reads 6 of 6 events with thread ids like thread_123" in real_time.answer
     assert "every event of an agent before its run ends, for 1 of 2 kinds of thread id." in real_time.evidence[0]
-    assert value.before is value.after is None
+    assert value == Finding(
+        id="claim-value",
+        title="After Fix 1 · 90 % of the chat's business value is delivered",
+        claim="The chat delivers 10 % of its business value as committed, and 90 % after the fix.",
+        reported="after fix",
+        verdict="unknown",
+        answer=(
+            "Unknown: no test of this report measures business value, and the audit does not state how it was measured."
+        ),
+    )
 
 
 async def test_event_shown_after_the_end_of_its_run_is_not_real_time(study: FixStudy, sound: Measurement) -> None:

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgekit.events import EventType
-from bridgekit.ids import RunId, ThreadId, UserId
+from bridgekit.ids import ThreadId, UserId
 from bridgekit_verify.capacity.capacity import CapacityStudy
 from bridgekit_verify.capacity.memory_scaling import SOCKETS, MemoryStudy
 from bridgekit_verify.capacity.sizing import Demand
@@ -22,22 +21,20 @@ from bridgekit_verify.faults.trials.matrix import FaultMatrix
 from bridgekit_verify.faults.trials.offline_time import Window, WindowStudy
 from bridgekit_verify.faults.trials.stall import SERVERS, Stall, StallStudy
 from bridgekit_verify.faults.trials.trial import Trial
-from bridgekit_verify.measure.checker import check
-from bridgekit_verify.measure.experiment import Measurement
-from bridgekit_verify.measure.history import Arrival, EventKey, Expectation, History, Socket
 from bridgekit_verify.measure.statistics import Rate, Sample
-from bridgekit_verify.measure.workload import OwnedThread, Workload, thread_ids
+from bridgekit_verify.measure.workload import OwnedThread
 from bridgekit_verify.report.audit_missed import leak_claim, receipt_claim, shared_agent_claim
-from bridgekit_verify.report.faults import matrix_claim, stall_claim, timeline_claim, windows_claim
+from bridgekit_verify.report.fault_claims import matrix_claim, stall_claim, timeline_claim, windows_claim
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.measurement_trust import coverage_claim, mutation_claim
-from bridgekit_verify.report.scale import capacity_claim, edge_claim, memory_claim, workers_claim
-from bridgekit_verify.studies.leaks import ROUND_TRIPS, LeakStudy, Search
+from bridgekit_verify.report.scale_claims import capacity_claim, edge_claim, memory_claim, workers_claim
 from bridgekit_verify.studies.receipts import RECEIPT_CHAINS, ReceiptStudy
 from bridgekit_verify.studies.shared_agent import SharedAgentStudy
-from bridgekit_verify.variants import BROKEN, SOUND, Variant
+from bridgekit_verify.studies.thread_id_leaks import ROUND_TRIPS, LeakStudy, Search
+from bridgekit_verify.variants import BROKEN, SOUND
 from tests.verify.capacity.loads import capacity, memory_scaling_of, shared, step
 from tests.verify.faults.trials.trials import trial
+from tests.verify.report.thoughts import measured, thoughts
 
 counts = st.integers(0, 12)
 
@@ -308,26 +305,6 @@ def test_coverage_sentence_fits_its_verdict(rows: list[tuple[float, bool]]) -> N
 
 
 # What the audit missed.
-
-ALICE, BOB = Socket(0, ThreadId("thread_1"), UserId("alice")), Socket(1, ThreadId("thread_2"), UserId("bob"))
-
-
-def thoughts(delivered: int, misrouted: int, lost: int) -> History:
-    """Return Alice's thoughts: so many that she read, that Bob read, and that nobody read."""
-    history = History(sockets=[ALICE, BOB])
-    readers = [ALICE] * delivered + [BOB] * misrouted + [None] * lost
-    for number, socket in enumerate(readers, start=1):
-        key = EventKey(f"question {number}", EventType.AGENT_THINKING, 1)
-        history.expected.append(Expectation(key, ALICE.thread_id, ALICE.user_id))
-        if socket is not None:
-            history.arrivals.append(Arrival(socket, key, RunId("run_1"), number, 0.0, 1.0))
-    return history
-
-
-def measured(variant: Variant, history: History, *, false_success: int = 0, at_once: int = 1) -> Measurement:
-    verdict = replace(check(history), false_success=false_success, acknowledged=len(history.expected))
-    return Measurement(variant, Workload(threads=thread_ids("thread_123", 2), at_once=at_once), 0, history, verdict)
-
 
 triples = st.tuples(st.integers(1, 9), counts, counts)
 

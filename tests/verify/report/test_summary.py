@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bridgekit_verify.report.chart import chart, unchanged
-from bridgekit_verify.report.drop_rates import (
+from bridgekit_verify.report.drop_chart import chart, unchanged
+from bridgekit_verify.report.drop_tables import (
     AS_COMMITTED,
     AS_REPORTED,
     BEFORE,
@@ -91,6 +91,12 @@ def test_answer_is_unknown_without_tables() -> None:
         "unknown",
         "Unknown: the drop rates were not measured. The repairs were not measured.",
     )
+
+
+def test_answer_is_unknown_if_no_event_was_expected() -> None:
+    rates = build.drop_rates({(AS_COMMITTED, BEFORE): lambda kind: NONE})
+    empty = build.table("drop_rates", [{**row, "expected": 0, "lost": 0} for row in rates.records])
+    assert answer(read(empty)).verdict == "unknown"
 
 
 def test_repairs_that_do_not_suffice_are_not_said_to_deliver_everything() -> None:

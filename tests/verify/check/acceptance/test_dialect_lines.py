@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from bridgekit_verify.check.live.backends import check_backend
-from bridgekit_verify.check.live.checking import check_run
+from bridgekit_verify.check.live.backend_check import check_backend
 from bridgekit_verify.check.live.saved_run import LiveRun
 from bridgekit_verify.check.live.scenarios import Load
+from bridgekit_verify.check.live.verdict import check_run
 from bridgekit_verify.check.property_answers import State
 from bridgekit_verify.studies.other_backends import EXAMPLES, example_backend
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from bridgekit_verify.check.live.backends import check_backend
+from bridgekit_verify.check.live.backend_check import check_backend
 from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.property_answers import Property, State
 from bridgekit_verify.studies.other_backends import EXAMPLES, broken_properties, example_backend
+from tests.verify.check.acceptance.running_once import running_once
 
 SCENARIOS = ("text", "thinking", "calls", "burst", "slow", "cut", "retry", "dies")
 LOAD = Load(users=2, threads=2, runs=2, settle_seconds=0.1)
@@ -48,7 +49,8 @@ async def test_sound_backend_is_clean(subject: str) -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("subject", SUBJECTS)
 async def test_sound_backend_is_clean_in_each_scenario(subject: str, scenario: str) -> None:
-    for seed in REPEATS:
-        result = await check_backend(SUBJECTS[subject], LOAD, scenarios=(scenario,), seed=seed)
-        assert broken_properties(result.verdict) == set(), (seed, result.verdict)
-        assert result.problems == ()
+    async with running_once(SUBJECTS[subject]) as (backend, model):
+        for seed in REPEATS:
+            result = await check_backend(backend, LOAD, scenarios=(scenario,), seed=seed, model=model)
+            assert broken_properties(result.verdict) == set(), (seed, result.verdict)
+            assert result.problems == ()

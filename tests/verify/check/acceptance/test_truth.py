@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
 import pytest
 
-from bridgekit_verify.check.live.backends import check_backend
+from bridgekit_verify.check.live.backend_check import check_backend
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.property_answers import Property
 from bridgekit_verify.studies.other_backends import EXAMPLES, broken_properties, example_backend, read_truth
+from tests.verify.check.acceptance.running_once import running_once
 
-SMALL, MIDDLE, LARGE = (
-    Load(users=2, threads=2, runs=2, quiet_seconds=0.5, settle_seconds=0.1),
-    Load(users=3, threads=2, runs=2, quiet_seconds=0.5, settle_seconds=0.1),
-    Load(users=3, threads=3, runs=3, quiet_seconds=0.5, settle_seconds=0.1),
-)
+SMALL = Load(users=2, threads=2, runs=2, quiet_seconds=0.5, unfinished_seconds=0.5, settle_seconds=0.1)
+MIDDLE = msgspec.structs.replace(SMALL, users=3)
+LARGE = msgspec.structs.replace(SMALL, users=3, threads=3, runs=3)
 SEEDS = range(10)
 DEFECTS = [(name, defect) for name in ("websocket", "agui") for defect in read_truth(name)]
 A_FEW = {
@@ -53,11 +53,12 @@ def cases() -> list[Any]:
 
 @pytest.mark.parametrize(("name", "defect", "load", "seeds"), cases())
 async def test_broken_properties_are_those_of_the_truth_file(name: str, defect: str, load: Load, seeds: range) -> None:
-    truth, backend = read_truth(name)[defect], example_backend(name, defect)
-    for seed in seeds:
-        result = await check_backend(backend, load, scenarios=truth.scenarios, seed=seed)
-        found = broken_properties(result.verdict)
-        assert found == truth.broken, (seed, sorted(found), result.problems)
+    truth = read_truth(name)[defect]
+    async with running_once(example_backend(name, defect)) as (backend, model):
+        for seed in seeds:
+            result = await check_backend(backend, load, scenarios=truth.scenarios, seed=seed, model=model)
+            found = broken_properties(result.verdict)
+            assert found == truth.broken, (seed, sorted(found), result.problems)
 
 
 @pytest.mark.parametrize("name", ["websocket", "agui"])

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame
 from bridgekit_verify.check.property_answers import Property
-from bridgekit_verify.check.protocols import StreamDialect
 
 Mutate = Callable[[list[Message], StreamDialect, random.Random], list[Message] | None]
 DELTAS = ("text", "thinking", "tool_args")
@@ -50,12 +50,16 @@ def duplicate(messages: list[Message], dialect: StreamDialect, rng: random.Rando
     return [*messages[: index + 1], *messages[index:]]
 
 
+def text_of(frame: ObservedFrame) -> tuple[str | None, ...]:
+    return frame.origin.client, frame.kind, frame.run, frame.message, frame.call
+
+
 def swap(messages: list[Message], dialect: StreamDialect, rng: random.Random) -> list[Message] | None:
     """Exchange a delta with the next one of its text or call."""
     found = deltas(messages, dialect)
     index, frame = rng.choice(found)
-    key = (frame.origin.client, frame.kind, frame.message, frame.call)
-    later = [n for n, each in found if n > index and (each.origin.client, each.kind, each.message, each.call) == key]
+    key = text_of(frame)
+    later = [n for n, each in found if n > index and text_of(each) == key]
     if not later:
         return None
     result = messages.copy()

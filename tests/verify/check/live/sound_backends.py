@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from bridgekit_verify.check.frames import Message
-from bridgekit_verify.check.live.ledger import ModelLedger, UserPrompt
+from bridgekit_verify.check.live.model_ledger import ModelLedger, UserPrompt
 from bridgekit_verify.check.live.model_server import ModelServer
 from bridgekit_verify.check.live.saved_run import LiveRun
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridgekit_verify.check.frames import Message
-from bridgekit_verify.check.live.checking import check_run
-from bridgekit_verify.check.live.ledger import CallOutcome, ModelCall, ModelLedger
+from bridgekit_verify.check.live.model_ledger import CallOutcome, ModelCall, ModelLedger
 from bridgekit_verify.check.live.model_scripts import SentPiece
 from bridgekit_verify.check.live.saved_run import LiveRun
+from bridgekit_verify.check.live.verdict import check_run
 from bridgekit_verify.check.property_answers import Property, State
 
 TABLE = {

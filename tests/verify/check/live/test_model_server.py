@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from bridgekit_verify.check.live.ledger import CallOutcome, ModelLedger, UserPrompt
 from bridgekit_verify.check.live.markers import markers_in
+from bridgekit_verify.check.live.model_ledger import CallOutcome, ModelLedger, UserPrompt
 from bridgekit_verify.check.live.model_scripts import SCENARIOS
 from bridgekit_verify.check.live.model_server import ModelServer
 from bridgekit_verify.errors import InvalidParameter

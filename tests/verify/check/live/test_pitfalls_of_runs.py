@@ -11,13 +11,15 @@ import httpx
 import msgspec
 import pytest
 
-from bridgekit_verify.check.dialects import parse_table
+from bridgekit_verify.check.dialect_tables import parse_table
+from bridgekit_verify.check.dialects import BUILT_IN
 from bridgekit_verify.check.frames import Message
-from bridgekit_verify.check.live.checking import LiveVerdict, Subject, check_run
-from bridgekit_verify.check.live.ledger import ModelLedger
+from bridgekit_verify.check.live.model_ledger import ModelLedger
 from bridgekit_verify.check.live.model_server import ModelServer
 from bridgekit_verify.check.live.saved_run import LiveRun
+from bridgekit_verify.check.live.verdict import LiveVerdict, Subject, check_run
 from bridgekit_verify.check.property_answers import Property, State
+from tests.verify.check.live.run_mutations import frames_of
 from tests.verify.check.live.sound_backends import DIALECTS, FLAT, TABLE, TOOLS, ask, interrupted, sound, sound_run
 from tests.verify.check.live.test_run_mutations import broken
 
@@ -571,3 +573,19 @@ def test_agent_that_is_asked_twice_in_a_thread_is_sound() -> None:
     verdict = check_run(sound_run("AG-UI", ledger, runs))
     assert broken(verdict) == set()
     assert answer(verdict, Property.LOST)[0] is State.HOLDS
+
+
+@pytest.mark.parametrize(("removed", "expected"), [(slice(1), State.BROKEN), (slice(None), State.UNKNOWN)])
+@pytest.mark.parametrize("dialect", ["AG-UI", "Vercel UI stream"])
+def test_result_that_the_model_got_and_a_client_did_not_is_lost_if_others_are_shown(
+    dialect: str, removed: slice, expected: State
+) -> None:
+    run = sound(dialect)
+    named = BUILT_IN[dialect]
+    missing = [index for index, _ in frames_of(list(run.messages), named, "tool_result")][removed]
+    kept = [each for index, each in enumerate(run.messages) if index not in missing]
+    verdict = check_run(msgspec.structs.replace(run, messages=kept))
+    assert answer(check_run(run), Property.CALLS)[0] is State.HOLDS
+    assert answer(verdict, Property.CALLS)[0] is expected
+    assert broken(verdict) <= {Property.CALLS}
+    assert ("kinds.tool_result" in answer(verdict, Property.CALLS)[1]) == (expected is State.UNKNOWN)

@@ -8,8 +8,8 @@ from collections import Counter
 import msgspec
 import pytest
 
-from bridgekit_verify.check.live.checking import LiveVerdict, check_run
 from bridgekit_verify.check.live.saved_run import dialect_of
+from bridgekit_verify.check.live.verdict import LiveVerdict, check_run
 from bridgekit_verify.check.property_answers import State
 from tests.verify.check.live.run_mutations import MUTATIONS
 from tests.verify.check.live.sound_backends import DIALECTS, sound

@@ -12,9 +12,9 @@ import pytest
 from bridgekit_verify.check.baseline import Baseline
 from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.frames import Message
-from bridgekit_verify.check.live.checking import LiveVerdict, check_run
-from bridgekit_verify.check.live.ledger import ModelLedger
+from bridgekit_verify.check.live.model_ledger import ModelLedger
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, write_run
+from bridgekit_verify.check.live.verdict import LiveVerdict, check_run
 from bridgekit_verify.check.output import format_json, format_text
 from bridgekit_verify.check.property_answers import Property, State
 from bridgekit_verify.check.recording_files import Limits, open_recording

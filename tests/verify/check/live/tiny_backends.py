@@ -31,6 +31,7 @@ class TinyBackend:
 
     def __init__(self, model: str, defect: str = "") -> None:
         self.model, self.defect = model, defect
+        self.plain = os.environ.get("PLAIN", "")
         self.log: dict[Key, list[Event]] = defaultdict(list)
         self.readers: dict[Key, set[asyncio.Queue[Event]]] = defaultdict(set)
         self.tasks = set[asyncio.Task[None]]()
@@ -74,6 +75,11 @@ class TinyBackend:
                             if choice["delta"].get("content"):
                                 yield choice["delta"]["content"]
                 return
+
+    def data(self, event: Event) -> str:
+        """Return the data of a server-sent event: an object, or with PLAIN only a text, which may be a JSON string."""
+        text: str = event.get("delta", f"[{event['type'].upper()}]")
+        return text if self.plain == "text" else json.dumps(text if self.plain else event)
 
     async def publish(self, key: Key, run: str, text: str) -> None:
         async for event in self.events(key[1], run, text):
@@ -125,7 +131,7 @@ class Endpoints:
 
         async def lines() -> AsyncIterator[str]:
             async for event in self.backend.events(asked["thread"], asked["run"], asked["text"]):
-                yield f"data: {json.dumps(event)}\n\n"
+                yield f"data: {self.backend.data(event)}\n\n"
 
         return StreamingResponse(lines(), media_type="text/event-stream")
 
@@ -133,7 +139,11 @@ class Endpoints:
         asked = await request.json()
         user = TOKENS.get(request.headers.get("authorization", "").removeprefix("Bearer "), asked.get("user"))
         user = user or self.sessions[request.cookies["sid"]]
-        self.backend.start((user, asked["thread"]), asked["run"], asked["text"])
+        run = (user, asked["thread"]), asked["run"], asked["text"]
+        if self.backend.defect == "conflict":
+            await self.backend.publish(*run)
+            return JSONResponse({"error": "the thread is busy"}, 409)
+        self.backend.start(*run)
         return JSONResponse({"run": {"id": asked["run"]}})
 
     async def stream(self, request: Request) -> StreamingResponse:
@@ -143,7 +153,7 @@ class Endpoints:
         async def lines() -> AsyncIterator[str]:
             yield ": connected\n\n"
             async for event in self.backend.read(key, after):
-                yield f"id: {event['n']}\ndata: {json.dumps(event)}\n\n"
+                yield f"id: {event['n']}\ndata: {self.backend.data(event)}\n\n"
                 if event["type"] == "done" and request.query_params.get("until") == event["run"]:
                     return
 

@@ -14,7 +14,7 @@ from bridgekit_verify.faults.trials.offline_time import Window, WindowStudy, pre
 from bridgekit_verify.faults.trials.recorder import Reader
 from bridgekit_verify.faults.trials.trial import TrialPlan, missed_events
 from bridgekit_verify.measure.history import Arrival
-from bridgekit_verify.report.faults import windows_claim
+from bridgekit_verify.report.fault_claims import windows_claim
 from tests.verify.faults.trials.trials import SOCKET, key, no_ticket, trial
 
 SMALL = replace(RESUME, keep_events=30)

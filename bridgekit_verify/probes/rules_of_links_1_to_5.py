@@ -1,0 +1,393 @@
+"""Judge links 1 to 5: each link must pass on the bridge and the runs that it receives."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.events import Outcome, Receipt
+from bridgekit.transport.hub import LINK
+from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text, is_within, label, same_outcome
+from bridgekit_verify.probes.recorded_calls import RecordedCall
+from bridgekit_verify.probes.scenario import Observation
+from bridgekit_verify.probes.scenario_agents import AgentFailed
+
+__all__ = ["judge_core", "judge_engine", "judge_registry", "judge_startup", "judge_supervisor"]
+
+NOTIFIERS = ("notify_agent_started", "notify_agent_completed", "notify_agent_error")
+
+
+def judge_startup(seen: Observation) -> Judgement:
+    """Judge link 1: all parts must share one bridge of the configured class, and its counters must begin at zero."""
+    link, application = Judgement(1), seen.application
+    bridge, supervisor, config = application.bridge, application.supervisor, application.config
+    link.expect(
+        seen.app.state.agent_websocket_bridge is bridge,
+        ViolationKind.HANDOVER,
+        "app.state holds a bridge that is not the application's",
+    )
+    link.expect(isinstance(bridge, config.bridge), ViolationKind.HANDOVER, "the bridge is not of the configured class")
+    link.expect(bridge.counters is application.counters, ViolationKind.HANDOVER, "the application has other counters")
+    for call in seen.recording.of("supervisor", "__init__", startup=True):
+        link.expect(
+            call.owner is not supervisor or call.given.get("websocket_bridge") is bridge,
+            ViolationKind.HANDOVER,
+            "startup gives the supervisor a bridge that is not the application's",
+        )
+    given = [call.given.get("bridge") for call in seen.recording.of("registry", "set_websocket_bridge", startup=True)]
+    link.expect(bool(given), ViolationKind.HANDOVER, "startup gives the registry no bridge")
+    link.expect(
+        not given or given[-1] is bridge,
+        ViolationKind.HANDOVER,
+        "startup gives the registry a bridge that is not the application's",
+    )
+    left_over = Counter[str]()
+    if (first := seen.first_counters) is not None:
+        left_over = Counter({"sent": first.sent.total(), "kept": first.kept.total(), "lost": first.lost.total()})
+    link.expect(
+        not left_over.total(), ViolationKind.MISCOUNTED, f"before the first run, the counters are {dict(left_over)}"
+    )
+    link.tried = 1
+    link.summary = "the bridge is in app.state, and supervisor and registry receive it"
+    return link
+
+
+def judge_supervisor(seen: Observation) -> Judgement:
+    """Judge link 2: each request must become one run of its own thread, user and agent, with a registered route."""
+    link, recording = Judgement(2), seen.recording
+    _expect_constructor(link, seen, "supervisor", "engine")
+    for opened in recording.of("supervisor", "open_run"):
+        _judge_opened(link, seen, opened)
+    for run in recording.of("supervisor", "run"):
+        what = label(run.given["request"])
+        contexts = [call.result for call in recording.within(run, "supervisor", "open_run") if call.raised is None]
+        executed = recording.within(run, "engine", "execute")
+        if not _passed_on_once(link, run, executed, f"the engine receives {len(executed)} runs of {what}"):
+            continue
+        if not link.expect(
+            _is_run(executed[0]), ViolationKind.CHANGED, f"the engine receives no run context of {what}"
+        ):
+            continue
+        if contexts:
+            link.expect(
+                executed[0].given["context"] == contexts[0],
+                ViolationKind.CHANGED,
+                f"the engine receives another {what}",
+            )
+        _expect_run(link, run.given, executed[0].given["context"])
+        result = run.raised is executed[0].raised and (
+            run.raised is not None or getattr(run.result, "result", None) is executed[0].result
+        )
+        link.expect(
+            result, ViolationKind.CHANGED, f"the caller of {what} gets another result or error than the engine's"
+        )
+    _judge_closing(link, seen)
+    if seen.accepted_foreign_user is not None:
+        link.expect(
+            not seen.accepted_foreign_user, ViolationKind.MISROUTED, "a run in a thread of another user is accepted"
+        )
+    link.tried = len(recording.of("supervisor", "run", "open_run"))
+    runs = len(recording.of("engine", "execute"))
+    link.summary = f"each of {runs} runs reaches the engine once, with its own thread, user, agent and request"
+    return link
+
+
+def _judge_opened(link: Judgement, seen: Observation, opened: RecordedCall) -> None:
+    if opened.raised is not None:
+        return
+    if not link.expect(
+        isinstance(opened.result, RunContext), ViolationKind.CHANGED, "a request is opened without a context"
+    ):
+        return
+    context, recording = opened.result, seen.recording
+    _expect_run(link, opened.given, context)
+    made = [call.result for call in recording.within(opened, "run_ids", "new")]
+    link.expect(
+        made == [context.run_id],
+        ViolationKind.CHANGED,
+        f"{label(context.request)} has another run id than the scheme made",
+    )
+    registered = [
+        (call.given["run_id"], call.given["thread_id"])
+        for call in recording.within(opened, "mapping", "register_mapping")
+    ]
+    link.expect(
+        registered == [(context.run_id, opened.given["thread_id"])],
+        ViolationKind.LOST,
+        f"the route of {label(context.request)} is not registered before it begins",
+    )
+
+
+def _judge_closing(link: Judgement, seen: Observation) -> None:
+    """Check that each route is closed exactly once, after its own run has ended."""
+    recording = seen.recording
+    left = recording.of("mapping", "cleanup_mapping")
+    for call in recording.of("supervisor", "run", "close_run"):
+        if call.name == "close_run" and call.within is not None:
+            continue
+        made = [each for each in left if is_within(each, call)]
+        left = [each for each in left if each not in made]
+        executed = recording.within(call, "engine", "execute")
+        given = executed[0] if executed else call
+        if not _is_run(given):
+            continue
+        run = given.given["context"]
+        closed = [each.given["run_id"] for each in made]
+        link.expect(closed == [run.run_id], ViolationKind.LOST, f"{label(run.request)} closes {len(closed)} routes")
+        link.expect(
+            not executed or all(each.entered > (executed[0].left or 0) for each in made),
+            ViolationKind.LOST,
+            "a route is closed although its run is in progress",
+        )
+    link.expect(not left, ViolationKind.LOST, "a route is closed although no run has ended")
+
+
+def _expect_run(link: Judgement, request: dict[str, Any], context: Any) -> None:
+    for name in ("thread_id", "user_id", "agent_name", "request"):
+        kind = ViolationKind.MISROUTED if name in ("thread_id", "user_id") else ViolationKind.CHANGED
+        link.equal(request[name], getattr(context, name), f"{name} of {label(request['request'])}", kind)
+
+
+def judge_registry(seen: Observation) -> Judgement:
+    """Judge link 3: each request must get a new agent with its own adapter. `create_bound` must also bind the agent."""
+    link, recording = Judgement(3), seen.recording
+    set_calls = recording.of("registry", "set_websocket_bridge", startup=True)
+    if set_calls:
+        held = seen.application.supervisor.registry.websocket_bridge
+        link.expect(
+            held is set_calls[-1].given.get("bridge"), ViolationKind.HANDOVER, "the registry holds another bridge"
+        )
+    agents: dict[int, str] = {}
+    adapters: dict[int, str] = {}
+    created = recording.of("registry", "create", startup=True)
+    for call in created:
+        if call.raised is None and link.expect(
+            isinstance(call.result, BaseAgent), ViolationKind.CHANGED, "the registry returns no agent"
+        ):
+            _judge_created(link, seen, call, agents, adapters)
+    bound = recording.of("registry", "create_bound")
+    given_out: set[int] = set()
+    for call in bound:
+        context, agent = call.given["context"], call.result
+        if call.raised is not None:
+            link.expect(not set_calls, ViolationKind.LOST, error_text(call.raised))
+            continue
+        if not link.expect(isinstance(agent, BaseAgent), ViolationKind.CHANGED, "the registry returns no agent"):
+            continue
+        link.expect(
+            id(agent) not in given_out, ViolationKind.MISROUTED, "two runs receive the same agent from the registry"
+        )
+        given_out.add(id(agent))
+        link.expect(
+            agent.name == context.agent_name, ViolationKind.CHANGED, f"an agent has the wrong name {agent.name!r}"
+        )
+        if not link.expect(
+            agent.has_websocket_bridge(), ViolationKind.LOST, "an agent has no bridge after it was bound"
+        ):
+            continue
+        bindings = recording.within(call, "agent", "set_websocket_bridge")
+        given = [(each.given.get("run_id"), each.given.get("thread_id")) for each in bindings if each.owner is agent]
+        link.expect(
+            given == [(context.run_id, context.thread_id)],
+            ViolationKind.MISROUTED,
+            f"the agent of {label(context.request)} is bound to another run or thread",
+        )
+    link.tried = min(len(created), len(bound))
+    link.summary = f"each of {len(created)} agents is new and has its own adapter; {len(bound)} are bound to their run"
+    return link
+
+
+def _judge_created(
+    link: Judgement, seen: Observation, call: RecordedCall, agents: dict[int, str], adapters: dict[int, str]
+) -> None:
+    name, agent = call.given["name"], call.result
+    config = seen.application.config
+    adapter = agent._websocket_adapter
+    link.expect(
+        id(agent) not in agents,
+        ViolationKind.MISROUTED,
+        f"two requests for an agent receive the same object ({name!a})",
+    )
+    link.expect(
+        id(adapter) not in adapters or id(agent) in agents,
+        ViolationKind.MISROUTED,
+        f"two agents share an adapter ({name!a})",
+    )
+    agents[id(agent)] = adapters[id(adapter)] = name
+    wanted = config.agents.get(name)
+    link.expect(type(agent) is wanted, ViolationKind.CHANGED, f"{name!a} is an agent of another class")
+    link.expect(agent.name == name, ViolationKind.CHANGED, f"the agent {name!a} is called {agent.name!a}")
+    link.expect(
+        agent.llm_manager is config.llm_manager and agent.tool_dispatcher is config.tool_dispatcher,
+        ViolationKind.HANDOVER,
+        f"the agent {name!a} has another model or other tools",
+    )
+    link.expect(
+        isinstance(adapter, config.adapter), ViolationKind.HANDOVER, f"the adapter of {name!a} is of another class"
+    )
+
+
+def judge_engine(seen: Observation) -> Judgement:
+    """Judge link 4: the core must receive each run once, as the engine received it."""
+    link, recording = Judgement(4), seen.recording
+    _expect_constructor(link, seen, "engine", "core")
+    executed = [call for call in recording.of("engine", "execute") if _is_run(call)]
+    for call in executed:
+        what = label(call.given["context"].request)
+        passed_on = recording.within(call, "core", "execute_agent")
+        if not _passed_on_once(link, call, passed_on, f"the core receives {len(passed_on)} runs of {what}"):
+            continue
+        link.expect(
+            passed_on[0].given.get("context") == call.given["context"],
+            ViolationKind.CHANGED,
+            f"the core and the engine receive different runs of {what}",
+        )
+        link.expect(same_outcome(call, passed_on[0]), ViolationKind.CHANGED, f"the engine changes the result of {what}")
+    link.tried = len(executed)
+    link.summary = f"the core receives the engine's own bridge, and each of {len(executed)} runs once"
+    return link
+
+
+def judge_core(seen: Observation) -> Judgement:
+    """Judge link 5: each run must get its own bound agent, one start event first, and one end event last."""
+    link, recording = Judgement(5), seen.recording
+    runs = [call for call in recording.of("core", "execute_agent") if _is_run(call)]
+    for call in runs:
+        _judge_run(link, seen, call)
+    link.tried = len(runs)
+    link.summary = f"each of {len(runs)} runs has its own agent, one start event and one end event"
+    return link
+
+
+def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
+    recording, context = seen.recording, call.given["context"]
+    what, bridge = label(context.request), call.owner.websocket_bridge
+    built = next((each for each in recording.of("core", "__init__", startup=True) if each.owner is call.owner), None)
+    if built is not None:
+        given = built.given.get("websocket_bridge")
+        link.expect(bridge is given, ViolationKind.HANDOVER, "the core does not hold the bridge that it received")
+    executed = recording.within(call, "agent", "execute")
+    if _passed_on_once(link, call, executed, f"the agent of {what} is executed {len(executed)} times"):
+        _judge_agent_of(link, seen, call, executed[0])
+    notified = recording.within(call, "bridge", *NOTIFIERS)
+    starts = [each for each in notified if each.name == NOTIFIERS[0]]
+    ends = [each for each in notified if each.name != NOTIFIERS[0]]
+    kind = ViolationKind.DUPLICATED if len(starts) > 1 else ViolationKind.LOST
+    link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} start events")
+    # An end event that cannot be encoded or that the hub refuses does not count: the core then sends another end event.
+    ended = [each for each in ends if each.raised is None and not _is_refused_by_hub(each)]
+    asked = recording.within(call, "agent", "end_run")
+    link.expect(
+        not executed or bool(asked),
+        ViolationKind.DUPLICATED,
+        f"the agent of {what} can emit an end event after that of the core",
+    )
+    wanted = 0 if any(each.result is False for each in asked) else 1
+    link.expect(
+        len(ended) == wanted,
+        ViolationKind.DUPLICATED if len(ended) > wanted else ViolationKind.LOST,
+        f"{what} has {len(ended)} end events"
+        if wanted
+        else f"{what} has an end event of its agent, and {len(ended)} of the core",
+    )
+    if executed and starts:
+        link.expect(starts[0].entered < executed[0].entered, ViolationKind.REORDERED, f"{what} starts after its agent")
+    if executed and ended and executed[0].left is not None:
+        link.expect(ended[0].entered > executed[0].left, ViolationKind.REORDERED, f"{what} ends before its agent")
+        _judge_end(link, call, executed[0], ended[0], what)
+    for each in notified:
+        link.equal(
+            (context.run_id, context.agent_name, context.thread_id),
+            (each.given.get("run_id"), each.given.get("agent_name"), each.given.get("thread_id")),
+            f"run, agent and thread of {each.name} of {what}",
+            ViolationKind.MISROUTED,
+        )
+    if starts:
+        link.equal({"request": context.request}, starts[0].given.get("context"), f"the context of {what}")
+
+
+def _is_refused_by_hub(call: RecordedCall) -> bool:
+    receipt = call.result
+    return isinstance(receipt, Receipt) and receipt.outcome is Outcome.REFUSED and receipt.link == LINK
+
+
+def _judge_end(link: Judgement, call: RecordedCall, executed: RecordedCall, end: RecordedCall, what: str) -> None:
+    completed = end.name == NOTIFIERS[1]
+    failed = executed.raised is not None or call.raised is not None
+    link.expect(completed is not failed, ViolationKind.CHANGED, f"{what} ends with {end.name.removeprefix('notify_')}")
+    if completed:
+        link.equal(executed.result, end.given.get("result"), f"the result of {what}")
+        link.expect(call.result is executed.result, ViolationKind.CHANGED, f"the core returns another result of {what}")
+        elapsed = end.given.get("execution_time_ms")
+        most = (end.entered_at - call.entered_at).total_seconds() * 1_000 + 50
+        link.expect(
+            isinstance(elapsed, float) and 0 <= elapsed <= most,
+            ViolationKind.CHANGED,
+            f"the duration of {what} is {elapsed}",
+        )
+    elif isinstance(executed.raised, AgentFailed):
+        text = f"AgentFailed: {executed.raised}"
+        link.equal(text, end.given.get("error_message"), f"the error of {what}")
+    if executed.raised is not None:
+        link.expect(
+            call.raised is executed.raised, ViolationKind.CHANGED, f"the error of {what} is not raised to the caller"
+        )
+
+
+def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, executed: RecordedCall) -> None:
+    recording, context, agent = seen.recording, call.given["context"], executed.owner
+    what = label(context.request)
+    created = recording.within(call, "registry", "create")
+    link.expect(
+        [(each.given.get("name"), each.result) for each in created] == [(context.agent_name, agent)],
+        ViolationKind.MISROUTED,
+        "an agent executes a run that it was not created for",
+    )
+    link.expect(
+        executed.given["context"] == context, ViolationKind.CHANGED, f"the agent of {what} receives another run"
+    )
+    bound = [
+        (each.given.get("bridge"), each.given.get("run_id"), each.given.get("thread_id"))
+        for each in recording.of("agent", "set_websocket_bridge")
+        if each.owner is agent and each.within is call and each.entered < executed.entered
+    ]
+    wanted = (call.owner.websocket_bridge, context.run_id, context.thread_id)
+    begun = [each for each in recording.within(call, "agent", "begin_run") if each.owner is agent]
+    link.expect(len(begun) == 1, ViolationKind.DUPLICATED, f"the agent of {what} can emit a second end event")
+    link.expect(bool(bound), ViolationKind.LOST, f"the agent of {what} gets no bridge before it begins")
+    link.expect(
+        not bound or bound == [wanted],
+        ViolationKind.MISROUTED,
+        f"the agent of {what} is bound to another bridge, run or thread",
+    )
+
+
+def _expect_constructor(link: Judgement, seen: Observation, part: str, next_part: str) -> None:
+    """Check that a link holds the bridge that it was given, and gives the same bridge to the next link."""
+    supervisor = seen.application.supervisor
+    owner: Any = supervisor if part == "supervisor" else supervisor.engine
+    built = [call for call in seen.recording.of(part, "__init__", startup=True) if call.owner is owner]
+    if not built:
+        return
+    given = built[-1].given.get("websocket_bridge")
+    link.expect(
+        owner.websocket_bridge is given, ViolationKind.HANDOVER, f"the {part} does not hold the bridge that it received"
+    )
+    for call in seen.recording.within(built[-1], next_part, "__init__"):
+        link.expect(
+            call.given.get("websocket_bridge") is given,
+            ViolationKind.HANDOVER,
+            f"the {next_part} and the {part} receive different bridges",
+        )
+
+
+def _is_run(call: RecordedCall) -> bool:
+    return isinstance(call.given.get("context"), RunContext)
+
+
+def _passed_on_once(link: Judgement, call: RecordedCall, made: list[RecordedCall], evidence: str) -> bool:
+    if not made and call.raised is not None:
+        evidence = error_text(call.raised)
+    return link.expect(len(made) == 1, ViolationKind.DUPLICATED if made else ViolationKind.LOST, evidence)

@@ -1,0 +1,68 @@
+"""Findings of notebook 15: what `bridgekit check` finds in backends that are not built with bridgekit."""
+
+from __future__ import annotations
+
+from bridgekit_verify.check.property_answers import State
+from bridgekit_verify.measure.statistics import Rate, Sample
+from bridgekit_verify.report.claims import verdict_of
+from bridgekit_verify.report.findings import OURS, Finding
+from bridgekit_verify.studies.other_backends import BackendStudy, CheckedSubject
+
+__all__ = ["sound_claim", "truth_claim"]
+
+
+def truth_claim(study: BackendStudy) -> Finding:
+    """Test that each known defect breaks exactly the properties that were written down before the check."""
+    damaged = [each for each in study.subjects if each.expected]
+    exact = Rate(sum(each.is_exact for each in damaged), len(damaged))
+    return Finding(
+        id="backend-defects",
+        title="The check finds the known defects and no others",
+        claim="For a backend with one known defect, and for a recording with known damage, the check reports exactly"
+        " the properties that are broken.",
+        reported=OURS,
+        verdict=verdict_of(exact.k == exact.n) if exact.known else "unknown",
+        answer=f"For {exact.counts} backends and recordings with a known defect, the check reports exactly the"
+        " properties that are broken."
+        if exact.known
+        else "No backend or recording with a known defect was checked.",
+        evidence=tuple(
+            f"For {each.name!r}, the check reports as broken: {'; '.join(sorted(each.expected))}."
+            if each.is_exact
+            else f"For {each.name!r}, the properties that the check reports as broken are not exactly the known ones."
+            for each in damaged
+        ),
+        rule="Holds if, for each backend or recording, the check reports exactly the properties that were known"
+        " to be broken before the check.",
+        sample=Sample(exact.n, "subjects") if exact.known else None,
+    )
+
+
+def sound_claim(study: BackendStudy) -> Finding:
+    """Test that a backend or recording without a defect breaks no property."""
+    sound = [each for each in study.subjects if not each.expected]
+    clean = Rate(sum(each.is_exact for each in sound), len(sound))
+    return Finding(
+        id="backend-sound",
+        title="In a sound backend, the check finds no defect",
+        claim="In a backend or recording without a defect, the check reports no broken property. A property that"
+        " it cannot judge is unknown.",
+        reported=OURS,
+        verdict=verdict_of(clean.k == clean.n) if clean.known else "unknown",
+        answer=f"For {clean.counts} backends and recordings without a defect, the check reports no broken property, and"
+        " at least one that holds."
+        if clean.known
+        else "No backend or recording without a defect was checked.",
+        evidence=tuple(
+            f"{each.name}: of {len(each.verdict.answers)} properties, {_count(each, State.HOLDS)} hold,"
+            f" {_count(each, State.BROKEN)} are broken, and {_count(each, State.UNKNOWN)} are unknown."
+            for each in sound
+        ),
+        rule="Holds if, for each backend or recording without a defect, the check reports no broken property, and at"
+        " least one that holds.",
+        sample=Sample(clean.n, "subjects") if clean.known else None,
+    )
+
+
+def _count(subject: CheckedSubject, state: State) -> int:
+    return sum(answer.state is state for answer in subject.verdict.answers)
