@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
 from bridgekit.cursors_and_gaps import Gap, GapReason
@@ -49,6 +51,11 @@ class DeliveryCounters:
         """Gap signals sent, by reason."""
         self.refused: Counter[int] = Counter()
         """Refused subscriptions, by close code."""
+
+    @cached_property
+    def instance(self) -> str:
+        """A random id, because a process may have several applications, and containers may use the same process id."""
+        return secrets.token_hex(4)
 
     def count(self, event: AgentEvent, receipt: Receipt) -> None:
         """Count an event by its receipt."""

@@ -103,6 +103,11 @@ class Server:
             response = await client.get(f"http://{self.address}/healthz")
             return response.status_code, response.json()["status"]
 
+    async def worker(self) -> int:
+        """Return the process id of the worker that answers."""
+        async with httpx.AsyncClient(trust_env=False, timeout=PROCESS_TIMEOUT_SECONDS) as client:
+            return int((await client.get(f"http://{self.address}/healthz")).json()["worker"])
+
     @asynccontextmanager
     async def subscribed(self) -> AsyncIterator[EventClient]:
         """Connect a client to Alice's thread."""

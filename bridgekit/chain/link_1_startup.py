@@ -37,7 +37,7 @@ from bridgekit.chain.models_tools_and_owners import (
 )
 from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import BridgekitError, DeterministicStartupError, ServeError, UnknownName
+from bridgekit.errors import BridgekitError, DeterministicStartupError, ServeError, StoreUnavailable, UnknownName
 from bridgekit.ids import RunIdScheme, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.payload_encoding import PayloadHook
@@ -195,6 +195,8 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
         bridge = config.bridge(config.hub(stores.log), config.resolver(mapping), mapping, counters)
         bridge.runs, bridge.choose_error_text = stores.runs, config.error_text
         bridge.payload_hook = config.payload_hook
+        if stores.durable:
+            bridge.bind_to_event_loop()  # the stores were opened on this event loop
     if stores.durable and await _forgets_owners(config.db_session_factory):
         raise DeterministicStartupError(2, MISSING_THREAD_STORE.format(store=stores.name))
     with DeterministicStartupError.at(2, "the supervisor"):
@@ -255,7 +257,9 @@ async def publisher(
     """Open a bridge in a process that has only run ids and serves no sockets, such as a Celery worker or a cron job.
 
     The bridge's `notify_*` methods find the thread of a run that is open in any worker, and publish to the sockets of
-    all workers. Raises ServeError if the stores are not shared, and the errors that opening the stores raises.
+    all workers. Raises ServeError if the stores are not shared, and the errors that opening the stores raises. The
+    block raises StoreUnavailable at its end if the store has not confirmed every event, because these events may be
+    lost.
     """
     async with stores() as opened:
         if not opened.shared:
@@ -263,7 +267,10 @@ async def publisher(
         mapping = RunThreadMappingService(opened.routes)
         bridge = AgentWebSocketBridge(Hub(opened.log), carried_or_mapped(mapping), mapping)
         bridge.payload_hook = payload_hook
+        bridge.bind_to_event_loop()
         yield bridge
+    if unconfirmed := getattr(opened.log, "unconfirmed", 0):
+        raise StoreUnavailable(opened.name, f"it did not confirm {unconfirmed} events of the publisher")
 
 
 ApplicationFactory = Callable[[BridgeConfig, Stores], Awaitable[Application]]

@@ -135,16 +135,17 @@ class _RunEnd:
 
     async def _send_error(self, error: BaseException) -> None:
         text = self._bridge.error_text(error)
-        for error_context in ({"request": self._context.request}, {}):
+        request = {"request": self._context.request}
+        for error_context, message in ((request, text), ({}, text), ({}, type(error).__name__)):
             send = partial(
                 self._bridge.notify_agent_error,
                 self._context.run_id,
                 self._context.agent_name,
-                text,
+                message,
                 error_context=error_context,
                 thread_id=self._context.thread_id,
             )
-            # If the application sets a small frame limit, the request may not fit into the frame.
+            # If the application sets a small frame limit, neither the request nor the text may fit into the frame.
             with suppress(FrameTooLarge):
                 await self._send(send)
                 return

@@ -9,10 +9,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 
 from bridgekit.chain.context import END_TIMEOUT_SECONDS
 from bridgekit.chain.link_7_8_adapter import Emitter
@@ -29,6 +30,13 @@ __all__ = [
     "ToolDispatcher",
     "claim_thread",
 ]
+
+
+TOOL_THREADS: Final = 256
+"""How many plain tools run at the same time. Further calls wait."""
+_tool_threads: Final = RunVar[anyio.CapacityLimiter]("_tool_threads")
+"""Limits the threads of tools, on each event loop. The limit of anyio's other threads, 40, applies to the plain
+endpoints of Starlette, which must not wait for tools."""
 
 
 class ThreadSession(Protocol):
@@ -120,7 +128,7 @@ class PythonTools:
     thread.
 
     Python cannot stop a tool in an OS thread. If the run is cancelled, the call does not wait for the tool, and
-    discards its result.
+    discards its result. At most TOOL_THREADS threads run tools, including those of cancelled runs.
     """
 
     def __init__(self, tools: Mapping[str, Callable[..., object | Awaitable[object]]]) -> None:
@@ -157,7 +165,9 @@ class PythonTools:
         tool = self._tools[tool_name]
         if iscoroutinefunction(tool):
             return await tool(**parameters)
-        result = await anyio.to_thread.run_sync(partial(tool, **parameters), abandon_on_cancel=True)
+        if (limiter := _tool_threads.get(None)) is None:
+            _tool_threads.set(limiter := anyio.CapacityLimiter(TOOL_THREADS))
+        result = await anyio.to_thread.run_sync(partial(tool, **parameters), abandon_on_cancel=True, limiter=limiter)
         return await result if isawaitable(result) else result
 
 

@@ -41,7 +41,10 @@ class MappingStore(Protocol):
 
 
 class RunThreadMappingService:
-    """Maps each run to its thread, until the run is closed and its grace period has ended."""
+    """Maps each run to its thread, until the run is closed and its grace period has ended.
+
+    With a store in a file or on a server, each method raises WrongEventLoop on another event loop than the store's.
+    """
 
     def __init__(self, store: MappingStore | None = None, *, grace_seconds: float = GRACE_SECONDS) -> None:
         self._store = MemoryMappingStore() if store is None else store

@@ -221,3 +221,16 @@ class _ActiveCalls:
     async def wait_idle(self) -> None:
         while self._count:
             await self._ended.wait()
+
+
+def show_warnings() -> None:
+    """Print bridgekit's warnings and errors on standard error, unless the application configures logging."""
+    ours = logging.getLogger("bridgekit")
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and f"{name}.".startswith("bridgekit."):
+            logger.disabled = False  # `logging.config` disables every logger that it does not name
+    for handler in ours.handlers[:]:
+        if isinstance(handler, logging.NullHandler):
+            ours.removeHandler(handler)
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(logging.Formatter("%(levelname)s:  %(name)s: %(message)s"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -24,10 +25,11 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from bridgekit.errors import BridgekitError, ServeError, unwrap_single_error
 from bridgekit.serve.app_loader import AppSpec
-from bridgekit.serve.in_process import QUEUED_CONNECTIONS, open_listener, uvicorn_config
+from bridgekit.serve.in_process import QUEUED_CONNECTIONS, open_listener, show_warnings, uvicorn_config
 from bridgekit.serve.native_handoff import (
     bridge_applications,
     check_lifespans,
@@ -50,14 +52,16 @@ GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 EXIT_TIMEOUT_SECONDS: Final = 2.0
 """How long the process may continue after the lifespan has ended, for example because a tool blocks or an agent catches
 its cancellation."""
-BLOCKED_TIMEOUT_SECONDS: Final = 8.0
-"""How long a process whose event loop is blocked may continue after the time to drain. With the default times, the
-process then ends within the 30 s that Kubernetes grants. The value must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS and
-EXIT_TIMEOUT_SECONDS."""
+SHUTDOWN_TIMEOUT_SECONDS: Final = 8.0
+"""How long the process may continue after the time to drain, for example because its event loop is blocked or the
+application's own lifespan does not end. With the default times, the process then ends within the 30 s that Kubernetes
+grants. Must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS plus EXIT_TIMEOUT_SECONDS."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
 """The time limit for a worker's answers until all workers have started. The first answer waits for Python's imports."""
+RESTART_DELAY_SECONDS: Final = 1.0
+"""Pause before another attempt to start a worker, after all workers have started once."""
 NO_ROUTES: Final = "it has no bridgekit routes; add routes=[*routes(), …] and lifespan=lifespan(config)"
 
 _LOG: Final = logging.getLogger("uvicorn.error")
@@ -158,20 +162,26 @@ class StartupReporter:
         self._served = served
         self._end = end
         self._folder = folder
+        self._deadline: threading.Timer | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            _show_warnings()
+            show_warnings()
             start_deadline.set(self._start_deadline)
             if self._folder is not None:
                 os.environ.setdefault(FOLDER_VARIABLE, str(self._folder))
+                threading.Thread(target=_stop_after_parent, daemon=True).start()
             await self._run_lifespan(scope, receive, send)
         else:
             assert self._app is not None
             await self._app(scope, receive, send)
 
-    def _start_deadline(self, drain_seconds: float, number: int) -> threading.Timer | None:
-        return self._end(EXIT_SIGNALLED + number, drain_seconds + BLOCKED_TIMEOUT_SECONDS)
+    def _start_deadline(self, drain_seconds: float, number: int) -> None:
+        """Limit the time until the process ends. Mounted applications drain one after the other, each with its own
+        limit."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._end(EXIT_SIGNALLED + number, drain_seconds + SHUTDOWN_TIMEOUT_SECONDS)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         handoff = AsyncExitStack()
@@ -183,7 +193,7 @@ class StartupReporter:
                 failure = message.get("message", "")  # Starlette sends the traceback here, and then raises the error
                 return
             if message["type"] == "lifespan.startup.complete":
-                _show_warnings()  # show them again, because the application may have configured logging
+                show_warnings()  # show them again, because the application may have configured logging
                 scope["state"][MONITORING_PORT] = self._served.monitoring_port
                 scope["state"].update(await handoff.enter_async_context(self._handoff()))
                 started = True
@@ -231,22 +241,17 @@ class StartupReporter:
             traceback.print_exception(error)
 
 
+def _stop_after_parent() -> None:
+    """Let this worker drain when its parent has been killed, because it would keep the port of the next server."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker is a child process"
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _printed(folder: Path) -> Path:
     """Return the path of the file that exists once a worker has printed why it did not start."""
     return folder / "startup-error"
-
-
-def _show_warnings() -> None:
-    """Print bridgekit's warnings and errors on standard error, unless the application configures logging."""
-    ours = logging.getLogger("bridgekit")
-    for name, logger in list(logging.root.manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger) and f"{name}.".startswith("bridgekit."):
-            logger.disabled = False  # `logging.config` disables every logger that it does not name
-    for handler in ours.handlers[:]:
-        if isinstance(handler, logging.NullHandler):
-            ours.removeHandler(handler)
-    if logging.lastResort is not None:
-        logging.lastResort.setFormatter(logging.Formatter("%(levelname)s:  %(name)s: %(message)s"))
 
 
 class _Server(uvicorn.Server):
@@ -295,10 +300,7 @@ def end_process(code: int, seconds: float) -> threading.Timer:
 
 
 def _run_single(
-    config: uvicorn.Config,
-    listeners: list[socket.socket],
-    on_ready: Callable[[], None],
-    end: EndProcess,
+    config: uvicorn.Config, listeners: list[socket.socket], on_ready: Callable[[], None], end: EndProcess
 ) -> int:
     server = _Server(config, on_ready, end)
     try:
@@ -315,9 +317,12 @@ def _exit_code(second_signal: int | None) -> int:
 
 
 class _Workers(Multiprocess):
-    def __init__(self, config: uvicorn.Config, listeners: list[socket.socket], on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listeners: list[socket.socket], on_ready: Callable[[], None], folder: Path
+    ) -> None:
         super().__init__(config, sockets=listeners)
         self._on_ready: Callable[[], None] | None = on_ready
+        self._folder = folder
         self.second_signal: int | None = None
         # With uvicorn's handlers, a signal during a reload waits until every worker is replaced. A handler must not set
         # an Event itself, because it may interrupt code that holds the Event's lock.
@@ -328,13 +333,42 @@ class _Workers(Multiprocess):
         for process in self.processes:
             # While the parent keeps the worker's end of the pipe open, it cannot detect that the worker has ended.
             process.child_conn.close()
-        super().keep_subprocess_alive()
+        for index, process in enumerate(self.processes):
+            if self.should_exit.is_set():
+                return
+            if not process.is_alive(timeout=self.config.timeout_worker_healthcheck):
+                self._replace(index)
         for listener in self.sockets:
             listener.listen(QUEUED_CONNECTIONS)
         if self._on_ready is not None and all(process.is_ready() for process in self.processes):
             self._on_ready()
             self._on_ready = None
             self.config.timeout_worker_healthcheck = WORKER_TIMEOUT_SECONDS
+
+    @property
+    def startup_failed(self) -> bool:
+        """True if a worker could not start before all workers had started once."""
+        return self._on_ready is not None and any(each.exitcode == STARTUP_FAILURE for each in self.processes)
+
+    def _replace(self, index: int) -> None:
+        """Start another worker in place of one that has ended or hangs.
+
+        A worker that does not start ends the server only at first. Later, the reason may be an outage that ends, such
+        as that of the store.
+        """
+        ended = self.processes[index]
+        ended.kill()
+        ended.join()
+        if self.startup_failed:
+            _LOG.error("Child process [%s] failed to start, stopping the parent process.", ended.pid)
+            self.should_exit.set()
+        elif ended.exitcode == STARTUP_FAILURE:
+            _printed(self._folder).unlink(missing_ok=True)  # the next attempt prints its reason again
+            self.should_exit.wait(RESTART_DELAY_SECONDS)
+        if not self.should_exit.is_set():
+            _LOG.info("Child process [%s] died", ended.pid)
+            self.processes[index] = Process(self.config, self.sockets)
+            self.processes[index].start()
 
     def join_all(self) -> None:
         """Wait for the workers to end. A signal more than DUPLICATE_SIGNAL_SECONDS later kills the workers."""
@@ -358,8 +392,8 @@ def _run_workers(
         listener.set_inheritable(True)
     # uvicorn would log an error that a worker has already printed.
     _LOG.addFilter(lambda record: not _printed(folder).exists())
-    workers = _Workers(config, listeners, on_ready)
+    workers = _Workers(config, listeners, on_ready, folder)
     workers.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
+    if workers.startup_failed:
         return EXIT_STARTUP_FAILED
     return _exit_code(workers.second_signal)

@@ -157,8 +157,10 @@ def redis_stores(url: str, retention: Retention = DEFAULT_RETENTION, *, prefix: 
     async def open_stores() -> AsyncIterator[Stores]:
         async with (
             ClusterTopology(url, prefix=prefix) as topology,
-            RedisRunRegistry(topology, used_tickets := RedisUsedTickets(topology)) as runs,
-            RedisEventLog(topology, retention) as log,
+            RedisRunRegistry(
+                topology, used_tickets := RedisUsedTickets(topology), log := RedisEventLog(topology, retention)
+            ) as runs,
+            log,
         ):
             yield Stores(
                 name="redis",

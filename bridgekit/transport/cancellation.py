@@ -10,12 +10,20 @@ from asyncio import _get_running_loop
 
 import anyio
 
-__all__ = ["current_loop", "ends_task", "is_cancelled"]
+from bridgekit.errors import WrongEventLoop
+
+__all__ = ["current_loop", "ends_task", "is_cancelled", "require_loop"]
 
 
 def current_loop() -> object:
     """Return the running event loop of asyncio, or the id of the OS thread if there is none."""
     return _get_running_loop() or threading.get_ident()
+
+
+def require_loop(home: object, store: str) -> None:
+    """Raise WrongEventLoop if the caller is not on the event loop on which the store was opened."""
+    if current_loop() != home:
+        raise WrongEventLoop(f"a method of the {store} store")
 
 
 def ends_task(error: BaseException) -> bool:

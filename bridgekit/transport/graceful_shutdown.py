@@ -47,11 +47,11 @@ POLL_INTERVAL_SECONDS: Final = 0.25
 
 Handler = Callable[[int, FrameType | None], Any]
 
-StartDeadline = Callable[[float, int], threading.Timer | None]
+StartDeadline = Callable[[float, int], object]
 start_deadline: Final[ContextVar[StartDeadline | None]] = ContextVar("start_deadline", default=None)
-"""Starts a timer that ends the process, with a signal's exit code, if draining takes too long.
+"""Starts a timer that ends the process, with a signal's exit code, if the shutdown takes too long.
 
-`bridgekit serve` sets it."""
+A new timer replaces the one before. `bridgekit serve` sets it."""
 
 _installed: Final[dict[int, Handler]] = {}
 """The signal handlers that are installed in this process, by signal number."""
@@ -141,7 +141,6 @@ class _Shutdown:
         """How long draining may take after the next signal. After the first signal, it is 0, because a second signal
         cancels draining."""
         self._start_deadline = start_deadline.get()
-        self._deadline: threading.Timer | None = None
         self._deadline_from = -math.inf
         self._handlers = handlers
         """The server's signal handlers, by signal number."""
@@ -165,7 +164,6 @@ class _Shutdown:
             with self._draining:
                 await self._drain()
         finally:
-            self._cancel_deadline()  # the deadline applies only to draining
             self.drained.set()
             for number in self._received:
                 self._handlers[number](number, None)
@@ -180,7 +178,6 @@ class _Shutdown:
         try:
             yield
         finally:
-            self._cancel_deadline()
             _replaced.difference_update(self._handlers.values())
             for number, handler in self._handlers.items():
                 _installed.pop(number, None)
@@ -193,14 +190,9 @@ class _Shutdown:
         # starts here, because an agent that blocks the event loop delays the scheduled work.
         now = time.monotonic()
         if self._start_deadline is not None and now - self._deadline_from > DUPLICATE_SIGNAL_SECONDS:
-            self._cancel_deadline()
-            self._deadline = self._start_deadline(self._seconds, number)
+            self._start_deadline(self._seconds, number)
             self._seconds, self._deadline_from = 0.0, now
         self._call_soon(partial(self._on_signal, number, now))
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
 
     def _on_signal(self, number: int, received_at: float) -> None:
         if not self._received:

@@ -1,7 +1,7 @@
 """Converts the delivery counters to Prometheus metrics when they are scraped, so that counting stays cheap.
 
 Each sample names its worker, by process id. The workers of one server write their counters to a common folder, so that
-a scrape of any worker returns the metrics of all.
+a scrape of any worker returns the metrics of all. In the folder, a random id distinguishes workers with one process id.
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ def exposition(counters: DeliveryCounters, connections: Sized) -> bytes:
     the next scrape.
     """
     own = _samples(counters, connections)
-    _write(own)
+    _write(counters, own)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_WorkersCollector({str(os.getpid()): own} | _written()))
+    registry.register(_WorkersCollector({_worker(counters): own} | _written()))
     return generate_latest(registry)
 
 
@@ -142,7 +142,7 @@ async def counters_shared(counters: DeliveryCounters, connections: Sized) -> Asy
 
     async def write_repeatedly() -> None:
         while FOLDER_VARIABLE in os.environ:
-            _write(_samples(counters, connections))
+            _write(counters, _samples(counters, connections))
             await anyio.sleep(WRITE_INTERVAL_SECONDS)
 
     with unwrap_single_error():
@@ -150,15 +150,20 @@ async def counters_shared(counters: DeliveryCounters, connections: Sized) -> Asy
             tasks.start_soon(write_repeatedly)
             yield
             tasks.cancel_scope.cancel()
-    _write(_samples(counters, connections))
+    _write(counters, _samples(counters, connections))
 
 
-def _write(samples: dict[str, Samples]) -> None:
+def _worker(counters: DeliveryCounters) -> str:
+    process = str(os.getpid())
+    return f"{process}-{counters.instance}" if FOLDER_VARIABLE in os.environ else process
+
+
+def _write(counters: DeliveryCounters, samples: dict[str, Samples]) -> None:
     # Write on the event loop, because a hand-over to a thread takes as long as the write, about 0.1 ms. In threads,
     # older samples could also replace newer ones. If the folder is gone or its disk is full, all workers keep showing
     # the last counts.
     with suppress(OSError, KeyError):
-        file = Path(os.environ[FOLDER_VARIABLE], str(os.getpid()))
+        file = Path(os.environ[FOLDER_VARIABLE], _worker(counters))
         unfinished = file.with_suffix(".new")
         unfinished.write_bytes(msgspec.json.encode(samples))
         unfinished.replace(file)
@@ -173,7 +178,7 @@ def _written() -> dict[str, dict[str, Samples]]:
     """Return the samples that the workers wrote last, by worker."""
     found = {}
     for file in Path(os.environ[FOLDER_VARIABLE]).glob("*") if FOLDER_VARIABLE in os.environ else ():
-        if file.name.isdecimal():
+        if file.name.partition("-")[0].isdecimal() and not file.suffix:
             with suppress(OSError, msgspec.DecodeError):  # another program's file
                 found[file.name] = msgspec.json.decode(file.read_bytes(), type=dict[str, Samples])
                 if time.time() - file.stat().st_mtime > DEAD_AFTER_SECONDS:

@@ -6,6 +6,7 @@ has authenticated. The client presents the ticket to open a socket, and requests
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -32,6 +33,9 @@ __all__ = ["KEY_BYTES", "TICKET_SECONDS", "Tickets"]
 
 TICKET_SECONDS: Final = 60.0
 """How long a ticket is valid. The socket stays open after its ticket expires."""
+CLOCK_SECONDS: Final = 60.0
+"""How much the clocks of the workers may differ. A used ticket is remembered for this long after it has expired,
+because another worker's clock may be behind. A ticket that was issued further in the future is refused."""
 TICKET_BYTES: Final = 8_192
 """Longest ticket that is accepted, in bytes."""
 KEY_BYTES: Final = 32
@@ -45,6 +49,8 @@ class _Claims(msgspec.Struct):
     jti: str
     sub: str
     thread: str
+    iat: float = -math.inf
+    """When the ticket was issued. A ticket of another program may lack it."""
     generation: str = ""
     """The generation of the set of used tickets when this ticket was issued, or an empty string if unknown."""
 
@@ -84,9 +90,11 @@ class Tickets:
 
         Give the ticket only to that user. Raises InvalidId if an id is malformed.
         """
+        now = time.time()
         claims = {
             "aud": AUDIENCE,
-            "exp": time.time() + self._seconds,
+            "iat": now,
+            "exp": now + self._seconds,
             "jti": secrets.token_hex(16),
             "sub": ids.user_id(user_id),
             "thread": ids.thread_id(thread_id),
@@ -110,7 +118,7 @@ class Tickets:
             raise SubscriptionRefused(CLOSE_NOT_OWNER, "the ticket is for another user")
         await authorize_owner(self._threads, subscription)
         # Mark the ticket as used only after the checks above, so that a ticket that fails one of them stays usable.
-        if not await self._used_tickets.mark_used(claims.jti, claims.exp - time.time()):
+        if not await self._used_tickets.mark_used(claims.jti, claims.exp - time.time() + CLOCK_SECONDS):
             raise SubscriptionRefused(CLOSE_TICKET_USED, "the ticket was used before; request a new one")
         if claims.generation not in ("", self._used_tickets.generation):
             problem = "used tickets were lost since the ticket was issued; request a new one"
@@ -125,8 +133,13 @@ class Tickets:
             raise SubscriptionRefused(CLOSE_BAD_TICKET, "no ticket" if ticket is None else "the ticket is too long")
         for key in self._keys:
             try:
-                claims = jwt.decode(ticket, key, algorithms=[ALGORITHM], audience=AUDIENCE)
-                return msgspec.convert(claims, _Claims), key
+                decoded = jwt.decode(
+                    ticket, key, algorithms=[ALGORITHM], audience=AUDIENCE, options={"verify_iat": False}
+                )
+                claims = msgspec.convert(decoded, _Claims)
+                if claims.iat > time.time() + CLOCK_SECONDS:
+                    raise jwt.ImmatureSignatureError("issued in the future")
+                return claims, key
             except jwt.ExpiredSignatureError as error:
                 raise SubscriptionRefused(CLOSE_TICKET_EXPIRED, "the ticket has expired; request a new one") from error
             except jwt.InvalidSignatureError:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import anyio
+import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
 
@@ -16,6 +18,7 @@ from bridgekit.chain.models_tools_and_owners import MemoryThreadStore, PythonToo
 from bridgekit.chain.self_check import ProbeConnection
 from bridgekit.errors import PayloadError, ThreadNotOwned, UnknownName
 from bridgekit.events import Answer, EventType, Payload, Receipt
+from bridgekit.stores import sqlite_stores
 from tests.chain.agents import TOOLS, Broken, event_types, payloads, started, subscribe
 from tests.factories import ALICE, BOB, RUN, THREAD
 
@@ -180,3 +183,24 @@ async def test_execution_time_of_a_call_is_in_milliseconds(monkeypatch: pytest.M
     monkeypatch.setattr(models_tools_and_owners, "time", SimpleNamespace(perf_counter=lambda: 10.25))
     await ToolCall(adapter, "look_up", "call_1", started=10.0).completed("why!", "success")
     assert payloads(connection, EventType.TOOL_COMPLETED)[0]["execution_time_ms"] == 250.0
+
+
+async def test_blocked_tools_delay_neither_other_threads_nor_the_stores(tmp_path: Path) -> None:
+    """Plain endpoints of Starlette use the threads of anyio, whose limit is 40."""
+    unblocked = threading.Event()
+    tools = PythonTools({"block": unblocked.wait, "quick": lambda: 1})
+    adapter, connection = await connected_adapter()
+    try:
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(41):
+                    tasks.start_soon(tools.dispatch, "block", {}, adapter)
+                await anyio.wait_all_tasks_blocked()
+                assert await anyio.to_thread.run_sync(lambda: 1) == 1
+                assert await tools.dispatch("quick", {}, adapter) == 1
+                async with sqlite_stores(tmp_path / "store.db")() as stores:
+                    await stores.routes.add(RUN, THREAD)
+                unblocked.set()
+    finally:
+        unblocked.set()
+    assert len(payloads(connection, EventType.TOOL_COMPLETED)) == 42

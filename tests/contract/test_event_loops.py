@@ -16,16 +16,18 @@ import anyio.to_thread
 import pytest
 
 from bridgekit.chain.context import RunContext
-from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
+from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app, publisher, start_application
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import WrongEventLoop
 from bridgekit.events import EventType
+from bridgekit.ids import RunId
+from bridgekit.mapping import RunThreadMappingService
 from bridgekit.stores import memory_stores, sqlite_stores, stores_from
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from tests.contract.stores import WAIT_SECONDS, StoreLocation
-from tests.factories import ALICE, THREAD, emitted
+from tests.factories import ALICE, RUN, THREAD, emitted
 
 AT_ONCE_SECONDS = WAIT_SECONDS / 2
 
@@ -149,6 +151,61 @@ async def test_run_started_in_another_thread_is_refused_at_once(location: StoreL
         with anyio.fail_after(AT_ONCE_SECONDS), pytest.raises(WrongEventLoop, match="a run"):
             await anyio.to_thread.run_sync(lambda: asyncio.run(run(application)))
         assert await application.bridge.hub.retained(THREAD) == ()
+
+
+def configured() -> BridgeConfig:
+    return BridgeConfig(agents={}, db_session_factory=DeclaredOwners(), authorizer=OwnerAuthorizer)
+
+
+MAPPING_CALLS: dict[str, Callable[[RunThreadMappingService], Any]] = {
+    "register a known run": lambda mapping: mapping.register_mapping(RUN, THREAD),
+    "register": lambda mapping: mapping.register_mapping(RunId("run_new"), THREAD),
+    "clean up": lambda mapping: mapping.cleanup_mapping(RUN),
+}
+
+
+@pytest.mark.parametrize("call", MAPPING_CALLS)
+async def test_mapping_in_another_thread_is_refused_at_once(location: StoreLocation, call: str) -> None:
+    if not location.kind.name.startswith(("sqlite", "redis", "cluster")):
+        pytest.skip("routes in memory can be changed in any thread")
+    async with location.opened() as stores:
+        mapping = RunThreadMappingService(stores.routes)
+        await mapping.register_mapping(RUN, THREAD)
+        with anyio.fail_after(AT_ONCE_SECONDS), pytest.raises(WrongEventLoop, match=r"a method of the .* store"):
+            await in_another_thread(lambda: MAPPING_CALLS[call](mapping))
+        assert dict(mapping.known) == {RUN: THREAD}
+
+
+async def in_another_thread(call: Callable[[], Any]) -> Any:
+    """Await the result on an event loop of another thread, which is cancelled if the call hangs."""
+
+    async def limited() -> Any:
+        with anyio.fail_after(AT_ONCE_SECONDS / 2):
+            return await call()
+
+    return await anyio.to_thread.run_sync(lambda: asyncio.run(limited()))
+
+
+async def test_application_without_a_server_refuses_events_from_elsewhere(location: StoreLocation) -> None:
+    if location.kind.name == "memory":
+        pytest.skip("stores in memory belong to no event loop")
+    async with location.opened() as stores:
+        application = await start_application(configured(), stores)
+        await application.bridge.mapping.register_mapping(RUN, THREAD)
+        with anyio.fail_after(AT_ONCE_SECONDS), pytest.raises(WrongEventLoop, match="agent_thinking of run"):
+            await in_another_thread(lambda: application.bridge.notify_agent_thinking(RUN, "a", "hm"))
+        assert (await application.bridge.notify_agent_thinking(RUN, "a", "hm")).kept
+
+
+@pytest.mark.parametrize("thread_id", [THREAD, None])
+async def test_publisher_refuses_events_from_elsewhere(location: StoreLocation, thread_id: Any) -> None:
+    if location.kind.workers == 1:
+        pytest.skip("a publisher needs a shared store")
+    async with publisher(stores_from(location.url)) as bridge:
+        await bridge.mapping.register_mapping(RUN, THREAD)
+        with anyio.fail_after(AT_ONCE_SECONDS), pytest.raises(WrongEventLoop, match="agent_thinking of run"):
+            await in_another_thread(lambda: bridge.notify_agent_thinking(RUN, "a", "hm", thread_id=thread_id))
+        assert (await bridge.notify_agent_thinking(RUN, "a", "hm", thread_id=thread_id)).kept
 
 
 @pytest.mark.parametrize("store", ["memory", "sqlite"])

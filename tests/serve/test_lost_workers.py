@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,9 +20,11 @@ from bridgekit.ids import new_id
 from bridgekit.stores.redis.active_runs import LEASE_SECONDS, RENEWALS
 from bridgekit.transport.resuming_client import ResumingClient
 from tests import served_application
+from tests.serve import workers
 from tests.server_processes import Server, reserve_port, started
 from tests.timeouts import TIMEOUT_SECONDS
 
+SERVE = ("bridgekit", "serve")
 STATED_SECONDS = 20.0
 """The time that the documentation states. The servers of these tests have a fifth of the lease."""
 
@@ -117,3 +120,47 @@ async def test_memory_store_tells_the_client_by_a_new_epoch(tmp_path: Path, requ
                 gap = await anext(client)
                 assert isinstance(gap, Gap)
                 assert (gap.last, gap.reason) == (None, GapReason.RESTARTED)
+
+
+@asynccontextmanager
+async def two_workers(outage: Path) -> AsyncIterator[Server]:
+    command = (*SERVE, "tests.serve.workers:app", "--port", "0", "--workers", "2")
+    async with started(*command, env={workers.OUTAGE: str(outage)}) as server:
+        await server.read_until("is served at")
+        yield server
+
+
+async def test_worker_that_does_not_start_after_its_death_is_started_again(tmp_path: Path) -> None:
+    outage = tmp_path / "outage"
+    async with two_workers(outage) as server:
+        outage.touch()
+        killed = await server.worker()
+        os.kill(killed, signal.SIGKILL)
+        await server.read_until("bridgekit: link 1: the test store is unavailable: an outage", times=2)
+        remaining = await server.worker()
+        assert remaining != killed
+        outage.unlink()
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            while await server.worker() == remaining:  # noqa: ASYNC110 - the server does not report it
+                await anyio.sleep(0.01)
+        server.signal(signal.SIGTERM)
+        assert await server.end() == 0
+
+
+async def test_workers_of_a_killed_parent_end_and_free_the_port(tmp_path: Path) -> None:
+    async with two_workers(tmp_path / "no outage") as server:
+        server.signal(signal.SIGKILL)
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            while True:
+                try:
+                    await server.worker()
+                except httpx.ConnectError:
+                    break
+                except httpx.TransportError:  # the worker was about to end
+                    continue
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            async for _ in server.process.lines():  # the output ends when no worker has it open any more
+                pass
+        command = (*SERVE, "tests.serve.workers:app", "--port", str(server.port), "--workers", "2")
+        async with started(*command) as another:
+            await another.read_until("is served at")

@@ -82,8 +82,8 @@ async def test_server_receives_a_signal_after_the_drain(number: signal.Signals, 
         assert [signal.getsignal(each) for each in BOTH] == [server.handle_exit] * 2
 
 
-async def test_deadline_ends_with_the_draining(server: Server, drain: Drain) -> None:
-    """The rest of the shutdown, such as the end of the application's own lifespan, may take longer."""
+async def test_deadline_continues_after_the_draining(server: Server, drain: Drain) -> None:
+    """The rest of the shutdown may hang too, such as the end of the application's own lifespan."""
     timers: list[threading.Timer] = []
 
     def start(seconds: float, number: int) -> threading.Timer:
@@ -99,7 +99,7 @@ async def test_deadline_ends_with_the_draining(server: Server, drain: Drain) -> 
             assert [timer.finished.is_set() for timer in timers] == [False]
             drain.goes_on.set()
             await server.called.wait()
-            assert [timer.finished.is_set() for timer in timers] == [True]
+        assert [timer.finished.is_set() for timer in timers] == [False]
 
 
 async def test_second_signal_cancels_the_draining_and_both_are_passed_on(

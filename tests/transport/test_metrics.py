@@ -25,8 +25,13 @@ from tests.timeouts import TIMEOUT_SECONDS
 from tests.transport.fake_browser import Site
 
 OWN = str(os.getpid())
-OTHER_WORKER = "1000000000"
+OTHER_WORKER = "1000000000-0"
 """No process has this id."""
+
+
+def own(counters: DeliveryCounters) -> str:
+    """Return the name of the worker in a folder that workers share."""
+    return f"{OWN}-{counters.instance}"
 
 
 def samples(exposed: str) -> dict[tuple[str, ...], float]:
@@ -115,7 +120,7 @@ async def write_as_another_worker(folder: Path, counters: DeliveryCounters, monk
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
     async with counters_shared(counters, Hub()):
         counters.lost[9, "no route"] += 1
-    (folder / OWN).rename(folder / OTHER_WORKER)
+    (folder / own(counters)).rename(folder / OTHER_WORKER)
 
 
 async def test_one_worker_answers_for_all_that_share_its_folder(
@@ -127,9 +132,23 @@ async def test_one_worker_answers_for_all_that_share_its_folder(
     await write_as_another_worker(tmp_path, theirs, monkeypatch)
     found = samples(exposition(ours, Hub()).decode())
     assert found["bridgekit_events_sent_total", "agent_started", OTHER_WORKER] == 3
-    assert found["bridgekit_events_sent_total", "agent_started", OWN] == 2
+    assert found["bridgekit_events_sent_total", "agent_started", own(ours)] == 2
     assert found["bridgekit_events_lost_total", "9", "no route", OTHER_WORKER] == 1
     assert found["bridgekit_connections", OTHER_WORKER] == 0
+
+
+async def test_two_applications_of_one_process_do_not_overwrite_each_others_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    first, second = DeliveryCounters(), DeliveryCounters()
+    async with counters_shared(first, Hub()), counters_shared(second, Hub()):
+        first.sent[EventType.AGENT_STARTED] += 1
+        second.sent[EventType.AGENT_STARTED] += 2
+    for counters in (first, second):
+        found = samples(exposition(counters, Hub()).decode())
+        sent = [found["bridgekit_events_sent_total", "agent_started", own(each)] for each in (first, second)]
+        assert sent == [1, 2]
 
 
 def test_counter_is_not_lower_when_another_worker_answers_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,8 +157,8 @@ def test_counter_is_not_lower_when_another_worker_answers_next(tmp_path: Path, m
     counters = DeliveryCounters()
     for count in (1, 2, 3):
         counters.refused[4_503] += 1
-        assert samples(exposition(counters, Hub()).decode())["bridgekit_refused_total", "4503", OWN] == count
-        (tmp_path / OWN).rename(tmp_path / OTHER_WORKER)
+        assert samples(exposition(counters, Hub()).decode())["bridgekit_refused_total", "4503", own(counters)] == count
+        (tmp_path / own(counters)).rename(tmp_path / OTHER_WORKER)
         found = samples(exposition(DeliveryCounters(), Hub()).decode())
         assert found["bridgekit_refused_total", "4503", OTHER_WORKER] == count
 
@@ -150,10 +169,10 @@ async def test_counters_are_written_while_the_worker_runs(tmp_path: Path, monkey
     counters = DeliveryCounters()
     async with counters_shared(counters, Hub()):
         with anyio.fail_after(TIMEOUT_SECONDS):
-            while not (tmp_path / OWN).exists():  # noqa: ASYNC110 - a file has no event
+            while not (tmp_path / own(counters)).exists():  # noqa: ASYNC110 - a file has no event
                 await anyio.sleep(0.01)
             counters.lost[9, "a new reason"] += 1
-            while "a new reason" not in (tmp_path / OWN).read_text():  # noqa: ASYNC110 - as above
+            while "a new reason" not in (tmp_path / own(counters)).read_text():  # noqa: ASYNC110 - as above
                 await anyio.sleep(0.01)
 
 
@@ -165,10 +184,11 @@ async def test_dead_worker_keeps_its_counts_and_has_no_connections(
     await write_as_another_worker(tmp_path, theirs, monkeypatch)
     silent_since = time.time() - 2 * metrics.DEAD_AFTER_SECONDS
     os.utime(tmp_path / OTHER_WORKER, (silent_since, silent_since))
-    found = samples(exposition(DeliveryCounters(), Hub()).decode())
+    ours = DeliveryCounters()
+    found = samples(exposition(ours, Hub()).decode())
     assert found["bridgekit_subscriptions_total", "new", OTHER_WORKER] == 4
     assert ("bridgekit_connections", OTHER_WORKER) not in found
-    assert found["bridgekit_connections", OWN] == 0
+    assert found["bridgekit_connections", own(ours)] == 0
 
 
 async def test_file_of_another_program_in_the_folder_is_ignored(
@@ -176,7 +196,9 @@ async def test_file_of_another_program_in_the_folder_is_ignored(
 ) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     (tmp_path / "1").write_text("not ours")
-    assert {worker for *_, worker in samples(exposition(DeliveryCounters(), Hub()).decode())} == {OWN}
+    (tmp_path / "1-2").write_text("not ours")
+    counters = DeliveryCounters()
+    assert {worker for *_, worker in samples(exposition(counters, Hub()).decode())} == {own(counters)}
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz"])
@@ -208,4 +230,4 @@ async def test_folder_that_cannot_be_used_stops_neither_the_worker_nor_its_metri
     counters.refused[4_503] += 1
     async with counters_shared(counters, Hub()):
         found = samples(exposition(counters, Hub()).decode())
-    assert found["bridgekit_refused_total", "4503", OWN] == 1
+    assert found["bridgekit_refused_total", "4503", own(counters)] == 1

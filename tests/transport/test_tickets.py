@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -16,7 +17,7 @@ from bridgekit.chain.models_tools_and_owners import MemoryThreadStore
 from bridgekit.errors import InvalidId, StoreUnavailable, SubscriptionRefused
 from bridgekit.ids import ThreadId
 from bridgekit.transport.authorization import PROTOCOL, TICKET_PROTOCOL, Handshake, Subscription
-from bridgekit.transport.tickets import KEY_BYTES, TICKET_BYTES, Tickets
+from bridgekit.transport.tickets import CLOCK_SECONDS, KEY_BYTES, TICKET_BYTES, TICKET_SECONDS, Tickets
 from bridgekit.transport.used_tickets import MemoryUsedTickets
 from tests.factories import ALICE, BOB, OTHER, THREAD
 
@@ -115,6 +116,8 @@ NO_GOOD = {
     "a thread that is no text": lambda: signed(thread=[THREAD]),
     "a thread that is no id": lambda: signed(thread="\x00"),
     "not yet": lambda: signed(nbf=time.time() + 60),
+    "issued in the future": lambda: signed(iat=time.time() + CLOCK_SECONDS + 10),
+    "issued at no time": lambda: signed(iat="now"),
 }
 
 
@@ -270,3 +273,23 @@ async def test_repr_of_a_handshake_hides_the_ticket(tickets: Tickets) -> None:
         Handshake(query={}, ticket=ticket),
     ]
     assert not [each for each in shown if ticket in repr(each)]
+
+
+@pytest.mark.parametrize("ahead", [-CLOCK_SECONDS, 0.0, CLOCK_SECONDS])
+async def test_used_ticket_is_remembered_until_it_has_expired_by_every_workers_clock(
+    ahead: float, threads: MemoryThreadStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker that gets the ticket first may have a clock that is ahead of that of the next one."""
+    now = 0.0
+    tickets = Tickets(threads, MemoryUsedTickets(clock=lambda: now), keys=[KEY])
+    handshake = offered(tickets.issue(ALICE, THREAD))
+    with monkeypatch.context() as patch:
+        patch.setattr("bridgekit.transport.tickets.time", SimpleNamespace(time=lambda: time.time() + ahead))
+        await tickets.authorize(handshake)
+    now = TICKET_SECONDS - 1  # by the clock of this worker, the ticket is still valid
+    assert await refused(tickets, handshake) == (4505, "the ticket was used before; request a new one")
+
+
+async def test_ticket_is_valid_if_the_issuer_has_a_clock_that_is_ahead(tickets: Tickets) -> None:
+    ticket = signed(iat=time.time() + CLOCK_SECONDS - 10)
+    assert await tickets.authorize(offered(ticket)) == Subscription(ALICE, THREAD)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import anyio
@@ -17,8 +17,10 @@ from bridgekit.errors import StoreUnavailable, unwrap_single_error
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.mapping import ActiveRun
 from bridgekit.stores.redis.keys_and_functions import CLOSE_RUN, OPEN_RUN, RENEW_LEASE
+from bridgekit.stores.redis.log import RedisEventLog
 from bridgekit.stores.redis.mapping_and_tickets import RedisUsedTickets
 from bridgekit.stores.redis.topology import ClusterTopology, RetryDelay
+from bridgekit.transport.log import Retention
 
 __all__ = ["LEASE_SECONDS", "RedisRunRegistry"]
 
@@ -36,19 +38,23 @@ _decode_run: Final = msgspec.json.Decoder(tuple[ThreadId, str]).decode
 class RedisRunRegistry(AsyncContextManagerMixin):
     """Renews the worker's lease, records its runs, and takes over the runs of dead workers.
 
-    The server's clock measures leases, and the worker's clock measures the worker's own pauses. Times of the two clocks
-    are never compared. After the store was unavailable, a worker takes over no runs for the duration of one lease, so
-    that other workers can renew their leases.
+    A lease is a value that its worker changes. Another worker takes over when it has seen the same value for the
+    duration of a lease, by its own monotonic clock, so that a step of a clock ends no run. After the store was
+    unavailable, a worker takes over no runs for the duration of one lease, so that other workers can renew their
+    leases.
     """
 
-    def __init__(self, topology: ClusterTopology, used_tickets: RedisUsedTickets) -> None:
+    def __init__(self, topology: ClusterTopology, used_tickets: RedisUsedTickets, log: RedisEventLog) -> None:
         self._topology = topology
         self._used_tickets = used_tickets
+        self._log = log
         self._worker = new_id()
         self._lease_seconds = LEASE_SECONDS
-        self._runs, self._workers, self._generation = topology.names.runs()
+        self._runs, self._workers, self._generation, self._retention = topology.names.runs()
         self._open: dict[RunId, bytes] = {}
         """The worker's open runs, including those that it took over, with thread and agent."""
+        self._leases: dict[bytes, tuple[bytes, float]] = {}
+        """The lease of each worker, and since when this worker has seen it unchanged."""
         self._known_generation = ""
         self._doubtful: set[RunId] = set()
         """Runs of this worker that another worker may have taken over, because the lease expired before it was
@@ -105,6 +111,9 @@ class RedisRunRegistry(AsyncContextManagerMixin):
 
     async def take_lost(self) -> list[ActiveRun]:
         self._takes_over = True
+        self._log.trims_by = self._log.retention
+        with suppress(StoreUnavailable):
+            await self._renew_once(time.monotonic())  # announces the retention
         await self._found.wait()
         self._found.clear()
         lost, self._lost = self._lost, []
@@ -121,13 +130,24 @@ class RedisRunRegistry(AsyncContextManagerMixin):
     async def _renew_once(self, began: float) -> None:
         since = self._answering_since
         takes_over = self._takes_over and since is not None and began - since >= self._lease_seconds
-        lease_ms = round(1_000 * self._lease_seconds) if takes_over else 0
+        dead = [
+            value
+            for worker, (lease, seen) in self._leases.items()
+            if takes_over and began - seen >= self._lease_seconds
+            for value in (worker, lease)
+        ]
         lists_own, self._reply_may_be_lost = self._reply_may_be_lost, True
-        keys = (self._runs.name, self._workers.name, self._generation.name)
+        keys = (self._runs.name, self._workers.name, self._generation.name, self._retention.name)
+        retention = msgspec.json.encode(self._log.retention) if self._takes_over else b""
         synced = self._topology.synced(self._runs.slot)
-        generation, *reply = await self._call(
-            RENEW_LEASE, 3, *keys, self._worker, lease_ms, int(lists_own), synced, new_id()
+        generation, of_workers, leases, *reply = await self._call(
+            RENEW_LEASE, 4, *keys, self._worker, int(lists_own), synced, new_id(), retention, *dead
         )
+        self._see(dict(zip(leases[0::2], leases[1::2], strict=True)), time.monotonic())
+        if of_workers and not self._takes_over:
+            # A process that only publishes must not trim the logs that the workers' clients resume from.
+            with suppress(msgspec.DecodeError):  # another release stored it
+                self._log.trims_by = msgspec.json.decode(of_workers, type=Retention)
         known, self._known_generation = self._known_generation, generation.decode()
         self._used_tickets.generation = self._known_generation
         if known != self._known_generation:
@@ -140,6 +160,22 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         self._renewed_at, self._answering_since = began, since or began
         # A call that takes FIRST_RETRY_SECONDS or longer may have been repeated because its first reply was lost.
         self._reply_may_be_lost = time.monotonic() - began >= FIRST_RETRY_SECONDS
+        self._add_lost(reply)
+        for run_id in list(self._unclosed):
+            await self._call(CLOSE_RUN, 1, self._runs.name, self._worker, run_id)
+            self._unclosed.discard(run_id)
+
+    def _see(self, leases: dict[bytes, bytes], now: float) -> None:
+        """Remember when each worker's lease changed. The own lease changes with each call."""
+        before, own = self._leases, self._worker.encode()
+        self._leases = {
+            worker: before[worker] if worker in before and before[worker][0] == lease else (lease, now)
+            for worker, lease in leases.items()
+            if worker != own
+        }
+
+    def _add_lost(self, reply: list[bytes]) -> None:
+        """Add the runs that this worker has taken over, each with its thread and agent."""
         for name, rest in zip(reply[0::2], reply[1::2], strict=True):
             try:
                 run_id, (thread_id, agent_name) = RunId(name.decode()), _decode_run(rest)
@@ -151,9 +187,6 @@ class RedisRunRegistry(AsyncContextManagerMixin):
                 self._open[run_id] = rest
                 self._lost.append(ActiveRun(run_id, thread_id, agent_name))
                 self._found.set()
-        for run_id in list(self._unclosed):
-            await self._call(CLOSE_RUN, 1, self._runs.name, self._worker, run_id)
-            self._unclosed.discard(run_id)
 
     async def _call(self, function: bytes, *arguments: bytes | str | int) -> Any:
         return await self._topology.call(self._runs.slot, "FCALL", function, *arguments)

@@ -286,20 +286,26 @@ redis.register_function('bridgekit_close_run_@VERSION@', function(keys, args)
   return 1
 end)
 
--- KEYS: active runs, workers, generation. ARGV: worker, milliseconds, '1' to list the worker's own runs as well, synced,
--- and a new value. Renews the worker's lease. With milliseconds above 0, the runs of all workers whose lease is older
--- are this worker's from now on. Returns the generation, and each of these runs with its thread and agent.
+-- KEYS: active runs, workers, generation, retention. ARGV: worker, '1' to list the worker's own runs as well, synced, a
+-- new value, the worker's retention, or '' for a process that only publishes, and each worker that counts as dead with
+-- its lease. Renews the worker's lease. The runs of the dead workers, unless they have renewed their leases, are this
+-- worker's from now on. Returns the generation, the latest worker's retention or '', all workers with their leases, and
+-- each of the runs with its thread and agent.
 redis.register_function('bridgekit_renew_lease_@VERSION@', function(keys, args)
-  local now, found, taken = now_ms(redis.call('TIME')), {}, {read_generation(keys[3], args[4], args[5])}
-  redis.call('HSET', keys[2], args[1], text(now))
-  local workers = args[2] ~= '0' and redis.call('HGETALL', keys[2]) or {}
-  for index = 1, #workers, 2 do
-    if now - tonumber(workers[index + 1]) > tonumber(args[2]) then
-      found[workers[index]] = true
-      redis.call('HDEL', keys[2], workers[index])
+  local found, taken = {}, {read_generation(keys[3], args[3], args[4])}
+  if args[5] ~= '' then
+    redis.call('SET', keys[4], args[5])
+  end
+  redis.call('HSET', keys[2], args[1], text(now_ms(redis.call('TIME'))))
+  for index = 6, #args, 2 do
+    if redis.call('HGET', keys[2], args[index]) == args[index + 1] then
+      found[args[index]] = true
+      redis.call('HDEL', keys[2], args[index])
     end
   end
-  if args[3] == '1' then
+  taken[2] = redis.call('GET', keys[4]) or ''
+  taken[3] = args[5] ~= '' and redis.call('HGETALL', keys[2]) or {}
+  if args[2] == '1' then
     found[args[1]] = true
   end
   if next(found) then

@@ -87,9 +87,13 @@ class KeyNames:
         """Return the key of a run's route."""
         return self._key("route", _hashed(run_id))
 
-    def runs(self) -> tuple[Key, Key, Key]:
-        """Return the keys of the active runs, of the workers that execute them, and of the generation of this data."""
-        return self._key("runs", "runs"), self._key("workers", "runs"), self._key("generation", "runs")
+    def runs(self) -> tuple[Key, Key, Key, Key]:
+        """Return the keys of the active runs, of the workers that execute them, of the generation of this data, and of
+        the workers' retention."""
+        runs, workers, generation, retention = (
+            self._key(kind, "runs") for kind in ("runs", "workers", "generation", "retention")
+        )
+        return runs, workers, generation, retention
 
     def ticket(self, ticket_id: str) -> Key:
         """Return the key of a used ticket.

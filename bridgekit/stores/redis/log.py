@@ -114,6 +114,8 @@ class RedisEventLog(AsyncContextManagerMixin):
         backlog_bytes: int = BACKLOG_BYTES,
     ) -> None:
         self.retention = retention
+        self.trims_by = retention
+        """The policy by which the log is trimmed. In a process that only publishes, the workers' policy."""
         self._topology = topology
         self._worker = new_id()
         """A random id that identifies this worker's batches to the server."""
@@ -125,6 +127,8 @@ class RedisEventLog(AsyncContextManagerMixin):
         self._unassigned: list[PublishQueue] = []
         """Queues whose slot no node serves at the moment."""
         self._closed = False
+        self.unconfirmed = 0
+        """The number of events that the server had not confirmed when the log was closed."""
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[RedisEventLog]:
@@ -150,6 +154,9 @@ class RedisEventLog(AsyncContextManagerMixin):
     def problem(self) -> str:
         problems = [pipeline.problem for pipeline in self._pipelines.values()] or [NO_NODE]
         return "; ".join(filter(None, (*problems, str(self._topology.key_problem))))
+
+    def _trims_by(self) -> Retention:
+        return self.trims_by
 
     def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
         self._sink, self._frame_bytes = sink, frame_bytes
@@ -208,7 +215,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         node = self._topology.node_for_slot(keys.slot)
         if node is None:
             raise StoreUnavailable(STORE, NO_NODE)
-        settings, (epoch, seq) = encode_settings(self.retention, node), after or ("", "")
+        settings, (epoch, seq) = encode_settings(self.trims_by, node), after or ("", "")
         reply = await self._topology.call(
             keys.slot, "FCALL", READ, 2, keys.log, keys.head, settings, self._worker, epoch, seq
         )
@@ -218,8 +225,9 @@ class RedisEventLog(AsyncContextManagerMixin):
         self._closed = True
         with anyio.move_on_after(CLOSE_TIMEOUT_SECONDS, shield=True):
             await self._backlog.empty.wait()
-        if len(self._backlog):
-            _logger.warning("%d events did not reach the store and are lost", len(self._backlog))
+        self.unconfirmed = len(self._backlog)
+        if self.unconfirmed:
+            _logger.warning("%d events did not reach the store and are lost", self.unconfirmed)
         for queue in self._backlog:
             for entry in queue.entries():
                 entry.resolve(refused(queue.thread_id, SHUTTING_DOWN))
@@ -269,7 +277,7 @@ class RedisEventLog(AsyncContextManagerMixin):
         for node in nodes - self._pipelines.keys():
             pipeline = self._pipelines[node] = _NodePipeline(
                 node,
-                BatchSender(node, self._topology, self._backlog, self.retention, self._worker.encode(), self._route),
+                BatchSender(node, self._topology, self._backlog, self._trims_by, self._worker.encode(), self._route),
                 PubSubReader(node, self._topology, self._worker, self._read, self._bound_sink),
             )
             tasks.start_soon(pipeline.run)

@@ -6,7 +6,8 @@ import math
 
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.stores.redis.keys_and_functions import ADD_ROUTE, CLOSE_ROUTE, GENERATION, GET_ROUTE
-from bridgekit.stores.redis.topology import ClusterTopology
+from bridgekit.stores.redis.topology import STORE, ClusterTopology
+from bridgekit.transport.cancellation import require_loop
 
 __all__ = ["RedisMappingStore", "RedisUsedTickets"]
 
@@ -37,6 +38,7 @@ class RedisMappingStore:
         return None if stored is None else ThreadId(stored.decode())
 
     async def expire(self, run_id: RunId, seconds: float) -> None:
+        require_loop(self._topology.loop, STORE)
         self.known.pop(run_id, None)
         key, slot = self._topology.names.route(run_id)
         await self._topology.call(slot, "FCALL", CLOSE_ROUTE, 1, key, round(1_000 * seconds))

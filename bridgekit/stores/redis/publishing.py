@@ -203,7 +203,7 @@ class BatchSender:
         node: Node,
         topology: ClusterTopology,
         backlog: Backlog,
-        retention: Retention,
+        retention: Callable[[], Retention],
         worker: bytes,
         route: Callable[[PublishQueue], None],
     ) -> None:
@@ -255,7 +255,7 @@ class BatchSender:
             queue = self._queues.get_nowait()
 
     async def _send_batches(self, queues: list[PublishQueue]) -> None:
-        settings = encode_settings(self._retention, self.node)
+        settings = encode_settings(self._retention(), self.node)
         groups = [queues]
         if self._topology.is_cluster:
             # A Cluster accepts a command only if all its keys belong to one slot.
@@ -313,7 +313,7 @@ class BatchSender:
             self._route(queue)
 
     def _confirm(self, queue: PublishQueue, epoch: str, last: int, receivers: int) -> None:
-        thread_id, kept = queue.thread_id, self._retention.events > 0
+        thread_id, kept = queue.thread_id, self._retention().events > 0
         outcome, link, reason = (_RELAYED, None, "") if receivers else (_NO_SUBSCRIBER, LINK, NO_SUBSCRIBER)
         for seq, entry in enumerate(queue.batch, last - len(queue.batch) + 1):
             if not entry.answer.done():

@@ -37,6 +37,7 @@ from bridgekit.stores.redis.server_errors import (
     error_message,
     key_of,
 )
+from bridgekit.transport.cancellation import require_loop
 
 __all__ = [
     "CONNECTION_ERRORS", "NO_NODE", "STORE", "ClusterTopology", "Command", "Node", "RetryDelay", "concerns_key",
@@ -246,7 +247,7 @@ class ClusterTopology(AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[ClusterTopology]:
         try:
-            asyncio.get_running_loop()
+            self.loop = asyncio.get_running_loop()
         except RuntimeError:
             raise AsyncioRequired("the Redis store") from None
         with unwrap_single_error():
@@ -278,6 +279,7 @@ class ClusterTopology(AsyncContextManagerMixin):
 
     async def call(self, slot: int, *command: bytes | str | int) -> Any:
         """Execute an idempotent command. Raises StoreUnavailable if the command fails or no reply arrives in time."""
+        require_loop(self.loop, STORE)
         backoff, problem = RetryDelay(), f"no reply within {CALL_TIMEOUT_SECONDS:g} s"
         with anyio.move_on_after(CALL_TIMEOUT_SECONDS):
             while (node := self.node_for_slot(slot)) is not None:

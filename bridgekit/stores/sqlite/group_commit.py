@@ -23,6 +23,7 @@ from anyio.abc import TaskGroup
 
 from bridgekit.errors import StoreUnavailable, unwrap_single_error
 from bridgekit.stores.sqlite.file import STORE, StoreFile, Synchronous, error_code
+from bridgekit.transport.cancellation import current_loop, require_loop
 
 __all__ = ["LOAD_TIMEOUT_SECONDS", "Database", "Pending", "PendingRows", "RowsDamaged", "encode_rows", "open_database"]
 
@@ -105,11 +106,18 @@ class Database:
     A component that writes is a WriteSource and calls `notify`. A component that reads calls `read`.
     """
 
-    def __init__(self, file: StoreFile, clock: Callable[[], float], answer_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        file: StoreFile,
+        thread: anyio.CapacityLimiter,
+        clock: Callable[[], float],
+        answer_timeout_seconds: float,
+    ) -> None:
         self.path = file.path
+        self.loop = current_loop()
+        """The event loop or OS thread of the callers."""
         self._file = file
-        self._thread = anyio.CapacityLimiter(1)
-        """A separate limiter, so that the application's other worker threads do not delay the commits."""
+        self._thread = thread
         self._answer_timeout_seconds = answer_timeout_seconds
         self.clock = clock
         """Returns seconds since 1970, because times in the file must have the same meaning in the next process."""
@@ -151,6 +159,7 @@ class Database:
 
     async def read(self, sql: str, *parameters: object, timeout_seconds: float | None = None) -> list[Any]:
         """Return the rows of a query, as committed. Raises StoreUnavailable if the rows cannot be read in time."""
+        require_loop(self.loop, STORE)
         if self.closed:
             raise StoreUnavailable(STORE, "it is closed")
         request: Pending[list[Any] | StoreUnavailable] = Pending()
@@ -279,6 +288,7 @@ class PendingRows:
 
         Raises StoreUnavailable if the row is not committed in time. The store may still commit the row later.
         """
+        require_loop(self._database.loop, STORE)
         if self._database.closed:
             raise StoreUnavailable(STORE, "it is closed")
         # The limit applies to rows and not to callers, because the rows of cancelled callers also wait.
@@ -322,9 +332,11 @@ async def open_database(
     Raises StoreInUse or StoreUnusable if the file cannot be opened. At the end of the block, the writer still writes
     waiting rows.
     """
-    file = await to_thread.run_sync(StoreFile, path, synchronous, clock())
+    # A separate limiter, so that the application's other worker threads delay neither the commits nor the shutdown.
+    thread = anyio.CapacityLimiter(1)
+    file = await to_thread.run_sync(StoreFile, path, synchronous, clock(), limiter=thread)
     try:
-        database = Database(file, clock, answer_timeout_seconds)
+        database = Database(file, thread, clock, answer_timeout_seconds)
         with unwrap_single_error():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(database.run)
@@ -335,4 +347,4 @@ async def open_database(
                     database.close()
     finally:
         with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(file.close)
+            await to_thread.run_sync(file.close, limiter=thread)

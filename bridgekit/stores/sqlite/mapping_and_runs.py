@@ -14,8 +14,9 @@ from bridgekit.errors import StoreUnavailable
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import ActiveRun
 from bridgekit.mapping.memory import MAX_ROUTES, MemoryMappingStore
-from bridgekit.stores.sqlite.file import checksum, damaged
+from bridgekit.stores.sqlite.file import STORE, checksum, damaged
 from bridgekit.stores.sqlite.group_commit import LOAD_TIMEOUT_SECONDS, Database, PendingRows
+from bridgekit.transport.cancellation import require_loop
 
 __all__ = ["SqliteMappingStore", "SqliteRunRegistry"]
 
@@ -64,6 +65,7 @@ class SqliteMappingStore:
         return len(self._memory)
 
     async def add(self, run_id: RunId, thread_id: ThreadId) -> ThreadId:
+        require_loop(self._database.loop, STORE)
         while (other := self._adding.get(run_id)) is not None:
             await other.wait()
         before, due = self._memory.lookup(run_id), self._memory.due(run_id)
@@ -86,6 +88,7 @@ class SqliteMappingStore:
         return self._memory.lookup(run_id)
 
     async def expire(self, run_id: RunId, seconds: float) -> None:
+        require_loop(self._database.loop, STORE)
         thread_id = self._memory.lookup(run_id)
         if run_id in self._stale and thread_id is not None:
             self._stale.discard(run_id)

@@ -104,7 +104,7 @@ async def test_foreign_value_while_sockets_are_joined_leaves_the_worker_healthy(
 async def test_foreign_value_under_another_key_is_named_at_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
     async with redis_server() as server, redis_stores(server.url)() as stores:
         names = stores.log._topology.names  # type: ignore[attr-defined]
-        runs, workers, generation = names.runs()
+        runs, workers, generation, _ = names.runs()
         keys = {
             "route": names.route(RunId("run")), "ticket": names.ticket("ticket"), "generation": generation,
             "runs": runs, "workers": workers,

@@ -19,6 +19,7 @@ from bridgekit.ids import RunId
 from bridgekit.mapping import ActiveRun
 from bridgekit.serve.in_process import serving
 from bridgekit.stores import redis_stores
+from bridgekit.stores.redis.active_runs import RENEWALS
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
@@ -163,6 +164,26 @@ async def test_run_ends_with_its_result_when_the_store_lost_its_data() -> None:
         Waiting.go.set()
         await until_ended(other)
         assert [str(kind) for kind, _ in await events_of(other)] == ["agent_thinking", "agent_completed"]
+
+
+async def test_step_of_the_servers_clock_ends_no_run() -> None:
+    """The leases of all workers are suddenly older by the server's clock."""
+    async with redis_server() as server, cut_off_during_a_run(server) as (_, live, other):
+        registry: Any = other.bridge.runs
+        owner: Any = live.bridge.runs
+        workers = registry._workers.name.decode()
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            while time.monotonic() - registry._answering_since < 2 * LEASE_SECONDS:  # noqa: ASYNC110
+                await anyio.sleep(POLL_SECONDS)
+        for step_ms in (20_000, 86_400_000) * 4:
+            for each in (owner, registry):
+                await server.ask("HINCRBY", workers, each._worker, f"-{step_ms}")
+            await anyio.sleep(1.5 * LEASE_SECONDS / RENEWALS)  # the time itself is tested
+        Waiting.go.set()
+        await until_ended(other)
+        assert [str(kind) for kind, _ in await events_of(other)] == [
+            "agent_started", "agent_thinking", "agent_completed"
+        ]  # fmt: skip
 
 
 async def test_runs_that_another_release_stored_are_logged_and_stop_no_worker(caplog: pytest.LogCaptureFixture) -> None:
