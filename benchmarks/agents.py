@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
 from benchmarks.peers import Stack
-from benchmarks.protocol import EmitReport
+from benchmarks.process_messages import EmitReport
 from benchmarks.workload import KINDS, AgentRun, EventBody, Wave
 from bridgekit_verify.harness.child_side import cpu_ns
 

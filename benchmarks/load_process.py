@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.dialects import DIALECTS
-from benchmarks.protocol import (
+from benchmarks.process_messages import (
     ClosedSockets,
     LoadVerdictReply,
     OpenSubscribers,

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.peers.bridgekit_stack import USER, BridgekitStack
-from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
+from benchmarks.process_messages import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
 from benchmarks.workload import AGENT, EVENTS, AgentRun, Wave
 from bridgekit.chain.link_1_startup import BridgeConfig, start_application
 from bridgekit.counters import DeliveryCounters

@@ -29,16 +29,16 @@ How it was measured:
 - There are 100 threads with one subscriber each, and runs of five events of about {size:.0f} bytes.
 - The client reads, and after the measured time it verifies that every event arrived exactly once, in order and
   unchanged. A stack that fails this check has no result.
-- CPU time is the time that the scheduler accounts to the stack's processes, without client and broker.
+- CPU time is the time that the scheduler charges to the stack's processes. It excludes the client and the broker.
 - The stacks are interleaved round by round, and every ratio is computed within a round.
 - Numbers are medians, with the lowest and the highest value.
-- bridgekit runs with its defaults: history, receipts, metrics and bounds are on.
+- bridgekit runs with its defaults: retention, receipts, metrics and limits are on.
 - The other stacks are used as their documentation shows, with the cheaper option where there is a choice. None of them
-  keeps history, and only bridgekit disconnects a subscriber that does not read.
+  retains events, and only bridgekit disconnects a subscriber that does not read.
 
-*bridgekit ASGI, whole runs* executes an agent through all nine links for every five events: it creates and signs a
-run id, claims the thread, registers the run's route, creates the agent, and emits the first and the last event. In the
-other rows of bridgekit, the adapter emits every event, and no run is executed.
+*bridgekit ASGI, whole runs* executes an agent through all nine links for every five events: for each run, it
+creates and signs a run id, claims the thread, registers the run's route, creates the agent, and emits the first and the
+last event. In the other rows of bridgekit, the adapter emits every event, and no run is executed.
 
 ## Events per second
 

@@ -11,7 +11,7 @@ import msgspec
 from benchmarks.agents import emit_load, emit_paced
 from benchmarks.peers import Stack, peer
 from benchmarks.peers.stack_context import StackContext
-from benchmarks.protocol import Emit, EmitPaced, FillStack, PacedReport, PrepareThreads
+from benchmarks.process_messages import Emit, EmitPaced, FillStack, PacedReport, PrepareThreads
 from bridgekit.serve.in_process import KEEPALIVE_SECONDS
 from bridgekit_verify.harness.child_side import (
     CpuReply,

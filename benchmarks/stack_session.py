@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from benchmarks.peers import Peer
-from benchmarks.protocol import (
+from benchmarks.process_messages import (
     Emit,
     EmitPaced,
     EmitReport,

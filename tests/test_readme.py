@@ -55,9 +55,10 @@ async def test_headline_numbers_equal_those_of_the_notebook() -> None:
     assert f"the audit's own example of a thread id, {counts(study, 'fix 1')} arrive" in SENTENCES
     every, none = (sum(v.delivered == of(v) for v in documented) for of in (lambda v: v.expected, lambda v: 0))
     assert (
-        f"Of {len(documented)} documented kinds of thread id, Fix 1 delivers every event of {every} and none of {none}."
-        in (SENTENCES)
-    )
+        f"Fix 1 delivers every event for {every} of the {len(documented)} documented kinds of thread id,"
+        f" and no event for the other {none}."
+    ) in SENTENCES
+    assert every + none == len(documented)
     assert not any(v.misrouted for v in documented)
     every = sum(v.delivered == v.expected for v in stress)
     assert f"Of {len(stress)} stress kinds, Fix 1 delivers every event of {every}," in SENTENCES

@@ -20,7 +20,7 @@ import msgspec
 
 from bridgekit import __version__
 from bridgekit_verify.check.live.backend_check import BackendCheck, check_backend
-from bridgekit_verify.check.live.config import Backend, load_backend
+from bridgekit_verify.check.live.backend_file import Backend, load_backend
 from bridgekit_verify.check.live.saved_run import LiveRun, numbered
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.property_answers import PropertyAnswer, State
@@ -223,7 +223,7 @@ def sections(subject: Subject, results: dict[str, BackendCheck]) -> list[str]:
 def violations(answer: PropertyAnswer, run: LiveRun) -> list[str]:
     if answer.state is not State.BROKEN:
         return []
-    lines = [f"- *{answer.property.value}*, {answer.count} violations:"]
+    lines = [f"- *{answer.property.value}*, {answer.count} violation{'' if answer.count == 1 else 's'}:"]
     for each in answer.violations[:SHOWN_VIOLATIONS]:
         lines.append(f"  - {each.message} ({each.source})")
         lines += [

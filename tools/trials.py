@@ -2,9 +2,8 @@
 
 A *warm* trial forks a process that has collected the tests, and puts the mutant's code into the functions of the new
 process. The tests that execute the changed line run first, the fastest ones first, up to the first failure. A *cold*
-trial imports everything after the change. Cold trials decide about mutants of code that is executed during the import.
-Cold trials also decide about mutants that survive a warm trial, because a value that was computed during the import may
-hide a mutant.
+trial imports everything after the change. Cold trials test the mutants of code that is executed during the import.
+They also test each mutant that survives a warm trial, because a value that was computed during the import may hide it.
 """
 
 from __future__ import annotations

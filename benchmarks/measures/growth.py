@@ -10,7 +10,7 @@ from typing import Final
 from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.interleaving import log_progress
 from benchmarks.peers import Peer
-from benchmarks.protocol import FillStack
+from benchmarks.process_messages import FillStack
 from benchmarks.stack_session import Session, session, start_load_client
 from benchmarks.workload import EVENTS
 from bridgekit.transport.log import DEFAULT_RETENTION
@@ -53,7 +53,7 @@ def steps(sizes: Mapping[str, Sequence[int]]) -> list[BackgroundLoad]:
 
 @asynccontextmanager
 async def _with_background(peer: Peer, background: BackgroundLoad) -> AsyncIterator[Session]:
-    """Run a session with this background load. A second client opens the idle sockets, so the first client is not
+    """Run a session with this background load. A second load client opens the idle sockets, so the first one is not
     affected."""
     async with AsyncExitStack() as stack:
         # Pings take CPU time per second and not per event, so only `idle_work` measures their cost.

@@ -6,7 +6,7 @@ from typing import Final
 
 from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.interleaving import log_progress
-from benchmarks.protocol import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
+from benchmarks.process_messages import CountEncodings, MeasuredValues, MeasureMapping, MeasureOwnCost
 from bridgekit_verify.harness.child_side import Ready
 from bridgekit_verify.harness.processes import start_module
 

@@ -9,7 +9,7 @@ from benchmarks.measured_values import Series, SeriesKey, quantile
 from benchmarks.measures.interleaving import log_progress
 from benchmarks.measures.latency import latencies
 from benchmarks.peers import Peer
-from benchmarks.protocol import ClosedSockets, ResumeReading, StallOne
+from benchmarks.process_messages import ClosedSockets, ResumeReading, StallOne
 from benchmarks.stack_session import Session, session
 from benchmarks.verification import WrongAnswer
 from benchmarks.workload import EVENTS

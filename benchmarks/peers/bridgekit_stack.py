@@ -23,7 +23,7 @@ def emit(emitter: Emitter, body: EventBody) -> Awaitable[Receipt]:
 
 
 class BridgekitStack:
-    """A started application in which each run gets its own adapter, as from the registry."""
+    """A started application in which each run gets its own adapter, as it would from the registry."""
 
     def __init__(self, application: Application, port: int = 0) -> None:
         self.application = application

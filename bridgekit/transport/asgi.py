@@ -99,7 +99,7 @@ async def _authorize(
 async def _serve(
     connections: ConnectionRegistry, socket: _AsgiSocket, subscription: Subscription, after: Cursor | None
 ) -> int | None:
-    """Deliver events until the client leaves or the server must close the socket.
+    """Deliver events until the client disconnects or the server must close the socket.
 
     Return the close code to send, or None if the client has left.
     """
@@ -142,7 +142,7 @@ class _AsgiSocket:
         self._accepted = False
 
     async def receive(self) -> str | bytes:
-        """Return the client's next message. Raise _ClientDisconnected when the client leaves."""
+        """Return the client's next message. Raise _ClientDisconnected if the client disconnects."""
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
             raise _ClientDisconnected

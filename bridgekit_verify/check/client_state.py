@@ -61,7 +61,7 @@ class ClientState:
         self.unnumbered = False
         """True if a frame had no position, so that a repeated frame cannot be recognized."""
         self.unplaced = False
-        """True if positions count within a run and the run of a frame was unknown. Missing positions are then not
+        """True if each run numbers its own positions and the run of a frame was unknown. Missing positions are then not
         reported."""
 
     def restate(self, message: Message) -> None:

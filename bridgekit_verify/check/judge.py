@@ -12,8 +12,8 @@ from typing import Final
 from bridgekit_verify.check.client_state import ClientState, RunState, StreamKey, StreamState
 from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import END_OF_STREAM, Message, ObservedFrame
+from bridgekit_verify.check.id_owners import Owners
 from bridgekit_verify.check.numbering import Numbering, PositionStep
-from bridgekit_verify.check.owners import Owners
 from bridgekit_verify.check.property_answers import Findings, Property
 from bridgekit_verify.check.rules import BEGINNINGS, CONTENT, NO_BEGINNING, Rules
 
@@ -200,7 +200,7 @@ class Judge:
         connection = frame.origin.connection
         if self.dialect.position_per == "run" and run is None:
             for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.RESUME):
-                self.findings.unknown(which, "positions count within a run, and some frames do not name their run")
+                self.findings.unknown(which, "each run numbers its positions, and some frames do not name their run")
             client.unplaced = True
             return False
         key = self.dialect.numbering_of(frame, None if run is None else run.id)

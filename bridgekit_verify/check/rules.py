@@ -12,7 +12,7 @@ from typing import Any, Final
 from bridgekit_verify.check.client_state import ClientState, RunState, StreamKey, StreamState, fingerprint, is_json
 from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame
-from bridgekit_verify.check.owners import Owners
+from bridgekit_verify.check.id_owners import Owners
 from bridgekit_verify.check.property_answers import Evidence, Findings, Property
 
 __all__ = ["BEGINNINGS", "CONTENT", "CONTRADICTION", "NO_BEGINNING", "NO_END", "Rules"]

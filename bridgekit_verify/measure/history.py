@@ -161,7 +161,7 @@ class History:
     received_by: dict[str, dict[int, ThreadId]] = field(default_factory=dict)
     """For each request, the links that received its run, each with the thread that the link received."""
     emissions: dict[EventKey, Emission] = field(default_factory=dict)
-    """The bindings at each agent's emission, in the order of emission."""
+    """For each event, the bindings when the agent emitted it, in the order of emission."""
     emitted: set[EventKey] = field(default_factory=set)
     """The events that agents asked their adapters to emit."""
     thread_on_event: dict[EventKey, ThreadId | None] = field(default_factory=dict)

@@ -20,7 +20,8 @@ from bridgekit_verify.measure.workload import OwnedThread, seeded
 from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text
 from bridgekit_verify.probes.recorded_calls import RecordedCall, Recording, recorded
 from bridgekit_verify.probes.route_lifetimes import judge_lifetimes
-from bridgekit_verify.probes.rules_of_frames import judge_hub
+from bridgekit_verify.probes.rules_of_link_9 import judge_routing
+from bridgekit_verify.probes.rules_of_link_10 import judge_hub
 from bridgekit_verify.probes.rules_of_links_1_to_5 import (
     judge_core,
     judge_engine,
@@ -35,7 +36,6 @@ from bridgekit_verify.probes.rules_of_links_6_to_8 import (
     judge_emission,
     replaced_by_agent,
 )
-from bridgekit_verify.probes.rules_of_routing import judge_routing
 from bridgekit_verify.probes.scenario import Observation, play
 from bridgekit_verify.probes.scenario_agents import AGENTS, RunPlan, ToolCalls, scenario_agent
 from bridgekit_verify.variants import Variant

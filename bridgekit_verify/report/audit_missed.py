@@ -12,10 +12,10 @@ from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.studies.collisions import CollisionStudy
 from bridgekit_verify.studies.mapping_lifecycle import LateEvents, LifecycleStudy
+from bridgekit_verify.studies.misparsed_thread_ids import LeakStudy
 from bridgekit_verify.studies.receipts import ReceiptStudy
 from bridgekit_verify.studies.run_ids_across_processes import ProcessDelivery
 from bridgekit_verify.studies.shared_agent import SharedAgentStudy
-from bridgekit_verify.studies.thread_id_leaks import LeakStudy
 
 __all__ = [
     "collision_claim",

@@ -18,7 +18,7 @@ from bridgekit_verify.errors import InvalidParameter
 __all__ = ["AssertedValues", "ShowAsserted", "show_asserted_values", "show_messages_alone"]
 
 _NAME: Final = "_asserted_values"
-"""The name of `AssertedValues` in a notebook. Each object of the class is named `_asserted_values_now`."""
+"""The name of `AssertedValues` in a notebook. Each assertion assigns a new instance to `_asserted_values_now`."""
 _OPERATORS: Final[dict[type[ast.cmpop], str]] = {
     ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
     ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in",

@@ -145,7 +145,7 @@ async def step_claims(study: FixStudy, notified: Sequence[HandNotification], *, 
 
 
 def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -> Finding:
-    """Judge the audit's step 1, the suite of WebSocket events, on two chains after Fix 1.
+    """Judge the audit's step 1, the test suite for WebSocket events, on two chains after Fix 1.
 
     `before` and `after` are the measurements of AS_COMMITTED.
     """
@@ -153,7 +153,7 @@ def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -
     return Finding(
         id="step-1",
         title="Step 1 · test the event flow",
-        claim="After Fix 1, the suite of WebSocket events passes.",
+        claim="After Fix 1, the test suite for WebSocket events passes.",
         reported="step",
         verdict=verdict_of(
             fixed.verdict.all_delivered and after.verdict.all_delivered,

@@ -15,7 +15,7 @@ from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.dialect_tables import detect
 from bridgekit_verify.check.judge import Judge
 from bridgekit_verify.check.live.backend_check import check_backend
-from bridgekit_verify.check.live.config import Backend, load_backend
+from bridgekit_verify.check.live.backend_file import Backend, load_backend
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of, numbered
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.property_answers import Property, PropertyAnswer, State

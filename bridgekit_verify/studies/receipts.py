@@ -53,7 +53,7 @@ class ReceiptStudy:
         return next(each for each in self.measurements if each.variant.name == name)
 
     def table(self) -> pd.DataFrame:
-        """Return one row per chain and kind of receipt: events that their user, only another user, or no user read."""
+        """Return event counts per chain and kind of receipt, by reader: their user, only another user, or no user."""
         return pd.concat([receipt_table(measurement) for measurement in self.measurements], ignore_index=True)
 
     def title(self) -> str:

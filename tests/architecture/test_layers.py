@@ -42,7 +42,7 @@ PURE_MODULES = [
             "frames",
             "judge",
             "output",
-            "owners",
+            "id_owners",
             "numbering",
             "property_answers",
             "dialects",

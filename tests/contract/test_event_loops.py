@@ -26,7 +26,8 @@ from bridgekit.mapping import RunThreadMappingService
 from bridgekit.stores import memory_stores, sqlite_stores, stores_from
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
-from tests.contract.stores import WAIT_SECONDS, StoreLocation
+from tests.contract.conftest import rows
+from tests.contract.stores import KINDS, WAIT_SECONDS, StoreLocation
 from tests.factories import ALICE, RUN, THREAD, emitted
 
 AT_ONCE_SECONDS = WAIT_SECONDS / 2
@@ -165,10 +166,8 @@ MAPPING_CALLS: dict[str, Callable[[RunThreadMappingService], Any]] = {
 
 
 @pytest.mark.parametrize("call", MAPPING_CALLS)
-async def test_mapping_in_another_thread_is_refused_at_once(location: StoreLocation, call: str) -> None:
-    if not location.kind.name.startswith(("sqlite", "redis", "cluster")):
-        pytest.skip("routes in memory can be changed in any thread")
-    async with location.opened() as stores:
+async def test_mapping_in_another_thread_is_refused_at_once(surviving: StoreLocation, call: str) -> None:
+    async with surviving.opened() as stores:
         mapping = RunThreadMappingService(stores.routes)
         await mapping.register_mapping(RUN, THREAD)
         with anyio.fail_after(AT_ONCE_SECONDS), pytest.raises(WrongEventLoop, match=r"a method of the .* store"):
@@ -186,10 +185,8 @@ async def in_another_thread(call: Callable[[], Any]) -> Any:
     return await anyio.to_thread.run_sync(lambda: asyncio.run(limited()))
 
 
-async def test_application_without_a_server_refuses_events_from_elsewhere(location: StoreLocation) -> None:
-    if location.kind.name == "memory":
-        pytest.skip("stores in memory belong to no event loop")
-    async with location.opened() as stores:
+async def test_application_without_a_server_refuses_events_from_elsewhere(surviving: StoreLocation) -> None:
+    async with surviving.opened() as stores:
         application = await start_application(configured(), stores)
         await application.bridge.mapping.register_mapping(RUN, THREAD)
         with anyio.fail_after(AT_ONCE_SECONDS), pytest.raises(WrongEventLoop, match="agent_thinking of run"):
@@ -197,10 +194,9 @@ async def test_application_without_a_server_refuses_events_from_elsewhere(locati
         assert (await application.bridge.notify_agent_thinking(RUN, "a", "hm")).kept
 
 
+@pytest.mark.parametrize("location", rows(kind for kind in KINDS if kind.workers > 1), indirect=True)
 @pytest.mark.parametrize("thread_id", [THREAD, None])
 async def test_publisher_refuses_events_from_elsewhere(location: StoreLocation, thread_id: Any) -> None:
-    if location.kind.workers == 1:
-        pytest.skip("a publisher needs a shared store")
     async with publisher(stores_from(location.url)) as bridge:
         await bridge.mapping.register_mapping(RUN, THREAD)
         with anyio.fail_after(AT_ONCE_SECONDS), pytest.raises(WrongEventLoop, match="agent_thinking of run"):

@@ -1,6 +1,6 @@
 """Stores routes and active runs in a SQLite file.
 
-After a restart, the routes still exist, and the runs of a killed process are ended.
+After a restart, the routes still exist, and the new process ends the runs of the killed process.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 model_scripts, markers, model_ledger  what the model sends, marks in its texts, and the record of what it sent
 model_requests, model_answers         the two protocols of the model, without I/O
 model_server                          serves both protocols
-config, templates                     the TOML file of a backend
+backend_file, templates               the TOML file of a backend
 scenarios, load_session, clients      users, threads, runs and connections
 starting, drivers                     start the backend and send it requests
 thread_server                         serves an ASGI application in a thread

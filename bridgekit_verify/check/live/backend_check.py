@@ -20,8 +20,8 @@ import msgspec
 
 from bridgekit.errors import unwrap_single_error
 from bridgekit_verify.check.baseline import Baseline
+from bridgekit_verify.check.live.backend_file import Backend, load_backend
 from bridgekit_verify.check.live.clients import BackendDriver
-from bridgekit_verify.check.live.config import Backend, load_backend
 from bridgekit_verify.check.live.drivers import Requests, TomlDriver, http_client
 from bridgekit_verify.check.live.load_session import LoadSession
 from bridgekit_verify.check.live.model_ledger import ModelLedger

@@ -14,8 +14,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from bridgekit_verify.check.dialect_tables import TEXT, locate, steps_of
 from bridgekit_verify.check.frames import decode_json
+from bridgekit_verify.check.live.backend_file import Backend, Prepare
 from bridgekit_verify.check.live.clients import LiveClient, RequestedRun
-from bridgekit_verify.check.live.config import Backend, Prepare
 from bridgekit_verify.check.live.templates import Body, Values, fill_body, fill_text, fill_url
 from bridgekit_verify.errors import UnusableBackend
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from bridgekit_verify.check.live.backend_file import Backend
 from bridgekit_verify.check.live.clients import (
     BackendDriver,
     ClientGroup,
@@ -21,7 +22,6 @@ from bridgekit_verify.check.live.clients import (
     PlannedCut,
     RequestedRun,
 )
-from bridgekit_verify.check.live.config import Backend
 from bridgekit_verify.check.live.drivers import CONNECTION_ERRORS, Requests, RunRefused, reason_of
 from bridgekit_verify.check.live.model_ledger import CallOutcome, ModelLedger
 from bridgekit_verify.check.live.recorder import LiveRecorder

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from bridgekit_verify.check.live.config import Backend
+from bridgekit_verify.check.live.backend_file import Backend
 from bridgekit_verify.check.live.model_scripts import SCENARIOS
 from bridgekit_verify.errors import InvalidParameter
 
@@ -34,7 +34,7 @@ class Load(msgspec.Struct, frozen=True):
     quiet_seconds: float = 3.0
     """A run without an end counts as over if no data was sent for this time after the model's final text."""
     unfinished_seconds: float = 10.0
-    """Like `quiet_seconds`, but longer: after tool calls or a failed answer, the backend must call the model again."""
+    """Replaces `quiet_seconds` after tool calls or a failed answer, because the backend must call the model again."""
     settle_seconds: float = 0.3
     """The check stops waiting for frames when no client has received a frame for this time."""
     offline_seconds: float = 0.2

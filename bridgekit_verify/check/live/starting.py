@@ -17,7 +17,7 @@ import anyio
 import httpx
 from starlette.types import ASGIApp
 
-from bridgekit_verify.check.live.config import Backend
+from bridgekit_verify.check.live.backend_file import Backend
 from bridgekit_verify.check.live.drivers import reason_of
 from bridgekit_verify.check.live.templates import Values, fill_text
 from bridgekit_verify.check.live.thread_server import ThreadServer

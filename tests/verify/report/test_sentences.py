@@ -28,9 +28,9 @@ from bridgekit_verify.report.fault_claims import matrix_claim, stall_claim, time
 from bridgekit_verify.report.findings import Finding
 from bridgekit_verify.report.measurement_trust import coverage_claim, mutation_claim
 from bridgekit_verify.report.scale_claims import capacity_claim, edge_claim, memory_claim, workers_claim
+from bridgekit_verify.studies.misparsed_thread_ids import ROUND_TRIPS, LeakStudy, Search
 from bridgekit_verify.studies.receipts import RECEIPT_CHAINS, ReceiptStudy
 from bridgekit_verify.studies.shared_agent import SharedAgentStudy
-from bridgekit_verify.studies.thread_id_leaks import ROUND_TRIPS, LeakStudy, Search
 from bridgekit_verify.variants import BROKEN, SOUND
 from tests.verify.capacity.loads import capacity, memory_scaling_of, shared, step
 from tests.verify.faults.trials.trials import trial

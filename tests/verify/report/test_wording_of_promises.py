@@ -79,7 +79,7 @@ def test_step_1_is_stated_in_these_words() -> None:
     assert event_flow_claim(STUDY, UNFIXED, FIXED) == Finding(
         id="step-1",
         title="Step 1 · test the event flow",
-        claim="After Fix 1, the suite of WebSocket events passes.",
+        claim="After Fix 1, the test suite for WebSocket events passes.",
         reported="step",
         verdict="does not hold",
         answer=(

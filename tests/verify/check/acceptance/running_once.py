@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from bridgekit_verify.check.live.config import Backend
+from bridgekit_verify.check.live.backend_file import Backend
 from bridgekit_verify.check.live.model_ledger import ModelLedger
 from bridgekit_verify.check.live.model_server import ModelServer
 from bridgekit_verify.check.live.starting import running_backend

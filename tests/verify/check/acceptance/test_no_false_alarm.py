@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridgekit_verify.check.live.backend_check import check_backend
-from bridgekit_verify.check.live.config import Backend, load_backend
+from bridgekit_verify.check.live.backend_file import Backend, load_backend
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.property_answers import Property, State
 from bridgekit_verify.studies.other_backends import EXAMPLES, broken_properties, example_backend

@@ -22,7 +22,7 @@ from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.learning import draft_table
 from bridgekit_verify.check.live.backend_check import BackendCheck, check_app, check_backend, drive_backend
-from bridgekit_verify.check.live.config import Backend, Start, load_backend
+from bridgekit_verify.check.live.backend_file import Backend, Start, load_backend
 from bridgekit_verify.check.live.model_ledger import ModelLedger
 from bridgekit_verify.check.live.saved_run import LiveRun
 from bridgekit_verify.check.live.scenarios import Load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bridgekit_verify.check.live.config import Backend, load_backend
+from bridgekit_verify.check.live.backend_file import Backend, load_backend
 
 FOLDER = Path(__file__).parent
 

@@ -13,7 +13,7 @@ from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.statistics import Rate
 from bridgekit_verify.measure.workload import FAMILIES, OwnedThread, Workload, thread_ids
-from bridgekit_verify.studies.thread_id_leaks import (
+from bridgekit_verify.studies.misparsed_thread_ids import (
     PREFIXES,
     ROUND_TRIPS,
     RouteOutcome,
@@ -125,7 +125,7 @@ def test_search_finds_no_leak_in_a_sound_round_trip(round_trip: str) -> None:
 
 def test_search_finds_a_leak_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     by_length = {"last word lost": lambda thread: ThreadId(thread.rpartition("_")[0])}
-    monkeypatch.setattr("bridgekit_verify.studies.thread_id_leaks.ROUND_TRIPS", by_length)
+    monkeypatch.setattr("bridgekit_verify.studies.misparsed_thread_ids.ROUND_TRIPS", by_length)
     assert search("last word lost", examples=500).leak is not None
 
 

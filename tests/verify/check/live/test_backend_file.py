@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bridgekit_verify.check.live.config import load_backend, parse_backend
+from bridgekit_verify.check.live.backend_file import load_backend, parse_backend
 from bridgekit_verify.check.live.scenarios import LOADS, default_scenarios
 from bridgekit_verify.check.live.templates import fill_body, fill_text, fill_url
 from bridgekit_verify.errors import UnusableBackend, UnusableRecording

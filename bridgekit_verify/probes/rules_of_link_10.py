@@ -11,7 +11,7 @@ from bridgekit.events import FRAME_BYTES, Outcome, Receipt
 from bridgekit.transport.hub import NO_ROOM
 from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text, shown
 from bridgekit_verify.probes.recorded_calls import EmittedEvent, RecordedCall
-from bridgekit_verify.probes.rules_of_clients import Published, PublishedEvents, judge_client
+from bridgekit_verify.probes.rules_of_link_10_sockets import Published, PublishedEvents, judge_client
 from bridgekit_verify.probes.scenario import Observation
 
 __all__ = ["judge_hub"]
