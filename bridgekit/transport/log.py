@@ -18,7 +18,7 @@ from bridgekit.cursors_and_gaps import START, Cursor, Gap, GapReason
 from bridgekit.errors import InvalidId
 from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
 from bridgekit.ids import ThreadId
-from bridgekit.transport.thread_sequences import PinnedLru, ThreadSequence, new_epoch
+from bridgekit.transport.pinned_lru import PinnedLru, ThreadSequence, new_epoch
 
 __all__ = [
     "DEFAULT_RETENTION",

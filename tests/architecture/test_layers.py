@@ -154,7 +154,7 @@ USED_BY_BOTH_EDGES = [
         "log",
         "origins",
         "outbox",
-        "thread_sequences",
+        "pinned_lru",
         "tickets",
     )
 ]

@@ -29,7 +29,7 @@ from bridgekit.transport.log import (
     replay_after,
     same_epoch,
 )
-from bridgekit.transport.thread_sequences import PinnedLru, new_epoch
+from bridgekit.transport.pinned_lru import PinnedLru, new_epoch
 
 __all__ = ["BATCH_EVENTS", "SqliteEventLog"]
 

@@ -12,7 +12,7 @@ from bridgekit.events import Frame, decode_frame
 from bridgekit.ids import ThreadId
 from bridgekit.stores.sqlite.file import checksum
 from bridgekit.transport.log import Retention
-from bridgekit.transport.thread_sequences import ThreadSequence
+from bridgekit.transport.pinned_lru import ThreadSequence
 
 __all__ = ["Segment", "ThreadLog", "count_retained"]
 
