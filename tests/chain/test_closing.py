@@ -251,7 +251,7 @@ def inherited_by_another() -> Iterator[None]:
     """Open a listening socket that another process serves already."""
     holder = (
         "import sys, bridgekit.transport.listeners_and_worker_lock as o\n"
-        "with o.single_worker_lock('memory'): print(); sys.stdin.read()"
+        "with o.single_worker_lock('memory'): print(flush=True); sys.stdin.read()"
     )
     with socket.create_server(("127.0.0.1", 0)) as here:
         here.set_inheritable(True)
@@ -260,8 +260,10 @@ def inherited_by_another() -> Iterator[None]:
         ) as other:
             assert other.stdout is not None
             other.stdout.readline()
-            yield
-            other.kill()
+            try:
+                yield
+            finally:
+                other.kill()
 
 
 async def test_startup_error_has_no_context_when_a_second_worker_opens_a_single_process_store() -> None:
