@@ -85,7 +85,7 @@ async def test_both_answers_about_a_link_follow_from_its_tests(
     assert (finding.before, finding.after) == (before, (10, 10))
     assert bool(finding.experiment) == (works == "works")
     delivery, after = finding.evidence[1:3]
-    assert after.startswith(f"With the link {'sound' if works == 'works' else 'repaired'}, ")
+    assert after.startswith(f"With link {number} {'sound' if works == 'works' else 'repaired'}, ")
     assert ("the hub (link 10) as committed" in delivery) == (number == 1)
     assert finding.sound == "holds"
 
@@ -185,7 +185,7 @@ async def test_claims_about_a_study_without_events_are_unknown() -> None:
 async def test_lost_claim_is_judged_on_the_code_as_committed(drops: FixDrops) -> None:
     finding = lost_claim(drops)
     assert finding.answer == (
-        "As committed, 0 of 45 events reach their user. Links 8, 9 and 10 stop events, and not only link 9."
+        "As committed, 0 of 45 events reach their user. Events are lost at links 8, 9 and 10, and not only at link 9."
     )
     assert (finding.right, finding.verdict) == ("as worded, but insufficient", "does not hold")
     assert finding.evidence == (
@@ -195,7 +195,7 @@ async def test_lost_claim_is_judged_on_the_code_as_committed(drops: FixDrops) ->
 
 
 async def test_lost_claim_is_right_only_if_nothing_arrives_and_only_link_9_stops_events(drops: FixDrops) -> None:
-    """As reported, only link 9 stops events: what the audit says of the code would be right."""
+    """As reported, events are lost only at link 9: what the audit says of the code would be right."""
     reported = {
         COMMITTED if step == REPORTED else step: {kind: drops.studies[REPORTED].cells[kind, step] for kind in kinds}
         for step in (REPORTED, *FIXES)
@@ -203,6 +203,6 @@ async def test_lost_claim_is_right_only_if_nothing_arrives_and_only_link_9_stops
     }
     as_the_audit_says = lost_claim(with_committed(drops, reported))
     assert (as_the_audit_says.right, as_the_audit_says.verdict) == ("yes", "holds")
-    assert as_the_audit_says.answer == "As committed, 0 of 45 events reach their user. Only link 9 stops events."
+    assert as_the_audit_says.answer == "As committed, 0 of 45 events reach their user. Events are lost only at link 9."
     some_arrive = lost_claim(with_committed(drops, {**reported, COMMITTED: reported["fix 1"]}))
     assert some_arrive.right == "no"

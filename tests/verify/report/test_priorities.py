@@ -23,7 +23,7 @@ TITLES = {
 }
 RULES = (
     "Right if no other fix alone delivers more events, or as many with fewer leaks.",
-    "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if they only deliver more than"
+    "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if they deliver more events than"
     " Fix 1 alone.",
     "Right if Fixes 1 and 2 as written deliver every event without a leak.",
     "Right if no event is reported as sent that its user did not read.",
@@ -171,7 +171,7 @@ READ = "Every event that is reported as sent reaches its user, so only routing f
                     "does not hold",
                     INSUFFICIENT,
                     f"On the code as committed{where}, {count} of 420 events are routed and reported as sent, but their"
-                    " user does not read them. No routing failure is counted for them.",
+                    " user does not read them. The bridge counts no routing failure for these events.",
                 ),
             )
             for first, where, count in ((2, "", 14), (1, " with Fix 1", 7), (0, " with Fix 1", 7))

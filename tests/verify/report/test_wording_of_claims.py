@@ -119,12 +119,12 @@ def test_link_that_fails_is_stated_in_these_words() -> None:
         verdict="does not hold",
         audit_right="as worded, but insufficient",
         works="fails",
-        answer="As committed, the link fails: it was tested.",
+        answer="As committed, link 5 fails: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. Tested word for word, the statement is true.",
-            "With only this link as committed (the core shares one agent between all runs), 1 of 6 events reach"
+            "The audit says: it passes the bridge on. As worded, the statement is true.",
+            "With only link 5 as committed (the core shares one agent between all runs), 1 of 6 events reach"
             " their user, and 2 reach another user.",
-            "With the link repaired, 6 of 6 events reach their user. The link then passes its test: it was repaired.",
+            "With link 5 repaired, 6 of 6 events reach their user. In the sound chain, link 5 passes its test: it was repaired.",
         ),
         before=(1, 6),
         after=(6, 6),
@@ -140,12 +140,12 @@ def test_link_that_fails_is_stated_in_these_words() -> None:
         verdict="holds",
         audit_right="yes",
         works="fails",
-        answer="As committed, the link fails: it was tested.",
+        answer="As committed, link 9 fails: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. Tested word for word, the statement is not true.",
-            "With only this link as committed (the run id does not contain the thread), 1 of 6 events reach their"
+            "The audit says: it passes the bridge on. As worded, the statement is not true.",
+            "With only link 9 as committed (the run id does not contain the thread), 1 of 6 events reach their"
             " user, and 2 reach another user.",
-            "With the link repaired, 6 of 6 events reach their user. The link then still fails its test: it was"
+            "With link 9 repaired, 6 of 6 events reach their user. In the sound chain, link 9 still fails its test: it was"
             " repaired.",
         ),
         before=(1, 6),
@@ -165,12 +165,12 @@ def test_link_that_works_is_stated_in_these_words() -> None:
         verdict="holds",
         audit_right="yes",
         works="works",
-        answer="As committed, the link works: it was tested.",
+        answer="As committed, link 2 works: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. Tested word for word, the statement is true.",
-            "Experiment: with the link broken on purpose (the supervisor passes on a bridge of its own), 1 of 6"
+            "The audit says: it passes the bridge on. As worded, the statement is true.",
+            "In an experiment with link 2 broken on purpose (the supervisor passes on a bridge of its own), 1 of 6"
             " events reach their user, and 2 reach another user.",
-            "With the link sound, 6 of 6 events reach their user. The link then passes its test: it was repaired.",
+            "With link 2 sound, 6 of 6 events reach their user. In the sound chain, link 2 passes its test: it was repaired.",
         ),
         before=(1, 6),
         after=(6, 6),
@@ -189,12 +189,12 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
         reported="working",
         verdict="unknown",
         audit_right="unknown",
-        answer="As committed, the link's test gave no result: it was tested.",
+        answer="As committed, the test of link 4 gave no result: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. Tested word for word, the statement is true.",
-            "Experiment: with the link broken on purpose (the engine passes on a bridge of its own), 1 of 6 events"
+            "The audit says: it passes the bridge on. As worded, the statement is true.",
+            "In an experiment with link 4 broken on purpose (the engine passes on a bridge of its own), 1 of 6 events"
             " reach their user, and 2 reach another user.",
-            "With the link sound, 6 of 6 events reach their user. The link's test then gave no result: it was"
+            "With link 4 sound, 6 of 6 events reach their user. In the sound chain, link 4 was tested without a result: it was"
             " repaired.",
         ),
         before=(1, 6),
@@ -207,7 +207,7 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
 def test_link_1_is_measured_with_the_hub_as_committed() -> None:
     with_the_hub, alone = (link_finding(number, DOES_NOT_HOLD).evidence[1] for number in (1, 3))
     assert with_the_hub.startswith("With the checks of link 1 and the hub (link 10) as committed (startup does not ")
-    assert alone.startswith("With only this link as committed (the registry binds agents ")
+    assert alone.startswith("With only link 3 as committed (the registry binds agents ")
 
 
 # The chain.
@@ -411,7 +411,7 @@ def test_lost_claim_is_stated_in_these_words() -> None:
         reported="broken",
         verdict="does not hold",
         audit_right="as worded, but insufficient",
-        answer="As committed, 0 of 18 events reach their user. Links 8 and 9 stop events, and not only link 9.",
+        answer="As committed, 0 of 18 events reach their user. Events are lost at links 8 and 9, and not only at link 9.",
         evidence=(
             "Before any fix, events are lost at link 9.",
             "After the fixes that repair link 9, events are lost at link 8.",
@@ -420,7 +420,7 @@ def test_lost_claim_is_stated_in_these_words() -> None:
         counted="thread_123, as committed",
         rule=(
             "Right if no event arrives as committed, and events are lost at link 9 only. Insufficient if no event"
-            " arrives, but other links stop events as well."
+            " arrives, but events are lost at other links as well."
         ),
         sample=Sample(5, "events"),
     )
@@ -429,24 +429,36 @@ def test_lost_claim_is_stated_in_these_words() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "right", "answer", "evidence"),
     [
-        (every(9), every(9), "yes", "0 Only link 9 stops events.", ("link 9", "link 9")),
+        (every(9), every(9), "yes", "0 Events are lost only at link 9.", ("link 9", "link 9")),
         (
             every(8),
             every(2),
             "as worded, but insufficient",
-            "0 Links 2 and 8 stop events, and not only link 9.",
+            "0 Events are lost at links 2 and 8, and not only at link 9.",
             ("link 8", "link 2"),
         ),
         (
             every(8),
             every(8),
             "as worded, but insufficient",
-            "0 Link 8 stops events, and not only link 9.",
+            "0 Events are lost at link 8, and not only at link 9.",
             ("link 8", "link 8"),
         ),
         (none(), every(8), "no", "18", ("no link", "link 8")),
-        (some((0, 5, 0), (0, 0, 6), (0, 0, 7)), every(9), "no", "0 Only link 9 stops events.", ("link 9", "link 9")),
-        (some((1, 0, 4), (0, 0, 6), (0, 0, 7)), every(9), "no", "1 Only link 9 stops events.", ("link 9", "link 9")),
+        (
+            some((0, 5, 0), (0, 0, 6), (0, 0, 7)),
+            every(9),
+            "no",
+            "0 Events are lost only at link 9.",
+            ("link 9", "link 9"),
+        ),
+        (
+            some((1, 0, 4), (0, 0, 6), (0, 0, 7)),
+            every(9),
+            "no",
+            "1 Events are lost only at link 9.",
+            ("link 9", "link 9"),
+        ),
     ],
 )
 def test_lost_claim_is_right_if_only_link_9_loses_events(

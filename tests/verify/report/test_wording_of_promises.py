@@ -49,7 +49,7 @@ def test_promises_are_stated_in_these_words() -> None:
             "With Fix 1 and only link 9 broken, every event reaches its user for 1 of 1 documented kind and 0 of 2"
             " stress kinds of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with another"
             " id).",
-            "As committed with Fix 1, 7 of 8 events still stop at link 8: a cause.",
+            "As committed with Fix 1, 7 of 8 events are still lost at link 8: a cause.",
         ),
         before=(0, 9),
         after=(1, 8),
