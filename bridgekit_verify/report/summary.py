@@ -308,7 +308,7 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
         if FIXES["fix 3"] in enough and lifecycle is not None and lifecycle.verdict == "does not hold":
             parts.append(f"But {lifecycle.answer}")
     if short:
-        parts.append(f"Fixes that cannot replace repair 2: {listed(short)}.")
+        parts.append(f"These fixes cannot replace repair 2: {listed(short)}.")
     return " ".join(parts)
 
 

@@ -22,9 +22,9 @@ TITLES = {
     ),
 }
 RULES = (
-    "Right if no other fix alone delivers more events, or as many with fewer leaks.",
-    "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if they deliver more events than"
-    " Fix 1 alone.",
+    "Right if no other fix alone delivers more events than Fix 1, or as many events with fewer leaks.",
+    "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if they deliver more"
+    " events than Fix 1 alone, but drop or leak some.",
     "Right if Fixes 1 and 2 as written deliver every event without a leak.",
     "Right if no event is reported as sent that its user did not read.",
 )

@@ -124,7 +124,8 @@ def test_link_that_fails_is_stated_in_these_words() -> None:
             "The audit says: it passes the bridge on. As worded, the statement is true.",
             "With only link 5 as committed (the core shares one agent between all runs), 1 of 6 events reach"
             " their user, and 2 reach another user.",
-            "With link 5 repaired, 6 of 6 events reach their user. In the sound chain, link 5 passes its test: it was repaired.",
+            "With link 5 repaired, 6 of 6 events reach their user. In the sound chain, link 5 passes its test: it"
+            " was repaired.",
         ),
         before=(1, 6),
         after=(6, 6),
@@ -145,7 +146,8 @@ def test_link_that_fails_is_stated_in_these_words() -> None:
             "The audit says: it passes the bridge on. As worded, the statement is not true.",
             "With only link 9 as committed (the run id does not contain the thread), 1 of 6 events reach their"
             " user, and 2 reach another user.",
-            "With link 9 repaired, 6 of 6 events reach their user. In the sound chain, link 9 still fails its test: it was"
+            "With link 9 repaired, 6 of 6 events reach their user. In the sound chain, link 9 still fails its test:"
+            " it was"
             " repaired.",
         ),
         before=(1, 6),
@@ -170,7 +172,8 @@ def test_link_that_works_is_stated_in_these_words() -> None:
             "The audit says: it passes the bridge on. As worded, the statement is true.",
             "In an experiment with link 2 broken on purpose (the supervisor passes on a bridge of its own), 1 of 6"
             " events reach their user, and 2 reach another user.",
-            "With link 2 sound, 6 of 6 events reach their user. In the sound chain, link 2 passes its test: it was repaired.",
+            "With link 2 sound, 6 of 6 events reach their user. In the sound chain, link 2 passes its test: it was"
+            " repaired.",
         ),
         before=(1, 6),
         after=(6, 6),
@@ -194,7 +197,8 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
             "The audit says: it passes the bridge on. As worded, the statement is true.",
             "In an experiment with link 4 broken on purpose (the engine passes on a bridge of its own), 1 of 6 events"
             " reach their user, and 2 reach another user.",
-            "With link 4 sound, 6 of 6 events reach their user. In the sound chain, link 4 was tested without a result: it was"
+            "With link 4 sound, 6 of 6 events reach their user. In the sound chain, link 4 was tested without a"
+            " result: it was"
             " repaired.",
         ),
         before=(1, 6),
@@ -411,7 +415,8 @@ def test_lost_claim_is_stated_in_these_words() -> None:
         reported="broken",
         verdict="does not hold",
         audit_right="as worded, but insufficient",
-        answer="As committed, 0 of 18 events reach their user. Events are lost at links 8 and 9, and not only at link 9.",
+        answer="As committed, 0 of 18 events reach their user. Events are lost at links 8 and 9, and not only at"
+        " link 9.",
         evidence=(
             "Before any fix, events are lost at link 9.",
             "After the fixes that repair link 9, events are lost at link 8.",
