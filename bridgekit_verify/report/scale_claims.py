@@ -188,8 +188,8 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
             f" single worker with its own memory as long as one worker carries the load.",
             *(
                 [
-                    f"Of {len(light)} loads, {unjudged} were not judged, because their events were late while other"
-                    f" programs used the CPUs."
+                    f"Loads that were not judged, because their events were late while other programs used the CPUs:"
+                    f" {unjudged} of {len(light)}."
                 ]
                 if unjudged
                 else []

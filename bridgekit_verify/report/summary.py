@@ -130,7 +130,7 @@ def _fixes_clause(tables: DropTables, before: EventCounts) -> str:
         return ", and none of the audit's three fixes changes that."
     best = max(fixes, key=lambda step: (step.total.delivered, -step.total.leaked))
     if best.total.delivered <= before.delivered:
-        return ", and none of the audit's three fixes delivers more."
+        return ", and none of the audit's three fixes delivers more events."
     leaked = f" and leaks {best.total.leaked:,}" if best.total.leaked else ""
     delivered = of(best.total.delivered, best.total.expected)
     return f". Of the audit's fixes, {FIXES[best.name]} delivers most: {delivered} events{leaked}."

@@ -100,7 +100,7 @@ async def test_link_10_was_not_examined_and_fails_as_committed() -> None:
         "unknown",
     )
     assert finding.claim == (
-        "The audit's chain ends at link 9. It does not examine how an event reaches the sockets of its thread."
+        "The audit's chain ends at link 9. The audit does not examine how an event reaches the sockets of its thread."
     )
 
 
@@ -124,8 +124,8 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(drops: FixDrops) -> Non
     assert findings[0].evidence[:4] == (
         "Kinds of thread id with events that do not reach their user: chat_<n>, starts with another id.",
         "Kinds of thread id with events that reach another user: starts with another id.",
-        "Delivered with documented kinds: thread_123 15 of 15.",
-        "Delivered with stress kinds: chat_<n> 0 of 15, starts with another id 5 of 15.",
+        "Delivered events with documented kinds of thread id: thread_123 15 of 15.",
+        "Delivered events with stress kinds of thread id: chat_<n> 0 of 15, starts with another id 5 of 15.",
     )
 
 
@@ -158,7 +158,7 @@ async def test_fix_2_is_judged_as_written_and_with_its_method(drops: FixDrops) -
     assert with_fix_1.startswith("As a backup to Fix 1, every event reaches its user for 1 of 1 documented kind")
     assert supplied.endswith("We supplied the method as a lookup in Fix 3's mapping.")
     assert "documented kind and 2 of 2 stress kinds" in method
-    assert "fewer events with 1 of 3 kinds of thread id: starts with another id." in both
+    assert "fewer events than alone for 1 of 3 kinds of thread id: starts with another id." in both
 
 
 async def test_fix_2_would_hold_if_the_method_existed(drops: FixDrops, study: FixStudy) -> None:

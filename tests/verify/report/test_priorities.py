@@ -93,7 +93,7 @@ WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as wri
             reported(
                 fix_1=(10, 0, 0), fix_2_as_written=(10, 0, 0), fix_3=(10, 5, 0), fixes_1_and_2_as_written=(9, 0, 0)
             ),
-            ("holds", "yes", f"{FIX_1} 70 of 420 events. No other fix alone delivers more."),
+            ("holds", "yes", f"{FIX_1} 70 of 420 events. No other fix alone delivers more events."),
             (
                 "does not hold",
                 "no",

@@ -82,7 +82,7 @@ def test_answer_says_that_no_fix_delivers_more_if_all_deliver_less() -> None:
             | {(AS_COMMITTED, BEFORE): lambda kind: (6, 0, 0)}
         )
     )
-    assert answer(tables).first.endswith("none of the audit's three fixes delivers more.")
+    assert answer(tables).first.endswith("none of the audit's three fixes delivers more events.")
 
 
 def test_answer_is_unknown_without_tables() -> None:
@@ -387,7 +387,7 @@ def test_of_fixes_that_deliver_equally_the_one_with_fewer_leaks_is_named() -> No
 
 def test_fixes_that_only_leak_deliver_no_more() -> None:
     assert (
-        "none of the audit's three fixes delivers more."
+        "none of the audit's three fixes delivers more events."
         in answer(read(with_steps({AFTER_FIX_1: lambda kind: (0, 30, 0)}))).first
     )
 

@@ -292,8 +292,8 @@ def test_fix_1_is_stated_in_these_words() -> None:
         evidence=(
             "Kinds of thread id with events that do not reach their user: chat_<n>, starts with another id.",
             "Kinds of thread id with events that reach another user: chat_<n>, starts with another id.",
-            "Delivered with documented kinds: thread_123 5 of 5.",
-            "Delivered with stress kinds: chat_<n> 0 of 6, starts with another id 3 of 7.",
+            "Delivered events with documented kinds of thread id: thread_123 5 of 5.",
+            "Delivered events with stress kinds of thread id: chat_<n> 0 of 6, starts with another id 3 of 7.",
         ),
         before=(0, 5),
         after=(5, 5),
@@ -322,8 +322,8 @@ def test_fix_2_is_stated_in_these_words() -> None:
                 " another id."
             ),
             "Kinds of thread id with events that reach another user: none.",
-            "Delivered with documented kinds: thread_123 0 of 5.",
-            "Delivered with stress kinds: chat_<n> 0 of 6, starts with another id 0 of 7.",
+            "Delivered events with documented kinds of thread id: thread_123 0 of 5.",
+            "Delivered events with stress kinds of thread id: chat_<n> 0 of 6, starts with another id 0 of 7.",
             "As a backup to Fix 1, every event reaches its user for 1 of 1 documented kind and 0 of 2 stress kinds"
             " of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with another id).",
             "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a lookup in Fix 3's"
@@ -333,7 +333,8 @@ def test_fix_2_is_stated_in_these_words() -> None:
             "With Fixes 1 and 2 and the method, every event reaches its user for 1 of 1 documented kind and 0 of"
             " 2 stress kinds of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with"
             " another id).",
-            "Fix 1 makes Fix 2 deliver fewer events with 2 of 3 kinds of thread id: chat_<n>, starts with another id.",
+            "Together with Fix 1, Fix 2 with its method delivers fewer events than alone for 2 of 3 kinds of thread"
+            " id: chat_<n>, starts with another id.",
         ),
         before=(0, 5),
         after=(0, 5),
@@ -357,9 +358,9 @@ def test_fix_3_is_stated_in_these_words() -> None:
         evidence=(
             "Kinds of thread id with events that do not reach their user: none.",
             "Kinds of thread id with events that reach another user: none.",
-            "Delivered with documented kinds: thread_123 5 of 5.",
-            "Delivered with stress kinds: chat_<n> 6 of 6, starts with another id 7 of 7.",
-            "This test uses one process, and emits events only while their run is active. Notebook 11 measures"
+            "Delivered events with documented kinds of thread id: thread_123 5 of 5.",
+            "Delivered events with stress kinds of thread id: chat_<n> 6 of 6, starts with another id 7 of 7.",
+            "The test of Fix 3 uses one process, and emits events only while their run is active. Notebook 11 measures"
             " events after a run's end, a restart, and a run that is registered twice.",
         ),
         before=(0, 5),
@@ -378,7 +379,8 @@ def test_fix_2_that_was_measured_alone_has_no_further_evidence() -> None:
 def test_fix_2_that_fix_1_does_not_make_worse_says_so() -> None:
     steps = {**AFTER_FIXES, "fixes 1 and 2 with the method": none()}
     assert fix_claim(2, drops_of(steps, STOPPED_LATER)).evidence[-1] == (
-        "Fix 1 makes Fix 2 deliver fewer events with 0 of 3 kinds of thread id: none."
+        "Together with Fix 1, Fix 2 with its method delivers fewer events than alone for 0 of 3 kinds of thread id:"
+        " none."
     )
 
 
