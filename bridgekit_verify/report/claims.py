@@ -251,7 +251,7 @@ def _with_fix_1(study: FixStudy) -> list[str]:
     together = "fixes 1 and 2 as written"
     if together not in study.variants:
         return []
-    return [f"As a backup to Fix 1, {study.summary(together)}"]
+    return [f"With Fixes 1 and 2 as written, {study.summary(together)}"]
 
 
 def _with_the_method(study: FixStudy) -> list[str]:

@@ -103,8 +103,8 @@ def windows_claim(study: WindowStudy) -> Finding:
         id="fault-windows",
         title="How long a user may be offline",
         claim="Without a log, a user loses every event between the last event that the user read and the next"
-        " subscription. With a log, a user loses no event unless more events are missed than the log retains. If"
-        " more events are missed, all missed events are lost, and the client receives a gap.",
+        " subscription. With a log, a user loses no event if the log retains every missed event. If the log"
+        " does not retain every missed event, all missed events are lost, and the client receives a gap.",
         reported=OURS,
         verdict=_windows_verdict(study, outside, silent),
         answer=f"For {exact} of {len(study.windows)} offline times, the number of lost events equals the prediction."

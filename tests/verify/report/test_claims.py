@@ -155,7 +155,9 @@ async def test_fix_claim_states_counts_of_kinds_and_no_interval(drops: FixDrops)
 async def test_fix_2_is_judged_as_written_and_with_its_method(drops: FixDrops) -> None:
     finding = fix_claim(2, drops)
     with_fix_1, supplied, method, _, both = finding.evidence[-5:]
-    assert with_fix_1.startswith("As a backup to Fix 1, every event reaches its user for 1 of 1 documented kind")
+    assert with_fix_1.startswith(
+        "With Fixes 1 and 2 as written, every event reaches its user for 1 of 1 documented kind"
+    )
     assert supplied.endswith("We supplied the method as a lookup in Fix 3's mapping.")
     assert "documented kind and 2 of 2 stress kinds" in method
     assert "fewer events than alone for 1 of 3 kinds of thread id: starts with another id." in both

@@ -324,7 +324,8 @@ def test_fix_2_is_stated_in_these_words() -> None:
             "Kinds of thread id with events that reach another user: none.",
             "Delivered events with documented kinds of thread id: thread_123 0 of 5.",
             "Delivered events with stress kinds of thread id: chat_<n> 0 of 6, starts with another id 0 of 7.",
-            "As a backup to Fix 1, every event reaches its user for 1 of 1 documented kind and 0 of 2 stress kinds"
+            "With Fixes 1 and 2 as written, every event reaches its user for 1 of 1 documented kind and 0 of 2"
+            " stress kinds"
             " of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with another id).",
             "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a lookup in Fix 3's"
             " mapping.",
