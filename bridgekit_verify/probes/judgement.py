@@ -74,7 +74,7 @@ class Judgement:
         for kind, text in self.violations:
             by_kind[kind].append(text)
         found = [texts for texts in by_kind.values() if texts]
-        return ". Also, ".join(f"{texts[0]}{_times(len(texts))}" for texts in found[:MOST_KINDS_SHOWN])
+        return "; ".join(f"{texts[0]}{_times(len(texts))}" for texts in found[:MOST_KINDS_SHOWN])
 
 
 def _times(count: int) -> str:
@@ -90,6 +90,11 @@ def shown(value: object) -> str:
 def label(request: str) -> str:
     """Return the first two words of a request, which identify a run of the scenario."""
     return " ".join(request.split()[:2])
+
+
+def run_label(request: str) -> str:
+    """Return the name of a run of the scenario for a sentence, such as "run 'question 1'"."""
+    return f"run '{label(request)}'"
 
 
 def difference(given: object, found: object, path: str) -> str | None:

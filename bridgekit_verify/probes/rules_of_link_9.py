@@ -71,8 +71,8 @@ def judge_families(routes: list[FamilyRoute]) -> Judgement:
     if elsewhere:
         owned, thread = elsewhere[0]
         whose = "another user's thread" if owners.get(thread) != owned.user_id else "another thread"
-        example = f"one of {shown(owned.thread_id)} that went to {shown(thread)}"
-        text = f"{len(elsewhere)} events went to {whose}, such as {example}"
+        example = f"an event for {shown(owned.thread_id)} went to {shown(thread)}"
+        text = f"{len(elsewhere)} events went to {whose}; for example, {example}"
         link.expect(False, ViolationKind.MISROUTED, text)
     lost = [route for route in routes if not route.published]
     if lost:

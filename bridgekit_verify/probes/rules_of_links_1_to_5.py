@@ -9,7 +9,7 @@ from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.events import Outcome, Receipt
 from bridgekit.transport.hub import LINK
-from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text, is_within, label, same_outcome
+from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text, is_within, run_label, same_outcome
 from bridgekit_verify.probes.recorded_calls import RecordedCall
 from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import AgentFailed
@@ -61,10 +61,10 @@ def judge_supervisor(seen: Observation) -> Judgement:
     for opened in recording.of("supervisor", "open_run"):
         _judge_opened(link, seen, opened)
     for run in recording.of("supervisor", "run"):
-        what = label(run.given["request"])
+        what = run_label(run.given["request"])
         contexts = [call.result for call in recording.within(run, "supervisor", "open_run") if call.raised is None]
         executed = recording.within(run, "engine", "execute")
-        if not _passed_on_once(link, run, executed, f"the engine receives {len(executed)} runs of {what}"):
+        if not _passed_on_once(link, run, executed, f"the engine receives {what} {len(executed)} times"):
             continue
         if not link.expect(
             _is_run(executed[0]), ViolationKind.CHANGED, f"the engine receives no run context of {what}"
@@ -74,7 +74,7 @@ def judge_supervisor(seen: Observation) -> Judgement:
             link.expect(
                 executed[0].given["context"] == contexts[0],
                 ViolationKind.CHANGED,
-                f"the engine receives another {what}",
+                f"the engine receives a different context of {what}",
             )
         _expect_run(link, run.given, executed[0].given["context"])
         result = run.raised is executed[0].raised and (
@@ -107,7 +107,7 @@ def _judge_opened(link: Judgement, seen: Observation, opened: RecordedCall) -> N
     link.expect(
         made == [context.run_id],
         ViolationKind.CHANGED,
-        f"{label(context.request)} has another run id than the scheme made",
+        f"{run_label(context.request)} has another run id than the scheme made",
     )
     registered = [
         (call.given["run_id"], call.given["thread_id"])
@@ -116,7 +116,7 @@ def _judge_opened(link: Judgement, seen: Observation, opened: RecordedCall) -> N
     link.expect(
         registered == [(context.run_id, opened.given["thread_id"])],
         ViolationKind.LOST,
-        f"the route of {label(context.request)} is not registered before it begins",
+        f"the route of {run_label(context.request)} is not registered before the run begins",
     )
 
 
@@ -135,7 +135,7 @@ def _judge_closing(link: Judgement, seen: Observation) -> None:
             continue
         run = given.given["context"]
         closed = [each.given["run_id"] for each in made]
-        link.expect(closed == [run.run_id], ViolationKind.LOST, f"{label(run.request)} closes {len(closed)} routes")
+        link.expect(closed == [run.run_id], ViolationKind.LOST, f"{run_label(run.request)} closes {len(closed)} routes")
         link.expect(
             not executed or all(each.entered > (executed[0].left or 0) for each in made),
             ViolationKind.LOST,
@@ -147,7 +147,7 @@ def _judge_closing(link: Judgement, seen: Observation) -> None:
 def _expect_run(link: Judgement, request: dict[str, Any], context: Any) -> None:
     for name in ("thread_id", "user_id", "agent_name", "request"):
         kind = ViolationKind.MISROUTED if name in ("thread_id", "user_id") else ViolationKind.CHANGED
-        link.equal(request[name], getattr(context, name), f"{name} of {label(request['request'])}", kind)
+        link.equal(request[name], getattr(context, name), f"{name} of {run_label(request['request'])}", kind)
 
 
 def judge_registry(seen: Observation) -> Judgement:
@@ -192,10 +192,12 @@ def judge_registry(seen: Observation) -> Judgement:
         link.expect(
             given == [(context.run_id, context.thread_id)],
             ViolationKind.MISROUTED,
-            f"the agent of {label(context.request)} is bound to another run or thread",
+            f"the agent of {run_label(context.request)} is bound to another run or thread",
         )
     link.tried = min(len(created), len(bound))
-    link.summary = f"each of {len(created)} agents is new and has its own adapter; {len(bound)} are bound to their run"
+    link.summary = (
+        f"each of {len(created)} agents is new and has its own adapter; {len(bound)} agents are bound to their run"
+    )
     return link
 
 
@@ -235,14 +237,14 @@ def judge_engine(seen: Observation) -> Judgement:
     _expect_constructor(link, seen, "engine", "core")
     executed = [call for call in recording.of("engine", "execute") if _is_run(call)]
     for call in executed:
-        what = label(call.given["context"].request)
+        what = run_label(call.given["context"].request)
         passed_on = recording.within(call, "core", "execute_agent")
-        if not _passed_on_once(link, call, passed_on, f"the core receives {len(passed_on)} runs of {what}"):
+        if not _passed_on_once(link, call, passed_on, f"the core receives {what} {len(passed_on)} times"):
             continue
         link.expect(
             passed_on[0].given.get("context") == call.given["context"],
             ViolationKind.CHANGED,
-            f"the core and the engine receive different runs of {what}",
+            f"the core and the engine receive different contexts of {what}",
         )
         link.expect(same_outcome(call, passed_on[0]), ViolationKind.CHANGED, f"the engine changes the result of {what}")
     link.tried = len(executed)
@@ -263,7 +265,7 @@ def judge_core(seen: Observation) -> Judgement:
 
 def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     recording, context = seen.recording, call.given["context"]
-    what, bridge = label(context.request), call.owner.websocket_bridge
+    what, bridge = run_label(context.request), call.owner.websocket_bridge
     built = next((each for each in recording.of("core", "__init__", startup=True) if each.owner is call.owner), None)
     if built is not None:
         given = built.given.get("websocket_bridge")
@@ -282,7 +284,7 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     link.expect(
         not executed or bool(asked),
         ViolationKind.DUPLICATED,
-        f"the agent of {what} can emit an end event after that of the core",
+        f"the agent of {what} can emit an end event after the end event of the core",
     )
     wanted = 0 if any(each.result is False for each in asked) else 1
     link.expect(
@@ -338,7 +340,7 @@ def _judge_end(link: Judgement, call: RecordedCall, executed: RecordedCall, end:
 
 def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, executed: RecordedCall) -> None:
     recording, context, agent = seen.recording, call.given["context"], executed.owner
-    what = label(context.request)
+    what = run_label(context.request)
     created = recording.within(call, "registry", "create")
     link.expect(
         [(each.given.get("name"), each.result) for each in created] == [(context.agent_name, agent)],
@@ -355,7 +357,7 @@ def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, exec
     ]
     wanted = (call.owner.websocket_bridge, context.run_id, context.thread_id)
     begun = [each for each in recording.within(call, "agent", "begin_run") if each.owner is agent]
-    link.expect(len(begun) == 1, ViolationKind.DUPLICATED, f"the agent of {what} can emit a second end event")
+    link.expect(len(begun) == 1, ViolationKind.DUPLICATED, f"the agent of {what} can emit two end events")
     link.expect(bool(bound), ViolationKind.LOST, f"the agent of {what} gets no bridge before it begins")
     link.expect(
         not bound or bound == [wanted],

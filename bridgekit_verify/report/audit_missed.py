@@ -39,20 +39,22 @@ def shared_agent_claim(study: SharedAgentStudy) -> Finding:
     return Finding(
         id="missed-sharing",
         title="A shared agent sends one user's events to another",
-        claim="The core sets bridge and run id on the agent, so that its events belong to its run.",
+        claim="The core sets the bridge and the run id on the agent, so that the agent's events belong to the"
+        " agent's run.",
         reported="working",
         verdict=verdict_of(all(rate.k == 0 for rate in shared)),
         answer=f"With {most} runs at once, another user reads {shared[-1].counts} events if all runs share one agent,"
         f" and {fresh[-1].counts} events if each run has a new agent.",
         evidence=(
-            "Every count with the shared agent equals the prediction: n runs that execute c at a time form ⌈n / c⌉"
-            " groups, and in each group, the user of one run reads the events of all runs."
+            "Each count that was measured with the shared agent equals the prediction. If n runs execute c at a"
+            " time, they form ⌈n / c⌉ groups. In each group, the user of one run reads the events of all runs of the"
+            " group."
             if study.is_closed_form()
-            else "The counts with the shared agent differ from the prediction.",
-            "On the chain as committed, no event arrives, so the shared agent leaks nothing. As soon as the losses are"
-            " repaired, the shared agent leaks events.",
-            "In this test, all runs take each step together, which is the worst case. With less overlap, fewer events"
-            " leak.",
+            else "Some counts that were measured with the shared agent differ from the prediction.",
+            "On the chain as committed, no event arrives, so the shared agent leaks no event. If all other defects"
+            " are repaired, the shared agent leaks events.",
+            "In the test of the shared agent, all runs execute each step at the same time, which is the worst case."
+            " If fewer runs overlap, fewer events leak.",
         ),
         rule="Holds if no event of the shared agent reaches another user, at any number of concurrent runs.",
         sample=Sample(min(rate.n for rate in shared), "events"),
@@ -71,9 +73,9 @@ def leak_claim(study: LeakStudy) -> Finding:
         verdict=verdict_of(leaky.misrouted == 0),
         answer=f"With Fix 1, the events of thread {thread!r} are sent to thread {lands!r}. Over real sockets,"
         f" {leaky.misrouted:,} of {leaky.expected:,} events reach another user. On the sound chain,"
-        f" {sound.misrouted:,} of {sound.expected:,} events do.",
+        f" {sound.misrouted:,} of {sound.expected:,} events reach another user.",
         evidence=tuple(
-            f"With {SEARCHED.get(search.round_trip, search.round_trip)}, the same search finds"
+            f"With {SEARCHED.get(search.round_trip, search.round_trip)}, the search for leaks finds"
             f" {'a leak' if search.leak else 'no leak'} among {search.tried:,} pairs of thread ids, and the events of"
             f" {search.correct.counts} threads are sent to their own thread."
             for search in study.searches[1:]
@@ -81,7 +83,8 @@ def leak_claim(study: LeakStudy) -> Finding:
         before=(leaky.delivered, leaky.expected),
         after=(sound.delivered, sound.expected),
         labels=("with Fix 1", "sound chain"),
-        rule="Holds if no event of the pair that the search found reaches another user over real sockets.",
+        rule="Holds if no event of the two threads that the search for leaks found reaches another user over real"
+        " sockets.",
         sample=Sample(min(leaky.expected, sound.expected), "events"),
     )
 
@@ -99,18 +102,18 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
         reported="log",
         verdict=verdict_of(not false),
         answer=f"On the chain {worst.variant.name!r}, {worst.verdict.false_success:,} of {_events(worst):,}"
-        f" events are reported as sent but do not reach their user. On the sound chain, this happens to"
-        f" {sound.false_success:,} of {_events(study.of('sound')):,} events.",
+        f" events are reported as sent but do not reach their user. On the sound chain, {sound.false_success:,} of"
+        f" {_events(study.of('sound')):,} events are reported as sent but do not reach their user.",
         evidence=(
             "Events falsely reported as sent:"
             f" {', '.join(f'{count:,} ({name})' for name, count in false.items()) or 'none'}.",
             f"As committed, the bridge returns a receipt for {committed.acknowledged:,} of"
-            f" {_events(study.of('as committed')):,} events."
-            f" {committed.false_success:,} of these receipts falsely say 'sent'. With Fix 1, the receipt of each event"
-            " that reaches the hub is 'sent', even if no socket is open.",
-            "A correct receipt states whether a socket accepted the event, and not which user read it. Experiment: on a"
-            " chain that is sound except that runs"
-            f" share an agent, {shared.false_success:,} of {_events(study.of('link 5 broken')):,} events are reported"
+            f" {_events(study.of('as committed')):,} events,"
+            f" and {committed.false_success:,} of these receipts are 'sent' although the user did not read the event."
+            " With Fix 1, the receipt of each event that reaches the hub is 'sent', even if no socket is open.",
+            "A correct receipt states whether a socket accepted the event, and not which user read it. On a chain"
+            f" that is sound except that runs share an agent, {shared.false_success:,} of"
+            f" {_events(study.of('link 5 broken')):,} events are reported"
             " as sent, although only another user read them.",
         ),
         rule="Holds if no chain of the audit, without or with its fixes, reports an event as sent that its user did not"
@@ -141,8 +144,8 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
         verdict=verdict_of(rerouted.wrong_user == 0 and not loses and not loses_elsewhere),
         answer=_lifecycle_answer(rerouted.wrong_user, loses=loses, loses_elsewhere=loses_elsewhere),
         evidence=(
-            f"If a run is registered twice, Fix 3 sends {rerouted.wrong_user:,} of {rerouted.expected:,} of its events"
-            f" to another user. The sound service refuses the second registration: {sound.wrong_user:,} of"
+            f"If a run is registered twice, Fix 3 sends {rerouted.wrong_user:,} of {rerouted.expected:,} events of"
+            f" this run to another user. The sound service refuses the second registration: {sound.wrong_user:,} of"
             f" {sound.expected:,} events reach another user.",
             *_late_evidence(study),
             *(_process_sentence(row) for row in study.by_process if row.arrived.k < row.arrived.n),
@@ -222,9 +225,10 @@ def collision_claim(study: CollisionStudy) -> Finding:
         " runs.",
         evidence=(
             f"The birthday bound lies within the 95 % interval of {len(inside)} of {len(points)} measured points.",
-            f"If two runs of one thread share an id, {thread['delivered']} of {thread['expected']} events arrive. The"
-            f" run id of {thread['frames of two runs']} frames does not show to which of the two runs they belong.",
-            "With the 12 digits of the audited code, the probability of a collision is one half after"
+            f"If two runs of one thread share an id, {thread['delivered']} of {thread['expected']} events arrive."
+            f" The run id of {thread['frames of two runs']} frames does not show which of the two runs emitted the"
+            f" event.",
+            "With run ids of 12 digits, as in the audited code, the probability of a collision is one half after"
             f" {runs_until_collision(OPAQUE_DIGITS):,} runs in all threads together. In a forced collision with Fix 3,"
             f" {users[OTHERS]} of {users['expected']} events reach another user.",
         ),

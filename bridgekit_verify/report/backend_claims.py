@@ -25,9 +25,9 @@ def truth_claim(study: BackendStudy) -> Finding:
         answer=f"For {exact.counts} backends and recordings with a known defect, the check reports exactly the"
         " properties that are broken."
         if exact.known
-        else "No backend or recording with a known defect was checked.",
+        else "The notebook checked no backend or recording with a known defect.",
         evidence=tuple(
-            f"For {each.name!r}, the check reports as broken: {'; '.join(sorted(each.expected))}."
+            f"For {each.name!r}, the check reports these properties as broken: {'; '.join(sorted(each.expected))}."
             if each.is_exact
             else f"For {each.name!r}, the properties that the check reports as broken are not exactly the known ones."
             for each in damaged
@@ -46,20 +46,20 @@ def sound_claim(study: BackendStudy) -> Finding:
         id="backend-sound",
         title="In a sound backend, the check finds no defect",
         claim="In a backend or recording without a defect, the check reports no broken property. A property that"
-        " it cannot judge is unknown.",
+        " the check cannot judge is unknown.",
         reported=OURS,
         verdict=verdict_of(clean.k == clean.n) if clean.known else "unknown",
-        answer=f"For {clean.counts} backends and recordings without a defect, the check reports no broken property, and"
-        " at least one that holds."
+        answer=f"For {clean.counts} backends and recordings without a defect, the check reports no broken property"
+        f" and at least one property that holds."
         if clean.known
-        else "No backend or recording without a defect was checked.",
+        else "The notebook checked no backend or recording without a defect.",
         evidence=tuple(
             f"{each.name}: of {len(each.verdict.answers)} properties, {_count(each, State.HOLDS)} hold,"
             f" {_count(each, State.BROKEN)} are broken, and {_count(each, State.UNKNOWN)} are unknown."
             for each in sound
         ),
-        rule="Holds if, for each backend or recording without a defect, the check reports no broken property, and at"
-        " least one that holds.",
+        rule="Holds if, for each backend or recording without a defect, the check reports no broken property and at"
+        " least one property that holds.",
         sample=Sample(clean.n, "subjects") if clean.known else None,
     )
 

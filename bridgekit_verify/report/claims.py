@@ -7,7 +7,7 @@ from typing import Final
 
 from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.statistics import Sample
-from bridgekit_verify.measure.wording import capitalized, listed
+from bridgekit_verify.measure.wording import listed
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_hub
 from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Verdict
 from bridgekit_verify.studies.drops import BEFORE, COMMITTED, REPORTED, FixDrops
@@ -74,15 +74,15 @@ def link_claim(study: LinkStudy) -> Finding:
         verdict=agrees.get(right, "does not hold"),
         audit_right=right,
         works=works,
-        answer=f"{_RUN_PHRASES[works]}: {study.committed.evidence}.",
+        answer=f"{_RUN_PHRASES[works].format(link.number)}: {study.committed.evidence}.",
         evidence=(
-            f"The audit says: {study.wording.statement}. Tested word for word, the"
-            f" statement is {'true' if study.wording.holds else 'not true'}.",
-            f"Experiment: with the link broken on purpose ({before.variant.summary}), {delivered}."
+            f"The audit says: {study.wording.statement}. As worded, the statement is"
+            f" {'true' if study.wording.holds else 'not true'}.",
+            f"In an experiment with link {link.number} broken on purpose ({before.variant.summary}), {delivered}."
             if broken_on_purpose
             else f"{_parts_as_committed(link.number, before.variant)}, {delivered}.",
-            f"With the link {'sound' if broken_on_purpose else 'repaired'}, {_reading(after)}."
-            f" {_PROBE_PHRASES[study.sound.answer]}: {study.sound.evidence}.",
+            f"With link {link.number} {'sound' if broken_on_purpose else 'repaired'}, {_reading(after)}. In the"
+            f" sound chain, link {link.number} {_PROBE_PHRASES[study.sound.answer]}: {study.sound.evidence}.",
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(after.verdict.delivered, after.verdict.expected),
@@ -103,18 +103,18 @@ def _parts_as_committed(link: int, broken: Variant) -> str:
     """Return a clause that names the parts that are as committed: the link, and also the hub if it is not sound."""
     if broken.hub is not SOUND.hub:
         return f"With the checks of link {link} and the hub (link 10) as committed ({broken.summary})"
-    return f"With only this link as committed ({broken.summary})"
+    return f"With only link {link} as committed ({broken.summary})"
 
 
 _RUN_PHRASES: dict[RunAnswer, str] = {
-    "works": "As committed, the link works",
-    "fails": "As committed, the link fails",
-    "unknown": "As committed, the link's test gave no result",
+    "works": "As committed, link {} works",
+    "fails": "As committed, link {} fails",
+    "unknown": "As committed, the test of link {} gave no result",
 }
 _PROBE_PHRASES = {
-    ProbeAnswer.HOLDS: "The link then passes its test",
-    ProbeAnswer.DOES_NOT_HOLD: "The link then still fails its test",
-    ProbeAnswer.UNKNOWN: "The link's test then gave no result",
+    ProbeAnswer.HOLDS: "passes its test",
+    ProbeAnswer.DOES_NOT_HOLD: "still fails its test",
+    ProbeAnswer.UNKNOWN: "was tested without a result",
 }
 
 
@@ -126,13 +126,14 @@ async def connection_claim(*, seed: int) -> Finding:
         id="link-10",
         title="Link 10 · Hub and sockets",
         link=10,
-        claim="The audit's chain ends at link 9. It does not examine how an event reaches the sockets of its thread.",
+        claim="The audit's chain ends at link 9. The audit does not examine how an event reaches the sockets of its"
+        " thread.",
         reported="not examined",
         verdict="unknown",
         audit_right="not examined",
         works=works,
-        answer=f"{_RUN_PHRASES[works]}: {committed.evidence}.",
-        evidence=(f"In the sound chain: {sound.evidence}.",),
+        answer=f"{_RUN_PHRASES[works].format(10)}: {committed.evidence}.",
+        evidence=(f"In the sound chain, {sound.evidence}.",),
         sound=sound.answer.value,
         sample=committed.sample,
     )
@@ -212,7 +213,7 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
             f"Kinds of thread id with events that do not reach their user: {', '.join(dropping) or 'none'}.",
             f"Kinds of thread id with events that reach another user: {', '.join(leaking) or 'none'}.",
             *(
-                f"Delivered with {KINDS[label]}: {_by_kind(study, name, names)}."
+                f"Delivered events with {KINDS[label]} of thread id: {_by_kind(study, name, names)}."
                 for label, names in study.groups.items()
             ),
             *_caveats(number, study),
@@ -239,7 +240,8 @@ def _caveats(number: int, study: FixStudy) -> list[str]:
         return [*_with_fix_1(study), *_with_the_method(study)]
     if number == 3:
         return [
-            "This test uses one process, and emits events only while their run is active. Notebook 11 measures events"
+            "The test of Fix 3 uses one process, and emits events only while their run is active. Notebook 11"
+            " measures events"
             " after a run's end, a restart, and a run that is registered twice."
         ]
     return []
@@ -249,7 +251,7 @@ def _with_fix_1(study: FixStudy) -> list[str]:
     together = "fixes 1 and 2 as written"
     if together not in study.variants:
         return []
-    return [f"As a backup to Fix 1, {study.summary(together)}"]
+    return [f"With Fixes 1 and 2 as written, {study.summary(together)}"]
 
 
 def _with_the_method(study: FixStudy) -> list[str]:
@@ -265,7 +267,8 @@ def _with_the_method(study: FixStudy) -> list[str]:
         "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a lookup in Fix 3's mapping.",
         f"With Fix 2 and its method, {study.summary(alone)}",
         f"With Fixes 1 and 2 and the method, {study.summary(together)}",
-        f"Fix 1 makes Fix 2 deliver fewer events with {len(worse)} of {len(study.families)} kinds of thread id:"
+        f"Together with Fix 1, Fix 2 with its method delivers fewer events than alone for {len(worse)} of"
+        f" {len(study.families)} kinds of thread id:"
         f" {', '.join(worse) or 'none'}.",
     ]
 
@@ -274,7 +277,7 @@ def lost_claim(drops: FixDrops) -> Finding:
     """Test whether the code loses all events, and all of them at link 9.
 
     The chain as reported loses all events at link 9 by construction, so the verdict follows from the code as committed.
-    Losses after a repair of link 9 show which other links stop events.
+    Losses after a repair of link 9 show at which other links events are lost.
     """
     committed, reported = drops.studies[COMMITTED], drops.studies[REPORTED]
     before = drops.total(COMMITTED, BEFORE)
@@ -309,7 +312,7 @@ def lost_claim(drops: FixDrops) -> Finding:
         before=(example.k, example.n),
         counted=f"{committed.example_family}, as committed",
         rule="Right if no event arrives as committed, and events are lost at link 9 only. Insufficient if no event"
-        " arrives, but other links stop events as well.",
+        " arrives, but events are lost at other links as well.",
         sample=smallest_sample_of(committed.over_families(COMMITTED)),
     )
 
@@ -321,5 +324,5 @@ def _links(numbers: Sequence[int]) -> str:
 
 def _stopping(links: Sequence[int]) -> str:
     if list(links) == [9]:
-        return "Only link 9 stops events."
-    return f"{capitalized(_links(links))} stop{'s' if len(links) == 1 else ''} events, and not only link 9."
+        return "Events are lost only at link 9."
+    return f"Events are lost at {_links(links)}, and not only at link 9."

@@ -50,7 +50,7 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
                 " receive gaps for them."
                 for trial in signalled
             ),
-            *(f"Not finished in time: {what}." for what in unfinished),
+            *(f"This trial did not finish in time: {what}." for what in unfinished),
         ),
         before=_delivered(unprotected),
         after=_delivered(guaranteed),
@@ -103,8 +103,8 @@ def windows_claim(study: WindowStudy) -> Finding:
         id="fault-windows",
         title="How long a user may be offline",
         claim="Without a log, a user loses every event between the last event that the user read and the next"
-        " subscription. With a log, a user loses no event unless more events are missed than the log retains. Then all"
-        " missed events are lost, and the client receives a gap.",
+        " subscription. With a log, a user loses no event if the log retains every missed event. If the log"
+        " does not retain every missed event, all missed events are lost, and the client receives a gap.",
         reported=OURS,
         verdict=_windows_verdict(study, outside, silent),
         answer=f"For {exact} of {len(study.windows)} offline times, the number of lost events equals the prediction."
@@ -130,7 +130,10 @@ def _near(count: int) -> str:
     """State for how many offline times the number of lost events differs from the prediction by an allowed amount."""
     if not count:
         return ""
-    return f" For {count} more, it differs from the prediction by no more than one step for each reconnection."
+    return (
+        f" For {count} more offline times, the number of lost events differs from the prediction by no more than one"
+        " step for each reconnection."
+    )
 
 
 def _retained(resumed: list[Window]) -> str:
@@ -159,9 +162,9 @@ def stall_claim(study: StallStudy) -> Finding:
         verdict=verdict_of(holds) if ours.during or not complete else "unknown",
         answer=f"While one socket read nothing for {ours.stalled_seconds:.2f} s, the other sockets read"
         f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events with a median delay of"
-        f" {_ms(ours.median_during)}. Before that, the median delay was {_ms(ours.median_before)}. The longest"
-        f" emission took {_ms(ours.longest_wait)}. Of {len(others)} servers that send to one socket after the"
-        f" other, {len(waiting)} waited for the slow socket.",
+        f" {_ms(ours.median_during)}. Before this socket stopped reading, the median delay was"
+        f" {_ms(ours.median_before)}. The longest emission took {_ms(ours.longest_wait)}. Of {len(others)}"
+        f" servers that send to one socket after the other, {len(waiting)} waited for the slow socket.",
         evidence=tuple(_wait_of(stall) for stall in others),
         rule="Holds if the other sockets read every event, their median delay is below"
         f" {100 * LATE_SHARE:g} % of the time that the slow socket reads nothing, and no emission takes"

@@ -165,7 +165,7 @@ def basis_text(finding: Finding) -> str:
     """Return the verdict's rule, its smallest sample, and the measured time that it depends on, if any."""
     parts = [finding.rule] if finding.rule else []
     if finding.sample is not None:
-        parts.append(f"Smallest sample for this verdict: {finding.sample}.")
+        parts.append(f"The smallest sample for this verdict is {finding.sample}.")
     if finding.timing:
         parts.append(f"The verdict depends on a time: {finding.timing}.")
     return " ".join(parts)

@@ -11,8 +11,8 @@ from bridgekit_verify.studies.repair_combinations import RepairStudy
 __all__ = ["complexity_claim"]
 
 NOT_REBUILT = (
-    "The original code needs more changes than the rebuilt chain: its supervisor and its manager were read and not"
-    " rebuilt, and the rebuilt chain already passes the thread on to each link."
+    "The original code needs more changes than the rebuilt chain: we read its supervisor and its manager but did not"
+    " rebuild them, and the rebuilt chain already passes the thread on to each link."
 )
 
 
@@ -28,8 +28,8 @@ def complexity_claim(drops: FixDrops, repairs: RepairStudy) -> Finding:
         reported="impact",
         verdict=verdict_of(not drops.affected(COMMITTED, "fix 1")),
         answer=f"On the code as committed, Fix 1 delivers {after.delivered:,} of {after.expected:,} events over"
-        f" {len(kinds)} kinds of thread id. Needed repairs: {len(repairs.needed)}. In the rebuilt chain, they remove"
-        f" {removed} lines and add {added}.",
+        f" {len(kinds)} kinds of thread id. Number of needed repairs: {len(repairs.needed)}. The needed repairs"
+        f" remove {removed} lines of the rebuilt chain and add {added}.",
         evidence=(*repairs.sentences(), NOT_REBUILT),
         rule="Holds if the code as committed with Fix 1 alone delivers every event without a leak.",
         sample=Sample(min(counts.expected for counts in kinds.values()), "events"),

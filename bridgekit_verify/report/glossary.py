@@ -17,7 +17,7 @@ TERMS: Final = {
     "link": "One step on the way of an event from the agent to the socket. The audit lists nine links. Link 10, from"
     " the hub to the sockets, is not in the audit.",
     "chain": "All links together, as one server runs them.",
-    "routing": "Finding the thread of an event, so that it goes to the right user.",
+    "routing": "Finding the thread of an event, so that the event goes to the right user.",
     "hub": "The part of the server that stores which sockets belong to each thread.",
     "delivered": "Read by a socket of the event's own user and thread. If there are several such sockets, the event"
     " counts once for each.",
@@ -25,8 +25,8 @@ TERMS: Final = {
     "lost": "Dropped, and not leaked.",
     "leaked": "Read by a socket of another user.",
     "misrouted": "Read by a socket of another user or of another thread.",
-    "reported as sent": "The server's answer to the agent: the event was sent. The answer is false if the user did not"
-    " read the event.",
+    "reported as sent": "The bridge returned the receipt 'sent' to the agent. The receipt is false if the user did"
+    " not read the event.",
     "as committed": "The code of the audited backend at the audited commit, rebuilt with the defects that appear"
     " when the code runs.",
     "as reported": "The chain as the audit describes it: links 1 to 8 work, and only link 9 is broken.",
@@ -41,16 +41,17 @@ TERMS: Final = {
     " The other kinds are stress kinds, which are chosen to be difficult.",
     "95 % interval": "The range that contains the true rate in about 95 of 100 random samples of this size (Wilson's"
     " interval).",
-    "log": "The events of a thread that the server retains, so that a client that reconnects gets the events that it"
-    " missed.",
+    "log": "The events of a thread that the server retains. A client that reconnects gets missed events from the log.",
     "gap": "A message that tells a client which events it will not get, and why.",
     "lost in silence": "Lost, and the client received no gap.",
-    "edge": "The part of the server that serves the sockets: native, or ASGI, which works with any ASGI server.",
+    "edge": "The part of the server that serves the sockets. The native edge requires uvicorn on asyncio; the ASGI"
+    " edge works with any ASGI server.",
     "checker": "The code that compares the events that were emitted with those that sockets read.",
     "ledger": "A table with one row for each expected event and socket: whether the event arrived, and which link"
     " dropped it.",
     "probe": "A test of one link alone.",
-    "property": 'One question of a check of a backend, such as "right user". It holds, is broken, or is unknown.',
+    "property": 'One question that a check asks about a backend, such as "right user". A property holds, is broken,'
+    " or is unknown.",
     "unknown": "Not measured, or the measurement gave no result. Unknown is never counted as a success.",
 }
 
@@ -79,7 +80,7 @@ COLUMNS: Final = {
 """The columns that come first in results.csv, each with its meaning."""
 
 OTHER_COLUMNS: Final = {
-    "dropped at other links": "events that were stopped or misrouted at a link other than the notebook's",
+    "dropped at other links": "events dropped at a link other than the one that the notebook examines",
     "delivered %": "share of the expected events that were delivered, in percent",
     "from %": "lower end of the 95 % interval of a sampled rate, in percent",
     "to %": "upper end of the 95 % interval of a sampled rate, in percent",

@@ -25,14 +25,14 @@ def mutation_claim(mutations: pd.DataFrame) -> Finding:
     missed = mutations.loc[mutations["exactly"] != "yes", "expected"]
     return Finding(
         id="trust-planted",
-        title="Every mutation of a history is reported exactly",
+        title="The checker reports every mutation of a history exactly",
         claim="The checker reports each lost, duplicated, reordered, misrouted or unexpected event, and each false"
-        " success, under this name and no other.",
+        " success, under the correct name and no other.",
         reported=OURS,
         verdict=verdict_of(exact.k == exact.n) if exact.known else "unknown",
-        answer=f"{exact.counts} mutations of a recorded history, alone and in pairs, are reported exactly.",
-        evidence=tuple(f"Not reported exactly: {what}." for what in missed),
-        rule="Holds if each reported verdict equals the expected one in every count, link and reason.",
+        answer=f"The checker exactly reports {exact.counts} mutations of a recorded history, alone and in pairs.",
+        evidence=tuple(f"The checker does not exactly report this mutation: {what}." for what in missed),
+        rule="Holds if each reported verdict equals the expected verdict in every count, link and reason.",
         sample=Sample(exact.n, "mutations") if exact.known else None,
     )
 
@@ -47,7 +47,7 @@ def localization_claim(found: Localization) -> Finding:
         " losses to it.",
         reported=OURS,
         verdict=verdict_of(found.holds) if found.cases else "unknown",
-        answer=f"For {found.named:,} of {len(found.cases):,} breakages, the broken link is named."
+        answer=f"For {found.named:,} of {len(found.cases):,} breakages, the probes or the ledger name the broken link."
         f" {_also_named(len(found.explanations()))}",
         evidence=tuple(
             f"{row['why']}" for row in found.explanations().drop_duplicates(subset="why").to_dict("records")
@@ -84,7 +84,7 @@ def coverage_claim(coverage: pd.DataFrame) -> Finding:
 
 
 def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], inside: Rate | None) -> Finding:
-    allowed = "" if inside is None else f" Chance explains at most {allowed_misses(inside.n)} of {inside.n}."
+    allowed = "" if inside is None else f" Chance explains at most {allowed_misses(inside.n)} of {inside.n} misses."
     return Finding(
         id="trust-coverage",
         title="A 95 % interval contains the true rate in 95 % of the cases",
@@ -115,15 +115,17 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
         " share of delivered events equals the known share.",
         reported=OURS,
         verdict=verdict_of(holds) if checks else "unknown",
-        answer=f"In the cases without chance (offline users, p = 0, p = 1), {len(exact) - len(unequal)} of {len(exact)}"
+        answer=f"In the cases that do not depend on chance (offline users, p = 0, p = 1),"
+        f" {len(exact) - len(unequal)} of {len(exact)}"
         " counts equal the known counts. In the cases with random loss, the 95 % interval contains the known rate in"
-        f" {len(sampled) - len(outside)} of {len(sampled)}. In {len(study.losses) - len(miscounted)} of"
+        f" {len(sampled) - len(outside)} of {len(sampled)} cases. In {len(study.losses) - len(miscounted)} of"
         f" {len(study.losses)} cases with lost frames, exactly the dropped frames count as lost.",
         evidence=tuple(
             f"{capitalized(check.name)}: known delivery {100 * check.closed_form:.1f} %, measured {check.text}."
             for check in checks
         ),
-        rule="Holds if every count without chance equals the known count, every count of lost frames equals the number"
+        rule="Holds if every count that does not depend on chance equals the known count, every count of lost frames"
+        " equals the number"
         f" of dropped frames, and no more intervals miss the known rate than chance explains (probability"
         f" {100 * CHANCE:g} %: at most {allowed_misses(len(sampled))} of {len(sampled)}).",
         sample=Sample(min(check.measured.n for check in checks), "events") if checks else None,

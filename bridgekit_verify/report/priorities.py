@@ -74,9 +74,9 @@ def _critical(tables: DropTables) -> Finding:
         right = "no" if better else "yes"
         more = " ".join(f"{FIXES[name]} delivers {_text(others[name])}." for name in better)
         answer = f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. " + (
-            more or "No other fix alone delivers more."
+            more or "No other fix alone delivers more events."
         )
-    rule = "Right if no other fix alone delivers more events, or as many with fewer leaks."
+    rule = "Right if no other fix alone delivers more events than Fix 1, or as many events with fewer leaks."
     return _finding(
         tables,
         1,
@@ -107,8 +107,8 @@ def _important(tables: DropTables) -> Finding:
                 f" If the code had the method that Fix 2 calls, both fixes together would deliver {_text(supplied)}."
             )
     rule = (
-        "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if they only deliver more"
-        " than Fix 1 alone."
+        "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if they deliver more"
+        " events than Fix 1 alone, but drop or leak some."
     )
     return _finding(
         tables, 2, "Priority · Fix 2 is important", "Fix 2 is important, as a backup to Fix 1.", right, answer, rule
@@ -147,7 +147,7 @@ def _monitoring(tables: DropTables) -> Finding:
         where = "as committed" if worst is before else f"as committed with {FIXES[worst.name]}"
         answer = (
             f"On the code {where}, {worst.false_success:,} of {worst.total.expected:,} events are routed and reported"
-            " as sent, but their user does not read them. No routing failure is counted for them."
+            " as sent, but their user does not read them. The bridge counts no routing failure for these events."
             if worst.false_success
             else "Every event that is reported as sent reaches its user, so only routing failures have to be counted."
         )

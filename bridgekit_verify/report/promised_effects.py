@@ -76,7 +76,7 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
         evidence=(
             f"With Fix 1 and only link 9 broken, {study.summary('fix 1')}",
             *(
-                f"As committed with Fix 1, {real.losses[attribution]:,} of {real.expected:,} events still stop"
+                f"As committed with Fix 1, {real.losses[attribution]:,} of {real.expected:,} events are still lost"
                 f" at link {attribution.link}: {attribution.reason}."
                 for attribution in real.attributions
                 if attribution in real.losses
@@ -194,8 +194,8 @@ def run_id_claim(seed: int) -> Finding:
         f" each of {len(made)} chains, before and after Fix 1.",
         evidence=(
             f"Each chain created one run id for thread_123. {len(containing)} of {len(made)} run ids contain"
-            f" thread_123: {', '.join(containing) or 'none'}. The other run ids do not:"
-            f" {', '.join(without) or 'none'}.",
+            f" thread_123. Chains whose run id contains thread_123: {', '.join(containing) or 'none'}. Chains whose"
+            f" run id does not contain thread_123: {', '.join(without) or 'none'}.",
             f"For example, the chain {AS_REPORTED.name!r} creates {made[AS_REPORTED.name]}, and the chain 'fix 1'"
             f" creates {made['fix 1']}.",
         ),
@@ -244,8 +244,8 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
         audit_right=right,
         answer=_step_3_answer(by_chain[COMMITTED_WITH_FIX_1.name]),
         evidence=(
-            f"The audit's notification was made on each of {len(notified)} chains, with one open socket of"
-            f" thread_123's owner and one of another user. The other user's sockets read"
+            f"The test sends the audit's notification on each of {len(notified)} chains, with one open socket of"
+            f" thread_123's owner and one open socket of another user. The other user's sockets read"
             f" {sum(each.read_by_others for each in notified)} frames.",
             _difference_by_fix_1(by_chain),
             "The sound chain refuses the notification by design, because it never derives a thread from a run id. The"

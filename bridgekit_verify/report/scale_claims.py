@@ -74,7 +74,7 @@ def _describe_capacity(search: LoadSearch) -> str:
     more = f" or more ({search.underestimate_reason})" if search.underestimate_reason else ""
     return (
         f"The {search.edge.name} edge carries {best.events_per_second:,.0f} events per second{more}:"
-        f" {best.on_time.estimate} of them were read within {WITHIN_SECONDS:g} s."
+        f" {best.on_time.estimate} events were read within {WITHIN_SECONDS:g} s."
     )
 
 
@@ -92,7 +92,7 @@ def _describe_overload(search: LoadSearch) -> str:
     last = search.tried[-1]
     return (
         f"On the {search.edge.name} edge, at {last.events_per_second:,.0f} events per second,"
-        f" {last.on_time.estimate} are read within {WITHIN_SECONDS:g} s. The longest delay is"
+        f" {last.on_time.estimate} events are read within {WITHIN_SECONDS:g} s. The longest delay is"
         f" {last.client.late_max:.1f} s."
     )
 
@@ -125,8 +125,8 @@ def memory_claim(study: MemoryStudy) -> Finding:
         if not (fit.kib > 0 and fit.max_residual <= MAX_RESIDUAL)
     ]
     grown = [
-        f"On the {scaling.edge.name} edge, an event costs {scaling.growth:.2f} times as much CPU time beside idle"
-        " sockets, threads and runs"
+        f"On the {scaling.edge.name} edge, an event costs {scaling.growth:.2f} times as much CPU time with idle"
+        f" sockets, threads and runs as without them"
         for scaling in study.scalings
         if scaling.growth > GROWTH
     ]
@@ -134,15 +134,16 @@ def memory_claim(study: MemoryStudy) -> Finding:
     return Finding(
         id="scale-crowd",
         title="Memory of idle sockets, threads and waiting runs",
-        claim="Idle sockets, threads with a run in their log, and waiting runs need memory in proportion to their"
-        f" number. Beside them, an event costs at most {GROWTH:g} times as much CPU time as alone.",
+        claim="The memory of the process grows linearly with the number of idle sockets, of threads with a run in"
+        f" their log, and of waiting runs. An event costs at most {GROWTH:g} times as much CPU time with these"
+        f" sockets, threads and runs as without them.",
         reported=OURS,
         verdict=verdict_of(not nonlinear and not grown and lost == 0),
         answer=" ".join(
             f"On the {scaling.edge.name} edge, a socket needs {scaling.of(SOCKETS).kib:.1f} KiB, a thread"
-            f" {scaling.of(THREADS).kib:.1f} KiB and a waiting run {scaling.of(RUNS).kib:.1f} KiB. Beside"
+            f" {scaling.of(THREADS).kib:.1f} KiB and a waiting run {scaling.of(RUNS).kib:.1f} KiB. With"
             f" {scaling.of(SOCKETS).most:,} idle sockets, threads and waiting runs each, an event costs"
-            f" {scaling.growth:.2f} times as much CPU time as alone."
+            f" {scaling.growth:.2f} times as much CPU time as without them."
             for scaling in study.scalings
         ),
         evidence=(
@@ -155,7 +156,8 @@ def memory_claim(study: MemoryStudy) -> Finding:
             *([f"{lost:,} events were lost."] if lost else []),
         ),
         rule=f"Holds if every point deviates from a rising line by at most {100 * MAX_RESIDUAL:g} % of the highest"
-        f" value, an event costs at most {GROWTH:g} times as much CPU time beside the idle objects as alone, and no"
+        f" value, an event costs at most {GROWTH:g} times as much CPU time with the idle sockets, threads and runs"
+        f" as without them, and no"
         " event is lost.",
         sample=Sample(min(len(fit.points) for scaling in study.scalings for fit in scaling.fits), "points per line"),
         timing="CPU time of an event",
@@ -175,19 +177,19 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
         claim="As long as a worker uses at most two thirds of a core, its events are on time.",
         reported=OURS,
         verdict=verdict,
-        answer=f"{len(judged) - len(late)} of {len(judged)} loads up to two thirds of a core were carried."
+        answer=f"The edges carried {len(judged) - len(late)} of {len(judged)} loads up to two thirds of a core."
         f" The example has {demand.users_online:,} users, {demand.runs_per_user_hour:g} runs per user and hour,"
         f" {demand.events_per_run} events per run, and a peak of {demand.peak_factor:g} times the usual load. The"
         f" example needs {_describe_sizing(sized)}.",
         evidence=(
             "The queueing formula predicts that at two thirds of a core, an event waits on average as long as its"
             " processing takes. Plan for at most two thirds of a core per worker, also while a worker is down.",
-            f"Workers that share a broker need {shared.extra_us:.0f} µs more CPU time per event. One worker with its"
-            " own memory therefore does the work of several workers with a broker.",
+            f"Workers that share a broker need {shared.extra_us:.0f} µs more CPU time per event. Therefore, use a"
+            f" single worker with its own memory as long as one worker carries the load.",
             *(
                 [
-                    f"Loads not judged, because they were late while other programs used the CPUs: {unjudged} of"
-                    f" {len(light)}."
+                    f"Loads that were not judged, because their events were late while other programs used the CPUs:"
+                    f" {unjudged} of {len(light)}."
                 ]
                 if unjudged
                 else []
@@ -223,8 +225,8 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
     return Finding(
         id="scale-edges",
         title="Which edge to choose",
-        claim="An idle socket needs less memory on the native edge than on the ASGI edge, and an event needs no more"
-        " CPU time, in a burst and with pauses.",
+        claim="An idle socket needs less memory on the native edge than on the ASGI edge. An event needs no more CPU"
+        " time on the native edge than on the ASGI edge, in a burst and with pauses.",
         reported=OURS,
         verdict=_all_of([verdict_of(lighter), *cheaper]),
         answer=f"An idle socket needs {native.of(SOCKETS).kib:.1f} KiB on the native edge and"
@@ -236,8 +238,8 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
         ),
         evidence=(
             *_paired_load(capacity),
-            "The native edge runs under `bridgekit serve`. Use the ASGI edge if middleware must see the sockets, or if"
-            " you need another server.",
+            "The native edge runs under `bridgekit serve`. Use the ASGI edge if middleware must see the sockets, or"
+            " if you need a server other than uvicorn.",
             "A comparison with other stacks is in docs/results/bench.",
         ),
         rule="Both edges get the same load in several rounds. Holds if the native edge needs less memory, and, for each"

@@ -130,7 +130,7 @@ def _fixes_clause(tables: DropTables, before: EventCounts) -> str:
         return ", and none of the audit's three fixes changes that."
     best = max(fixes, key=lambda step: (step.total.delivered, -step.total.leaked))
     if best.total.delivered <= before.delivered:
-        return ", and none of the audit's three fixes delivers more."
+        return ", and none of the audit's three fixes delivers more events."
     leaked = f" and leaks {best.total.leaked:,}" if best.total.leaked else ""
     delivered = of(best.total.delivered, best.total.expected)
     return f". Of the audit's fixes, {FIXES[best.name]} delivers most: {delivered} events{leaked}."
@@ -246,7 +246,9 @@ def _undetected(tables: DropTables) -> Risk:
     within = "As committed" if worst.name == BEFORE else f"With {FIXES[worst.name]} in place"
     counts = of(worst.false_success, worst.total.expected)
     sentence = f"{within}, {counts} events are reported as sent although their user does not read them."
-    return Risk("undetected", title, when, (sentence, "A dashboard that counts sent events counts these as delivered."))
+    return Risk(
+        "undetected", title, when, (sentence, "A dashboard that counts sent events counts these events as delivered.")
+    )
 
 
 def actions(tables: DropTables) -> tuple[Action, ...]:
@@ -306,7 +308,7 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
         if FIXES["fix 3"] in enough and lifecycle is not None and lifecycle.verdict == "does not hold":
             parts.append(f"But {lifecycle.answer}")
     if short:
-        parts.append(f"Not enough in place of repair 2: {listed(short)}.")
+        parts.append(f"These fixes cannot replace repair 2: {listed(short)}.")
     return " ".join(parts)
 
 
@@ -324,7 +326,7 @@ def scope(tables: DropTables) -> tuple[str, ...]:
     if product := _product(tables, before.total.expected, kinds):
         sentences.append(product)
     sentences.append(
-        "The kinds are chosen and not sampled, so that sums over the kinds describe this test only, and not production."
+        "The kinds are chosen and not sampled, so sums over the kinds describe only this test, and not production."
     )
     if tables.subsets:
         enough = [subset for subset in tables.subsets if subset.complete]

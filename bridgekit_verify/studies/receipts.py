@@ -63,8 +63,8 @@ class ReceiptStudy:
         if not worst.verdict.false_success:
             return "No chain reports an event as sent that its user did not read"
         return (
-            f'"Sent" does not mean delivered: {worst.variant.name}, {worst.verdict.false_success:,} of {events:,}'
-            " events\nare reported as sent, and their users did not read them"
+            f"On the chain {worst.variant.name!r}, {worst.verdict.false_success:,} of {events:,} events\n"
+            "are reported as sent, but their users did not read them"
         )
 
     def figure(self) -> Figure:

@@ -122,8 +122,8 @@ class RepairStudy:
             return f"{_types_in_words(after.arriving - before.arriving) or 'more events'} arrive"
         without = self.without(name)
         if without.leaked:
-            return f"without it, the other repairs leak {without.leaked:,} of {without.expected:,} events"
-        return f"without it, the other repairs deliver {without.delivered:,} of {without.expected:,} events"
+            return f"without this repair, the other repairs leak {without.leaked:,} of {without.expected:,} events"
+        return f"without this repair, the other repairs deliver {without.delivered:,} of {without.expected:,} events"
 
     def table(self) -> pd.DataFrame:
         """Return one row per repair in the recommended order: its links, purpose and changed lines, and the counts.
@@ -189,7 +189,7 @@ class RepairStudy:
             return f"All {everything} repairs together deliver {count.delivered:,} of {count.expected:,} events"
         smallest = min(self.complete, key=len)
         if len(smallest) == everything:
-            return f"All {everything} repairs are needed. Together they deliver every event"
+            return f"All {everything} repairs are needed, and together deliver every event"
         return f"{len(smallest)} of {everything} repairs deliver every event: {', '.join(sorted(smallest))}"
 
     def sentences(self) -> list[str]:

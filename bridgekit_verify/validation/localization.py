@@ -226,8 +226,8 @@ class Localization:
         """Return a text alternative without the cells: how often the broken link or another link was named."""
         others = len(self.explanations())
         return (
-            f"For {self.named} of {len(self.cases)} breakages, the broken link is named; for {others}, another link is"
-            f" named as well or instead. In the sound chain, {_listed(self.sound.elsewhere)} is named."
+            f"For {self.named} of {len(self.cases)} breakages, the broken link is named; for {others} breakages,"
+            f" another link is named as well or instead. In the sound chain, {_listed(self.sound.elsewhere)} is named."
         )
 
     def title(self) -> str:
@@ -256,7 +256,8 @@ class Localization:
             figure.supxlabel(
                 "\n".join(
                     [
-                        "Numbers: named breakages of all breakages; below them, the source that named fewer.",
+                        "Numbers: breakages that were named, of all breakages. Below: the source that named fewer"
+                        " breakages.",
                         "Empty: never named.",
                         *lines,
                     ]

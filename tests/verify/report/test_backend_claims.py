@@ -50,7 +50,9 @@ def test_truth_claim_counts_the_subjects_whose_broken_properties_are_the_known_o
 ) -> None:
     finding = truth_claim(BackendStudy(subjects))
     assert finding.verdict == verdict
-    assert finding.answer.startswith(f"For {counts} backends" if verdict != "unknown" else "No backend")
+    assert finding.answer.startswith(
+        f"For {counts} backends" if verdict != "unknown" else "The notebook checked no backend"
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,9 @@ def test_sound_claim_needs_a_property_that_holds_and_none_that_is_broken(
 ) -> None:
     finding = sound_claim(BackendStudy(subjects))
     assert finding.verdict == verdict
-    assert finding.answer.startswith(f"For {counts} backends" if verdict != "unknown" else "No backend")
+    assert finding.answer.startswith(
+        f"For {counts} backends" if verdict != "unknown" else "The notebook checked no backend"
+    )
 
 
 def test_evidence_counts_every_answer_once() -> None:

@@ -85,7 +85,7 @@ async def test_both_answers_about_a_link_follow_from_its_tests(
     assert (finding.before, finding.after) == (before, (10, 10))
     assert bool(finding.experiment) == (works == "works")
     delivery, after = finding.evidence[1:3]
-    assert after.startswith(f"With the link {'sound' if works == 'works' else 'repaired'}, ")
+    assert after.startswith(f"With link {number} {'sound' if works == 'works' else 'repaired'}, ")
     assert ("the hub (link 10) as committed" in delivery) == (number == 1)
     assert finding.sound == "holds"
 
@@ -100,7 +100,7 @@ async def test_link_10_was_not_examined_and_fails_as_committed() -> None:
         "unknown",
     )
     assert finding.claim == (
-        "The audit's chain ends at link 9. It does not examine how an event reaches the sockets of its thread."
+        "The audit's chain ends at link 9. The audit does not examine how an event reaches the sockets of its thread."
     )
 
 
@@ -124,8 +124,8 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(drops: FixDrops) -> Non
     assert findings[0].evidence[:4] == (
         "Kinds of thread id with events that do not reach their user: chat_<n>, starts with another id.",
         "Kinds of thread id with events that reach another user: starts with another id.",
-        "Delivered with documented kinds: thread_123 15 of 15.",
-        "Delivered with stress kinds: chat_<n> 0 of 15, starts with another id 5 of 15.",
+        "Delivered events with documented kinds of thread id: thread_123 15 of 15.",
+        "Delivered events with stress kinds of thread id: chat_<n> 0 of 15, starts with another id 5 of 15.",
     )
 
 
@@ -155,10 +155,12 @@ async def test_fix_claim_states_counts_of_kinds_and_no_interval(drops: FixDrops)
 async def test_fix_2_is_judged_as_written_and_with_its_method(drops: FixDrops) -> None:
     finding = fix_claim(2, drops)
     with_fix_1, supplied, method, _, both = finding.evidence[-5:]
-    assert with_fix_1.startswith("As a backup to Fix 1, every event reaches its user for 1 of 1 documented kind")
+    assert with_fix_1.startswith(
+        "With Fixes 1 and 2 as written, every event reaches its user for 1 of 1 documented kind"
+    )
     assert supplied.endswith("We supplied the method as a lookup in Fix 3's mapping.")
     assert "documented kind and 2 of 2 stress kinds" in method
-    assert "fewer events with 1 of 3 kinds of thread id: starts with another id." in both
+    assert "fewer events than alone for 1 of 3 kinds of thread id: starts with another id." in both
 
 
 async def test_fix_2_would_hold_if_the_method_existed(drops: FixDrops, study: FixStudy) -> None:
@@ -185,7 +187,7 @@ async def test_claims_about_a_study_without_events_are_unknown() -> None:
 async def test_lost_claim_is_judged_on_the_code_as_committed(drops: FixDrops) -> None:
     finding = lost_claim(drops)
     assert finding.answer == (
-        "As committed, 0 of 45 events reach their user. Links 8, 9 and 10 stop events, and not only link 9."
+        "As committed, 0 of 45 events reach their user. Events are lost at links 8, 9 and 10, and not only at link 9."
     )
     assert (finding.right, finding.verdict) == ("as worded, but insufficient", "does not hold")
     assert finding.evidence == (
@@ -195,7 +197,7 @@ async def test_lost_claim_is_judged_on_the_code_as_committed(drops: FixDrops) ->
 
 
 async def test_lost_claim_is_right_only_if_nothing_arrives_and_only_link_9_stops_events(drops: FixDrops) -> None:
-    """As reported, only link 9 stops events: what the audit says of the code would be right."""
+    """As reported, events are lost only at link 9: what the audit says of the code would be right."""
     reported = {
         COMMITTED if step == REPORTED else step: {kind: drops.studies[REPORTED].cells[kind, step] for kind in kinds}
         for step in (REPORTED, *FIXES)
@@ -203,6 +205,6 @@ async def test_lost_claim_is_right_only_if_nothing_arrives_and_only_link_9_stops
     }
     as_the_audit_says = lost_claim(with_committed(drops, reported))
     assert (as_the_audit_says.right, as_the_audit_says.verdict) == ("yes", "holds")
-    assert as_the_audit_says.answer == "As committed, 0 of 45 events reach their user. Only link 9 stops events."
+    assert as_the_audit_says.answer == "As committed, 0 of 45 events reach their user. Events are lost only at link 9."
     some_arrive = lost_claim(with_committed(drops, {**reported, COMMITTED: reported["fix 1"]}))
     assert some_arrive.right == "no"

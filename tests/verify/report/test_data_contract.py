@@ -175,7 +175,7 @@ UNKNOWN = "Unknown: the drop rates were not measured."
                 "after the audit's fixes",
                 "With all three fixes in place, 168 of 420 events are reported as sent although their user does not"
                 " read them.",
-                "A dashboard that counts sent events counts these as delivered.",
+                "A dashboard that counts sent events counts these events as delivered.",
             ),
         ),
         ((), ("unknown", "No leak was measured."), ("unknown", UNKNOWN), ("unknown", UNKNOWN)),

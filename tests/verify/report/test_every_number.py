@@ -124,7 +124,9 @@ def test_link_sentences_state_what_arrives_before_and_after(
         assert all_numbers(sentence, BROKEN[number].summary) == wanted, sentence
     works = {ProbeAnswer.HOLDS: "works", ProbeAnswer.DOES_NOT_HOLD: "fails"}.get(answer, "unknown")
     assert finding.works == works
-    assert {"works": "the link works", "fails": "the link fails", "unknown": "no result"}[works] in finding.answer
+    assert {"works": f"link {number} works", "fails": f"link {number} fails", "unknown": "no result"}[
+        works
+    ] in finding.answer
     assert bool(finding.experiment) == (works != "fails")
 
 

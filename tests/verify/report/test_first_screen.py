@@ -204,7 +204,7 @@ def test_what_was_run_is_counted() -> None:
     assert f"{len(REPORT.notebooks)} notebooks" in text
     assert f"{len(KINDS)} kinds of thread id" in text
     assert f"Of the {2 ** len(REPAIRS)} combinations" in text
-    assert "read and not rebuilt" in words(one("#not-run"))
+    assert "did not rebuild them" in words(one("#not-run"))
 
 
 def test_the_data_can_be_saved_from_the_page_itself() -> None:

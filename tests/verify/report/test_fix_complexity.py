@@ -50,8 +50,11 @@ def test_single_line_is_enough_only_if_it_delivers_everything(delivered: int, ve
 @pytest.mark.parametrize(
     ("needed", "size"),
     [
-        (("x", "y"), "Needed repairs: 2. In the rebuilt chain, they remove 23 lines and add 11."),
-        (("x",), "Needed repairs: 1. In the rebuilt chain, they remove 3 lines and add 1."),
+        (
+            ("x", "y"),
+            "Number of needed repairs: 2. The needed repairs remove 23 lines of the rebuilt chain and add 11.",
+        ),
+        (("x",), "Number of needed repairs: 1. The needed repairs remove 3 lines of the rebuilt chain and add 1."),
     ],
 )
 def test_size_is_that_of_the_needed_repairs(needed: tuple[str, ...], size: str) -> None:

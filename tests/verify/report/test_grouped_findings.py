@@ -162,7 +162,9 @@ def test_a_recorded_finding_is_preferred_to_a_computed_one() -> None:
 def test_the_first_link_is_explained_if_no_repair_changes_it() -> None:
     tables = read_drop_tables(report_of(executed("10_a", *map(tabulated, drop_tables()))))
     links = link_statuses(report_with(*map(link_finding, LINKS)))
-    assert startup_note(links, tables).endswith("After the repairs, replace this check with one that can fail.")
+    assert startup_note(links, tables).endswith(
+        "After the repairs, replace the startup check with a check that can fail."
+    )
     of_link_1 = [{**dict(row), "links": "1 and 3"} for row in repairs().records]
     assert (
         startup_note(links, read_drop_tables(report_of(executed("01_a", tabulated(table("repairs", of_link_1)))))) == ""

@@ -62,7 +62,7 @@ def test_mutation_that_is_not_reported_exactly_contradicts_the_claim() -> None:
     mutations = pd.DataFrame({"expected": ["1 dropped", "1 extra copy"], "exactly": ["yes", "no"]})
     finding = mutation_claim(mutations)
     assert finding.verdict == "does not hold"
-    assert finding.evidence == ("Not reported exactly: 1 extra copy.",)
+    assert finding.evidence == ("The checker does not exactly report this mutation: 1 extra copy.",)
     assert mutation_claim(mutations[:1]).verdict == "holds"
     assert mutation_claim(mutations[:0]).verdict == "unknown"
 

@@ -22,9 +22,9 @@ TITLES = {
     ),
 }
 RULES = (
-    "Right if no other fix alone delivers more events, or as many with fewer leaks.",
-    "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if they only deliver more than"
-    " Fix 1 alone.",
+    "Right if no other fix alone delivers more events than Fix 1, or as many events with fewer leaks.",
+    "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if they deliver more"
+    " events than Fix 1 alone, but drop or leak some.",
     "Right if Fixes 1 and 2 as written deliver every event without a leak.",
     "Right if no event is reported as sent that its user did not read.",
 )
@@ -93,7 +93,7 @@ WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as wri
             reported(
                 fix_1=(10, 0, 0), fix_2_as_written=(10, 0, 0), fix_3=(10, 5, 0), fixes_1_and_2_as_written=(9, 0, 0)
             ),
-            ("holds", "yes", f"{FIX_1} 70 of 420 events. No other fix alone delivers more."),
+            ("holds", "yes", f"{FIX_1} 70 of 420 events. No other fix alone delivers more events."),
             (
                 "does not hold",
                 "no",
@@ -171,7 +171,7 @@ READ = "Every event that is reported as sent reaches its user, so only routing f
                     "does not hold",
                     INSUFFICIENT,
                     f"On the code as committed{where}, {count} of 420 events are routed and reported as sent, but their"
-                    " user does not read them. No routing failure is counted for them.",
+                    " user does not read them. The bridge counts no routing failure for these events.",
                 ),
             )
             for first, where, count in ((2, "", 14), (1, " with Fix 1", 7), (0, " with Fix 1", 7))

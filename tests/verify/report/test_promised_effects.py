@@ -153,8 +153,9 @@ def test_step_2_tests_the_audits_text_which_says_the_same_on_every_chain() -> No
     assert f"passes on each of {len(STEP_CHAINS)} chains" in finding.answer
     containing, _ = finding.evidence
     assert containing == (
-        "Each chain created one run id for thread_123. 5 of 11 run ids contain thread_123: as committed with fix 1,"
-        " fix 1, fixes 1 and 2 as written, fixes 1 and 2 with the method, fixes 1, 2 and 3. The other run ids do not:"
+        "Each chain created one run id for thread_123. 5 of 11 run ids contain thread_123. Chains whose run id"
+        " contains thread_123: as committed with fix 1, fix 1, fixes 1 and 2 as written, fixes 1 and 2 with the"
+        " method, fixes 1, 2 and 3. Chains whose run id does not contain thread_123:"
         " as committed, as reported, fix 2 as written, fix 2 with its method, fix 3, sound."
     )
 
@@ -184,7 +185,7 @@ async def test_step_3_does_not_hold_on_the_chain_as_committed(notified: list[Han
     )
     assert all(len(sentence.split()) <= 25 for sentence in finding.answer.split(". "))
     samples, difference, never_parses = finding.evidence
-    assert samples.startswith("The audit's notification was made on each of 11 chains, with one open socket of")
+    assert samples.startswith("The test sends the audit's notification on each of 11 chains, with one open socket of")
     assert difference.startswith("Fix 1 does not change the result on either chain")
     assert "by design" in never_parses
     assert "unroutable at link 9" in never_parses

@@ -65,7 +65,7 @@ def test_memory_claim_holds_for_linear_memory_and_constant_cost() -> None:
 def test_growing_cost_contradicts_the_memory_claim() -> None:
     finding = memory_claim(memory_study(growth=2.5))
     assert finding.verdict == "does not hold"
-    assert "On the ASGI edge, an event costs 2.50 times as much CPU time beside idle" in finding.evidence[-1]
+    assert "On the ASGI edge, an event costs 2.50 times as much CPU time with idle" in finding.evidence[-1]
 
 
 def test_nonlinear_memory_contradicts_the_memory_claim() -> None:

@@ -82,7 +82,7 @@ def test_answer_says_that_no_fix_delivers_more_if_all_deliver_less() -> None:
             | {(AS_COMMITTED, BEFORE): lambda kind: (6, 0, 0)}
         )
     )
-    assert answer(tables).first.endswith("none of the audit's three fixes delivers more.")
+    assert answer(tables).first.endswith("none of the audit's three fixes delivers more events.")
 
 
 def test_answer_is_unknown_without_tables() -> None:
@@ -252,8 +252,8 @@ def test_a_size_is_stated_in_lines(removed: int, added: int, text: str) -> None:
 
 def test_alternatives_are_divided_by_whether_they_deliver_everything() -> None:
     assert routing_note(EXAMPLE) == (
-        "Fix 2 with its method, or Fix 3, can replace repair 2 in this test. Not enough in place"
-        f" of repair 2: Fix 1 (drops 100, leaks 40) and Fix 2 as written (drops {ALL})."
+        "Fix 2 with its method, or Fix 3, can replace repair 2 in this test. These fixes"
+        f" cannot replace repair 2: Fix 1 (drops 100, leaks 40) and Fix 2 as written (drops {ALL})."
     )
     assert routing_note(NO_TABLES) == ""
 
@@ -261,7 +261,7 @@ def test_alternatives_are_divided_by_whether_they_deliver_everything() -> None:
 def test_a_fix_that_fails_over_the_life_of_a_run_is_not_recommended_without_saying_so() -> None:
     answer_of_finding = "Fix 3 leaks events if a run is registered twice."
     lifecycle = claim("missed-lifecycles", verdict="does not hold", answer=answer_of_finding)
-    assert f"in this test. But {answer_of_finding} Not enough" in routing_note(EXAMPLE, lifecycle)
+    assert f"in this test. But {answer_of_finding} These fixes cannot" in routing_note(EXAMPLE, lifecycle)
     assert "But" not in routing_note(EXAMPLE, claim("missed-lifecycles", verdict="holds", answer=answer_of_finding))
 
 
@@ -269,8 +269,7 @@ def test_scope_counts_kinds_and_combinations() -> None:
     assert scope(EXAMPLE) == (
         "Each chain ran with 7 kinds of thread id: 3 documented in the audit or the public history, and 4 stress"
         " kinds.",
-        "The kinds are chosen and not sampled, so that sums over the kinds describe this test only, and not"
-        " production.",
+        "The kinds are chosen and not sampled, so sums over the kinds describe only this test, and not production.",
         "Of the 16 combinations of the four repairs, one delivers every event without a leak: all four together.",
     )
 
@@ -388,7 +387,7 @@ def test_of_fixes_that_deliver_equally_the_one_with_fewer_leaks_is_named() -> No
 
 def test_fixes_that_only_leak_deliver_no_more() -> None:
     assert (
-        "none of the audit's three fixes delivers more."
+        "none of the audit's three fixes delivers more events."
         in answer(read(with_steps({AFTER_FIX_1: lambda kind: (0, 30, 0)}))).first
     )
 

@@ -119,12 +119,13 @@ def test_link_that_fails_is_stated_in_these_words() -> None:
         verdict="does not hold",
         audit_right="as worded, but insufficient",
         works="fails",
-        answer="As committed, the link fails: it was tested.",
+        answer="As committed, link 5 fails: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. Tested word for word, the statement is true.",
-            "With only this link as committed (the core shares one agent between all runs), 1 of 6 events reach"
+            "The audit says: it passes the bridge on. As worded, the statement is true.",
+            "With only link 5 as committed (the core shares one agent between all runs), 1 of 6 events reach"
             " their user, and 2 reach another user.",
-            "With the link repaired, 6 of 6 events reach their user. The link then passes its test: it was repaired.",
+            "With link 5 repaired, 6 of 6 events reach their user. In the sound chain, link 5 passes its test: it"
+            " was repaired.",
         ),
         before=(1, 6),
         after=(6, 6),
@@ -140,12 +141,13 @@ def test_link_that_fails_is_stated_in_these_words() -> None:
         verdict="holds",
         audit_right="yes",
         works="fails",
-        answer="As committed, the link fails: it was tested.",
+        answer="As committed, link 9 fails: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. Tested word for word, the statement is not true.",
-            "With only this link as committed (the run id does not contain the thread), 1 of 6 events reach their"
+            "The audit says: it passes the bridge on. As worded, the statement is not true.",
+            "With only link 9 as committed (the run id does not contain the thread), 1 of 6 events reach their"
             " user, and 2 reach another user.",
-            "With the link repaired, 6 of 6 events reach their user. The link then still fails its test: it was"
+            "With link 9 repaired, 6 of 6 events reach their user. In the sound chain, link 9 still fails its test:"
+            " it was"
             " repaired.",
         ),
         before=(1, 6),
@@ -165,12 +167,13 @@ def test_link_that_works_is_stated_in_these_words() -> None:
         verdict="holds",
         audit_right="yes",
         works="works",
-        answer="As committed, the link works: it was tested.",
+        answer="As committed, link 2 works: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. Tested word for word, the statement is true.",
-            "Experiment: with the link broken on purpose (the supervisor passes on a bridge of its own), 1 of 6"
+            "The audit says: it passes the bridge on. As worded, the statement is true.",
+            "In an experiment with link 2 broken on purpose (the supervisor passes on a bridge of its own), 1 of 6"
             " events reach their user, and 2 reach another user.",
-            "With the link sound, 6 of 6 events reach their user. The link then passes its test: it was repaired.",
+            "With link 2 sound, 6 of 6 events reach their user. In the sound chain, link 2 passes its test: it was"
+            " repaired.",
         ),
         before=(1, 6),
         after=(6, 6),
@@ -189,12 +192,13 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
         reported="working",
         verdict="unknown",
         audit_right="unknown",
-        answer="As committed, the link's test gave no result: it was tested.",
+        answer="As committed, the test of link 4 gave no result: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. Tested word for word, the statement is true.",
-            "Experiment: with the link broken on purpose (the engine passes on a bridge of its own), 1 of 6 events"
+            "The audit says: it passes the bridge on. As worded, the statement is true.",
+            "In an experiment with link 4 broken on purpose (the engine passes on a bridge of its own), 1 of 6 events"
             " reach their user, and 2 reach another user.",
-            "With the link sound, 6 of 6 events reach their user. The link's test then gave no result: it was"
+            "With link 4 sound, 6 of 6 events reach their user. In the sound chain, link 4 was tested without a"
+            " result: it was"
             " repaired.",
         ),
         before=(1, 6),
@@ -207,7 +211,7 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
 def test_link_1_is_measured_with_the_hub_as_committed() -> None:
     with_the_hub, alone = (link_finding(number, DOES_NOT_HOLD).evidence[1] for number in (1, 3))
     assert with_the_hub.startswith("With the checks of link 1 and the hub (link 10) as committed (startup does not ")
-    assert alone.startswith("With only this link as committed (the registry binds agents ")
+    assert alone.startswith("With only link 3 as committed (the registry binds agents ")
 
 
 # The chain.
@@ -288,8 +292,8 @@ def test_fix_1_is_stated_in_these_words() -> None:
         evidence=(
             "Kinds of thread id with events that do not reach their user: chat_<n>, starts with another id.",
             "Kinds of thread id with events that reach another user: chat_<n>, starts with another id.",
-            "Delivered with documented kinds: thread_123 5 of 5.",
-            "Delivered with stress kinds: chat_<n> 0 of 6, starts with another id 3 of 7.",
+            "Delivered events with documented kinds of thread id: thread_123 5 of 5.",
+            "Delivered events with stress kinds of thread id: chat_<n> 0 of 6, starts with another id 3 of 7.",
         ),
         before=(0, 5),
         after=(5, 5),
@@ -318,9 +322,10 @@ def test_fix_2_is_stated_in_these_words() -> None:
                 " another id."
             ),
             "Kinds of thread id with events that reach another user: none.",
-            "Delivered with documented kinds: thread_123 0 of 5.",
-            "Delivered with stress kinds: chat_<n> 0 of 6, starts with another id 0 of 7.",
-            "As a backup to Fix 1, every event reaches its user for 1 of 1 documented kind and 0 of 2 stress kinds"
+            "Delivered events with documented kinds of thread id: thread_123 0 of 5.",
+            "Delivered events with stress kinds of thread id: chat_<n> 0 of 6, starts with another id 0 of 7.",
+            "With Fixes 1 and 2 as written, every event reaches its user for 1 of 1 documented kind and 0 of 2"
+            " stress kinds"
             " of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with another id).",
             "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a lookup in Fix 3's"
             " mapping.",
@@ -329,7 +334,8 @@ def test_fix_2_is_stated_in_these_words() -> None:
             "With Fixes 1 and 2 and the method, every event reaches its user for 1 of 1 documented kind and 0 of"
             " 2 stress kinds of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with"
             " another id).",
-            "Fix 1 makes Fix 2 deliver fewer events with 2 of 3 kinds of thread id: chat_<n>, starts with another id.",
+            "Together with Fix 1, Fix 2 with its method delivers fewer events than alone for 2 of 3 kinds of thread"
+            " id: chat_<n>, starts with another id.",
         ),
         before=(0, 5),
         after=(0, 5),
@@ -353,9 +359,9 @@ def test_fix_3_is_stated_in_these_words() -> None:
         evidence=(
             "Kinds of thread id with events that do not reach their user: none.",
             "Kinds of thread id with events that reach another user: none.",
-            "Delivered with documented kinds: thread_123 5 of 5.",
-            "Delivered with stress kinds: chat_<n> 6 of 6, starts with another id 7 of 7.",
-            "This test uses one process, and emits events only while their run is active. Notebook 11 measures"
+            "Delivered events with documented kinds of thread id: thread_123 5 of 5.",
+            "Delivered events with stress kinds of thread id: chat_<n> 6 of 6, starts with another id 7 of 7.",
+            "The test of Fix 3 uses one process, and emits events only while their run is active. Notebook 11 measures"
             " events after a run's end, a restart, and a run that is registered twice.",
         ),
         before=(0, 5),
@@ -374,7 +380,8 @@ def test_fix_2_that_was_measured_alone_has_no_further_evidence() -> None:
 def test_fix_2_that_fix_1_does_not_make_worse_says_so() -> None:
     steps = {**AFTER_FIXES, "fixes 1 and 2 with the method": none()}
     assert fix_claim(2, drops_of(steps, STOPPED_LATER)).evidence[-1] == (
-        "Fix 1 makes Fix 2 deliver fewer events with 0 of 3 kinds of thread id: none."
+        "Together with Fix 1, Fix 2 with its method delivers fewer events than alone for 0 of 3 kinds of thread id:"
+        " none."
     )
 
 
@@ -411,7 +418,8 @@ def test_lost_claim_is_stated_in_these_words() -> None:
         reported="broken",
         verdict="does not hold",
         audit_right="as worded, but insufficient",
-        answer="As committed, 0 of 18 events reach their user. Links 8 and 9 stop events, and not only link 9.",
+        answer="As committed, 0 of 18 events reach their user. Events are lost at links 8 and 9, and not only at"
+        " link 9.",
         evidence=(
             "Before any fix, events are lost at link 9.",
             "After the fixes that repair link 9, events are lost at link 8.",
@@ -420,7 +428,7 @@ def test_lost_claim_is_stated_in_these_words() -> None:
         counted="thread_123, as committed",
         rule=(
             "Right if no event arrives as committed, and events are lost at link 9 only. Insufficient if no event"
-            " arrives, but other links stop events as well."
+            " arrives, but events are lost at other links as well."
         ),
         sample=Sample(5, "events"),
     )
@@ -429,24 +437,36 @@ def test_lost_claim_is_stated_in_these_words() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "right", "answer", "evidence"),
     [
-        (every(9), every(9), "yes", "0 Only link 9 stops events.", ("link 9", "link 9")),
+        (every(9), every(9), "yes", "0 Events are lost only at link 9.", ("link 9", "link 9")),
         (
             every(8),
             every(2),
             "as worded, but insufficient",
-            "0 Links 2 and 8 stop events, and not only link 9.",
+            "0 Events are lost at links 2 and 8, and not only at link 9.",
             ("link 8", "link 2"),
         ),
         (
             every(8),
             every(8),
             "as worded, but insufficient",
-            "0 Link 8 stops events, and not only link 9.",
+            "0 Events are lost at link 8, and not only at link 9.",
             ("link 8", "link 8"),
         ),
         (none(), every(8), "no", "18", ("no link", "link 8")),
-        (some((0, 5, 0), (0, 0, 6), (0, 0, 7)), every(9), "no", "0 Only link 9 stops events.", ("link 9", "link 9")),
-        (some((1, 0, 4), (0, 0, 6), (0, 0, 7)), every(9), "no", "1 Only link 9 stops events.", ("link 9", "link 9")),
+        (
+            some((0, 5, 0), (0, 0, 6), (0, 0, 7)),
+            every(9),
+            "no",
+            "0 Events are lost only at link 9.",
+            ("link 9", "link 9"),
+        ),
+        (
+            some((1, 0, 4), (0, 0, 6), (0, 0, 7)),
+            every(9),
+            "no",
+            "1 Events are lost only at link 9.",
+            ("link 9", "link 9"),
+        ),
     ],
 )
 def test_lost_claim_is_right_if_only_link_9_loses_events(

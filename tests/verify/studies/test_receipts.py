@@ -46,7 +46,7 @@ async def test_sound_chain_fills_only_the_accurate_cells(study: ReceiptStudy) ->
 async def test_fix_1_turns_losses_into_false_successes(study: ReceiptStudy) -> None:
     assert counts(study.table(), "as committed", "sent") == [0, 0, 0]
     assert counts(study.table(), "as committed with fix 1", "sent") == [0, 0, 6]
-    assert "as committed with fix 1, 6 of 15 events" in study.title()
+    assert "'as committed with fix 1', 6 of 15 events" in study.title()
 
 
 async def test_shared_agent_makes_an_accurate_receipt_wrong_about_the_user(study: ReceiptStudy) -> None:
