@@ -76,9 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Redirect stdout, because the interpreter writes the buffered output at its exit and would print a
-        # BrokenPipeError.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OUTPUT_CLOSED
     except (BridgekitError, OSError, ModuleNotFoundError) as error:
         _print_error(_format_error(error))
@@ -86,7 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _print_error("stopped")
         return EXIT_INTERRUPTED
+    finally:
+        _discard_unwritable()
     return code
+
+
+def _discard_unwritable() -> None:
+    """Discard buffered output that cannot be written, because the interpreter would exit with 120 or a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _print_error(problem: str) -> None:

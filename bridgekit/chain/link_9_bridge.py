@@ -8,8 +8,10 @@ import threading
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from inspect import iscoroutine
+from functools import partial
 from typing import Final
+
+import anyio
 
 from bridgekit import ids
 from bridgekit.chain.error_text import ErrorText, bounded_error_text, is_cancellation, user_error_text
@@ -31,6 +33,9 @@ _SENT: Final = Outcome.SENT
 _UNANSWERED: Final = Receipt(
     outcome=Outcome.PENDING, link=LINK, reason="the caller did not wait for the store's answer"
 )
+
+ANSWER_SECONDS: Final = 1.0
+"""How long a cancelled caller waits for the store's answer to an event that had waited for room."""
 
 Observer = Callable[[AgentEvent, Receipt], None]
 """A callback for each event and its Receipt. The bridge calls an observer before the emitting call returns, so
@@ -141,7 +146,9 @@ class AgentWebSocketBridge:
             self._count_refusal(event, error, 9)
             raise
         if isinstance(route, str):
-            return self._publish_when_room(event, route) if route in self.crowded else self.notify(event)
+            if route in self.crowded:
+                return self._publish_when_room(route, partial(self.notify, event))
+            return self.notify(event)
         return self.notify(event) if isinstance(route, NoRoute) else self._notify_when_resolved(event, route)
 
     def _reject(self, event: AgentEvent) -> None:
@@ -161,20 +168,18 @@ class AgentWebSocketBridge:
             link = 9 if isinstance(error, StoreUnavailable) else 8
         self.record(event, Receipt(outcome=Outcome.REFUSED, link=link, reason=type(error).__name__))
 
-    async def _publish_when_room(self, event: AgentEvent, thread_id: ThreadId) -> Receipt:
+    async def _publish_when_room(self, thread_id: ThreadId, publish: Callable[[], Answer]) -> Receipt:
+        """Wait until no outbox of the thread is crowded, and then publish. A cancelled wait publishes without room."""
         try:
-            if thread_id in self.crowded:
-                await self.hub.wait_for_room(thread_id)
+            await self.hub.wait_for_room(thread_id)
         except GeneratorExit:
             raise
         except BaseException:
-            with suppress(Exception):  # the error is counted, and must not replace the cancellation
-                answer = self._publish(event, thread_id)
-                self.record(event, answer if isinstance(answer, Receipt) else _UNANSWERED)
-                if iscoroutine(answer):
-                    answer.close()
+            # An error is counted, and must not replace the cancellation.
+            with suppress(Exception), anyio.move_on_after(ANSWER_SECONDS, shield=True):
+                await publish()
             raise
-        return await self._recorded(event, self._publish(event, thread_id))
+        return await publish()
 
     async def _notify_when_resolved(self, event: AgentEvent, resolving: Awaitable[ThreadId | NoRoute]) -> Receipt:
         try:
@@ -186,7 +191,7 @@ class AgentWebSocketBridge:
             self.record(event, receipt := _unroutable(route))
             return receipt
         if route in self.crowded:
-            return await self._publish_when_room(event, route)
+            return await self._publish_when_room(route, lambda: self._recorded(event, self._publish(event, route)))
         return await self._recorded(event, self._publish(event, route))
 
     def _publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:

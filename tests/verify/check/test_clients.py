@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import tomllib
 from collections.abc import Sequence
@@ -132,4 +133,6 @@ def test_closed_standard_stream_is_no_traceback(
     path = save(tmp_path / "a.jsonl", *ag_ui("r", "t"))
     monkeypatch.setattr(f"sys.{stream}", None)
     assert main(["check", "-" if stream == "stdin" else path]) == (2 if stream == "stdin" else 0)
+    if stream != "stdin":
+        getattr(sys, stream).close()
     assert capsys.readouterr().err.count("\n") == (stream == "stdin")

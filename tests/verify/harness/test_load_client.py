@@ -113,5 +113,5 @@ async def test_paused_socket_is_not_read_and_its_close_is_detected_on_resume() -
 
 async def test_missing_confirmation_raises_not_subscribed() -> None:
     async with serving_lines(silent=True) as server, client_of(server, open_timeout_seconds=0.1) as client:
-        with pytest.raises(ProcessExited, match="the subscription of 1 sockets"):
+        with pytest.raises(ProcessExited, match="sockets without a subscription: 1"):
             await client.request(Open(1), Done)

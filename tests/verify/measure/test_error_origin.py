@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 import bridgekit_verify
+from bridgekit.chain.link_1_startup import BridgeConfig
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.errors import DeterministicStartupError
@@ -61,7 +62,10 @@ async def test_method_decides_between_the_two_links_of_the_adapter() -> None:
 
 async def test_startup_is_link_1() -> None:
     with pytest.raises(DeterministicStartupError) as raised:
-        await broken_links_1_to_5.start_with_two_bridges(None, in_memory())  # type: ignore[arg-type]
+        await broken_links_1_to_5.start_with_two_bridges(
+            BridgeConfig(agents={}, resolver=lambda mapping: 1 / 0),  # type: ignore[arg-type, return-value]
+            in_memory(),
+        )
     assert link_of_error(raised.value) == 1
 
 
