@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -81,6 +82,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from tests.xdist_scheduler import FileScheduling
 
     return FileScheduling(config, log)
+
+
+def pytest_configure() -> None:
+    """Handle SIGINT, which tests send to child processes. A shell in the background lets its commands ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
