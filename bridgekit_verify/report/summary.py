@@ -178,7 +178,7 @@ def _leak(tables: DropTables) -> Risk:
         worst = max(subsets, key=lambda subset: subset.leaked)
         sentences.append(f"{of(worst.leaked, worst.expected)} events reach another user {_made(worst)}.")
     sentences += _routing_leaks(tables)
-    return Risk("leak", "Leak: another user reads the event", when, tuple(sentences) or ("No leak was measured.",))
+    return Risk("leak", "Leak: another user reads it", when, tuple(sentences) or ("No leak was measured.",))
 
 
 def _after(steps: Sequence[Step]) -> str:
@@ -215,7 +215,7 @@ def _routing_leaks(tables: DropTables) -> list[str]:
 
 def _loss(tables: DropTables) -> Risk:
     before = tables.step(AS_COMMITTED)
-    title = "Loss: the user does not get the event"
+    title = "Loss: the user does not get it"
     if before is None:
         return Risk("loss", title, "unknown", (NOT_MEASURED,))
     found = before.total

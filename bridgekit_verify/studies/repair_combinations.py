@@ -122,8 +122,8 @@ class RepairStudy:
             return f"{_types_in_words(after.arriving - before.arriving) or 'more events'} arrive"
         without = self.without(name)
         if without.leaked:
-            return f"without this repair, the other repairs leak {without.leaked:,} of {without.expected:,} events"
-        return f"without this repair, the other repairs deliver {without.delivered:,} of {without.expected:,} events"
+            return f"without it, the other repairs leak {without.leaked:,} of {without.expected:,} events"
+        return f"without it, the other repairs deliver {without.delivered:,} of {without.expected:,} events"
 
     def table(self) -> pd.DataFrame:
         """Return one row per repair in the recommended order: its links, purpose and changed lines, and the counts.

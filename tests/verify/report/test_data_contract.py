@@ -198,8 +198,8 @@ def test_risks_are_stated_in_these_words(
 ) -> None:
     found = risks(read(*tables))
     assert [(risk.kind, risk.title) for risk in found] == [
-        ("leak", "Leak: another user reads the event"),
-        ("loss", "Loss: the user does not get the event"),
+        ("leak", "Leak: another user reads it"),
+        ("loss", "Loss: the user does not get it"),
         ("undetected", "Undetected: reported as sent, but not read"),
     ]
     assert [(risk.when, *risk.sentences) for risk in found] == [leak, loss, undetected]
