@@ -121,8 +121,8 @@ async def test_tables_have_the_columns_that_the_report_reads(measured: RepairStu
 @pytest.mark.slow
 async def test_texts_state_what_was_measured(measured: RepairStudy) -> None:
     assert measured.finding() == "All 4 repairs are needed, and together deliver every event"
-    assert measured.gain(AGENT) == "without this repair, the other repairs leak 6 of 20 events"
-    assert measured.gain(THREAD) == "without this repair, the other repairs deliver 0 of 20 events"
+    assert measured.gain(AGENT) == "without it, the other repairs leak 6 of 20 events"
+    assert measured.gain(THREAD) == "without it, the other repairs deliver 0 of 20 events"
     assert measured.gain(CONNECTION) == "the start and the end of each run arrive"
     assert measured.gain(CALL) == "thoughts and tool calls arrive"
     sentences = " ".join(measured.sentences())
@@ -172,7 +172,7 @@ def test_order_puts_first_the_repair_whose_absence_leaks() -> None:
     )
     assert study.order[0] == CONNECTION
     assert len(study.safe_orders) == 18
-    assert study.gain(CONNECTION) == "without this repair, the other repairs leak 5 of 10 events"
+    assert study.gain(CONNECTION) == "without it, the other repairs leak 5 of 10 events"
 
 
 def test_order_delivers_early_where_it_is_safe() -> None:
