@@ -383,10 +383,10 @@ async def test_run_ends_with_the_place_of_a_refused_value(use: str, name: str) -
     _, path, tool = USES[use]
     with pytest.raises(PayloadError) as refused:
         await application.supervisor.run(agent_name="agent", thread_id=THREAD, user_id=ALICE, request=use)
-    told = connection.frames[-1].event.payload["error_message"]
+    shown = connection.frames[-1].event.payload["error_message"]
     assert path in str(refused.value)
-    assert str(refused.value) in str(told)
-    assert use != "result" or tool in str(told)
+    assert str(refused.value) in str(shown)
+    assert use != "result" or tool in str(shown)
     assert sum(application.counters.lost.values()) == 1
 
 

@@ -144,6 +144,41 @@ async def test_event_waits_until_no_outbox_of_its_thread_is_crowded(thread_id: T
     assert application.counters.sent == {EventType.AGENT_THINKING: 1}
 
 
+class NotingBridge(AgentWebSocketBridge):
+    """Notes each event that `notify` publishes."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.notified = list[AgentEvent]()
+
+    def notify(self, event: AgentEvent) -> Answer:
+        self.notified.append(event)
+        return super().notify(event)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_overridden_notify_publishes_an_event_that_waited_for_room(cancelled: bool) -> None:
+    application = await started(bridge=NotingBridge)
+    bridge = application.bridge
+    assert isinstance(bridge, NotingBridge)
+    bridge.notified.clear()  # events of the self-checks
+    box = subscribe_crowded(application)
+
+    async def notify() -> None:
+        await bridge.notify_when_room(emitted())
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(notify)
+            await anyio.wait_all_tasks_blocked()
+            assert bridge.notified == []
+            if cancelled:
+                tasks.cancel_scope.cancel()
+            else:
+                box.next_frames()
+    assert [each.type for each in bridge.notified] == [EventType.AGENT_THINKING]
+
+
 @pytest.mark.parametrize("thread_id", [OTHER, None], ids=["known thread", "mapped run"])
 async def test_event_does_not_wait_for_another_thread(thread_id: ThreadId | None) -> None:
     application = await started()

@@ -55,9 +55,9 @@ async def test_last_of_several_joins_and_leaves_decides(url: str, prefix: str) -
                     scope.cancel()
                     await worker.log.join(THREAD)
             tasks.start_soon(worker.log.join, THREAD)
-        await worker.log.publish(event_with("heard"))
+        await worker.log.publish(event_with("read"))
         await worker.sink.until_delivered(1)
-        assert worker.sink.texts() == ["heard"]
+        assert worker.sink.texts() == ["read"]
 
 
 async def test_cursor_of_another_epoch_gets_a_gap_and_the_whole_epoch(url: str, prefix: str) -> None:
