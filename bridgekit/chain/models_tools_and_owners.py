@@ -24,6 +24,7 @@ from bridgekit.transport.cancellation import is_cancelled
 __all__ = [
     "LLMManager",
     "MemoryThreadStore",
+    "OwnersInMemory",
     "PythonTools",
     "ScriptedModel",
     "ThreadSession",
@@ -84,11 +85,8 @@ async def claim_thread(sessions: SessionFactory, thread_id: ThreadId, user_id: U
             raise ThreadNotOwned(thread_id, user_id)
 
 
-class MemoryThreadStore:
-    """The default thread store, which records owners in memory.
-
-    An application with a durable store refuses to start with this thread store.
-    """
+class OwnersInMemory:
+    """A thread store that loses the owners when its process ends."""
 
     def __init__(self) -> None:
         self._owners: dict[ThreadId, UserId] = {}
@@ -103,6 +101,10 @@ class MemoryThreadStore:
     async def claim(self, thread_id: ThreadId, user_id: UserId) -> None:
         if self._owners.setdefault(thread_id, user_id) != user_id:
             raise ThreadNotOwned(thread_id, user_id)
+
+
+class MemoryThreadStore(OwnersInMemory):
+    """The default thread store. An application with a durable store refuses to start with it."""
 
 
 class ScriptedModel:
