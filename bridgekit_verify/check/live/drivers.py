@@ -256,8 +256,8 @@ async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: b
         last_id = ""
         async for each in EventSource(response).aiter_sse():
             own_id, last_id = each.id if each.id != last_id else "", each.id  # an event without an id has the last id
-            if each.data:
-                name = None if each.event == "message" else each.event
+            name = None if each.event == "message" else each.event
+            if each.data or name:
                 client.received(each.data, event=name, event_id=own_id)
     elif mime_type == "application/json":
         client.received((await response.aread()).decode("utf-8", "replace"))

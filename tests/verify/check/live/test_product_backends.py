@@ -1,0 +1,104 @@
+"""Backends that write as products do: events without data, and Socket.IO with acknowledgements and pings."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from bridgekit_verify.check.live.backend_check import check_app
+from bridgekit_verify.check.live.backend_file import parse_backend
+from bridgekit_verify.check.live.scenarios import Load
+from bridgekit_verify.check.property_answers import Property, State
+
+LOAD = Load(users=2, threads=1, runs=1, quiet_seconds=0.3, settle_seconds=0.1)
+START = '[start]\nenv = { OPENAI_BASE_URL = "{model}/v1" }\nready = "/events"\n'
+EVENTS = """
+[run]
+request = "POST /events"
+body = { text = "{prompt}" }
+[listen]
+kind = "response"
+[dialect]
+kind = "@event"
+run = "@connection"
+text = "@text"
+[dialect.kinds]
+started = "start"
+text = "token"
+ended = "end"
+"""
+SOCKET_IO = """
+[run]
+send = '42["ask",{"text":"{prompt}","run":"{run}"}]'
+[listen]
+kind = "websocket"
+url = "/socket?user={user}&thread={thread}"
+[dialect]
+prefix = "42"
+kind = "0"
+run = "1.run"
+text = "1.delta"
+[dialect.kinds]
+started = "begin"
+text = "say"
+ended = "finish"
+"""
+
+
+async def pieces(prompt: str) -> AsyncIterator[str]:
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": prompt}]}
+    client = httpx.AsyncClient(base_url=os.environ["OPENAI_BASE_URL"], trust_env=False)
+    async with client, client.stream("POST", "/chat/completions", json=body) as response:
+        async for line in response.aiter_lines():
+            if line.startswith("data: {"):
+                yield "".join(each["delta"].get("content") or "" for each in json.loads(line[6:])["choices"])
+
+
+def create_app(*, ends: bool) -> Starlette:
+    async def events(request: Request) -> StreamingResponse:
+        text = (await request.json())["text"]
+
+        async def body() -> AsyncIterator[str]:
+            yield "event: start\n\n"
+            async for piece in pieces(text):
+                yield f"event: token\ndata: {piece}\n\n"
+            yield "event: end\ndata:\n\n" if ends else ""
+
+        return StreamingResponse(body(), media_type="text/event-stream")
+
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            _, asked = json.loads(text[2:])
+            run, number = {"run": asked["run"]}, 0
+            await websocket.send_text(f"42{json.dumps(['begin', run])}")
+            async for piece in pieces(asked["text"]):
+                number += 1
+                await websocket.send_text(f"42{number}{json.dumps(['say', {**run, 'delta': piece}])}")
+            if ends:
+                await websocket.send_text(f"42{json.dumps(['finish', run])}")
+            await websocket.send_text("2")
+
+    return Starlette(routes=[Route("/events", events, methods=["POST"]), WebSocketRoute("/socket", socket)])
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["sound", "without ends"])
+@pytest.mark.parametrize("table", [EVENTS, SOCKET_IO], ids=["events", "Socket.IO"])
+def test_ends_are_found_and_missed(table: str, ends: bool) -> None:
+    backend = parse_backend(tomllib.loads(START + table))
+    found = check_app(backend, create_app(ends=ends), load=LOAD, scenarios=("text",)).verdict
+    broken = {each.property for each in found.answers if each.state is State.BROKEN}
+    assert broken == (set() if ends else {Property.ENDED})
+    holds = {each.property for each in found.answers if each.state is State.HOLDS}
+    assert {Property.LOST, Property.TEXT, Property.USER} <= holds
+    assert (Property.ENDED in holds) == ends
