@@ -37,6 +37,6 @@ def check_recording(
             raise UnusableRecording(path, f"has no frame before the limit {limit}" if limit else "has no frame")
         judge = Judge(dialect or detect(path, head))
         judge.feed(chain(head, recording.messages))
-        if judge.undecoded == judge.messages:
+        if judge.undecoded == judge.frames and not judge.dialect.lacks("kind"):
             raise UnusableRecording(path, "has no frame that is a JSON object: name its prefix in a [dialect] table")
         return conclude(judge, path=path, container=recording.container, limit=recording.limits.reached)

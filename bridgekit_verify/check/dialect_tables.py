@@ -5,14 +5,25 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect
-from bridgekit_verify.check.frames import END_OF_STREAM, FIELDS, KINDS, Message, ObservedFrame, decode_json, decode_text
+from bridgekit_verify.check.frames import (
+    END_OF_STREAM,
+    FIELDS,
+    KINDS,
+    Message,
+    ObservedFrame,
+    decode_json,
+    decode_text,
+    encode_json,
+    split,
+)
 from bridgekit_verify.errors import UnusableRecording
 
-__all__ = ["EVENT", "detect", "load_table", "locate", "parse_table", "steps_of"]
+__all__ = ["EVENT", "detect", "load_table", "locate", "parse_table", "steps_of", "without_prefix"]
 
 PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
@@ -32,7 +43,7 @@ def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
 
     Raises UnusableRecording if no dialect knows the types of at least half of the messages that are JSON objects.
     """
-    types = Counter(_type(each.value) for each in messages if isinstance(each.value, dict))
+    types = Counter(_type(part) for each in messages for part in split(each.value) if isinstance(part, dict))
     total = sum(types.values())
     shares = {
         each.name: sum(
@@ -100,7 +111,8 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
         run_is_connection=run_is_connection,
         json_arguments=False,
         source=source,
-        reads_text="prefix" in table or any(type(each[0]) is int or each[0] == TEXT for each in located.values()),
+        reads_text="prefix" in table or (TEXT,) in located.values(),
+        reads_lists=any(type(each[0]) is int for each in located.values()),
     )
 
 
@@ -137,10 +149,15 @@ def _kinds(value: object, source: str) -> dict[str, str]:
         if kind not in KINDS:
             raise UnusableRecording(source, f"[dialect] kinds has the unknown kind {kind!r}; known: {', '.join(KINDS)}")
         for each in theirs if isinstance(theirs, list) else [theirs]:
-            if str(each) in kinds:
-                raise UnusableRecording(source, f"[dialect] kinds names {each!r} as {kinds[str(each)]} and as {kind}")
-            kinds[str(each)] = kind
+            if (name := _name(each)) in kinds:
+                raise UnusableRecording(source, f"[dialect] kinds names {each!r} as {kinds[name]} and as {kind}")
+            kinds[name] = kind
     return kinds
+
+
+def _name(type_: object) -> str:
+    """Return a type as text. A type may also be a number, true or false."""
+    return type_ if isinstance(type_, str) else encode_json(type_)
 
 
 Steps = tuple[str | int, ...]
@@ -152,8 +169,10 @@ def steps_of(path: str) -> Steps:
 
 
 def locate(value: Any, steps: Steps) -> Any:
-    """Return the value at a path, or None if there is no such value."""
+    """Return the value at a path, or None if there is no such value. A text on the way may hold JSON."""
     for step in steps:
+        if isinstance(value, str):
+            value = decode_text(value)
         if isinstance(value, dict):
             value = value.get(str(step))
         elif isinstance(value, list) and isinstance(step, int) and step < len(value):
@@ -176,21 +195,20 @@ class _TableReader:
         starts = sorted((type_[:-1] for type_ in kinds if type_.endswith("*")), key=len, reverse=True)
         self._starts = [(start, kinds[f"{start}*"]) for start in starts]
 
-    def __call__(self, message: Message) -> tuple[ObservedFrame]:
+    def __call__(self, message: Message) -> tuple[ObservedFrame, ...]:
         value = message.value
         if isinstance(value, str):
-            value = decode_text(value.removeprefix(self._prefix))
-            value = {TEXT: _unquoted(value)} if isinstance(value, str) else value
-        if self._kind == (EVENT,):
-            theirs: Any = message.event
-        else:
-            theirs = None if self._kind is None else locate(value, self._kind)
-        kind = self._kinds.get(str(theirs))
-        frame = ObservedFrame(message, kind or self._begun(str(theirs)))
+            if not value.startswith(self._prefix):
+                return ()
+            value = _decoded(without_prefix(value, self._prefix))
+        theirs = message.event if self._kind == (EVENT,) else None if self._kind is None else locate(value, self._kind)
+        name = _name(theirs)
+        kind = self._kinds.get(name)
+        frame = ObservedFrame(message, kind or self._begun(name))
         if isinstance(value, dict):
             self._set_named(frame, value)
-        if self._counts_ids and message.event_id is not None and message.event_id.isdecimal():
-            frame.position = int(message.event_id)
+        if self._counts_ids:
+            frame.position = _number(message.event_id)
         for field, steps in self._paths:
             if (found := locate(value, steps)) is not None:
                 _set(frame, field, found)
@@ -211,13 +229,27 @@ class _TableReader:
         return next((kind for start, kind in self._starts if theirs.startswith(start)), "other")
 
 
-def _unquoted(text: str) -> str:
-    """Decode a text that is a JSON string, as some backends send for each piece. Return any other text unchanged."""
-    try:
-        found = decode_json(text) if text.startswith('"') else text
-    except ValueError:
-        return text
-    return found if isinstance(found, str) else text
+def without_prefix(text: str, prefix: str) -> str:
+    """Return the text after the prefix. Socket.IO puts the number of an acknowledgement between prefix and JSON."""
+    rest = text.removeprefix(prefix)
+    data = rest.lstrip("0123456789") if prefix else rest
+    return data if data.startswith(("{", "[")) else rest
+
+
+def _number(value: object) -> int | None:
+    """Return a position, which some protocols send as text, or None."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
+        return int(value)
+    return value if type(value) is int else None
+
+
+def _decoded(text: str) -> Any:
+    """Decode JSON. Any other text becomes the field TEXT. A JSON string is also text, as some backends send pieces."""
+    value = decode_text(text)
+    if isinstance(value, str) and value.startswith('"'):
+        with suppress(ValueError):
+            value = decode_json(value)
+    return {TEXT: value} if isinstance(value, str) else value
 
 
 def _set(frame: ObservedFrame, field: str, found: Any) -> None:
@@ -225,7 +257,7 @@ def _set(frame: ObservedFrame, field: str, found: Any) -> None:
         if isinstance(found, str | int):
             setattr(frame, field, str(found))
     elif field == "position":
-        frame.position = found if type(found) is int else None
+        frame.position = _number(found)
     elif field == "text":
         frame.text = found if isinstance(found, str) else None
     elif (field == "args") == (frame.kind in ("tool", "tool_end") or frame.call is not None):

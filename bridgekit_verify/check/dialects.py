@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bridgekit_verify.check.frames import Message, ObservedFrame
+from msgspec.structs import replace
+
+from bridgekit_verify.check.frames import Message, ObservedFrame, split
 
 __all__ = ["BUILT_IN", "StreamDialect", "built_in"]
 
@@ -31,12 +33,21 @@ class StreamDialect:
     """True if the arguments of a call are always JSON."""
     source: str = "built in"
     reads_text: bool = False
-    """True if the dialect decodes messages that are not JSON objects, such as text after a prefix, or lists."""
+    """True if the dialect decodes text that is not JSON, such as text after a prefix."""
+    reads_lists: bool = False
+    """True if a list is one message, and not a batch of messages."""
     recognized_by: frozenset[str] = frozenset()
     """Types that no other protocol has. The dialect is detected only if a message has one of these types, or a type
     that begins with one of `type_prefixes`."""
     known_types: frozenset[str] = frozenset()
     type_prefixes: tuple[str, ...] = ()
+
+    def read(self, message: Message) -> Iterable[ObservedFrame]:
+        """Return the facts that a message states, or that each message of a batch states."""
+        if isinstance(message.value, dict):
+            return self.frames(message)
+        parts = split(message.value, lists=not self.reads_lists)
+        return [frame for each in parts for frame in self.frames(replace(message, value=each))]
 
     def numbering_of(self, frame: ObservedFrame, run: str | None) -> str | None:
         """Return the key of a frame's numbering, or None if the client has only one numbering."""
@@ -186,6 +197,8 @@ OPENAI: Final = {
     "response.refusal.delta": "text",
     "response.output_text.done": "text_end",
     "response.refusal.done": "text_end",
+    "response.content_part.done": "snapshot",
+    "response.reasoning_summary_part.done": "snapshot",
     "response.reasoning_text.delta": "thinking",
     "response.reasoning_text.done": "snapshot",
     "response.reasoning_summary_text.delta": "thinking",
@@ -202,10 +215,10 @@ OPENAI: Final = {
 }
 _PROGRESS: Final = (
     ".in_progress", ".searching", ".interpreting", ".generating", ".completed", ".failed", ".partial_image",
-    ".annotation.added", "_part.added", "_part.done",
+    ".annotation.added", "_part.added",
 )  # fmt: skip
 """Suffixes of further OpenAI types, which report the progress of a call or of a message's part."""
-_REPLIES: Final = {"output_text": "text", "refusal": "refusal"}
+_REPLIES: Final = {"output_text": "text", "refusal": "refusal", "text": "text"}
 _INPUTS: Final = {
     "function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input", "code_interpreter_call": "code",
 }  # fmt: skip
@@ -227,7 +240,7 @@ def read_openai(message: Message) -> Iterator[ObservedFrame]:
         frame.call = _text(item.get("id"))
     elif kind in ("text_begin", "text", "text_end", "thinking", "snapshot", "other"):
         frame.message = _part_id(get("item_id"), get("content_index", get("summary_index")))
-        frame.text, frame.whole = get("delta"), get("text", get("refusal"))
+        frame.text, frame.whole = get("delta"), get("text", get("refusal", _text_of(part)))
     items = [item] if type_ == "response.output_item.done" else None
     if isinstance(response, dict):
         frame.run, items = _text(response.get("id")), response.get("output")
@@ -246,6 +259,11 @@ def _reply_of(part: object) -> str | None:
     return _REPLIES.get(str(part.get("type"))) if isinstance(part, dict) else None
 
 
+def _text_of(part: object) -> object:
+    """Return the text of a part of a message, of a refusal, or of reasoning, or None if the part has no text."""
+    return part.get("text", part.get("refusal")) if isinstance(part, dict) else None
+
+
 def _part_id(item: object, index: object) -> str | None:
     return f"{item}/{index or 0}" if isinstance(item, str) else None
 
@@ -254,11 +272,10 @@ def _openai_items(message: Message, run: str | None, items: list[dict[str, Any]]
     for item in items:
         if (name := _input_of(item)) is not None:
             yield ObservedFrame(message, "snapshot", run, call=_text(item.get("id")), whole=item.get(name))
-        elif item.get("type") == "message":
-            for index, part in enumerate(_list(item.get("content"))):
-                if (name := _reply_of(part)) is not None:
-                    key = _part_id(item.get("id"), index)
-                    yield ObservedFrame(message, "snapshot", run, message=key, whole=part.get(name))
+        for parts in (item.get("content"), item.get("summary")):
+            for index, part in enumerate(_list(parts)):
+                if (text := _text_of(part)) is not None:
+                    yield ObservedFrame(message, "snapshot", run, message=_part_id(item.get("id"), index), whole=text)
 
 
 VERCEL: Final = {

@@ -7,7 +7,17 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["END_OF_STREAM", "FIELDS", "KINDS", "Message", "ObservedFrame", "decode_json", "decode_text", "encode_json"]
+__all__ = [
+    "END_OF_STREAM",
+    "FIELDS",
+    "KINDS",
+    "Message",
+    "ObservedFrame",
+    "decode_json",
+    "decode_text",
+    "encode_json",
+    "split",
+]
 
 KINDS: Final = (
     "started",  # of a run
@@ -33,6 +43,8 @@ KINDS: Final = (
 END_OF_STREAM: Final = "[DONE]"
 """The text that several protocols send after the last frame of a response. `[DONE]` is a frame only if the dialect
 gives it a kind."""
+
+RECORD_SEPARATOR: Final = "\x1e"
 
 FIELDS: Final = ("kind", "run", "thread", "user", "message", "call", "text", "whole", "args", "position")
 """The fields that a `[dialect]` table may locate."""
@@ -121,3 +133,18 @@ def decode_text(text: str) -> Any:
         return decode_json(text)
     except ValueError:
         return text
+
+
+def split(value: Any, *, lists: bool = True) -> list[Any]:
+    """Return the messages that a server sent as one: the objects of a list, or JSON texts.
+
+    Record separators or line ends separate the texts. With `lists=False`, a list is one message.
+    """
+    if isinstance(value, list):
+        return value if lists and all(isinstance(each, dict) for each in value) else [value]
+    if not isinstance(value, str):
+        return [value]
+    if RECORD_SEPARATOR in value:
+        return [decode_text(each) for each in value.split(RECORD_SEPARATOR) if each]
+    parts = [decode_text(each) for each in value.splitlines() if each] if value.startswith("{") else []
+    return parts if parts and all(isinstance(each, dict) for each in parts) else [value]

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from bridgekit_verify.check.dialect_tables import EVENT, parse_table
-from bridgekit_verify.check.frames import Message, decode_text
+from bridgekit_verify.check.dialect_tables import EVENT, parse_table, without_prefix
+from bridgekit_verify.check.frames import Message, decode_text, split
 from bridgekit_verify.check.judge import Judge
 from bridgekit_verify.check.property_answers import Property
 from bridgekit_verify.check.verdict import conclude
@@ -33,7 +33,7 @@ ID_NAMES: Final = {
     "call": r"call_?id|tool_?(use_)?id|^call$|call$",
     "message": r"me?ss?a?ge?_?id|^message$|^msg$|item_?id|^id$",
 }
-TEXT_NAMES: Final = r"delta|token|chunk|text|content|piece|^d$"
+TEXT_NAMES: Final = r"(delta|token|chunk|text|content|piece|answer|^d$)(?!.*id$)"
 WHOLE_NAMES: Final = {"args": r"arg|input|param", "whole": r"whole|full|final|text|content|output"}
 KIND_RULES: Final = (
     ("error", r"error|fail|abort|cancel"),
@@ -89,11 +89,12 @@ _quote = partial(json.dumps, ensure_ascii=False)
 
 def _decode(messages: Sequence[Message]) -> tuple[str, list[Message]]:
     """Return the most frequent prefix of JSON texts, and the messages. The JSON after this prefix is decoded."""
+    messages = [replace(each, value=part) for each in messages for part in split(each.value, lists=False)]
     texts = [message.value for message in messages if isinstance(message.value, str)]
     found = Counter(match[0] for text in texts if (match := re.match(r"[^\[{\s]{0,16}(?=[\[{])", text)))
     prefix = max(found, key=lambda each: found[each], default="")
     return prefix, [
-        replace(message, value=decode_text(message.value.removeprefix(prefix)))
+        replace(message, value=decode_text(without_prefix(message.value, prefix)))
         if isinstance(message.value, str) and message.value.startswith(prefix)
         else message
         for message in messages
@@ -163,7 +164,7 @@ def _kind(rows: Sequence[Row]) -> Path | None:
     for path in _paths(rows):
         values = _values(rows, path)
         names = {each for each in values if isinstance(each, str)}
-        if re.search("id$", path[-1], re.IGNORECASE):
+        if re.search("id$|_at$|time", path[-1], re.IGNORECASE):
             continue
         few = 1 < len(names) <= min(MAX_KINDS, max(2, len(rows) // 2))
         if few and len(values) >= EVERYWHERE * len(rows) and all(isinstance(each, str) for each in values):

@@ -155,7 +155,7 @@ def _read(lines: _Lines, reads_text: bool) -> tuple[str, Iterator[Message], Live
         return "SSE", _read_sse(lines, reads_text), None
     if first.startswith(b"{") and (b'"log"' in first[:64] or (first == b"{" and b'"log"' in head[:4096])):
         return "HAR", _read_har(lines.path, lines.rest()), None
-    if first.startswith(b"[") and not reads_text:
+    if first == b"[":
         raise UnusableRecording(lines.path, "is a JSON array: write one frame per line (jq -c '.[]')")
     rows = iter(lines)
     header = read_header(lines.path, next(rows)) if is_header(first) else None
@@ -170,7 +170,7 @@ def _read_json_lines(lines: _Lines, rows: Iterator[bytes], reads_text: bool) -> 
         if line.startswith(RECONNECT) and not line.strip(b"-"):
             connection += 1
             continue
-        if reads_text and not line.startswith(b"{"):
+        if (reads_text and not line.startswith(b"{")) or b"\x1e" in line:
             value: Any = line.decode("utf-8", "replace")
         else:
             value = _decode_line(lines, line)
@@ -187,7 +187,7 @@ def _decode_line(lines: _Lines, line: bytes) -> Any:
         value = decode_json(line)
     except ValueError as error:
         raise lines.error(f"is not JSON, one frame per line: {_short(error)}") from error
-    if not isinstance(value, dict | str):
+    if not isinstance(value, dict | str | list):
         raise lines.error(f"is JSON, but a frame is an object, not {type(value).__name__}")
     return value
 

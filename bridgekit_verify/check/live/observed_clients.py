@@ -118,7 +118,7 @@ class _Reader:
                 client.canaries[canary].append(excerpt(message))
         client.prompts.update(found[0] for found in PROMPT.findall(raw))
         known = set[Marker]()
-        for frame in self._dialect.frames(message):
+        for frame in self._dialect.read(message):
             known |= self._take_frame(frame, canaries)
         for marker in sorted(set(markers_in(raw)) - known):
             client.occurrences[marker].append(Occurrence("raw", message))

@@ -57,7 +57,7 @@ class LiveRecorder:
                 self._dialect = detect("", [message])
             except UnusableRecording:
                 return []
-        return list(self._dialect.frames(message))
+        return list(self._dialect.read(message))
 
     def _follow(self, frame: ObservedFrame, text: str, open_runs: list[RequestedRun]) -> None:
         if frame.run is not None:
