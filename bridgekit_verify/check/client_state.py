@@ -27,6 +27,7 @@ class ClientState:
     __slots__ = (
         "chunks", "connection", "epochs", "id", "last", "numberings", "open_runs", "reconnected_at", "run",
         "runs", "starts_inside", "stated_thread", "stated_user", "streams", "subscribed", "thread", "unattributed_ends",
+        "unattributed_starts",
         "unidentified", "unmapped_after_end", "unnumbered", "unplaced", "user",
     )  # fmt: skip
 
@@ -48,6 +49,8 @@ class ClientState:
         self.numberings: dict[str | None, Numbering] = {}
         self.epochs: dict[str | None, str | None] = {}
         """For each thread, the latest epoch that the server named. A different epoch starts a new numbering."""
+        self.unattributed_starts = 0
+        """The number of start frames that name no run."""
         self.unattributed_ends = 0
         """The number of end frames that could not be attributed to a run."""
         self.chunks: dict[StreamKey, StreamKey] = {}
@@ -98,6 +101,8 @@ class RunState:
     failed: bool = False
     reported_after_end: bool = False
     last_kind: str = ""
+    unattributed: bool = False
+    """True if a frame of a text or call of the run names no message and no call."""
     open: set[StreamState] = field(default_factory=set)
     """Texts and calls that have begun and have not ended."""
 
@@ -110,7 +115,7 @@ class StreamState:
 
     __slots__ = (
         "_digest", "_fingerprint", "_hash", "_pieces", "begun", "characters", "client", "ended", "first", "id",
-        "implicit", "is_again", "is_call", "pending", "resulted", "run", "status", "uncertain", "whole",
+        "implicit", "is_again", "is_call", "left_open", "pending", "resulted", "run", "status", "uncertain", "whole",
     )  # fmt: skip
 
     def __init__(self, stream_id: str | None, is_call: bool, client: str, run: RunState | None, first: int) -> None:
@@ -128,6 +133,8 @@ class StreamState:
         self.pending: tuple[Any, int] | None = None
         """A complete value that arrived before the end of the message or call, with the `Message.index` of the
         value."""
+        self.left_open: Message | None = None
+        """The end of the run that ended before this message or call, or None."""
         self.status: str | None = None
         """`equal` or `different`, once a complete value was compared with the deltas."""
         self._hash: Any = None

@@ -45,11 +45,11 @@ class Judge:
 
     def feed(self, messages: Iterable[Message]) -> None:
         """Judge every message of a recording."""
-        read, take = self.dialect.frames, self.take
+        read, take = self.dialect.read, self.take
         for message in messages:
             self.messages += 1
             for frame in read(message):
-                if frame.kind != "other" or message.value != END_OF_STREAM:
+                if frame.kind != "other" or frame.origin.value != END_OF_STREAM:
                     take(frame)
 
     def take(self, frame: ObservedFrame) -> None:
@@ -68,7 +68,8 @@ class Judge:
             self._signal(client, frame)
             return
         if frame.position is None:
-            client.unnumbered = client.unnumbered or kind in NUMBERED
+            is_content = kind in NUMBERED or (kind == "other" and _is_identified(frame))
+            client.unnumbered = client.unnumbered or is_content
         elif self._is_replayed(client, run, frame):
             return
         self.rules.judge(client, run, stream, frame)
@@ -106,7 +107,7 @@ class Judge:
         if frame.thread not in (None, client.thread) or frame.user not in (None, client.user):
             self.owners.check_ids(self.findings, client, frame)
         if frame.run is frame.thread is frame.user is None and (
-            key is None or key[1] is None or frame.implicit or frame.kind == "tool"
+            stream is None or stream.id is None or frame.implicit or frame.kind == "tool"
         ):
             client.unidentified += 1
         return stream, run
@@ -124,6 +125,8 @@ class Judge:
             if client.run is None:
                 client.run = self._new_run(client, f"{client.id} connection {client.connection}", frame)
             return client.run
+        if frame.kind == "started":
+            return None
         run = None if stream is None else stream.run
         if run is not None and not (run.ended and frame.kind in ACROSS_RUNS and client.open_runs):
             return run
@@ -218,3 +221,8 @@ class Judge:
             subject = f"position {first}"
             self.findings.broken(which, rule, subject, f"{subject} {text}", POSITIONS, frame.origin)
         return step is PositionStep.REPLAYED
+
+
+def _is_identified(frame: ObservedFrame) -> bool:
+    """Return whether a frame names its run, message or call, or holds a text."""
+    return not frame.run is frame.message is frame.call is frame.text is None

@@ -61,17 +61,10 @@ class Rules:
         """True if a message or call was forgotten before its end, so that its collected deltas may be incomplete."""
         self._past_runs: deque[tuple[ClientState, RunState]] = deque()
         self._handlers: dict[str, Handler] = {
-            "text_begin": self._begin,
-            "text": self._delta,
-            "text_end": self._end,
-            "thinking": self._delta,
-            "tool_begin": self._begin,
-            "tool_args": self._delta,
-            "tool_end": self._end,
-            "tool": self._whole_call,
-            "tool_result": self._result,
-            "snapshot": self._snapshot,
-        }
+            "text_begin": self._begin, "text": self._delta, "text_end": self._end, "thinking": self._delta,
+            "tool_begin": self._begin, "tool_args": self._delta, "tool_end": self._end, "tool": self._whole_call,
+            "tool_result": self._result, "snapshot": self._snapshot,
+        }  # fmt: skip
         """The rule for each kind of frame of a text or call."""
 
     def judge(
@@ -85,15 +78,15 @@ class Rules:
             self._note_run(client, run, frame)
         handler = self._handlers.get(kind)
         if kind == "other" or (stream is None and handler is not None):
-            self._leave(stream, frame)
+            self._leave(run, stream, frame)
         elif stream is not None and handler is not None:
             handler(client, run, stream, frame)
         elif kind in ("ended", "error"):
             self._end_run(client, run, frame)
-        elif kind == "started" and run is not None and self.knows_runs:
+        elif kind == "started" and self.knows_runs:
             self._start_run(client, run, frame)
 
-    def _leave(self, stream: StreamState | None, frame: ObservedFrame) -> None:
+    def _leave(self, run: RunState | None, stream: StreamState | None, frame: ObservedFrame) -> None:
         """Count a frame whose kind, message or call is unknown, and record which answers become uncertain."""
         if frame.kind == "other":
             if stream is not None:
@@ -101,9 +94,13 @@ class Rules:
             of_text = frame.message is not None or frame.text is not None
             self.unnamed_calls += frame.call is not None or (of_text and frame.message is None)
             self.unnamed_texts += of_text and frame.call is None
-        elif frame.kind != "snapshot":
-            self.unattributed += 1
-        elif frame.whole is not None:
+            names_none = frame.text is not None and frame.message is frame.call is None
+        else:
+            names_none = frame.kind != "snapshot"
+            self.unattributed += names_none
+        if run is not None:
+            run.unattributed |= names_none
+        if frame.kind == "snapshot" and frame.whole is not None:
             reason = "a snapshot holds messages or calls that were not streamed in this recording"
             self.findings.unknown(Property.SNAPSHOT, reason)
 
@@ -128,12 +125,19 @@ class Rules:
         earlier: int | None = None,
     ) -> None:  # fmt: skip
         """Report that a message contradicts what its client received before, for example in the message `earlier`."""
-        if isinstance(subject, StreamState) and (not self.knows_runs or subject.uncertain == UNNAMED):
-            reason = UNNAMED if self.knows_runs else "without a run, several messages or calls may have its id"
+        if isinstance(subject, StreamState) and (reason := self._doubt(subject)) is not None:
             self.findings.unknown(which, f"{subject}: {reason}")
             return
         before = () if earlier is None else (Evidence(earlier, subject.client),)
         self.findings.broken(which, rule, str(subject), text, CONTRADICTION, *before, message)
+
+    def _doubt(self, stream: StreamState) -> str | None:
+        """Return the reason why the frames of a message or call may be incomplete, or may be those of several."""
+        if not self.knows_runs:
+            return "without a run, several messages or calls may have its id"
+        if stream.uncertain == UNNAMED:
+            return UNNAMED
+        return "frames of its run name no message and no call" if stream.run and stream.run.unattributed else None
 
     # Runs
 
@@ -146,7 +150,10 @@ class Rules:
             text = f"a frame of {run} follows its end"
             self._contradicts(Property.END_LAST, "after the end", run, text, frame.origin, run.ended_at)
 
-    def _start_run(self, client: ClientState, run: RunState, frame: ObservedFrame) -> None:
+    def _start_run(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> None:
+        if run is None:
+            client.unattributed_starts += 1
+            return
         if run.started and not run.ended:
             text = f"{run} starts again before it ended"
             self._contradicts(Property.DUPLICATED, "started twice", run, text, frame.origin, run.first)
@@ -190,15 +197,20 @@ class Rules:
         """Judge the texts and calls that are still open when their run ends."""
         for stream in sorted(run.open, key=lambda each: each.first):
             left_open = not stream.ended and stream.begun and not stream.implicit and self._knows_end(stream)
-            if left_open and message is not None and not run.failed:
-                text = f"{stream} has begun and has no end, although its run ended"
-                self._contradicts(stream.completeness, "not ended", stream, text, message, stream.first)
+            if left_open and not run.failed:
+                stream.left_open = message
             stream.ended = True
             self._compare_pending(stream)
             if left_open:
                 stream.uncertain = stream.uncertain or NO_END
             stream.release()
         run.open.clear()
+
+    def conclude(self, stream: StreamState) -> None:
+        """Report a text or call that has no end, not even after the end of its run."""
+        if stream.left_open is not None:
+            text = f"{stream} has begun and has no end, although its run ended"
+            self._contradicts(stream.completeness, "not ended", stream, text, stream.left_open, stream.first)
 
     def expects_result(self, stream: StreamState) -> bool:
         """Return whether a call has no result so far, although the dialect has results."""
@@ -223,6 +235,7 @@ class Rules:
         if stream.ended or again:  # The id is reused for another text, or the whole text is sent again.
             if stream.run is not None:
                 stream.run.open.discard(stream)
+            self.conclude(stream)
             stream = StreamState(stream.id, stream.is_call, client.id, run, frame.origin.index)
             stream.is_again = True
             self.remember(client, stream.key, stream)
@@ -237,7 +250,7 @@ class Rules:
     def _delta(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         if not stream.begun:
             self._begin_by_delta(run, stream, frame)
-        elif stream.ended and not stream.implicit and self._knows_end(stream):
+        elif stream.ended and not stream.left_open and not stream.implicit and self._knows_end(stream):
             which = Property.ARGUMENTS if stream.is_call else Property.ORDER
             self._contradicts(which, "after its end", stream, f"a delta of {stream} follows its end", frame.origin)
         if isinstance(frame.text, str):
@@ -262,6 +275,8 @@ class Rules:
             return
         if not stream.begun:
             self._ended_unbegun(stream, frame)
+        elif stream.left_open is not None:
+            stream.left_open = None
         elif stream.ended and not frame.implicit and self._knows_end(stream):
             self._contradicts(Property.DUPLICATED, "ended twice", stream, f"{stream} ends again", frame.origin)
         stream.ended = True
@@ -374,6 +389,7 @@ class Rules:
             elif owner.streams.get(old_key) is old:
                 del owner.streams[old_key]
                 self.owners.forget(old_key)
+                self.conclude(old)
                 self.forgotten += old.status is None or self.expects_result(old)
                 self._forgot_open |= not old.ended
                 if old.run is not None:

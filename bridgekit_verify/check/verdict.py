@@ -29,7 +29,7 @@ NEEDS: Final = {
     Property.THREAD: ("kind",),
     Property.TEXT: ("kind", "kinds.text", "text", "message"),
     Property.ARGUMENTS: ("kind", "call"),
-    Property.CALLS: CALLS,
+    Property.CALLS: (*CALLS, "run", "kinds.ended"),
     Property.ENDED: RUNS,
     Property.END_LAST: ("kind", "run", "kinds.ended"),
     Property.RESUME: ("position", "run", "kinds.ended"),
@@ -38,6 +38,10 @@ NEEDS: Final = {
 """For each property, the fields and kinds of frames that a dialect needs for the answer *holds*. `|` separates
 alternatives."""
 HELPS: Final = {
+    Property.LOST: ("kinds.error",),
+    Property.ENDED: ("kinds.error",),
+    Property.END_LAST: ("kinds.error",),
+    Property.RESUME: ("kinds.error",),
     Property.DUPLICATED: ("kind", "run", "thread"),
     Property.ORDER: ("kind", "run", "thread"),
     Property.USER: ("kind", "run", "thread|user", "kinds.started"),
@@ -47,9 +51,13 @@ HELPS: Final = {
     Property.SNAPSHOT: (*TEXTS, *ARGUMENTS),
 }
 """Further fields and kinds that an *unknown* answer names if the dialect lacks them."""
+OF_TEXTS: Final = (Property.TEXT, Property.SNAPSHOT)
+OF_CALLS: Final = (Property.ARGUMENTS, Property.CALLS, Property.SNAPSHOT)
 OF_STREAMS: Final = (Property.TEXT, Property.ARGUMENTS, Property.CALLS, Property.SNAPSHOT)
-TEXT_KINDS: Final = ("kinds.text_begin", "kinds.text", "kinds.text_end", "kinds.thinking")
-CALL_KINDS: Final = ("kinds.tool_begin", "kinds.tool_args", "kinds.tool_end", "kinds.tool_result")
+ANY_KINDS: Final = ("kinds.snapshot", "kinds.event")
+TEXT_KINDS: Final = ("kinds.text_begin", "kinds.text", "kinds.text_end", "kinds.thinking", *ANY_KINDS)
+CALL_KINDS: Final = ("kinds.tool_begin", "kinds.tool_args", "kinds.tool_end", "kinds.tool", "kinds.tool_result",
+                     *ANY_KINDS)  # fmt: skip
 SOURCES: Final = {
     Property.LOST: "positions have no gap, and every run ended",
     Property.DUPLICATED: "every position occurs once",
@@ -99,6 +107,8 @@ def conclude(judge: Judge, *, path: str = "", container: str = "", limit: str | 
     for client in clients:
         for run in client.open_runs.values():
             judge.rules.settle(run, None)
+    for stream in streams:
+        judge.rules.conclude(stream)
     judge.owners.conclude(judge.findings, judge.clients)
     _judge_runs(judge, runs, limit)
     _judge_numberings(judge, clients)
@@ -127,7 +137,9 @@ def _answer(judge: Judge, which: Property) -> PropertyAnswer:
     answer = judge.findings.answer(which, SOURCES.get(which, ""), lacking=any(map(dialect.lacks, needed)))
     if answer.state is not State.UNKNOWN:
         return answer
-    reasons = (dialect.describe_lack(*needed, *HELPS.get(which, ())), answer.reason)
+    texts = TEXT_KINDS if judge.rules.unnamed_texts and which in OF_TEXTS else ()
+    calls = CALL_KINDS if judge.rules.unnamed_calls and which in OF_CALLS else ()
+    reasons = (dialect.describe_lack(*needed, *HELPS.get(which, ()), *texts, *calls), answer.reason)
     return msgspec.structs.replace(answer, reason="; ".join(filter(None, reasons)))
 
 
@@ -160,7 +172,7 @@ def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> Non
     client = judge.clients[run.client]
     began_elsewhere = any(other.started and other.first < run.first for other in others)
     continues = client.starts_inside or (judge.dialect.run_is_connection and client.reconnected_at)
-    if run.started or not judge.rules.pairs_runs or began_elsewhere or continues:
+    if run.started or not judge.rules.pairs_runs or began_elsewhere or continues or client.unattributed_starts:
         return
     judge.findings.broken(
         Property.ENDED if run.first == run.ended_at else Property.LOST, "no start", f"run {run.id}",
@@ -244,13 +256,8 @@ def _reasons_of_runs(judge: Judge, clients: list[ClientState], runs: list[RunSta
 
 def _reasons_of_streams(judge: Judge, streams: list[StreamState]) -> Iterator[tuple[Property, str]]:
     rules = judge.rules
-    for count, which, kinds in (
-        (rules.unnamed_texts, (Property.TEXT, Property.SNAPSHOT), TEXT_KINDS),
-        (rules.unnamed_calls, (Property.ARGUMENTS, Property.CALLS, Property.SNAPSHOT), CALL_KINDS),
-    ):
-        lacking = ", ".join(each for each in kinds if judge.dialect.lacks(each)) or "some of their types"
-        reason = f"{count} frames are of a kind that the dialect does not name: it may lack {lacking}"
-        yield from ((each, reason) for each in which if count)
+    for count, which in ((rules.unnamed_texts, OF_TEXTS), (rules.unnamed_calls, OF_CALLS)):
+        yield from ((each, f"{count} frames are of a type that the dialect does not name") for each in which if count)
     for property_, word in ((Property.TEXT, "message"), (Property.ARGUMENTS, "call")):
         if all(each.content is not property_ for each in streams):
             yield property_, f"the recording has no {word} with an id"

@@ -237,7 +237,7 @@ UNUSABLE = {
     "text": (b"hello\n", "line 1 is not JSON"),
     "cut line": (b'{"type":"RUN_STARTED"}\n{"type":"RUN_', "line 2 is not JSON"),
     "number": (b"1\n", "line 1 is JSON, but a frame is an object"),
-    "array": (b'[{"type":"RUN_STARTED"}]', "is a JSON array"),
+    "array": (b'[\n{"type":"RUN_STARTED"}\n]', "is a JSON array"),
     "NaN": (b'{"type":NaN}\n', "NaN"),
     "deep": (b'{"a":' * 200_000, "nested too deeply"),
     "binary": (b"\x00\x01\x02", "is not text in UTF-8"),

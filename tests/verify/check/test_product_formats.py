@@ -1,0 +1,210 @@
+"""Formats of products: batches, acknowledgements, JSON in JSON, and frames that name less than a run needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridgekit_verify.check.checking import check_recording
+from bridgekit_verify.check.dialect_tables import load_table
+from bridgekit_verify.check.property_answers import Property, State
+from bridgekit_verify.check.verdict import RecordingVerdict
+from tests.verify.check.samples import WORDS, Value
+from tests.verify.check.test_check import broken, states
+
+TEXT = "".join(WORDS)
+TABLE = """
+[dialect]
+kind = "{at}t"
+run = "{at}run"
+message = "{at}msg"
+text = "{at}d"
+whole = "{at}full"
+position = {{ path = "{at}n", per = "run", first = 1 }}
+[dialect.kinds]
+started = "go"
+text_begin = "open"
+text = "say"
+text_end = "said"
+ended = "done"
+"""
+
+
+def run(name: str, **changes: Any) -> list[Value]:
+    says = [{"t": "say", "msg": "m", "d": word} for word in WORDS]
+    values = [{"t": "go"}, {"t": "open", "msg": "m"}, *says, {"t": "said", "msg": "m", "full": TEXT}, {"t": "done"}]
+    return [{**value, "run": name, "n": n, **changes} for n, value in enumerate(values, 1)]
+
+
+def grouped(values: Sequence[Any]) -> Iterator[list[Any]]:
+    yield from (list(values[n : n + 3]) for n in range(0, len(values), 3))
+
+
+def judge(folder: Path, table: str, lines: Sequence[Any]) -> RecordingVerdict:
+    """Judge lines that are text, or JSON values, as one client received them."""
+    (folder / "t.toml").write_text(table, encoding="utf-8")
+    rows = [line if isinstance(line, str) else json.dumps({"socket": "s", "frame": line}) for line in lines]
+    (folder / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    return check_recording(str(folder / "a.jsonl"), dialect=load_table(str(folder / "t.toml")))
+
+
+def in_json(text: str) -> str:
+    return json.dumps({"socket": "s", "frame": text})
+
+
+WRAPPED: dict[str, Callable[[list[Value]], list[Any]]] = {
+    "list": lambda values: list(grouped(values)),
+    "bare list": lambda values: [json.dumps(each) for each in grouped(values)],
+    "records": lambda values: [in_json("".join(f"{json.dumps(v)}\x1e" for v in each)) for each in grouped(values)],
+    "bare records": lambda values: ["".join(f"{json.dumps(v)}\x1e" for v in each) for each in grouped(values)],
+    "lines": lambda values: [in_json("\n".join(map(json.dumps, each))) for each in grouped(values)],
+    "acknowledged": lambda values: [f"42/chat,{n or ''}{json.dumps(['x', v])}" for n, v in enumerate(values)],
+    "JSON in JSON": lambda values: [{"channel": "c", "data": json.dumps(each)} for each in values],
+    "numbers as text": lambda values: [{**each, "n": str(each["n"])} for each in values],
+}
+PATHS = {"acknowledged": "1.", "JSON in JSON": "data."}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_frames_are_read_as_the_product_wraps_them(name: str, tmp_path: Path) -> None:
+    table = TABLE.format(at=PATHS.get(name, ""))
+    table = table.replace("[dialect]", '[dialect]\nprefix = "42/chat,"', 1) if name == "acknowledged" else table
+    values = run("r1") + run("r2")
+    found = judge(tmp_path, table, WRAPPED[name](values))
+    assert broken(found) == {}
+    holds = {Property.LOST, Property.DUPLICATED, Property.ORDER, Property.TEXT, Property.ENDED, Property.END_LAST}
+    assert {each for each in holds if states(found)[each] is not State.HOLDS} == set()
+    for lost in (3, 4):
+        less = judge(tmp_path, table, WRAPPED[name](values[:lost] + values[lost + 1 :]))
+        assert broken(less)[Property.TEXT] == ["message m"]
+        assert Property.LOST in broken(less)
+
+
+def test_type_may_be_true_or_false(tmp_path: Path) -> None:
+    table = '[dialect]\nkind = "done"\nrun = "@connection"\ntext = "c"\n[dialect.kinds]\ntext = "false"\nended = "true"'
+    rows: list[Value] = [*({"c": word, "done": False} for word in WORDS), {"c": "", "done": True}]
+    assert states(judge(tmp_path, table, rows))[Property.END_LAST] is State.HOLDS
+    assert Property.END_LAST in broken(judge(tmp_path, table, [*rows, rows[0]]))
+
+
+def test_call_whose_end_names_no_call_is_not_broken(tmp_path: Path) -> None:
+    table = '[dialect]\nkind = "t"\nrun = "@connection"\ncall = "id"\ntext = "d"\n[dialect.kinds]\nstarted = "go"\n'
+    table += 'tool_begin = "call"\ntool_args = "arg"\ntool_end = "called"\nended = "done"'
+    rows: list[Value] = [{"t": "go"}, {"t": "call", "id": "c"}, {"t": "arg", "d": "{}"}, {"t": "called"}, {"t": "done"}]
+    found = judge(tmp_path, table, rows)
+    assert broken(found) == {}
+    assert "name no message" in next(each.reason for each in found.answers if each.property is Property.CALLS)
+    assert broken(judge(tmp_path, table, [rows[0], rows[1], rows[4]])) == {Property.CALLS: ["call c"]}
+
+
+def test_start_that_names_no_run_starts_no_earlier_run_again(tmp_path: Path) -> None:
+    values = run("r1") + run("r2")
+    rows = [{"t": "go"} if each["t"] == "go" else each for each in values]
+    table = TABLE.format(at="").replace('position = { path = "n", per = "run", first = 1 }', "")
+    assert broken(judge(tmp_path, table, rows)) == {}
+    assert Property.ENDED in broken(judge(tmp_path, table, rows[:-1]))
+
+
+def test_end_of_a_text_after_the_end_of_its_run_is_neither_lost_nor_twice(tmp_path: Path) -> None:
+    values = run("r1")
+    found = broken(judge(tmp_path, TABLE.format(at=""), [*values[:-2], values[-1], values[-2]]))
+    assert set(found) == {Property.ORDER, Property.END_LAST}
+
+
+def test_frame_of_another_user_whose_type_is_unknown_is_not_attributed(tmp_path: Path) -> None:
+    rows = [
+        {"socket": socket, "user": user, "thread": user, "frame": value}
+        for socket, user in (("s1", "ann"), ("s2", "ben"))
+        for value in run(f"r{socket}", msg=f"m{socket}")
+    ]
+    lines = [json.dumps(each) for each in rows]
+    table = TABLE.format(at="")
+    assert states(judge(tmp_path, table, lines))[Property.USER] is State.HOLDS
+    stray = json.dumps({"socket": "s1", "user": "ann", "thread": "ann", "frame": {"t": "seen", "msg": "ms2"}})
+    found = states(judge(tmp_path, table, [*lines, stray]))
+    assert {found[each] for each in (Property.USER, Property.DUPLICATED, Property.ORDER)} == {State.UNKNOWN}
+
+
+def test_table_without_the_kind_makes_text_unknown_and_not_unusable(tmp_path: Path) -> None:
+    found = judge(
+        tmp_path, '[dialect]\nprefix = "42"\nrun = "1.run"', ['42["go",{"run":"r"}]', '42["end",{"run":"r"}]']
+    )
+    assert "no kind" in next(each.reason for each in found.answers if each.property is Property.ENDED)
+
+
+RICH = """
+[dialect]
+kind = "t"
+run = "run"
+thread = "room"
+user = "who"
+message = "msg"
+call = "call"
+text = "d"
+whole = "full"
+args = "args"
+position = { path = "n", per = "run", first = 1 }
+[dialect.kinds]
+subscribed = "hello"
+started = "go"
+event = ["step", "usage"]
+thinking = "think"
+text_begin = "open"
+text = "say"
+text_end = "said"
+tool = "call"
+tool_begin = "call+"
+tool_args = "arg"
+tool_end = "called"
+tool_result = "result"
+snapshot = "all"
+error = "failed"
+ended = "done"
+"""
+
+
+def rich(name: str) -> Iterator[Value]:
+    common = {"run": name, "room": name, "who": name}
+    values: list[Value] = [
+        {"t": "go"}, {"t": "step", "msg": f"m{name}"},
+        *({"t": "think", "msg": f"h{name}", "d": word} for word in WORDS),
+        {"t": "all", "msg": f"h{name}", "full": TEXT}, {"t": "call+", "call": f"c{name}"},
+        {"t": "arg", "call": f"c{name}", "d": '{"a":'}, {"t": "arg", "call": f"c{name}", "d": "1}"},
+        {"t": "called", "call": f"c{name}", "args": {"a": 1}}, {"t": "result", "call": f"c{name}"},
+        {"t": "call", "call": f"d{name}", "args": {"a": 2}}, {"t": "result", "call": f"d{name}"},
+        {"t": "all", "call": f"d{name}", "args": {"a": 2}}, {"t": "open", "msg": f"m{name}"},
+        *({"t": "say", "msg": f"m{name}", "d": word} for word in WORDS), {"t": "usage"},
+        {"t": "said", "msg": f"m{name}"}, {"t": "all", "msg": f"m{name}", "full": TEXT},
+        {"t": "failed" if name == "bad" else "done"},
+    ]  # fmt: skip
+    yield {"t": "hello", "room": name}
+    yield from ({**value, **common, "n": n} for n, value in enumerate(values, 1))
+
+
+@pytest.mark.parametrize("line", [line for line in RICH.splitlines() if " = " in line])
+def test_rich_table_without_a_line_only_makes_answers_unknown(line: str, tmp_path: Path) -> None:
+    """On a sound recording, and on recordings without one frame, or with one frame twice, moved or exchanged."""
+    rows = [(each, value) for each in ("a", "b", "bad") for value in rich(each)]
+    recordings = [rows]
+    for n in range(0, len(rows), 4):
+        other = (("b", "a")[rows[n][0] == "b"], rows[n][1])
+        recordings += [
+            rows[:n] + rows[n + 1 :],
+            rows[:n] + rows[n : n + 1] + rows[n:],
+            [*rows[:n], *rows[n + 1 :], other],
+        ]
+        recordings += [[*rows[:n], *reversed(rows[n : n + 2]), *rows[n + 2 :]]]
+    for number, each in enumerate(recordings):
+        lines = [json.dumps({"socket": who, "user": who, "thread": who, "frame": value}) for who, value in each]
+        whole, less = (judge(tmp_path, table, lines) for table in (RICH, RICH.replace(f"{line}\n", "", 1)))
+        before, after = states(whole), states(less)
+        begins = {one for one in after if after[one] is State.HOLDS and before[one] is not State.HOLDS}
+        assert not begins, (number, begins)
+        if number == 0:
+            assert broken(whole) == broken(less) == {}
+            changed = [one for one in less.answers if one.state is not before[one.property]]
+            assert all(line.partition(" ")[0] in one.reason for one in changed), changed
