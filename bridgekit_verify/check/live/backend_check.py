@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
@@ -123,7 +124,8 @@ async def drive_backend(
                 max_frames=max_frames,
             )
             with anyio.move_on_after(max_seconds) as limit:
-                await _apply(session, names, running)
+                with _own_driver(backend):
+                    await _apply(session, names, running)
     stopped = f"--max-seconds {max_seconds:g}" if limit.cancelled_caught else session.limit
     about = {
         "backend": backend.path, "scenarios": names, "load": msgspec.to_builtins(load), "seed": seed,
@@ -211,11 +213,26 @@ def _variables(variables: Mapping[str, str]) -> Iterator[None]:
 
 def _custom_driver(backend: Backend) -> BackendDriver:
     assert backend.driver is not None
-    driver: BackendDriver = _import(backend, backend.driver.cls, "[driver] class")()
+    made = _import(backend, backend.driver.cls, "[driver] class")
+    with _own_driver(backend):
+        driver: BackendDriver = made()
     for name in ("listen", "start"):
         if not callable(getattr(driver, name, None)):
             raise UnusableBackend(backend.path, f"[driver] class {backend.driver.cls!r} has no method {name!r}")
     return driver
+
+
+@contextmanager
+def _own_driver(backend: Backend) -> Iterator[None]:
+    """Name the line of the backend's own driver that raised an error."""
+    try:
+        yield
+    except Exception as error:
+        if backend.driver is None or isinstance(error, UnusableBackend):
+            raise
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"[driver] class {backend.driver.cls!r} raised {error!r}: {Path(line.filename).name}, line {line.lineno}"
+        raise UnusableBackend(backend.path, text) from error
 
 
 def _import(backend: Backend, name: str, what: str) -> Any:

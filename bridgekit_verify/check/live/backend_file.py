@@ -186,7 +186,7 @@ def load_backend(path: str | Path) -> Backend:
     """
     data = Path(path).read_bytes()
     try:
-        document = tomllib.loads(data.decode())
+        document = tomllib.loads(data.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         number = re.search(r"at line (\d+)", str(error))
         line = data.splitlines()[int(number[1]) - 1].decode("utf-8", "replace").strip()[:80] if number else ""

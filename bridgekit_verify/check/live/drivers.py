@@ -93,7 +93,7 @@ class Requests:
         elif body is not None:
             content, is_json = fill_body(body, values)
             kind = kind or ("application/json" if is_json else "text/plain; charset=utf-8")
-        sent = {"accept": ACCEPT, **({"content-type": kind} if kind else {}), **stated}
+        sent = httpx.Headers({"accept": ACCEPT, **({"content-type": kind} if kind else {}), **stated}, "utf-8")
         return self._http.build_request(method, base_url + fill_url(path, values), content=content, headers=sent)
 
     def check_status(self, table: str, response: httpx.Response) -> None:

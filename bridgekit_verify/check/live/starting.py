@@ -83,7 +83,10 @@ async def running_backend(backend: Backend, model: str) -> AsyncIterator[Running
         return
     port = _free_port()
     values = {"port": str(port), "model": model, "python": sys.executable}
-    words = shlex.split(start.command) if isinstance(start.command, str) else start.command
+    try:
+        words = shlex.split(start.command) if isinstance(start.command, str) else start.command
+    except ValueError as error:
+        raise UnusableBackend(backend.path, f"[start] command is no command: {error}: {start.command}") from error
     command = [fill_text(word, values) for word in words]
     env = {**os.environ, **environment(backend, values)}
     url = fill_text(start.url, values).rstrip("/") or f"http://127.0.0.1:{port}"

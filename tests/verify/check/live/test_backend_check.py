@@ -331,6 +331,7 @@ UNUSABLE = [
     ('folder = "', 'folder = "/no/such', r"\[start\] folder /no/such.* does not exist"),
     ("POST /chat", "POST /chatt", r"POST /chatt answered 404: .*; correct \[run\]"),
     ("POST /chat", "GET /chat", r"GET /chat answered 405: .*; correct \[run\]"),
+    ('command = "', "command = \"'", r"\[start\] command is no command: No closing quotation: '"),
 ]
 
 
@@ -427,6 +428,28 @@ class Chat:
         async with httpx.AsyncClient(trust_env=False) as http:
             await http.post(f"{client.base_url}/post", json=body)
 """
+
+
+DRIVER_ERRORS = {
+    6: ("client.opened()", "client.opens()"),
+    15: ("run.prompt", "run.text"),
+    5: ("    async def listen", "    __init__ = lambda self: 1 / 0\n    async def listen"),
+}
+
+
+@pytest.mark.parametrize("line", DRIVER_ERRORS)
+async def test_error_of_a_driver_names_its_line(tmp_path: Path, line: int) -> None:
+    module = f"driver_with_error_in_line_{line}"
+    (tmp_path / f"{module}.py").write_text(DRIVER.replace(*DRIVER_ERRORS[line]))
+    (tmp_path / "b.toml").write_text(f"{START}[driver]\nclass = '{module}:Chat'\n{DIALECT}")
+    with pytest.raises(UnusableBackend, match=rf"\[driver\] class .* raised .*Error.* line {line}$"):
+        await check(load_backend(tmp_path / "b.toml"), SMALL, scenarios=("text",))
+
+
+async def test_header_may_have_any_text(tmp_path: Path) -> None:
+    path = write_backend(tmp_path, "response")
+    path.write_text("\ufeff" + path.read_text().replace("[listen]", "headers = { X-Name = 'Zoë Ω' }\n[listen]", 1))
+    assert (await check(load_backend(path), SMALL, scenarios=("text",))).passed
 
 
 async def test_unknown_dialect_gives_one_line_and_a_way_to_a_table(tmp_path: Path) -> None:
