@@ -155,7 +155,7 @@ def _read(lines: _Lines, reads_text: bool) -> tuple[str, Iterator[Message], Live
         return "SSE", _read_sse(lines, reads_text), None
     if first.startswith(b"{") and (b'"log"' in first[:64] or (first == b"{" and b'"log"' in head[:4096])):
         return "HAR", _read_har(lines.path, lines.rest()), None
-    if first == b"[":
+    if first.startswith(b"[") and first.endswith((b"[", b",")):
         raise UnusableRecording(lines.path, "is a JSON array: write one frame per line (jq -c '.[]')")
     rows = iter(lines)
     header = read_header(lines.path, next(rows)) if is_header(first) else None
@@ -282,7 +282,7 @@ def _excerpt(line: bytes) -> str:
 
 
 class _WebSocketMessage(msgspec.Struct):
-    data: str = ""
+    data: str | None = None
     type: str = "receive"
     time: float | None = None
     opcode: int = 1
@@ -297,8 +297,8 @@ class _EventSourceMessage(msgspec.Struct):
 
 class _Content(msgspec.Struct):
     text: str | None = None
-    encoding: str = ""
-    mime_type: str = msgspec.field(name="mimeType", default="")
+    encoding: str | None = None
+    mime_type: str | None = msgspec.field(name="mimeType", default=None)
 
 
 class _Response(msgspec.Struct):
@@ -370,14 +370,14 @@ def _har_values(entry: _Entry) -> Iterator[tuple[Any, dict[str, Any]]]:
     content = entry.response.content
     if entry.sockets is not None:
         for each in entry.sockets:
-            if each.type == "receive" and each.opcode in (1, 2):
+            if each.type == "receive" and each.opcode in (1, 2) and each.data is not None:
                 yield decode_text(_har_text(each.data, each.opcode == 2)), {"read_at": each.time}
     elif entry.events:
         for event in entry.events:
             yield decode_text(event.data), {"event": event.name, "event_id": event.id, "read_at": event.time}
     elif content.text:
         body = _har_text(content.text, content.encoding == "base64")
-        yield from _body_values(body, content.mime_type)
+        yield from _body_values(body, content.mime_type or "")
 
 
 def _har_text(data: str, encoded: bool) -> str:
@@ -396,5 +396,4 @@ def _body_values(body: str, mime_type: str) -> Iterator[tuple[Any, dict[str, Any
         for data, names in _sse_events(lines):
             yield decode_text((data or b"").decode(errors="surrogatepass")), names
     elif "ndjson" in mime_type or "jsonl" in mime_type or "json-seq" in mime_type:
-        texts = (line.strip(b"\x1e ").decode(errors="surrogatepass") for line in lines)
-        yield from ((decode_text(text), {}) for text in texts if text)
+        yield from ((decode_text(line.decode(errors="surrogatepass")), {}) for line in lines if line)

@@ -182,7 +182,8 @@ def test_har_with_a_streamed_body_is_read(tmp_path: Path) -> None:
     body = "".join(f"data: {json.dumps(value)}\n\n" for value in ag_ui("r", "t"))
     entry = {"request": {"url": "http://x"}, "response": {"content": {"mimeType": "text/event-stream", "text": body}}}
     path = tmp_path / "a.har"
-    path.write_text(json.dumps(har([{"request": {"url": "http://x/page"}}, entry])), encoding="utf-8")
+    page = {"response": {"content": {"mimeType": None, "encoding": None, "text": None}}}
+    path.write_text(json.dumps(har([{"request": {"url": "http://x/page"}}, page, entry])), encoding="utf-8")
     verdict = check_recording(str(path))
     assert broken(verdict) == {}
     assert verdict.frames > 20
@@ -237,7 +238,7 @@ UNUSABLE = {
     "text": (b"hello\n", "line 1 is not JSON"),
     "cut line": (b'{"type":"RUN_STARTED"}\n{"type":"RUN_', "line 2 is not JSON"),
     "number": (b"1\n", "line 1 is JSON, but a frame is an object"),
-    "array": (b'[\n{"type":"RUN_STARTED"}\n]', "is a JSON array"),
+    "array": (b'[{"type":"RUN_STARTED"},\n{}]', "is a JSON array"),
     "NaN": (b'{"type":NaN}\n', "NaN"),
     "deep": (b'{"a":' * 200_000, "nested too deeply"),
     "binary": (b"\x00\x01\x02", "is not text in UTF-8"),
