@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect
+from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect, type_of
 from bridgekit_verify.check.frames import (
     END_OF_STREAM,
     FIELDS,
@@ -43,7 +43,7 @@ def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
 
     Raises UnusableRecording if no dialect knows the types of at least half of the messages that are JSON objects.
     """
-    types = Counter(_type(part) for each in messages for part in split(each.value) if isinstance(part, dict))
+    types = Counter(type_of(part) for each in messages for part in split(each.value) if isinstance(part, dict))
     total = sum(types.values())
     shares = {
         each.name: sum(
@@ -63,18 +63,13 @@ def detect(path: str, messages: Iterable[Message]) -> StreamDialect:
     return BUILT_IN[best]
 
 
-def _type(value: Mapping[str, Any]) -> str:
-    found = value.get("type")
-    return found if isinstance(found, str) else ""
-
-
 def load_table(path: str) -> StreamDialect:
     """Read the `[dialect]` table of a TOML file.
 
     Raises UnusableRecording if the file is not TOML or has no valid table, and OSError if it cannot be read.
     """
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UnusableRecording(path, f"is not TOML: {error}") from error
     table = document.get("dialect")
@@ -149,6 +144,8 @@ def _kinds(value: object, source: str) -> dict[str, str]:
         if kind not in KINDS:
             raise UnusableRecording(source, f"[dialect] kinds has the unknown kind {kind!r}; known: {', '.join(KINDS)}")
         for each in theirs if isinstance(theirs, list) else [theirs]:
+            if not isinstance(each, str | int):
+                raise UnusableRecording(source, f"[dialect] kinds {kind} must be a list of types, not {each!r}")
             if (name := _name(each)) in kinds:
                 raise UnusableRecording(source, f"[dialect] kinds names {each!r} as {kinds[name]} and as {kind}")
             kinds[name] = kind

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from bridgekit_verify.check.frames import Message, ObservedFrame, split
 
-__all__ = ["BUILT_IN", "StreamDialect", "built_in"]
+__all__ = ["BUILT_IN", "StreamDialect", "built_in", "type_of"]
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,13 @@ def _list(value: object) -> list[dict[str, Any]]:
 
 def _value_and_type(message: Message) -> tuple[dict[str, Any], str]:
     """Return the message's object and its type. The type is empty if the message is not an object or names no type."""
-    value = message.value if isinstance(message.value, dict) else {}
-    type_ = value.get("type")
-    return value, type_ if isinstance(type_, str) else ""
+    return message.value if isinstance(message.value, dict) else {}, type_of(message.value)
+
+
+def type_of(value: object) -> str:
+    """Return the type of an object, or an empty text if it has none."""
+    found = value.get("type") if isinstance(value, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 BRIDGEKIT: Final = {
@@ -218,7 +222,8 @@ _PROGRESS: Final = (
     ".annotation.added", "_part.added",
 )  # fmt: skip
 """Suffixes of further OpenAI types, which report the progress of a call or of a message's part."""
-_REPLIES: Final = {"output_text": "text", "refusal": "refusal", "text": "text"}
+_REPLIES: Final = ("output_text", "refusal", "text")
+"""The types of a message's parts that have a text."""
 _INPUTS: Final = {
     "function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input", "code_interpreter_call": "code",
 }  # fmt: skip
@@ -230,7 +235,7 @@ def read_openai(message: Message) -> Iterator[ObservedFrame]:
     get = value.get
     kind = OPENAI.get(type_) or ("event" if type_.startswith("response.") and type_.endswith(_PROGRESS) else "other")
     item, response, part = get("item"), get("response"), get("part")
-    if (kind == "tool_begin" and _input_of(item) is None) or (kind == "text_begin" and _reply_of(part) is None):
+    if (kind == "tool_begin" and _input_of(item) is None) or (kind == "text_begin" and type_of(part) not in _REPLIES):
         kind = "event"
     frame = ObservedFrame(message, kind, position=_number(get("sequence_number")), implicit=type_ == "error")
     if kind in ("tool_args", "tool_end") or (kind == "other" and "_call" in type_):
@@ -251,12 +256,7 @@ def read_openai(message: Message) -> Iterator[ObservedFrame]:
 
 def _input_of(item: object) -> str | None:
     """Return the name of the field that holds an output item's arguments, or None if the item is not a call."""
-    return _INPUTS.get(str(item.get("type"))) if isinstance(item, dict) else None
-
-
-def _reply_of(part: object) -> str | None:
-    """Return the name of the field with the text of a message's part, or None if the part has no text."""
-    return _REPLIES.get(str(part.get("type"))) if isinstance(part, dict) else None
+    return _INPUTS.get(type_of(item))
 
 
 def _text_of(part: object) -> object:

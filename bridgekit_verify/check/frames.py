@@ -8,16 +8,9 @@ from typing import Any, Final
 import msgspec
 
 __all__ = [
-    "END_OF_STREAM",
-    "FIELDS",
-    "KINDS",
-    "Message",
-    "ObservedFrame",
-    "decode_json",
-    "decode_text",
-    "encode_json",
+    "END_OF_STREAM", "FIELDS", "KINDS", "Message", "ObservedFrame", "decode_json", "decode_text", "encode_json",
     "split",
-]
+]  # fmt: skip
 
 KINDS: Final = (
     "started",  # of a run

@@ -134,6 +134,7 @@ def test_table_of_langgraph_on_the_page_reads_its_events(tmp_path: Path) -> None
         ("[dialect]\n[dialect.kinds]\nend = 'x'", "unknown kind 'end'"),
         ("[dialect]\n[dialect.kinds]\nended = 'x'\ntext = 'x'", "'x' as ended and as text"),
         ("[dialect]\nkinds = 3", "kinds must be a table"),
+        ("[dialect]\n[dialect.kinds]\ntext = { a = 1 }", "kinds text must be a list of types"),
     ],
 )
 def test_unusable_table_is_named_in_one_line(
