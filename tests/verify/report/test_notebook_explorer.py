@@ -13,7 +13,7 @@ from bridgekit_verify.report import notebook_explorer
 from bridgekit_verify.report.notebook_explorer import CHAINS, controls, explore, explore_once
 from bridgekit_verify.report.notebook_outputs import show_table
 
-COUNTS = ["chain", "events", "delivered", "dropped", "of these, read by another user"]
+COUNTS = ["chain", "events", "delivered", "dropped", "dropped and leaked"]
 CHANGE_TIMEOUT_SECONDS = 60
 
 

@@ -67,7 +67,7 @@ async def test_shared_agent_leaks_after_the_fixes_and_the_figure_says_so() -> No
     assert study.finding() == (
         "After all fixes, 3 of 10 events are dropped (3 leaked). With link 5 repaired as well, none is dropped"
     )
-    assert "Fix 3 3 of 10, 3 leaked (at link 5: 3)" in study.alt_text()
+    assert "Fix 3: 3 of 10, 3 leaked (at link 5: 3)" in study.alt_text()
     figure = study.figure(study.finding())
     figure.savefig(BytesIO(), format="png")
     texts = [text.get_text() for text in figure.axes[0].texts]
@@ -185,7 +185,8 @@ async def test_readers_own_texts_state_the_measured_numbers(drops: FixDrops) -> 
         " Fix 1, Fix 2 fails for 2." in (sentences)
     )
     assert (
-        "Fix 1 documented 1 of 2, stress 1 of 1; Fix 2 as written documented 2 of 2, stress 1 of 1" in drops.alt_text()
+        "Fix 1: documented 1 of 2, stress 1 of 1; Fix 2 as written: documented 2 of 2, stress 1 of 1"
+        in drops.alt_text()
     )
 
 
