@@ -184,7 +184,7 @@ def judge_registry(seen: Observation) -> Judgement:
             agent.name == context.agent_name, ViolationKind.CHANGED, f"an agent has the wrong name {agent.name!r}"
         )
         if not link.expect(
-            agent.has_websocket_bridge(), ViolationKind.LOST, "an agent has no bridge after it was bound"
+            agent.has_websocket_bridge(), ViolationKind.LOST, "an agent has no bridge after the registry bound it"
         ):
             continue
         bindings = recording.within(call, "agent", "set_websocket_bridge")

@@ -182,7 +182,7 @@ async def test_single_probe_agrees_with_the_nine() -> None:
 @pytest.mark.slow
 async def test_evidence_states_what_the_probe_observed() -> None:
     reported = await probe(9, variant("as reported"))
-    assert reported.evidence.startswith("no route for 13 of 13 kinds of thread id")
+    assert reported.evidence.startswith("the bridge finds no route for 13 of 13 kinds of thread id")
     leaking = await probe(9, variant("fix 1"))
     assert "events went to another user's thread" in leaking.evidence
 
@@ -191,7 +191,7 @@ async def test_evidence_states_what_the_probe_observed() -> None:
     ("own", "answer", "evidence"),
     [
         (["thread_1", "thread_2"], ProbeAnswer.HOLDS, "for 1 of 1 kinds of thread id"),
-        (["support-42"], ProbeAnswer.DOES_NOT_HOLD, "no route for 1 of 1 kinds"),
+        (["support-42"], ProbeAnswer.DOES_NOT_HOLD, "the bridge finds no route for 1 of 1 kinds"),
         (["thread_a", "thread_a_b"], ProbeAnswer.DOES_NOT_HOLD, "2 events went to another user's thread"),
     ],
 )

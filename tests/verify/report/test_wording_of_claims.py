@@ -170,14 +170,14 @@ def test_link_that_works_is_stated_in_these_words() -> None:
         answer="As committed, link 2 works: it was tested.",
         evidence=(
             "The audit says: it passes the bridge on. As worded, the statement is true.",
-            "In an experiment with link 2 broken on purpose (the supervisor passes on a bridge of its own), 1 of 6"
+            "In an experiment with link 2 broken on purpose (the supervisor passes on a second bridge), 1 of 6"
             " events reach their user, and 2 reach another user.",
             "With link 2 sound, 6 of 6 events reach their user. In the sound chain, link 2 passes its test: it was"
             " repaired.",
         ),
         before=(1, 6),
         after=(6, 6),
-        experiment="the supervisor passes on a bridge of its own",
+        experiment="the supervisor passes on a second bridge",
         sound="holds",
         sample=Sample(5, "calls"),
     )
@@ -195,7 +195,7 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
         answer="As committed, the test of link 4 gave no result: it was tested.",
         evidence=(
             "The audit says: it passes the bridge on. As worded, the statement is true.",
-            "In an experiment with link 4 broken on purpose (the engine passes on a bridge of its own), 1 of 6 events"
+            "In an experiment with link 4 broken on purpose (the engine passes on a second bridge), 1 of 6 events"
             " reach their user, and 2 reach another user.",
             "With link 4 sound, 6 of 6 events reach their user. In the sound chain, link 4 was tested without a"
             " result: it was"
@@ -203,7 +203,7 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
         ),
         before=(1, 6),
         after=(6, 6),
-        experiment="the engine passes on a bridge of its own",
+        experiment="the engine passes on a second bridge",
         sample=Sample(7, "calls"),
     )
 
