@@ -84,7 +84,7 @@ async def test_one_table_of_every_chain_is_shown_where_no_session_is_live(
     await explore()
     [(table, caption, name)] = shown
     assert (list(table["chain"]), name) == ([*CHAINS], "explorer")
-    assert caption == "Every chain with four threads and four runs at once"
+    assert caption == "Drop rates of each chain, with four threads and four runs at once"
     assert list(table["events"]) == [20] * len(CHAINS)
     show_table(table, caption, name=name)
 
