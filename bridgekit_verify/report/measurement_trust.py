@@ -78,7 +78,10 @@ def coverage_claim(coverage: pd.DataFrame) -> Finding:
         f"Over {inside.n} combinations of rate and sample size, the interval contains the true rate in"
         f" {100 * mean:.1f} % of the cases on average (exact coverage). The simulation agrees with the exact coverage"
         f" in {inside.counts} combinations.",
-        (f"The lowest coverage is {lowest['exact %']:.1f} %, at p = {lowest['p']:.3g} and n = {lowest['n']:.0f}.",),
+        (
+            f"The lowest exact coverage is {lowest['exact %']:.1f} %, at a true rate of {lowest['p']:.3g} and a sample"
+            f" size of {lowest['n']:.0f}.",
+        ),
         inside,
     )
 

@@ -238,9 +238,9 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
         ),
         evidence=(
             *_paired_load(capacity),
-            "The native edge runs under `bridgekit serve`. Use the ASGI edge if middleware must see the sockets, or"
+            "The native edge runs under `bridgekit serve`. Use the ASGI edge if middleware must handle the sockets, or"
             " if you need a server other than uvicorn.",
-            "A comparison with other stacks is in docs/results/bench.",
+            "docs/results/bench compares both edges with other servers.",
         ),
         rule="Both edges get the same load in several rounds. Holds if the native edge needs less memory, and, for each"
         " kind of load, its highest CPU time per event is at most the ASGI edge's lowest. Does not hold if the native"
