@@ -87,7 +87,11 @@ def coverage_claim(coverage: pd.DataFrame) -> Finding:
 
 
 def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], inside: Rate | None) -> Finding:
-    allowed = "" if inside is None else f" Chance explains at most {allowed_misses(inside.n)} misses in {inside.n}."
+    allowed = (
+        ""
+        if inside is None
+        else f" Chance explains at most {allowed_misses(inside.n)} misses in {inside.n} combinations."
+    )
     return Finding(
         id="trust-coverage",
         title="A 95 % interval contains the true rate in 95 % of the cases",
