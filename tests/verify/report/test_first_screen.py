@@ -131,7 +131,7 @@ def test_the_whole_chain_follows_its_links() -> None:
 def test_the_sentence_about_the_links_counts_the_marks() -> None:
     assert words(one("#links .lead")).startswith(
         "Of the audit's verdicts on 9 links, 5 are right, 2 are wrong, and 2 are right as worded, but insufficient."
-        " When run as committed, 6 of 10 links fail: 1, 3, 5, 8, 9 and 10."
+        " As committed, 6 of 10 links fail: 1, 3, 5, 8, 9 and 10."
     )
 
 

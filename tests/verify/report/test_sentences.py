@@ -296,7 +296,7 @@ def test_coverage_sentence_fits_its_verdict(rows: list[tuple[float, bool]]) -> N
     assert_basis(finding)
     [mean] = numbers(finding.answer, "in # % of the cases on average")
     agree, tried = numbers(finding.answer, "agrees with the exact coverage in # of #")
-    [allowed] = numbers(finding.rule, "Chance explains at most # of")
+    [allowed] = numbers(finding.rule, "Chance explains at most # misses")
     if finding.verdict == "holds":
         assert 92.9 < mean < 97.1
         assert tried - agree <= allowed

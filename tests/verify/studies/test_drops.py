@@ -181,8 +181,8 @@ async def test_readers_own_texts_state_the_measured_numbers(drops: FixDrops) -> 
     assert "deliver every event of every kind: Fix 2 with its method; Fix 3; Fixes 1, 2 and 3." in sentences
     assert "Fix 1 (10 of 45 events)" in sentences
     assert (
-        "Fix 1 makes Fix 2 worse. With its method, Fix 2 fails for none of 3 kinds of thread id. Together with"
-        " Fix 1, Fix 2 fails for 2." in (sentences)
+        "Fix 1 makes Fix 2 worse. With its method, Fix 2 alone fails for none of 3 kinds of thread id, and Fix 2"
+        " together with Fix 1 fails for 2." in (sentences)
     )
     assert (
         "Fix 1: documented 1 of 2, stress 1 of 1; Fix 2 as written: documented 2 of 2, stress 1 of 1"
