@@ -110,6 +110,7 @@ def test_errors_of_bridgekit_for_users_are_those_of_their_runs() -> None:
     }
 
 
+@pytest.mark.slow
 @given(st.text() | st.text("sk-_=:'\"\\ \x00abc123é\ud800", max_size=200))
 def test_text_is_bounded_and_encodable_whatever_the_message(message: str) -> None:
     assert len(bounded_error_text(user_error_text, ValueError(message)).encode()) <= ERROR_BYTES
@@ -133,6 +134,7 @@ def test_text_of_a_group_names_what_it_has_and_not_what_it_says() -> None:
     assert user_error_text(Endless("group", [ValueError("in it")])) == "ValueError: in it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["a", "a ", "(", "a'", "a.", "password", "é", " ", "A"])
 def test_time_is_linear(part: str) -> None:
     """A user may choose the message. If a pattern took quadratic time, this would take minutes."""

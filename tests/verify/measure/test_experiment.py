@@ -30,6 +30,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.mark.slow
 @on_both_backends
 async def test_sound_chain_delivers_everything_in_every_family_to_every_subscriber() -> None:
     workload = Workload(threads=EVERY_FAMILY, runs_per_thread=2, steps=2, at_once=7, subscribers=2)

@@ -60,6 +60,7 @@ def shares(expected: int, delivered: int, leaked: int) -> tuple[float, float]:
     return (expected - delivered - leaked) / expected, leaked / expected
 
 
+@pytest.mark.slow
 def test_every_bar_of_the_fixes_shows_the_counts_of_its_chain_and_step() -> None:
     rows = page().select(".chart tbody")[0].select("tr")
     assert len(rows) == 1 + len(FIXES)

@@ -22,6 +22,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.mark.slow
 async def test_choice_shows_the_trace_and_the_drop_rates_of_three_chains() -> None:
     found = await explore_once("fix 1", ["thread_alice", "thread_alice_smith"], runs_at_once=2)
     assert found.rates[COUNTS].to_numpy().tolist() == [
@@ -67,6 +68,7 @@ async def test_invalid_choice_is_refused_with_what_is_allowed(choice: dict[str, 
         await explore_once(**(valid | choice))
 
 
+@pytest.mark.slow
 async def test_markup_in_a_thread_id_is_escaped() -> None:
     found = await explore_once("fix 1", ["<img src=x onerror=alert(1)>", 'thread_"a'], runs_at_once=2)
     assert "<img src=x" not in found.html()

@@ -101,6 +101,7 @@ def memories(draw: st.DrawFn) -> MemoryStudy:
     )
 
 
+@pytest.mark.slow
 @given(capacities())
 def test_capacity_sentence_states_the_carried_load_and_the_losses(study: CapacityStudy) -> None:
     finding = capacity_claim(study)
@@ -133,6 +134,7 @@ def test_memory_sentence_fits_its_verdict(study: MemoryStudy) -> None:
     assert finding.verdict == "holds" or finding.evidence[2:]
 
 
+@pytest.mark.slow
 @given(capacities(), memories())
 def test_edge_verdict_never_contradicts_the_costs_beside_it(study: CapacityStudy, memory: MemoryStudy) -> None:
     finding = edge_claim(study, memory)
@@ -158,6 +160,7 @@ def test_edge_verdict_never_contradicts_the_costs_beside_it(study: CapacityStudy
         assert finding.verdict == "does not hold"
 
 
+@pytest.mark.slow
 @given(capacities(), memories())
 def test_workers_sentence_counts_the_judged_loads(study: CapacityStudy, memory: MemoryStudy) -> None:
     demand = Demand(users_online=10, runs_per_user_hour=1, events_per_run=5, run_seconds=1)
@@ -192,6 +195,7 @@ def matrices(draw: st.DrawFn) -> FaultMatrix:
     return FaultMatrix(cells)
 
 
+@pytest.mark.slow
 @given(matrices())
 def test_matrix_sentence_counts_faults_without_the_baseline(matrix: FaultMatrix) -> None:
     finding = matrix_claim(matrix)
