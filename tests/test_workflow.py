@@ -12,7 +12,6 @@ import yaml
 from tests.tree import ROOT
 
 
-
 def steps_of(workflow: str) -> list[dict[str, Any]]:
     content: dict[Any, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / workflow).read_text(encoding="utf-8"))
     return [step for job in content["jobs"].values() for step in job["steps"]]
