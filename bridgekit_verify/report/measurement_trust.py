@@ -30,10 +30,11 @@ def mutation_claim(mutations: pd.DataFrame) -> Finding:
         " success, under the correct name and no other.",
         reported=OURS,
         verdict=verdict_of(exact.k == exact.n) if exact.known else "unknown",
-        answer=f"The checker exactly reports {exact.counts} mutations of a recorded history, alone and in pairs.",
+        answer=f"The checker exactly reports {exact.counts} histories: a recorded one, and its copies with one or two"
+        " mutations.",
         evidence=tuple(f"The checker does not exactly report this mutation: {what}." for what in missed),
         rule="Holds if each reported verdict equals the expected verdict in every count, link and reason.",
-        sample=Sample(exact.n, "mutations") if exact.known else None,
+        sample=Sample(exact.n, "histories") if exact.known else None,
     )
 
 

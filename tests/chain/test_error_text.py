@@ -134,8 +134,8 @@ def test_text_of_a_group_names_what_it_has_and_not_what_it_says() -> None:
     assert user_error_text(Endless("group", [ValueError("in it")])) == "ValueError: in it"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("part", ["a", "a ", "(", "a'", "a.", "password", "é", " ", "A"])
-def test_time_is_linear(part: str) -> None:
-    """A user may choose the message. If a pattern took quadratic time, this would take minutes."""
-    assert user_error_text(ValueError(part * 1_000_000)).startswith("ValueError")
+def test_only_the_start_of_a_message_is_read(part: str) -> None:
+    """A user may choose the message, and reading megabytes of it would stop the event loop."""
+    message = part * 1_000_000
+    assert user_error_text(ValueError(message)) == user_error_text(ValueError(message[:4_096]))

@@ -290,7 +290,7 @@ def test_mutation_sentence_counts_the_exact_ones(exactly: list[str]) -> None:
     wanted = "unknown" if not exactly else "does not hold" if "no" in exactly else "holds"
     assert finding.verdict == wanted
     if exactly:
-        assert numbers(finding.answer, "# of # mutations") == [exactly.count("yes"), len(exactly)]
+        assert numbers(finding.answer, "# of # histories") == [exactly.count("yes"), len(exactly)]
 
 
 @given(st.lists(st.tuples(st.floats(90, 100), st.booleans()), min_size=1, max_size=20))
