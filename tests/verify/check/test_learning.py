@@ -55,3 +55,9 @@ def test_draft_with_unusual_names_is_toml(tmp_path: Path) -> None:
 def test_recording_without_json_is_unusable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["learn", save(tmp_path / "a.jsonl", '"hello"')]) == 2
     assert "has no frame that is JSON" in capsys.readouterr().err
+
+
+def test_draft_takes_no_id_and_no_time_for_a_text_or_a_type(tmp_path: Path) -> None:
+    values = [{"contextId": "t", "created_at": f"2026-0{n % 2}", "answer": "x", "event": "e"} for n in range(6)]
+    table = tomllib.loads(learn(Path(save(tmp_path / "a.jsonl", *values, {"event": "end"}))).read_text())["dialect"]
+    assert (table["kind"], table["text"]) == ("event", "answer")

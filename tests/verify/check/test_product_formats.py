@@ -208,3 +208,23 @@ def test_rich_table_without_a_line_only_makes_answers_unknown(line: str, tmp_pat
             assert broken(whole) == broken(less) == {}
             changed = [one for one in less.answers if one.state is not before[one.property]]
             assert all(line.partition(" ")[0] in one.reason for one in changed), changed
+
+
+@pytest.mark.parametrize("type_", ["text", "output_text", "refusal"])
+def test_parts_of_a_response_are_compared_with_their_deltas(type_: str, tmp_path: Path) -> None:
+    name = "refusal" if type_ == "refusal" else "text"
+    at = {"item_id": "i", "content_index": 0}
+    event = f"response.{'output_text' if name == 'text' else name}"
+    rows: list[Value] = [
+        {"type": "response.created", "response": {"id": "r"}},
+        {"type": "response.content_part.added", **at, "part": {"type": type_, name: ""}},
+        *({"type": f"{event}.delta", **at, "delta": word} for word in WORDS),
+        {"type": f"{event}.done", **at, name: TEXT},
+        {"type": "response.content_part.done", **at, "part": {"type": type_, name: TEXT}},
+        {"type": "response.completed", "response": {"id": "r"}},
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert broken(check_recording(str(path))) == {}
+    path.write_text(path.read_text(encoding="utf-8").replace(f'{TEXT}"}}', f'{TEXT[:-1]}"}}'), encoding="utf-8")
+    assert Property.SNAPSHOT in broken(check_recording(str(path)))
