@@ -269,8 +269,8 @@ async def publisher(
         bridge.payload_hook = payload_hook
         bridge.bind_to_event_loop()
         yield bridge
-    if unconfirmed := getattr(opened.log, "unconfirmed", 0):
-        raise StoreUnavailable(opened.name, f"it did not confirm {unconfirmed} events of the publisher")
+    if opened.log.unconfirmed:
+        raise StoreUnavailable(opened.name, f"it did not confirm {opened.log.unconfirmed} events of the publisher")
 
 
 ApplicationFactory = Callable[[BridgeConfig, Stores], Awaitable[Application]]

@@ -133,6 +133,10 @@ class EventLog(Protocol):
     def retention(self) -> Retention:
         """The retention policy."""
 
+    @property
+    def unconfirmed(self) -> int:
+        """The number of accepted events that the store has not confirmed. If the log is closed, they may be lost."""
+
     def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
         """Deliver events to `sink`, and refuse frames over `frame_bytes`. Call this once, before any other method."""
 
@@ -272,6 +276,7 @@ class MemoryEventLog:
     def __init__(self, retention: Retention = DEFAULT_RETENTION, clock: Callable[[], float] = time.monotonic) -> None:
         self.retention = retention
         self.problem = ""
+        self.unconfirmed = 0
         self._clock = clock
         self._sink: LocalSink
         self._frame_bytes = FRAME_BYTES
