@@ -24,7 +24,7 @@ from bridgekit.chain.link_4_engine import ExecutionEngine
 from bridgekit.chain.link_5_execution_core import AgentExecutionCore
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.link_9_bridge import AgentWebSocketBridge, Observer
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge, Observer, open_bridges
 from bridgekit.chain.lost_runs import lost_runs_ended
 from bridgekit.chain.models_tools_and_owners import (
     LLMManager,
@@ -219,6 +219,7 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
             await check(bridge, supervisor)
     counters.clear()
     bridge.observers += config.observers
+    open_bridges.add(bridge)
     application = Application(config, stores, bridge, supervisor)
     _require_shared_ticket_key(application)
     return application
@@ -298,6 +299,7 @@ def lifespan(
                 origins=config.origins,
                 outbox=config.outbox,
             )
+            stack.callback(open_bridges.discard, application.bridge)
             application.bridge.bind_to_event_loop()
             app.state.bridgekit = application
             app.state.agent_websocket_bridge = application.bridge

@@ -6,12 +6,15 @@ from __future__ import annotations
 import logging
 import threading
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from inspect import iscoroutine
+from typing import Any, Final
+from weakref import WeakSet
 
 import anyio
+import msgspec
 
 from bridgekit import ids
 from bridgekit.chain.error_text import ErrorText, bounded_error_text, is_cancellation, user_error_text
@@ -25,7 +28,7 @@ from bridgekit.thread_resolvers import NoRoute, Resolver
 from bridgekit.transport.cancellation import ends_task
 from bridgekit.transport.hub import LINK, Hub
 
-__all__ = ["AgentWebSocketBridge", "Observer"]
+__all__ = ["AgentWebSocketBridge", "Observer", "open_bridges"]
 
 logger = logging.getLogger(__name__)
 
@@ -341,6 +344,10 @@ class AgentWebSocketBridge:
             self._count_refusal(event, error, 8)
             raise
         return await self.notify(event)
+
+
+open_bridges: Final = WeakSet[AgentWebSocketBridge]()
+"""The bridges of this process's applications. Each bridge records the events of an adapter that has no bridge."""
 
 
 def _converted(event: AgentEvent, hook: PayloadHook) -> Payload:

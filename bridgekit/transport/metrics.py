@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from bridgekit.counters import RUN_ENDED, DeliveryCounters
+from bridgekit.counters import NO_BRIDGE, RUN_ENDED, DeliveryCounters
 from bridgekit.cursors_and_gaps import GapReason
 from bridgekit.errors import (
     FrameTooLarge,
@@ -47,6 +47,7 @@ DEAD_AFTER_SECONDS: Final = 15.0
 
 CONNECTIONS: Final = "connections"
 LOSSES: Final = (
+    (7, NO_BRIDGE),
     (8, RUN_ENDED),
     *((8, error.__name__) for error in (PayloadError, FrameTooLarge, InvalidId, UnknownEventType, WrongEventLoop)),
     (9, "the event carries no thread; the run is not in the mapping"),
@@ -55,7 +56,7 @@ LOSSES: Final = (
     (10, NO_ROOM),
     (10, NO_SUBSCRIBER),
 )
-"""Reasons for which links 8 to 10 can lose events. Stores and an application's own resolver add further reasons."""
+"""Reasons for which links 7 to 10 can lose events. Stores and an application's own resolver add further reasons."""
 DISCONNECT_REASONS: Final[dict[int | None, str]] = {
     authorization.CLOSE_ACCESS_ENDED: "access ended",
     authorization.CLOSE_DRAINED: "drained",
