@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ EXIT_SIGNALLED: Final = 128
 """The exit code of a program that a signal ended is this number plus the signal's number, as in shells."""
 GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long requests may take to end after the application has drained."""
+FLUSH_TIMEOUT_SECONDS: Final = 0.5
 EXIT_TIMEOUT_SECONDS: Final = 2.0
 """How long the process may continue after the lifespan has ended, for example because a tool blocks or an agent catches
 its cancellation."""
@@ -289,14 +290,22 @@ def end_process(code: int, seconds: float) -> threading.Timer:
     limit."""
 
     def leave() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        # The output may be a pipe whose reader does not read.
+        flushing = threading.Thread(target=_flush_output, daemon=True)
+        flushing.start()
+        flushing.join(FLUSH_TIMEOUT_SECONDS)
         os._exit(code)
 
     timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), leave)
     timer.daemon = True
     timer.start()
     return timer
+
+
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # the reader has ended, or the stream is closed
+            stream.flush()
 
 
 def _run_single(

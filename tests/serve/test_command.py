@@ -334,6 +334,30 @@ async def test_run_that_cannot_be_cancelled_does_not_keep_the_server(edge: str, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "output"),
+    [("leave_output", "2>&1 > >(head -n 1)"), ("fill_output", "2>&1")],
+    ids=["ended", "does not read"],
+)
+async def test_output_whose_reader_ended_or_does_not_read_does_not_keep_the_server(what: str, output: str) -> None:
+    async def run() -> None:
+        with suppress(httpx.TransportError):
+            await server.post(f"/runs/{what}")
+
+    words = ["bash", "-c", f'exec "$@" {output}', "bash", sys.executable, "-m", *SERVE, STUBBORN, "--port", "0"]
+    async with (
+        start_process(words, env=os.environ | {"PYTHONUNBUFFERED": ""}) as process,
+        anyio.create_task_group() as tasks,
+    ):
+        server = Server(process)
+        await server.read_until(UP)
+        tasks.start_soon(run)
+        await server.read_until("begun")
+        server.signal(signal.SIGTERM)
+        assert await process.wait(within=PROCESS_TIMEOUT_SECONDS) == 128 + signal.SIGTERM
+
+
+@pytest.mark.slow
 async def test_forked_child_has_no_signal_handler_of_the_server() -> None:
     async with started(*SERVE, STUBBORN, "--port", "0") as server:
         await server.read_until(UP)
