@@ -46,6 +46,24 @@ observers must be fast. An event that is refused with WrongEventLoop is observed
 bridge logs every exception that an observer raises."""
 
 
+class _LaterAnswer(msgspec.Struct):
+    """The result of a call that has to wait. If the caller discards it without awaiting it, `discarded` is called."""
+
+    answer: Callable[[], Awaitable[Receipt]]
+    discarded: Callable[[], object] | None
+
+    def __await__(self) -> Generator[Any, Any, Receipt]:
+        if self.discarded is None:
+            raise RuntimeError("the result of a call was awaited before")  # a second await would publish again
+        self.discarded = None
+        return self.answer().__await__()
+
+    def __del__(self) -> None:
+        if self.discarded is not None:
+            with suppress(BaseException):  # an error is counted, and nothing could catch it here
+                self.discarded()
+
+
 class AgentWebSocketBridge:
     """Publishes the events of runs to their threads. An application has exactly one bridge, created at startup."""
 
@@ -96,7 +114,7 @@ class AgentWebSocketBridge:
         StoreUnavailable if the store does not answer. If the method raises an error, the event counts as lost, and the
         error's type is the reason. If the run's thread is known, an event that carries another thread gets no route:
         use `notify_in_thread`. A missing route raises no error, so that the agent's run continues. The Receipt and the
-        counters record the missing route.
+        counters record the missing route. An event whose route must be looked up is lost if the result is not awaited.
         """
         link = 9
         try:
@@ -116,7 +134,7 @@ class AgentWebSocketBridge:
             self._count_refusal(event, error, link)
             raise
         if not isinstance(answer, Receipt):
-            return self._recorded(event, answer)
+            return _LaterAnswer(partial(self._recorded, event, answer), partial(self._discarded, event, answer))
         if answer.outcome is _SENT and not self.observers:
             self.counters.sent[event.type] += 1
         else:
@@ -150,7 +168,8 @@ class AgentWebSocketBridge:
             raise
         if isinstance(route, str):
             if route in self.crowded:
-                return self._publish_when_room(route, partial(self.notify, event))
+                publish = partial(self.notify, event)
+                return _LaterAnswer(partial(self._publish_when_room, route, publish), publish)
             return self.notify(event)
         return self.notify(event) if isinstance(route, NoRoute) else self._notify_when_resolved(event, route)
 
@@ -205,6 +224,12 @@ class AgentWebSocketBridge:
         except BaseException as error:
             self._count_refusal(event, error, LINK)
             raise
+
+    def _discarded(self, event: AgentEvent, answer: Awaitable[Receipt]) -> None:
+        """Count an event whose receipt the caller did not await. The store has the event."""
+        if iscoroutine(answer):
+            answer.close()
+        self.record(event, _UNANSWERED)
 
     async def _recorded(self, event: AgentEvent, answer: Answer) -> Receipt:
         try:

@@ -156,6 +156,17 @@ class NotingBridge(AgentWebSocketBridge):
         return super().notify(event)
 
 
+async def test_result_that_is_awaited_twice_publishes_once() -> None:
+    application = await started()
+    box = subscribe_crowded(application)
+    answer = application.bridge.notify_when_room(emitted())
+    box.next_frames()
+    assert await answer
+    with pytest.raises(RuntimeError, match="was awaited before"):
+        await answer
+    assert application.counters.sent == {EventType.AGENT_THINKING: 1}
+
+
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_overridden_notify_publishes_an_event_that_waited_for_room(cancelled: bool) -> None:
     application = await started(bridge=NotingBridge)
@@ -225,7 +236,7 @@ async def test_event_whose_caller_is_cancelled_or_closed_is_not_counted_as_lost(
     with anyio.CancelScope() as scope:
         scope.cancel()
         await application.bridge.notify(emitted())
-    closed: Any = application.bridge.notify(emitted())
+    closed: Any = application.bridge.notify(emitted()).__await__()
     closed.send(None)
     closed.close()
     assert scope.cancelled_caught
