@@ -113,7 +113,9 @@ class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
 
     def _start_timer(self) -> None:
         self._unread_bytes = 0
-        seconds = BODY_TIMEOUT_SECONDS if self._lacks_body else HEAD_TIMEOUT_SECONDS
+        # A connection that uses a reserved file descriptor is closed before asyncio tries to accept others again.
+        head_seconds = REPLACED_AFTER_SECONDS if self._serves_one_request else HEAD_TIMEOUT_SECONDS
+        seconds = BODY_TIMEOUT_SECONDS if self._lacks_body else head_seconds
         self._timer = self.loop.call_later(seconds, self._on_timeout)
 
     def _stop_timer(self) -> None:
