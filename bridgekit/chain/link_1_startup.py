@@ -186,9 +186,7 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
     The stores must be open. Raises DeterministicStartupError, with the link and the reason, if a link or a self-check
     fails. After an error, no part of the application is left running.
     """
-    for callback in (*config.observers, config.payload_hook, config.error_text):
-        if _is_asynchronous(callback):
-            raise DeterministicStartupError(9, ASYNCHRONOUS.format(callback=callback))
+    _require_synchronous(*config.observers, config.payload_hook, config.error_text)
     with DeterministicStartupError.at(1, "the bridge"):
         counters = DeliveryCounters()
         mapping = config.mapping(stores.routes)
@@ -225,8 +223,10 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
     return application
 
 
-def _is_asynchronous(callback: Any) -> bool:
-    return iscoroutinefunction(callback) or iscoroutinefunction(type(callback).__call__)
+def _require_synchronous(*callbacks: Any) -> None:
+    for callback in callbacks:
+        if iscoroutinefunction(callback) or iscoroutinefunction(type(callback).__call__):
+            raise DeterministicStartupError(9, ASYNCHRONOUS.format(callback=callback))
 
 
 async def _forgets_owners(sessions: SessionFactory) -> bool:
@@ -258,10 +258,12 @@ async def publisher(
     """Open a bridge in a process that has only run ids and serves no sockets, such as a Celery worker or a cron job.
 
     The bridge's `notify_*` methods find the thread of a run that is open in any worker, and publish to the sockets of
-    all workers. Raises ServeError if the stores are not shared, and the errors that opening the stores raises. The
+    all workers. Raises ServeError if the stores are not shared, DeterministicStartupError if the hook is asynchronous,
+    and the errors that opening the stores raises. The
     block raises StoreUnavailable at its end if the store has not confirmed every event, because these events may be
     lost.
     """
+    _require_synchronous(payload_hook)
     async with stores() as opened:
         if not opened.shared:
             raise ServeError(f"the {opened.name} store", "it belongs to one process; a publisher needs redis_stores")

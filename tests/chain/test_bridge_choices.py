@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from bridgekit.chain.link_1_startup import create_app
+from bridgekit.chain.link_1_startup import create_app, publisher
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import (
     DeterministicStartupError,
@@ -23,6 +23,7 @@ from bridgekit.errors import (
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.mapping import RunThreadMappingService
+from bridgekit.stores import memory_stores
 from bridgekit.thread_resolvers import Carried, Resolver
 from bridgekit.transport.hub import Hub
 from tests.chain.agents import HubThatStoresLater, config, retained_types, started, subscribe, subscribe_crowded
@@ -59,6 +60,8 @@ async def test_event_of_an_unknown_type_is_refused_with_the_known_types() -> Non
     application = await started()
     with pytest.raises(UnknownEventType, match=r"no event type is called .*undefined.*; known: .*agent_started"):
         application.bridge.notify(event(EventType("undefined")))
+    with pytest.raises(UnknownEventType, match=r"no event type \(an EventType, not a text\) is called 'agent_started'"):
+        application.bridge.notify(event("agent_started"))  # type: ignore[arg-type]
 
 
 async def test_tool_call_is_successful_by_default() -> None:
@@ -286,6 +289,10 @@ class Asynchronous:
 async def test_asynchronous_callback_is_refused_at_startup(choice: str, callback: Any) -> None:
     with pytest.raises(DeterministicStartupError, match=r"link 9: .* is asynchronous, .*; declare it as `def`"):
         await started(**{choice: (print, callback) if choice == "observers" else callback})
+    if choice == "payload_hook":
+        with pytest.raises(DeterministicStartupError, match="is asynchronous"):
+            async with publisher(memory_stores(), payload_hook=callback):
+                raise AssertionError("was opened")
 
 
 class Interrupting(Mapping[str, object]):
