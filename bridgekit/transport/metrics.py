@@ -68,6 +68,12 @@ DISCONNECT_REASONS: Final[dict[int | None, str]] = {
 BEGINNINGS: Final = ("new", "resumed", "gap")
 CLOSE_CODES: Final = tuple(code for name, code in vars(authorization).items() if name.startswith("CLOSE_"))
 
+
+def _encodable(text: object) -> str:
+    """Replace what UTF-8 cannot represent, such as bytes of a file's name in the reason of a store."""
+    return str(text).encode(errors="replace").decode()
+
+
 Samples = list[tuple[tuple[str, ...], float]]
 """The labels and the value of each sample of one metric."""
 
@@ -85,7 +91,9 @@ class _Metric(NamedTuple):
     def samples(self, counters: DeliveryCounters) -> Samples:
         value = getattr(counters, self.field)
         counts: Mapping[Any, int] = {(): value} if isinstance(value, int) else dict.fromkeys(self.known, 0) | value
-        return [(tuple(map(str, key if isinstance(key, tuple) else (key,))), count) for key, count in counts.items()]
+        return [
+            (tuple(map(_encodable, key if isinstance(key, tuple) else (key,))), each) for key, each in counts.items()
+        ]
 
 
 _METRICS: Final = (
@@ -134,7 +142,7 @@ class _WorkersCollector(Collector):
 
 def health(status: str, connections: int) -> bytes:
     """Return the body of `/healthz` as JSON, with the worker that answers the request."""
-    return msgspec.json.encode({"status": status, "connections": connections, "worker": os.getpid()})
+    return msgspec.json.encode({"status": _encodable(status), "connections": connections, "worker": os.getpid()})
 
 
 @asynccontextmanager
