@@ -247,7 +247,7 @@ class AgentWebSocketBridge:
     def record(self, event: AgentEvent, receipt: Receipt) -> None:
         """Count the event by its receipt, and call the observers with the event and the receipt."""
         self.counters.count(event, receipt)
-        for observe in self.observers:
+        for observe in self.observers[:]:  # an observer may remove itself
             try:
                 observe(event, receipt)
             except BaseException:

@@ -276,6 +276,19 @@ async def test_observer_that_raises_is_logged_with_its_event(caplog: pytest.LogC
     assert caplog.messages == ["an observer failed at agent_thinking of run run_1"]
 
 
+async def test_observer_that_removes_itself_hides_no_event_from_another() -> None:
+    application = await started()
+    observers, seen = application.bridge.observers, list[str]()
+
+    def once(event: AgentEvent, receipt: Receipt) -> None:
+        observers.remove(once)
+
+    observers += [once, lambda event, receipt: seen.append(receipt.outcome)]
+    for _ in range(2):
+        await application.bridge.notify(emitted())
+    assert seen == [Outcome.NO_SUBSCRIBER] * 2
+
+
 class Asynchronous:
     async def __call__(self, *values: object) -> object:
         return values[0]
