@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,12 @@ from bridgekit.serve.native_handoff import (
 )
 from bridgekit.transport.asgi import MONITORING_PORT
 from bridgekit.transport.connections import ConnectionRegistry
-from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS, start_deadline
+from bridgekit.transport.graceful_shutdown import (
+    DUPLICATE_SIGNAL_SECONDS,
+    EndProcess,
+    end_process,
+    start_deadline,
+)
 from bridgekit.transport.metrics import FOLDER_VARIABLE
 
 __all__ = ["ServedAt", "ServerOptions", "serve"]
@@ -49,7 +54,6 @@ EXIT_SIGNALLED: Final = 128
 """The exit code of a program that a signal ended is this number plus the signal's number, as in shells."""
 GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS: Final = 2
 """How long requests may take to end after the application has drained."""
-FLUSH_TIMEOUT_SECONDS: Final = 0.5
 EXIT_TIMEOUT_SECONDS: Final = 2.0
 """How long the process may continue after the lifespan has ended, for example because a tool blocks or an agent catches
 its cancellation."""
@@ -280,32 +284,6 @@ class _Server(uvicorn.Server):
             self._end(EXIT_SIGNALLED + sig, EXIT_TIMEOUT_SECONDS)
             _LOG.setLevel(logging.CRITICAL)  # All tasks are cancelled, and uvicorn would log an error for each of them.
         self.should_exit = True
-
-
-EndProcess = Callable[[int, float], threading.Timer | None]
-
-
-def end_process(code: int, seconds: float) -> threading.Timer:
-    """End this process after `seconds` if it has not ended. At its exit, Python would wait for threads without
-    limit."""
-
-    def leave() -> None:
-        # The output may be a pipe whose reader does not read.
-        flushing = threading.Thread(target=_flush_output, daemon=True)
-        flushing.start()
-        flushing.join(FLUSH_TIMEOUT_SECONDS)
-        os._exit(code)
-
-    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), leave)
-    timer.daemon = True
-    timer.start()
-    return timer
-
-
-def _flush_output() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # the reader has ended, or the stream is closed
-            stream.flush()
 
 
 def _run_single(

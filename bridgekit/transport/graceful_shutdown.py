@@ -17,10 +17,11 @@ import asyncio
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from types import FrameType
@@ -37,11 +38,13 @@ from bridgekit.transport.listeners_and_worker_lock import (
     release_listeners,
 )
 
-__all__ = ["DUPLICATE_SIGNAL_SECONDS", "drain_on_shutdown", "start_deadline"]
+__all__ = ["DUPLICATE_SIGNAL_SECONDS", "EndProcess", "drain_on_shutdown", "end_process", "start_deadline"]
 
 DUPLICATE_SIGNAL_SECONDS: Final = 1.0
 """A signal that arrives within this time after the first signal is a duplicate. On Ctrl-C, for example, a worker gets
 one signal from the terminal and one from its parent."""
+FLUSH_TIMEOUT_SECONDS: Final = 0.5
+"""How long a process that must end waits for its output to be written."""
 POLL_INTERVAL_SECONDS: Final = 0.25
 """Time between checks of the inherited listening sockets."""
 
@@ -52,6 +55,34 @@ start_deadline: Final[ContextVar[StartDeadline | None]] = ContextVar("start_dead
 """Starts a timer that ends the process, with a signal's exit code, if the shutdown takes too long.
 
 A new timer replaces the one before. `bridgekit serve` sets it."""
+
+EndProcess = Callable[[int, float], threading.Timer | None]
+
+
+def end_process(code: int, seconds: float) -> threading.Timer:
+    """End this process after `seconds` if it has not ended. At its exit, Python would wait for threads without
+    limit."""
+
+    def leave() -> None:
+        # The output may be a pipe whose reader does not read.
+        flushing = threading.Thread(target=_flush_output, daemon=True)
+        try:
+            flushing.start()
+            flushing.join(FLUSH_TIMEOUT_SECONDS)
+        finally:
+            os._exit(code)
+
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), leave)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # the reader has ended, or the stream is closed
+            stream.flush()
+
 
 _installed: Final[dict[int, Handler]] = {}
 """The signal handlers that are installed in this process, by signal number."""

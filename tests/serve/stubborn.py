@@ -53,7 +53,7 @@ async def leave_output() -> None:
 async def fill_output() -> None:
     """Block the event loop by writing more than the output's reader reads."""
     sys.stderr.write(f"{BEGUN}\n")
-    sys.stdout.write("x" * 1_000_000)
+    sys.stdout.write(f"{'x' * 99}\n" * 10_000)
 
 
 def leave_child() -> None:
