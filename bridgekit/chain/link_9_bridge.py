@@ -177,7 +177,7 @@ class AgentWebSocketBridge:
         """Raise UnknownEventType if the event's type is unknown, and WrongEventLoop otherwise."""
         if type(event.type) is not EventType or event.type not in POLICIES:
             kind = "event type" if type(event.type) is EventType else "event type (an EventType, not a text)"
-            raise UnknownEventType(kind, event.type, tuple(map(str, POLICIES)))
+            raise UnknownEventType(kind, event.type, tuple(POLICIES))
         raise WrongEventLoop(f"{event.type} of run {event.run_id!r}")
 
     def _count_refusal(self, event: AgentEvent, error: BaseException, link: int) -> None:

@@ -128,8 +128,8 @@ def serve(
 def _listen(options: ServerOptions, port: int) -> socket.socket:
     try:
         return open_listener(options.host, port, keepalive_seconds=options.keepalive_seconds)
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (while")[0]
+    except (OSError, TypeError, ValueError) as error:  # Python raises the last two for a host that cannot be a name
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (while")[0]
         problem = f"cannot listen there: {reason}; choose another address or port"
         raise ServeError(f"{options.host}:{port}", problem) from error
 

@@ -46,6 +46,19 @@ def anyio_backend() -> str:
         (["nowhere:app"], "nowhere:app: there is no module 'nowhere'"),
         ([APP, "--store", "memory:"], "leave out --store"),
         ([PARTS, "--store", "mongo:"], "no store is called 'mongo'"),
+        ([PARTS, "--store", "memory:?retention=1"], "no store is called 'memory'; known: 'memory:', "),
+        ([PARTS, "--store", "sqlite:///x?synchronous=no"], "no synchronous setting is called 'no'; known: 'off', "),
+        *[
+            ([PARTS, "--store", url], "url: must be redis://, rediss:// or unix://, with a host and a port")
+            for url in ("redis://[bad", "redis://host:99999", "redis://[::1:6379", "redis://:secret@[bad")
+        ],
+        *[([PARTS, "--host", host], "cannot listen there: ") for host in ("a" * 64, "999.1.1.1", "[::1]")],
+        pytest.param(
+            [PARTS, "--host", "é..x"],
+            "cannot listen there: ",
+            # Python's `create_server` leaves its socket open after an error that is no OSError.
+            marks=pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+        ),
         ([PARTS, "--store", "memory:", "--workers", "2"], "its memory store serves one worker, not 2"),
         (
             [PARTS, "--store", "redis://:secret@127.0.0.1:1"],
