@@ -168,9 +168,9 @@ class _Shutdown:
 
     def __init__(self, drain: Callable[[], Awaitable[None]], handlers: Mapping[int, Handler], seconds: float) -> None:
         self._drain = drain
-        self._seconds = seconds
-        """How long draining may take after the next signal. After the first signal, it is 0, because a second signal
-        cancels draining."""
+        self._deadlines = [seconds, 0.0]
+        """How long draining may take after the first and after the second signal, which cancels it. Later signals must
+        not extend the time."""
         self._start_deadline = start_deadline.get()
         self._deadline_from = -math.inf
         self._handlers = handlers
@@ -220,9 +220,10 @@ class _Shutdown:
         # A signal handler may run between any two bytecode instructions, so it only schedules the work. The deadline
         # starts here, because an agent that blocks the event loop delays the scheduled work.
         now = time.monotonic()
-        if self._start_deadline is not None and now - self._deadline_from > DUPLICATE_SIGNAL_SECONDS:
-            self._start_deadline(self._seconds, number)
-            self._seconds, self._deadline_from = 0.0, now
+        due = self._deadlines and now - self._deadline_from > DUPLICATE_SIGNAL_SECONDS
+        if due and self._start_deadline is not None:
+            self._start_deadline(self._deadlines.pop(0), number)
+            self._deadline_from = now
         self._call_soon(partial(self._on_signal, number, now))
 
     def _on_signal(self, number: int, received_at: float) -> None:

@@ -22,6 +22,7 @@ from bridgekit.events import EventType
 from bridgekit.serve.server import WORKER_START_TIMEOUT_SECONDS
 from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_WRONG_ORIGIN
 from bridgekit.transport.client import EventClient, connect
+from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
 from bridgekit_verify.harness.processes import start_process
 from tests.factories import THREAD
 from tests.served_application import FOR_LONG, KEY, KEYLESS, RUNS_TIMEOUT_SECONDS
@@ -368,11 +369,10 @@ async def test_output_whose_reader_ended_or_does_not_read_does_not_keep_the_serv
         await server.read_until(UP)
         tasks.start_soon(run)
         await server.read_until("begun")
-        server.signal(signal.SIGTERM)
         with anyio.fail_after(PROCESS_TIMEOUT_SECONDS), suppress(ProcessLookupError):
-            while True:  # asyncio waits for the end of the output too
-                os.kill(process.pid, 0)
-                await anyio.sleep(0.05)
+            while True:  # a signal that arrives just before the write does not interrupt it
+                server.signal(signal.SIGTERM)
+                await anyio.sleep(1.2 * DUPLICATE_SIGNAL_SECONDS)
         assert await server.end() == 128 + signal.SIGTERM
 
 
