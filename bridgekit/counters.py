@@ -11,7 +11,10 @@ from typing import Final
 from bridgekit.cursors_and_gaps import Gap, GapReason
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
 
-__all__ = ["RUN_ENDED", "DeliveryCounters"]
+__all__ = ["NO_BRIDGE", "RUN_ENDED", "DeliveryCounters"]
+
+NO_BRIDGE: Final = "the adapter holds no bridge"
+"""The `reason` of the receipt for an event of an adapter whose `set_websocket_bridge` was not called."""
 
 RUN_ENDED: Final = "the run has ended"
 """The `reason` of the receipt for a run's second end event."""
@@ -22,8 +25,8 @@ _SENT: Final = Outcome.SENT
 class DeliveryCounters:
     """The delivery counters of one application since it started.
 
-    Each event that reaches the bridge is counted exactly once, by its outcome, unless its caller is cancelled before
-    its route is known.
+    Each event is counted exactly once, by its outcome, unless its caller is cancelled before its route is known. Every
+    application of the process counts an event of an adapter without a bridge.
     """
 
     def __init__(self) -> None:

@@ -93,7 +93,7 @@ class UnknownName(BridgekitError, LookupError):
     for_users = True
 
     def __init__(self, kind: str, name: object, known: tuple[str, ...]) -> None:
-        choices = ", ".join(repr(choice) for choice in known) or "none"
+        choices = ", ".join(repr(str(choice)) for choice in known) or "none"
         super().__init__(f"no {kind} is called {name!r}; known: {choices}")
         self.kind = kind
         self.name = name

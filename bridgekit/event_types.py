@@ -81,7 +81,7 @@ def define_event_type(name: str, policy: Policy) -> EventType:
 
     Raises InvalidId if the name is not valid or already has another policy, and ValueError for an unknown policy.
     """
-    if not _TYPE_NAME.fullmatch(name):
+    if not _TYPE_NAME.fullmatch(str(name)):
         rule = "must be a letter, then at most 63 of a-z, 0-9 and _, and not the type of a signal"
         raise InvalidId("event type", f"{name!r} {rule}")
     defined, policy = EventType(name), Policy(policy)

@@ -35,7 +35,8 @@ STORE = "SERVED_STORE"
 KEYLESS = "SERVED_WITHOUT_KEY"
 RUNS_TIMEOUT_SECONDS = "SERVED_RUNS_SECONDS"
 SHORT_LIMITS = "SERVED_WITH_SHORT_LIMITS"
-"""Divides the lease of runs and the time limits of connections without a request by this number."""
+"""Divides the lease of runs, and the time until a connection without a request is replaced, by this number. Multiplies
+the time limit for a request's head, on which no test with this variable depends."""
 FOR_LONG = "600"
 """Longer than any test waits for a server to stop."""
 
@@ -47,11 +48,11 @@ def _shorten_limits(divisor: float) -> None:
     from bridgekit.stores.redis import active_runs
 
     for module, name in (
-        (connection_limits, "HEAD_TIMEOUT_SECONDS"),
         (connection_limits, "REPLACED_AFTER_SECONDS"),
         (active_runs, "LEASE_SECONDS"),
     ):
         setattr(module, name, getattr(module, name) / divisor)
+    connection_limits.HEAD_TIMEOUT_SECONDS *= divisor  # type: ignore[misc]
 
 
 if SHORT_LIMITS in os.environ:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -45,11 +46,12 @@ def test_application_defines_a_type_with_its_policy_once(policy: Policy) -> None
     [
         *[(name, Policy.COALESCE, "letter") for name in ("", "Citation", "1st", "a-b", "a b", "a\n", "x" * 65, "é")],
         *[(name, Policy.MUST_DELIVER, "signal") for name in ("subscribed", "gap")],
+        *[(name, Policy.MUST_DELIVER, "letter") for name in (None, 1, b"citation", ["citation"])],
         *[(str(name), Policy.CONCATENATE, "has the policy") for name in EventType if name != EventType.TEXT_DELTA],
         (str(CITATION), Policy.COALESCE, "already has the policy 'must deliver'"),
     ],
 )
-def test_type_that_cannot_be_defined_is_refused_by_name(name: str, policy: Policy, problem: str) -> None:
+def test_type_that_cannot_be_defined_is_refused_by_name(name: Any, policy: Policy, problem: str) -> None:
     known = dict(POLICIES)
     with pytest.raises(InvalidId, match=problem) as refused:
         define_event_type(name, policy)

@@ -243,6 +243,10 @@ LOST_EVENTS = {
         "await anyio.to_thread.run_sync(asyncio.run, self.emit_thinking('hm'))",
         "*agent_thinking of run 'run_*' was lost: refused at link 8, WrongEventLoop",
     ),
+    "event without a bridge": (
+        "await type(self._websocket_adapter)().emit_thinking('hm')",
+        "*agent_thinking of run 'run_*' was lost: refused at link 7, the adapter holds no bridge",
+    ),
     "event after the end": (
         "await self.emit_agent_completed(); await self.emit_thinking('late')",
         "*agent_thinking of run 'run_*' was emitted after the run's end",

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +20,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from redis.exceptions import RedisError
 from starlette.applications import Starlette
 
 import bridgekit
@@ -40,6 +41,7 @@ from bridgekit.errors import Disconnected, ServeError, SubscriptionRefused, Thre
 from bridgekit.ids import RunId, ThreadId, UserId, new_id
 from bridgekit.stores import in_memory, memory_stores, redis_stores
 from bridgekit.transport.authorization import OwnerAuthorizer
+from bridgekit_verify.faults.redis_servers import redis_server
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from tests.chain.agents import Failing, Researcher
 from tests.factories import ALICE, BOB, THREAD, emitted
@@ -184,12 +186,46 @@ async def test_logout_ends_the_sockets_of_all_workers(
             await worker.state.bridgekit.open_thread(THREAD, ALICE)
             ticket = worker.state.bridgekit.ticket(THREAD, ALICE)
             clients.append(await stack.enter_async_context(connect(url, thread_id=THREAD, ticket=ticket)))
-        await workers[0].state.redis.publish(recipe.CHANNEL, ALICE)
         with anyio.fail_after(TIMEOUT_SECONDS):
+            await log_out(workers[0], ALICE, workers=2)
             for client in clients:
                 with pytest.raises(SubscriptionRefused) as ended:
                     await client.receive()
                 assert ended.value.code == 4506
+
+
+async def log_out(worker: Starlette, user_id: str, *, workers: int) -> None:
+    """Publish the user until every worker has subscribed to the channel."""
+    received = 0
+    while received < workers:
+        with suppress(RedisError):  # its connection may be from before the outage
+            received = await worker.state.redis.publish("logout", user_id)
+        await anyio.sleep(0.01)
+
+
+@pytest.mark.slow
+@both_edges
+@uses("Logout with several workers")
+async def test_outage_of_redis_ends_no_worker_and_later_logouts_are_received(
+    recipe: Any, edge: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with redis_server() as server:
+        monkeypatch.setenv("BRIDGEKIT_STORE", server.url)
+        async with serving(recipe.app, edge=edge) as url:
+            application = recipe.app.state.bridgekit
+            await application.open_thread(THREAD, ALICE)
+            with anyio.fail_after(TIMEOUT_SECONDS):
+                await log_out(recipe.app, BOB, workers=1)
+                async with connect(url, thread_id=THREAD, ticket=application.ticket(THREAD, ALICE)) as client:
+                    await server.kill()
+                    while "logouts are not received" not in caplog.text:  # noqa: ASYNC110 - no event exists
+                        await anyio.sleep(0.01)
+                    await application.bridge.notify(emitted())
+                    assert (await client.receive()).seq == 1
+                    await server.start()
+                    await log_out(recipe.app, ALICE, workers=1)
+                    with pytest.raises(SubscriptionRefused, match="4506"):
+                        await client.receive()
 
 
 @both_edges
@@ -273,6 +309,8 @@ async def test_observers_log_and_trace_every_run(
         *("agent_started", "progress_update", "agent_completed"),
         *("agent_started", "agent_thinking", "agent_error"),
     ]
+    [failure] = [line for line in lines if line["logger"] == "bridgekit.chain.link_5_execution_core"]
+    assert failure["traceback"].endswith("Broken: why")
     assert [line for line in logged if line[2] == "ERROR"] == [("progress_update", "refused", "ERROR")]
     talking, failing = spans.get_finished_spans()
     assert [event.name for event in talking.events] == [kind for kind, _, _ in logged[:3]]

@@ -24,7 +24,7 @@ from bridgekit.chain.link_4_engine import ExecutionEngine
 from bridgekit.chain.link_5_execution_core import AgentExecutionCore
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
-from bridgekit.chain.link_9_bridge import AgentWebSocketBridge, Observer
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge, Observer, open_bridges
 from bridgekit.chain.lost_runs import lost_runs_ended
 from bridgekit.chain.models_tools_and_owners import (
     LLMManager,
@@ -186,9 +186,7 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
     The stores must be open. Raises DeterministicStartupError, with the link and the reason, if a link or a self-check
     fails. After an error, no part of the application is left running.
     """
-    for callback in (*config.observers, config.payload_hook, config.error_text):
-        if _is_asynchronous(callback):
-            raise DeterministicStartupError(9, ASYNCHRONOUS.format(callback=callback))
+    _require_synchronous(*config.observers, config.payload_hook, config.error_text)
     with DeterministicStartupError.at(1, "the bridge"):
         counters = DeliveryCounters()
         mapping = config.mapping(stores.routes)
@@ -219,13 +217,16 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
             await check(bridge, supervisor)
     counters.clear()
     bridge.observers += config.observers
+    open_bridges.add(bridge)
     application = Application(config, stores, bridge, supervisor)
     _require_shared_ticket_key(application)
     return application
 
 
-def _is_asynchronous(callback: Any) -> bool:
-    return iscoroutinefunction(callback) or iscoroutinefunction(type(callback).__call__)
+def _require_synchronous(*callbacks: Any) -> None:
+    for callback in callbacks:
+        if iscoroutinefunction(callback) or iscoroutinefunction(type(callback).__call__):
+            raise DeterministicStartupError(9, ASYNCHRONOUS.format(callback=callback))
 
 
 async def _forgets_owners(sessions: SessionFactory) -> bool:
@@ -257,10 +258,12 @@ async def publisher(
     """Open a bridge in a process that has only run ids and serves no sockets, such as a Celery worker or a cron job.
 
     The bridge's `notify_*` methods find the thread of a run that is open in any worker, and publish to the sockets of
-    all workers. Raises ServeError if the stores are not shared, and the errors that opening the stores raises. The
+    all workers. Raises ServeError if the stores are not shared, DeterministicStartupError if the hook is asynchronous,
+    and the errors that opening the stores raises. The
     block raises StoreUnavailable at its end if the store has not confirmed every event, because these events may be
     lost.
     """
+    _require_synchronous(payload_hook)
     async with stores() as opened:
         if not opened.shared:
             raise ServeError(f"the {opened.name} store", "it belongs to one process; a publisher needs redis_stores")
@@ -269,8 +272,8 @@ async def publisher(
         bridge.payload_hook = payload_hook
         bridge.bind_to_event_loop()
         yield bridge
-    if unconfirmed := getattr(opened.log, "unconfirmed", 0):
-        raise StoreUnavailable(opened.name, f"it did not confirm {unconfirmed} events of the publisher")
+    if opened.log.unconfirmed:
+        raise StoreUnavailable(opened.name, f"it did not confirm {opened.log.unconfirmed} events of the publisher")
 
 
 ApplicationFactory = Callable[[BridgeConfig, Stores], Awaitable[Application]]
@@ -298,6 +301,7 @@ def lifespan(
                 origins=config.origins,
                 outbox=config.outbox,
             )
+            stack.callback(open_bridges.discard, application.bridge)
             application.bridge.bind_to_event_loop()
             app.state.bridgekit = application
             app.state.agent_websocket_bridge = application.bridge

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Awaitable, Mapping
 from typing import Final
 
+from bridgekit.chain.context import current_run
 from bridgekit.chain.error_text import user_error_text
-from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
-from bridgekit.counters import RUN_ENDED
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge, open_bridges
+from bridgekit.counters import NO_BRIDGE, RUN_ENDED
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.transport.cancellation import ends_task
@@ -182,12 +183,20 @@ class WebSocketBridgeAdapter(Emitter):
             self.ended = None
         return receipt
 
+    def _refuse_without_bridge(self, event_type: EventType, payload: Payload) -> Receipt:
+        logger.warning("%s is lost: the adapter has no bridge, call set_websocket_bridge first", event_type)
+        run = current_run()
+        run_id = self.run_id or (RunId("") if run is None else run.run_id)
+        event = AgentEvent(type=event_type, run_id=run_id, agent_name=self.agent_name, payload=payload)
+        refused = Receipt(outcome=Outcome.REFUSED, link=7, reason=NO_BRIDGE)
+        for bridge in tuple(open_bridges) if self.bridge is None else (self.bridge,):
+            bridge.record(event, refused)
+        return refused
+
     def emit(self, event_type: EventType, payload: Payload) -> Answer:
         """Link 8: create the event and pass it to the bridge."""
         if self.bridge is None or self.run_id is None:
-            # Without a bridge, no counter can record the loss, so the adapter logs it.
-            logger.warning("%s is lost: the adapter has no bridge, call set_websocket_bridge first", event_type)
-            return Receipt(outcome=Outcome.REFUSED, link=7, reason="the adapter holds no bridge")
+            return self._refuse_without_bridge(event_type, payload)
         event = AgentEvent(
             type=event_type,
             run_id=self.run_id,

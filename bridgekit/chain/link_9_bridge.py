@@ -6,12 +6,15 @@ from __future__ import annotations
 import logging
 import threading
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from inspect import iscoroutine
+from typing import Any, Final
+from weakref import WeakSet
 
 import anyio
+import msgspec
 
 from bridgekit import ids
 from bridgekit.chain.error_text import ErrorText, bounded_error_text, is_cancellation, user_error_text
@@ -25,7 +28,7 @@ from bridgekit.thread_resolvers import NoRoute, Resolver
 from bridgekit.transport.cancellation import ends_task
 from bridgekit.transport.hub import LINK, Hub
 
-__all__ = ["AgentWebSocketBridge", "Observer"]
+__all__ = ["AgentWebSocketBridge", "Observer", "open_bridges"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,24 @@ Observer = Callable[[AgentEvent, Receipt], None]
 """A callback for each event and its Receipt. The bridge calls an observer before the emitting call returns, so
 observers must be fast. An event that is refused with WrongEventLoop is observed in the OS thread that emitted it. The
 bridge logs every exception that an observer raises."""
+
+
+class _LaterAnswer(msgspec.Struct):
+    """The result of a call that has to wait. If the caller discards it without awaiting it, `discarded` is called."""
+
+    answer: Callable[[], Awaitable[Receipt]]
+    discarded: Callable[[], object] | None
+
+    def __await__(self) -> Generator[Any, Any, Receipt]:
+        if self.discarded is None:
+            raise RuntimeError("the result of a call was awaited before")  # a second await would publish again
+        self.discarded = None
+        return self.answer().__await__()
+
+    def __del__(self) -> None:
+        if self.discarded is not None:
+            with suppress(BaseException):  # an error is counted, and nothing could catch it here
+                self.discarded()
 
 
 class AgentWebSocketBridge:
@@ -93,7 +114,7 @@ class AgentWebSocketBridge:
         StoreUnavailable if the store does not answer. If the method raises an error, the event counts as lost, and the
         error's type is the reason. If the run's thread is known, an event that carries another thread gets no route:
         use `notify_in_thread`. A missing route raises no error, so that the agent's run continues. The Receipt and the
-        counters record the missing route.
+        counters record the missing route. An event whose route must be looked up is lost if the result is not awaited.
         """
         link = 9
         try:
@@ -113,7 +134,7 @@ class AgentWebSocketBridge:
             self._count_refusal(event, error, link)
             raise
         if not isinstance(answer, Receipt):
-            return self._recorded(event, answer)
+            return _LaterAnswer(partial(self._recorded, event, answer), partial(self._discarded, event, answer))
         if answer.outcome is _SENT and not self.observers:
             self.counters.sent[event.type] += 1
         else:
@@ -147,14 +168,16 @@ class AgentWebSocketBridge:
             raise
         if isinstance(route, str):
             if route in self.crowded:
-                return self._publish_when_room(route, partial(self.notify, event))
+                publish = partial(self.notify, event)
+                return _LaterAnswer(partial(self._publish_when_room, route, publish), publish)
             return self.notify(event)
         return self.notify(event) if isinstance(route, NoRoute) else self._notify_when_resolved(event, route)
 
     def _reject(self, event: AgentEvent) -> None:
         """Raise UnknownEventType if the event's type is unknown, and WrongEventLoop otherwise."""
         if type(event.type) is not EventType or event.type not in POLICIES:
-            raise UnknownEventType("event type", event.type, tuple(POLICIES))
+            kind = "event type" if type(event.type) is EventType else "event type (an EventType, not a text)"
+            raise UnknownEventType(kind, event.type, tuple(POLICIES))
         raise WrongEventLoop(f"{event.type} of run {event.run_id!r}")
 
     def _count_refusal(self, event: AgentEvent, error: BaseException, link: int) -> None:
@@ -203,6 +226,12 @@ class AgentWebSocketBridge:
             self._count_refusal(event, error, LINK)
             raise
 
+    def _discarded(self, event: AgentEvent, answer: Awaitable[Receipt]) -> None:
+        """Count an event whose receipt the caller did not await. The store has the event."""
+        if iscoroutine(answer):
+            answer.close()
+        self.record(event, _UNANSWERED)
+
     async def _recorded(self, event: AgentEvent, answer: Answer) -> Receipt:
         try:
             receipt = answer if isinstance(answer, Receipt) else await answer
@@ -218,7 +247,7 @@ class AgentWebSocketBridge:
     def record(self, event: AgentEvent, receipt: Receipt) -> None:
         """Count the event by its receipt, and call the observers with the event and the receipt."""
         self.counters.count(event, receipt)
-        for observe in self.observers:
+        for observe in self.observers[:]:  # an observer may remove itself
             try:
                 observe(event, receipt)
             except BaseException:
@@ -341,6 +370,10 @@ class AgentWebSocketBridge:
             self._count_refusal(event, error, 8)
             raise
         return await self.notify(event)
+
+
+open_bridges: Final = WeakSet[AgentWebSocketBridge]()
+"""The bridges of this process's applications. Each bridge records the events of an adapter that has no bridge."""
 
 
 def _converted(event: AgentEvent, hook: PayloadHook) -> Payload:

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TypeVar
@@ -152,7 +153,7 @@ def run(options: argparse.Namespace) -> int:
     """
     if options.target is None:
         options.refuse(f"give MODULE:ATTRIBUTE, which names {EXPECTED}")
-    if options.store and urlsplit(options.store).password:
+    if options.store and _has_password(options.store):
         raise ServeError(
             "--store",
             f"other users can read the password on the command line; give the URL in {STORE_VARIABLE} instead",
@@ -167,6 +168,12 @@ def run(options: argparse.Namespace) -> int:
         print(_format_address(options, served), flush=True)
 
     return serve(spec, server, print_address, ends_process=True)
+
+
+def _has_password(url: str) -> bool:
+    with suppress(ValueError):  # the URL is not valid, which its store reports
+        return bool(urlsplit(url).password)
+    return False
 
 
 def _format_address(options: argparse.Namespace, served: ServedAt) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import sys
 import time
 from http import HTTPStatus
@@ -42,6 +43,7 @@ LINE_BYTES: Final = 8_190
 """The longest line in the head of an upgrade request. The `websockets` library rejects a longer line."""
 MAX_HEADERS: Final = 128
 """Limit on the headers of an upgrade request, as in the `websockets` library."""
+CONTROL_CHARACTER: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 MAX_FRAGMENTS: Final = 4_096
 """Limit on the frames of one message, because frames may be empty. On the native edge, the `websockets` library has its
 own limit."""
@@ -113,7 +115,9 @@ class LimitedHttpProtocol(_HttpProtocol):  # type: ignore[misc]
 
     def _start_timer(self) -> None:
         self._unread_bytes = 0
-        seconds = BODY_TIMEOUT_SECONDS if self._lacks_body else HEAD_TIMEOUT_SECONDS
+        # A connection that uses a reserved file descriptor is closed before asyncio tries to accept others again.
+        head_seconds = REPLACED_AFTER_SECONDS if self._serves_one_request else HEAD_TIMEOUT_SECONDS
+        seconds = BODY_TIMEOUT_SECONDS if self._lacks_body else head_seconds
         self._timer = self.loop.call_later(seconds, self._on_timeout)
 
     def _stop_timer(self) -> None:
@@ -166,10 +170,11 @@ def rejection(head: bytes) -> HTTPStatus | None:
         return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     fields = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(b":") for line in headers)]
     # Reject a request with several origins, because each edge, proxy and middleware might check a different one. Reject
-    # a request with a body, because no edge reads it.
+    # a request with a body, because no edge reads it, or with control characters, because uvicorn would not answer it.
     bodies = [name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in fields]
     origins = sum(name == b"origin" for name, _ in fields)
-    return HTTPStatus.BAD_REQUEST if origins > 1 or any(bodies) else None
+    controls = any(CONTROL_CHARACTER.search(line) for line in headers)
+    return HTTPStatus.BAD_REQUEST if origins > 1 or any(bodies) or controls else None
 
 
 class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):

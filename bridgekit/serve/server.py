@@ -39,7 +39,12 @@ from bridgekit.serve.native_handoff import (
 )
 from bridgekit.transport.asgi import MONITORING_PORT
 from bridgekit.transport.connections import ConnectionRegistry
-from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS, start_deadline
+from bridgekit.transport.graceful_shutdown import (
+    DUPLICATE_SIGNAL_SECONDS,
+    EndProcess,
+    end_process,
+    start_deadline,
+)
 from bridgekit.transport.metrics import FOLDER_VARIABLE
 
 __all__ = ["ServedAt", "ServerOptions", "serve"]
@@ -123,8 +128,8 @@ def serve(
 def _listen(options: ServerOptions, port: int) -> socket.socket:
     try:
         return open_listener(options.host, port, keepalive_seconds=options.keepalive_seconds)
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (while")[0]
+    except (OSError, TypeError, ValueError) as error:  # Python raises the last two for a host that cannot be a name
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (while")[0]
         problem = f"cannot listen there: {reason}; choose another address or port"
         raise ServeError(f"{options.host}:{port}", problem) from error
 
@@ -279,24 +284,6 @@ class _Server(uvicorn.Server):
             self._end(EXIT_SIGNALLED + sig, EXIT_TIMEOUT_SECONDS)
             _LOG.setLevel(logging.CRITICAL)  # All tasks are cancelled, and uvicorn would log an error for each of them.
         self.should_exit = True
-
-
-EndProcess = Callable[[int, float], threading.Timer | None]
-
-
-def end_process(code: int, seconds: float) -> threading.Timer:
-    """End this process after `seconds` if it has not ended. At its exit, Python would wait for threads without
-    limit."""
-
-    def leave() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), leave)
-    timer.daemon = True
-    timer.start()
-    return timer
 
 
 def _run_single(

@@ -199,7 +199,12 @@ class ConnectionRegistry:
     def awaits_message(self, handshake: Handshake) -> bool:
         """Return whether the client must send its credentials in its first message. Raises as `authorize` does."""
         with _close_on_error():
-            return self.authorizer.awaits_message(handshake)
+            awaits = self.authorizer.awaits_message(handshake)
+            if not isinstance(awaits, bool):
+                raise TypeError(
+                    f"awaits_message returned {type(awaits).__name__}; declare it as `def` that returns a bool"
+                )
+            return awaits
 
     async def authorize(self, handshake: Handshake) -> Subscription:
         """Return the subscription for which the client is authorized.

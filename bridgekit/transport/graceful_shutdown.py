@@ -17,10 +17,11 @@ import asyncio
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from types import FrameType
@@ -37,11 +38,13 @@ from bridgekit.transport.listeners_and_worker_lock import (
     release_listeners,
 )
 
-__all__ = ["DUPLICATE_SIGNAL_SECONDS", "drain_on_shutdown", "start_deadline"]
+__all__ = ["DUPLICATE_SIGNAL_SECONDS", "EndProcess", "drain_on_shutdown", "end_process", "start_deadline"]
 
 DUPLICATE_SIGNAL_SECONDS: Final = 1.0
 """A signal that arrives within this time after the first signal is a duplicate. On Ctrl-C, for example, a worker gets
 one signal from the terminal and one from its parent."""
+FLUSH_TIMEOUT_SECONDS: Final = 0.5
+"""How long a process that must end waits for its output to be written."""
 POLL_INTERVAL_SECONDS: Final = 0.25
 """Time between checks of the inherited listening sockets."""
 
@@ -52,6 +55,34 @@ start_deadline: Final[ContextVar[StartDeadline | None]] = ContextVar("start_dead
 """Starts a timer that ends the process, with a signal's exit code, if the shutdown takes too long.
 
 A new timer replaces the one before. `bridgekit serve` sets it."""
+
+EndProcess = Callable[[int, float], threading.Timer | None]
+
+
+def end_process(code: int, seconds: float) -> threading.Timer:
+    """End this process after `seconds` if it has not ended. At its exit, Python would wait for threads without
+    limit."""
+
+    def leave() -> None:
+        # The output may be a pipe whose reader does not read.
+        flushing = threading.Thread(target=_flush_output, daemon=True)
+        try:
+            flushing.start()
+            flushing.join(FLUSH_TIMEOUT_SECONDS)
+        finally:
+            os._exit(code)
+
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), leave)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # the reader has ended, or the stream is closed
+            stream.flush()
+
 
 _installed: Final[dict[int, Handler]] = {}
 """The signal handlers that are installed in this process, by signal number."""
@@ -137,9 +168,9 @@ class _Shutdown:
 
     def __init__(self, drain: Callable[[], Awaitable[None]], handlers: Mapping[int, Handler], seconds: float) -> None:
         self._drain = drain
-        self._seconds = seconds
-        """How long draining may take after the next signal. After the first signal, it is 0, because a second signal
-        cancels draining."""
+        self._deadlines = [seconds, 0.0]
+        """How long draining may take after the first and after the second signal, which cancels it. Later signals must
+        not extend the time."""
         self._start_deadline = start_deadline.get()
         self._deadline_from = -math.inf
         self._handlers = handlers
@@ -189,9 +220,10 @@ class _Shutdown:
         # A signal handler may run between any two bytecode instructions, so it only schedules the work. The deadline
         # starts here, because an agent that blocks the event loop delays the scheduled work.
         now = time.monotonic()
-        if self._start_deadline is not None and now - self._deadline_from > DUPLICATE_SIGNAL_SECONDS:
-            self._start_deadline(self._seconds, number)
-            self._seconds, self._deadline_from = 0.0, now
+        due = self._deadlines and now - self._deadline_from > DUPLICATE_SIGNAL_SECONDS
+        if due and self._start_deadline is not None:
+            self._start_deadline(self._deadlines.pop(0), number)
+            self._deadline_from = now
         self._call_soon(partial(self._on_signal, number, now))
 
     def _on_signal(self, number: int, received_at: float) -> None:

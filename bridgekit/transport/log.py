@@ -29,6 +29,7 @@ __all__ = [
     "MemoryEventLog",
     "Replay",
     "Retention",
+    "check_counts",
     "published",
     "replay_after",
     "same_epoch",
@@ -38,6 +39,14 @@ LINK: Final = 10
 """The audit describes links 1 to 9. bridgekit counts the delivery to the sockets as link 10."""
 NO_SUBSCRIBER: Final = "no socket of the thread accepted it"
 """The reason in the receipt of an event that no subscriber accepted."""
+
+
+def check_counts(limits: object, *names: str, minimum: int) -> None:
+    """Raise InvalidId unless each of these attributes is a whole number of at least `minimum`."""
+    for name in names:
+        if type(count := getattr(limits, name)) is not int or count < minimum:
+            field = f"{type(limits).__name__}.{name}"
+            raise InvalidId(field, f"must be a whole number of at least {minimum}, not {count!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +70,7 @@ class Retention:
     thread without sockets. A client that resumes an evicted thread gets a gap."""
 
     def __post_init__(self) -> None:
-        for name in ("events", "size_bytes", "threads"):
-            if type(count := getattr(self, name)) is not int or count < 0:
-                raise InvalidId(f"Retention.{name}", f"must be a whole number of at least 0, not {count!r}")
+        check_counts(self, "events", "size_bytes", "threads", minimum=0)
         if type(self.seconds) not in (int, float) or not 0 <= self.seconds < math.inf:
             raise InvalidId("Retention.seconds", f"must be a number of at least 0 and finite, not {self.seconds!r}")
 
@@ -132,6 +139,10 @@ class EventLog(Protocol):
     @property
     def retention(self) -> Retention:
         """The retention policy."""
+
+    @property
+    def unconfirmed(self) -> int:
+        """The number of accepted events that the store has not confirmed. If the log is closed, they may be lost."""
 
     def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
         """Deliver events to `sink`, and refuse frames over `frame_bytes`. Call this once, before any other method."""
@@ -272,6 +283,7 @@ class MemoryEventLog:
     def __init__(self, retention: Retention = DEFAULT_RETENTION, clock: Callable[[], float] = time.monotonic) -> None:
         self.retention = retention
         self.problem = ""
+        self.unconfirmed = 0
         self._clock = clock
         self._sink: LocalSink
         self._frame_bytes = FRAME_BYTES

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from bridgekit.counters import RUN_ENDED, DeliveryCounters
+from bridgekit.counters import NO_BRIDGE, RUN_ENDED, DeliveryCounters
 from bridgekit.cursors_and_gaps import GapReason
 from bridgekit.errors import (
     FrameTooLarge,
@@ -47,6 +47,7 @@ DEAD_AFTER_SECONDS: Final = 15.0
 
 CONNECTIONS: Final = "connections"
 LOSSES: Final = (
+    (7, NO_BRIDGE),
     (8, RUN_ENDED),
     *((8, error.__name__) for error in (PayloadError, FrameTooLarge, InvalidId, UnknownEventType, WrongEventLoop)),
     (9, "the event carries no thread; the run is not in the mapping"),
@@ -55,7 +56,7 @@ LOSSES: Final = (
     (10, NO_ROOM),
     (10, NO_SUBSCRIBER),
 )
-"""Reasons for which links 8 to 10 can lose events. Stores and an application's own resolver add further reasons."""
+"""Reasons for which links 7 to 10 can lose events. Stores and an application's own resolver add further reasons."""
 DISCONNECT_REASONS: Final[dict[int | None, str]] = {
     authorization.CLOSE_ACCESS_ENDED: "access ended",
     authorization.CLOSE_DRAINED: "drained",
@@ -66,6 +67,12 @@ DISCONNECT_REASONS: Final[dict[int | None, str]] = {
 """The reason why frames of a closed socket were not written, by the server's close code."""
 BEGINNINGS: Final = ("new", "resumed", "gap")
 CLOSE_CODES: Final = tuple(code for name, code in vars(authorization).items() if name.startswith("CLOSE_"))
+
+
+def _encodable(text: object) -> str:
+    """Replace what UTF-8 cannot represent, such as bytes of a file's name in the reason of a store."""
+    return str(text).encode(errors="replace").decode()
+
 
 Samples = list[tuple[tuple[str, ...], float]]
 """The labels and the value of each sample of one metric."""
@@ -84,7 +91,9 @@ class _Metric(NamedTuple):
     def samples(self, counters: DeliveryCounters) -> Samples:
         value = getattr(counters, self.field)
         counts: Mapping[Any, int] = {(): value} if isinstance(value, int) else dict.fromkeys(self.known, 0) | value
-        return [(tuple(map(str, key if isinstance(key, tuple) else (key,))), count) for key, count in counts.items()]
+        return [
+            (tuple(map(_encodable, key if isinstance(key, tuple) else (key,))), each) for key, each in counts.items()
+        ]
 
 
 _METRICS: Final = (
@@ -133,7 +142,7 @@ class _WorkersCollector(Collector):
 
 def health(status: str, connections: int) -> bytes:
     """Return the body of `/healthz` as JSON, with the worker that answers the request."""
-    return msgspec.json.encode({"status": status, "connections": connections, "worker": os.getpid()})
+    return msgspec.json.encode({"status": _encodable(status), "connections": connections, "worker": os.getpid()})
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from bridgekit.events import ConcatenatedFrame, Frame
 from bridgekit.ids import ThreadId
 from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_RESTARTED, CLOSE_TOO_SLOW, Subscription
 from bridgekit.transport.coalescing import CoalescingQueue
-from bridgekit.transport.log import Replay, Retention
+from bridgekit.transport.log import Replay, Retention, check_counts
 
 __all__ = ["OUTBOX_LIMITS", "SLOW_AFTER_TICKS", "TICK_SECONDS", "CrowdedOutboxes", "OutboxLimits", "Subscriber"]
 
@@ -43,12 +43,15 @@ class OutboxLimits:
     """Bytes of waiting frames. For a delta that was joined to an earlier frame, only the size of its text counts. The
     frame that reaches the limit may exceed it."""
 
+    def __post_init__(self) -> None:
+        check_counts(self, "events", "size_bytes", minimum=1)
+
     def within(self, retention: Retention) -> OutboxLimits:
         """Return limits no larger than the retention, if the log retains events, so that a slow client can resume."""
         if not retention.events:
             return self
         return OutboxLimits(
-            events=min(self.events, retention.events), size_bytes=min(self.size_bytes, retention.size_bytes)
+            events=min(self.events, retention.events), size_bytes=min(self.size_bytes, max(1, retention.size_bytes))
         )
 
 

@@ -78,6 +78,10 @@ class Tickets:
         self.has_random_key = not keys
         """True if this object generated its key, so that no other worker accepts its tickets."""
         self._keys = tuple(keys) or (secrets.token_bytes(KEY_BYTES),)
+        if not all(isinstance(key, bytes) for key in self._keys):
+            raise InvalidId("keys", "must be a sequence of bytes, such as (key,)")
+        if type(seconds) not in (int, float) or not math.isfinite(seconds):
+            raise InvalidId("seconds", f"must be a finite number, not {seconds!r}")
         if (shortest := min(map(len, self._keys))) < KEY_BYTES:
             raise InvalidId(
                 "key", f"must be at least {KEY_BYTES} bytes, not {shortest}; generate one with secrets.token_bytes"

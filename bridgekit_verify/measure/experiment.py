@@ -12,6 +12,7 @@ import anyio
 from starlette.applications import Starlette
 
 from bridgekit.chain.link_1_startup import Application, create_app
+from bridgekit.counters import NO_BRIDGE
 from bridgekit.cursors_and_gaps import Gap, Subscribed, decode_any
 from bridgekit.errors import DeterministicStartupError, Disconnected, MalformedFrame, unwrap_single_error
 from bridgekit.events import AgentEvent, Receipt, RoutedEvent
@@ -223,7 +224,8 @@ async def _run(application: Application, workload: Workload, history: History, b
 
 
 def _record_receipt(history: History, event: AgentEvent, receipt: Receipt) -> None:
-    if (key := key_of(event.type, event.payload)) is not None:
+    # The adapter refuses an event itself if it has no bridge.
+    if receipt.reason != NO_BRIDGE and (key := key_of(event.type, event.payload)) is not None:
         history.acknowledged[key] = (event.run_id, receipt)
         history.thread_on_event[key] = event.thread_id
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 import pytest
 
+from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel
+from bridgekit.counters import NO_BRIDGE
 from bridgekit.errors import StoreUnavailable
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.ids import RunId
 from tests.chain.agents import HubThatStoresLater, Researcher, retained_types, started, subscribe, subscribe_crowded
-from tests.factories import THREAD
+from tests.factories import ALICE, THREAD
 
 RUN = RunId("run_1")
 Emit = Callable[[WebSocketBridgeAdapter], Awaitable[Receipt]]
@@ -56,6 +59,48 @@ async def test_new_adapter_belongs_to_no_run_and_says_so() -> None:
     refused = Receipt(outcome=Outcome.REFUSED, link=7, reason="the adapter holds no bridge")
     assert await adapter.emit_progress({}) == refused
     assert adapter.error_text(ValueError("why")) == "ValueError: why"
+
+
+class EmittingEarly(Researcher):
+    """Emits an event in its constructor."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.emit(EventType.AGENT_THINKING, {})
+
+
+class NotPassingOn(Researcher):
+    """Overrides the method that passes the bridge to the adapter."""
+
+    def set_websocket_bridge(self, *given: object, **options: object) -> None: ...
+
+
+UNBOUND: dict[str, tuple[Callable[[Application], Awaitable[object]], int]] = {
+    "adapter created by hand": (lambda application: WebSocketBridgeAdapter().emit_thinking("hm"), 1),
+    "agent of no run": (lambda application: application.supervisor.registry.create("late").emit_thinking("hm"), 1),
+    "constructor": (lambda application: run_agent(application, "early"), 1),
+    "bridge that is not passed on": (lambda application: run_agent(application, "late"), 3),
+}
+
+
+async def run_agent(application: Application, name: str) -> object:
+    return await application.supervisor.run(agent_name=name, thread_id=THREAD, user_id=ALICE, request="")
+
+
+@pytest.mark.parametrize("name", UNBOUND)
+async def test_event_without_a_bridge_is_counted_and_observed(name: str) -> None:
+    lost: list[tuple[RunId, Receipt]] = []
+    application = await started(
+        agents={"early": EmittingEarly, "late": NotPassingOn},
+        observers=(lambda event, receipt: lost.append((event.run_id, receipt)) if receipt.lost else None,),
+    )
+    emit, count = UNBOUND[name]
+    await emit(application)
+    assert application.counters.lost == {(7, NO_BRIDGE): count}
+    assert len(lost) == count
+    assert {(bool(run_id), receipt.outcome, receipt.link) for run_id, receipt in lost} == {
+        (name in ("constructor", "bridge that is not passed on"), Outcome.REFUSED, 7)
+    }
 
 
 async def test_adapter_that_is_bound_again_is_no_longer_guarded() -> None:

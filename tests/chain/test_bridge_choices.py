@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from bridgekit.chain.link_1_startup import create_app
+from bridgekit.chain.link_1_startup import create_app, publisher
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import (
     DeterministicStartupError,
@@ -23,6 +23,7 @@ from bridgekit.errors import (
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.mapping import RunThreadMappingService
+from bridgekit.stores import memory_stores
 from bridgekit.thread_resolvers import Carried, Resolver
 from bridgekit.transport.hub import Hub
 from tests.chain.agents import HubThatStoresLater, config, retained_types, started, subscribe, subscribe_crowded
@@ -59,6 +60,8 @@ async def test_event_of_an_unknown_type_is_refused_with_the_known_types() -> Non
     application = await started()
     with pytest.raises(UnknownEventType, match=r"no event type is called .*undefined.*; known: .*agent_started"):
         application.bridge.notify(event(EventType("undefined")))
+    with pytest.raises(UnknownEventType, match=r"no event type \(an EventType, not a text\) is called 'agent_started'"):
+        application.bridge.notify(event("agent_started"))  # type: ignore[arg-type]
 
 
 async def test_tool_call_is_successful_by_default() -> None:
@@ -156,6 +159,17 @@ class NotingBridge(AgentWebSocketBridge):
         return super().notify(event)
 
 
+async def test_result_that_is_awaited_twice_publishes_once() -> None:
+    application = await started()
+    box = subscribe_crowded(application)
+    answer = application.bridge.notify_when_room(emitted())
+    box.next_frames()
+    assert await answer
+    with pytest.raises(RuntimeError, match="was awaited before"):
+        await answer
+    assert application.counters.sent == {EventType.AGENT_THINKING: 1}
+
+
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_overridden_notify_publishes_an_event_that_waited_for_room(cancelled: bool) -> None:
     application = await started(bridge=NotingBridge)
@@ -225,7 +239,7 @@ async def test_event_whose_caller_is_cancelled_or_closed_is_not_counted_as_lost(
     with anyio.CancelScope() as scope:
         scope.cancel()
         await application.bridge.notify(emitted())
-    closed: Any = application.bridge.notify(emitted())
+    closed: Any = application.bridge.notify(emitted()).__await__()
     closed.send(None)
     closed.close()
     assert scope.cancelled_caught
@@ -262,6 +276,19 @@ async def test_observer_that_raises_is_logged_with_its_event(caplog: pytest.LogC
     assert caplog.messages == ["an observer failed at agent_thinking of run run_1"]
 
 
+async def test_observer_that_removes_itself_hides_no_event_from_another() -> None:
+    application = await started()
+    observers, seen = application.bridge.observers, list[str]()
+
+    def once(event: AgentEvent, receipt: Receipt) -> None:
+        observers.remove(once)
+
+    observers += [once, lambda event, receipt: seen.append(receipt.outcome)]
+    for _ in range(2):
+        await application.bridge.notify(emitted())
+    assert seen == [Outcome.NO_SUBSCRIBER] * 2
+
+
 class Asynchronous:
     async def __call__(self, *values: object) -> object:
         return values[0]
@@ -275,6 +302,10 @@ class Asynchronous:
 async def test_asynchronous_callback_is_refused_at_startup(choice: str, callback: Any) -> None:
     with pytest.raises(DeterministicStartupError, match=r"link 9: .* is asynchronous, .*; declare it as `def`"):
         await started(**{choice: (print, callback) if choice == "observers" else callback})
+    if choice == "payload_hook":
+        with pytest.raises(DeterministicStartupError, match="is asynchronous"):
+            async with publisher(memory_stores(), payload_hook=callback):
+                raise AssertionError("was opened")
 
 
 class Interrupting(Mapping[str, object]):

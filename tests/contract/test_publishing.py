@@ -7,7 +7,7 @@ from collections import defaultdict
 import anyio
 
 from bridgekit.cursors_and_gaps import Cursor
-from bridgekit.events import Outcome
+from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.transport.log import Retention
 from tests.contract.stores import WAIT_SECONDS, StoreLocation, event_with_number, number_in, numbers
@@ -55,6 +55,15 @@ async def test_event_reaches_its_threads_sockets_in_order_and_unchanged(location
         assert [number_in(frame) for frame in received] == list(range(20))
         assert {(frame.type, frame.run_id) == (frame.event.type, frame.event.run_id) for frame in received} == {True}
         assert holder.received[OTHER] == []
+
+
+async def test_event_is_unconfirmed_only_until_its_receipt(location: StoreLocation) -> None:
+    async with location.worker() as worker:
+        answers = [worker.log.publish(event_with_number(THREAD, number)) for number in range(3)]
+        assert worker.log.unconfirmed == sum(not isinstance(answer, Receipt) for answer in answers)
+        for answer in answers:
+            assert (await answer).kept
+        assert worker.log.unconfirmed == 0
 
 
 async def test_replayed_frames_equal_delivered_frames(location: StoreLocation) -> None:

@@ -98,6 +98,19 @@ async def call_tools(site: Site, tool: Callable[[], Awaitable[object]]) -> None:
             tasks.start_soon(call)
 
 
+@pytest.mark.parametrize("crowded", [False, True])
+async def test_event_whose_answer_is_not_awaited_is_published_and_counted(
+    location: StoreLocation, crowded: bool
+) -> None:
+    async with opened(location) as site:
+        crowd = site.crowd() if crowded else None
+        for _ in range(CALLS):
+            site.adapter.emit(EXECUTING, {})
+        await site.check(*[EXECUTING] * CALLS)
+        if crowd is not None:
+            crowd.make_room()
+
+
 @pytest.mark.parametrize("fails", [False, True])
 async def test_every_call_of_a_tool_is_completed_however_long_it_waits(
     location: StoreLocation, monkeypatch: pytest.MonkeyPatch, fails: bool

@@ -30,13 +30,30 @@ def _report_begun() -> None:
     sys.stdout.flush()
 
 
+def _wait() -> None:
+    time.sleep(FOREVER_SECONDS)
+
+
 def block() -> None:
     _report_begun()
-    time.sleep(FOREVER_SECONDS)
+    _wait()
 
 
 async def block_loop() -> None:
     block()
+
+
+async def leave_output() -> None:
+    """Block the event loop while the output's buffer holds a character."""
+    sys.stderr.write(f"{BEGUN}\n")
+    sys.stdout.write("x")
+    _wait()
+
+
+async def fill_output() -> None:
+    """Block the event loop by writing more than the output's reader reads."""
+    sys.stderr.write(f"{BEGUN}\n")
+    sys.stdout.write(f"{'x' * 99}\n" * 10_000)
 
 
 def leave_child() -> None:
@@ -88,7 +105,9 @@ app = Starlette(
     lifespan=lifespan(
         BridgeConfig(
             agents={"stubborn": Stubborn},
-            tool_dispatcher=PythonTools({tool.__name__: tool for tool in (block, block_loop, leave_child, fork)}),
+            tool_dispatcher=PythonTools(
+                {tool.__name__: tool for tool in (block, block_loop, leave_output, fill_output, leave_child, fork)}
+            ),
             runs_seconds=0.2,
             drain_seconds=0.2,
         )

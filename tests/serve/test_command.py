@@ -22,6 +22,7 @@ from bridgekit.events import EventType
 from bridgekit.serve.server import WORKER_START_TIMEOUT_SECONDS
 from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_WRONG_ORIGIN
 from bridgekit.transport.client import EventClient, connect
+from bridgekit.transport.graceful_shutdown import DUPLICATE_SIGNAL_SECONDS
 from bridgekit_verify.harness.processes import start_process
 from tests.factories import THREAD
 from tests.served_application import FOR_LONG, KEY, KEYLESS, RUNS_TIMEOUT_SECONDS
@@ -46,6 +47,19 @@ def anyio_backend() -> str:
         (["nowhere:app"], "nowhere:app: there is no module 'nowhere'"),
         ([APP, "--store", "memory:"], "leave out --store"),
         ([PARTS, "--store", "mongo:"], "no store is called 'mongo'"),
+        ([PARTS, "--store", "memory:?retention=1"], "no store is called 'memory'; known: 'memory:', "),
+        ([PARTS, "--store", "sqlite:///x?synchronous=no"], "no synchronous setting is called 'no'; known: 'off', "),
+        *[
+            ([PARTS, "--store", url], "url: must be redis://, rediss:// or unix://, with a host and a port")
+            for url in ("redis://[bad", "redis://host:99999", "redis://[::1:6379", "redis://:secret@[bad")
+        ],
+        *[([PARTS, "--host", host], "cannot listen there: ") for host in ("a" * 64, "999.1.1.1", "[::1]")],
+        pytest.param(
+            [PARTS, "--host", "é..x"],
+            "cannot listen there: ",
+            # Python's `create_server` leaves its socket open after an error that is no OSError.
+            marks=pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+        ),
         ([PARTS, "--store", "memory:", "--workers", "2"], "its memory store serves one worker, not 2"),
         (
             [PARTS, "--store", "redis://:secret@127.0.0.1:1"],
@@ -333,6 +347,33 @@ async def test_run_that_cannot_be_cancelled_does_not_keep_the_server(edge: str, 
         await server.read_until("begun")
         server.signal(signal.SIGTERM)
         assert await server.end() == code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "output"),
+    [("leave_output", "2>&1 > >(head -n 1)"), ("fill_output", "2>&1")],
+    ids=["ended", "does not read"],
+)
+async def test_output_whose_reader_ended_or_does_not_read_does_not_keep_the_server(what: str, output: str) -> None:
+    async def run() -> None:
+        with suppress(httpx.TransportError):
+            await server.post(f"/runs/{what}")
+
+    words = ["bash", "-c", f'exec "$@" {output}', "bash", sys.executable, "-m", *SERVE, STUBBORN, "--port", "0"]
+    async with (
+        start_process(words, env=os.environ | {"PYTHONUNBUFFERED": ""}) as process,
+        anyio.create_task_group() as tasks,
+    ):
+        server = Server(process)
+        await server.read_until(UP)
+        tasks.start_soon(run)
+        await server.read_until("begun")
+        with anyio.fail_after(PROCESS_TIMEOUT_SECONDS), suppress(ProcessLookupError):
+            while True:  # a signal that arrives just before the write does not interrupt it
+                server.signal(signal.SIGTERM)
+                await anyio.sleep(1.2 * DUPLICATE_SIGNAL_SECONDS)
+        assert await server.end() == 128 + signal.SIGTERM
 
 
 @pytest.mark.slow

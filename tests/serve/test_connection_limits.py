@@ -137,6 +137,8 @@ async def send_slowly(peer: RawPeer, parts: tuple[bytes, ...]) -> None:
 HEADS = {
     "long line": (b"X: " + b"x" * 9_000, 431),
     "line of 60 kB": (b"X: " + b"x" * 60_000, 431),
+    "control character": (b"X: a\x01b", 400),
+    "delete character": (b"X: a\x7f", 400),
     "many headers": (b"\r\n".join([b"X: x"] * 200), 431),
     "long query": (b"", 414),
     "two origins": (b"Origin: http://a.example\r\norigin: http://b.example", 400),

@@ -202,8 +202,9 @@ async def test_future_that_was_cancelled_does_not_cancel_the_handshake() -> None
     [
         partial(Synchronous, answer=None),
         *(partial(Mistaken, answer=None, awaits=error) for error in (ValueError("no session"), SystemExit(1))),
+        partial(Mistaken, answer=None, awaits=None),
     ],
-    ids=["synchronous", "awaits_message raises", "awaits_message exits"],
+    ids=["synchronous", "awaits_message raises", "awaits_message exits", "awaits_message returns no bool"],
 )
 async def test_authorizer_that_cannot_be_called_is_a_close_code(authorizer: Any) -> None:
     await assert_closed(authorizer, FAILED)

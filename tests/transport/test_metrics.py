@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from bridgekit.transport import metrics
 from bridgekit.transport.authorization import CLOSE_NOT_OWNER
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import NO_SUBSCRIBER
-from bridgekit.transport.metrics import FOLDER_VARIABLE, counters_shared, exposition
+from bridgekit.transport.metrics import FOLDER_VARIABLE, counters_shared, exposition, health
 from tests.factories import ALICE, BOB, THREAD, emitted
 from tests.timeouts import TIMEOUT_SECONDS
 from tests.transport.fake_browser import Site
@@ -113,6 +114,12 @@ def test_losses_that_the_links_count_exist_from_the_start() -> None:
     assert {sample: value - before[sample] for sample, value in after.items() if value != before[sample]} == {
         ("bridgekit_events_lost_total", "10", NO_SUBSCRIBER, OWN): 1
     }
+
+
+async def test_reason_that_utf_8_cannot_encode_is_replaced(site: Site) -> None:
+    site.counters.lost[10, "cannot write \udcff.sqlite"] += 1
+    assert (await scraped(site))["bridgekit_events_lost_total", "10", "cannot write ?.sqlite", OWN] == 1
+    assert json.loads(health("degraded: \udcff.sqlite", 0))["status"] == "degraded: ?.sqlite"
 
 
 async def write_as_another_worker(folder: Path, counters: DeliveryCounters, monkeypatch: pytest.MonkeyPatch) -> None:

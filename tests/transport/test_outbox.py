@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgekit.cursors_and_gaps import GapReason
+from bridgekit.errors import InvalidId
 from bridgekit.events import POLICIES, EventType, Frame, Policy
 from bridgekit.transport.log import DEFAULT_RETENTION, Retention
 from bridgekit.transport.outbox import BATCH_FRAMES, OUTBOX_LIMITS, SLOW_AFTER_TICKS, WRITE_BYTES, OutboxLimits
@@ -58,7 +61,15 @@ def test_frame_that_reaches_the_limit_may_exceed_it() -> None:
     assert box.put_all(tool(1), tool(2, size=1_000), tool(3)) == [True, True, False]
 
 
+@pytest.mark.parametrize("field", ["events", "size_bytes"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, None, True])
+def test_limit_with_which_no_frame_fits_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(InvalidId, match=rf"OutboxLimits.{field}: must be a whole number of at least 1"):
+        OutboxLimits(**{field: value})
+
+
 def test_limits_never_exceed_the_logs_retention() -> None:
+    assert OUTBOX_LIMITS.within(Retention(size_bytes=0)).size_bytes == 1
     assert OUTBOX_LIMITS.within(DEFAULT_RETENTION) == OUTBOX_LIMITS
     assert OUTBOX_LIMITS.within(Retention(events=10, size_bytes=99)) == OutboxLimits(events=10, size_bytes=99)
     assert OutboxLimits(events=5).within(Retention(events=10)) == OutboxLimits(events=5)

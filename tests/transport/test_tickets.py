@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -214,6 +215,19 @@ async def test_generated_key_is_unknown_to_other_workers(threads: MemoryThreadSt
 async def test_key_that_is_too_short_is_refused(threads: MemoryThreadStore, keys: list[bytes]) -> None:
     with pytest.raises(InvalidId, match=r"at least 32 bytes, not 5; generate one with secrets\.token_bytes"):
         Tickets(threads, MemoryUsedTickets(), keys=keys)
+
+
+@pytest.mark.parametrize("keys", [KEY, KEY.decode(), [KEY.decode()], [KEY, None], [bytearray(KEY)]])
+async def test_key_that_is_not_bytes_is_refused_and_not_shown(threads: MemoryThreadStore, keys: Any) -> None:
+    with pytest.raises(InvalidId, match=r"keys: must be a sequence of bytes") as refused:
+        Tickets(threads, MemoryUsedTickets(), keys=keys)
+    assert KEY.decode() not in str(refused.value)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, "60", None, True])
+async def test_lifetime_with_which_no_ticket_is_valid_is_refused(threads: MemoryThreadStore, seconds: Any) -> None:
+    with pytest.raises(InvalidId, match=r"seconds: must be a finite number"):
+        Tickets(threads, MemoryUsedTickets(), seconds=seconds)
 
 
 @pytest.mark.parametrize(("user", "thread"), [("", THREAD), (ALICE, "\x00")])

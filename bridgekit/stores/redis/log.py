@@ -127,8 +127,6 @@ class RedisEventLog(AsyncContextManagerMixin):
         self._unassigned: list[PublishQueue] = []
         """Queues whose slot no node serves at the moment."""
         self._closed = False
-        self.unconfirmed = 0
-        """The number of events that the server had not confirmed when the log was closed."""
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[RedisEventLog]:
@@ -154,6 +152,10 @@ class RedisEventLog(AsyncContextManagerMixin):
     def problem(self) -> str:
         problems = [pipeline.problem for pipeline in self._pipelines.values()] or [NO_NODE]
         return "; ".join(filter(None, (*problems, str(self._topology.key_problem))))
+
+    @property
+    def unconfirmed(self) -> int:
+        return len(self._backlog)
 
     def _trims_by(self) -> Retention:
         return self.trims_by
@@ -225,7 +227,6 @@ class RedisEventLog(AsyncContextManagerMixin):
         self._closed = True
         with anyio.move_on_after(CLOSE_TIMEOUT_SECONDS, shield=True):
             await self._backlog.empty.wait()
-        self.unconfirmed = len(self._backlog)
         if self.unconfirmed:
             _logger.warning("%d events did not reach the store and are lost", self.unconfirmed)
         for queue in self._backlog:

@@ -112,7 +112,7 @@ class SqliteEventLog:
         """Thread logs. A thread is pinned once for each of its sockets and each undelivered event."""
         self._numbers = 0
         """The last thread number that was assigned."""
-        self._free_events = backlog_events
+        self._backlog_events = self._free_events = backlog_events
         self._free_bytes = backlog_bytes
         self._waiting: deque[_PendingEvent] = deque()
         self._undelivered: dict[ThreadLog, deque[_PendingEvent]] = {}
@@ -163,6 +163,10 @@ class SqliteEventLog:
     @property
     def problem(self) -> str:
         return self._database.problem
+
+    @property
+    def unconfirmed(self) -> int:
+        return self._backlog_events - self._free_events
 
     def bind(self, sink: LocalSink, *, frame_bytes: int = FRAME_BYTES) -> None:
         self._sink = sink
