@@ -6,7 +6,6 @@ are in `bridgekit.stores`.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ __all__ = [
     "Retention",
     "published",
     "replay_after",
+    "require_count",
     "same_epoch",
 ]
 
@@ -38,6 +38,11 @@ LINK: Final = 10
 """The audit describes links 1 to 9. bridgekit counts the delivery to the sockets as link 10."""
 NO_SUBSCRIBER: Final = "no socket of the thread accepted it"
 """The reason in the receipt of an event that no subscriber accepted."""
+
+
+MAX_COUNT: Final = 2**53
+"""Redis computes with floats, which represent whole numbers exactly up to this one."""
+MAX_SECONDS: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +67,15 @@ class Retention:
 
     def __post_init__(self) -> None:
         for name in ("events", "size_bytes", "threads"):
-            if type(count := getattr(self, name)) is not int or count < 0:
-                raise InvalidId(f"Retention.{name}", f"must be a whole number of at least 0, not {count!r}")
-        if type(self.seconds) not in (int, float) or not 0 <= self.seconds < math.inf:
-            raise InvalidId("Retention.seconds", f"must be a number of at least 0 and finite, not {self.seconds!r}")
+            require_count(f"Retention.{name}", getattr(self, name), at_least=0)
+        if type(self.seconds) not in (int, float) or not 0 <= self.seconds <= MAX_SECONDS:
+            raise InvalidId("Retention.seconds", f"must be a number from 0 to {MAX_SECONDS:,}, not {self.seconds!r}")
+
+
+def require_count(field: str, count: object, *, at_least: int) -> None:
+    """Raise InvalidId if the value of the field is not a whole number that every store can keep."""
+    if type(count) is not int or not at_least <= count <= MAX_COUNT:
+        raise InvalidId(field, f"must be a whole number from {at_least} to {MAX_COUNT:,}, not {count!r}")
 
 
 DEFAULT_RETENTION: Final = Retention()
