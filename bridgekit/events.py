@@ -17,7 +17,7 @@ import msgspec
 from bridgekit.errors import FrameTooLarge, MalformedFrame, PayloadError
 from bridgekit.event_types import CRITICAL, END_EVENTS, POLICIES, EventType, Policy, define_event_type
 from bridgekit.ids import RunId, ThreadId, new_id
-from bridgekit.payload_encoding import encode_json, explain, find_problem
+from bridgekit.payload_encoding import MAX_DEPTH, encode_json, explain, find_depth, find_problem
 
 __all__ = [
     "CRITICAL",
@@ -311,7 +311,10 @@ def _check(event: AgentEvent | RoutedEvent, data: bytes) -> None:
     """
     if event.timestamp.utcoffset() is None:
         raise PayloadError(event.type, "its timestamp has no time zone")
-    if _decode_any(data)["payload"] == event.payload:
+    payload = _decode_any(data)["payload"]
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and (problem := find_depth(payload)):
+        raise PayloadError(event.type, problem)
+    if payload == event.payload:
         return  # the usual case: nested values of JSON's own types
     if problem := find_problem(event.payload):
         raise PayloadError(event.type, problem)

@@ -21,7 +21,17 @@ from msgspec.structs import force_setattr
 
 from bridgekit.errors import text_for_users
 
-__all__ = ["EXACT_INTEGER", "PayloadHook", "apply_hook", "convert", "encode_json", "explain", "find_problem"]
+__all__ = [
+    "EXACT_INTEGER",
+    "MAX_DEPTH",
+    "PayloadHook",
+    "apply_hook",
+    "convert",
+    "encode_json",
+    "explain",
+    "find_depth",
+    "find_problem",
+]
 
 EXACT_INTEGER: Final = 2**53
 """JavaScript may round an integer whose absolute value exceeds this bound. The frame contains the exact integer."""
@@ -29,6 +39,10 @@ EXACT_INTEGER: Final = 2**53
 PayloadHook = Callable[[object], object]
 """Converts a value of a payload, or returns it unchanged if it needs no conversion."""
 
+MAX_DEPTH: Final = 100
+"""Limit on objects and arrays inside one another. A reader whose recursion limit is lower than the writer's would
+otherwise fail at the frame, and at each later attempt to resume."""
+TOO_DEEP: Final = f"is nested more than {MAX_DEPTH} levels deep"
 _HOOK_ADVICE: Final = "convert it, or set BridgeConfig(payload_hook=…)"
 _SCALARS: Final = frozenset({str, bool, type(None)})
 
@@ -124,10 +138,22 @@ def _find_other_fields(value: object, fields: Mapping[str, object], path: str) -
 
 def explain(error: Exception, payload: object) -> str:
     """Describe the value of a payload that caused the encoder's error, or the error if no such value is found."""
-    with suppress(RecursionError):
-        if not isinstance(error, RecursionError) and (problem := find_problem(payload)):
-            return problem
-    return f"JSON cannot carry it: {text_for_users(error)}"
+    if not isinstance(error, RecursionError):
+        with suppress(RecursionError):
+            return find_problem(payload) or f"JSON cannot carry it: {text_for_users(error)}"
+    return f"a value {TOO_DEEP}, or contains itself"
+
+
+def find_depth(payload: Mapping[str, Any]) -> str | None:
+    """Describe the first value of a decoded payload that is nested more than MAX_DEPTH levels deep."""
+    for key, value in payload.items():
+        level = [value]
+        for _ in range(MAX_DEPTH + 1):
+            containers = [each for each in level if isinstance(each, dict | list)]
+            level = [child for each in containers for child in (each.values() if isinstance(each, dict) else each)]
+        if level:
+            return f"payload[{key!r}] {TOO_DEEP}"
+    return None
 
 
 def _find_in_time_zone(offset: timedelta | None, moment: str) -> str | None:

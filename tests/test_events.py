@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -21,11 +22,13 @@ from bridgekit.events import (
     EventType,
     RoutedEvent,
     decode,
+    decode_frame,
     encode,
     encode_unnumbered,
     numbered,
 )
 from bridgekit.ids import RunId, ThreadId
+from bridgekit.payload_encoding import MAX_DEPTH
 from tests.factories import emitted, frame, routed
 
 GOLDEN = (
@@ -183,19 +186,43 @@ def test_event_is_refused_when_its_timestamp_is_invalid(moment: object) -> None:
         encode(msgspec.structs.replace(emitted(), timestamp=moment))
 
 
-@pytest.mark.parametrize("depth", [1_500, 100_000])
-def test_payload_is_refused_when_it_is_nested_too_deeply(depth: int) -> None:
+def nested(depth: int, wrap: Callable[[object], object]) -> object:
     value: object = None
     for _ in range(depth):
-        value = [value]
-    with pytest.raises(PayloadError, match="recursion"):
-        encode(routed({"a": value}))
+        value = wrap(value)
+    return value
+
+
+WRAPS: Mapping[str, Callable[[object], object]] = {
+    "list": lambda value: [value],
+    "dict": lambda value: {"b": value},
+    "tuple": lambda value: (value, 1),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 1_500, 100_000])
+def test_payload_is_refused_when_it_is_nested_too_deeply(depth: int, wrap: str) -> None:
+    with pytest.raises(PayloadError, match="nested more than 100 levels deep"):
+        encode(routed({"first": 1, "a": nested(depth, WRAPS[wrap])}))
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_payload_of_the_greatest_depth_is_read_by_a_reader_with_a_lower_recursion_limit(wrap: str) -> None:
+    data = encode(routed({"a": nested(MAX_DEPTH, WRAPS[wrap]), "many": [[]] * MAX_DEPTH}))
+
+    def read(calls: int) -> object:
+        return read(calls - 1) if calls else (decode_frame(data).seq, decode(data).payload)
+
+    seq, payload = cast("tuple[int, Any]", read(500))
+    assert seq == 1
+    assert payload == json.loads(data)["payload"]
 
 
 def test_payload_is_refused_when_it_contains_itself() -> None:
     payload: dict[str, object] = {}
     payload["itself"] = payload
-    with pytest.raises(PayloadError, match="recursion"):
+    with pytest.raises(PayloadError, match="or contains itself"):
         encode(routed(payload))
 
 

@@ -156,10 +156,15 @@ class _RunEnd:
         The method must not wait, because the run's coroutine may be closing.
         """
         try:
-            if not self._decided and self.close_agent():
+            if not self._decided and self._must_send():
                 self._publish(error)
         finally:
             self._log(error)
+
+    def _must_send(self) -> bool:
+        with suppress(Exception):  # the agent may have deleted or replaced its own parts
+            return self.close_agent()
+        return True
 
     def _publish(self, error: BaseException) -> None:
         event = AgentEvent(
@@ -180,7 +185,7 @@ class _RunEnd:
 
         Try again while the store refuses the event, until END_TIMEOUT_SECONDS have passed.
         """
-        if self._decided or not self.close_agent():
+        if self._decided or not self._must_send():
             return
         self.close_agent = _agent_did_not_start
         with anyio.move_on_after(END_TIMEOUT_SECONDS, shield=True):

@@ -150,11 +150,11 @@ class WebSocketBridgeAdapter(Emitter):
         thread_id: ThreadId | None = None,
     ) -> None:
         """Link 7: store the bridge, the run, the agent's name and the thread for later events."""
+        self.guarded = self.guarded and run_id == self.run_id
         self.bridge = bridge
         self.run_id = run_id
         self.agent_name = agent_name
         self.thread_id = thread_id
-        self.guarded = False
 
     def begin_run(self) -> None:
         """Refuse every end event of the run after the first."""

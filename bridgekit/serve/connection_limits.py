@@ -214,6 +214,12 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.read_paused:
             self.transport.resume_reading()
 
+    def shutdown(self) -> None:
+        # If the connection is closing, but the client does not read, uvicorn would raise InvalidState and not shut down
+        # the other connections and the application.
+        if not self.transport.is_closing():
+            super().shutdown()
+
     async def receive(self) -> Any:
         message = await super().receive()  # which may resume reading
         if self._answers_unread:

@@ -278,10 +278,11 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Replaces uvicorn's handler, which raises the signal again at the end, and forces an exit only on SIGINT.
+        if self.should_exit or not self.started:  # uvicorn would wait until the application has started
+            self._end(EXIT_SIGNALLED + sig, EXIT_TIMEOUT_SECONDS)
         if self.should_exit:
             self.second_signal = sig
             self.force_exit = True
-            self._end(EXIT_SIGNALLED + sig, EXIT_TIMEOUT_SECONDS)
             _LOG.setLevel(logging.CRITICAL)  # All tasks are cancelled, and uvicorn would log an error for each of them.
         self.should_exit = True
 

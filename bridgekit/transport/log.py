@@ -6,7 +6,6 @@ are in `bridgekit.stores`.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -29,9 +28,9 @@ __all__ = [
     "MemoryEventLog",
     "Replay",
     "Retention",
-    "check_counts",
     "published",
     "replay_after",
+    "require_count",
     "same_epoch",
 ]
 
@@ -41,12 +40,9 @@ NO_SUBSCRIBER: Final = "no socket of the thread accepted it"
 """The reason in the receipt of an event that no subscriber accepted."""
 
 
-def check_counts(limits: object, *names: str, minimum: int) -> None:
-    """Raise InvalidId unless each of these attributes is a whole number of at least `minimum`."""
-    for name in names:
-        if type(count := getattr(limits, name)) is not int or count < minimum:
-            field = f"{type(limits).__name__}.{name}"
-            raise InvalidId(field, f"must be a whole number of at least {minimum}, not {count!r}")
+MAX_COUNT: Final = 2**53
+"""Redis computes with floats, which represent whole numbers exactly up to this one."""
+MAX_SECONDS: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +66,16 @@ class Retention:
     thread without sockets. A client that resumes an evicted thread gets a gap."""
 
     def __post_init__(self) -> None:
-        check_counts(self, "events", "size_bytes", "threads", minimum=0)
-        if type(self.seconds) not in (int, float) or not 0 <= self.seconds < math.inf:
-            raise InvalidId("Retention.seconds", f"must be a number of at least 0 and finite, not {self.seconds!r}")
+        for name in ("events", "size_bytes", "threads"):
+            require_count(f"Retention.{name}", getattr(self, name), at_least=0)
+        if type(self.seconds) not in (int, float) or not 0 <= self.seconds <= MAX_SECONDS:
+            raise InvalidId("Retention.seconds", f"must be a number from 0 to {MAX_SECONDS:,}, not {self.seconds!r}")
+
+
+def require_count(field: str, count: object, *, at_least: int) -> None:
+    """Raise InvalidId if the value of the field is not a whole number that every store can keep."""
+    if type(count) is not int or not at_least <= count <= MAX_COUNT:
+        raise InvalidId(field, f"must be a whole number from {at_least} to {MAX_COUNT:,}, not {count!r}")
 
 
 DEFAULT_RETENTION: Final = Retention()

@@ -19,7 +19,7 @@ from bridgekit.events import ConcatenatedFrame, Frame
 from bridgekit.ids import ThreadId
 from bridgekit.transport.authorization import CLOSE_DRAINED, CLOSE_RESTARTED, CLOSE_TOO_SLOW, Subscription
 from bridgekit.transport.coalescing import CoalescingQueue
-from bridgekit.transport.log import Replay, Retention, check_counts
+from bridgekit.transport.log import Replay, Retention, require_count
 
 __all__ = ["OUTBOX_LIMITS", "SLOW_AFTER_TICKS", "TICK_SECONDS", "CrowdedOutboxes", "OutboxLimits", "Subscriber"]
 
@@ -44,15 +44,18 @@ class OutboxLimits:
     frame that reaches the limit may exceed it."""
 
     def __post_init__(self) -> None:
-        check_counts(self, "events", "size_bytes", minimum=1)
+        for name in ("events", "size_bytes"):
+            require_count(f"OutboxLimits.{name}", getattr(self, name), at_least=1)
 
     def within(self, retention: Retention) -> OutboxLimits:
-        """Return limits no larger than the retention, if the log retains events, so that a slow client can resume."""
+        """Return limits no larger than the retention, if the log retains events, so that a slow client can resume.
+
+        The limit on bytes stays above what a log delivers between two writes, so that a client that reads is not slow.
+        """
         if not retention.events:
             return self
-        return OutboxLimits(
-            events=min(self.events, retention.events), size_bytes=min(self.size_bytes, max(1, retention.size_bytes))
-        )
+        size = max(retention.size_bytes, 2 * WRITE_BYTES)
+        return OutboxLimits(events=min(self.events, retention.events), size_bytes=min(self.size_bytes, size))
 
 
 OUTBOX_LIMITS: Final = OutboxLimits()

@@ -306,8 +306,10 @@ def _judge_ends(link: Judgement, seen: Observation) -> set[int]:
     guarded, ended, refused = dict[int, bool](), dict[int, object](), set[int]()
     for call in seen.recording.of("adapter", "set_websocket_bridge", "begin_run", "end_run", "emit"):
         adapter, run_id = id(call.owner), call.held.run_id if call.held is not None else None
-        if call.name in ("set_websocket_bridge", "begin_run"):
-            guarded[adapter] = call.name == "begin_run"
+        if call.name == "begin_run":
+            guarded[adapter] = True
+        elif call.name == "set_websocket_bridge":
+            guarded[adapter] = guarded.get(adapter, False) and call.given.get("run_id") == run_id
         elif call.name == "end_run":
             link.expect(
                 call.result is (ended.get(adapter) != call.given["run_id"]),

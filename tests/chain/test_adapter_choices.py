@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from contextlib import suppress
 
 import anyio
 import pytest
 
 from bridgekit.chain.link_1_startup import Application
+from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel
 from bridgekit.counters import NO_BRIDGE
 from bridgekit.errors import StoreUnavailable
-from bridgekit.events import EventType, Outcome, Receipt
+from bridgekit.events import END_EVENTS, EventType, Outcome, Receipt
 from bridgekit.ids import RunId
 from tests.chain.agents import HubThatStoresLater, Researcher, retained_types, started, subscribe, subscribe_crowded
 from tests.factories import ALICE, THREAD
 
-RUN = RunId("run_1")
+RUN, OTHER_RUN = RunId("run_1"), RunId("run_2")
 Emit = Callable[[WebSocketBridgeAdapter], Awaitable[Receipt]]
 
 
@@ -103,14 +106,51 @@ async def test_event_without_a_bridge_is_counted_and_observed(name: str) -> None
     }
 
 
-async def test_adapter_that_is_bound_again_is_no_longer_guarded() -> None:
+@pytest.mark.parametrize(("run_id", "outcome"), [(RUN, Outcome.REFUSED), (OTHER_RUN, Outcome.NO_SUBSCRIBER)])
+async def test_adapter_that_is_bound_again_is_guarded_only_for_the_same_run(run_id: RunId, outcome: Outcome) -> None:
     bridge, adapter = (await started()).bridge, WebSocketBridgeAdapter()
     adapter.set_websocket_bridge(bridge, RUN, "researcher", thread_id=THREAD)
     adapter.begin_run()
+    assert (await adapter.emit_error("no")).outcome is Outcome.NO_SUBSCRIBER
+    adapter.set_websocket_bridge(bridge, run_id, "researcher", thread_id=THREAD)
     outcomes = [(await adapter.emit_error("no")).outcome for _ in range(2)]
-    adapter.set_websocket_bridge(bridge, RUN, "researcher", thread_id=THREAD)
-    outcomes.append((await adapter.emit_error("no")).outcome)
-    assert outcomes == [Outcome.NO_SUBSCRIBER, Outcome.REFUSED, Outcome.NO_SUBSCRIBER]
+    assert outcomes == [outcome] * 2
+
+
+class BindingItself(BaseAgent):
+    """Calls `set_websocket_bridge` as the audited agents do."""
+
+    async def execute(self, context: RunContext) -> object:
+        bridge = self._websocket_adapter.bridge
+        assert bridge is not None
+        self.set_websocket_bridge(bridge, context.run_id, thread_id=context.thread_id)
+        await self.emit_agent_completed("mine")
+        return "the core's"
+
+
+class WithoutAdapter(BaseAgent):
+    async def execute(self, context: RunContext) -> object:
+        del self._websocket_adapter
+        return "the core's"
+
+
+class WithoutAdapterAndFailing(WithoutAdapter):
+    async def execute(self, context: RunContext) -> object:
+        await super().execute(context)
+        raise ValueError("failed")
+
+
+@pytest.mark.parametrize(
+    ("agent", "shown"),
+    [(BindingItself, "mine"), (WithoutAdapter, "the core's"), (WithoutAdapterAndFailing, "ValueError: failed")],
+)
+async def test_agent_that_changes_its_adapter_has_one_end_event(agent: type[BaseAgent], shown: str) -> None:
+    application = await started(agents={"agent": agent})
+    connection = subscribe(application)
+    with suppress(ValueError):
+        await application.supervisor.run(agent_name="agent", thread_id=THREAD, user_id=ALICE, request="")
+    payloads = [frame.event.payload for frame in connection.frames if frame.type in END_EVENTS]
+    assert [payload.get("error_message", payload.get("result")) for payload in payloads] == [shown]
 
 
 def test_agent_holds_its_collaborators() -> None:

@@ -15,6 +15,7 @@ from bridgekit.serve.in_process import serving
 from bridgekit.stores import stores_from
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.client import connect
+from bridgekit.transport.log import DEFAULT_RETENTION, Retention
 from bridgekit.transport.outbox import OutboxLimits
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from tests.contract.conftest import rows
@@ -34,10 +35,12 @@ pytestmark = pytest.mark.parametrize("edge", ["asgi", "native"])
 
 
 @asynccontextmanager
-async def served(location: StoreLocation, edge: str) -> AsyncIterator[tuple[Application, str]]:
+async def served(
+    location: StoreLocation, edge: str, retention: Retention = DEFAULT_RETENTION
+) -> AsyncIterator[tuple[Application, str]]:
     config = BridgeConfig(
         agents={},
-        stores=stores_from(location.url),
+        stores=stores_from(location.url, retention=retention),
         db_session_factory=DeclaredOwners(),
         authorizer=OwnerAuthorizer,
         outbox=OUTBOX,
@@ -71,8 +74,21 @@ async def test_reading_client_gets_every_event_of_a_burst_of_the_applications_ty
     await check_burst(location, edge, event_type)
 
 
-async def check_burst(location: StoreLocation, edge: str, event_type: EventType) -> None:
-    async with served(location, edge) as (application, url):
+@pytest.mark.parametrize(
+    "retention",
+    [Retention(events=0), Retention(size_bytes=0), Retention(size_bytes=1), Retention(seconds=0), Retention(threads=0)],
+    ids=["no event", "no byte", "one byte", "no time", "no thread"],
+)
+async def test_reading_client_gets_every_event_of_a_burst_whatever_the_log_retains(
+    location: StoreLocation, edge: str, retention: Retention
+) -> None:
+    await check_burst(location, edge, EventType.TOOL_EXECUTING, retention)
+
+
+async def check_burst(
+    location: StoreLocation, edge: str, event_type: EventType, retention: Retention = DEFAULT_RETENTION
+) -> None:
+    async with served(location, edge, retention) as (application, url):
         agent, receipts = new_agent(application), list[Receipt]()
 
         async def emit_all() -> None:
@@ -90,7 +106,7 @@ async def check_burst(location: StoreLocation, edge: str, event_type: EventType)
     assert "".join(str(event.payload["delta"]) for event in read) == "".join(f"{number} " for number in range(BURST))
     assert POLICIES[event_type] is Policy.CONCATENATE or len(read) == BURST
     assert {event.type for event in read} == {event_type}
-    assert all(receipt.kept for receipt in receipts)
+    assert all(receipt.kept is (retention.events > 0) for receipt in receipts)
 
 
 async def test_reading_client_gets_every_event_of_many_agents_that_emit_at_once(

@@ -7,6 +7,8 @@ import os
 import socket
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 from starlette.applications import Starlette
@@ -113,3 +115,13 @@ app = Starlette(
         )
     ),
 )
+
+
+@asynccontextmanager
+async def _starting_forever(_: Starlette) -> AsyncIterator[None]:
+    _report_begun()
+    await anyio.sleep(FOREVER_SECONDS)
+    yield
+
+
+never_starts = Starlette(routes=routes(), lifespan=_starting_forever)

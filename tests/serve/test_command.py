@@ -377,6 +377,15 @@ async def test_output_whose_reader_ended_or_does_not_read_does_not_keep_the_serv
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signal_ends_a_server_whose_application_does_not_start(number: signal.Signals) -> None:
+    async with started(*SERVE, "tests.serve.stubborn:never_starts", "--port", "0") as server:
+        await server.read_until("begun")
+        server.signal(number)
+        assert await server.end() == 128 + number
+
+
+@pytest.mark.slow
 async def test_forked_child_has_no_signal_handler_of_the_server() -> None:
     async with started(*SERVE, STUBBORN, "--port", "0") as server:
         await server.read_until(UP)

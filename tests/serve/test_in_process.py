@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import anyio
@@ -30,6 +30,7 @@ from bridgekit.transport.hub import Hub
 from bridgekit.transport.log import EventLog
 from tests.factories import ALICE, BOB, OTHER, THREAD, emitted
 from tests.transport.edges import anyio_backend, serving  # noqa: F401  # a fixture
+from tests.transport.raw_client import BUFFER_BYTES, raw_peer
 from tests.transport.watched_hub import WatchedHub, wait_for_connections
 
 TIMEOUT_SECONDS = 60.0
@@ -220,6 +221,23 @@ async def test_error_of_the_block_leaves_no_socket_open() -> None:
     assert len(app.state.bridgekit.bridge.hub) == 0
     with anyio.fail_after(TIMEOUT_SECONDS):
         await clients[0].wait_closed()
+
+
+UNREAD_EVENTS = 32
+
+
+async def test_server_shuts_down_while_a_client_that_does_not_read_closes_its_socket() -> None:
+    """The answer to the client's close frame waits behind frames that the client does not read."""
+    app = create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer, hub=WatchedHub))
+    with anyio.fail_after(TIMEOUT_SECONDS):
+        async with AsyncExitStack() as outlives_the_server, serving(app, send_buffer_bytes=BUFFER_BYTES) as url:
+            bridge = app.state.agent_websocket_bridge
+            await app.state.bridgekit.open_thread(THREAD, ALICE)
+            peer = await outlives_the_server.enter_async_context(raw_peer(url))
+            for _ in range(UNREAD_EVENTS):
+                await bridge.notify(emitted(payload={"text": "x" * 2 * BUFFER_BYTES}))
+            await peer.send_close()
+            await wait_for_connections(bridge.hub)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
