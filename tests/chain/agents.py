@@ -110,7 +110,7 @@ def subscribe_crowded(application: Application) -> Box:
     hub = application.bridge.hub
     box = Box(hub.crowded, events=2)
     hub.attach(box)
-    hub.publish(emitted(), THREAD)
+    Hub.publish(hub, emitted(), THREAD)  # at once, even if the hub stores later
     assert THREAD in hub.crowded.by_thread
     return box
 

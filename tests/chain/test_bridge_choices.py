@@ -10,10 +10,10 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from bridgekit.chain import link_9_bridge
 from bridgekit.chain.link_1_startup import create_app
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import (
-    DeterministicStartupError,
     FrameTooLarge,
     InvalidId,
     PayloadError,
@@ -220,8 +220,11 @@ async def test_event_that_the_log_refuses_later_is_counted_and_its_error_raised(
     assert application.counters.lost == {(link, type(error).__name__): 1}
 
 
-async def test_event_whose_caller_is_cancelled_or_closed_is_not_counted_as_lost() -> None:
-    application = await started(hub=HubThatStoresLater)
+async def test_event_whose_caller_is_cancelled_or_closed_is_pending() -> None:
+    observed = list[Receipt]()
+    application = await started(
+        hub=HubThatStoresLater, observers=(lambda event, receipt: observed.append(receipt),), self_checks=()
+    )
     with anyio.CancelScope() as scope:
         scope.cancel()
         await application.bridge.notify(emitted())
@@ -230,6 +233,77 @@ async def test_event_whose_caller_is_cancelled_or_closed_is_not_counted_as_lost(
     closed.close()
     assert scope.cancelled_caught
     assert application.counters.lost == {}
+    assert application.counters.pending == {EventType.AGENT_THINKING: 2}
+    unanswered = (Outcome.PENDING, 10, "the caller did not wait for the store's answer")
+    assert [(receipt.outcome, receipt.link, receipt.reason) for receipt in observed] == [unanswered] * 2
+
+
+class Unanswered:
+    """A resolver whose database does not answer."""
+
+    async def resolve(self, event: AgentEvent) -> ThreadId:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("method", ["notify", "notify_when_room"])
+async def test_event_whose_caller_is_cancelled_or_closed_before_it_has_a_route_is_not_counted(method: str) -> None:
+    application = await started(resolver=lambda mapping: Unanswered(), self_checks=())
+    notify = getattr(application.bridge, method)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await notify(emitted())
+    closed: Any = notify(emitted())
+    closed.send(None)
+    closed.close()
+    assert scope.cancelled_caught
+    counters = application.counters
+    assert (counters.sent, counters.kept, counters.pending, counters.lost) == ({}, {}, {}, {})
+
+
+@pytest.mark.parametrize("thread_id", [THREAD, None], ids=["known thread", "mapped run"])
+async def test_event_that_waits_for_room_is_not_published_if_its_coroutine_is_closed(
+    thread_id: ThreadId | None,
+) -> None:
+    application = await started()
+    await application.bridge.mapping.register_mapping(RUN, THREAD)
+    subscribe_crowded(application)
+    closed: Any = application.bridge.notify_when_room(emitted(thread_id=thread_id))
+    closed.send(None)
+    closed.close()
+    assert await retained_types(application) == ["agent_thinking"]
+    assert application.counters.sent == {}
+
+
+@pytest.mark.parametrize("thread_id", [THREAD, None], ids=["known thread", "mapped run"])
+@pytest.mark.parametrize("error", [None, OSError("no network")])
+async def test_store_answers_an_event_whose_wait_for_room_is_cancelled(
+    error: Exception | None, thread_id: ThreadId | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application = await started(hub=HubThatStoresLater, self_checks=())
+    hub = application.bridge.hub
+    assert isinstance(hub, HubThatStoresLater)
+    monkeypatch.setattr(link_9_bridge, "ANSWER_SECONDS", 60.0)
+    await application.bridge.mapping.register_mapping(RUN, THREAD)
+    box, caller = subscribe_crowded(application), anyio.CancelScope()
+    hub.error = error
+
+    async def notify() -> None:
+        with caller:
+            await application.bridge.notify_when_room(emitted(thread_id=thread_id))
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(notify)
+            await anyio.wait_all_tasks_blocked()
+            caller.cancel()
+            await anyio.wait_all_tasks_blocked()
+            box.next_frames()
+    assert caller.cancelled_caught
+    counters = application.counters
+    assert (counters.sent, counters.pending) == ({} if error else {EventType.AGENT_THINKING: 1}, {})
+    assert counters.lost == ({(10, "OSError"): 1} if error else {})
+    assert await retained_types(application) == ["agent_thinking"] * (1 if error else 2)
 
 
 async def test_observer_is_called_with_an_event_that_a_socket_accepted() -> None:
@@ -260,21 +334,6 @@ async def test_observer_that_raises_is_logged_with_its_event(caplog: pytest.LogC
     application.bridge.observers.append(observe)
     assert (await application.bridge.notify(emitted())).kept
     assert caplog.messages == ["an observer failed at agent_thinking of run run_1"]
-
-
-class Asynchronous:
-    async def __call__(self, *values: object) -> object:
-        return values[0]
-
-    async def method(self, *values: object) -> object:
-        return values[0]
-
-
-@pytest.mark.parametrize("callback", [Asynchronous(), Asynchronous().method, partial(Asynchronous().method)])
-@pytest.mark.parametrize("choice", ["observers", "payload_hook", "error_text"])
-async def test_asynchronous_callback_is_refused_at_startup(choice: str, callback: Any) -> None:
-    with pytest.raises(DeterministicStartupError, match=r"link 9: .* is asynchronous, .*; declare it as `def`"):
-        await started(**{choice: (print, callback) if choice == "observers" else callback})
 
 
 class Interrupting(Mapping[str, object]):
