@@ -91,7 +91,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     # A cold trial runs the tests in this order. The tests of the first file need no server.
     "claims": _reporting("claims", "test_wording_of_claims", "test_claims"),
     "promised_effects": _reporting("promised_effects", "test_wording_of_promises", "test_promised_effects"),
-    "link_1": _link("link_1_startup", "test_startup_choices", "test_owners", "test_closing"),
+    "link_1": _link("link_1_startup", "test_lifespan", "test_startup_choices", "test_owners", "test_closing"),
     "link_2": _link(
         "link_2_supervisor_agent",
         "test_supervisor_records",

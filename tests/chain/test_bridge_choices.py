@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -114,6 +115,23 @@ async def test_event_of_another_thread_of_the_process_does_not_wait_for_room() -
         subscribe_crowded(app.state.bridgekit)
         with pytest.raises(WrongEventLoop):
             await anyio.to_thread.run_sync(bridge.notify_when_room, event())
+
+
+def test_event_is_refused_without_the_bridges_event_loop_and_on_a_later_one_of_the_same_thread() -> None:
+    bridge = AgentWebSocketBridge(Hub(), Carried(), RunThreadMappingService())
+
+    async def bind() -> None:
+        bridge.bind_to_event_loop()
+        assert (await bridge.notify(event())).kept
+
+    async def notify() -> None:
+        bridge.notify(event())
+
+    asyncio.run(bind())
+    with pytest.raises(WrongEventLoop):
+        bridge.notify(event())
+    with pytest.raises(WrongEventLoop):
+        asyncio.run(notify())
 
 
 @pytest.mark.parametrize("name", ["agent_started", EventType("undefined"), None])
@@ -326,9 +344,12 @@ async def test_event_of_a_mapped_run_is_published_before_anything_can_cancel_it(
     assert await retained_types(application) == ["agent_thinking"]
 
 
-async def test_observer_that_raises_is_logged_with_its_event(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ValueError("why"), KeyboardInterrupt(), SystemExit(3), asyncio.CancelledError()])
+async def test_observer_that_raises_is_logged_with_its_event(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     def observe(event: AgentEvent, receipt: Receipt) -> None:
-        raise ValueError("why")
+        raise error
 
     application = await started()
     application.bridge.observers.append(observe)
@@ -364,8 +385,11 @@ def notify_with(name: str, field: str, bridge: AgentWebSocketBridge) -> Any:
 class Failing:
     """A resolver whose database fails."""
 
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     def resolve(self, event: AgentEvent) -> ThreadId:
-        raise OSError("no database")
+        raise self.error
 
 
 REFUSALS: dict[str, tuple[Callable[[AgentWebSocketBridge], Any], type[BaseException]]] = {
@@ -383,6 +407,14 @@ REFUSALS: dict[str, tuple[Callable[[AgentWebSocketBridge], Any], type[BaseExcept
     "value, when room": (lambda bridge: bridge.notify_when_room(event(value=object())), PayloadError),
     "value, in thread": (lambda bridge: bridge.notify_in_thread(THREAD, event(value=object())), PayloadError),
     "value that interrupts": (lambda bridge: bridge.notify(event(value=Interrupting())), KeyboardInterrupt),
+    "value that interrupts, when room": (
+        lambda bridge: bridge.notify_when_room(event(value=Interrupting())),
+        KeyboardInterrupt,
+    ),
+    "value that interrupts, in thread": (
+        lambda bridge: bridge.notify_in_thread(THREAD, event(value=Interrupting())),
+        KeyboardInterrupt,
+    ),
     "large value": (lambda bridge: bridge.notify(event(value="x" * 2_000_000)), FrameTooLarge),
     "large value, in thread": (
         lambda bridge: bridge.notify_in_thread(THREAD, event(value="x" * 2_000_000)),
@@ -417,17 +449,23 @@ async def test_every_refusal_is_counted_once_with_its_reason_and_observed(name: 
 class FailingLater:
     """A resolver whose database fails after a while."""
 
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     async def resolve(self, event: AgentEvent) -> ThreadId:
-        raise OSError("no database")
+        raise self.error
 
 
 @pytest.mark.parametrize("resolver", [Failing, FailingLater])
 @pytest.mark.parametrize("method", ["notify", "notify_when_room"])
-async def test_error_of_a_resolver_is_counted(method: str, resolver: Callable[[], Resolver]) -> None:
-    application = await started(resolver=lambda mapping: resolver(), self_checks=())
-    with pytest.raises(OSError, match="no database"):
+@pytest.mark.parametrize(("error", "link"), [(OSError("no database"), 9), (KeyboardInterrupt("no database"), 8)])
+async def test_error_of_a_resolver_is_counted(
+    error: BaseException, link: int, method: str, resolver: Callable[[BaseException], Resolver]
+) -> None:
+    application = await started(resolver=lambda mapping: resolver(error), self_checks=())
+    with pytest.raises(type(error), match="no database"):
         await getattr(application.bridge, method)(event())
-    assert application.counters.lost == {(9, "OSError"): 1}
+    assert application.counters.lost == {(link, type(error).__name__): 1}
 
 
 @pytest.mark.parametrize("method", ["notify", "notify_when_room"])
