@@ -25,7 +25,7 @@ from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.thread_resolvers import Carried, Resolver
-from bridgekit.transport.hub import NO_ROOM, Hub
+from bridgekit.transport.hub import Hub
 from tests.chain.agents import HubThatStoresLater, config, retained_types, started, subscribe, subscribe_crowded
 from tests.factories import OTHER, RUN, THREAD, emitted
 
@@ -160,26 +160,6 @@ async def test_event_waits_until_no_outbox_of_its_thread_is_crowded(thread_id: T
             box.next_frames()
     assert [(receipt.outcome, receipt.seq) for receipt in receipts] == [(Outcome.SENT, 2)]
     assert application.counters.sent == {EventType.AGENT_THINKING: 1}
-
-
-async def test_event_that_is_refused_because_an_outbox_is_full_waits_for_room() -> None:
-    application = await started()
-    box = subscribe_crowded(application)
-    Hub.publish(application.bridge.hub, emitted(), THREAD)
-    receipts = list[Receipt]()
-
-    async def notify() -> None:
-        receipts.append(await application.bridge.notify(emitted()))
-
-    with anyio.fail_after(60):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(notify)
-            await anyio.wait_all_tasks_blocked()
-            assert (receipts, application.counters.lost) == ([], {(10, NO_ROOM): 1})
-            box.next_frames()
-    assert receipts == [Receipt(outcome=Outcome.REFUSED, thread_id=THREAD, link=10, reason=NO_ROOM)]
-    assert type(receipts[0]) is Receipt
-    assert await retained_types(application) == ["agent_thinking"] * 2
 
 
 class NotingBridge(AgentWebSocketBridge):
