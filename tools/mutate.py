@@ -91,7 +91,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     # A cold trial runs the tests in this order. The tests of the first file need no server.
     "claims": _reporting("claims", "test_wording_of_claims", "test_claims"),
     "promised_effects": _reporting("promised_effects", "test_wording_of_promises", "test_promised_effects"),
-    "link_1": _link("link_1_startup", "test_startup_choices", "test_owners", "test_closing"),
+    "link_1": _link("link_1_startup", "test_lifespan", "test_startup_choices", "test_owners", "test_closing"),
     "link_2": _link(
         "link_2_supervisor_agent",
         "test_supervisor_records",
@@ -102,7 +102,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     ),
     "link_3": _link("link_3_registry", "test_links_3_to_6", "test_startup_choices"),
     "link_4": _link("link_4_engine", "test_links_3_to_6", "test_startup_choices"),
-    "link_5": _link("link_5_execution_core", "test_links_3_to_6", "test_endings"),
+    "link_5": _link("link_5_execution_core", "test_end_events", "test_links_3_to_6", "test_endings"),
     "link_6": _link("link_6_base_agent", "test_adapter_choices", "test_links_3_to_6", "test_endings"),
     "links_7_and_8": _link(
         "link_7_8_adapter", "test_adapter_choices", "test_links_7_to_9", "test_links_3_to_6", "test_endings"

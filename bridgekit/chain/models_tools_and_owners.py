@@ -169,8 +169,14 @@ class PythonTools:
             return await tool(**parameters)
         if (limiter := _tool_threads.get(None)) is None:
             _tool_threads.set(limiter := anyio.CapacityLimiter(TOOL_THREADS))
-        result = await anyio.to_thread.run_sync(partial(tool, **parameters), abandon_on_cancel=True, limiter=limiter)
+        # The result is in a list, because trio refuses a function that returns a coroutine.
+        call = partial(_listed, tool, parameters)
+        [result] = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
         return await result if isawaitable(result) else result
+
+
+def _listed(tool: Callable[..., object], parameters: Mapping[str, object]) -> list[object]:
+    return [tool(**parameters)]
 
 
 @dataclass(frozen=True, slots=True)

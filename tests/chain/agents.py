@@ -88,7 +88,7 @@ def subscribe(application: Application, thread_id: ThreadId = THREAD, user_id: U
 class HubThatStoresLater(Hub):
     """Answers after the event loop has run other tasks, as with a log in another process."""
 
-    error: Exception | None = None
+    error: BaseException | None = None
     """What the log raises."""
     receipt: Receipt | None = None
     """What the log answers in place of its own receipt."""
@@ -110,7 +110,7 @@ def subscribe_crowded(application: Application) -> Box:
     hub = application.bridge.hub
     box = Box(hub.crowded, events=2)
     hub.attach(box)
-    hub.publish(emitted(), THREAD)
+    Hub.publish(hub, emitted(), THREAD)  # at once, even if the hub stores later
     assert THREAD in hub.crowded.by_thread
     return box
 

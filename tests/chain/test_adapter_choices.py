@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 from contextlib import suppress
+from typing import Any
 
 import anyio
 import pytest
 
-from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.context import RunContext
+from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel
-from bridgekit.counters import NO_BRIDGE
+from bridgekit.counters import NO_BRIDGE, RUN_ENDED
 from bridgekit.errors import StoreUnavailable
-from bridgekit.events import END_EVENTS, EventType, Outcome, Receipt
-from bridgekit.ids import RunId
+from bridgekit.events import END_EVENTS, AgentEvent, Answer, EventType, Outcome, Receipt
+from bridgekit.ids import RunId, ThreadId
+from bridgekit.transport.hub import Hub
 from tests.chain.agents import HubThatStoresLater, Researcher, retained_types, started, subscribe, subscribe_crowded
 from tests.factories import ALICE, THREAD
 
@@ -204,3 +206,58 @@ async def test_end_event_that_the_store_refuses_later_is_not_the_last() -> None:
         await adapter.emit_error("no")
     hub.error = None
     assert (await adapter.emit_error("no")).kept
+
+
+async def test_end_event_that_is_refused_at_once_is_not_the_last() -> None:
+    class Refusing(Hub):
+        """Refuses each event of THREAD while it is full."""
+
+        full = True
+
+        def publish(self, event: AgentEvent, thread_id: ThreadId) -> Answer:
+            if self.full and thread_id == THREAD:
+                return Receipt(outcome=Outcome.REFUSED, thread_id=thread_id, link=10)
+            return super().publish(event, thread_id)
+
+    application, adapter = await started(hub=Refusing), WebSocketBridgeAdapter()
+    hub = application.bridge.hub
+    assert isinstance(hub, Refusing)
+    adapter.set_websocket_bridge(application.bridge, RUN, "researcher", thread_id=THREAD)
+    adapter.begin_run()
+    assert (await adapter.emit_agent_completed()).outcome is Outcome.REFUSED
+    hub.full = False
+    assert (await adapter.emit_error("no")).kept
+    assert not adapter.end_run(RUN)
+
+
+async def test_end_event_whose_store_raises_a_cancellation_of_its_own_is_not_the_last() -> None:
+    adapter, hub = await guarded()
+    hub.error = asyncio.CancelledError()
+    with pytest.raises(asyncio.CancelledError):
+        await adapter.emit_error("no")
+    hub.error = None
+    assert (await adapter.emit_error("no")).kept
+
+
+async def test_end_event_is_refused_when_the_run_has_been_ended() -> None:
+    adapter, _ = await guarded()
+    assert [adapter.end_run(RUN), adapter.end_run(RUN)] == [True, False]
+    receipt = await adapter.emit_agent_completed()
+    assert (receipt.outcome, receipt.link, receipt.reason) == (Outcome.REFUSED, 8, RUN_ENDED)
+
+
+@pytest.mark.parametrize("by", ["adapter", "bridge"])
+async def test_objects_that_are_not_given_are_empty_in_the_payload(by: str) -> None:
+    application, adapter = await started(), WebSocketBridgeAdapter()
+    bridge, connection = application.bridge, subscribe(application)
+    adapter.set_websocket_bridge(bridge, RUN, "researcher", thread_id=THREAD)
+    if by == "adapter":
+        await adapter.emit_agent_started()
+        await adapter.emit_tool_executing("look_up", tool_call_id="1")
+        await adapter.emit_error("no")
+    else:
+        await bridge.notify_agent_started(RUN, "researcher", thread_id=THREAD)
+        await bridge.notify_tool_executing(RUN, "researcher", "look_up", tool_call_id="1", thread_id=THREAD)
+        await bridge.notify_agent_error(RUN, "researcher", "no", thread_id=THREAD)
+    started_, executing, error = [frame.event.payload for frame in connection.frames]
+    assert (started_["context"], executing["parameters"], error["error_context"]) == ({}, {}, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from bridgekit.chain import link_9_bridge
 from bridgekit.chain.link_1_startup import create_app, publisher
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.errors import (
@@ -117,6 +119,23 @@ async def test_event_of_another_thread_of_the_process_does_not_wait_for_room() -
         subscribe_crowded(app.state.bridgekit)
         with pytest.raises(WrongEventLoop):
             await anyio.to_thread.run_sync(bridge.notify_when_room, event())
+
+
+def test_event_is_refused_without_the_bridges_event_loop_and_on_a_later_one_of_the_same_thread() -> None:
+    bridge = AgentWebSocketBridge(Hub(), Carried(), RunThreadMappingService())
+
+    async def bind() -> None:
+        bridge.bind_to_event_loop()
+        assert (await bridge.notify(event())).kept
+
+    async def notify() -> None:
+        bridge.notify(event())
+
+    asyncio.run(bind())
+    with pytest.raises(WrongEventLoop):
+        bridge.notify(event())
+    with pytest.raises(WrongEventLoop):
+        asyncio.run(notify())
 
 
 @pytest.mark.parametrize("name", ["agent_started", EventType("undefined"), None])
@@ -234,8 +253,11 @@ async def test_event_that_the_log_refuses_later_is_counted_and_its_error_raised(
     assert application.counters.lost == {(link, type(error).__name__): 1}
 
 
-async def test_event_whose_caller_is_cancelled_or_closed_is_not_counted_as_lost() -> None:
-    application = await started(hub=HubThatStoresLater)
+async def test_event_whose_caller_is_cancelled_or_closed_is_pending() -> None:
+    observed = list[Receipt]()
+    application = await started(
+        hub=HubThatStoresLater, observers=(lambda event, receipt: observed.append(receipt),), self_checks=()
+    )
     with anyio.CancelScope() as scope:
         scope.cancel()
         await application.bridge.notify(emitted())
@@ -244,6 +266,77 @@ async def test_event_whose_caller_is_cancelled_or_closed_is_not_counted_as_lost(
     closed.close()
     assert scope.cancelled_caught
     assert application.counters.lost == {}
+    assert application.counters.pending == {EventType.AGENT_THINKING: 2}
+    unanswered = (Outcome.PENDING, 10, "the caller did not wait for the store's answer")
+    assert [(receipt.outcome, receipt.link, receipt.reason) for receipt in observed] == [unanswered] * 2
+
+
+class Unanswered:
+    """A resolver whose database does not answer."""
+
+    async def resolve(self, event: AgentEvent) -> ThreadId:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("method", ["notify", "notify_when_room"])
+async def test_event_whose_caller_is_cancelled_or_closed_before_it_has_a_route_is_not_counted(method: str) -> None:
+    application = await started(resolver=lambda mapping: Unanswered(), self_checks=())
+    notify = getattr(application.bridge, method)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await notify(emitted())
+    closed: Any = notify(emitted())
+    closed.send(None)
+    closed.close()
+    assert scope.cancelled_caught
+    counters = application.counters
+    assert (counters.sent, counters.kept, counters.pending, counters.lost) == ({}, {}, {}, {})
+
+
+@pytest.mark.parametrize("thread_id", [THREAD, None], ids=["known thread", "mapped run"])
+async def test_event_that_waits_for_room_is_not_published_if_its_coroutine_is_closed(
+    thread_id: ThreadId | None,
+) -> None:
+    application = await started()
+    await application.bridge.mapping.register_mapping(RUN, THREAD)
+    subscribe_crowded(application)
+    closed: Any = application.bridge.notify_when_room(emitted(thread_id=thread_id))
+    closed.send(None)
+    closed.close()
+    assert await retained_types(application) == ["agent_thinking"]
+    assert application.counters.sent == {}
+
+
+@pytest.mark.parametrize("thread_id", [THREAD, None], ids=["known thread", "mapped run"])
+@pytest.mark.parametrize("error", [None, OSError("no network")])
+async def test_store_answers_an_event_whose_wait_for_room_is_cancelled(
+    error: Exception | None, thread_id: ThreadId | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application = await started(hub=HubThatStoresLater, self_checks=())
+    hub = application.bridge.hub
+    assert isinstance(hub, HubThatStoresLater)
+    monkeypatch.setattr(link_9_bridge, "ANSWER_SECONDS", 60.0)
+    await application.bridge.mapping.register_mapping(RUN, THREAD)
+    box, caller = subscribe_crowded(application), anyio.CancelScope()
+    hub.error = error
+
+    async def notify() -> None:
+        with caller:
+            await application.bridge.notify_when_room(emitted(thread_id=thread_id))
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(notify)
+            await anyio.wait_all_tasks_blocked()
+            caller.cancel()
+            await anyio.wait_all_tasks_blocked()
+            box.next_frames()
+    assert caller.cancelled_caught
+    counters = application.counters
+    assert (counters.sent, counters.pending) == ({} if error else {EventType.AGENT_THINKING: 1}, {})
+    assert counters.lost == ({(10, "OSError"): 1} if error else {})
+    assert await retained_types(application) == ["agent_thinking"] * (1 if error else 2)
 
 
 async def test_observer_is_called_with_an_event_that_a_socket_accepted() -> None:
@@ -266,9 +359,12 @@ async def test_event_of_a_mapped_run_is_published_before_anything_can_cancel_it(
     assert await retained_types(application) == ["agent_thinking"]
 
 
-async def test_observer_that_raises_is_logged_with_its_event(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ValueError("why"), KeyboardInterrupt(), SystemExit(3), asyncio.CancelledError()])
+async def test_observer_that_raises_is_logged_with_its_event(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     def observe(event: AgentEvent, receipt: Receipt) -> None:
-        raise ValueError("why")
+        raise error
 
     application = await started()
     application.bridge.observers.append(observe)
@@ -289,23 +385,14 @@ async def test_observer_that_removes_itself_hides_no_event_from_another() -> Non
     assert seen == [Outcome.NO_SUBSCRIBER] * 2
 
 
-class Asynchronous:
-    async def __call__(self, *values: object) -> object:
-        return values[0]
-
-    async def method(self, *values: object) -> object:
-        return values[0]
+async def later(value: object) -> object:
+    return value
 
 
-@pytest.mark.parametrize("callback", [Asynchronous(), Asynchronous().method, partial(Asynchronous().method)])
-@pytest.mark.parametrize("choice", ["observers", "payload_hook", "error_text"])
-async def test_asynchronous_callback_is_refused_at_startup(choice: str, callback: Any) -> None:
+async def test_publisher_refuses_an_asynchronous_hook() -> None:
     with pytest.raises(DeterministicStartupError, match=r"link 9: .* is asynchronous, .*; declare it as `def`"):
-        await started(**{choice: (print, callback) if choice == "observers" else callback})
-    if choice == "payload_hook":
-        with pytest.raises(DeterministicStartupError, match="is asynchronous"):
-            async with publisher(memory_stores(), payload_hook=callback):
-                raise AssertionError("was opened")
+        async with publisher(memory_stores(), payload_hook=later):
+            raise AssertionError("was opened")
 
 
 class Interrupting(Mapping[str, object]):
@@ -336,8 +423,11 @@ def notify_with(name: str, field: str, bridge: AgentWebSocketBridge) -> Any:
 class Failing:
     """A resolver whose database fails."""
 
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     def resolve(self, event: AgentEvent) -> ThreadId:
-        raise OSError("no database")
+        raise self.error
 
 
 REFUSALS: dict[str, tuple[Callable[[AgentWebSocketBridge], Any], type[BaseException]]] = {
@@ -355,6 +445,14 @@ REFUSALS: dict[str, tuple[Callable[[AgentWebSocketBridge], Any], type[BaseExcept
     "value, when room": (lambda bridge: bridge.notify_when_room(event(value=object())), PayloadError),
     "value, in thread": (lambda bridge: bridge.notify_in_thread(THREAD, event(value=object())), PayloadError),
     "value that interrupts": (lambda bridge: bridge.notify(event(value=Interrupting())), KeyboardInterrupt),
+    "value that interrupts, when room": (
+        lambda bridge: bridge.notify_when_room(event(value=Interrupting())),
+        KeyboardInterrupt,
+    ),
+    "value that interrupts, in thread": (
+        lambda bridge: bridge.notify_in_thread(THREAD, event(value=Interrupting())),
+        KeyboardInterrupt,
+    ),
     "large value": (lambda bridge: bridge.notify(event(value="x" * 2_000_000)), FrameTooLarge),
     "large value, in thread": (
         lambda bridge: bridge.notify_in_thread(THREAD, event(value="x" * 2_000_000)),
@@ -389,17 +487,23 @@ async def test_every_refusal_is_counted_once_with_its_reason_and_observed(name: 
 class FailingLater:
     """A resolver whose database fails after a while."""
 
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     async def resolve(self, event: AgentEvent) -> ThreadId:
-        raise OSError("no database")
+        raise self.error
 
 
 @pytest.mark.parametrize("resolver", [Failing, FailingLater])
 @pytest.mark.parametrize("method", ["notify", "notify_when_room"])
-async def test_error_of_a_resolver_is_counted(method: str, resolver: Callable[[], Resolver]) -> None:
-    application = await started(resolver=lambda mapping: resolver(), self_checks=())
-    with pytest.raises(OSError, match="no database"):
+@pytest.mark.parametrize(("error", "link"), [(OSError("no database"), 9), (KeyboardInterrupt("no database"), 8)])
+async def test_error_of_a_resolver_is_counted(
+    error: BaseException, link: int, method: str, resolver: Callable[[BaseException], Resolver]
+) -> None:
+    application = await started(resolver=lambda mapping: resolver(error), self_checks=())
+    with pytest.raises(type(error), match="no database"):
         await getattr(application.bridge, method)(event())
-    assert application.counters.lost == {(9, "OSError"): 1}
+    assert application.counters.lost == {(link, type(error).__name__): 1}
 
 
 @pytest.mark.parametrize("method", ["notify", "notify_when_room"])

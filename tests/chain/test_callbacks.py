@@ -17,7 +17,6 @@ from bridgekit.chain.models_tools_and_owners import MemoryThreadStore, ThreadSes
 from bridgekit.errors import AgentExited, PayloadError
 from bridgekit.events import END_EVENTS, EventType
 from bridgekit.ids import ThreadId, UserId
-from bridgekit.transport.hub import Hub
 from tests.chain.agents import Broken, started, subscribe
 from tests.factories import ALICE, THREAD
 
@@ -174,15 +173,3 @@ async def test_run_ends_once_and_the_next_run_succeeds(
     assert connection.frames[0].event.type is EventType.AGENT_STARTED
     assert connection.frames[-1].event.type in END_EVENTS
     await application.supervisor.close(seconds=TIMEOUT_SECONDS)
-
-
-@pytest.mark.parametrize("text", ["x" * 900, "ü" * 500, "\x00" * 300])
-async def test_error_is_its_type_when_there_is_no_room_for_its_text(text: str) -> None:
-    application = await started(
-        hub=lambda log: Hub(log, frame_bytes=700), error_text=lambda error: text, self_checks=()
-    )
-    connection = subscribe(application)
-    with pytest.raises(Broken):
-        await application.supervisor.run(agent_name="failing", thread_id=THREAD, user_id=ALICE, request="why?")
-    [end] = [frame for frame in connection.frames if frame.event.type in END_EVENTS]
-    assert end.event.payload == {"error_message": "Broken", "error_context": {}}

@@ -9,18 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import anyio
 import pytest
 
-from bridgekit.chain.context import RunContext
+from bridgekit.chain.context import RunContext, enclosing_runs
 from bridgekit.chain.link_1_startup import Application, create_app, shut_down, start_application
 from bridgekit.chain.link_2_supervisor_agent import SupervisorAgent
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.models_tools_and_owners import MemoryThreadStore
-from bridgekit.errors import DeterministicStartupError, ShuttingDown, StoreUnavailable, ThreadNotOwned
+from bridgekit.errors import DeterministicStartupError, InvalidId, ShuttingDown, StoreUnavailable, ThreadNotOwned
 from bridgekit.ids import RunId, ThreadId, UserId
-from bridgekit.mapping import MemoryMappingStore
+from bridgekit.mapping import ActiveRun, MemoryMappingStore, MemoryRunRegistry
 from bridgekit.stores import in_memory
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.connections import ConnectionRegistry
@@ -87,6 +88,69 @@ async def test_caller_gets_the_result_of_a_run_whose_end_cannot_be_stored(caplog
     assert "could not be stored" in caplog.text
 
 
+class BrokenRoutes(FailingRoutes):
+    """A mapping store whose error is not that of a store when the run has ended."""
+
+    async def expire(self, run_id: RunId, seconds: float) -> None:
+        if not self.available:
+            raise OSError("a defect")
+
+
+async def test_run_whose_end_cannot_be_recorded_raises_the_error_and_has_ended() -> None:
+    routes = BrokenRoutes()
+    supervisor = (await start_application(config(), replace(in_memory(), routes=routes))).supervisor
+    routes.available = False
+    with pytest.raises(OSError, match="a defect"):
+        await supervisor.run(**RUN)
+    assert enclosing_runs.get() == ()
+    with anyio.fail_after(TIMEOUT_SECONDS / 2):
+        await supervisor.close(seconds=TIMEOUT_SECONDS)
+
+
+class SlowRuns(MemoryRunRegistry):
+    """A registry whose `open` waits at the gate. It records the runs that were closed."""
+
+    def __init__(self, gate: CallGate) -> None:
+        self._gate = gate
+        self.closed = list[RunId]()
+
+    async def open(self, run: ActiveRun) -> None:
+        await self._gate.passed()
+
+    async def close(self, run_id: RunId) -> None:
+        self.closed.append(run_id)
+
+
+@pytest.mark.parametrize("step", ["claim", "open"])
+async def test_run_that_is_cancelled_while_it_is_opened_is_closed(step: str) -> None:
+    gate, opening = CallGate(), anyio.CancelScope()
+    runs = SlowRuns(gate)
+    if step == "claim":
+        supervisor = (await started(db_session_factory=SlowThreads(gate))).supervisor
+    else:
+        supervisor = (await start_application(config(), replace(in_memory(), runs=runs))).supervisor
+
+    async def run() -> None:
+        with opening:
+            await supervisor.open_run(**RUN)
+
+    with anyio.fail_after(TIMEOUT_SECONDS / 2):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await gate.reached.wait()
+            opening.cancel()
+        await supervisor.close(seconds=TIMEOUT_SECONDS)
+    assert opening.cancelled_caught
+    assert len(runs.closed) == (step == "open")
+
+
+@pytest.mark.parametrize("request_", ["x" * 65_537, "\ud800", None])
+async def test_run_is_refused_if_its_request_is_not_valid(request_: Any) -> None:
+    supervisor = (await started()).supervisor
+    with pytest.raises(InvalidId, match=r"^request: must be"):
+        await supervisor.run(**{**RUN, "request": request_})
+
+
 class Closing:
     """A call of `SupervisorAgent.close` that reports when it has returned."""
 
@@ -147,6 +211,34 @@ async def test_active_run_may_start_sub_agents_while_the_supervisor_closes(depth
             closed.set()
     assert str(results[0]).count("[") == depth
     assert len(late) == 1
+
+
+async def test_sub_agent_may_start_when_its_parent_has_ended_but_an_earlier_run_has_not() -> None:
+    closing, ended, results = anyio.Event(), anyio.Event(), list[object]()
+
+    async def start_later() -> None:
+        await closing.wait()
+        results.append((await supervisor.run(**{**RUN, "request": "last"})).result)
+        ended.set()
+
+    class Nested(BaseAgent):
+        async def execute(self, context: RunContext) -> object:
+            if context.request == "first":
+                await supervisor.run(**{**RUN, "request": "second"})
+                await ended.wait()
+            elif context.request == "second":
+                tasks.start_soon(start_later)
+            return context.request
+
+    supervisor = (await started(agents={"researcher": Nested})).supervisor
+    with anyio.fail_after(TIMEOUT_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(supervisor.run, **{**RUN, "request": "first"}))
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(partial(supervisor.close, seconds=TIMEOUT_SECONDS))
+            await anyio.wait_all_tasks_blocked()
+            closing.set()
+    assert results == ["last"]
 
 
 async def test_close_returns_when_the_last_active_run_ends() -> None:

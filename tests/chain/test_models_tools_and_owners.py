@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from bridgekit.chain import models_tools_and_owners
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.models_tools_and_owners import MemoryThreadStore, PythonTools, ScriptedModel, ToolCall
 from bridgekit.chain.self_check import ProbeConnection
-from bridgekit.errors import PayloadError, ThreadNotOwned, UnknownName
+from bridgekit.errors import FrameTooLarge, PayloadError, ThreadNotOwned, UnknownName
 from bridgekit.events import Answer, EventType, Payload, Receipt
 from bridgekit.stores import sqlite_stores
 from tests.chain.agents import TOOLS, Broken, event_types, payloads, started, subscribe
@@ -40,7 +41,7 @@ async def test_tool_events_share_a_call_id_when_a_tool_succeeds() -> None:
     )
     assert executing["parameters"] == {"topic": "why"}
     assert (completed["result"], completed["status"]) == ("why!", "success")
-    assert completed["execution_time_ms"] >= 0
+    assert 0 <= completed["execution_time_ms"] < 60_000
     assert executing["tool_call_id"] == completed["tool_call_id"] != ""
 
 
@@ -83,6 +84,59 @@ async def test_dispatch_awaits_the_tool_when_it_is_a_coroutine_function() -> Non
 
     adapter, _ = await connected_adapter()
     assert await PythonTools({"slow": slow}).dispatch("slow", {"n": 1}, adapter) == 2
+
+
+class Adding:
+    async def __call__(self, n: int) -> int:
+        await checkpoint()
+        return n + 1
+
+
+@pytest.mark.parametrize("tool", [Adding(), lambda n: Adding()(n), partial(Adding(), 1)], ids=type)
+async def test_dispatch_awaits_what_a_callable_returns(tool: Callable[..., object]) -> None:
+    adapter, _ = await connected_adapter()
+    parameters = {} if isinstance(tool, partial) else {"n": 1}
+    assert await PythonTools({"slow": tool}).dispatch("slow", parameters, adapter) == 2
+
+
+async def test_call_is_not_completed_when_json_cannot_represent_its_parameters() -> None:
+    adapter, connection = await connected_adapter()
+    with pytest.raises(PayloadError):
+        await TOOLS.dispatch("look_up", {"topic": object()}, adapter)
+    assert connection.frames == []
+
+
+async def test_result_that_fits_into_no_frame_is_an_error_that_names_the_tool() -> None:
+    adapter, connection = await connected_adapter()
+    with pytest.raises(FrameTooLarge) as raised:
+        await PythonTools({"large": lambda: "x" * 2_000_000}).dispatch("large", {}, adapter)
+    assert raised.value.size_bytes > 2_000_000 > raised.value.limit_bytes
+    assert "result of tool 'large'" in str(raised.value)
+    assert [payload["status"] for payload in payloads(connection, EventType.TOOL_COMPLETED)] == ["error"]
+
+
+async def test_plain_functions_of_all_calls_share_a_limited_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models_tools_and_owners, "TOOL_THREADS", 1)
+    begun, ended, started_tools = threading.Event(), threading.Event(), list[int]()
+
+    def work(n: int) -> None:
+        started_tools.append(n)
+        begun.set()
+        ended.wait()
+
+    adapter, connection = await connected_adapter()
+    try:
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for n in range(3):
+                    tasks.start_soon(PythonTools({"work": work}).dispatch, "work", {"n": n}, adapter)
+                await anyio.to_thread.run_sync(begun.wait)
+                await anyio.wait_all_tasks_blocked()
+                assert len(started_tools) == 1
+                ended.set()
+    finally:
+        ended.set()
+    assert len(payloads(connection, EventType.TOOL_COMPLETED)) == len(started_tools) == 3
 
 
 async def test_claim_is_refused_when_another_user_owns_the_thread() -> None:

@@ -24,6 +24,14 @@ class OwnSubclass(MemoryThreadStore):
     """A store of an application that still keeps owners in memory."""
 
 
+class OwnSessions(MemoryThreadStore):
+    """A store of an application that keeps owners in memory and has another class of sessions."""
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[ThreadSession]:
+        yield DeclaredOwners()
+
+
 def forgetting(threads: MemoryThreadStore) -> Callable[[], AbstractAsyncContextManager[ThreadSession]]:
     @asynccontextmanager
     async def opened() -> AsyncIterator[ThreadSession]:
@@ -38,6 +46,7 @@ IN_MEMORY: dict[str, Callable[[], Any]] = {
     "public": MemoryThreadStore,
     "subclass": OwnSubclass,
     "bound method": lambda: MemoryThreadStore().__call__,
+    "method of a subclass": lambda: OwnSessions().session,
     "partial": lambda: partial(MemoryThreadStore()),
     "function": lambda: forgetting(MemoryThreadStore()),
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import pytest
 from starlette.applications import Starlette
@@ -15,14 +17,24 @@ from starlette.applications import Starlette
 from bridgekit.chain.link_1_startup import create_app, lifespan, publisher, shut_down, start_application
 from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel
-from bridgekit.errors import DeterministicStartupError, ServeError, ShuttingDown, UnknownName, WrongEventLoop
+from bridgekit.errors import (
+    DeterministicStartupError,
+    ServeError,
+    ShuttingDown,
+    StoreUnavailable,
+    UnknownName,
+    WrongEventLoop,
+)
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.ids import RunId
 from bridgekit.stores import MEMORY, Stores, in_memory
 from bridgekit.transport.authorization import OwnerAuthorizer
+from bridgekit.transport.graceful_shutdown import start_deadline
+from bridgekit.transport.log import MemoryEventLog
 from bridgekit.transport.tickets import Tickets
+from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from tests.chain.agents import AGENTS, config, context, started, subscribe
-from tests.factories import ALICE, THREAD
+from tests.factories import ALICE, THREAD, emitted
 
 RUN = RunId("run_1")
 
@@ -79,6 +91,29 @@ async def test_publisher_finds_the_thread_of_a_run_and_converts_values() -> None
     assert frame.event.payload == {"value": "converted 1j"}
 
 
+async def test_publisher_refuses_an_event_of_another_thread_of_the_process() -> None:
+    async with publisher(shared_by_workers) as bridge:
+        with pytest.raises(WrongEventLoop):
+            await anyio.to_thread.run_sync(bridge.notify, emitted())
+        assert (await bridge.notify(emitted())).kept
+
+
+class UnconfirmedLog(MemoryEventLog):
+    """A log whose store confirms no event, as if its server had stopped."""
+
+    unconfirmed = 3
+
+
+async def test_publisher_names_the_store_and_the_number_of_events_that_it_did_not_confirm() -> None:
+    @asynccontextmanager
+    async def stopped() -> AsyncIterator[Stores]:
+        yield replace(in_memory(), name="stopped", log=UnconfirmedLog(), shared=True)
+
+    with pytest.raises(StoreUnavailable, match=r"the stopped store .*: it did not confirm 3 events of the publisher"):
+        async with publisher(stopped):
+            pass
+
+
 async def test_error_of_a_start_function_is_an_error_of_link_1() -> None:
     async def start(*_: object) -> Any:
         raise ConnectionError("not today")
@@ -96,6 +131,38 @@ async def test_durable_store_needs_owners_that_are_stored() -> None:
     assert refused.value.link == 2
     assert refused.value.reason.startswith("the durable store retains logs after this process has forgotten the owners")
     assert refused.value.reason.endswith("opens sessions of your own database, not a MemoryThreadStore")
+
+
+@pytest.mark.parametrize("durable", [False, True])
+async def test_event_of_another_thread_of_the_process_is_refused_at_once_only_by_a_durable_store(durable: bool) -> None:
+    stores = replace(in_memory(), name="durable" if durable else "memory")
+    bridge = (await start_application(config(db_session_factory=DeclaredOwners()), stores)).bridge
+    with pytest.raises(WrongEventLoop) if durable else nullcontext():
+        await anyio.to_thread.run_sync(bridge.notify, emitted())
+    assert (await bridge.notify(emitted())).seq == (1 if durable else 2)
+
+
+class Asynchronous:
+    async def __call__(self, *values: object) -> object:
+        return values[0]
+
+    async def method(self, *values: object) -> object:
+        return values[0]
+
+    def __repr__(self) -> str:
+        return "mine"
+
+
+@pytest.mark.parametrize("callback", [Asynchronous(), Asynchronous().method, partial(Asynchronous().method)])
+@pytest.mark.parametrize("choice", ["observers", "payload_hook", "error_text"])
+async def test_asynchronous_callback_is_refused_at_startup(choice: str, callback: Any) -> None:
+    with pytest.raises(DeterministicStartupError) as refused:
+        await started(**{choice: (print, callback) if choice == "observers" else callback})
+    assert refused.value.link == 9
+    assert refused.value.reason == (
+        f"{callback!r} is asynchronous, and the bridge does not await it; declare it as `def`, and let an observer pass"
+        " its events to a task of your own"
+    )
 
 
 async def test_event_of_another_thread_of_the_process_is_refused_once_the_application_serves() -> None:
@@ -122,6 +189,22 @@ async def test_graceful_shutdown_refuses_runs_and_drains_the_sockets(monkeypatch
         assert drained == [7.0]
         with pytest.raises(ShuttingDown):
             await application.supervisor.run(agent_name="researcher", thread_id=THREAD, user_id=ALICE, request="why?")
+
+
+async def test_time_limit_of_the_shutdown_is_that_of_the_runs_plus_that_of_the_clients() -> None:
+    limits, ended = list[float](), anyio.Event()
+    of_the_server = signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
+    token = start_deadline.set(lambda seconds, number: limits.append(seconds))
+    try:
+        app = create_app(config(runs_seconds=50.0, drain_seconds=7.0))
+        with anyio.fail_after(60):
+            async with app.router.lifespan_context(app):
+                signal.raise_signal(signal.SIGTERM)
+                await ended.wait()
+    finally:
+        start_deadline.reset(token)
+        signal.signal(signal.SIGTERM, of_the_server)
+    assert limits == [57.0]
 
 
 async def test_engine_holds_the_registry_that_it_was_given() -> None:

@@ -95,6 +95,7 @@ async def test_link_10_was_not_examined_and_fails_as_committed() -> None:
     finding = await connection_claim(seed=0)
     assert (finding.id, finding.link, finding.right, finding.works) == ("link-10", 10, "not examined", "fails")
     assert finding.sound == "holds"
+    assert finding.answer.startswith("As committed, link 10 fails: ")
     assert (finding.title, finding.reported, finding.verdict) == (
         "Link 10 · Hub and sockets",
         "not examined",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 
@@ -326,6 +327,25 @@ def test_counts_that_contradict_each_other_are_an_error(delivered: object) -> No
     broken = Table(name=subsets.name, caption="", columns=subsets.columns, records=(row,))
     with pytest.raises(MalformedTable, match="repair_subsets"):
         read(broken)
+
+
+@pytest.mark.parametrize(
+    ("counts", "problem"),
+    [
+        ((2_000, 2_001, 0, 0), "2,001 events were delivered, but only 2,000 were expected"),
+        ((2_000, 1_000, 1_001, 5), "2,000 events expected, 1,000 delivered, 1,001 lost and 5 leaked"),
+        ((2_000, 1_000, 994, 5), "2,000 events expected, 1,000 delivered, 994 lost and 5 leaked"),
+        ((2_000, 1_000, 995, 5), None),
+        ((2_000, 1_000, 1_000, 5), None),
+    ],
+)
+def test_every_event_is_delivered_lost_or_leaked(counts: tuple[int, ...], problem: str | None) -> None:
+    subsets = build.repair_subsets()
+    row = {**subsets.records[0], **dict(zip(("expected", "delivered", "lost", "leaked"), counts, strict=True))}
+    table = Table(name=subsets.name, caption="", columns=subsets.columns, records=(row,))
+    with nullcontext() if problem is None else pytest.raises(MalformedTable, match=f"{problem}$"):
+        [subset] = read(table).subsets
+        assert (subset.expected, subset.delivered, subset.lost, subset.leaked) == counts
 
 
 ROWS = chart(EXAMPLE)["The audit's fixes"]
