@@ -177,6 +177,11 @@ def families_by_name(chosen: Families) -> dict[str, Family]:
 
     Raises UnknownFamily if a name is unknown, and InvalidParameter or InvalidId if a value is not allowed.
     """
+    given: object = chosen
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise InvalidParameter(
+            "families", given, "a name, a list of names, or a mapping such as {'mine': ['support-42']}"
+        )
     if isinstance(chosen, str):
         chosen = (chosen,)
     if isinstance(chosen, Mapping):
@@ -196,6 +201,10 @@ def threads_by_family(
     found = {}
     for name, family in families.items():
         found[name] = tuple(each for each in family.threads(threads, seed=seed) if each.thread_id not in taken)
+        if not found[name]:
+            raise InvalidParameter(
+                f"families[{name!r}]", family.own, "a list with an id that no earlier family contains"
+            )
         taken |= {each.thread_id for each in found[name]}
     return found
 

@@ -167,11 +167,22 @@ def test_invalid_id_of_a_reader_raises_an_error_that_names_it(families: Any, mes
         ({3: ["a"]}, "the name of a family must be a string that is not blank, not 3"),
         ({}, r"families must be at least one family of thread ids, not \{\}"),
         ([], r"families must be at least one family of thread ids, not \[\]"),
+        (None, "families must be a name, a list of names, or a mapping such as .*, not None"),
+        (True, "families must be a name, .*, not True"),
+        (5, "families must be a name, .*, not 5"),
+        (b"mine", "families must be a name, .*, not b'mine'"),
+        (FAMILIES["thread_123"], "families must be a name, .*, not Family"),
+        ({"mine": 10**5_000}, "not int with an integer of too many digits"),
     ],
 )
 def test_choice_of_a_wrong_shape_raises_an_error_that_states_what_is_allowed(families: Any, message: str) -> None:
     with pytest.raises(InvalidParameter, match=message):
         families_by_name(families)
+
+
+def test_family_whose_ids_are_all_in_an_earlier_one_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match=r"families\['two'\] must be a list with an id that no earlier family"):
+        threads_by_family(families_by_name({"one": ["a", "b"], "two": ["b"]}), 1)
 
 
 def test_id_that_two_families_have_keeps_its_first_owner() -> None:
