@@ -129,12 +129,12 @@ class SocketActs:
     async def close_one_socket(self) -> None:
         """Close the first of a thread's two sockets on the server, emit an event, and let the client resume."""
         thread = self.threads[4]
+        clients = [client for client in self.seen.clients if client.owned is thread and not client.ended.is_set()]
         first = self.bridge.hub.connections(thread.thread_id)[:1]
         position = self.seen.recording.position
         for connection in first:
             connection.force_reconnect()
         await self._notify_in(thread, {"while one socket closes": TEXT})
-        clients = [client for client in self.seen.clients if client.owned is thread and not client.ended.is_set()]
         with anyio.move_on_after(CLOSE_SECONDS if first and clients else 0):
             await _first_ended(clients)
         for client in clients:

@@ -180,11 +180,6 @@ def test_choice_of_a_wrong_shape_raises_an_error_that_states_what_is_allowed(fam
         families_by_name(families)
 
 
-def test_family_whose_ids_are_all_in_an_earlier_one_is_refused() -> None:
-    with pytest.raises(InvalidParameter, match=r"families\['two'\] must be a list with an id that no earlier family"):
-        threads_by_family(families_by_name({"one": ["a", "b"], "two": ["b"]}), 1)
-
-
 def test_id_that_two_families_have_keeps_its_first_owner() -> None:
     families = families_by_name({"one": ["a", "b"], "two": ["b", "c"]})
     together = threads_by_family(families, 1)
