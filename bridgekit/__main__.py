@@ -58,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     The exit code is 0 if every check passed, 1 if a check failed, and 2 if the command could not run. The exit code is
-    3 to 5 if `bridgekit check` could not judge the backend, 130 if the user interrupted the command, and 141 if the
-    reader of the output, such as `head`, has ended.
+    3 to 5 if `bridgekit check` could not judge the backend, 130 if the user or a signal interrupted the command, and
+    141 if the reader of the output, such as `head`, has ended.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # The caller closed the stream. No socket may get the stream's descriptor.

@@ -13,14 +13,23 @@ __all__ = [
     "UnknownFamily",
     "UnusableBackend",
     "UnusableRecording",
+    "shown",
 ]
+
+
+def shown(value: object) -> str:
+    """Return a short form of a value for a message. Python refuses to convert an integer of many digits to text."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:
+        return f"{type(value).__name__} with an integer of too many digits"
 
 
 class InvalidParameter(BridgekitError, ValueError):
     """A parameter of a measurement has a value that is not allowed."""
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
-        super().__init__(f"{name} must be {allowed}, not {reprlib.repr(value)}")
+        super().__init__(f"{name} must be {allowed}, not {shown(value)}")
         self.name = name
         self.value = value
         self.allowed = allowed

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -17,15 +21,19 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 INCOMPLETE = 1
+STOPPING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Execute every notebook with real sockets and write the results to one HTML file."
+    parser.description = (
+        "Execute every notebook with real sockets and write the results to one HTML file. Exit with 1 if a notebook"
+        " failed, with 2 if no report could be written, and with 130 if a signal stopped the command."
+    )
     add_json(parser)
     parser.add_argument(
         "--notebooks", type=Path, default=Path("notebooks"), help="folder with the notebooks (default notebooks)"
     )
-    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default report)")
+    parser.add_argument("--out", type=_folder, default=Path("report"), help="folder to write to (default report)")
     parser.add_argument(
         "--jobs", type=at_least_1, default=3, help="number of notebooks that run at the same time (default 3)"
     )
@@ -42,7 +50,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("must name a folder, and is empty")
+    return Path(text)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the block on the first signal to stop, and ignore the next ones during the clean-up.
+
+    Without a handler, SIGTERM would leave the kernels and the temporary folders behind.
+    """
+    before = {each: signal.getsignal(each) for each in STOPPING_SIGNALS}
+    handled = [each for each in STOPPING_SIGNALS if before[each] != signal.SIG_IGN]
+
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            raise KeyboardInterrupt
+
+    try:
+        for each in handled:
+            signal.signal(each, stop)
+        yield
+    finally:
+        for each in handled:
+            signal.signal(each, before[each])
+
+
 def run(options: argparse.Namespace) -> int:
+    with _stopped_by_signals():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     from bridgekit_verify.report.building import build_from_executed, build_report  # here: it loads Jupyter
     from bridgekit_verify.report.parameters import parse_settings
 

@@ -177,6 +177,11 @@ def families_by_name(chosen: Families) -> dict[str, Family]:
 
     Raises UnknownFamily if a name is unknown, and InvalidParameter or InvalidId if a value is not allowed.
     """
+    given: object = chosen
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise InvalidParameter(
+            "families", given, "a name, a list of names, or a mapping such as {'mine': ['support-42']}"
+        )
     if isinstance(chosen, str):
         chosen = (chosen,)
     if isinstance(chosen, Mapping):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from bridgekit.events import Receipt
@@ -17,6 +18,8 @@ __all__ = [
     "canonical",
     "difference",
     "error_text",
+    "expect_duration",
+    "expect_time",
     "is_within",
     "label",
     "match",
@@ -26,6 +29,7 @@ __all__ = [
 
 SHOWN_CHARACTERS: Final = 48
 MOST_KINDS_SHOWN: Final = 2
+ROUNDING_MS: Final = 0.001
 EMITTING: Final = ("agent", "adapter", "bridge")
 
 
@@ -224,6 +228,30 @@ def same_outcome(call: RecordedCall, made: RecordedCall) -> bool:
         # While an outbox of the thread is crowded, `notify` returns a subclass of Receipt, so compare only the fields.
         return all(getattr(call.result, name) == getattr(made.result, name) for name in Receipt.__struct_fields__)
     return call.result is made.result or bool(call.result == made.result)
+
+
+def expect_duration(link: Judgement, found: object, within: tuple[float, float], what: str) -> None:
+    """Check a duration in ms: at least that of the work, and at most that of the whole call. `within` is in seconds."""
+    least, most = within
+    link.expect(
+        isinstance(found, float) and least * 1_000 - ROUNDING_MS <= found <= most * 1_000 + ROUNDING_MS,
+        ViolationKind.CHANGED,
+        f"the duration of {what} is {found} ms, but it took {least * 1_000:.3f} to {most * 1_000:.3f} ms",
+    )
+
+
+def expect_time(link: Judgement, timestamp: object, call: RecordedCall, made: RecordedCall) -> None:
+    """Check that an event was stamped after the call that emitted it began, and before `made` passed the event on."""
+    evidence = "the timestamp of an event "
+    if not isinstance(timestamp, datetime):
+        evidence += f"is {shown(timestamp)}"
+    elif timestamp.tzinfo is None:
+        evidence += "has no time zone"
+    elif call.entered_at <= timestamp <= made.entered_at:
+        return
+    else:
+        evidence += f"is {timestamp:%FT%T.%f}, but it was emitted at {call.entered_at:%T.%f}"
+    link.expect(False, ViolationKind.CHANGED, evidence)
 
 
 def error_text(error: BaseException) -> str:

@@ -22,8 +22,8 @@ from bridgekit_verify.measure.statistics import Sample
 from bridgekit_verify.measure.thread_id_families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.workload import AGENT, seeded
 from bridgekit_verify.probes.judgement import Judgement, ViolationKind
+from bridgekit_verify.probes.observation import Observation
 from bridgekit_verify.probes.rules_of_link_9 import FamilyRoute, judge_families, route_families
-from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import audited_threads, thinking
 from bridgekit_verify.probes.scenario_run import SCENARIO_TIMEOUT_SECONDS, judge, observe, quiet
 from bridgekit_verify.variants import SOUND, Variant

@@ -7,6 +7,7 @@ therefore visible at that link, whether or not other links have the same defect.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -141,10 +142,15 @@ class RecordedCall:
     entered: int
     """Position of the call's start in the order of all starts and ends of calls."""
     entered_at: datetime
+    started: float
+    """Start of the call by `time.perf_counter`, which measures durations."""
     left: int | None = None
     left_at: datetime | None = None
+    ended: float | None = None
     result: Any = ABSENT
     raised: BaseException | None = None
+    changed_payload: bool = False
+    """Whether an adapter's `emit` changed the payload of its caller."""
     held: Binding | None = None
     """The adapter's binding when the call began, for calls of an adapter."""
     held_after: Binding | None = None
@@ -211,6 +217,7 @@ class Recording:
             self._current.get(),
             self._next(),
             datetime.now(UTC),
+            time.perf_counter(),
         )
         if part == "adapter":
             call.held = Binding.of(owner)
@@ -222,7 +229,7 @@ class Recording:
         if self._stopped:
             return  # cancelled: the call did not end by itself
         call.result, call.raised = result, raised
-        call.left, call.left_at = self._next(), datetime.now(UTC)
+        call.left, call.left_at, call.ended = self._next(), datetime.now(UTC), time.perf_counter()
         if call.part == "adapter":
             call.held_after = Binding.of(call.owner)
 
@@ -245,6 +252,13 @@ class Recording:
             raise
         finally:
             self._current.reset(token)
+
+    def emit(self, call: RecordedCall, payload: object, method: Callable[[], Any]) -> Any:
+        """Invoke an adapter's `emit`, and record whether it changed its caller's payload."""
+        try:
+            return self.invoke(call, method)
+        finally:
+            call.changed_payload = payload != call.given.get("payload")
 
     def invoke(self, call: RecordedCall, method: Callable[[], Any]) -> Any:
         """Call the method, and record its result or, if the result is an awaitable, the awaitable's result."""
@@ -269,7 +283,10 @@ class Recording:
     def _method(self, part: str, name: str, base: Any) -> Callable[..., Any]:
         def method(owner: Any, /, *args: Any, **options: Any) -> Any:
             call = self.enter(part, name, owner, args, options)
-            return self.invoke(call, lambda: getattr(base, name)(owner, *args, **options))
+            invoked = lambda: getattr(base, name)(owner, *args, **options)  # noqa: E731
+            if (part, name) == ("adapter", "emit"):
+                return self.emit(call, args[1] if len(args) > 1 else options.get("payload"), invoked)
+            return self.invoke(call, invoked)
 
         return method
 

@@ -12,8 +12,8 @@ from bridgekit.cursors_and_gaps import Cursor, GapReason
 from bridgekit.event_types import POLICIES, Policy
 from bridgekit.events import Outcome, Receipt
 from bridgekit_verify.probes.judgement import Judgement, ViolationKind
+from bridgekit_verify.probes.observation import Observation
 from bridgekit_verify.probes.recorded_calls import EmittedEvent, RecordedCall
-from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_clients import Client
 
 __all__ = ["Published", "PublishedEvents", "judge_client"]
@@ -33,6 +33,8 @@ class Published:
     direct: int = 0
     """How many of the sockets that were open at publication read the event."""
     replayed: int = 0
+    joining: int = 0
+    """How many sockets read the event that were subscribing at publication: in the replay, or directly."""
 
     @property
     def event(self) -> EmittedEvent:
@@ -88,7 +90,7 @@ class _Reading:
     ) -> None:
         self._link, self._seen, self._client, self._published = link, seen, client, published
         own = published.by_thread[client.owned.thread_id]
-        self._wanted = _wanted(seen, client, own)
+        self._wanted = _wanted(client, own)
         self._position = {id(each): place for place, each in enumerate(self._wanted)}
         self._left: dict[str, deque[Published]] = defaultdict(deque)
         """The events that were not read yet, by event id."""
@@ -150,8 +152,11 @@ class _Reading:
 
     def _count(self, published: Published) -> None:
         self._read.add(id(published))
-        if published.call.entered < self._client.opened:
+        entered, client = published.call.entered, self._client
+        if entered < client.opened:
             published.replayed += 1
+        elif client.subscribed is not None and entered <= client.subscribed:
+            published.joining += 1
         else:
             published.direct += 1
 
@@ -240,15 +245,21 @@ def _which(seen: Observation, client: Client) -> str:
     return f"{ORDINALS[index] if index < len(ORDINALS) else 'last'} socket of a thread"
 
 
-def _wanted(seen: Observation, client: Client, own: list[Published]) -> list[Published]:
+def _wanted(client: Client, own: list[Published]) -> list[Published]:
     """Return the events that the client must read."""
     if client.after is None:
-        wanted = [each for each in own if each.call.entered > client.opened]
+        wanted = [each for each in own if each.call.entered > client.opened and not _before(client, each)]
     else:
         wanted = [each for each in own if each.seq > client.after.seq]
-    if seen.forced and client.opened < seen.forced[0] and client.owned is seen.threads[2]:
-        wanted = [each for each in wanted if each.call.entered <= seen.forced[0]]
+    if client.closed_by_server is not None:
+        wanted = [each for each in wanted if each.call.entered <= client.closed_by_server]
     return wanted
+
+
+def _before(client: Client, published: Published) -> bool:
+    """Return whether the event was published while the client subscribed, before its stream begins."""
+    subscribed = client.subscribed is None or published.call.entered > client.subscribed
+    return not subscribed and client.start is not None and 0 < published.seq <= client.start.seq
 
 
 def _judge_frame(link: Judgement, frame: dict[str, Any], published: Published) -> None:

@@ -12,10 +12,18 @@ from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.thread_id_families import Family, OwnedThread, threads_by_family
-from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text, match, same_outcome, shown
+from bridgekit_verify.probes.judgement import (
+    Judgement,
+    ViolationKind,
+    error_text,
+    expect_time,
+    match,
+    same_outcome,
+    shown,
+)
+from bridgekit_verify.probes.observation import Observation
 from bridgekit_verify.probes.recorded_calls import ABSENT, PARAMETERS, RecordedCall
 from bridgekit_verify.probes.rules_of_links_6_to_8 import expect_in_order, payload_of
-from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.probes.scenario_agents import AGENTS
 
 __all__ = ["FamilyRoute", "judge_families", "judge_routing", "route_families"]
@@ -198,11 +206,7 @@ def _judge_notifiers(link: Judgement, seen: Observation) -> None:
             f"run, agent and thread of the event of {call.name}",
         )
         link.expect(ids[event.event_id] == 1, ViolationKind.DUPLICATED, "two events have the same event_id")
-        link.expect(
-            call.entered_at <= event.timestamp <= made[0].entered_at,
-            ViolationKind.CHANGED,
-            f"the timestamp of an event is {event.timestamp:%FT%T.%f}, but it was emitted at {call.entered_at:%T.%f}",
-        )
+        expect_time(link, event.timestamp, call, made[0])
 
 
 def _judge_mapping(link: Judgement, seen: Observation) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import copy
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,20 +14,23 @@ import anyio
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.models_tools_and_owners import PythonTools
-from bridgekit.errors import FrameTooLarge, PayloadError
+from bridgekit.errors import FrameTooLarge, PayloadError, unwrap_single_error
 from bridgekit.events import FRAME_BYTES
 from bridgekit.ids import ThreadId, UserId
 from bridgekit_verify.measure.workload import AGENT, OwnedThread, RunBarrier, thread_ids
 from bridgekit_verify.probes.judgement import label
+from bridgekit_verify.probes.recorded_calls import Recording
 from bridgekit_verify.probes.scenario_values import NESTED, TEXT
 
 __all__ = [
     "AGENTS",
+    "BROKEN",
     "CONFUSABLE",
-    "TOOLS",
+    "FAILING_TOOLS",
     "AgentFailed",
     "RunPlan",
     "ToolCalls",
+    "ToolRun",
     "audited_threads",
     "family_threads",
     "scenario_agent",
@@ -33,8 +39,14 @@ __all__ = [
 
 AGENTS: Final = (AGENT, "writer \U0001f58b\ufe0f", "Researcher")
 """Names of agents. The first and the last name differ only in case."""
-TOOLS: Final = ("look_up", "search.web \U0001f52d", "delegate", "broken", "endless")
-"""Names of tools. The tool "delegate" calls "search.web". The tools "broken" and "endless" never return a result."""
+LOOK_UP, SEARCH, DELEGATE, MEET, BROKEN, ENDLESS = TOOLS = (
+    "look_up", "search.web \U0001f52d", "delegate", "meet", "broken", "endless",
+)  # fmt: skip
+"""Names of tools. The tool "delegate" calls "search.web". Of two calls of "meet" at once, the first ends first."""
+FAILING_TOOLS: Final = (BROKEN, ENDLESS)
+"""Tools that never return a result: the first raises an error, the second runs until it is cancelled."""
+MEETING_SECONDS: Final = 2.0
+"""How long a call of "meet" waits for the other call."""
 SIZES: Final = (3_000, 20_000, 70_000, 200_000, 900_000)
 """Sizes of large payloads in bytes. The largest payload just fits into a frame."""
 CONFUSABLE: Final = "confusable"
@@ -61,6 +73,12 @@ class RunPlan:
     ending: str = "returns"
     """How the agent ends: "returns", "fails", "hangs" (until it is cancelled), "unencodable" (returns a value that JSON
     cannot represent), "refused" (emits two events that are refused) or "ends itself" (emits an end event twice)."""
+    sub_agent: Callable[[], Awaitable[None]] | None = None
+    """Executes another run while this one is in progress."""
+    tools_at_once: bool = False
+    """Whether the agent uses two tools at once."""
+    met: tuple[anyio.Event, anyio.Event] = field(default_factory=lambda: (anyio.Event(), anyio.Event()))
+    """Set when the second call of "meet" has begun, and when the first call has ended."""
     results: tuple[Any, ...] = ()
     """The first item is the agent's result. If the tuple is empty, the agent returns its usual result."""
     started: anyio.Event = field(default_factory=anyio.Event)
@@ -70,39 +88,86 @@ class RunPlan:
 
 
 @dataclass
+class ToolRun:
+    """One execution of a tool."""
+
+    tool: str
+    parameters: dict[str, Any]
+    first: int
+    """The position in the recording when the tool began."""
+    started: float
+    last: int = 0
+    """The position in the recording when the tool ended."""
+    ended: float = 0.0
+    result: Any = None
+    error: BaseException | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        return self.error is not None and not isinstance(self.error, Exception)
+
+
+@dataclass
 class ToolCalls:
-    """The tools of the scenario, and the calls that returned a result."""
+    """The tools of the scenario, and their executions."""
 
     plans: dict[str, RunPlan]
-    received: list[tuple[str, dict[str, Any], Any]] = field(default_factory=list)
+    recording: Recording
+    runs: list[ToolRun] = field(default_factory=list)
 
     def dispatcher(self) -> PythonTools:
         """Return a dispatcher of the tools: coroutine functions, and one function that runs in a thread."""
 
         async def look_up(**parameters: Any) -> Any:
-            return self._result(TOOLS[0], parameters)
+            with self._running(LOOK_UP, parameters) as run:
+                return run.result
 
         def search(**parameters: Any) -> Any:
-            return self._result(TOOLS[1], parameters)
+            with self._running(SEARCH, parameters) as run:
+                return run.result
 
         async def delegate(**parameters: Any) -> Any:
-            caller = self.plans[label(parameters["request"])].agent
-            await caller.use_tool(TOOLS[1], **parameters)
-            return self._result(TOOLS[2], parameters)
+            with self._running(DELEGATE, parameters) as run:
+                await self._plan(parameters).agent.use_tool(SEARCH, **parameters)
+                return run.result
+
+        async def meet(**parameters: Any) -> Any:
+            second_began, first_ended = self._plan(parameters).met
+            with self._running(MEET, parameters) as run, anyio.move_on_after(MEETING_SECONDS):
+                if parameters["number"] == 1:
+                    await second_began.wait()
+                else:
+                    second_began.set()
+                    await first_ended.wait()
+            return run.result
 
         async def broken(**parameters: Any) -> Any:
-            raise AgentFailed(f"{parameters['request']} {TEXT}")
+            with self._running(BROKEN, parameters):
+                raise AgentFailed(f"{parameters['request']} {TEXT}")
 
         async def endless(**parameters: Any) -> Any:
-            self.plans[label(parameters["request"])].started.set()
-            await anyio.sleep_forever()
+            with self._running(ENDLESS, parameters):
+                self._plan(parameters).started.set()
+                await anyio.sleep_forever()
 
-        return PythonTools(dict(zip(TOOLS, (look_up, search, delegate, broken, endless), strict=True)))
+        return PythonTools(dict(zip(TOOLS, (look_up, search, delegate, meet, broken, endless), strict=True)))
 
-    def _result(self, tool: str, parameters: dict[str, Any]) -> Any:
-        result = {"found": [TEXT, parameters]}
-        self.received.append((tool, parameters, result))
-        return result
+    def _plan(self, parameters: dict[str, Any]) -> RunPlan:
+        return self.plans[label(parameters["request"])]
+
+    @contextmanager
+    def _running(self, tool: str, parameters: dict[str, Any]) -> Iterator[ToolRun]:
+        """Record the execution of a tool. Each execution has a result of its own."""
+        run = ToolRun(tool, parameters, self.recording.position, time.perf_counter())
+        run.result = {"found": [TEXT, parameters]}
+        self.runs.append(run)
+        try:
+            yield run
+        except BaseException as error:
+            run.error = error
+            raise
+        finally:
+            run.last, run.ended = self.recording.position, time.perf_counter()
 
 
 def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[BaseAgent]:
@@ -115,14 +180,20 @@ def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[Bas
             plan.agent = self
             await self.emit_thinking(f"{request} {TEXT}", step_number=1, progress_percentage=0.1 + 0.2)
             large = _text_of(plan.size)
-            await self.use_tool(TOOLS[0], request=request, large=large[: len(large) // 2], **{TEXT: NESTED})
+            await self.use_tool(
+                LOOK_UP, request=request, large=large[: len(large) // 2], **{TEXT: copy.deepcopy(NESTED)}
+            )
             barrier, plan.barrier = plan.barrier, None
             if barrier is not None:
                 await barrier.step()
                 await barrier.step()
+            if plan.sub_agent is not None:
+                await plan.sub_agent()
             await _emit_events(self, plan, request)
+            if plan.tools_at_once:
+                await _use_two_tools_at_once(self, plan, request)
             if plan.ending == "hangs":
-                await self.use_tool(TOOLS[4], request=request)
+                await self.use_tool(ENDLESS, request=request)
             plan.started.set()
             return await _ended(self, plan, request)
 
@@ -130,18 +201,34 @@ def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[Bas
 
 
 async def _emit_events(agent: BaseAgent, plan: RunPlan, request: str) -> None:
-    await agent.emit_progress({})
-    await agent.emit_progress({"request": request, **NESTED})
+    for _ in range(2):  # equal events are different events
+        await agent.emit_progress({})
+    await agent.emit_progress({"request": request, **copy.deepcopy(NESTED)})
     if plan.size:
         await agent.emit_progress({"request": request, "large": _text_of(plan.size)})
     for number in range(plan.burst):
         await agent.emit_progress({"number": number})
     for delta in (TEXT, "", request):
         await agent.emit_text(delta, message_id=request)
-    await agent.use_tool(TOOLS[2], request=request, empty="")
+    await agent.use_tool(DELEGATE, request=request, empty="")
     with suppress(AgentFailed):
-        await agent.use_tool(TOOLS[3], request=request)
+        await agent.use_tool(BROKEN, request=request)
     await agent.emit_thinking("", step_number=0)
+
+
+async def _use_two_tools_at_once(agent: BaseAgent, plan: RunPlan, request: str) -> None:
+    second_began, first_ended = plan.met = anyio.Event(), anyio.Event()
+
+    async def use(number: int, done: anyio.Event) -> None:
+        try:
+            await agent.use_tool(MEET, request=request, number=number)
+        finally:
+            done.set()
+
+    with unwrap_single_error():
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(use, 1, first_ended)
+            calls.start_soon(use, 2, second_began)
 
 
 async def _emit_refused(agent: BaseAgent, request: str) -> None:
@@ -167,9 +254,9 @@ async def _ended(agent: BaseAgent, plan: RunPlan, request: str) -> object:
     if ending == "unencodable":
         return {"request": request, "number": float("inf")}
     return (
-        plan.results[0]
+        copy.deepcopy(plan.results[0])
         if plan.results
-        else {"request": request, "answer": [TEXT, NESTED], "large": _text_of(plan.size)}
+        else {"request": request, "answer": [TEXT, copy.deepcopy(NESTED)], "large": _text_of(plan.size)}
     )
 
 

@@ -33,7 +33,11 @@ class Client:
         self.gaps: list[dict[str, Any]] = []
         self.opened = recording.position
         """The position in the recording when the client asked for the subscription."""
+        self.subscribed: int | None = None
+        """The position in the recording when the client got the confirmation of its subscription."""
         self.closed_by_client: int | None = None
+        self.closed_by_server: int | None = None
+        """The position in the recording before the scenario closed the socket on the server."""
         self.error: str = ""
         """Why the server refused the client, or how the socket ended."""
         self.ended = anyio.Event()
@@ -55,7 +59,7 @@ class Client:
             with self._scope:
                 async with connect(url, user_id=thread.user_id, thread_id=thread.thread_id, after=self.after) as socket:
                     self.start = socket.subscribed.cursor
-                    subscribed = True
+                    self.subscribed, subscribed = self._recording.position, True
                     task_status.started()
                     while True:
                         self._store(json.loads(await socket.receive_frame()))

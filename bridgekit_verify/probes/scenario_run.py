@@ -18,12 +18,13 @@ from bridgekit.transport.outbox import OutboxLimits
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from bridgekit_verify.measure.workload import OwnedThread, seeded
 from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text
+from bridgekit_verify.probes.observation import Observation
 from bridgekit_verify.probes.recorded_calls import RecordedCall, Recording, recorded
 from bridgekit_verify.probes.route_lifetimes import judge_lifetimes
+from bridgekit_verify.probes.rules_of_link_5 import judge_core
 from bridgekit_verify.probes.rules_of_link_9 import judge_routing
 from bridgekit_verify.probes.rules_of_link_10 import judge_hub
-from bridgekit_verify.probes.rules_of_links_1_to_5 import (
-    judge_core,
+from bridgekit_verify.probes.rules_of_links_1_to_4 import (
     judge_engine,
     judge_registry,
     judge_startup,
@@ -36,7 +37,7 @@ from bridgekit_verify.probes.rules_of_links_6_to_8 import (
     judge_emission,
     replaced_by_agent,
 )
-from bridgekit_verify.probes.scenario import Observation, play
+from bridgekit_verify.probes.scenario import play
 from bridgekit_verify.probes.scenario_agents import AGENTS, RunPlan, ToolCalls, scenario_agent
 from bridgekit_verify.variants import Variant
 
@@ -82,7 +83,7 @@ async def observe(
     does not start. Errors of the harness propagate. Errors that a link raises are part of the observation.
     """
     recording, plans = Recording(), dict[str, RunPlan]()
-    tools = ToolCalls(plans)
+    tools = ToolCalls(plans, recording)
     agents = {name: recording.subclass("agent", scenario_agent(variant.agent, plans)) for name in AGENTS}
     config = recorded(variant, recording).config(agents, hex_source=seeded(seed), tools=tools.dispatcher(), seed=seed)
     app = create_app(replace(config, db_session_factory=DeclaredOwners(), outbox=OUTBOX), start=variant.start)
@@ -118,7 +119,11 @@ def judge(number: int, seen: Observation) -> Judgement:
         found.expect(False, ViolationKind.LOST, error_text(raised[0]))
     inner = {id(call.within) for call in seen.recording.unfinished}
     for call in seen.recording.unfinished:
-        if id(call) not in inner and _link_of(call) == number:
+        caller = _abandoned_by(call)
+        if caller is not None:
+            text = f"{caller.name} returned, but its call of {call.name} never did"
+            found.expect(id(call) in inner or _link_of(caller) != number, ViolationKind.LOST, text)
+        elif id(call) not in inner and _link_of(call) == number:
             found.expect(False, ViolationKind.LOST, f"{call.name} did not return within {SCENARIO_TIMEOUT_SECONDS:g} s")
     return found
 
@@ -130,6 +135,14 @@ def _origin(seen: Observation, link: int, error: Exception) -> int | None:
     """
     calls = [call for call in seen.recording.calls if call.raised is error]
     return _link_of(calls[-1]) if calls else link
+
+
+def _abandoned_by(call: RecordedCall) -> RecordedCall | None:
+    """Return the innermost caller that returned without awaiting the unfinished call, or None."""
+    caller = call.within
+    while caller is not None and caller.left is None:
+        caller = caller.within
+    return caller
 
 
 def _link_of(call: RecordedCall) -> int | None:

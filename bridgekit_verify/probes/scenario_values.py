@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,11 +58,11 @@ class EventArguments:
     def by(self, emitter: Any) -> Any:
         """Call the `emit_*` method of an agent or an adapter."""
         name = _SHORT_NAMES.get(self.type, self.type)
-        return getattr(emitter, f"emit_{name}")(**self.arguments)
+        return getattr(emitter, f"emit_{name}")(**copy.deepcopy(self.arguments))
 
     def notify(self, bridge: Any, run_id: str, agent_name: str) -> Any:
         """Call the `notify_*` method of a bridge, with only the run id."""
-        return getattr(bridge, f"notify_{self.type}")(run_id, agent_name, **self.arguments)
+        return getattr(bridge, f"notify_{self.type}")(run_id, agent_name, **copy.deepcopy(self.arguments))
 
 
 _SHORT_NAMES: Final = {

@@ -33,21 +33,17 @@ class AllowedValues(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Whole numbers within limits, or all whole numbers if there are no limits."""
+    """Whole numbers within limits."""
 
-    least: int | None = None
-    most: int | None = None
+    least: int
+    most: int
 
     @property
     def text(self) -> str:
-        if self.least is None or self.most is None:
-            return "a whole number"
         return f"a whole number from {self.least:,} to {self.most:,}"
 
     def contain(self, value: object) -> bool:
-        if type(value) is not int:
-            return False
-        return self.least is None or self.most is None or self.least <= value <= self.most
+        return type(value) is int and self.least <= value <= self.most
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,7 @@ class ListOf:
 
 
 PARAMETERS: Final[Mapping[str, AllowedValues]] = {
-    "SEED": Whole(),
+    "SEED": Whole(-(2**63), 2**63),
     "THREADS": Whole(1, 200),
     "RUNS": Whole(1, 200),
     "AT_ONCE": Whole(1, 200),

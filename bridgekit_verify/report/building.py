@@ -137,7 +137,12 @@ def _staging(out: Path) -> Iterator[Path]:
 def _create_stage(out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for name in (PAGE, CSV, JSON):
+            if (out / name).is_dir():
+                raise ReportNotWritten(out, f"{name} is a folder there")
         return Path(tempfile.mkdtemp(prefix=".report-", dir=out))
+    except ReportNotWritten:
+        raise
     except FileExistsError as error:
         raise ReportNotWritten(out, "it is a file and not a folder") from error
     except (OSError, ValueError) as error:

@@ -17,6 +17,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+from zmq import ZMQError
 
 import bridgekit_verify
 from bridgekit.errors import unwrap_single_error
@@ -164,7 +165,15 @@ async def _kernel(client: NotebookClient, folder: Path) -> AsyncGenerator[None]:
             if client.kc is not None:
                 client.kc.stop_channels()
             if manager.has_kernel:
-                await manager.shutdown_kernel()
+                await _shut_down(manager)
+
+
+async def _shut_down(manager: AsyncKernelManager) -> None:
+    """Ask the kernel to end, or kill it if it cannot be asked, for example because it ended while it started."""
+    try:
+        await manager.shutdown_kernel()
+    except ZMQError:
+        await manager.shutdown_kernel(now=True)
 
 
 def kernel_environment() -> dict[str, str]:

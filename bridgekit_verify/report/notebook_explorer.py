@@ -20,6 +20,7 @@ import pandas as pd
 from bridgekit.errors import BridgekitError, InvalidId
 from bridgekit.events import CRITICAL
 from bridgekit.ids import ID_BYTES
+from bridgekit_verify.errors import shown
 from bridgekit_verify.measure.drops import count_drops
 from bridgekit_verify.measure.experiment import Measurement, measure
 from bridgekit_verify.measure.thread_id_families import own_threads
@@ -110,7 +111,7 @@ async def explore_once(
 
 def _workload(threads: Sequence[str], runs_at_once: int, *, outside_core: bool = False) -> Workload:
     if type(runs_at_once) is not int or not 1 <= runs_at_once <= RUNS_LIMIT:
-        raise InvalidId("runs at once", f"must be a whole number from 1 to {RUNS_LIMIT}, not {runs_at_once!r}")
+        raise InvalidId("runs at once", f"must be a whole number from 1 to {RUNS_LIMIT}, not {shown(runs_at_once)}")
     owned = own_threads(threads)
     if len(owned) > THREADS_LIMIT:
         raise InvalidId("thread ids", f"at most {THREADS_LIMIT} are allowed, not {len(owned):,}")

@@ -14,7 +14,7 @@ from bridgekit.errors import UnknownName
 from bridgekit_verify.measure.drop_figure import DropPanel, drop_alt_text, drop_figure
 from bridgekit_verify.measure.drops import DropCount, count_drops, total
 from bridgekit_verify.measure.experiment import measure
-from bridgekit_verify.measure.thread_id_families import FAMILIES, Families
+from bridgekit_verify.measure.thread_id_families import FAMILIES, Families, families_by_name
 from bridgekit_verify.measure.wording import capitalized
 from bridgekit_verify.measure.workload import Workload
 from bridgekit_verify.studies.links_and_fixes import KINDS, FixStudy, study_fixes
@@ -256,8 +256,9 @@ async def study_fix_drops(
 ) -> FixDrops:
     """Measure both chains of the audit before and after each fix, with the load of `study_fixes`."""
     load = {"threads": threads, "runs": runs, "at_once": at_once, "seed": seed}
+    chosen = families_by_name(families)  # once, because the ids of a family may be an iterator
     studies = {
-        base.name: await study_fixes(**load, families=families, variants=with_each_fix(base))
+        base.name: await study_fixes(**load, families=chosen, variants=with_each_fix(base))
         for base in (AS_COMMITTED, AS_REPORTED)
     }
     counts = {

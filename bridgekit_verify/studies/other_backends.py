@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 import pandas as pd
 
+from bridgekit.errors import UnknownName
 from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.dialect_tables import detect
 from bridgekit_verify.check.judge import Judge
@@ -123,6 +124,9 @@ def broken_properties(verdict: RecordingVerdict) -> frozenset[Property]:
 
 def read_truth(name: str) -> dict[str, TrueDefect]:
     """Return the defects of an example backend by name, with the properties that each defect breaks."""
+    known = sorted(path.parent.name for path in EXAMPLES.glob("*/truth.toml"))
+    if name not in known:
+        raise UnknownName("example backend", name, tuple(known))
     text = (EXAMPLES / name / "truth.toml").read_text(encoding="utf-8")
     return msgspec.convert(tomllib.loads(text), dict[str, TrueDefect])
 

@@ -22,7 +22,7 @@ from bridgekit.errors import BridgekitError, DeterministicStartupError
 from bridgekit.events import CRITICAL, EventType
 from bridgekit_verify.measure.workload import FAMILIES
 from bridgekit_verify.probes.judgement import ViolationKind, label
-from bridgekit_verify.probes.scenario import Observation
+from bridgekit_verify.probes.observation import Observation
 from bridgekit_verify.probes.scenario_agents import CONFUSABLE, family_threads
 from bridgekit_verify.probes.scenario_clients import Client
 from bridgekit_verify.probes.scenario_run import judge_all, observe

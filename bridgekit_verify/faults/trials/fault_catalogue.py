@@ -11,6 +11,7 @@ import anyio
 import pandas as pd
 
 from bridgekit.errors import UnknownName
+from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.faults.proxy import Proxy
 from bridgekit_verify.faults.toxics import NETWORK_FAULTS
 from bridgekit_verify.faults.trials.deployment import DeliveryMode, Deployment
@@ -217,8 +218,10 @@ def fault_table() -> pd.DataFrame:
 def faults_named(names: Sequence[str]) -> list[Fault]:
     """Return the named faults and the baseline, or all faults if `names` is empty.
 
-    Raises UnknownName for an unknown name.
+    Raises InvalidParameter if `names` is not a list, and UnknownName for an unknown name.
     """
+    if not isinstance(names, list | tuple):
+        raise InvalidParameter("faults", names, "a list of names, such as ['timeout']")
     for name in names:
         if name not in FAULTS:
             raise UnknownName("fault", name, tuple(FAULTS))

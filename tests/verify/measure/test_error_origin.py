@@ -22,8 +22,8 @@ from bridgekit_verify.measure.error_origin import DEFECTS, LINK_OF_KIND, link_of
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.workload import RunBarrier, Workload, thread_ids
 from bridgekit_verify.probes import scenario_run
+from bridgekit_verify.probes.observation import Observation
 from bridgekit_verify.probes.probes import ProbeAnswer, probe_all, probe_hub, probe_ten
-from bridgekit_verify.probes.scenario import Observation
 from bridgekit_verify.validation import broken_links_1_to_5, broken_links_6_to_8, broken_links_9_and_10
 from bridgekit_verify.variants import BROKEN, SOUND, WITHOUT_ROUTING
 

@@ -167,6 +167,12 @@ def test_invalid_id_of_a_reader_raises_an_error_that_names_it(families: Any, mes
         ({3: ["a"]}, "the name of a family must be a string that is not blank, not 3"),
         ({}, r"families must be at least one family of thread ids, not \{\}"),
         ([], r"families must be at least one family of thread ids, not \[\]"),
+        (None, "families must be a name, a list of names, or a mapping such as .*, not None"),
+        (True, "families must be a name, .*, not True"),
+        (5, "families must be a name, .*, not 5"),
+        (b"mine", "families must be a name, .*, not b'mine'"),
+        (FAMILIES["thread_123"], "families must be a name, .*, not Family"),
+        ({"mine": 10**5_000}, "not int with an integer of too many digits"),
     ],
 )
 def test_choice_of_a_wrong_shape_raises_an_error_that_states_what_is_allowed(families: Any, message: str) -> None:

@@ -48,7 +48,7 @@ def test_difference_names_the_place() -> None:
 
 
 def call(content: str, entered: int, within: RecordedCall | None = None) -> RecordedCall:
-    return RecordedCall("adapter", "emit", None, {"payload": content}, within, entered, NOW, left=entered)
+    return RecordedCall("adapter", "emit", None, {"payload": content}, within, entered, NOW, 0.0, left=entered)
 
 
 def content(each: RecordedCall) -> str:

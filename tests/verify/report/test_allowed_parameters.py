@@ -30,6 +30,8 @@ ODD: list[Any] = [
     [math.nan],
     [1, 1],
     [[]],
+    10**5_000,
+    [-(10**5_000)],
     {},
 ]
 ACCEPTED: dict[str, list[Any]] = {

@@ -92,6 +92,11 @@ def _locked(folder: Path) -> Path:
     return folder / "locked"
 
 
+def with_folder_of_a_file(folder: Path) -> Path:
+    (folder / "taken" / "results.json").mkdir(parents=True)
+    return folder / "taken"
+
+
 def too_long(folder: Path) -> Path:
     return folder / ("x" * 300)
 
@@ -101,7 +106,7 @@ def dangling(folder: Path) -> Path:
     return folder / "link"
 
 
-@pytest.mark.parametrize("place", [a_file, below_a_file, unwritable, too_long, dangling])
+@pytest.mark.parametrize("place", [a_file, below_a_file, unwritable, with_folder_of_a_file, too_long, dangling])
 def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_executed(
     place: Callable[[Path], Path], good: Path, tmp_path: Path
 ) -> None:
@@ -218,7 +223,18 @@ def test_a_file_that_is_no_notebook_is_named_in_one_line(content: str, tmp_path:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_kernels_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "signals",
+    [
+        [signal.SIGINT],
+        [signal.SIGTERM],
+        [signal.SIGHUP],
+        [signal.SIGINT] * 9,
+        [signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+    ],
+    ids=lambda signals: " ".join(each.name for each in signals),
+)
+def test_a_signal_ends_the_kernels_and_leaves_nothing(signals: list[signal.Signals], tmp_path: Path) -> None:
     started = tmp_path / "started"
     body = f"import os, pathlib, time\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
     os.mkfifo(started)
@@ -231,12 +247,31 @@ def test_ctrl_c_ends_the_kernels_and_leaves_nothing(tmp_path: Path) -> None:
         cwd=ROOT,
     )
     kernel = int(started.read_text())  # returns as soon as the cell runs
-    process.send_signal(signal.SIGINT)
+    for each in signals:
+        process.send_signal(each)
     _, errors = process.communicate(timeout=LIMIT_SECONDS)
     assert (process.returncode, errors) == (130, "bridgekit: stopped\n")
     assert not (tmp_path / "out").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(kernel, 0)
+
+
+@pytest.mark.slow
+def test_a_kernel_that_does_not_start_is_named_and_leaves_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "ipykernel_launcher.py").write_text("raise ImportError('no ipykernel')")
+    write(tmp_path / "notebooks", "01_a", notebook(code("print(1)", count=None)))
+    ran = subprocess.run(
+        [*COMMAND, "--notebooks", str(tmp_path / "notebooks"), "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))},
+        cwd=ROOT,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert re.search(r"^failed: 01_a: .*RuntimeError: the kernel did not start: ", ran.stdout, re.MULTILINE), ran.stdout
+    assert everything_in(tmp_path / "out") == FILES
 
 
 @pytest.mark.slow

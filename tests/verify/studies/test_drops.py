@@ -249,3 +249,8 @@ def test_swapping_before_and_after_changes_table_and_texts() -> None:
     assert swapped.finding() != drops.finding()
     assert swapped.alt_text() != drops.alt_text()
     assert not swapped.table().equals(drops.table())
+
+
+async def test_own_ids_may_be_an_iterator() -> None:
+    study = await study_fix_drops(threads=1, runs=1, at_once=1, families={"mine": iter(["a", "b"])})
+    assert len(study.table())

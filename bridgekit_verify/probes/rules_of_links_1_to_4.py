@@ -1,4 +1,4 @@
-"""Judge links 1 to 5: each link must pass on the bridge and the runs that it receives."""
+"""Judge links 1 to 4: each link must pass on the bridge and the runs that it receives."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from typing import Any
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
-from bridgekit.events import Outcome, Receipt
-from bridgekit.transport.hub import LINK
 from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text, is_within, run_label, same_outcome
+from bridgekit_verify.probes.observation import Observation
 from bridgekit_verify.probes.recorded_calls import RecordedCall
-from bridgekit_verify.probes.scenario import Observation
-from bridgekit_verify.probes.scenario_agents import AgentFailed
 
-__all__ = ["judge_core", "judge_engine", "judge_registry", "judge_startup", "judge_supervisor"]
-
-NOTIFIERS = ("notify_agent_started", "notify_agent_completed", "notify_agent_error")
+__all__ = ["is_run", "judge_engine", "judge_registry", "judge_startup", "judge_supervisor", "passed_on_once"]
 
 
 def judge_startup(seen: Observation) -> Judgement:
@@ -64,11 +59,9 @@ def judge_supervisor(seen: Observation) -> Judgement:
         what = run_label(run.given["request"])
         contexts = [call.result for call in recording.within(run, "supervisor", "open_run") if call.raised is None]
         executed = recording.within(run, "engine", "execute")
-        if not _passed_on_once(link, run, executed, f"the engine receives {what} {len(executed)} times"):
+        if not passed_on_once(link, run, executed, f"the engine receives {what} {len(executed)} times"):
             continue
-        if not link.expect(
-            _is_run(executed[0]), ViolationKind.CHANGED, f"the engine receives no run context of {what}"
-        ):
+        if not link.expect(is_run(executed[0]), ViolationKind.CHANGED, f"the engine receives no run context of {what}"):
             continue
         if contexts:
             link.expect(
@@ -124,14 +117,15 @@ def _judge_closing(link: Judgement, seen: Observation) -> None:
     """Check that each route is closed exactly once, after its own run has ended."""
     recording = seen.recording
     left = recording.of("mapping", "cleanup_mapping")
-    for call in recording.of("supervisor", "run", "close_run"):
+    # A run may contain runs of sub-agents. The inner runs began later, and are judged first.
+    for call in reversed(recording.of("supervisor", "run", "close_run")):
         if call.name == "close_run" and call.within is not None:
             continue
         made = [each for each in left if is_within(each, call)]
         left = [each for each in left if each not in made]
         executed = recording.within(call, "engine", "execute")
         given = executed[0] if executed else call
-        if not _is_run(given):
+        if not is_run(given):
             continue
         run = given.given["context"]
         closed = [each.given["run_id"] for each in made]
@@ -235,11 +229,11 @@ def judge_engine(seen: Observation) -> Judgement:
     """Judge link 4: the core must receive each run once, as the engine received it."""
     link, recording = Judgement(4), seen.recording
     _expect_constructor(link, seen, "engine", "core")
-    executed = [call for call in recording.of("engine", "execute") if _is_run(call)]
+    executed = [call for call in recording.of("engine", "execute") if is_run(call)]
     for call in executed:
         what = run_label(call.given["context"].request)
         passed_on = recording.within(call, "core", "execute_agent")
-        if not _passed_on_once(link, call, passed_on, f"the core receives {what} {len(passed_on)} times"):
+        if not passed_on_once(link, call, passed_on, f"the core receives {what} {len(passed_on)} times"):
             continue
         link.expect(
             passed_on[0].given.get("context") == call.given["context"],
@@ -250,120 +244,6 @@ def judge_engine(seen: Observation) -> Judgement:
     link.tried = len(executed)
     link.summary = f"the core receives the engine's bridge, and receives each of {len(executed)} runs once"
     return link
-
-
-def judge_core(seen: Observation) -> Judgement:
-    """Judge link 5: each run must get its own bound agent, one start event first, and one end event last."""
-    link, recording = Judgement(5), seen.recording
-    runs = [call for call in recording.of("core", "execute_agent") if _is_run(call)]
-    for call in runs:
-        _judge_run(link, seen, call)
-    link.tried = len(runs)
-    link.summary = f"each of {len(runs)} runs has its own agent, one start event and one end event"
-    return link
-
-
-def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
-    recording, context = seen.recording, call.given["context"]
-    what, bridge = run_label(context.request), call.owner.websocket_bridge
-    built = next((each for each in recording.of("core", "__init__", startup=True) if each.owner is call.owner), None)
-    if built is not None:
-        given = built.given.get("websocket_bridge")
-        link.expect(bridge is given, ViolationKind.HANDOVER, "the core does not hold the bridge that it received")
-    executed = recording.within(call, "agent", "execute")
-    if _passed_on_once(link, call, executed, f"the agent of {what} is executed {len(executed)} times"):
-        _judge_agent_of(link, seen, call, executed[0])
-    notified = recording.within(call, "bridge", *NOTIFIERS)
-    starts = [each for each in notified if each.name == NOTIFIERS[0]]
-    ends = [each for each in notified if each.name != NOTIFIERS[0]]
-    kind = ViolationKind.DUPLICATED if len(starts) > 1 else ViolationKind.LOST
-    link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} start events")
-    # An end event that cannot be encoded or that the hub refuses does not count: the core then sends another end event.
-    ended = [each for each in ends if each.raised is None and not _is_refused_by_hub(each)]
-    asked = recording.within(call, "agent", "end_run")
-    link.expect(
-        not executed or bool(asked),
-        ViolationKind.DUPLICATED,
-        f"the agent of {what} can emit an end event after the end event of the core",
-    )
-    wanted = 0 if any(each.result is False for each in asked) else 1
-    link.expect(
-        len(ended) == wanted,
-        ViolationKind.DUPLICATED if len(ended) > wanted else ViolationKind.LOST,
-        f"{what} has {len(ended)} end events"
-        if wanted
-        else f"{what} has an end event of its agent, and {len(ended)} of the core",
-    )
-    if executed and starts:
-        link.expect(starts[0].entered < executed[0].entered, ViolationKind.REORDERED, f"{what} starts after its agent")
-    if executed and ended and executed[0].left is not None:
-        link.expect(ended[0].entered > executed[0].left, ViolationKind.REORDERED, f"{what} ends before its agent")
-        _judge_end(link, call, executed[0], ended[0], what)
-    for each in notified:
-        link.equal(
-            (context.run_id, context.agent_name, context.thread_id),
-            (each.given.get("run_id"), each.given.get("agent_name"), each.given.get("thread_id")),
-            f"run, agent and thread of {each.name} of {what}",
-            ViolationKind.MISROUTED,
-        )
-    if starts:
-        link.equal({"request": context.request}, starts[0].given.get("context"), f"the context of {what}")
-
-
-def _is_refused_by_hub(call: RecordedCall) -> bool:
-    receipt = call.result
-    return isinstance(receipt, Receipt) and receipt.outcome is Outcome.REFUSED and receipt.link == LINK
-
-
-def _judge_end(link: Judgement, call: RecordedCall, executed: RecordedCall, end: RecordedCall, what: str) -> None:
-    completed = end.name == NOTIFIERS[1]
-    failed = executed.raised is not None or call.raised is not None
-    link.expect(completed is not failed, ViolationKind.CHANGED, f"{what} ends with {end.name.removeprefix('notify_')}")
-    if completed:
-        link.equal(executed.result, end.given.get("result"), f"the result of {what}")
-        link.expect(call.result is executed.result, ViolationKind.CHANGED, f"the core returns another result of {what}")
-        elapsed = end.given.get("execution_time_ms")
-        most = (end.entered_at - call.entered_at).total_seconds() * 1_000 + 50
-        link.expect(
-            isinstance(elapsed, float) and 0 <= elapsed <= most,
-            ViolationKind.CHANGED,
-            f"the duration of {what} is {elapsed}",
-        )
-    elif isinstance(executed.raised, AgentFailed):
-        text = f"AgentFailed: {executed.raised}"
-        link.equal(text, end.given.get("error_message"), f"the error of {what}")
-    if executed.raised is not None:
-        link.expect(
-            call.raised is executed.raised, ViolationKind.CHANGED, f"the error of {what} is not raised to the caller"
-        )
-
-
-def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, executed: RecordedCall) -> None:
-    recording, context, agent = seen.recording, call.given["context"], executed.owner
-    what = run_label(context.request)
-    created = recording.within(call, "registry", "create")
-    link.expect(
-        [(each.given.get("name"), each.result) for each in created] == [(context.agent_name, agent)],
-        ViolationKind.MISROUTED,
-        "an agent executes a run that it was not created for",
-    )
-    link.expect(
-        executed.given["context"] == context, ViolationKind.CHANGED, f"the agent of {what} receives another run"
-    )
-    bound = [
-        (each.given.get("bridge"), each.given.get("run_id"), each.given.get("thread_id"))
-        for each in recording.of("agent", "set_websocket_bridge")
-        if each.owner is agent and each.within is call and each.entered < executed.entered
-    ]
-    wanted = (call.owner.websocket_bridge, context.run_id, context.thread_id)
-    begun = [each for each in recording.within(call, "agent", "begin_run") if each.owner is agent]
-    link.expect(len(begun) == 1, ViolationKind.DUPLICATED, f"the agent of {what} can emit two end events")
-    link.expect(bool(bound), ViolationKind.LOST, f"the agent of {what} gets no bridge before it begins")
-    link.expect(
-        not bound or bound == [wanted],
-        ViolationKind.MISROUTED,
-        f"the agent of {what} is bound to another bridge, run or thread",
-    )
 
 
 def _expect_constructor(link: Judgement, seen: Observation, part: str, next_part: str) -> None:
@@ -385,11 +265,11 @@ def _expect_constructor(link: Judgement, seen: Observation, part: str, next_part
         )
 
 
-def _is_run(call: RecordedCall) -> bool:
+def is_run(call: RecordedCall) -> bool:
     return isinstance(call.given.get("context"), RunContext)
 
 
-def _passed_on_once(link: Judgement, call: RecordedCall, made: list[RecordedCall], evidence: str) -> bool:
+def passed_on_once(link: Judgement, call: RecordedCall, made: list[RecordedCall], evidence: str) -> bool:
     if not made and call.raised is not None:
         evidence = error_text(call.raised)
     return link.expect(len(made) == 1, ViolationKind.DUPLICATED if made else ViolationKind.LOST, evidence)

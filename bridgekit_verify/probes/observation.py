@@ -1,0 +1,74 @@
+"""The recordings of one run of the scenario."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.applications import Starlette
+
+from bridgekit.chain.link_1_startup import Application
+from bridgekit.counters import DeliveryCounters
+from bridgekit.errors import FrameTooLarge, PayloadError
+from bridgekit.events import Receipt
+from bridgekit.ids import RunId, ThreadId
+from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
+from bridgekit_verify.measure.workload import OwnedThread
+from bridgekit_verify.probes.judgement import ViolationKind
+from bridgekit_verify.probes.recorded_calls import Recording
+from bridgekit_verify.probes.scenario_agents import AgentFailed, RunPlan, ToolCalls
+from bridgekit_verify.probes.scenario_clients import Client
+
+__all__ = ["Observation"]
+
+PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
+"""Errors that the scenario provokes. The rules judge how each link handles provoked errors."""
+
+
+@dataclass
+class Observation:
+    """All recordings of one run of the scenario."""
+
+    app: Starlette
+    url: str
+    recording: Recording
+    threads: tuple[OwnedThread, ...]
+    plans: dict[str, RunPlan]
+    """The plan of each run, by the first words of its request (see `label`)."""
+    tools: ToolCalls
+    clients: list[Client] = field(default_factory=list)
+    lookups: list[tuple[RunId, ThreadId, ThreadId | None]] = field(default_factory=list)
+    """For each run in progress: its id, its thread, and the thread that the mapping service returned."""
+    late: list[tuple[RunId, ThreadId]] = field(default_factory=list)
+    """Runs that had already ended when one of their events was emitted."""
+    errors: list[tuple[int, Exception]] = field(default_factory=list)
+    """Errors that links raised, each with the number of the link."""
+    accepted_foreign_user: bool | None = None
+    """Whether the chain accepted a run in another user's thread, or None if the scenario did not try this."""
+    unbound: Receipt | None = None
+    """The receipt of an event that an adapter without a bridge emitted."""
+    intruders: list[tuple[str, Client]] = field(default_factory=list)
+    """The clients that tried to subscribe to a thread that is not theirs, each with what it tried."""
+    first_counters: DeliveryCounters | None = None
+    lifetimes: list[tuple[ViolationKind, str]] = field(default_factory=list)
+    """The violations that were found in a second mapping service, which has a simulated clock."""
+    ended: int | None = None
+    """The position in the recording when every socket was closed. No socket reads events published later."""
+    attached: int = 0
+    """How many connections the hub has after every socket was closed."""
+    complete: bool = False
+    """Whether the scenario reached its end."""
+
+    @property
+    def application(self) -> Application:
+        application: Application = self.app.state.bridgekit
+        return application
+
+    def note(self, error: Exception) -> bool:
+        """Record an error that a link raised. Return False for an error of the suite itself, which must propagate."""
+        if isinstance(error, PROVOKED):
+            return True
+        link = None if raised_by_harness(error) else link_of_error(error)
+        if link is not None:
+            self.errors.append((link, error))
+        return link is not None

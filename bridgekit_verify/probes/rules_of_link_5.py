@@ -1,0 +1,154 @@
+"""Judge link 5: each run must get its own bound agent, one start event first, and one end event last."""
+
+from __future__ import annotations
+
+from bridgekit.events import EventType, Outcome, Receipt
+from bridgekit.transport.hub import LINK
+from bridgekit_verify.probes.judgement import Judgement, ViolationKind, expect_duration, run_label, shown
+from bridgekit_verify.probes.observation import Observation
+from bridgekit_verify.probes.recorded_calls import PARAMETERS, RecordedCall, Recording
+from bridgekit_verify.probes.rules_of_links_1_to_4 import is_run, passed_on_once
+from bridgekit_verify.probes.scenario_agents import AgentFailed
+
+__all__ = ["judge_core"]
+
+NOTIFIERS = ("notify_agent_started", "notify_agent_completed", "notify_agent_error")
+
+
+def judge_core(seen: Observation) -> Judgement:
+    """Judge link 5: each run must get its own bound agent, one start event first, and one end event last."""
+    link, recording = Judgement(5), seen.recording
+    runs = [call for call in recording.of("core", "execute_agent") if is_run(call)]
+    for call in runs:
+        _judge_run(link, seen, call)
+    link.tried = len(runs)
+    link.summary = f"each of {len(runs)} runs has its own agent, one start event and one end event"
+    return link
+
+
+def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
+    recording, context = seen.recording, call.given["context"]
+    what, bridge = run_label(context.request), call.owner.websocket_bridge
+    built = next((each for each in recording.of("core", "__init__", startup=True) if each.owner is call.owner), None)
+    if built is not None:
+        given = built.given.get("websocket_bridge")
+        link.expect(bridge is given, ViolationKind.HANDOVER, "the core does not hold the bridge that it received")
+    notified = recording.within(call, "bridge", *NOTIFIERS)
+    starts = [each for each in notified if each.name == NOTIFIERS[0]]
+    ends = [each for each in notified if each.name != NOTIFIERS[0]]
+    _expect_no_other_event(link, recording, call, what)
+    if starts and starts[0].raised is not None and any(call.raised is each.raised for each in notified):
+        return  # the bridge, and not the core, is at fault
+    executed = recording.within(call, "agent", "execute")
+    if passed_on_once(link, call, executed, f"the agent of {what} is executed {len(executed)} times"):
+        _judge_agent_of(link, seen, call, executed[0])
+    kind = ViolationKind.DUPLICATED if len(starts) > 1 else ViolationKind.LOST
+    link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} start events")
+    # An end event that cannot be encoded or that the hub refuses does not count: the core then sends another end event.
+    ended = [each for each in ends if each.raised is None and not _is_refused_by_hub(each)]
+    asked = recording.within(call, "agent", "end_run")
+    link.expect(
+        not executed or bool(asked),
+        ViolationKind.DUPLICATED,
+        f"the agent of {what} can emit an end event after the end event of the core",
+    )
+    wanted = 0 if any(each.result is False for each in asked) else 1
+    link.expect(
+        len(ended) == wanted,
+        ViolationKind.DUPLICATED if len(ended) > wanted else ViolationKind.LOST,
+        f"{what} has {len(ended)} end events"
+        if wanted
+        else f"{what} has an end event of its agent, and {len(ended)} of the core",
+    )
+    if executed and starts:
+        link.expect(starts[0].entered < executed[0].entered, ViolationKind.REORDERED, f"{what} starts after its agent")
+    if executed and ended and executed[0].left is not None:
+        link.expect(ended[0].entered > executed[0].left, ViolationKind.REORDERED, f"{what} ends before its agent")
+        _judge_end(link, call, executed[0], ended[0], what)
+    for each in notified:
+        link.equal(
+            (context.run_id, context.agent_name, context.thread_id),
+            (each.given.get("run_id"), each.given.get("agent_name"), each.given.get("thread_id")),
+            f"run, agent and thread of {each.name} of {what}",
+            ViolationKind.MISROUTED,
+        )
+    if starts:
+        link.equal({"request": context.request}, starts[0].given.get("context"), f"the context of {what}")
+        link.equal(None, starts[0].given.get("message"), f"the message of the start of {what}")
+
+
+def _expect_no_other_event(link: Judgement, recording: Recording, call: RecordedCall, what: str) -> None:
+    """Check that the core emits only the first and the last event of a run."""
+    for each in recording.within(call, "bridge", *PARAMETERS["bridge"]):
+        kind = each.event.type if each.has_event else each.name.removeprefix("notify_")
+        link.expect(
+            each.name in (*NOTIFIERS, "record") or kind == EventType.AGENT_ERROR,
+            ViolationKind.DUPLICATED,
+            f"the core emits {kind} in {what}, which no agent emitted",
+        )
+
+
+def _is_refused_by_hub(call: RecordedCall) -> bool:
+    receipt = call.result
+    return isinstance(receipt, Receipt) and receipt.outcome is Outcome.REFUSED and receipt.link == LINK
+
+
+def _judge_end(link: Judgement, call: RecordedCall, executed: RecordedCall, end: RecordedCall, what: str) -> None:
+    completed = end.name == NOTIFIERS[1]
+    failed = executed.raised is not None or call.raised is not None
+    link.expect(completed is not failed, ViolationKind.CHANGED, f"{what} ends with {end.name.removeprefix('notify_')}")
+    if completed:
+        link.equal(executed.result, end.given.get("result"), f"the result of {what}")
+        link.expect(call.result is executed.result, ViolationKind.CHANGED, f"the core returns another result of {what}")
+        within = ((executed.ended or 0) - executed.started, end.started - call.started)
+        expect_duration(link, end.given.get("execution_time_ms"), within, what)
+    else:
+        _judge_error(link, call, executed, end, what)
+    if executed.raised is not None:
+        link.expect(
+            call.raised is executed.raised, ViolationKind.CHANGED, f"the error of {what} is not raised to the caller"
+        )
+
+
+def _judge_error(link: Judgement, call: RecordedCall, executed: RecordedCall, end: RecordedCall, what: str) -> None:
+    """Check that the end event has the text of the run's own error, and only the run's own request."""
+    error, text = call.raised or executed.raised, end.given.get("error_message")
+    if isinstance(executed.raised, AgentFailed):
+        link.equal(f"AgentFailed: {executed.raised}", text, f"the error of {what}")
+    elif error is not None:
+        # The core shortens a text that does not fit into a frame to the name of the error's type.
+        texts = (call.owner.websocket_bridge.error_text(error), type(error).__name__)
+        link.expect(
+            text in texts, ViolationKind.CHANGED, lambda: f"the error of {what} is {shown(text)}, not {shown(texts[0])}"
+        )
+    context = end.given.get("error_context") or {}
+    wanted = {"request": call.given["context"].request} if context else {}
+    link.equal(wanted, context, f"the error context of {what}", ViolationKind.MISROUTED)
+
+
+def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, executed: RecordedCall) -> None:
+    recording, context, agent = seen.recording, call.given["context"], executed.owner
+    what = run_label(context.request)
+    created = recording.within(call, "registry", "create")
+    link.expect(
+        [(each.given.get("name"), each.result) for each in created] == [(context.agent_name, agent)],
+        ViolationKind.MISROUTED,
+        "an agent executes a run that it was not created for",
+    )
+    link.expect(
+        executed.given["context"] == context, ViolationKind.CHANGED, f"the agent of {what} receives another run"
+    )
+    bound = [
+        (each.given.get("bridge"), each.given.get("run_id"), each.given.get("thread_id"))
+        for each in recording.of("agent", "set_websocket_bridge")
+        if each.owner is agent and each.within is call and each.entered < executed.entered
+    ]
+    wanted = (call.owner.websocket_bridge, context.run_id, context.thread_id)
+    begun = [each for each in recording.within(call, "agent", "begin_run") if each.owner is agent]
+    link.expect(len(begun) == 1, ViolationKind.DUPLICATED, f"the agent of {what} can emit two end events")
+    link.expect(bool(bound), ViolationKind.LOST, f"the agent of {what} gets no bridge before it begins")
+    link.expect(
+        not bound or bound == [wanted],
+        ViolationKind.MISROUTED,
+        f"the agent of {what} is bound to another bridge, run or thread",
+    )
