@@ -40,6 +40,8 @@ __all__ = [
 _WORD: Final = re.compile(r"\(?([^\W\d_]{1,20}(?:['’][a-z]{1,2})?)[).,;!?]{0,3}")
 _SECRET: Final = re.compile(r"(?i)auth|bearer|cookie|cred|key|login|otp|pass|pin\b|pwd|secret|sign|token")
 """A message that contains one of these words may contain a secret."""
+_MESSAGE_CHARACTERS: Final = 4_096
+"""A longer message is cut before it is checked, because checking megabytes would stop the event loop for seconds."""
 
 
 def text_for_users(error: BaseException) -> str:
@@ -50,7 +52,7 @@ def text_for_users(error: BaseException) -> str:
     """
     name = type(error).__name__
     try:
-        message = str(error)
+        message = str.__getitem__(str(error), slice(_MESSAGE_CHARACTERS))
     except BaseException:  # noqa: BLE001  # the error's own `__str__` may fail, and the run must still end
         return f"{name}: its message could not be formatted"
     if getattr(type(error), "for_users", False) is True or _has_only_words(message):

@@ -58,7 +58,8 @@ async def self_check_that_cannot_fail(bridge: AgentWebSocketBridge, supervisor: 
 class RegistryThatBindsAtStartup(AgentRegistry):
     """D3, link 3: binds agents at startup without the required run id.
 
-    Each binding raises a TypeError, which the registry catches and logs as a warning. Then the registry logs success.
+    Each binding raises a TypeError, which the registry catches and logs as a warning. The registry then logs the
+    number of bound agents.
     """
 
     def set_websocket_bridge(self, bridge: AgentWebSocketBridge) -> None:

@@ -44,7 +44,7 @@ class Link:
 
 LINKS: Final = (
     Link(1, "App startup", start_application, "one checked bridge"),
-    Link(2, "SupervisorAgent", SupervisorAgent, "the bridge, and a run context with its thread"),
+    Link(2, "SupervisorAgent", SupervisorAgent, "the bridge, and a run context with the run's thread"),
     Link(3, "AgentRegistry", AgentRegistry, "a new agent for each run"),
     Link(4, "ExecutionEngine", ExecutionEngine, "the bridge"),
     Link(5, "AgentExecutionCore", AgentExecutionCore, "the bridge and the run id"),

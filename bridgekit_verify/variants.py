@@ -164,13 +164,17 @@ FIXES: Final[Mapping[str, Fix]] = {
     fix.name: fix
     for fix in (
         Fix("fix 1", "the run id contains the thread id", _EMBEDDED),
-        Fix("fix 2 as written", "the run id is parsed, then the orchestrator lacks the method", _AS_WRITTEN),
+        Fix(
+            "fix 2 as written",
+            "the bridge parses the run id, then calls a method that the orchestrator lacks",
+            _AS_WRITTEN,
+        ),
         Fix(
             "fix 2 with its method",
             "the run id is parsed, then the orchestrator queries Fix 3's mapping",
             _WITH_ITS_METHOD,
         ),
-        Fix("fix 3", "run and thread are stored in a dict", _MAPPED),
+        Fix("fix 3", "a dict stores the thread of each run", _MAPPED),
         Fix(
             "fixes 1 and 2 as written",
             "the run id contains the thread id and is parsed; the orchestrator lacks the method",
@@ -230,19 +234,19 @@ BROKEN: Final[Mapping[int, Variant]] = {
     2: replace(
         _WITHOUT_HANDOVER_CHECK,
         name="link 2 broken",
-        summary="the supervisor passes on a bridge of its own",
+        summary="the supervisor passes on a second bridge",
         supervisor=as_committed.SupervisorWithItsOwnBridge,
     ),
     3: replace(
         SOUND,
         name="link 3 broken",
-        summary="the registry binds agents without a run id, so that no agent is bound",
+        summary="the registry binds agents without the run id, so no agent gets the bridge",
         registry=as_committed.RegistryThatBindsAtStartup,
     ),
     4: replace(
         _WITHOUT_HANDOVER_CHECK,
         name="link 4 broken",
-        summary="the engine passes on a bridge of its own",
+        summary="the engine passes on a second bridge",
         engine=as_committed.EngineWithItsOwnBridge,
     ),
     5: replace(
@@ -254,7 +258,7 @@ BROKEN: Final[Mapping[int, Variant]] = {
     6: replace(
         SOUND,
         name="link 6 broken",
-        summary="the agent does not bind its adapter",
+        summary="the agent does not pass the bridge to its adapter",
         agent=as_committed.AgentThatKeepsTheBridge,
     ),
     7: replace(

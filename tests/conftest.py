@@ -16,6 +16,7 @@ from tests import light_imports  # noqa: F401  # before a test imports nbformat
 from tests.backends import ASYNCIO, TRIO
 from tests.file_order import start_order
 from tests.servers import SharedCluster, shared_cluster, shared_server
+from tests.short_forms import mark_long_forms
 from tests.timeouts import use_long_timeouts
 
 # Tests do not depend on the machine's speed, and every run uses the same examples, so that failures are reproducible.
@@ -72,7 +73,9 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_long_forms(items)
     items.sort(key=lambda item: start_order(item.nodeid))
 
 

@@ -14,11 +14,13 @@ from bridgekit.events import CRITICAL, decode
 from bridgekit_verify.harness.processes import command_output
 
 
+@pytest.mark.slow
 def test_audit_exits_with_0_when_the_chain_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit"]) == 0
     assert "10 of 10 links hold" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_audit_names_only_link_9_when_the_chain_is_as_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "--variant", "as reported", "--json", "--seed", "3", "--threads", "1"]) == 1
     probes = json.loads(capsys.readouterr().out)["probes"]
@@ -102,6 +104,7 @@ PRINTING = {
 }
 
 
+@pytest.mark.short_form(8)
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("-u",)], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("arguments", PRINTING.values(), ids=PRINTING)
@@ -117,6 +120,7 @@ def test_reader_that_has_ended_causes_no_traceback(
     assert code.read_text().strip() in (("0", "141") if by_argparse else ("141",))
 
 
+@pytest.mark.short_form(6)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("closed", "code"),
@@ -143,6 +147,7 @@ def test_exit_code_is_2_when_the_error_cannot_be_printed(closed: str) -> None:
     assert command_output("sh", "-c", script, "sh", *words) == "2\n"
 
 
+@pytest.mark.short_form(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 @pytest.mark.parametrize("arguments", [["demo"], ["demo", "--json"], ["audit", "--threads", "1"]], ids=" ".join)

@@ -333,6 +333,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(keys | st.text(max_size=3), values, max_size=4))
 def test_payload_is_delivered_or_refused(payload: dict[Any, object]) -> None:
     event = emitted(payload=payload)

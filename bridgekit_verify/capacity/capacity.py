@@ -87,7 +87,7 @@ class CapacityStudy:
         ]
         title = f"Events are on time up to {' and '.join(carried)}\nevents per second"
         if not carried:
-            title = "No load that was tried has its events on time"
+            title = "No measured load was carried"
         with new_figure(title, 6.4, 6.0) as figure:
             above, below = figure.subplots(2, 1, sharex=True)
             for row, search in enumerate(self.searches):

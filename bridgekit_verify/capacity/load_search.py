@@ -57,7 +57,7 @@ class Edge:
 
 
 ASGI: Final = Edge("ASGI", "asgi", "any ASGI server, on asyncio or trio, behind any middleware")
-NATIVE: Final = Edge("native", "native", "bridgekit serve, on asyncio, if no middleware must see the sockets")
+NATIVE: Final = Edge("native", "native", "bridgekit serve, on asyncio, if no middleware must handle the sockets")
 
 EDGES: Final = (ASGI, NATIVE)
 

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default report)")
     parser.add_argument(
-        "--jobs", type=at_least_1, default=2, help="number of notebooks that run at the same time (default 2)"
+        "--jobs", type=at_least_1, default=3, help="number of notebooks that run at the same time (default 3)"
     )
     parser.add_argument("--seed", type=whole, help="value of SEED in the notebooks (default: as in the notebooks)")
     parser.add_argument(

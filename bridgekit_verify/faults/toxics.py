@@ -215,7 +215,9 @@ def _rows() -> Iterator[NetworkFault]:
     yield NetworkFault("bandwidth", Bandwidth(20_000), "a phone with a weak signal: it receives 20 kB per second")
     yield NetworkFault("slow_reader", SlowReader(), "a suspended browser tab: it stays connected and reads nothing")
     yield NetworkFault("timeout", Timeout(), "a firewall drops the connection state: packets are lost without an error")
-    yield NetworkFault("partition", Partition(), "a link is interrupted: packets are retransmitted and none is lost")
+    yield NetworkFault(
+        "partition", Partition(), "the network is interrupted: packets are retransmitted and none is lost"
+    )
     yield NetworkFault("reset_peer", ResetPeer(), "a load balancer restarts: both ends get an RST")
     yield NetworkFault("down", Down(), "the machine restarts: connections are closed and new ones are refused")
     yield NetworkFault("slicer", Slicer(7, 5), "a path with tiny packets: frames arrive in pieces of 2 to 12 bytes")

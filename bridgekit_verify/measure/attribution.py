@@ -39,20 +39,20 @@ def missing_handover(history: History, request: str) -> Attribution | None:
 def undelivered_emission(history: History, key: EventKey, emission: Emission) -> Attribution:
     """Return the first link that prevented an agent's event from reaching the bridge."""
     if emission.agent_given is None:
-        return Attribution(_binding_link(history), "the agent was given no bridge")
+        return Attribution(_binding_link(history), "the agent received no bridge")
     if history.bridge not in (None, emission.agent_given.bridge):
-        return Attribution(_binding_link(history), "the agent was given another bridge")
+        return Attribution(_binding_link(history), "the agent received another bridge")
     if emission.adapter_given is None:
         return Attribution(6, "the agent did not bind its adapter")
     if emission.adapter_given.bridge != emission.agent_given.bridge:
         return Attribution(6, "the agent bound its adapter to another bridge")
     if emission.adapter_held is None:
-        return Attribution(7, "the adapter does not hold bridge and run")
+        return Attribution(7, "the adapter does not hold both a bridge and a run")
     if emission.adapter_held.bridge != emission.adapter_given.bridge:
         return Attribution(7, "the adapter holds another bridge")
     if key not in history.emitted:
         return Attribution(6, "the agent did not call its adapter")
-    return Attribution(8, "the adapter did not reach the bridge")
+    return Attribution(8, "the adapter did not pass the event to the bridge")
 
 
 def misrouted_upstream(history: History, expectation: Expectation) -> Attribution | None:
@@ -78,7 +78,7 @@ def _wrong_binding(history: History, expectation: Expectation, run_id: RunId) ->
     known, emission = history.acknowledged.get(expectation.key), history.emissions.get(expectation.key)
     if emission is not None:
         bindings = (
-            (_binding_link(history), "the agent emitted for", emission.agent_given),
+            (_binding_link(history), "the agent emitted the event for", emission.agent_given),
             (6, "the agent bound its adapter to", emission.adapter_given),
             (7, "the adapter holds", emission.adapter_held),
         )
@@ -87,8 +87,8 @@ def _wrong_binding(history: History, expectation: Expectation, run_id: RunId) ->
                 return Attribution(link, f"{what_it_did} another {part}")
     if known is not None and known[0] != run_id:
         # Without a record of the agent's binding, the run id on the event is the only evidence.
-        other = Attribution(_binding_link(history), "the agent emitted for another run")
-        return other if emission is None else Attribution(8, "the adapter named another run")
+        other = Attribution(_binding_link(history), "the agent emitted the event for another run")
+        return other if emission is None else Attribution(8, "the adapter emitted the event for another run")
     return None
 
 

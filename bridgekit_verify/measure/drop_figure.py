@@ -95,14 +95,12 @@ def drop_figure(panels: Sequence[DropPanel], *, title: str) -> Figure:
 
 def drop_alt_text(panels: Sequence[DropPanel]) -> str:
     """Return the text equivalent of the figure: each panel's heading and unit, each row's label, counts and note."""
-    return " ".join(
-        f"{' · '.join(filter(None, (panel.heading, _counted(panel))))}: {_rows(panel)}." for panel in panels
-    )
+    return " ".join(f"{'. '.join(filter(None, (panel.heading, _counted(panel))))}. {_rows(panel)}." for panel in panels)
 
 
 def _rows(panel: DropPanel) -> str:
     return "; ".join(
-        f"{label} {_numbers(panel, counts)}" + (f" ({panel.notes[label]})" if label in panel.notes else "")
+        f"{label}: {_numbers(panel, counts)}" + (f" ({panel.notes[label]})" if label in panel.notes else "")
         for label, counts in panel.rows.items()
     )
 
@@ -182,7 +180,7 @@ def _affected(counts: Mapping[str, DropCount], kinds: Sequence[str]) -> str:
 def _unit(panel: DropPanel) -> str:
     """Return the line of text above the bars, which explains the counts beside the bars."""
     counted = _counted(panel)
-    return counted if panel.has_one_bar_per_row else f"Each bar: one kind of thread id. Beside it: {counted.lower()}"
+    return counted if panel.has_one_bar_per_row else f"Each bar: one kind of thread id. Numbers: {counted.lower()}"
 
 
 def _counted(panel: DropPanel) -> str:

@@ -112,9 +112,9 @@ def _before_the_bridge(history: History, key: EventKey) -> Attribution:
 def _unreported_emission(history: History, handover: Handover) -> Attribution:
     """Return the first link that had not passed on bridge and run when the run started, or else link 8."""
     if not handover.given:
-        return Attribution(3 if history.bound_by_registry else 5, "the agent was given no bridge")
+        return Attribution(3 if history.bound_by_registry else 5, "the agent received no bridge")
     if not handover.passed_on:
         return Attribution(6, "the agent did not bind its adapter")
     if not handover.holds:
-        return Attribution(7, "the adapter does not hold bridge and run")
-    return Attribution(8, "the adapter did not reach the bridge")
+        return Attribution(7, "the adapter does not hold both a bridge and a run")
+    return Attribution(8, "the adapter did not pass the event to the bridge")

@@ -301,7 +301,7 @@ def _of_the_agent(event: EventCalls) -> Iterator[Problem]:
             yield Problem(6, "did not call its adapter")
         return
     if (held := event.adapter_call.held) is None:
-        yield Problem(7, "does not hold bridge and run")
+        yield Problem(7, "does not hold both a bridge and a run")
         return
     yield from _binding(event, 7, "holds", held, bound)
     if event.notified is None:
@@ -326,7 +326,7 @@ def _of_the_bridge(event: EventCalls) -> Iterator[Problem]:
     elif not event.own_arrivals:
         link = 10 if receipt is None or receipt.link is None else receipt.link
         reason = f" ({receipt.reason})" if receipt is not None and receipt.reason else ""
-        yield Problem(link, f"passed it to no socket of its user{reason}")
+        yield Problem(link, f"passed the event to no socket of its user{reason}")
 
 
 def binding_of(call: LinkCall) -> BridgeBinding:

@@ -210,8 +210,9 @@ def _adapter(event: EventCalls) -> tuple[str, str]:
     received, call = _own_binding(event, event.adapter_bindings), event.adapter_call
     if call is None:
         return received, ""
-    held = "no bridge and run" if call.held is None else event.names.binding(call.held)
-    return received, f"holds {held}"
+    if call.held is None:
+        return received, "does not hold both a bridge and a run"
+    return received, f"holds {event.names.binding(call.held)}"
 
 
 def _emission(event: EventCalls) -> tuple[str, str]:

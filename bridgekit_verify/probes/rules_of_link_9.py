@@ -79,7 +79,11 @@ def judge_families(routes: list[FamilyRoute]) -> Judgement:
         kinds = len({route.family for route in lost})
         reasons = Counter(map(_reason, (route.answer for route in lost)))
         reason = f" ({reasons.most_common(1)[0][0]})"
-        link.expect(False, ViolationKind.LOST, f"no route for {kinds} of {len(families)} kinds of thread id{reason}")
+        link.expect(
+            False,
+            ViolationKind.LOST,
+            f"the bridge finds no route for {kinds} of {len(families)} kinds of thread id{reason}",
+        )
     link.tried = len(routes)
     n = len(families)
     link.summary = f"for {n} of {n} kinds of thread id, each event went to its own thread and to no other"

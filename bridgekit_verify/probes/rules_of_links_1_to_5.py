@@ -50,7 +50,7 @@ def judge_startup(seen: Observation) -> Judgement:
         not left_over.total(), ViolationKind.MISCOUNTED, f"before the first run, the counters are {dict(left_over)}"
     )
     link.tried = 1
-    link.summary = "the bridge is in app.state, and supervisor and registry receive it"
+    link.summary = "app.state holds the bridge, and the supervisor and the registry receive it"
     return link
 
 
@@ -184,7 +184,7 @@ def judge_registry(seen: Observation) -> Judgement:
             agent.name == context.agent_name, ViolationKind.CHANGED, f"an agent has the wrong name {agent.name!r}"
         )
         if not link.expect(
-            agent.has_websocket_bridge(), ViolationKind.LOST, "an agent has no bridge after it was bound"
+            agent.has_websocket_bridge(), ViolationKind.LOST, "an agent has no bridge after the registry bound it"
         ):
             continue
         bindings = recording.within(call, "agent", "set_websocket_bridge")
@@ -248,7 +248,7 @@ def judge_engine(seen: Observation) -> Judgement:
         )
         link.expect(same_outcome(call, passed_on[0]), ViolationKind.CHANGED, f"the engine changes the result of {what}")
     link.tried = len(executed)
-    link.summary = f"the core receives the engine's own bridge, and each of {len(executed)} runs once"
+    link.summary = f"the core receives the engine's bridge, and receives each of {len(executed)} runs once"
     return link
 
 

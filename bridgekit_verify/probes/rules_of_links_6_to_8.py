@@ -248,7 +248,7 @@ def judge_adapter_binding(seen: Observation) -> Judgement:
         not unbound.has_websocket_bridge(), ViolationKind.HANDOVER, "a new adapter reports that it has a bridge"
     )
     link.tried = bindings
-    link.summary = f"the adapter stores bridge, run id, agent name and thread of each of {bindings} bindings"
+    link.summary = f"the adapter stores the bridge, run id, agent name and thread id of each of {bindings} bindings"
     return link
 
 

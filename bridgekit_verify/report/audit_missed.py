@@ -116,8 +116,8 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
             f" {_events(study.of('link 5 broken')):,} events are reported"
             " as sent, although only another user read them.",
         ),
-        rule="Holds if no chain of the audit, without or with its fixes, reports an event as sent that its user did not"
-        " read.",
+        rule="Holds if, on every chain of the audit, with and without the fixes, the user reads every event that is"
+        " reported as sent.",
         sample=Sample(min(map(_events, study.measurements)), "events"),
     )
 
@@ -139,14 +139,14 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
     return Finding(
         id="missed-lifecycles",
         title="Fix 3 loses or leaks events over the life of a run",
-        claim="Fix 3, a dict of runs and threads in one process, is the robust solution.",
+        claim="Fix 3, which stores the threads of runs in a dict of one process, is the robust solution.",
         reported="fix",
         verdict=verdict_of(rerouted.wrong_user == 0 and not loses and not loses_elsewhere),
         answer=_lifecycle_answer(rerouted.wrong_user, loses=loses, loses_elsewhere=loses_elsewhere),
         evidence=(
             f"If a run is registered twice, Fix 3 sends {rerouted.wrong_user:,} of {rerouted.expected:,} events of"
-            f" this run to another user. The sound service refuses the second registration: {sound.wrong_user:,} of"
-            f" {sound.expected:,} events reach another user.",
+            f" this run to another user. bridgekit's mapping service refuses the second registration:"
+            f" {sound.wrong_user:,} of {sound.expected:,} events reach another user.",
             *_late_evidence(study),
             *(_process_sentence(row) for row in study.by_process if row.arrived.k < row.arrived.n),
         ),

@@ -34,7 +34,7 @@ def truth_claim(study: BackendStudy) -> Finding:
         ),
         rule="Holds if, for each backend or recording, the check reports exactly the properties that were known"
         " to be broken before the check.",
-        sample=Sample(exact.n, "subjects") if exact.known else None,
+        sample=Sample(exact.n, "checks") if exact.known else None,
     )
 
 
@@ -60,7 +60,7 @@ def sound_claim(study: BackendStudy) -> Finding:
         ),
         rule="Holds if, for each backend or recording without a defect, the check reports no broken property and at"
         " least one property that holds.",
-        sample=Sample(clean.n, "subjects") if clean.known else None,
+        sample=Sample(clean.n, "checks") if clean.known else None,
     )
 
 

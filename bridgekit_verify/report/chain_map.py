@@ -23,12 +23,13 @@ TOP: Final = 0.62
 
 def chain_map_text() -> str:
     """Return the map as text: the number, name, output and audited status of each link."""
-    return "From top to bottom: " + "; ".join(
-        f"link {number}, {name}, passes on {output} (the audit: {reported})" for number, name, output, reported in ROWS
+    return " ".join(
+        f"Link {number} ({name}) passes on {output}; status in the audit: {reported}."
+        for number, name, output, reported in ROWS
     )
 
 
-def chain_map(title: str = "The path of an event: ten links, and the audit's status of each") -> Figure:
+def chain_map(title: str = "The ten links on an event's path, with their status in the audit") -> Figure:
     """Draw one box per link, from startup to the user's socket."""
     height = TOP + (len(ROWS) + 1) * (HEIGHT + GAP)
     with mpl.rc_context(STYLE):

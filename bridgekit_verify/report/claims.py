@@ -240,9 +240,8 @@ def _caveats(number: int, study: FixStudy) -> list[str]:
         return [*_with_fix_1(study), *_with_the_method(study)]
     if number == 3:
         return [
-            "The test of Fix 3 uses one process, and emits events only while their run is active. Notebook 11"
-            " measures events"
-            " after a run's end, a restart, and a run that is registered twice."
+            "The test of Fix 3 uses one process, and emits events only while their run is active. Notebook 11 tests"
+            " Fix 3 after a run's end, after a restart, and with a run that is registered twice."
         ]
     return []
 
@@ -267,9 +266,8 @@ def _with_the_method(study: FixStudy) -> list[str]:
         "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a lookup in Fix 3's mapping.",
         f"With Fix 2 and its method, {study.summary(alone)}",
         f"With Fixes 1 and 2 and the method, {study.summary(together)}",
-        f"Together with Fix 1, Fix 2 with its method delivers fewer events than alone for {len(worse)} of"
-        f" {len(study.families)} kinds of thread id:"
-        f" {', '.join(worse) or 'none'}.",
+        f"For {len(worse)} of {len(study.families)} kinds of thread id, Fix 2 with its method delivers fewer events"
+        f" together with Fix 1 than alone: {', '.join(worse) or 'none'}.",
     ]
 
 

@@ -26,7 +26,7 @@ from bridgekit_verify.report.failures import failure_of, runs
 from bridgekit_verify.report.notebook_files import error_output, read_notebook, write_notebook
 from bridgekit_verify.report.parameters import PARAMETERS_TAG, read_parameters, replace_parameters, require_known
 
-JOBS = 2
+JOBS = 3
 CELL_SECONDS = 600
 CLOSING_SECONDS = 10
 
@@ -82,7 +82,8 @@ def execute_folder(
     async def execute_all() -> None:
         limiter = anyio.CapacityLimiter(jobs)
         async with anyio.create_task_group() as tasks:
-            for path in notebooks:
+            # The later notebooks take longest, so that they start first: at the end, no notebook runs alone for long.
+            for path in reversed(notebooks):
                 tasks.start_soon(execute_one, path, limiter)
 
     with unwrap_single_error():

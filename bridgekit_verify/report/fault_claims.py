@@ -35,14 +35,14 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
     holds = matrix.silent_losses.k == 0 and matrix.misrouted == 0 and not unfinished
     return Finding(
         id="fault-matrix",
-        title="No event is lost in silence where a log is kept",
+        title="With a log, no event is lost in silence",
         claim=f"If the server keeps a log and clients resume, none of {len(matrix.injected)} faults of networks,"
-        " processes and brokers loses an event in silence or sends one to another user.",
+        " processes and brokers causes a loss in silence or sends an event to another user.",
         reported=OURS,
         verdict=verdict_of(holds) if guaranteed else "unknown",
         answer=f"In {len(guaranteed)} trials with a log, {matrix.silent_losses.counts} events are lost in silence, and"
-        f" {matrix.misrouted:,} frames are misrouted. Without a log, {len(lossy)} of {len(unprotected)} faults lose"
-        f" events in silence: {', '.join(lossy) or 'none'}.",
+        f" {matrix.misrouted:,} frames are misrouted. Without a log, {len(lossy)} of {len(unprotected)} faults cause"
+        f" a loss in silence: {', '.join(lossy) or 'none'}.",
         evidence=(
             *(
                 f"In the mode {trial.delivery.name!r} with the fault {trial.fault.name!r},"
@@ -157,12 +157,12 @@ def stall_claim(study: StallStudy) -> Finding:
         id="fault-stall",
         title="A slow reader delays the other sockets only briefly",
         claim="A socket that stops reading delays the agent and the other sockets of its thread only until the server"
-        " closes it.",
+        " closes the slow socket.",
         reported=OURS,
         verdict=verdict_of(holds) if ours.during or not complete else "unknown",
         answer=f"While one socket read nothing for {ours.stalled_seconds:.2f} s, the other sockets read"
         f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events with a median delay of"
-        f" {_ms(ours.median_during)}. Before this socket stopped reading, the median delay was"
+        f" {_ms(ours.median_during)}. Before the slow socket stopped reading, the median delay was"
         f" {_ms(ours.median_before)}. The longest emission took {_ms(ours.longest_wait)}. Of {len(others)}"
         f" servers that send to one socket after the other, {len(waiting)} waited for the slow socket.",
         evidence=tuple(_wait_of(stall) for stall in others),

@@ -14,7 +14,7 @@ TERMS: Final = {
     "frame": "The bytes of one event on the network.",
     "socket": "An open WebSocket connection between a user's page and the server.",
     "bridge": "The part of the server that receives an agent's events and passes them on to the user's sockets.",
-    "link": "One step on the way of an event from the agent to the socket. The audit lists nine links. Link 10, from"
+    "link": "One step on the path of an event from the agent to the socket. The audit lists nine links. Link 10, from"
     " the hub to the sockets, is not in the audit.",
     "chain": "All links together, as one server runs them.",
     "routing": "Finding the thread of an event, so that the event goes to the right user.",
@@ -32,7 +32,7 @@ TERMS: Final = {
     "as reported": "The chain as the audit describes it: links 1 to 8 work, and only link 9 is broken.",
     "sound": "The chain with every defect repaired.",
     "fix": "One of the three changes that the audit proposes.",
-    "repair": "One of the four changes that make the code as committed deliver every event in the rebuilt chain.",
+    "repair": "One of the four changes that together make the rebuilt code as committed deliver every event.",
     "as worded, but insufficient": "The audit's statement is true, but its conclusion is wrong when the code runs.",
     "defect": "A mistake in the code.",
     "fault": "A failure of the environment: of a network, a process or a server.",
@@ -47,7 +47,7 @@ TERMS: Final = {
     "edge": "The part of the server that serves the sockets. The native edge requires uvicorn on asyncio; the ASGI"
     " edge works with any ASGI server.",
     "checker": "The code that compares the events that were emitted with those that sockets read.",
-    "ledger": "A table with one row for each expected event and socket: whether the event arrived, and which link"
+    "ledger": "A table that states, for each expected event and socket, whether the event arrived or which link"
     " dropped it.",
     "probe": "A test of one link alone.",
     "property": 'One question that a check asks about a backend, such as "right user". A property holds, is broken,'
@@ -62,7 +62,7 @@ COLUMNS: Final = {
     "variant": "the combination of sound and broken parts that was measured",
     "step": "the fix or repair that was applied",
     "thread ids": "the kind of thread id",
-    "documented": "whether this kind of thread id occurs in the audit or the public history; empty for a reader's ids",
+    "documented": "whether this kind of thread id occurs in the audit or the public history; empty for your own ids",
     "fault": "the failure of the environment that was injected",
     "expected": "events that should reach a socket, computed from the workload's parameters",
     "delivered": "events that reached a socket of their own user and thread",

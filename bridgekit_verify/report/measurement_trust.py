@@ -30,10 +30,11 @@ def mutation_claim(mutations: pd.DataFrame) -> Finding:
         " success, under the correct name and no other.",
         reported=OURS,
         verdict=verdict_of(exact.k == exact.n) if exact.known else "unknown",
-        answer=f"The checker exactly reports {exact.counts} mutations of a recorded history, alone and in pairs.",
+        answer=f"The checker exactly reports {exact.counts} histories: a recorded one, and its copies with one or two"
+        " mutations.",
         evidence=tuple(f"The checker does not exactly report this mutation: {what}." for what in missed),
         rule="Holds if each reported verdict equals the expected verdict in every count, link and reason.",
-        sample=Sample(exact.n, "mutations") if exact.known else None,
+        sample=Sample(exact.n, "histories") if exact.known else None,
     )
 
 
@@ -78,13 +79,20 @@ def coverage_claim(coverage: pd.DataFrame) -> Finding:
         f"Over {inside.n} combinations of rate and sample size, the interval contains the true rate in"
         f" {100 * mean:.1f} % of the cases on average (exact coverage). The simulation agrees with the exact coverage"
         f" in {inside.counts} combinations.",
-        (f"The lowest coverage is {lowest['exact %']:.1f} %, at p = {lowest['p']:.3g} and n = {lowest['n']:.0f}.",),
+        (
+            f"The lowest exact coverage is {lowest['exact %']:.1f} %, at a true rate of {lowest['p']:.3g} and a sample"
+            f" size of {lowest['n']:.0f}.",
+        ),
         inside,
     )
 
 
 def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], inside: Rate | None) -> Finding:
-    allowed = "" if inside is None else f" Chance explains at most {allowed_misses(inside.n)} of {inside.n} misses."
+    allowed = (
+        ""
+        if inside is None
+        else f" Chance explains at most {allowed_misses(inside.n)} misses in {inside.n} combinations."
+    )
     return Finding(
         id="trust-coverage",
         title="A 95 % interval contains the true rate in 95 % of the cases",

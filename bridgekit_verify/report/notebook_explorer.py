@@ -143,7 +143,7 @@ def _drop_row(measurement: Measurement) -> dict[str, object]:
         "delivered": counts.delivered,
         "dropped": dropped,
         "dropped %": round(100 * dropped / counts.expected, 1) if counts.expected else None,
-        "of these, read by another user": counts.dropped_and_leaked,
+        "dropped and leaked": counts.dropped_and_leaked,
         "dropped at link": ", ".join(map(str, measurement.verdict.lost_at)) or "none",
     }
 
@@ -157,7 +157,9 @@ async def explore(*, seed: int = 7) -> None:
         return
     workload = _workload([f"thread_{number}" for number in range(123, 127)], 4)
     measurements = [await measure(variant(name), workload, seed=seed) for name in CHAINS]
-    show_table(drop_table(measurements), "Every chain with four threads and four runs at once", name="explorer")
+    show_table(
+        drop_table(measurements), "Drop rates of each chain, with four threads and four runs at once", name="explorer"
+    )
 
 
 def controls(seed: int) -> Any:

@@ -82,12 +82,12 @@ QUESTIONS: Final = {
 PART_TWO: Final = {
     "Faults": "Networks, processes and servers fail in production. This section shows how each failure affects the"
     " user: which events are lost or late, and whether the server informs the user. Read this section before you choose"
-    " how events are stored and resumed.",
+    " how the server stores events and how clients resume.",
     "Scale": "A bridge that works for eight users may fail for eight thousand. This section shows how many events,"
     " sockets and threads one process carries, and when to add another process. Read this section before you size a"
     " deployment.",
     "Validation": "A measurement that cannot fail proves nothing. This section tests the measurements themselves."
-    " The checker must report each known mistake under its correct name, and each measured rate must equal a rate"
+    " The checker must report each known error under its correct name, and each measured rate must agree with a rate"
     " that is known in advance.",
     "Backends": "A check asks questions about a backend that is not built with bridgekit, such as whether an event"
     " is lost, and whether each event reaches the right user. Each question is called a property. This section"

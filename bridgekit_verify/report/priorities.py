@@ -97,10 +97,10 @@ def _important(tables: DropTables) -> Finding:
     else:
         right = "yes" if written.complete else "as worded, but insufficient" if _rank(written) > _rank(one) else "no"
         gain = written.delivered - one.delivered
-        change = f"{gain:,} more" if gain > 0 else f"{-gain:,} fewer" if gain < 0 else "as many"
+        change = f"{gain:,} more than" if gain > 0 else f"{-gain:,} fewer than" if gain < 0 else "as many as"
         answer = (
-            f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. Fixes 1 and 2 as written deliver {change}:"
-            f" {_text(written)}."
+            f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. Fixes 1 and 2 as written deliver {change}"
+            f" Fix 1 alone: {_text(written)}."
         )
         if supplied is not None:
             answer += (
@@ -159,8 +159,8 @@ def _monitoring(tables: DropTables) -> Finding:
         verdict=_VERDICTS.get(right, "does not hold"),
         audit_right=right,
         answer=answer,
-        evidence=("Count events at the user's socket instead, and compare them with the events that were emitted.",),
-        rule="Right if no event is reported as sent that its user did not read.",
+        evidence=("Count the events that the user's socket reads, and compare them with the emitted events.",),
+        rule="Right if the user reads every event that is reported as sent.",
     )
 
 

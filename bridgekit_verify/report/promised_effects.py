@@ -99,11 +99,11 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
         claim="Users see again what the agent thinks and which tools it uses, before the run ends.",
         reported="after fix",
         verdict=verdict_of(len(shown) == len(study.families) and real.k == real.n, known=study.known and real.known),
-        answer=f"As committed with Fix 1, the user reads {real.counts} events of a run before the run ends. With"
-        f" only link 9 broken, the user reads {example.counts} events with thread ids like {study.example_family}.",
+        answer=f"As committed with Fix 1, users read {real.counts} agent events before their run ends. With only link 9"
+        f" broken, users read {example.counts} agent events with thread ids like {study.example_family}.",
         evidence=(
-            f"With Fix 1 and only link 9 broken, the user reads every event of an agent before its run ends, for"
-            f" {len(shown)} of {len(study.families)} kinds of thread id.",
+            f"With Fix 1 and only link 9 broken, users read every agent event before its run ends, for {len(shown)} of"
+            f" {len(study.families)} kinds of thread id.",
         ),
         before=(unfixed.k, unfixed.n),
         after=(real.k, real.n),
@@ -190,7 +190,7 @@ def run_id_claim(seed: int) -> Finding:
         verdict=verdict_of("thread_123" in STEP_2_RUN_ID),
         # The assertion also passes without Fix 1.
         audit_right="as worded, but insufficient" if "thread_123" in STEP_2_RUN_ID else "no",
-        answer=f"The text {STEP_2_RUN_ID} contains thread_123. The audit's assertion calls no code, so it passes on"
+        answer=f"The string {STEP_2_RUN_ID} contains thread_123. The audit's assertion calls no code, so it passes on"
         f" each of {len(made)} chains, before and after Fix 1.",
         evidence=(
             f"Each chain created one run id for thread_123. {len(containing)} of {len(made)} run ids contain"
@@ -199,7 +199,7 @@ def run_id_claim(seed: int) -> Finding:
             f"For example, the chain {AS_REPORTED.name!r} creates {made[AS_REPORTED.name]}, and the chain 'fix 1'"
             f" creates {made['fix 1']}.",
         ),
-        sample=Sample(1, "texts"),
+        sample=Sample(1, "strings"),
     )
 
 
@@ -249,10 +249,10 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
             f" {sum(each.read_by_others for each in notified)} frames.",
             _difference_by_fix_1(by_chain),
             "The sound chain refuses the notification by design, because it never derives a thread from a run id. The"
-            f" receipt is {sound.outcome} at link {sound.link}.",
+            f" receipt states '{sound.outcome}' at link {sound.link}.",
         ),
-        rule="Right if the event arrives on both chains after Fix 1. Insufficient if on both chains, the run id"
-        " resolves and the event is reported as sent, but the event does not arrive.",
+        rule="Right if the event arrives on both chains after Fix 1. Insufficient if, on both chains, the run id"
+        " resolves and the event is reported as sent, but does not arrive.",
         sample=Sample(min(Counter(each.chain for each in notified).values()), "calls per chain"),
     )
 
@@ -272,6 +272,6 @@ def _difference_by_fix_1(by_chain: Mapping[str, HandNotification]) -> str:
     if changed:
         return f"Fix 1 changes the result on the chain {' and '.join(changed)}."
     return (
-        "Fix 1 does not change the result on either chain. Fix 1 changes how run ids are created, but step 3 supplies"
-        " its own run id."
+        "Fix 1 does not change the result, as committed or with only link 9 broken. Fix 1 changes how run ids are"
+        " created, but step 3 supplies its own run id."
     )

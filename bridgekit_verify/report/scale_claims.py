@@ -179,9 +179,9 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
         verdict=verdict,
         answer=f"The edges carried {len(judged) - len(late)} of {len(judged)} loads that used at most"
         " two thirds of a core."
-        f" The example has {demand.users_online:,} users, {demand.runs_per_user_hour:g} runs per user and hour,"
-        f" {demand.events_per_run} events per run, and a peak of {demand.peak_factor:g} times the usual load. The"
-        f" example needs {_describe_sizing(sized)}.",
+        f" An example with {demand.users_online:,} users, {demand.runs_per_user_hour:g} runs per user and hour,"
+        f" {demand.events_per_run} events per run, and a peak of {demand.peak_factor:g} times the usual load needs"
+        f" {_describe_sizing(sized)}.",
         evidence=(
             "The queueing formula predicts that at two thirds of a core, an event waits on average as long as its"
             " processing takes. Plan for at most two thirds of a core per worker, also while a worker is down.",
@@ -239,9 +239,9 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
         ),
         evidence=(
             *_paired_load(capacity),
-            "The native edge runs under `bridgekit serve`. Use the ASGI edge if middleware must see the sockets, or"
+            "The native edge runs under `bridgekit serve`. Use the ASGI edge if middleware must handle the sockets, or"
             " if you need a server other than uvicorn.",
-            "A comparison with other stacks is in docs/results/bench.",
+            "docs/results/bench compares both edges with other servers.",
         ),
         rule="Both edges get the same load in several rounds. Holds if the native edge needs less memory, and, for each"
         " kind of load, its highest CPU time per event is at most the ASGI edge's lowest. Does not hold if the native"

@@ -178,7 +178,7 @@ def _leak(tables: DropTables) -> Risk:
         worst = max(subsets, key=lambda subset: subset.leaked)
         sentences.append(f"{of(worst.leaked, worst.expected)} events reach another user {_made(worst)}.")
     sentences += _routing_leaks(tables)
-    return Risk("leak", "Leak: another user reads it", when, tuple(sentences) or ("No leak was measured.",))
+    return Risk("leak", "Leak: read by another user", when, tuple(sentences) or ("No leak was measured.",))
 
 
 def _after(steps: Sequence[Step]) -> str:
@@ -215,7 +215,7 @@ def _routing_leaks(tables: DropTables) -> list[str]:
 
 def _loss(tables: DropTables) -> Risk:
     before = tables.step(AS_COMMITTED)
-    title = "Loss: the user does not get it"
+    title = "Loss: not read by its user"
     if before is None:
         return Risk("loss", title, "unknown", (NOT_MEASURED,))
     found = before.total
@@ -283,7 +283,7 @@ def order_note(tables: DropTables) -> str:
     leaking = {subset.repairs for subset in tables.subsets if subset.leaked}
     orders = list(permutations(REPAIRS))
     safe = sum(not any(frozenset(order[:n]) in leaking for n in range(len(order) + 1)) for order in orders)
-    counts = f"In {safe} of {len(orders)} orders, no event leaks after any step."
+    counts = f"In {safe} of {len(orders)} orders of the repairs, no event leaks."
     if leaking == {frozenset(REPAIRS[1:])}:
         return f"Do not make repair 1 last: without repair 1, the other repairs leak events. {counts}"
     return counts

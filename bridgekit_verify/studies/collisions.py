@@ -189,8 +189,8 @@ class CollisionStudy:
         """State how many trials with eight digits had a collision, and after how many runs one has even odds."""
         runs, rate = max(self.curves[DIGITS].items(), key=lambda point: point[0])
         return (
-            f"With {DIGITS} digits, {rate.counts} trials had two runs with one id after {runs:,} runs.\n"
-            f"The odds are even after {runs_until_collision(DIGITS):,} runs"
+            f"With {DIGITS} digits, two of {runs:,} runs share an id in {rate.counts} trials.\n"
+            f"The predicted probability is one half after {runs_until_collision(DIGITS):,} runs"
         )
 
     def figure(self) -> Figure:

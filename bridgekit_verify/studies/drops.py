@@ -244,8 +244,8 @@ class FixDrops:
             f"With only link 9 broken, these fixes deliver every event of every kind:"
             f" {'; '.join(map(capitalized, self.complete(REPORTED))) or 'none'}.",
             f"These fixes leak events to another user: {'; '.join(leaking) or 'none'}.",
-            f"{order}. With its method, Fix 2 fails for {_none(len(method))} of {kinds} kinds of thread id. Together"
-            f" with Fix 1, Fix 2 fails for {_none(len(both))}.",
+            f"{order}. With its method, Fix 2 alone fails for {_none(len(method))} of {kinds} kinds of thread id, and"
+            f" Fix 2 together with Fix 1 fails for {_none(len(both))}.",
             f"On the code as committed, after {capitalized(worst)}, {wrong[worst]:,} of"
             f" {self.total(COMMITTED, worst).expected:,} events are reported as sent but not delivered.",
         ]

@@ -248,9 +248,9 @@ class LifecycleStudy:
         runs = max(row.runs for row in self.retained)
         return [
             _comparison_row(
-                f"held after {runs:,} runs, {cleanup}", texts[cleaned_up]["fix 3"], texts[cleaned_up]["sound"]
+                f"routes held after {runs:,} runs, {cleanup}", texts[cleaned_up]["fix 3"], texts[cleaned_up]["sound"]
             )
-            for cleaned_up, cleanup in ((False, "none cleaned up"), (True, "each cleaned up at its end"))
+            for cleaned_up, cleanup in ((False, "without cleanup"), (True, "with cleanup at the end of each run"))
         ]
 
     def _late(self) -> list[dict[str, str]]:

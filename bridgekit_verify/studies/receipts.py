@@ -61,7 +61,7 @@ class ReceiptStudy:
         worst = max(self.judged, key=lambda each: each.verdict.false_success)
         events = len(worst.history.expected)
         if not worst.verdict.false_success:
-            return "No chain reports an event as sent that its user did not read"
+            return "On every chain, the user reads every event that is reported as sent"
         return (
             f"On the chain {worst.variant.name!r}, {worst.verdict.false_success:,} of {events:,} events\n"
             "are reported as sent, but their users did not read them"

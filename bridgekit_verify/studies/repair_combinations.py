@@ -202,7 +202,8 @@ class RepairStudy:
             f" ({'; '.join(map(_in_words, self.complete)) or 'none'}).",
             f"Repairs that are needed: {', '.join(self.needed) or 'none'}.",
             f"Combinations that leak events to another user: {'; '.join(leaks) or 'none'}.",
-            f"Orders in which no event leaks after any step: {safe} of {orders}. Recommended: {', '.join(self.order)}.",
+            f"Orders in which no event leaks after any step: {safe} of {orders}. Recommended order:"
+            f" {', '.join(self.order)}.",
         ]
 
 

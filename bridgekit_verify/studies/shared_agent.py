@@ -109,7 +109,7 @@ class SharedAgentStudy:
             _draw_shares(axis, at_once, fresh, (GREEN, "o", "a new agent for each run"))
             axis.set_xticks(at_once, [f"{c}" for c in at_once])
             axis.minorticks_off()
-            axis.set_xlabel("runs at once, each of another user")
+            axis.set_xlabel("runs at once, each of a different user")
             axis.set_ylabel("agents' events that another user read, %")
             axis.set_ylim(-4, 104)
             axis.text(at_once[-1], 5, f"{fresh[-1].k:,} of {fresh[-1].n:,}", ha="right", fontsize=10)

@@ -227,8 +227,8 @@ class Localization:
         """Return a text alternative without the cells: how often the broken link or another link was named."""
         others = len(self.explanations())
         return (
-            f"For {self.named} of {len(self.cases)} breakages, the broken link is named; for {others} breakages,"
-            f" another link is named as well or instead. In the sound chain, {_listed(self.sound.elsewhere)} is named."
+            f"For {self.named} of {len(self.cases)} breakages, the broken link is named. Breakages for which another"
+            f" link is named: {others}. Links that are named in the sound chain: {_listed(self.sound.elsewhere)}."
         )
 
     def title(self) -> str:

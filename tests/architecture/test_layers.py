@@ -83,6 +83,7 @@ HEAVY_MODULES = {
 }
 
 
+@pytest.mark.slow
 def test_every_module_has_a_layer() -> None:
     for package in PACKAGES:
         assert sum(module.startswith(f"{package}.") for module in all_imports()) > 50
@@ -112,6 +113,7 @@ print(len(names))
 """
 
 
+@pytest.mark.slow
 def test_every_module_of_bridgekit_can_be_imported_without_bridgekit_verify() -> None:
     run = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True, check=True, cwd=ROOT)
     assert int(run.stdout) == sum(module.startswith(f"{PACKAGE}.") for module in SOURCES)

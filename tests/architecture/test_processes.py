@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import sys
 
+import pytest
+
 from tests.architecture.layers import outside_imports
 from tests.tree import ROOT, name_of, written_files
 
@@ -31,6 +33,7 @@ def process_starts(source: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_only_the_harness_starts_processes() -> None:
     sources = {
         name_of(path): path.read_text(encoding="utf-8")

@@ -54,12 +54,14 @@ EMOJI_SAMPLE = "sent \N{ROCKET}"
 MACHINE_PATH_SAMPLES = ["--index-" + "url x", "https://mirror.example/" + "pypi/simple", "see /ho" + "me/someone/x"]
 
 
+@pytest.mark.slow
 def test_packages_violate_no_rule_except_where_the_table_allows_it() -> None:
     found = {name_of(path): violations(path.read_text(encoding="utf-8")) for path in PACKAGES}
     rules = {name: [violation.partition(": ")[2] for violation in found[name]] for name in found if found[name]}
     assert rules == EXEMPT, found
 
 
+@pytest.mark.slow
 def test_files_and_functions_are_short() -> None:
     long = {name_of(path): lines for path in CODE if (lines := long_parts(path))}
     assert long == {}, "split a file by its concepts, and a function by its steps"
@@ -72,6 +74,7 @@ def long_parts(path: Path) -> list[str]:
     return [*([f"{lines} lines"] if lines > limit else []), *long_functions(source)]
 
 
+@pytest.mark.slow
 def test_no_class_name_is_defined_twice() -> None:
     folders = ("bridgekit", "bridgekit_verify", "benchmarks")
     paths = [path for folder in folders for path in written_files(".py", folder)]

@@ -262,6 +262,7 @@ def ends(connection: ProbeConnection) -> list[str]:
     return [str(payload.get("error_message", payload.get("result"))) for payload in payloads]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
 async def test_user_gets_exactly_one_end_event_with_the_cause(row: Row, caplog: pytest.LogCaptureFixture) -> None:
     application = await started(agents={"agent": row.agent})

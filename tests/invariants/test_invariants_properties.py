@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +51,7 @@ def holds(stream: list[Frame]) -> bool:
     )
 
 
+@pytest.mark.slow
 @given(recordings())
 def test_invariants_hold_when_sound_runs_are_interleaved(stream: list[Frame]) -> None:
     assert format_report(stream, check_stream(stream)) == "every run holds"
@@ -58,12 +60,14 @@ def test_invariants_hold_when_sound_runs_are_interleaved(stream: list[Frame]) ->
         assert check_run([each for each in stream if each["run_id"] == run], whole=False).holds
 
 
+@pytest.mark.slow
 @given(recordings(), st.data())
 def test_violation_is_found_when_one_frame_is_lost(stream: list[Frame], data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(stream) - 1))
     assert not holds(stream[:position] + stream[position + 1 :])
 
 
+@pytest.mark.slow
 @given(recordings(), st.data())
 def test_violation_is_found_when_one_frame_is_duplicated(stream: list[Frame], data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(stream) - 1))
@@ -71,6 +75,7 @@ def test_violation_is_found_when_one_frame_is_duplicated(stream: list[Frame], da
     assert not holds([*stream[:later], stream[position], *stream[later:]])
 
 
+@pytest.mark.slow
 @given(recordings(), st.data())
 def test_violation_is_found_when_two_frames_of_a_thread_are_swapped(stream: list[Frame], data: st.DataObject) -> None:
     """Frames of different threads may be swapped, because `seq` orders only the frames of one thread."""
@@ -86,6 +91,7 @@ def test_violation_is_found_when_two_frames_of_a_thread_are_swapped(stream: list
     assert not holds(swapped)
 
 
+@pytest.mark.slow
 @given(recordings(), st.data())
 def test_violation_is_found_when_one_field_is_removed(stream: list[Frame], data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(stream) - 1))
@@ -101,6 +107,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(frame("", {}, run=""), JSON)), max_size=4))
 def test_check_raises_nothing_when_frames_are_arbitrary_json(rubbish: list[Any]) -> None:
     reports = check_stream(rubbish)

@@ -19,12 +19,13 @@ from tests.notebooks.lint import tags_of
 from tests.tree import NOTEBOOKS
 
 NAMES = tuple(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))
-LARGE = ("10_before_and_after", "13_scale", "15_other_backends")
-"""Notebooks that take longest also at small sizes. `make test` executes them at their own sizes only."""
+IN_MAKE_TEST = ("00_overview", "05_execution_core", "09_bridge_routing", "14_trust")
+"""`make test` executes these with other parameters, and all notebooks with their own."""
 SELECTED_NAMES = [
-    pytest.param(name, marks=pytest.mark.acceptance if name in LARGE else pytest.mark.slow, id=name) for name in NAMES
+    pytest.param(name, marks=pytest.mark.slow if name in IN_MAKE_TEST else pytest.mark.acceptance, id=name)
+    for name in NAMES
 ]
-"""All notebooks; the large ones only in `make acceptance`."""
+"""All notebooks; most of them only in `make acceptance`."""
 CELL_SECONDS = 120
 REMOVE_VARIABLES = 'get_ipython().run_line_magic("reset_selective", "-f ^[A-Za-z]")'
 """Names with an underscore stay: they belong to what `bridgekit_verify.report` installs in the kernel when imported."""

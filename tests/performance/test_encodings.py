@@ -10,6 +10,7 @@ from tests.performance.fixture import EVENTS, ServedFixture, emit_events
 from tests.performance.task_switches import wait_settled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sockets", [0, 1, 10, 100])
 async def test_event_is_encoded_once_for_any_number_of_sockets(stage: ServedFixture, sockets: int) -> None:
     thread = stage.fresh()

@@ -86,6 +86,7 @@ async def median_growth_after(stage: ServedFixture, reader: Reader, events: int)
     return Memory(*(sorted(each)[TIMES // 2] for each in zip(*times, strict=True)))
 
 
+@pytest.mark.slow
 async def test_event_that_is_not_retained_leaves_no_memory(edge: Edge) -> None:
     await assert_no_growth(edge, Retention(events=0))
 
@@ -95,6 +96,7 @@ async def test_event_leaves_no_memory_if_the_log_is_full(edge: Edge) -> None:
     await assert_no_growth(edge, Retention(events=MANY))
 
 
+@pytest.mark.slow
 @ON_ONE_EDGE
 async def test_event_leaves_no_memory_if_the_log_is_full_by_bytes(edge: Edge) -> None:
     await assert_no_growth(edge, Retention(size_bytes=MANY * FRAME_BYTES))

@@ -60,6 +60,7 @@ def test_each_further_socket_stays_within_its_budget() -> None:
     assert many.all.total() - one.all.total() <= 100 * CALLS_PER_SOCKET
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("carried", [True, False], ids=["carried", "mapped"])
 def test_work_of_an_emission_is_independent_of_other_threads_and_runs(carried: bool) -> None:
     few = calls_of_emission(threads=FEW, runs=FEW, carried=carried)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
+import pytest
+
 from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.ids import ThreadId
 from tests.performance.budgets import Edge
@@ -30,6 +32,7 @@ async def calls_of_visit(stage: ServedFixture, after: Cursor | None) -> tuple[Co
     return seen.ours, seen.lines
 
 
+@pytest.mark.slow
 async def test_work_of_a_socket_is_independent_of_other_sockets_and_threads(edge: Edge) -> None:
     async with serve_fixture(edge) as stage:
         (first,) = await stage.readers(1, THREAD)

@@ -15,6 +15,7 @@ from tests.performance.fixture import ServedFixture, emit_events
 from tests.performance.task_switches import switches, wait_settled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sockets", [1, 10])
 @pytest.mark.parametrize("events", [1, 5, 20])
 async def test_burst_stays_within_the_write_budget_of_the_edge(

@@ -222,6 +222,7 @@ async def pinged(server: Server) -> bool:
     return received.partition(b"\r\n\r\n")[2][0] == 0x89
 
 
+@pytest.mark.short_form(5)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "expected"),
@@ -270,6 +271,7 @@ async def test_application_that_does_not_start_is_one_line_and_exit_2(words: tup
     assert [line.startswith(f"bridgekit: {expected}") for line in server.output] == [True]
 
 
+@pytest.mark.short_form(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "error"),
@@ -358,6 +360,7 @@ async def test_forked_child_that_outlives_the_server_does_not_keep_its_port() ->
             os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.short_form(5)
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full", "<&-"])
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -93,6 +93,7 @@ async def flood(peer: RawPeer, data: bytes) -> int:
     return sent
 
 
+@pytest.mark.slow
 @both_edges
 async def test_client_that_reads_no_answers_is_read_again_when_it_reads(edge: str) -> None:
     async with served(edge) as (app, url), raw_peer(url) as peer:

@@ -284,6 +284,7 @@ def text_of(events: Sequence[RoutedEvent]) -> str:
     return "".join(str(event.payload["delta"]) for event in events if event.type is TEXT)
 
 
+@pytest.mark.slow
 async def test_client_that_reads_nothing_during_the_stream_gets_the_whole_text() -> None:
     async with streaming(SMALL_OUTBOX) as (application, url), connect(url, user_id=ALICE, thread_id=THREAD) as client:
         await run(application, TOKENS, LONG_WORD)

@@ -231,6 +231,7 @@ class Quick(BaseAgent):
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "runs"),
     [(SMALL, AGENTS), (OutboxLimits(events=1), 20), (OutboxLimits(size_bytes=1), 20)],

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import pytest
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
@@ -107,6 +108,7 @@ steps = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(steps, max_size=25))
 async def test_received_events_are_the_published_ones_except_for_reported_gaps(script: list[tuple[Any, ...]]) -> None:

@@ -73,7 +73,7 @@ class DeliveryMode:
 
 AT_MOST_ONCE: Final = DeliveryMode(
     name="at most once",
-    summary="one worker, nothing kept, clients connect again without a cursor",
+    summary="one worker without a log, clients reconnect without a cursor",
     store="memory",
     resumes=False,
     keep_events=0,
@@ -93,7 +93,7 @@ def delivery_mode_table() -> pd.DataFrame:
             "delivery": row.name,
             "set-up": row.summary,
             "clients resume": row.resumes,
-            "events kept per thread": row.keep_events,
+            "events retained per thread": row.keep_events,
         }
         for row in DELIVERY_MODES.values()
     )

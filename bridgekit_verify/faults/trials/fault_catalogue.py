@@ -22,7 +22,7 @@ class FaultTarget(enum.StrEnum):
     """The part of a deployment that a fault targets."""
 
     NOTHING = "nothing"
-    NETWORK = "the way to the user"
+    NETWORK = "the network path to the user"
     SOCKETS = "the worker with the sockets"
     AGENTS = "the worker with the agents"
     BROKER = "the broker"
@@ -175,7 +175,7 @@ _ROWS: Final = (
     Fault(
         "kill while offline",
         FaultTarget.SOCKETS,
-        "users lose their connection, and while they are offline the worker is killed and restarted",
+        "users are disconnected, and the worker is killed and restarted while they are offline",
         _kill_sockets_while_offline,
     ),
     Fault(
@@ -196,7 +196,7 @@ _ROWS: Final = (
     Fault(
         "broker's partition",
         FaultTarget.BROKER,
-        "bytes to the broker are delayed until the partition heals",
+        "bytes to the broker are delayed until the partition ends",
         _partition_broker,
     ),
     Fault(

@@ -111,7 +111,7 @@ class FaultMatrix:
         unprotected = [trial for trial in self.of(AT_MOST_ONCE.name) if trial.fault in self.injected]
         lossy = sum(trial.verdict.lost_silent > 0 for trial in unprotected)
         return (
-            f"Without a log, {lossy} of {len(unprotected)} faults lose events in silence.\n"
+            f"Without a log, {lossy} of {len(unprotected)} faults cause a loss in silence.\n"
             f"With a log, {self.silent_losses.counts} events are lost in silence"
         )
 
@@ -145,8 +145,8 @@ class FaultMatrix:
         return "; ".join(
             f"{delivery.name}: {sum(t.verdict.delivered for t in self.of(delivery.name)):,} of"
             f" {sum(t.verdict.expected for t in self.of(delivery.name)):,} delivered,"
-            f" {sum(t.verdict.lost_silent for t in self.of(delivery.name)):,} lost silently,"
-            f" {sum(t.verdict.lost_signalled for t in self.of(delivery.name)):,} lost with a signal,"
+            f" {sum(t.verdict.lost_silent for t in self.of(delivery.name)):,} lost in silence,"
+            f" {sum(t.verdict.lost_signalled for t in self.of(delivery.name)):,} lost with a gap,"
             f" {sum(t.verdict.misrouted for t in self.of(delivery.name)):,} misrouted"
             for delivery in self.modes
         )

@@ -142,14 +142,14 @@ class WindowStudy:
             f" {window.predicted.k:,} predicted"
             for window in self.windows
         )
-        return clauses or "no window was measured"
+        return clauses or "no offline time was measured"
 
 
 def _counted(windows: Sequence[Window]) -> str:
     """Return the label of one delivery mode's counted losses: whether all of them were silent or signalled."""
     silent = sum(window.trial.verdict.lost_silent for window in windows)
     signalled = sum(window.trial.verdict.lost_signalled for window in windows)
-    manner = {(True, False): " in silence", (False, True): " with a signal"}.get((silent > 0, signalled > 0), "")
+    manner = {(True, False): " in silence", (False, True): " with a gap"}.get((silent > 0, signalled > 0), "")
     return f"{windows[0].trial.delivery.name}: lost{manner}, counted"
 
 
@@ -177,7 +177,7 @@ async def study_windows(
     the trials take too long.
     """
     plan = plan or TrialPlan(steps=24)
-    small = replace(RESUME, name=f"resume, {keep_events} events kept", keep_events=keep_events)
+    small = replace(RESUME, name=f"resume, {keep_events} events retained", keep_events=keep_events)
     found: list[Window] = []
     with unwrap_single_error(), anyio.fail_after(WINDOWS_SECONDS + 10 * plan.seconds):
         for delivery in (AT_MOST_ONCE, small):

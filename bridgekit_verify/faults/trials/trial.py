@@ -216,7 +216,7 @@ def latency_figure(trials: Sequence[Trial]) -> Figure:
         for axis, trial in zip(axes[: len(trials)], trials, strict=True):
             _latencies(axis, trial)
         figure.supxlabel("emitted, s after the first event", fontsize=10)
-        figure.supylabel("from emission to the user, ms", fontsize=10)
+        figure.supylabel("delay from emission to the user, ms", fontsize=10)
         return figure
 
 

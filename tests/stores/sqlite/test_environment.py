@@ -107,6 +107,7 @@ async def answer(path: Path, hindrance: str, backend: str) -> str:
         return await child.line()
 
 
+@pytest.mark.short_form(5)
 @pytest.mark.slow
 @pytest.mark.parametrize("what", PERMISSIONS)
 async def test_missing_permission_is_named_at_startup(
@@ -122,6 +123,7 @@ async def test_missing_permission_is_named_at_startup(
     assert expected in line
 
 
+@pytest.mark.short_form(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("size_bytes", [0, 1_000, 10_000])
 async def test_full_disk_at_startup_is_named(

@@ -114,14 +114,14 @@ def test_event_reported_as_sent_without_a_number_never_reached_the_hub() -> None
 @pytest.mark.parametrize(
     ("bindings", "emitted", "reason"),
     [
-        ((None, None, None), True, "the agent was given no bridge"),
-        ((OTHER_BRIDGE,) * 3, True, "the agent was given another bridge"),
+        ((None, None, None), True, "the agent received no bridge"),
+        ((OTHER_BRIDGE,) * 3, True, "the agent received another bridge"),
         ((RIGHT, None, None), True, "the agent did not bind its adapter"),
         ((RIGHT, OTHER_BRIDGE, OTHER_BRIDGE), True, "the agent bound its adapter to another bridge"),
-        ((RIGHT, RIGHT, None), True, "the adapter does not hold bridge and run"),
+        ((RIGHT, RIGHT, None), True, "the adapter does not hold both a bridge and a run"),
         ((RIGHT, RIGHT, OTHER_BRIDGE), True, "the adapter holds another bridge"),
         ((RIGHT, RIGHT, RIGHT), False, "the agent did not call its adapter"),
-        ((RIGHT, RIGHT, RIGHT), True, "the adapter did not reach the bridge"),
+        ((RIGHT, RIGHT, RIGHT), True, "the adapter did not pass the event to the bridge"),
     ],
 )
 def test_loss_before_the_bridge_has_this_reason(
@@ -135,7 +135,7 @@ def test_loss_before_the_bridge_has_this_reason(
 @pytest.mark.parametrize(
     ("bindings", "reason"),
     [
-        ((OTHER_RUN,) * 3, "the agent emitted for another run"),
+        ((OTHER_RUN,) * 3, "the agent emitted the event for another run"),
         ((RIGHT, OTHER_RUN, OTHER_RUN), "the agent bound its adapter to another run"),
         ((RIGHT, RIGHT, OTHER_THREAD), "the adapter holds another thread"),
     ],
@@ -150,7 +150,7 @@ def test_misroute_by_the_adapter_has_this_reason() -> None:
     assert attribute_misroute(named, EXPECTED).reason == "the event names another thread"
     mismatched = recorded_history(Emission(RIGHT, RIGHT, RIGHT))
     mismatched.acknowledged[EXPECTED.key] = (RunId("run of b1"), mismatched.acknowledged[EXPECTED.key][1])
-    assert attribute_misroute(mismatched, EXPECTED).reason == "the adapter named another run"
+    assert attribute_misroute(mismatched, EXPECTED).reason == "the adapter emitted the event for another run"
 
 
 @pytest.mark.parametrize(("link", "caller"), [(3, "supervisor"), (4, "supervisor"), (5, "engine")])

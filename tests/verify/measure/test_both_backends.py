@@ -37,6 +37,7 @@ def measured_on(backend: str, row: Variant, workload: Workload, seed: int = 11) 
     return anyio.run(partial(measure, row, workload, seed=seed), backend=backend)
 
 
+@pytest.mark.short_form(12)
 @pytest.mark.parametrize("row", VARIANTS, ids=lambda row: row.name)
 @pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS)
 def test_verdict_is_the_same_on_both_backends(row: Variant, workload: Workload) -> None:

@@ -177,7 +177,7 @@ MUTATED: list[tuple[Any, dict[str, Any]]] = [
         lose_without_receipt,
         {
             "delivered": -1, "frames": -1, "lost_silent": 1, "acknowledged": -1,
-            "losses": {Attribution(8, "the adapter did not reach the bridge"): 1},
+            "losses": {Attribution(8, "the adapter did not pass the event to the bridge"): 1},
         },
     ),
     (duplicate, {"frames": 1, "extra_copies": 1}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,12 +63,14 @@ def histories(draw: st.DrawFn) -> History:
     )
 
 
+@pytest.mark.slow
 @given(histories())
 def test_independent_second_checker_agrees(history: History) -> None:
     verdict = check(history)
     assert {name: getattr(verdict, name) for name in judge(history)} == judge(history)
 
 
+@pytest.mark.slow
 @given(histories())
 def test_counts_add_up_for_any_history(history: History) -> None:
     verdict = check(history)
@@ -79,6 +82,7 @@ def test_counts_add_up_for_any_history(history: History) -> None:
     assert sum(verdict.misroutes.values()) == verdict.misrouted
 
 
+@pytest.mark.slow
 @given(histories(), st.randoms(use_true_random=False))
 def test_order_of_reading_affects_only_the_reordering(history: History, random: Any) -> None:
     before = check(history)

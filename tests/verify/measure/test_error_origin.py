@@ -84,12 +84,14 @@ async def test_bug_of_the_scenario_propagates_and_is_no_verdict(monkeypatch: pyt
         await probe_all(SOUND)
 
 
+@pytest.mark.slow
 async def test_error_of_a_link_is_evidence_about_no_other_link() -> None:
     answers = await probe_ten(replace(SOUND, hub=broken_links_9_and_10.HubThatRaises), threads=1)
     assert [each.answer for each in answers[:9]] == [ProbeAnswer.HOLDS] * 9
     assert answers[9].answer is ProbeAnswer.DOES_NOT_HOLD
 
 
+@pytest.mark.slow
 async def test_link_that_raises_does_not_affect_the_probes_before_it() -> None:
     broken = replace(SOUND, bridge=broken_links_9_and_10.BridgeThatRaises, self_checks=WITHOUT_ROUTING)
     answers = await probe_all(broken, threads=1)
@@ -104,6 +106,7 @@ async def test_hub_has_its_own_probe() -> None:
     assert (await probe_hub(BROKEN[9], threads=1)).answer is ProbeAnswer.HOLDS
 
 
+@pytest.mark.slow
 async def test_refusal_by_link_10_is_attributed_to_the_hub_if_the_hub_is_probed() -> None:
     refused = replace(SOUND, hub=BROKEN[1].hub)
     answers = await probe_ten(refused)

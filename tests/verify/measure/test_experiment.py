@@ -30,6 +30,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.mark.slow
 @on_both_backends
 async def test_sound_chain_delivers_everything_in_every_family_to_every_subscriber() -> None:
     workload = Workload(threads=EVERY_FAMILY, runs_per_thread=2, steps=2, at_once=7, subscribers=2)
@@ -100,12 +101,12 @@ async def test_loss_to_a_thread_that_fix_1_invented_is_attributed_to_link_9() ->
     [
         (1, 10, "no socket of the thread accepted it", 0),
         (2, 2, "the supervisor holds another bridge", 0),
-        (3, 3, "the agent was given no bridge", 0),
+        (3, 3, "the agent received no bridge", 0),
         (4, 4, "the engine holds another bridge", 0),
-        (5, 5, "the agent emitted for another run", 14),
+        (5, 5, "the agent emitted the event for another run", 14),
         (6, 6, "the agent did not bind its adapter", 8),
-        (7, 7, "the adapter does not hold bridge and run", 8),
-        (8, 8, "the adapter did not reach the bridge", 8),
+        (7, 7, "the adapter does not hold both a bridge and a run", 8),
+        (8, 8, "the adapter did not pass the event to the bridge", 8),
         (9, 9, "the orchestrator call failed; the run id names no thread", 0),
     ],
 )

@@ -40,12 +40,12 @@ def handover(**evidence: Any) -> dict[str, Handover]:
         ({"failures": {THOUGHT.request: (3, "KeyError")}}, EXPECTED, 3, "KeyError"),
         ({"handovers": {}}, EXPECTED, 5, "the core did not emit the event"),
         ({}, STARTED, 5, "the core did not emit the event"),
-        ({"handovers": handover(given=False)}, EXPECTED, 5, "the agent was given no bridge"),
+        ({"handovers": handover(given=False)}, EXPECTED, 5, "the agent received no bridge"),
         (
             {"handovers": handover(given=False), "bound_by_registry": True},
             EXPECTED,
             3,
-            "the agent was given no bridge",
+            "the agent received no bridge",
         ),
         (
             {"handovers": handover(passed_on=False, holds=False)},
@@ -53,8 +53,8 @@ def handover(**evidence: Any) -> dict[str, Handover]:
             6,
             "the agent did not bind its adapter",
         ),
-        ({"handovers": handover(holds=False)}, EXPECTED, 7, "the adapter does not hold bridge and run"),
-        ({}, EXPECTED, 8, "the adapter did not reach the bridge"),
+        ({"handovers": handover(holds=False)}, EXPECTED, 7, "the adapter does not hold both a bridge and a run"),
+        ({}, EXPECTED, 8, "the adapter did not pass the event to the bridge"),
         (
             {"wrong_bridge": (2, "first"), "failures": {THOUGHT.request: (3, "second")}, "handovers": {}},
             EXPECTED,
@@ -89,8 +89,13 @@ def receipt(outcome: Outcome, *, thread_id: str | None = "a1", link: int | None 
         (RUN, receipt(Outcome.NO_SUBSCRIBER, thread_id="b1", link=10), 9, "sent to another thread"),
         (RUN, receipt(Outcome.UNROUTABLE, thread_id=None, link=9), 9, "unroutable!"),
         (RUN, receipt(Outcome.UNROUTABLE, thread_id=None), 9, "unroutable!"),
-        ("run of b1", receipt(Outcome.SENT, thread_id="b1"), 5, "the agent emitted for another run"),
-        ("run of b1", receipt(Outcome.UNROUTABLE, thread_id=None, link=9), 5, "the agent emitted for another run"),
+        ("run of b1", receipt(Outcome.SENT, thread_id="b1"), 5, "the agent emitted the event for another run"),
+        (
+            "run of b1",
+            receipt(Outcome.UNROUTABLE, thread_id=None, link=9),
+            5,
+            "the agent emitted the event for another run",
+        ),
     ],
 )
 def test_event_with_a_receipt_is_attributed_to_the_first_link_that_failed(
@@ -106,7 +111,7 @@ def test_event_with_a_receipt_is_attributed_to_the_first_link_that_failed(
     [
         (RUN, "a1", 10, "delivered to a socket of another thread"),
         (RUN, "b1", 9, "sent to another thread"),
-        ("run of b1", "b1", 5, "the agent emitted for another run"),
+        ("run of b1", "b1", 5, "the agent emitted the event for another run"),
     ],
 )
 def test_misroute_is_attributed_to_the_first_link_that_misrouted_it(

@@ -67,6 +67,7 @@ def sound() -> dict[str, Trace]:
     return {}
 
 
+@pytest.mark.short_form(8)
 @pytest.mark.slow
 @pytest.mark.parametrize("thread", ["thread_123", "W" * 1_024, "東京 $a_b$ \\alpha \U0001f642"])
 @pytest.mark.parametrize("name", ["as committed", "fix 1", "link 2 broken", "link 5 broken", "link 9 broken"])

@@ -44,6 +44,7 @@ async def observed() -> Observations:
     return Observations()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("link", BROKEN)
 async def test_only_the_broken_link_is_named(link: int, observed: Observations) -> None:
     assert signs(await probe_all(BROKEN[link], shared=observed)) == "".join(
@@ -69,12 +70,14 @@ async def test_links_of_each_variant_hold_as_listed(name: str, answers: str, obs
     assert signs(await probe_all(variant(name), shared=observed)) == answers
 
 
+@pytest.mark.slow
 async def test_refusal_to_start_fails_the_named_link() -> None:
     """The other links are tried alone, so that they are known."""
     found = await probe_all(REFUSED_BY_ITS_CHECK)
     assert signs(found) == "+++-+++++"
 
 
+@pytest.mark.slow
 async def test_refusal_that_no_probe_explains_is_the_evidence_of_the_named_link() -> None:
     async def refuse(bridge: object, supervisor: object) -> None:
         raise DeterministicStartupError(7, "a check that always fails")
@@ -182,16 +185,17 @@ async def test_single_probe_agrees_with_the_nine() -> None:
 @pytest.mark.slow
 async def test_evidence_states_what_the_probe_observed() -> None:
     reported = await probe(9, variant("as reported"))
-    assert reported.evidence.startswith("no route for 13 of 13 kinds of thread id")
+    assert reported.evidence.startswith("the bridge finds no route for 13 of 13 kinds of thread id")
     leaking = await probe(9, variant("fix 1"))
     assert "events went to another user's thread" in leaking.evidence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("own", "answer", "evidence"),
     [
         (["thread_1", "thread_2"], ProbeAnswer.HOLDS, "for 1 of 1 kinds of thread id"),
-        (["support-42"], ProbeAnswer.DOES_NOT_HOLD, "no route for 1 of 1 kinds"),
+        (["support-42"], ProbeAnswer.DOES_NOT_HOLD, "the bridge finds no route for 1 of 1 kinds"),
         (["thread_a", "thread_a_b"], ProbeAnswer.DOES_NOT_HOLD, "2 events went to another user's thread"),
     ],
 )

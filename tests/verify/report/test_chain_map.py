@@ -11,6 +11,7 @@ def test_map_and_its_text_name_every_link_with_its_status() -> None:
     text = chain_map_text()
     for link in LINKS:
         assert {str(link.number), link.name, f"passes on {link.output}"} <= {*drawn}
-        assert f"link {link.number}, {link.name}, passes on {link.output} (the audit: {link.reported})" in text
+        status = f"status in the audit: {link.reported}."
+        assert f"Link {link.number} ({link.name}) passes on {link.output}; {status}" in text
     assert [drawn.count(status) for status in ("working", "broken", "not examined")] == [8, 1, 1]
-    assert "link 10, Hub and sockets" in text
+    assert "Link 10 (Hub and sockets)" in text

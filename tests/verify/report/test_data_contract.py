@@ -198,8 +198,8 @@ def test_risks_are_stated_in_these_words(
 ) -> None:
     found = risks(read(*tables))
     assert [(risk.kind, risk.title) for risk in found] == [
-        ("leak", "Leak: another user reads it"),
-        ("loss", "Loss: the user does not get it"),
+        ("leak", "Leak: read by another user"),
+        ("loss", "Loss: not read by its user"),
         ("undetected", "Undetected: reported as sent, but not read"),
     ]
     assert [(risk.when, *risk.sentences) for risk in found] == [leak, loss, undetected]
@@ -221,7 +221,7 @@ def test_leak_of_two_repairs_or_of_none_is_named() -> None:
 
 def test_leak_after_all_repairs_makes_every_order_unsafe() -> None:
     subsets = build.repair_subsets(lambda made: (0, 7) if all(made) else (0, 0))
-    assert order_note(read(build.drop_rates(), subsets)) == "In 0 of 24 orders, no event leaks after any step."
+    assert order_note(read(build.drop_rates(), subsets)) == "In 0 of 24 orders of the repairs, no event leaks."
 
 
 def test_first_sentence_ends_after_the_counts_if_no_fix_was_measured() -> None:

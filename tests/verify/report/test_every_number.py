@@ -13,6 +13,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -155,6 +156,7 @@ def lifecycles(draw: st.DrawFn) -> LifecycleStudy:
     return LifecycleStudy((), tuple(late), tuple(processes), tuple(rerouted))
 
 
+@pytest.mark.slow
 @given(lifecycles())
 def test_lifecycle_sentences_state_every_count_in_its_place(study: LifecycleStudy) -> None:
     finding = lifecycle_claim(study)
@@ -179,6 +181,7 @@ def summed(of: Sequence[Rate]) -> tuple[int, int]:
     return sum(rate.k for rate in of), sum(rate.n for rate in of)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10), st.lists(triples, min_size=4, max_size=4))
 def test_collision_sentences_state_trials_and_consequences(met: int, rows: list[tuple[int, int, int]]) -> None:
     collisions = tuple(

@@ -60,6 +60,7 @@ def shares(expected: int, delivered: int, leaked: int) -> tuple[float, float]:
     return (expected - delivered - leaked) / expected, leaked / expected
 
 
+@pytest.mark.slow
 def test_every_bar_of_the_fixes_shows_the_counts_of_its_chain_and_step() -> None:
     rows = page().select(".chart tbody")[0].select("tr")
     assert len(rows) == 1 + len(FIXES)
@@ -131,7 +132,7 @@ def test_the_whole_chain_follows_its_links() -> None:
 def test_the_sentence_about_the_links_counts_the_marks() -> None:
     assert words(one("#links .lead")).startswith(
         "Of the audit's verdicts on 9 links, 5 are right, 2 are wrong, and 2 are right as worded, but insufficient."
-        " When run as committed, 6 of 10 links fail: 1, 3, 5, 8, 9 and 10."
+        " As committed, 6 of 10 links fail: 1, 3, 5, 8, 9 and 10."
     )
 
 

@@ -13,7 +13,7 @@ from bridgekit_verify.report import notebook_explorer
 from bridgekit_verify.report.notebook_explorer import CHAINS, controls, explore, explore_once
 from bridgekit_verify.report.notebook_outputs import show_table
 
-COUNTS = ["chain", "events", "delivered", "dropped", "of these, read by another user"]
+COUNTS = ["chain", "events", "delivered", "dropped", "dropped and leaked"]
 CHANGE_TIMEOUT_SECONDS = 60
 
 
@@ -22,6 +22,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.mark.slow
 async def test_choice_shows_the_trace_and_the_drop_rates_of_three_chains() -> None:
     found = await explore_once("fix 1", ["thread_alice", "thread_alice_smith"], runs_at_once=2)
     assert found.rates[COUNTS].to_numpy().tolist() == [
@@ -67,6 +68,7 @@ async def test_invalid_choice_is_refused_with_what_is_allowed(choice: dict[str, 
         await explore_once(**(valid | choice))
 
 
+@pytest.mark.slow
 async def test_markup_in_a_thread_id_is_escaped() -> None:
     found = await explore_once("fix 1", ["<img src=x onerror=alert(1)>", 'thread_"a'], runs_at_once=2)
     assert "<img src=x" not in found.html()
@@ -84,7 +86,7 @@ async def test_one_table_of_every_chain_is_shown_where_no_session_is_live(
     await explore()
     [(table, caption, name)] = shown
     assert (list(table["chain"]), name) == ([*CHAINS], "explorer")
-    assert caption == "Every chain with four threads and four runs at once"
+    assert caption == "Drop rates of each chain, with four threads and four runs at once"
     assert list(table["events"]) == [20] * len(CHAINS)
     show_table(table, caption, name=name)
 

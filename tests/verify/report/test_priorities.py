@@ -26,9 +26,9 @@ RULES = (
     "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if they deliver more"
     " events than Fix 1 alone, but drop or leak some.",
     "Right if Fixes 1 and 2 as written deliver every event without a leak.",
-    "Right if no event is reported as sent that its user did not read.",
+    "Right if the user reads every event that is reported as sent.",
 )
-INSTEAD = "Count events at the user's socket instead, and compare them with the events that were emitted."
+INSTEAD = "Count the events that the user's socket reads, and compare them with the emitted events."
 UNKNOWN = ("unknown", "unknown", "Unknown: the fixes were not measured.")
 INSUFFICIENT = "as worded, but insufficient"
 
@@ -79,9 +79,9 @@ WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as wri
             (
                 "does not hold",
                 "no",
-                f"{FIX_1} 320 of 420 events (40 leaked). Fixes 1 and 2 as written deliver as many: 320 of 420 events"
-                " (40 leaked). If the code had the method that Fix 2 calls, both fixes together would deliver 380 of"
-                " 420 events (40 leaked).",
+                f"{FIX_1} 320 of 420 events (40 leaked). Fixes 1 and 2 as written deliver as many as Fix 1 alone: 320"
+                " of 420 events (40 leaked). If the code had the method that Fix 2 calls, both fixes together would"
+                " deliver 380 of 420 events (40 leaked).",
             ),
             (
                 "does not hold",
@@ -97,7 +97,8 @@ WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as wri
             (
                 "does not hold",
                 "no",
-                f"{FIX_1} 70 of 420 events. Fixes 1 and 2 as written deliver 7 fewer: 63 of 420 events.",
+                f"{FIX_1} 70 of 420 events. Fixes 1 and 2 as written deliver 7 fewer than Fix 1 alone: 63 of 420"
+                " events.",
             ),
             (
                 "does not hold",
@@ -117,14 +118,20 @@ WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as wri
             (
                 "does not hold",
                 INSUFFICIENT,
-                f"{FIX_1} 140 of 420 events (35 leaked). Fixes 1 and 2 as written deliver 70 more: 210 of 420 events.",
+                f"{FIX_1} 140 of 420 events (35 leaked). Fixes 1 and 2 as written deliver 70 more than Fix 1 alone:"
+                " 210 of 420 events.",
             ),
             ("does not hold", "no", f"{FIX_3} 70 of 420 events: 70 fewer than Fix 1, {WITHOUT_3} 210 of 420 events."),
         ),
         (
             reported(fix_1=(59, 0, 0), fix_3=EVERY, fixes_1_and_2_as_written=EVERY),
             ("does not hold", "no", f"{FIX_1} 413 of 420 events. Fix 3 delivers 420 of 420 events."),
-            ("holds", "yes", f"{FIX_1} 413 of 420 events. Fixes 1 and 2 as written deliver 7 more: 420 of 420 events."),
+            (
+                "holds",
+                "yes",
+                f"{FIX_1} 413 of 420 events. Fixes 1 and 2 as written deliver 7 more than Fix 1 alone: 420 of 420"
+                " events.",
+            ),
             ("holds", "yes", f"{FIX_3} 420 of 420 events: 7 more than Fix 1, {WITHOUT_3} 420 of 420 events."),
         ),
         (reported(fix_1=EVERY), UNKNOWN, UNKNOWN, UNKNOWN),
@@ -148,7 +155,7 @@ def test_single_event_more_is_stated() -> None:
         ),
     }
     _, important, optional, _ = found(one_more)
-    assert "Fixes 1 and 2 as written deliver 1 more: 71 of 420 events" in important.answer
+    assert "Fixes 1 and 2 as written deliver 1 more than Fix 1 alone: 71 of 420 events" in important.answer
     assert "delivers 71 of 420 events: 1 more than Fix 1" in optional.answer
 
 

@@ -96,8 +96,8 @@ async def test_promises_are_measured_on_the_chain_as_committed(study: FixStudy) 
         "As committed with Fix 1, 0 of 10 events arrive. With only link 9 broken, 10 of 10 events arrive with"
         " thread ids like thread_123."
     )  # the same load on both chains
-    assert "the user reads 6 of 6 events with thread ids like thread_123" in real_time.answer
-    assert "every event of an agent before its run ends, for 1 of 2 kinds of thread id." in real_time.evidence[0]
+    assert "users read 6 of 6 agent events with thread ids like thread_123" in real_time.answer
+    assert "every agent event before its run ends, for 1 of 2 kinds of thread id." in real_time.evidence[0]
     assert value == Finding(
         id="claim-value",
         title="After Fix 1 · 90 % of the chat's business value is delivered",
@@ -186,9 +186,9 @@ async def test_step_3_does_not_hold_on_the_chain_as_committed(notified: list[Han
     assert all(len(sentence.split()) <= 25 for sentence in finding.answer.split(". "))
     samples, difference, never_parses = finding.evidence
     assert samples.startswith("The test sends the audit's notification on each of 11 chains, with one open socket of")
-    assert difference.startswith("Fix 1 does not change the result on either chain")
+    assert difference.startswith("Fix 1 does not change the result, as committed or")
     assert "by design" in never_parses
-    assert "unroutable at link 9" in never_parses
+    assert "'unroutable' at link 9" in never_parses
 
 
 async def test_step_3_has_a_row_for_each_chain(notified: list[HandNotification]) -> None:

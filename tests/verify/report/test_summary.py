@@ -225,14 +225,14 @@ def test_actions_state_size_gain_and_what_arrives() -> None:
 
 def test_the_order_note_counts_the_orders_without_a_leak() -> None:
     assert order_note(EXAMPLE) == (
-        "Do not make repair 1 last: without repair 1, the other repairs leak events. In 18 of 24 orders, no event leaks"
-        " after any step."
+        "Do not make repair 1 last: without repair 1, the other repairs leak events. In 18 of 24 orders of the repairs,"
+        " no event leaks."
     )
     assert order_note(NO_TABLES) == ""
     never = read(build.repair_subsets(lambda made: (ALL, 0)))
-    assert order_note(never) == "In 24 of 24 orders, no event leaks after any step."
+    assert order_note(never) == "In 24 of 24 orders of the repairs, no event leaks."
     always = read(build.repair_subsets(lambda made: (0, ALL)))
-    assert order_note(always) == "In 0 of 24 orders, no event leaks after any step."
+    assert order_note(always) == "In 0 of 24 orders of the repairs, no event leaks."
 
 
 def test_the_first_gain_is_counted_from_the_code_as_committed() -> None:
@@ -285,7 +285,7 @@ def test_priorities_follow_what_the_fixes_deliver() -> None:
     assert f"Fix 1 alone delivers 320 of {ALL} events (40 leaked)" in critical.answer
     assert f"Fix 3 delivers {ALL} of {ALL} events." in critical.answer
     assert "100 more than Fix 1, which the audit calls critical" in optional.answer
-    assert "Fixes 1 and 2 as written deliver as many: 320 of" in important.answer
+    assert "Fixes 1 and 2 as written deliver as many as Fix 1 alone: 320 of" in important.answer
     assert monitoring.right == "as worded, but insufficient"
     assert f"168 of {ALL} events are routed and reported as sent" in monitoring.answer
     assert all(each.rule for each in (critical, important, optional, monitoring))

@@ -170,14 +170,14 @@ def test_link_that_works_is_stated_in_these_words() -> None:
         answer="As committed, link 2 works: it was tested.",
         evidence=(
             "The audit says: it passes the bridge on. As worded, the statement is true.",
-            "In an experiment with link 2 broken on purpose (the supervisor passes on a bridge of its own), 1 of 6"
+            "In an experiment with link 2 broken on purpose (the supervisor passes on a second bridge), 1 of 6"
             " events reach their user, and 2 reach another user.",
             "With link 2 sound, 6 of 6 events reach their user. In the sound chain, link 2 passes its test: it was"
             " repaired.",
         ),
         before=(1, 6),
         after=(6, 6),
-        experiment="the supervisor passes on a bridge of its own",
+        experiment="the supervisor passes on a second bridge",
         sound="holds",
         sample=Sample(5, "calls"),
     )
@@ -195,7 +195,7 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
         answer="As committed, the test of link 4 gave no result: it was tested.",
         evidence=(
             "The audit says: it passes the bridge on. As worded, the statement is true.",
-            "In an experiment with link 4 broken on purpose (the engine passes on a bridge of its own), 1 of 6 events"
+            "In an experiment with link 4 broken on purpose (the engine passes on a second bridge), 1 of 6 events"
             " reach their user, and 2 reach another user.",
             "With link 4 sound, 6 of 6 events reach their user. In the sound chain, link 4 was tested without a"
             " result: it was"
@@ -203,7 +203,7 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
         ),
         before=(1, 6),
         after=(6, 6),
-        experiment="the engine passes on a bridge of its own",
+        experiment="the engine passes on a second bridge",
         sample=Sample(7, "calls"),
     )
 
@@ -334,8 +334,8 @@ def test_fix_2_is_stated_in_these_words() -> None:
             "With Fixes 1 and 2 and the method, every event reaches its user for 1 of 1 documented kind and 0 of"
             " 2 stress kinds of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with"
             " another id).",
-            "Together with Fix 1, Fix 2 with its method delivers fewer events than alone for 2 of 3 kinds of thread"
-            " id: chat_<n>, starts with another id.",
+            "For 2 of 3 kinds of thread id, Fix 2 with its method delivers fewer events together with Fix 1 than alone:"
+            " chat_<n>, starts with another id.",
         ),
         before=(0, 5),
         after=(0, 5),
@@ -361,8 +361,8 @@ def test_fix_3_is_stated_in_these_words() -> None:
             "Kinds of thread id with events that reach another user: none.",
             "Delivered events with documented kinds of thread id: thread_123 5 of 5.",
             "Delivered events with stress kinds of thread id: chat_<n> 6 of 6, starts with another id 7 of 7.",
-            "The test of Fix 3 uses one process, and emits events only while their run is active. Notebook 11 measures"
-            " events after a run's end, a restart, and a run that is registered twice.",
+            "The test of Fix 3 uses one process, and emits events only while their run is active. Notebook 11 tests"
+            " Fix 3 after a run's end, after a restart, and with a run that is registered twice.",
         ),
         before=(0, 5),
         after=(5, 5),
@@ -380,7 +380,7 @@ def test_fix_2_that_was_measured_alone_has_no_further_evidence() -> None:
 def test_fix_2_that_fix_1_does_not_make_worse_says_so() -> None:
     steps = {**AFTER_FIXES, "fixes 1 and 2 with the method": none()}
     assert fix_claim(2, drops_of(steps, STOPPED_LATER)).evidence[-1] == (
-        "Together with Fix 1, Fix 2 with its method delivers fewer events than alone for 0 of 3 kinds of thread id:"
+        "For 0 of 3 kinds of thread id, Fix 2 with its method delivers fewer events together with Fix 1 than alone:"
         " none."
     )
 

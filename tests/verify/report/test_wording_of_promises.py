@@ -62,12 +62,12 @@ def test_promises_are_stated_in_these_words() -> None:
         reported="after fix",
         verdict="does not hold",
         answer=(
-            "As committed with Fix 1, the user reads 1 of 8 events of a run before the run ends. With only link 9"
-            " broken, the user reads 5 of 5 events with thread ids like thread_123."
+            "As committed with Fix 1, users read 1 of 8 agent events before their run ends. With only link 9 broken,"
+            " users read 5 of 5 agent events with thread ids like thread_123."
         ),
         evidence=(
-            "With Fix 1 and only link 9 broken, the user reads every event of an agent before its run ends, for 1"
-            " of 3 kinds of thread id.",
+            "With Fix 1 and only link 9 broken, users read every agent event before its run ends, for 1 of 3 kinds of"
+            " thread id.",
         ),
         before=(0, 9),
         after=(1, 8),
@@ -111,7 +111,7 @@ def test_step_2_is_stated_in_these_words() -> None:
         verdict="holds",
         audit_right="as worded, but insufficient",
         answer=(
-            "The text run_thread_123_a1b2c3d4 contains thread_123. The audit's assertion calls no code, so it"
+            "The string run_thread_123_a1b2c3d4 contains thread_123. The audit's assertion calls no code, so it"
             " passes on each of 11 chains, before and after Fix 1."
         ),
         evidence=(
@@ -122,7 +122,7 @@ def test_step_2_is_stated_in_these_words() -> None:
             "For example, the chain 'as reported' creates run_629fd82c07cd, and the chain 'fix 1' creates"
             " run_thread_123_d82c07cd.",
         ),
-        sample=Sample(1, "texts"),
+        sample=Sample(1, "strings"),
     )
 
 
@@ -188,14 +188,14 @@ def test_step_3_is_stated_in_these_words() -> None:
         evidence=(
             "The test sends the audit's notification on each of 11 chains, with one open socket of thread_123's"
             " owner and one open socket of another user. The other user's sockets read 2 frames.",
-            "Fix 1 does not change the result on either chain. Fix 1 changes how run ids are created, but step 3"
-            " supplies its own run id.",
+            "Fix 1 does not change the result, as committed or with only link 9 broken. Fix 1 changes how run ids are"
+            " created, but step 3 supplies its own run id.",
             "The sound chain refuses the notification by design, because it never derives a thread from a run id."
-            " The receipt is unroutable at link 9.",
+            " The receipt states 'unroutable' at link 9.",
         ),
         rule=(
-            "Right if the event arrives on both chains after Fix 1. Insufficient if on both chains, the run id"
-            " resolves and the event is reported as sent, but the event does not arrive."
+            "Right if the event arrives on both chains after Fix 1. Insufficient if, on both chains, the run id"
+            " resolves and the event is reported as sent, but does not arrive."
         ),
         sample=Sample(1, "calls per chain"),
     )
@@ -225,7 +225,7 @@ def test_step_3_is_right_if_the_event_arrives_on_both_chains_with_fix_1(
     if changed:
         assert finding.evidence[1] == f"Fix 1 changes the result on the chain {' and '.join(changed)}."
     else:
-        assert finding.evidence[1].startswith("Fix 1 does not change the result on either chain.")
+        assert finding.evidence[1].startswith("Fix 1 does not change the result, as committed or")
 
 
 def test_sample_of_step_3_is_that_of_the_chain_with_the_fewest_calls() -> None:

@@ -64,4 +64,4 @@ async def test_figure_prints_its_counts_and_alt_text_leaves_out_empty_cells(stud
 async def test_title_without_false_success_says_so(study: ReceiptStudy) -> None:
     sound = study.of("sound")
     honest = ReceiptStudy([replace(sound, variant=each.variant) for each in study.measurements])
-    assert honest.title() == "No chain reports an event as sent that its user did not read"
+    assert honest.title() == "On every chain, the user reads every event that is reported as sent"

@@ -128,7 +128,7 @@ async def test_texts_state_what_was_measured(measured: RepairStudy) -> None:
     sentences = " ".join(measured.sentences())
     assert "Combinations that deliver every event without a leak: 1 of 16 (" in sentences
     assert "Orders in which no event leaks after any step: 18 of 24." in sentences
-    assert f"Without {AGENT} 3 of 10, 3 leaked" in measured.alt_text()
+    assert f"Without {AGENT}: 3 of 10, 3 leaked" in measured.alt_text()
     figure = measured.figure(measured.finding())
     figure.savefig(BytesIO(), format="png")
     texts = [text.get_text() for text in figure.axes[0].texts]

@@ -85,6 +85,7 @@ def clean_histories(draw: st.DrawFn) -> History:
     return history
 
 
+@pytest.mark.slow
 @given(clean_histories(), st.lists(st.sampled_from(list(MUTATIONS)), max_size=4), st.integers(0, 1_000))
 def test_both_checkers_report_the_mutations_of_any_history(history: History, names: list[str], seed: int) -> None:
     try:
@@ -115,6 +116,7 @@ def test_history_with_two_sockets_per_thread_raises_an_error() -> None:
         mutate(history, ["lost"])
 
 
+@pytest.mark.slow
 def test_history_with_too_few_events_raises_an_error() -> None:
     with pytest.raises(MutationNotApplicable, match="every event is already used"):
         mutate(clean(), ["lost"] * 16)

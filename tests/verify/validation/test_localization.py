@@ -44,6 +44,7 @@ def test_every_link_is_broken_in_every_way_and_only_once() -> None:
     assert all(row.name == row.variant.name and row.variant.summary for row in BREAKAGES)
 
 
+@pytest.mark.acceptance  # `make test` does the same in notebook 14
 async def test_probes_name_only_the_broken_link_and_the_hub_that_startup_did_not_check(
     found: Localization,
 ) -> None:

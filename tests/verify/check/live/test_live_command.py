@@ -43,6 +43,7 @@ SUBJECTS = [
 ]
 
 
+@pytest.mark.short_form(5)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("defect", "code", "message"), SUBJECTS, indirect=["defect"])
 def test_backend_that_cannot_be_judged_has_its_own_message_and_exit_code(

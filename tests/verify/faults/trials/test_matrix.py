@@ -1,6 +1,6 @@
 """A matrix of faults and delivery modes, with real workers, a real file and a real broker.
 
-Notebook 12, which `make test` executes, runs every fault.
+`make test` runs the matrix in notebook 12, with every fault; `make acceptance` runs it here, with another timing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def matrix() -> FaultMatrix:
     return anyio.run(partial(run_matrix, plan=QUICK, faults=CHOSEN))
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_every_fault_is_tested_in_every_mode_that_it_applies_to(matrix: FaultMatrix) -> None:
     assert set(matrix.cells) == {
         (fault.name, row.name) for fault in CHOSEN for row in DELIVERY_MODES.values() if fault.applies_to(row)
@@ -44,7 +44,7 @@ def test_every_fault_is_tested_in_every_mode_that_it_applies_to(matrix: FaultMat
     assert sum(fault.applies_to(row) for fault in FAULTS.values() for row in DELIVERY_MODES.values()) == 4 * 12 + 6
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_no_event_is_lost_silently_in_modes_with_a_log(matrix: FaultMatrix) -> None:
     assert {
         name: t.verdict.losses for name, t in matrix.cells.items() if t in matrix.guaranteed and t.verdict.lost_silent
@@ -52,12 +52,12 @@ def test_no_event_is_lost_silently_in_modes_with_a_log(matrix: FaultMatrix) -> N
     assert (matrix.silent_losses.k, matrix.silent_losses.n > 1_500) == (0, True)
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_no_event_is_misrouted_in_any_cell(matrix: FaultMatrix) -> None:
     assert {name: t.verdict.misroutes for name, t in matrix.cells.items() if t.verdict.misrouted} == {}
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_events_arrive_once_and_in_order_in_every_cell(matrix: FaultMatrix) -> None:
     for name, found in matrix.cells.items():
         verdict = found.verdict
@@ -66,17 +66,17 @@ def test_events_arrive_once_and_in_order_in_every_cell(matrix: FaultMatrix) -> N
         assert not found.lost_run_ends or "kill" in found.fault.name, name
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_every_user_reads_the_last_event_in_every_cell(matrix: FaultMatrix) -> None:
     assert [name for name, found in matrix.cells.items() if not found.quiesced] == []
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_mode_without_a_log_loses_events_silently(matrix: FaultMatrix) -> None:
     assert [name for name in LOSE_UNPROTECTED if not matrix.cells[name, AT_MOST_ONCE.name].verdict.lost_silent] == []
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_loss_without_a_log_is_the_predicted_one(matrix: FaultMatrix) -> None:
     predicted = {each.fault.name: each.predicted_delivered for each in matrix.of(AT_MOST_ONCE.name)}
     known = {name: count for name, count in predicted.items() if count is not None}
@@ -84,19 +84,19 @@ def test_loss_without_a_log_is_the_predicted_one(matrix: FaultMatrix) -> None:
     assert known == {name: matrix.cells[name, AT_MOST_ONCE.name].verdict.delivered for name in known}
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_loss_of_a_memory_log_is_signalled(matrix: FaultMatrix) -> None:
     assert matrix.cells["kill while offline", RESUME.name].verdict.lost_signalled > 0
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.parametrize("delivery", ["SQLite", "Redis"])
 def test_no_acknowledged_event_is_lost_when_the_log_is_durable(matrix: FaultMatrix, delivery: str) -> None:
     for fault in ("kill", "kill while offline", "restart"):
         assert matrix.cells[fault, delivery].verdict.lost == 0
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_control_without_a_fault_loses_nothing(matrix: FaultMatrix) -> None:
     assert [matrix.cells["none", row.name].verdict.lost for row in DELIVERY_MODES.values()] == [0, 0, 0, 0]
 

@@ -72,7 +72,7 @@ def test_no_window_is_unknown_and_can_be_drawn() -> None:
     empty = WindowStudy([])
     assert windows_claim(empty).verdict == "unknown"
     empty.figure().savefig(BytesIO(), format="png")
-    assert empty.alt_text() == "no window was measured"
+    assert empty.alt_text() == "no offline time was measured"
 
 
 @pytest.mark.slow
