@@ -123,5 +123,5 @@ def _stall_label(series: Series, stack: str) -> str:
         "the agent was blocked" if median_of("events said, %") < 99 else f"the agent waited {held_up:,.0f} ms at most"
     )
     if median_of("cut off"):
-        return f"{label}; the slow subscriber was disconnected and can resume"
+        return f"{label};\nthe slow subscriber was disconnected and can resume"
     return f"{label}; {piled_up:.1f} MiB buffered" if median_of("events said, %") >= 99 else label

@@ -114,7 +114,7 @@ class CapacityStudy:
             figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
             below.axhline(1_000 * WITHIN_SECONDS, color="#777777", linewidth=0.8, linestyle=":")
             below.set_yscale("log")
-            below.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            below.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
             below.set_ylabel("delay from due to read, ms\n(99th percentile)")
             below.set_xscale("log")
             below.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -122,7 +122,7 @@ class CapacityStudy:
             below.xaxis.set_minor_locator(NullLocator())
             below.set_xlabel("load, events per second")
             for row, search in enumerate(self.searches):
-                _mark(above, below, search.carries, STYLES[row % len(STYLES)], row)
+                _mark(above, below, search, STYLES[row % len(STYLES)], row)
             return figure
 
     def alt_text(self) -> str:
@@ -290,8 +290,9 @@ def _dots(axis: Axes, points: Sequence[tuple[float, float, StepResult]], style: 
         axis.plot(x, y, marker=marker, color=colour, markerfacecolor=inside, markersize=6)
 
 
-def _mark(above: Axes, below: Axes, carries: float | None, style: LineStyle, row: int) -> None:
+def _mark(above: Axes, below: Axes, search: LoadSearch, style: LineStyle, row: int) -> None:
     """Mark the carried load with a line in both panels, and write its value at the bottom of the upper panel."""
+    carries = search.carries
     if carries is None:
         return
     for axis in (above, below):
@@ -299,7 +300,7 @@ def _mark(above: Axes, below: Axes, carries: float | None, style: LineStyle, row
     left, right = above.get_xlim()
     in_left_half = carries * carries < left * right  # the axis is logarithmic
     above.annotate(
-        f"carries {carries:,.0f}",
+        f"{search.edge.name} carries {carries:,.0f}",
         (carries, 0),
         xycoords=("data", "axes fraction"),
         xytext=(6 if in_left_half else -6, 6 + 14 * row),

@@ -120,8 +120,10 @@ class WaitingStudy:
             for name, points in self.points.items()
         }
         measured = {name: max(delays) for name, delays in light.items() if delays}
+        if not any(self.points.values()):
+            return "No load was carried"
         if not measured:
-            return "No load up to two thirds of a core was carried"
+            return "Each carried load used, or waited for, more than two thirds of a core"
         # The title leaves out an edge that carried only higher loads.
         edges = "" if len(measured) == len(light) else f" ({' and '.join(measured)})"
         return f"Up to two thirds of a core, the mean delay is at most {1_000 * max(measured.values()):.1f} ms{edges}"

@@ -139,7 +139,7 @@ def judge_routing(seen: Observation) -> Judgement:
     if seen.complete:
         _judge_counters(link, seen, calls)
     link.tried = len(calls)
-    link.summary = f"each of {len(found.pairs)} events of the scenario reached the hub once, unchanged and in order"
+    link.summary = f"each of {len(found.pairs):,} events of the scenario reached the hub once, unchanged and in order"
     return link
 
 

@@ -134,7 +134,7 @@ def judge_agent(seen: Observation) -> Judgement:
     expect_in_order(link, found, lambda call: id(call.owner), _type)
     judge_tools(link, seen)
     link.tried = min(len(calls), len(bindings))
-    link.summary = f"the adapter receives each of {len(bindings)} bindings and {len(calls)} events unchanged"
+    link.summary = f"the adapter receives each of {len(bindings):,} bindings and {len(calls):,} events unchanged"
     return link
 
 
@@ -268,7 +268,9 @@ def judge_emission(seen: Observation) -> Judgement:
     expect_in_order(link, found, lambda call: id(call.owner), _type)
     kinds = {call.given["event_type"] for call in calls}
     link.tried = len(calls)
-    link.summary = f"each of {len(calls)} events of {len(kinds)} types reaches the bridge once, unchanged and in order"
+    link.summary = (
+        f"each of {len(calls):,} events of {len(kinds)} types reaches the bridge once, unchanged and in order"
+    )
     return link
 
 

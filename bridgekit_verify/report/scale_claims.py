@@ -177,7 +177,8 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
         claim="As long as a worker uses at most two thirds of a core, its events are on time.",
         reported=OURS,
         verdict=verdict,
-        answer=f"The edges carried {len(judged) - len(late)} of {len(judged)} loads up to two thirds of a core."
+        answer=f"The edges carried {len(judged) - len(late)} of {len(judged)} loads that used at most"
+        " two thirds of a core."
         f" An example with {demand.users_online:,} users, {demand.runs_per_user_hour:g} runs per user and hour,"
         f" {demand.events_per_run} events per run, and a peak of {demand.peak_factor:g} times the usual load needs"
         f" {_describe_sizing(sized)}.",
@@ -195,7 +196,7 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
                 else []
             ),
         ),
-        rule="Holds if every load up to two thirds of a core is carried. Unknown if there is no such load.",
+        rule="Holds if every load that used at most two thirds of a core is carried. Unknown if there is no such load.",
         sample=Sample(len(judged), "loads") if judged else None,
         timing=f"whether an event was read within {WITHIN_SECONDS:g} s after it was due",
     )

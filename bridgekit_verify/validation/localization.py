@@ -32,7 +32,8 @@ from bridgekit_verify.variants import SOUND, Variant
 __all__ = ["NAMES", "Case", "Localization", "MatrixCell", "localize"]
 
 EMPTY: Final = "#F2F2F2"
-LINE_CHARACTERS: Final = 96
+LINE_CHARACTERS: Final = 92
+LABEL_CHARACTERS: Final = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,8 @@ def _draw(axis: Axes, row: int, column: int, cell: MatrixCell | None, *, on_diag
     axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **edge))
     first, *rest = label.split("\n")
     middle: dict[str, Any] = {"ha": "center", "va": "center", "color": text_colour, "fontweight": "bold"}
-    axis.text(column + 0.5, row + (0.36 if rest else 0.5), first, fontsize=8.5, **middle)
-    axis.text(column + 0.5, row + 0.7, "\n".join(rest), fontsize=7, **middle)
+    axis.text(column + 0.5, row + (0.5 if not rest else 0.36 - 0.08 * (len(rest) - 1)), first, fontsize=8.5, **middle)
+    axis.text(column + 0.5, row + 0.7, "\n".join(rest), fontsize=6.5, **{**middle, "fontweight": "normal"})
 
 
 NAMES: Final = {link.number: link.name for link in (*LINKS, HUB)}
@@ -242,13 +243,14 @@ class Localization:
         }
         cells = self.cells()
         lines = [line for letter, text in notes.items() for line in _wrapped(f"{letter}:  {text}")]
-        with new_figure(self.title(), 7.4, 5.4 + 0.17 * len(lines)) as figure:
+        with new_figure(self.title(), 6.5, 5.4 + 0.17 * len(lines)) as figure:
             axis = figure.subplots()
             for row, broken in enumerate(NAMES):
                 for column, named in enumerate(NAMES):
                     _draw(axis, row, column, cells.get((broken, named)), on_diagonal=broken == named)
-            frame_grid(axis, [str(number) for number in NAMES], [f"{name}  {number}" for number, name in NAMES.items()])
-            axis.tick_params(labelsize=9)
+            rows = [f"{textwrap.fill(name, LABEL_CHARACTERS)}  {number}" for number, name in NAMES.items()]
+            frame_grid(axis, [str(number) for number in NAMES], rows)
+            axis.tick_params(labelsize=8.5)
             axis.xaxis.tick_top()
             axis.xaxis.set_label_position("top")
             axis.set_xlabel("named: by the probes or by the ledger", fontsize=9)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 
+from benchmarks.__main__ import RESULTS
 from benchmarks.figures import FIGURES, draw
 from benchmarks.figures.speeds import throughput_figure
 from benchmarks.measured_values import Series, SeriesKey
-from benchmarks.results import machine, results
+from benchmarks.results import machine, read, results
+from bridgekit_verify.measure.plots import STYLE
 
 
 def measured(native: float) -> Series:
@@ -41,3 +44,16 @@ def test_title_states_the_finding(native: float, expected: list[str]) -> None:
     assert figure is not None
     title = figure.get_suptitle()
     assert all(words in title for words in expected)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_is_cut_off_at_the_edge_of_a_figure(name: str) -> None:
+    with mpl.rc_context(STYLE):
+        figure = FIGURES[name](read(RESULTS).series)
+        assert figure is not None
+        figure.draw_without_rendering()
+        drawn = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert min(drawn.x0, drawn.y0) >= 0
+    assert drawn.x1 <= width
+    assert drawn.y1 <= height

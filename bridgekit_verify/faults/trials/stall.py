@@ -229,6 +229,10 @@ class LoopTimeClock:
         self._seen = now
 
 
+def _milliseconds(seconds: float) -> str:
+    return f"{1_000 * seconds:,.0f} ms" if seconds >= 0.01 else f"{1_000 * seconds:.1f} ms"
+
+
 def _quantile(sorted_values: Sequence[float], share: float) -> float:
     return sorted_values[min(int(share * len(sorted_values)), len(sorted_values) - 1)] if sorted_values else 0.0
 
@@ -263,7 +267,7 @@ class StallStudy:
         others = max((stall.longest_wait for stall in self.stalls if stall is not ours), default=0.0)
         return (
             "While one socket reads nothing, an emission takes up to\n"
-            f"{1_000 * ours.longest_wait:.1f} ms in bridgekit, and {1_000 * others:,.0f} ms in servers that wait for"
+            f"{_milliseconds(ours.longest_wait)} in bridgekit, and {_milliseconds(others)} in servers that wait for"
             " this socket"
         )
 
@@ -281,9 +285,11 @@ class StallStudy:
                     label="event read by another socket",
                 )
                 axis.set_yscale("log")
-                axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+                axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
                 axis.set_ylim(0.1, 3_000)
-                axis.set_title(stall.server.name, fontsize=10.5)
+                axis.set_title(
+                    f"{stall.server.name}: longest emission {_milliseconds(stall.longest_wait)}", fontsize=10.5
+                )
             axes[-1].set_xlabel("time at which the event was due, s after the first event")
             handles, labels = axes[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
@@ -298,7 +304,7 @@ class StallStudy:
         return "; ".join(
             f"{stall.server.name}: the median delay at the other sockets is {1_000 * stall.median_before:.1f} ms before"
             f" and {1_000 * stall.median_during:.1f} ms while one socket reads nothing,"
-            f" and the longest emission takes {1_000 * stall.longest_wait:.0f} ms"
+            f" and the longest emission takes {_milliseconds(stall.longest_wait)}"
             for stall in self.stalls
         )
 

@@ -239,7 +239,7 @@ def _latencies(axis: Axes, trial: Trial) -> None:
             transform=axis.get_xaxis_transform(),
         )
     axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axis.set_ylim(0.3, 5_000)
     axis.set_title(f"{trial.fault.name}, {trial.delivery.name}", fontsize=10.5)
     axis.legend(frameon=False, fontsize=8.5, loc="upper right")

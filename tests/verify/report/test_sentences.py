@@ -166,7 +166,7 @@ def test_workers_sentence_counts_the_judged_loads(study: CapacityStudy, memory: 
     demand = Demand(users_online=10, runs_per_user_hour=1, events_per_run=5, run_seconds=1)
     finding = workers_claim(study, shared(), [], demand)
     assert_basis(finding)
-    carried, judged = numbers(finding.answer, "# of # loads up to two thirds")
+    carried, judged = numbers(finding.answer, "# of # loads that used at most two thirds")
     assert finding.verdict == ("unknown" if not judged else "holds" if carried == judged else "does not hold")
     assert finding.sample == (Sample(int(judged), "loads") if judged else None)
 

@@ -132,6 +132,10 @@ async def test_figure_prints_counts_and_explanations(found: Localization) -> Non
     assert words.count("5 of 5") == len(BROKEN_LINKS)
     assert "a" in words
     assert "is assigned to a thread" in str(figure.get_supxlabel())
+    [axis] = figure.axes
+    cell_width = axis.get_window_extent().width / len(NAMES)
+    too_wide = [text.get_text() for text in axis.texts if text.get_window_extent().width > cell_width]
+    assert too_wide == []
 
 
 async def test_breakage_that_cannot_be_named_leaves_its_diagonal_cell_empty() -> None:

@@ -50,3 +50,18 @@ def test_events_are_late_from_loops_of_sends_and_on_time_from_the_bridge(study: 
     late = {stall.server.name: stall.during[len(stall.during) // 2] for stall in study.stalls}
     ours = late.pop(BRIDGEKIT.name)
     assert ours < min(late.values())
+
+
+def test_panels_state_the_emissions_that_the_title_compares_and_no_tick_is_rounded_to_zero(study: StallStudy) -> None:
+    figure = study.figure()
+    panels = {axis.get_title(loc="left"): axis for axis in figure.axes}
+    longest = [title.rpartition("longest emission ")[2] for title in panels]
+    assert [value for value in longest if value in study.title()] == [max(longest[:-1], key=_number), longest[-1]]
+    figure.draw_without_rendering()
+    labels = [label.get_text() for axis in figure.axes for label in axis.get_yticklabels()]
+    assert "0" not in labels
+    assert "1,000" in labels
+
+
+def _number(text: str) -> float:
+    return float(text.removesuffix(" ms").replace(",", ""))
