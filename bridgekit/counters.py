@@ -13,7 +13,7 @@ from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
 
 __all__ = ["NO_BRIDGE", "RUN_ENDED", "DeliveryCounters"]
 
-NO_BRIDGE: Final = "the adapter holds no bridge"
+NO_BRIDGE: Final = "the adapter holds no bridge or no run id"
 """The `reason` of the receipt for an event of an adapter whose `set_websocket_bridge` was not called."""
 
 RUN_ENDED: Final = "the run has ended"

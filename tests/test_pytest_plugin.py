@@ -245,7 +245,7 @@ LOST_EVENTS = {
     ),
     "event without a bridge": (
         "await type(self._websocket_adapter)().emit_thinking('hm')",
-        "*agent_thinking of run 'run_*' was lost: refused at link 7, the adapter holds no bridge",
+        "*agent_thinking of run 'run_*' was lost: refused at link 7, the adapter holds no bridge or no run id",
     ),
     "event after the end": (
         "await self.emit_agent_completed(); await self.emit_thinking('late')",

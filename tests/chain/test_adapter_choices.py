@@ -61,7 +61,7 @@ async def test_tool_call_is_successful_by_default() -> None:
 async def test_new_adapter_belongs_to_no_run_and_says_so() -> None:
     adapter = WebSocketBridgeAdapter()
     assert (adapter.agent_name, adapter.guarded, adapter.has_websocket_bridge()) == ("", False, False)
-    refused = Receipt(outcome=Outcome.REFUSED, link=7, reason="the adapter holds no bridge")
+    refused = Receipt(outcome=Outcome.REFUSED, link=7, reason="the adapter holds no bridge or no run id")
     assert await adapter.emit_progress({}) == refused
     assert adapter.error_text(ValueError("why")) == "ValueError: why"
 

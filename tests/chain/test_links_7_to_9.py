@@ -98,7 +98,7 @@ async def test_adapter_logs_and_refuses_an_event_when_it_has_no_bridge(
         receipt = await adapter.emit_thinking("hm")
     assert (bool(receipt), receipt.outcome, receipt.link) == (False, Outcome.REFUSED, 7)
     assert [record.getMessage() for record in caplog.records] == [
-        "agent_thinking is lost: the adapter has no bridge, call set_websocket_bridge first"
+        "agent_thinking is lost: the adapter has no bridge or no run id, call set_websocket_bridge first"
     ]
 
 
