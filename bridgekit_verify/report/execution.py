@@ -82,10 +82,13 @@ def execute_folder(
 
     async def execute_all() -> None:
         limiter = anyio.CapacityLimiter(jobs)
-        async with anyio.create_task_group() as tasks:
-            # The later notebooks take longest, so that they start first: at the end, no notebook runs alone for long.
-            for path in reversed(notebooks):
-                tasks.start_soon(execute_one, path, limiter)
+        try:
+            async with anyio.create_task_group() as tasks:
+                # The later notebooks take longest, so that they start first: no notebook runs alone for long.
+                for path in reversed(notebooks):
+                    tasks.start_soon(execute_one, path, limiter)
+        except* KeyboardInterrupt:
+            pass  # the event loop raises it too; a second one would be logged as unhandled
 
     with unwrap_single_error():
         anyio.run(execute_all, backend="asyncio")  # nbclient supports only asyncio

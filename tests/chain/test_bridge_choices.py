@@ -301,7 +301,7 @@ async def test_event_that_waits_for_room_is_not_published_if_its_coroutine_is_cl
     application = await started()
     await application.bridge.mapping.register_mapping(RUN, THREAD)
     subscribe_crowded(application)
-    closed: Any = application.bridge.notify_when_room(emitted(thread_id=thread_id))
+    closed: Any = application.bridge.notify_when_room(emitted(thread_id=thread_id)).__await__()
     closed.send(None)
     closed.close()
     assert await retained_types(application) == ["agent_thinking"]

@@ -130,7 +130,7 @@ async def test_error_of_a_run_is_logged_even_if_the_agent_cannot_be_ended(caplog
             raise ValueError("the second error")
 
     application = await started(agents={"agent": Unending})
-    with pytest.raises(ValueError, match="the second error"):
+    with pytest.raises(Broken, match="the first error"):
         await application.supervisor.run(**RUN)
     assert "the first error" in caplog.text
 

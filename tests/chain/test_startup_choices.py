@@ -101,7 +101,9 @@ async def test_publisher_refuses_an_event_of_another_thread_of_the_process() -> 
 class UnconfirmedLog(MemoryEventLog):
     """A log whose store confirms no event, as if its server had stopped."""
 
-    unconfirmed = 3
+    def __init__(self) -> None:
+        super().__init__()
+        self.unconfirmed = 3
 
 
 async def test_publisher_names_the_store_and_the_number_of_events_that_it_did_not_confirm() -> None:
