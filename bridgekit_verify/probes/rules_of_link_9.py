@@ -78,7 +78,7 @@ def judge_families(routes: list[FamilyRoute]) -> Judgement:
     if lost:
         kinds = len({route.family for route in lost})
         reasons = Counter(map(_reason, (route.answer for route in lost)))
-        reason = f" ({reasons.most_common(1)[0][0]})"
+        reason = f" (most frequent reason: {reasons.most_common(1)[0][0]})"
         link.expect(
             False,
             ViolationKind.LOST,
@@ -86,7 +86,7 @@ def judge_families(routes: list[FamilyRoute]) -> Judgement:
         )
     link.tried = len(routes)
     n = len(families)
-    link.summary = f"for {n} of {n} kinds of thread id, each event went to its own thread and to no other"
+    link.summary = f"for {n} of {n} kinds of thread id, each event goes to its own thread and to no other"
     return link
 
 
@@ -131,7 +131,7 @@ def judge_routing(seen: Observation) -> Judgement:
     if seen.complete:
         _judge_counters(link, seen, calls)
     link.tried = len(calls)
-    link.summary = f"each of {len(found.pairs)} events of the scenario reached the hub once, unchanged and in order"
+    link.summary = f"each of {len(found.pairs):,} events reaches the hub once, unchanged and in order"
     return link
 
 

@@ -247,7 +247,10 @@ def _undetected(tables: DropTables) -> Risk:
     counts = of(worst.false_success, worst.total.expected)
     sentence = f"{within}, {counts} events are reported as sent although their user does not read them."
     return Risk(
-        "undetected", title, when, (sentence, "A dashboard that counts sent events counts these events as delivered.")
+        "undetected",
+        title,
+        when,
+        (sentence, "A dashboard that counts sent events therefore shows too many deliveries."),
     )
 
 
@@ -283,7 +286,7 @@ def order_note(tables: DropTables) -> str:
     leaking = {subset.repairs for subset in tables.subsets if subset.leaked}
     orders = list(permutations(REPAIRS))
     safe = sum(not any(frozenset(order[:n]) in leaking for n in range(len(order) + 1)) for order in orders)
-    counts = f"In {safe} of {len(orders)} orders of the repairs, no event leaks."
+    counts = f"In {safe} of {len(orders)} orders of the repairs, no event leaks after any repair."
     if leaking == {frozenset(REPAIRS[1:])}:
         return f"Do not make repair 1 last: without repair 1, the other repairs leak events. {counts}"
     return counts
@@ -297,7 +300,7 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
     others = [alternative for alternative in tables.routing if alternative.name in FIXES]
     enough = [FIXES[each.name] for each in others if each.complete]
     short = [
-        f"{FIXES[each.name]} (drops {each.dropped:,}{f', leaks {each.leaked:,}' if each.leaked else ''})"
+        f"{FIXES[each.name]} (drops {of(each.dropped, each.expected)} events{_leaking(each)})"
         for each in others
         if not each.complete
     ]
@@ -308,8 +311,15 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
         if FIXES["fix 3"] in enough and lifecycle is not None and lifecycle.verdict == "does not hold":
             parts.append(f"But {lifecycle.answer}")
     if short:
-        parts.append(f"These fixes cannot replace repair 2: {listed(short)}.")
+        parts.append(f"The following fixes cannot replace repair 2: {listed(short)}.")
     return " ".join(parts)
+
+
+def _leaking(counts: EventCounts) -> str:
+    """Return a clause that states how many of the dropped events leak, or how many events if others leak as well."""
+    if not counts.leaked:
+        return ""
+    return f", and leaks {counts.leaked:,}{' of them' if counts.leaked == counts.dropped_and_leaked else ' events'}"
 
 
 def scope(tables: DropTables) -> tuple[str, ...]:
@@ -320,13 +330,13 @@ def scope(tables: DropTables) -> tuple[str, ...]:
     kinds = len(before.kinds)
     documented = sum(kind.documented for kind in before.kinds)
     sentences = [
-        f"Each chain ran with {kinds} kinds of thread id: {documented} documented in the audit or the public history,"
-        f" and {kinds - documented} stress kinds."
+        f"Each chain ran with {kinds} kinds of thread id: {documented} documented in the audit or the backend's public"
+        f" history, and {kinds - documented} stress kinds."
     ]
     if product := _product(tables, before.total.expected, kinds):
         sentences.append(product)
     sentences.append(
-        "The kinds are chosen and not sampled, so sums over the kinds describe only this test, and not production."
+        "The kinds of thread id are chosen, not sampled, so sums over the kinds do not describe production."
     )
     if tables.subsets:
         enough = [subset for subset in tables.subsets if subset.complete]

@@ -94,8 +94,8 @@ class ReceiptStudy:
     def alt_text(self) -> str:
         """Describe the figure in text: for each chain, the counts above 0."""
         return "; ".join(
-            f"{each.variant.name}: "
-            + ", ".join(f"{receipt}, and {got}: {count}" for (receipt, got), count in _ordered(each) if count)
+            f"chain {each.variant.name!r}: "
+            + ", ".join(f"{count} × {receipt}, and {got}" for (receipt, got), count in _ordered(each) if count)
             for each in self.measurements
         )
 

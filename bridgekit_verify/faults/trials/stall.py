@@ -296,8 +296,8 @@ class StallStudy:
         The text states, for each server, the median latencies before and during the stall, and the longest emission.
         """
         return "; ".join(
-            f"{stall.server.name}: the median delay at the other sockets is {1_000 * stall.median_before:.1f} ms before"
-            f" and {1_000 * stall.median_during:.1f} ms while one socket reads nothing,"
+            f"server {stall.server.name!r}: the median delay at the other sockets is {1_000 * stall.median_before:.1f}"
+            f" ms before and {1_000 * stall.median_during:.1f} ms while one socket reads nothing,"
             f" and the longest emission takes {1_000 * stall.longest_wait:.0f} ms"
             for stall in self.stalls
         )
