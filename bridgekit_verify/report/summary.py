@@ -286,7 +286,7 @@ def order_note(tables: DropTables) -> str:
     leaking = {subset.repairs for subset in tables.subsets if subset.leaked}
     orders = list(permutations(REPAIRS))
     safe = sum(not any(frozenset(order[:n]) in leaking for n in range(len(order) + 1)) for order in orders)
-    counts = f"In {safe} of {len(orders)} orders of the repairs, no event leaks after any repair."
+    counts = f"In {safe} of {len(orders)} orders of the repairs, no event leaks."
     if leaking == {frozenset(REPAIRS[1:])}:
         return f"Do not make repair 1 last: without repair 1, the other repairs leak events. {counts}"
     return counts
