@@ -56,11 +56,7 @@ def sound_claim(study: BackendStudy) -> Finding:
         f" and at least one property that holds."
         if clean.known
         else "The notebook checked no backend or recording without a defect.",
-        evidence=tuple(
-            f"For {each.name!r}, of {len(each.verdict.answers)} properties, {_count(each, State.HOLDS)} hold,"
-            f" {_count(each, State.BROKEN)} are broken, and {_count(each, State.UNKNOWN)} are unknown."
-            for each in sound
-        ),
+        evidence=tuple(_states(each) for each in sound),
         rule="Holds if, for each backend or recording without a defect, the check reports no broken property and at"
         " least one property that holds.",
         sample=Sample(clean.n, "checks") if clean.known else None,
@@ -70,6 +66,19 @@ def sound_claim(study: BackendStudy) -> Finding:
 def _broken(properties: Sequence[str]) -> str:
     noun = "the property" if len(properties) == 1 else "the properties"
     return f"{noun} {listed(map(repr, properties))} as broken"
+
+
+def _states(subject: CheckedSubject) -> str:
+    hold, broken, unknown = (_count(subject, state) for state in (State.HOLDS, State.BROKEN, State.UNKNOWN))
+    return (
+        f"For {subject.name!r}, of {len(subject.verdict.answers)} properties, {hold}"
+        f" {'holds' if hold == 1 else 'hold'},"
+        f" {broken} {_are(broken)} broken, and {unknown} {_are(unknown)} unknown."
+    )
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _count(subject: CheckedSubject, state: State) -> int:

@@ -29,7 +29,7 @@ def complexity_claim(drops: FixDrops, repairs: RepairStudy) -> Finding:
         verdict=verdict_of(not drops.affected(COMMITTED, "fix 1")),
         answer=f"On the code as committed, Fix 1 delivers {after.delivered:,} of {after.expected:,} events with"
         f" {len(kinds)} kinds of thread id. The number of needed repairs is {len(repairs.needed)}. The needed repairs"
-        f" remove {removed} lines from the rebuilt chain and add {added} lines.",
+        f" remove {removed} lines from the rebuilt chain and add {added}.",
         evidence=(*repairs.sentences(), NOT_REBUILT),
         rule="Holds if the code as committed with Fix 1 alone delivers every event without a leak.",
         sample=Sample(min(counts.expected for counts in kinds.values()), "events"),

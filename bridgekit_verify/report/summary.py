@@ -206,7 +206,7 @@ def _routing_leaks(tables: DropTables) -> list[str]:
     if not leaking:
         return []
     first = leaking[0]
-    where = listed([f"{kind.name} ({of(kind.leaked, kind.expected)})" for kind in first.leaking])
+    where = listed([f"'{kind.name}' ({of(kind.leaked, kind.expected)} events)" for kind in first.leaking])
     return [
         f"With only link 9 broken, {FIXES[first.name]} leaks events for {len(first.leaking)} of"
         f" {len(first.kinds)} kinds of thread id: {where}."
@@ -222,7 +222,7 @@ def _loss(tables: DropTables) -> Risk:
     sentences = [f"{of(found.dropped, found.expected)} events do not reach their user."]
     parts = [
         f"{FIXES[name]} {'drop' if name.startswith('fixes') else 'drops'}"
-        f" {of(step.total.dropped, step.total.expected) if step.total.dropped else 'none'}"
+        f" {f'{of(step.total.dropped, step.total.expected)} events' if step.total.dropped else 'none'}"
         for name in ("fix 1", "fixes 1 and 2 with the method", "fix 3")
         if (step := tables.step(AS_REPORTED, name))
     ]

@@ -181,7 +181,8 @@ READ = "Every event that is reported as sent reaches its user, so only routing f
                     "does not hold",
                     INSUFFICIENT,
                     f"On the code as committed{where}, {count} of 420 events are routed and reported as sent, but their"
-                    " user does not read them. The bridge counts no routing failure for these events.",
+                    " user does not read them. The bridge counts no routing failure for an event that it reports as"
+                    " sent.",
                 ),
             )
             for first, where, count in ((2, "", 14), (1, " with Fix 1", 7), (0, " with Fix 1", 7))

@@ -96,8 +96,8 @@ async def test_promises_are_measured_on_the_chain_as_committed(study: FixStudy) 
         "As committed with Fix 1, 0 of 10 events arrive. With Fix 1 and only link 9 broken, 10 of 10 events of threads"
         " with ids like thread_123 arrive."
     )  # the same load on both chains
-    assert "users read 6 of 6 agent events with thread ids like thread_123" in real_time.answer
-    assert "every agent event before its run ends, for 1 of 2 kinds of thread id." in real_time.evidence[0]
+    assert "users read 6 of 6 agent events of threads with ids like thread_123" in real_time.answer
+    assert "every agent event before its run ends for 1 of 2 kinds of thread id." in real_time.evidence[0]
     assert value == Finding(
         id="claim-value",
         title="After Fix 1 · 90 % of the chat's business value is delivered",
