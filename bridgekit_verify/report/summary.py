@@ -19,6 +19,7 @@ from bridgekit_verify.report.drop_tables import (
     FIXES,
     REPAIRS,
     DropTables,
+    Routing,
     Step,
     Subset,
 )
@@ -220,14 +221,16 @@ def _loss(tables: DropTables) -> Risk:
         return Risk("loss", title, "unknown", (NOT_MEASURED,))
     found = before.total
     sentences = [f"{of(found.dropped, found.expected)} events do not reach their user."]
+    names = ("fix 1", "fixes 1 and 2 with the method", "fix 3")
     parts = [
         f"{FIXES[name]} {'drop' if name.startswith('fixes') else 'drops'}"
-        f" {f'{of(step.total.dropped, step.total.expected)} events' if step.total.dropped else 'none'}"
-        for name in ("fix 1", "fixes 1 and 2 with the method", "fix 3")
+        f" {of(step.total.dropped, step.total.expected) if step.total.dropped else 'no' if name == names[0] else 'none'}"
+        for name in names
         if (step := tables.step(AS_REPORTED, name))
     ]
     if parts:
-        sentences.append(f"With only link 9 broken, {listed(parts)}.")
+        # Only the first count names the events, so that the sentence stays short.
+        sentences.append(f"With only link 9 broken, {listed([f'{parts[0]} events', *parts[1:]])}.")
     return Risk("loss", title, AS_COMMITTED if found.dropped else "not observed", tuple(sentences))
 
 
@@ -299,11 +302,7 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
     """
     others = [alternative for alternative in tables.routing if alternative.name in FIXES]
     enough = [FIXES[each.name] for each in others if each.complete]
-    short = [
-        f"{FIXES[each.name]} (drops {of(each.dropped, each.expected)} events{_leaking(each)})"
-        for each in others
-        if not each.complete
-    ]
+    short = [f"{FIXES[each.name]} {_dropping(each)}" for each in others if not each.complete]
     parts = []
     if enough:
         chosen = ", or ".join(enough)
@@ -311,15 +310,18 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
         if FIXES["fix 3"] in enough and lifecycle is not None and lifecycle.verdict == "does not hold":
             parts.append(f"But {lifecycle.answer}")
     if short:
-        parts.append(f"The following fixes cannot replace repair 2: {listed(short)}.")
+        parts.append(f"In place of repair 2, {'; '.join(short)}.")
     return " ".join(parts)
 
 
-def _leaking(counts: EventCounts) -> str:
-    """Return a clause that states how many of the dropped events leak, or how many events if others leak as well."""
+def _dropping(counts: Routing) -> str:
+    """Return a clause such as "drops 460 of 780 events and leaks 40 of them"."""
+    plural = counts.name.startswith("fixes")
+    dropped = f"{'drop' if plural else 'drops'} {of(counts.dropped, counts.expected)} events"
     if not counts.leaked:
-        return ""
-    return f", and leaks {counts.leaked:,}{' of them' if counts.leaked == counts.dropped_and_leaked else ' events'}"
+        return dropped
+    whole = "of them" if counts.leaked == counts.dropped_and_leaked else "events"
+    return f"{dropped} and {'leak' if plural else 'leaks'} {counts.leaked:,} {whole}"
 
 
 def scope(tables: DropTables) -> tuple[str, ...]:

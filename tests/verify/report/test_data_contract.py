@@ -168,8 +168,8 @@ UNKNOWN = "Unknown: the drop rates were not measured."
             (
                 "as committed",
                 "420 of 420 events do not reach their user.",
-                "With only link 9 broken, Fix 1 drops 100 of 420 events, Fixes 1 and 2 with the method drop 40 of 420"
-                " events and Fix 3 drops none.",
+                "With only link 9 broken, Fix 1 drops 100 of 420 events, Fixes 1 and 2 with the method drop"
+                " 40 of 420 and Fix 3 drops none.",
             ),
             (
                 "after the audit's fixes",

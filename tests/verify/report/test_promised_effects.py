@@ -101,11 +101,12 @@ async def test_promises_are_measured_on_the_chain_as_committed(study: FixStudy) 
     assert value == Finding(
         id="claim-value",
         title="After Fix 1 · 90 % of the chat's business value is delivered",
-        claim="The chat delivers 10 % of its business value as committed, and 90 % after the fix.",
+        claim="The chat delivers 10 % of its business value as committed, and 90 % after Fix 1.",
         reported="after fix",
         verdict="unknown",
         answer=(
-            "Unknown: no test of this report measures business value, and the audit does not state how it was measured."
+            "Unknown: no test of this report measures business value, and the audit does not state how it measured"
+            " business value."
         ),
     )
 

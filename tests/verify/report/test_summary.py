@@ -172,12 +172,14 @@ def test_risks_are_leak_then_loss_then_undetected_failure() -> None:
     assert leak.when == "after some of the repairs"
     assert leak.sentences == (
         f"{ALL // 2} of {ALL} events reach another user after repairs 2, 3 and 4 without repair 1.",
-        "With only link 9 broken, Fix 1 leaks events for 1 of 7 kinds of thread id: starts with another id (40 of 60).",
+        "With only link 9 broken, Fix 1 leaks events for 1 of 7 kinds of thread id: 'starts with another id' (40 of"
+        " 60 events).",
     )
     assert loss.when == "as committed"
     assert loss.sentences == (
         f"{ALL} of {ALL} events do not reach their user.",
-        f"With only link 9 broken, Fix 1 drops 100 of {ALL}, Fixes 1 and 2 with the method drop 40 of {ALL}"
+        f"With only link 9 broken, Fix 1 drops 100 of {ALL} events, Fixes 1 and 2 with the method drop 40 of"
+        f" {ALL}"
         " and Fix 3 drops none.",
     )
     assert undetected.when == "after the audit's fixes"
@@ -252,9 +254,8 @@ def test_a_size_is_stated_in_lines(removed: int, added: int, text: str) -> None:
 
 def test_alternatives_are_divided_by_whether_they_deliver_everything() -> None:
     assert routing_note(EXAMPLE) == (
-        "Fix 2 with its method, or Fix 3, can replace repair 2 in this test. The following fixes cannot replace"
-        f" repair 2: Fix 1 (drops 100 of {ALL} events, and leaks 40 of them) and Fix 2 as written (drops {ALL} of"
-        f" {ALL} events)."
+        "Fix 2 with its method, or Fix 3, can replace repair 2 in this test. In place of repair 2, Fix 1"
+        f" drops 100 of {ALL} events and leaks 40 of them; Fix 2 as written drops {ALL} of {ALL} events."
     )
     assert routing_note(NO_TABLES) == ""
 
@@ -262,7 +263,7 @@ def test_alternatives_are_divided_by_whether_they_deliver_everything() -> None:
 def test_a_fix_that_fails_over_the_life_of_a_run_is_not_recommended_without_saying_so() -> None:
     answer_of_finding = "Fix 3 leaks events if a run is registered twice."
     lifecycle = claim("missed-lifecycles", verdict="does not hold", answer=answer_of_finding)
-    assert f"in this test. But {answer_of_finding} The following fixes cannot" in routing_note(EXAMPLE, lifecycle)
+    assert f"in this test. But {answer_of_finding} In place of repair 2," in routing_note(EXAMPLE, lifecycle)
     assert "But" not in routing_note(EXAMPLE, claim("missed-lifecycles", verdict="holds", answer=answer_of_finding))
 
 
