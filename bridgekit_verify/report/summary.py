@@ -221,16 +221,15 @@ def _loss(tables: DropTables) -> Risk:
         return Risk("loss", title, "unknown", (NOT_MEASURED,))
     found = before.total
     sentences = [f"{of(found.dropped, found.expected)} events do not reach their user."]
-    names = ("fix 1", "fixes 1 and 2 with the method", "fix 3")
-    parts = [
-        f"{FIXES[name]} {'drop' if name.startswith('fixes') else 'drops'}"
-        f" {of(step.total.dropped, step.total.expected) if step.total.dropped else 'no' if name == names[0] else 'none'}"
-        for name in names
-        if (step := tables.step(AS_REPORTED, name))
-    ]
+    parts: list[str] = []
+    for name in ("fix 1", "fixes 1 and 2 with the method", "fix 3"):
+        if step := tables.step(AS_REPORTED, name):
+            # Only the first count names the events, so that the sentence stays short.
+            count, none = of(step.total.dropped, step.total.expected), "none" if parts else "no event"
+            dropped = (count if parts else f"{count} events") if step.total.dropped else none
+            parts.append(f"{FIXES[name]} {'drop' if name.startswith('fixes') else 'drops'} {dropped}")
     if parts:
-        # Only the first count names the events, so that the sentence stays short.
-        sentences.append(f"With only link 9 broken, {listed([f'{parts[0]} events', *parts[1:]])}.")
+        sentences.append(f"With only link 9 broken, {listed(parts)}.")
     return Risk("loss", title, AS_COMMITTED if found.dropped else "not observed", tuple(sentences))
 
 

@@ -211,9 +211,9 @@ async def test_lost_claim_is_right_only_if_nothing_arrives_and_only_link_9_stops
     }
     as_the_audit_says = lost_claim(with_committed(drops, reported))
     assert (as_the_audit_says.right, as_the_audit_says.verdict) == ("yes", "holds")
-    assert (
-        as_the_audit_says.answer
-        == "As committed, 0 of 45 events reach their user. Before and after the audit's fixes, events are lost only at link 9."
+    assert as_the_audit_says.answer == (
+        "As committed, 0 of 45 events reach their user. Before and after the audit's fixes, events are lost only at"
+        " link 9."
     )
     some_arrive = lost_claim(with_committed(drops, {**reported, COMMITTED: reported["fix 1"]}))
     assert some_arrive.right == "no"
