@@ -26,8 +26,8 @@ from bridgekit_verify.measure.history import ExpectedEvents
 from bridgekit_verify.measure.ledger import ledger
 from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, VERMILLION, draw_rates, new_figure
 from bridgekit_verify.measure.statistics import Rate
-from bridgekit_verify.measure.workload import OwnedThread, seeded, thread_ids
 from bridgekit_verify.measure.wording import capitalized
+from bridgekit_verify.measure.workload import OwnedThread, seeded, thread_ids
 from bridgekit_verify.studies.manual_run import Clock, manual_run
 from bridgekit_verify.studies.run_ids_across_processes import ProcessDelivery, measure_processes, process_table
 from bridgekit_verify.variants import FIX_3, SOUND, Variant

@@ -296,7 +296,9 @@ async def test_error_that_crossed_a_link_is_caught_also_if_nothing_was_logged() 
     trace = await trace_run(replace(SOUND, adapter=AdapterThatSwallowsInSilence))
     assert step_of(trace, 8).caught.startswith("TypeError: AgentWebSocketBridge.notify() takes 2 positional")
     assert step_of(trace, 8).logged == ""
-    assert trace.sentence(QUESTION, THOUGHT).endswith("were given and logged nothing. No user reads the event.")
+    assert trace.sentence(QUESTION, THOUGHT).endswith(
+        "were given, and the link logged nothing. No user reads the event."
+    )
 
 
 async def test_error_that_was_logged_and_raised_again_was_not_caught() -> None:

@@ -236,7 +236,9 @@ def test_leak_makes_a_fix_fail_even_if_most_events_arrive() -> None:
     drops = literal({}, {"fix 3": 10}, leaked=1)
     assert drops.leaking(REPORTED) == ["fix 1"]
     assert "Fix 1 fails for 1 of 1" in drops.finding()
-    assert "These fixes leak events to another user: Fix 1 (1 of 10 events)." in drops.sentences()
+    assert (
+        "With only link 9 broken, these fixes leak events to another user: Fix 1 (1 of 10 events)." in drops.sentences()
+    )
 
 
 def test_sentences_change_if_fix_1_does_not_harm_fix_2() -> None:
