@@ -301,7 +301,11 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
     """
     others = [alternative for alternative in tables.routing if alternative.name in FIXES]
     enough = [FIXES[each.name] for each in others if each.complete]
-    short = [f"{FIXES[each.name]} {_dropping(each)}" for each in others if not each.complete]
+    incomplete = [each for each in others if not each.complete]
+    short = [
+        f"{FIXES[each.name]} {_dropping(each, whole=not n or each.expected != incomplete[0].expected)}"
+        for n, each in enumerate(incomplete)
+    ]
     parts = []
     if enough:
         chosen = ", or ".join(enough)
@@ -313,14 +317,18 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
     return " ".join(parts)
 
 
-def _dropping(counts: Routing) -> str:
-    """Return a clause such as "drops 460 of 780 events and leaks 40 of them"."""
+def _dropping(counts: Routing, *, whole: bool) -> str:
+    """Return a clause such as "drops 460 of 780 events and leaks 40 of them".
+
+    If not `whole`, the clause states only how many events are dropped, and not of how many.
+    """
     plural = counts.name.startswith("fixes")
-    dropped = f"{'drop' if plural else 'drops'} {of(counts.dropped, counts.expected)} events"
+    number_dropped = f"{of(counts.dropped, counts.expected)} events" if whole else f"{counts.dropped:,}"
+    dropped = f"{'drop' if plural else 'drops'} {number_dropped}"
     if not counts.leaked:
         return dropped
-    whole = "of them" if counts.leaked == counts.dropped_and_leaked else "events"
-    return f"{dropped} and {'leak' if plural else 'leaks'} {counts.leaked:,} {whole}"
+    members = "of them" if counts.leaked == counts.dropped_and_leaked else "events"
+    return f"{dropped} and {'leak' if plural else 'leaks'} {counts.leaked:,} {members}"
 
 
 def scope(tables: DropTables) -> tuple[str, ...]:

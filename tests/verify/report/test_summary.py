@@ -255,7 +255,7 @@ def test_a_size_is_stated_in_lines(removed: int, added: int, text: str) -> None:
 def test_alternatives_are_divided_by_whether_they_deliver_everything() -> None:
     assert routing_note(EXAMPLE) == (
         "Fix 2 with its method, or Fix 3, can replace repair 2 in this test. In place of repair 2, Fix 1"
-        f" drops 100 of {ALL} events and leaks 40 of them; Fix 2 as written drops {ALL} of {ALL} events."
+        f" drops 100 of {ALL} events and leaks 40 of them; Fix 2 as written drops {ALL}."
     )
     assert routing_note(NO_TABLES) == ""
 
