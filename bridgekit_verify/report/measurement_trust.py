@@ -76,7 +76,7 @@ def coverage_claim(coverage: pd.DataFrame) -> Finding:
     return _coverage_finding(
         verdict_of(holds),
         f"Over {inside.n} combinations of true rate and sample size, the 95 % interval contains the true rate in"
-        f" {100 * mean:.1f} % of the cases on average. This is the exact coverage, which is computed. The simulated"
+        f" {100 * mean:.1f} % of the cases on average (the computed, exact coverage). The simulated"
         f" coverage agrees with the exact coverage in {inside.counts} combinations.",
         (
             f"The lowest exact coverage is {lowest['exact %']:.1f} %, at a true rate of {lowest['p']:.3g} and a sample"
@@ -90,7 +90,8 @@ def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], 
     allowed = (
         ""
         if inside is None
-        else f" Chance explains at most {allowed_misses(inside.n)} disagreements in {inside.n} combinations."
+        else f" Chance explains at most {allowed_misses(inside.n)} disagreements in {inside.n} combinations: more"
+        f" disagreements have a probability of at most {100 * CHANCE:g} %."
     )
     return Finding(
         id="trust-coverage",
@@ -101,8 +102,8 @@ def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], 
         answer=answer,
         evidence=evidence,
         rule=f"Holds if the mean exact coverage is within {100 * COVERAGE_TOLERANCE:.0f} percentage points of"
-        f" {100 * CONFIDENCE:g} %, and no more simulations disagree than chance explains. More"
-        f" disagreements have a probability of at most {100 * CHANCE:g} %." + allowed,
+        f" {100 * CONFIDENCE:g} %, and no more simulations disagree with the exact coverage than"
+        " chance explains." + allowed,
         sample=None if inside is None else Sample(inside.n, "combinations"),
     )
 
@@ -113,7 +114,8 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
     outside = [check for check in sampled if not check.inside]
     unequal = [check for check in exact if not check.inside]
     miscounted = [loss for loss in study.losses if loss.measurement.verdict.lost != loss.dropped]
-    holds = not unequal and not miscounted and len(outside) <= allowed_misses(len(sampled))
+    allowed = allowed_misses(len(sampled))
+    holds = not unequal and not miscounted and len(outside) <= allowed
     checks = [*sampled, *exact]
     return Finding(
         id="trust-calibration",
@@ -133,8 +135,7 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
             for check in checks
         ),
         rule="Holds if every count that does not depend on chance equals the known count, every count of lost frames"
-        " equals the number of dropped frames, and no more intervals miss the known rate than chance explains, which"
-        f" is at most {allowed_misses(len(sampled))} of {len(sampled)}. More misses have a probability of at most"
-        f" {100 * CHANCE:g} %.",
+        f" equals the number of dropped frames, and at most {allowed} of {len(sampled)} intervals miss the"
+        f" known share. Chance alone causes more misses with a probability of at most {100 * CHANCE:g} %.",
         sample=Sample(min(check.measured.n for check in checks), "events") if checks else None,
     )

@@ -72,7 +72,11 @@ def _describe_capacity(search: LoadSearch) -> str:
     best = search.best
     if best is None:
         return f"The {search.edge.name} edge carried none of the loads that were tried."
-    more = f" It may carry more, because {search.underestimate_reason}." if search.underestimate_reason else ""
+    more = (
+        f" The {search.edge.name} edge may carry more, because {search.underestimate_reason}."
+        if search.underestimate_reason
+        else ""
+    )
     return (
         f"The {search.edge.name} edge carries {best.events_per_second:,.0f} events per second: at this load,"
         f" {best.on_time.counts} events were read within {WITHIN_SECONDS:g} s (95 % interval"
@@ -210,7 +214,7 @@ def _describe_sizing(sized: Sequence[Sizing]) -> str:
     return (
         ", or ".join(
             f"{each.workers} {'worker' if each.workers == 1 else 'workers'} on the {each.edge} edge"
-            f" ({100 * each.core_share:.0f} % of a core and {each.mib:,.0f} MiB each)"
+            f" ({100 * each.core_share:.0f} % of a core and {each.mib:,.0f} MiB per worker)"
             for each in sized
         )
         or "an unknown number of workers, because no edge carried a load"

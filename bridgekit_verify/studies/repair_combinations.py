@@ -198,8 +198,9 @@ class RepairStudy:
         counts = {applied: self.totals[applied] for applied in self.leaking}
         leaks = [f"{_in_words(name)} ({count.leaked:,} of {count.expected:,} events)" for name, count in counts.items()]
         return [
-            f"Combinations of repairs that deliver every event without a leak, {len(self.complete)} of"
-            f" {len(self.totals)}: {'; '.join(map(_in_words, self.complete)) or 'none'}.",
+            f"{len(self.complete)} of {len(self.totals)} combinations of the repairs"
+            f" {'delivers' if len(self.complete) == 1 else 'deliver'} every event without a leak"
+            f"{': ' if self.complete else ''}{'; '.join(map(_in_words, self.complete))}.",
             f"Repairs without which the other repairs lose or leak events: {', '.join(self.needed) or 'none'}.",
             f"Combinations of repairs that leak events to another user: {'; '.join(leaks) or 'none'}.",
             f"In {safe} of {orders} orders of the repairs, no event leaks after any repair. Recommended order of the"

@@ -108,7 +108,7 @@ class WindowStudy:
         silent = sum(window.trial.verdict.lost_silent for window in self.windows if window.trial.delivery.resumes)
         return (
             f"Without a log, users who are offline lose up to {100 * max(without, default=0):.0f} % of the events.\n"
-            f"With a log, they lose {silent:,} events silently"
+            f"With a log, {silent:,} events are lost silently"
         )
 
     def figure(self) -> Figure:

@@ -54,7 +54,7 @@ def test_claim_is_unknown_if_no_load_is_carried() -> None:
 def test_claim_is_unknown_without_a_failed_load_and_capacity_is_a_lower_bound() -> None:
     finding = capacity_claim(capacity([carried(500)], [carried(500), failed(900)]))
     assert finding.verdict == "unknown"
-    assert "It may carry more, because it carried every load that was tried." in finding.answer
+    assert "The ASGI edge may carry more, because it carried every load that was tried." in finding.answer
 
 
 def test_memory_claim_holds_for_linear_memory_and_constant_cost() -> None:
