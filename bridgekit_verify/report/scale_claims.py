@@ -308,7 +308,7 @@ def _micros(costs: Costs) -> str:
 
 def _comparison(verdict: Verdict) -> str:
     return {
-        "holds": "the native edge needs no more",
-        "does not hold": "the native edge needs more",
+        "holds": "the native edge needs no more CPU time",
+        "does not hold": "the native edge needs more CPU time",
         "unknown": "the difference between the edges is not clear",
     }[verdict]

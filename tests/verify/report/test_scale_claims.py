@@ -114,7 +114,7 @@ def test_event_that_costs_more_with_pauses_contradicts_the_edge_claim() -> None:
     assert finding.verdict == "does not hold"
     assert (
         "With pauses, an event costs 70.0 to 70.0 µs of CPU time on the native edge and 60.0 to 60.0 µs on the ASGI"
-        " edge: the native edge needs more." in finding.answer
+        " edge: the native edge needs more CPU time." in finding.answer
     )
 
 
