@@ -56,7 +56,7 @@ def shared_agent_claim(study: SharedAgentStudy) -> Finding:
             "In the test of the shared agent, concurrent runs execute each step at the same time, which is the worst"
             " case. If fewer runs that share an agent overlap, fewer events leak.",
         ),
-        rule="Holds if no event of the shared agent reaches another user, at any number of concurrent runs.",
+        rule="The claim holds if no event of the shared agent reaches another user, at any number of concurrent runs.",
         sample=Sample(min(rate.n for rate in shared), "events"),
     )
 
@@ -83,8 +83,8 @@ def leak_claim(study: LeakStudy) -> Finding:
         before=(leaky.delivered, leaky.expected),
         after=(sound.delivered, sound.expected),
         labels=("with Fix 1", "sound chain"),
-        rule="Holds if no event of the two threads that the search for leaks found reaches another user over real"
-        " sockets.",
+        rule="The claim holds if no event of the two threads that the search for leaks found reaches another user"
+        " over real sockets.",
         sample=Sample(min(leaky.expected, sound.expected), "events"),
     )
 
@@ -116,8 +116,8 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
             f" {_events(study.of('link 5 broken')):,} events are reported"
             " as sent, although only another user read them.",
         ),
-        rule="Holds if, on every chain of the audit, with and without the fixes, the user reads every event that is"
-        " reported as sent.",
+        rule="The claim holds if, on every chain of the audit, with and without the fixes, the user reads every event"
+        " that is reported as sent.",
         sample=Sample(min(map(_events, study.measurements)), "events"),
     )
 
@@ -153,7 +153,8 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
         before=(rerouted.delivered, rerouted.expected),
         after=(sound.delivered, sound.expected),
         labels=("with Fix 3", "sound chain"),
-        rule="Holds if Fix 3 sends no event to another user and loses none after a run's end or in another process.",
+        rule="The claim holds if Fix 3 sends no event to another user and loses none after a run's end or in another"
+        " process.",
         sample=Sample(min([rerouted.expected, sound.expected, *sizes]), "events"),
     )
 
@@ -240,6 +241,6 @@ def collision_claim(study: CollisionStudy) -> Finding:
             f" {runs_until_collision(OPAQUE_DIGITS):,} runs in all threads together. If the run ids of two users are"
             f" made equal, Fix 3 sends {users[OTHERS]} of {users['expected']} events to another user.",
         ),
-        rule="Holds if no trial with eight digits had a collision.",
+        rule="The claim holds if no trial with eight digits had a collision.",
         sample=Sample(min(rate.n for rate in met.values()), "trials"),
     )

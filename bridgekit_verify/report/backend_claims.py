@@ -35,8 +35,8 @@ def truth_claim(study: BackendStudy) -> Finding:
             else f"For {each.name!r}, the check does not report exactly the properties that were known to be broken."
             for each in damaged
         ),
-        rule="Holds if, for each backend or recording, the check reports exactly the properties that were known"
-        " to be broken before the check.",
+        rule="The claim holds if, for each backend or recording, the check reports exactly the properties that were"
+        " known to be broken before the check.",
         sample=Sample(exact.n, "checks") if exact.known else None,
     )
 
@@ -57,8 +57,8 @@ def sound_claim(study: BackendStudy) -> Finding:
         if clean.known
         else "The notebook checked no backend or recording without a defect.",
         evidence=tuple(_states(each) for each in sound),
-        rule="Holds if, for each backend or recording without a defect, the check reports no broken property and at"
-        " least one property that holds.",
+        rule="The claim holds if, for each backend or recording without a defect, the check reports no broken"
+        " property and at least one property that holds.",
         sample=Sample(clean.n, "checks") if clean.known else None,
     )
 

@@ -326,7 +326,8 @@ def lost_claim(drops: FixDrops) -> Finding:
         ),
         before=(example.k, example.n),
         counted=f"{committed.example_family}, as committed",
-        rule="Right if no event arrives as committed, and events are lost at link 9 only. Insufficient if no event"
+        rule="The audit is right if no event arrives as committed, and events are lost at link 9 only. The audit's"
+        " statement is insufficient if no event"
         " arrives as committed, but events are lost at other links as well, before or after the audit's fixes.",
         sample=smallest_sample_of(committed.over_families(COMMITTED)),
     )

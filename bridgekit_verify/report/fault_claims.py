@@ -55,7 +55,7 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
         before=_delivered(unprotected),
         after=_delivered(guaranteed),
         labels=("without a log", "with a log"),
-        rule="Holds if no trial with a log loses an event silently, no trial misroutes a frame, and"
+        rule="The claim holds if no trial with a log loses an event silently, no trial misroutes a frame, and"
         " every trial ends in time.",
         sample=_smallest(guaranteed),
     )
@@ -84,7 +84,8 @@ def timeline_claim(trials: list[Trial]) -> Finding:
         verdict=verdict_of(not any(lost)) if known or any(lost) else "unknown",
         answer=f"Of {sum(emitted):,} events emitted during a fault, {sum(map(len, arrived)):,} arrived and"
         f" {sum(lost):,} were lost. The longest delay from emission to arrival was {longest:.2f} s.",
-        rule="Holds if every event emitted during a fault arrives. Unknown if no event was emitted during a fault.",
+        rule="The claim holds if every event emitted during a fault arrives. The result is unknown if no event was"
+        " emitted during a fault.",
         sample=Sample(min(emitted), "events") if known else None,
     )
 
@@ -115,7 +116,8 @@ def windows_claim(study: WindowStudy) -> Finding:
             f" predicted, {window.lost.counts} lost."
             for window in outside
         ),
-        rule="Holds if, without a log, every count of lost events equals the prediction and, with a log, no event is"
+        rule="The claim holds if, without a log, every count of lost events equals the prediction and, with a log, no"
+        " event is"
         f" lost silently. With a log, the number of lost events and the prediction may differ by {EVENTS_A_STEP} events"
         " (one step) for each reconnection, because the server does not confirm where a resumed subscription starts.",
         sample=_smallest([window.trial for window in study.windows]),
@@ -167,7 +169,7 @@ def stall_claim(study: StallStudy) -> Finding:
         f" {_ms(ours.median_before)}. In bridgekit, the longest emission took {_ms(ours.longest_wait)}. Of"
         f" {len(others)} servers that send to one socket after the other, {len(waiting)} waited for the slow socket.",
         evidence=tuple(_wait_of(stall) for stall in others),
-        rule="Holds if the other sockets read every event, their median delay is below"
+        rule="The claim holds if the other sockets read every event, their median delay is below"
         f" {100 * LATE_SHARE:g} % of the time that the slow socket reads nothing, and no emission takes"
         f" {100 * WAITS_SHARE:g} % of this time or more.",
         sample=Sample(len(ours.during), "reads") if ours.during else Sample(ours.events, "events"),

@@ -31,6 +31,6 @@ def complexity_claim(drops: FixDrops, repairs: RepairStudy) -> Finding:
         f" {len(kinds)} kinds of thread id. The number of needed repairs is {len(repairs.needed)}. The needed repairs"
         f" remove {removed} lines from the rebuilt chain and add {added}.",
         evidence=(*repairs.sentences(), NOT_REBUILT),
-        rule="Holds if the code as committed with Fix 1 alone delivers every event without a leak.",
+        rule="The claim holds if the code as committed with Fix 1 alone delivers every event without a leak.",
         sample=Sample(min(counts.expected for counts in kinds.values()), "events"),
     )

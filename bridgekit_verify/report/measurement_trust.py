@@ -33,7 +33,7 @@ def mutation_claim(mutations: pd.DataFrame) -> Finding:
         answer=f"For {exact.counts} histories, the checker reports exactly the expected verdict. The histories are a"
         " recorded one, and copies of it with one or two mutations.",
         evidence=tuple(f"The checker does not report exactly this expected verdict: {what}." for what in missed),
-        rule="Holds if each reported verdict equals the expected verdict in every count, link and reason.",
+        rule="The claim holds if each reported verdict equals the expected verdict in every count, link and reason.",
         sample=Sample(exact.n, "histories") if exact.known else None,
     )
 
@@ -53,8 +53,8 @@ def localization_claim(found: Localization) -> Finding:
         evidence=tuple(
             f"{row['why']}" for row in found.explanations().drop_duplicates(subset="why").to_dict("records")
         ),
-        rule="Holds if the broken link is named for each breakage, a reason is stated for every other named link, and"
-        " no link of the sound chain is named.",
+        rule="The claim holds if the broken link is named for each breakage, a reason is stated for every other named"
+        " link, and no link of the sound chain is named.",
         sample=Sample(min(links.count(link) for link in set(links)), "breakages per link") if links else None,
     )
 
@@ -101,7 +101,7 @@ def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], 
         verdict=verdict,
         answer=answer,
         evidence=evidence,
-        rule=f"Holds if the mean exact coverage is within {100 * COVERAGE_TOLERANCE:.0f} percentage points of"
+        rule=f"The claim holds if the mean exact coverage is within {100 * COVERAGE_TOLERANCE:.0f} percentage points of"
         f" {100 * CONFIDENCE:g} %, and no more simulations disagree with the exact coverage than"
         " chance explains." + allowed,
         sample=None if inside is None else Sample(inside.n, "combinations"),
@@ -134,8 +134,8 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
             f" {check.text}."
             for check in checks
         ),
-        rule="Holds if every count that does not depend on chance equals the known count, every count of lost frames"
-        f" equals the number of dropped frames, and at most {allowed} of {len(sampled)} intervals miss the"
+        rule="The claim holds if every count that does not depend on chance equals the known count, every count of"
+        f" lost frames equals the number of dropped frames, and at most {allowed} of {len(sampled)} intervals miss the"
         f" known share. Chance alone causes more misses with a probability of at most {100 * CHANCE:g} %.",
         sample=Sample(min(check.measured.n for check in checks), "events") if checks else None,
     )

@@ -80,7 +80,9 @@ def _critical(tables: DropTables) -> Finding:
         answer = f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. " + (
             more or "No other fix alone delivers more events."
         )
-    rule = "Right if no other fix alone delivers more events than Fix 1, or as many events with fewer leaks."
+    rule = (
+        "The audit is right if no other fix alone delivers more events than Fix 1, or as many events with fewer leaks."
+    )
     return _finding(
         tables,
         1,
@@ -112,8 +114,8 @@ def _important(tables: DropTables) -> Finding:
                 f" {_text(supplied, 'leak')}."
             )
     rule = (
-        "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if Fixes 1 and 2 as"
-        " written deliver more events than Fix 1 alone, but drop or leak some."
+        "The audit is right if Fixes 1 and 2 as written deliver every event without a leak. The audit's statement is"
+        " insufficient if Fixes 1 and 2 as written deliver more events than Fix 1 alone, but drop or leak some."
     )
     return _finding(
         tables, 2, "Priority · Fix 2 is important", "Fix 2 is important, as a backup to Fix 1.", right, answer, rule
@@ -135,7 +137,7 @@ def _optional(tables: DropTables) -> Finding:
             " Fix 1, which the audit calls critical. Without Fix 3, Fixes 1 and 2 as written deliver"
             f" {_text(without, 'leak')}."
         )
-    rule = "Right if Fixes 1 and 2 as written deliver every event without a leak."
+    rule = "The audit is right if Fixes 1 and 2 as written deliver every event without a leak."
     return _finding(tables, 3, "Priority · Fix 3 is optional", "Fix 3 is optional and can wait.", right, answer, rule)
 
 
@@ -167,7 +169,7 @@ def _monitoring(tables: DropTables) -> Finding:
         audit_right=right,
         answer=answer,
         evidence=("To detect lost events, compare the events that the user's socket reads with the emitted events.",),
-        rule="Right if the user reads every event that is reported as sent.",
+        rule="The audit is right if the user reads every event that is reported as sent.",
     )
 
 

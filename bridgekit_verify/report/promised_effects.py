@@ -257,7 +257,8 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
             "The sound chain refuses the notification of step 3 by design, because it never derives a thread from a run"
             f" id. The receipt of the sound chain states '{sound.outcome}' at link {sound.link}.",
         ),
-        rule="Right if the event arrives after Fix 1, both as committed and with only link 9 broken. Insufficient if,"
+        rule="The audit is right if the event arrives after Fix 1, both as committed and with only link 9 broken. The"
+        " audit's statement is insufficient if,"
         " both as committed and with only link 9 broken, the run id resolves and the event is reported as sent, but"
         " the event does not always arrive.",
         sample=Sample(min(Counter(each.chain for each in notified).values()), "calls per chain"),

@@ -164,7 +164,8 @@ def memory_claim(study: MemoryStudy) -> Finding:
             *(f"{what}." for what in (*nonlinear, *grown)),
             *([f"{lost:,} events were lost."] if lost else []),
         ),
-        rule=f"Holds if every measured point deviates from a rising line by at most {100 * MAX_RESIDUAL:g} % of the"
+        rule=f"The claim holds if every measured point deviates from a rising line by at most {100 * MAX_RESIDUAL:g}"
+        " % of the"
         f" highest value, an event costs at most {GROWTH:g} times as much CPU time with the idle sockets, threads and"
         f" runs as without them, and no"
         " event is lost.",
@@ -204,7 +205,8 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
                 else []
             ),
         ),
-        rule="Holds if every judged load up to two thirds of a core is carried. Unknown if no such load was judged.",
+        rule="The claim holds if every judged load up to two thirds of a core is carried. The result is unknown if no"
+        " such load was judged.",
         sample=Sample(len(judged), "loads") if judged else None,
         timing="the delay from the time when an event is due until it is read",
     )
@@ -250,10 +252,11 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
             " if you need a server other than uvicorn.",
             "The folder docs/results/bench compares the two edges of bridgekit with other servers.",
         ),
-        rule="Both edges get the same load in several rounds. Holds if a socket needs less memory on the native edge,"
+        rule="Both edges get the same load in several rounds. The claim holds if a socket needs less memory on the"
+        " native edge,"
         " and the native edge's highest CPU time per event is at most the ASGI edge's lowest for each kind of load."
-        " Does not hold if a socket needs as much memory or more on the native edge, or the native edge's lowest CPU"
-        " time per event is above the ASGI edge's highest. In all other cases, the result is unknown.",
+        " The claim does not hold if a socket needs as much memory or more on the native edge, or the native edge's"
+        " lowest CPU time per event is above the ASGI edge's highest. In all other cases, the result is unknown.",
         sample=Sample(min(rounds), "rounds"),
         timing="the CPU time of an event",
     )

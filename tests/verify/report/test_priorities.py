@@ -22,11 +22,11 @@ TITLES = {
     ),
 }
 RULES = (
-    "Right if no other fix alone delivers more events than Fix 1, or as many events with fewer leaks.",
-    "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if Fixes 1 and 2 as written"
-    " deliver more events than Fix 1 alone, but drop or leak some.",
-    "Right if Fixes 1 and 2 as written deliver every event without a leak.",
-    "Right if the user reads every event that is reported as sent.",
+    "The audit is right if no other fix alone delivers more events than Fix 1, or as many events with fewer leaks.",
+    "The audit is right if Fixes 1 and 2 as written deliver every event without a leak. The audit's statement is"
+    " insufficient if Fixes 1 and 2 as written deliver more events than Fix 1 alone, but drop or leak some.",
+    "The audit is right if Fixes 1 and 2 as written deliver every event without a leak.",
+    "The audit is right if the user reads every event that is reported as sent.",
 )
 INSTEAD = "To detect lost events, compare the events that the user's socket reads with the emitted events."
 UNKNOWN = ("unknown", "unknown", "Unknown: the fixes were not measured.")

@@ -448,7 +448,8 @@ def test_lost_claim_is_stated_in_these_words() -> None:
         before=(0, 5),
         counted="thread_123, as committed",
         rule=(
-            "Right if no event arrives as committed, and events are lost at link 9 only. Insufficient if no event"
+            "The audit is right if no event arrives as committed, and events are lost at link 9 only. The audit's"
+            " statement is insufficient if no event"
             " arrives as committed, but events are lost at other links as well, before or after the audit's fixes."
         ),
         sample=Sample(5, "events"),

@@ -195,7 +195,8 @@ def test_step_3_is_stated_in_these_words() -> None:
             " id. The receipt of the sound chain states 'unroutable' at link 9.",
         ),
         rule=(
-            "Right if the event arrives after Fix 1, both as committed and with only link 9 broken. Insufficient if,"
+            "The audit is right if the event arrives after Fix 1, both as committed and with only link 9 broken. The"
+            " audit's statement is insufficient if,"
             " both as committed and with only link 9 broken, the run id resolves and the event is reported as sent, but"
             " the event does not always arrive."
         ),
