@@ -281,8 +281,8 @@ def _with_the_method(study: FixStudy) -> list[str]:
     return [
         "The orchestrator lacks the method that Fix 2 calls. 'Fix 2 with its method' adds the method as a lookup in"
         " Fix 3's mapping.",
-        f"With Fix 2 with its method and only link 9 broken, {study.summary(alone)}",
-        f"With Fixes 1 and 2 with the method and only link 9 broken, {study.summary(together)}",
+        f"With only link 9 broken and Fix 2 with its method, {study.summary(alone)}",
+        f"With only link 9 broken and Fixes 1 and 2 with the method, {study.summary(together)}",
         f"For {len(worse)} of {len(study.families)} kinds of thread id, Fix 2 with its method delivers fewer events"
         f" together with Fix 1 than alone: {_quoted(worse)}.",
     ]

@@ -348,9 +348,9 @@ def test_fix_2_is_stated_in_these_words() -> None:
             " id'.",
             "The orchestrator lacks the method that Fix 2 calls. 'Fix 2 with its method' adds the method as a lookup in"
             " Fix 3's mapping.",
-            "With Fix 2 with its method and only link 9 broken, every event reaches its user for 1 of 1 documented kind"
+            "With only link 9 broken and Fix 2 with its method, every event reaches its user for 1 of 1 documented kind"
             " and 2 of 2 stress kinds of thread id. No event leaks.",
-            "With Fixes 1 and 2 with the method and only link 9 broken, every event reaches its user for 1 of 1"
+            "With only link 9 broken and Fixes 1 and 2 with the method, every event reaches its user for 1 of 1"
             " documented kind and 0 of 2 stress kinds of thread id. Events of 2 of 3 kinds of thread id leak to another"
             " user: 'chat_<n>', 'starts with another id'.",
             "For 2 of 3 kinds of thread id, Fix 2 with its method delivers fewer events together with Fix 1 than alone:"
