@@ -109,7 +109,7 @@ class AdapterThatPassesMetadata(WebSocketBridgeAdapter):
             notify(self.run_id, self.agent_name, metadata=payload)
         except Exception as error:
             logger.debug("could not emit %s: %s", event_type, error)
-        return Receipt(outcome=Outcome.REFUSED, link=8, reason="TypeError, logged only at level DEBUG")
+        return Receipt(outcome=Outcome.REFUSED, link=8, reason="a TypeError is logged only at level DEBUG")
 
 
 class Orchestrator:

@@ -184,7 +184,9 @@ class WebSocketBridgeAdapter(Emitter):
         return receipt
 
     def _refuse_without_bridge(self, event_type: EventType, payload: Payload) -> Receipt:
-        logger.warning("%s is lost: the adapter has no bridge or no run id, call set_websocket_bridge first", event_type)
+        logger.warning(
+            "%s is lost: the adapter has no bridge or no run id, call set_websocket_bridge first", event_type
+        )
         run = current_run()
         run_id = self.run_id or (RunId("") if run is None else run.run_id)
         event = AgentEvent(type=event_type, run_id=run_id, agent_name=self.agent_name, payload=payload)

@@ -128,8 +128,9 @@ class CapacityStudy:
     def alt_text(self) -> str:
         """Return a text alternative of the figure: each load's share of events on time and 99th percentile of delay."""
         return "; ".join(
-            f"{search.edge.name}, {step.events_per_second:,.0f} events per second: {step.on_time.estimate} on time,"
-            f" 99 % within {1_000 * step.client.late_p99:,.0f} ms"
+            f"{search.edge.name} edge at {step.events_per_second:,.0f} events per second: {step.on_time.counts} events"
+            f" on time (95 % interval {step.on_time.bounds}), 99 % of the events within"
+            f" {1_000 * step.client.late_p99:,.0f} ms"
             for search in self.searches
             for step in search.tried
         )

@@ -189,7 +189,7 @@ class MemoryStudy:
     def alt_text(self) -> str:
         """Return a text alternative of the figure: each line's memory per item and largest number of items."""
         return "; ".join(
-            f"{scaling.edge.name}: {fit.kib:.1f} KiB for each of up to {fit.most:,} {fit.of}"
+            f"{scaling.edge.name} edge: {fit.kib:.1f} KiB for each of up to {fit.most:,} {fit.of}"
             for scaling in self.scalings
             for fit in scaling.fits
         )

@@ -158,8 +158,9 @@ class WaitingStudy:
         The text states, for each load, the utilisation, the measured and predicted mean delay, and the 99th percentile.
         """
         return "; ".join(
-            f"{name} at {100 * point.utilisation:.0f} % of a core: {1_000 * point.measured:.2f} ms mean delay,"
-            f" {_milliseconds(point.predicted)} predicted, 99 % within {1_000 * point.measured_p99:.2f} ms"
+            f"{name} edge at {100 * point.utilisation:.0f} % of a core: mean delay {1_000 * point.measured:.2f} ms,"
+            f" predicted {_milliseconds(point.predicted)}, 99 % of the events within {1_000 * point.measured_p99:.2f}"
+            " ms"
             for name, points in self.points.items()
             for point in points
         )

@@ -352,7 +352,7 @@ class Rules:
             return
         stream.status = "different"
         length = len(whole) if isinstance(whole, str) else "other"
-        text = f"the deltas of {stream} have {stream.characters} characters, the complete value has {length}"
+        text = f"the deltas of {stream} have {stream.characters} characters, but the complete value has {length}"
         if length == stream.characters:
             text = f"the deltas of {stream} differ from the complete value"
         for which in (stream.content, Property.SNAPSHOT):

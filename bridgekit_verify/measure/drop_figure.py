@@ -95,7 +95,12 @@ def drop_figure(panels: Sequence[DropPanel], *, title: str) -> Figure:
 
 def drop_alt_text(panels: Sequence[DropPanel]) -> str:
     """Return the text equivalent of the figure: each panel's heading and unit, each row's label, counts and note."""
-    return " ".join(f"{'. '.join(filter(None, (panel.heading, _counted(panel))))}. {_rows(panel)}." for panel in panels)
+    return " ".join(f"{_described(panel)}: {_rows(panel)}." for panel in panels)
+
+
+def _described(panel: DropPanel) -> str:
+    counted = _counted(panel)
+    return f"{panel.heading}, {counted[:1].lower()}{counted[1:]}" if panel.heading else counted
 
 
 def _rows(panel: DropPanel) -> str:

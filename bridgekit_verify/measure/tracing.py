@@ -198,7 +198,8 @@ def _ending(event: EventCalls) -> str:
 def _caught(step: LinkStep) -> str:
     if not step.caught:
         return ""
-    return f" Link {step.link} caught {step.caught}" + ("." if step.logged else " and logged nothing.")
+    logged = "." if step.logged else ", and the link logged nothing."
+    return f" Link {step.link} caught the error {step.caught}{logged}"
 
 
 def _readers(event: EventCalls) -> list[UserId]:

@@ -82,7 +82,7 @@ class Judgement:
 
 
 def _times(count: int) -> str:
-    return f" ({count:,} violations of this kind)" if count > 1 else ""
+    return f" (the first of {count:,} violations of this kind)" if count > 1 else ""
 
 
 def shown(value: object) -> str:

@@ -270,10 +270,10 @@ async def _judge_checks(variant: Variant, found: Judgement) -> None:
         )
     for broken, what in REFUSED_HUBS.items():
         refused = await _started(replace(chain, hub=broken))
-        evidence = f"startup accepts {what}: no self-check refuses it"
+        evidence = f"startup accepts {what}, because no self-check refuses it"
         if not found.expect(not isinstance(refused, Application), ViolationKind.HANDOVER, evidence):
             return
-        found.summary += f"; it refuses {what}"
+        found.summary += f"; startup refuses {what}"
 
 
 async def _started(variant: Variant) -> Application | DeterministicStartupError:

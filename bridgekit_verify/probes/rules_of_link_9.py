@@ -86,7 +86,7 @@ def judge_families(routes: list[FamilyRoute]) -> Judgement:
     if lost:
         kinds = len({route.family for route in lost})
         reasons = Counter(map(_reason, (route.answer for route in lost)))
-        reason = f" ({reasons.most_common(1)[0][0]})"
+        reason = f" (most frequent reason: {reasons.most_common(1)[0][0]})"
         link.expect(
             False,
             ViolationKind.LOST,
@@ -94,7 +94,7 @@ def judge_families(routes: list[FamilyRoute]) -> Judgement:
         )
     link.tried = len(routes)
     n = len(families)
-    link.summary = f"for {n} of {n} kinds of thread id, each event went to its own thread and to no other"
+    link.summary = f"for {n} of {n} kinds of thread id, each event goes to its own thread and to no other"
     return link
 
 

@@ -46,17 +46,17 @@ def shared_agent_claim(study: SharedAgentStudy) -> Finding:
         answer=f"With {most} runs at once, another user reads {shared[-1].counts} events if all runs share one agent,"
         f" and {fresh[-1].counts} events if each run has a new agent.",
         evidence=(
-            "Each count that was measured with the shared agent equals the prediction. If n runs execute c at a"
-            " time, they form ⌈n / c⌉ groups. In each group, the user of one run reads the events of all runs of the"
-            " group."
+            "Each count that was measured with the shared agent equals the prediction. If c of n runs execute at the"
+            " same time, the n runs form ⌈n / c⌉ groups. In each group of runs that share an agent, the user of one"
+            " run reads the events of all runs of the group."
             if study.is_closed_form()
             else "Some counts that were measured with the shared agent differ from the prediction.",
             "On the chain as committed, no event arrives, so the shared agent leaks no event. If all other defects"
             " are repaired, the shared agent leaks events.",
-            "In the test of the shared agent, all runs execute each step at the same time, which is the worst case."
-            " If fewer runs overlap, fewer events leak.",
+            "In the test of the shared agent, concurrent runs execute each step at the same time, which is the worst"
+            " case. If fewer runs that share an agent overlap, fewer events leak.",
         ),
-        rule="Holds if no event of the shared agent reaches another user, at any number of concurrent runs.",
+        rule="The claim holds if no event of the shared agent reaches another user, at any number of concurrent runs.",
         sample=Sample(min(rate.n for rate in shared), "events"),
     )
 
@@ -71,8 +71,8 @@ def leak_claim(study: LeakStudy) -> Finding:
         claim="With the thread id inside the run id, the parser finds the event's own thread.",
         reported="fix",
         verdict=verdict_of(leaky.misrouted == 0),
-        answer=f"With Fix 1, the events of thread {thread!r} are sent to thread {lands!r}. Over real sockets,"
-        f" {leaky.misrouted:,} of {leaky.expected:,} events reach another user. On the sound chain,"
+        answer=f"With Fix 1, the events of thread {thread!r} are sent to thread {lands!r}. With Fix 1 over real"
+        f" sockets, {leaky.misrouted:,} of {leaky.expected:,} events reach another user. On the sound chain,"
         f" {sound.misrouted:,} of {sound.expected:,} events reach another user.",
         evidence=tuple(
             f"With {SEARCHED.get(search.round_trip, search.round_trip)}, the search for leaks finds"
@@ -83,8 +83,8 @@ def leak_claim(study: LeakStudy) -> Finding:
         before=(leaky.delivered, leaky.expected),
         after=(sound.delivered, sound.expected),
         labels=("with Fix 1", "sound chain"),
-        rule="Holds if no event of the two threads that the search for leaks found reaches another user over real"
-        " sockets.",
+        rule="The claim holds if no event of the two threads that the search for leaks found reaches another user"
+        " over real sockets.",
         sample=Sample(min(leaky.expected, sound.expected), "events"),
     )
 
@@ -106,7 +106,7 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
         f" {_events(study.of('sound')):,} events are reported as sent but do not reach their user.",
         evidence=(
             "Events falsely reported as sent:"
-            f" {', '.join(f'{count:,} ({name})' for name, count in false.items()) or 'none'}.",
+            f" {', '.join(f'{count:,} on the chain {name!r}' for name, count in false.items()) or 'none'}.",
             f"As committed, the bridge returns a receipt for {committed.acknowledged:,} of"
             f" {_events(study.of('as committed')):,} events,"
             f" and {committed.false_success:,} of these receipts are 'sent' although the user did not read the event."
@@ -116,8 +116,8 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
             f" {_events(study.of('link 5 broken')):,} events are reported"
             " as sent, although only another user read them.",
         ),
-        rule="Holds if, on every chain of the audit, with and without the fixes, the user reads every event that is"
-        " reported as sent.",
+        rule="The claim holds if, on every chain of the audit, with and without the fixes, the user reads every event"
+        " that is reported as sent.",
         sample=Sample(min(map(_events, study.measurements)), "events"),
     )
 
@@ -145,7 +145,7 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
         answer=_lifecycle_answer(rerouted.wrong_user, loses=loses, loses_elsewhere=loses_elsewhere),
         evidence=(
             f"If a run is registered twice, Fix 3 sends {rerouted.wrong_user:,} of {rerouted.expected:,} events of"
-            f" this run to another user. bridgekit's mapping service refuses the second registration:"
+            f" this run to another user. bridgekit's mapping service refuses a second registration of a run:"
             f" {sound.wrong_user:,} of {sound.expected:,} events reach another user.",
             *_late_evidence(study),
             *(_process_sentence(row) for row in study.by_process if row.arrived.k < row.arrived.n),
@@ -153,7 +153,8 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
         before=(rerouted.delivered, rerouted.expected),
         after=(sound.delivered, sound.expected),
         labels=("with Fix 3", "sound chain"),
-        rule="Holds if Fix 3 sends no event to another user and loses none after a run's end or in another process.",
+        rule="The claim holds if Fix 3 sends no event to another user and loses none after a run's end or in another"
+        " process.",
         sample=Sample(min([rerouted.expected, sound.expected, *sizes]), "events"),
     )
 
@@ -161,17 +162,26 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
 def _lifecycle_answer(wrong_user: int, *, loses: bool, loses_elsewhere: bool) -> str:
     """Return a sentence that states when Fix 3 leaks or loses events."""
     problems = ["leaks events if a run is registered twice"] if wrong_user else []
-    losing = [place for place, found in (("after a run ends", loses), ("in another process", loses_elsewhere)) if found]
+    losing = [
+        place for place, found in (("after their run ends", loses), ("in another process", loses_elsewhere)) if found
+    ]
     if losing:
-        problems.append(f"{'it ' if problems else ''}loses events {' and '.join(losing)}")
+        problems.append(f"loses events that are emitted {' or '.join(losing)}")
     return f"Fix 3 {', and '.join(problems) or 'leaks and loses no event over the life of a run'}."
 
 
 def _process_sentence(row: ProcessDelivery) -> str:
-    where = row.process.replace(", restarted", " after its restart").replace(
-        ", registered there", " that registers the run"
+    where = (
+        "the restarted second process"
+        if row.process == "the second process, restarted"
+        else row.process.replace(", registered there", " that registers the run")
     )
-    return f"In {where}, {_subject(row.variant)} delivers {row.arrived.counts} events that carry their {row.address}."
+    return f"In {where}, {_subject(row.variant)} delivers {row.arrived.counts} events that carry {_ids(row.address)}."
+
+
+def _ids(address: str) -> str:
+    """Return the ids that an event carries as text: "only their run id", or "their run id and thread"."""
+    return f"only their {address}" if address == "run id" else f"their {address}"
 
 
 def _subject(variant: str) -> str:
@@ -189,7 +199,7 @@ def _late_evidence(study: LifecycleStudy) -> list[str]:
         within = _sum([rate for seconds, rate in late.items() if seconds < GRACE_SECONDS])
         after = _sum([rate for seconds, rate in late.items() if seconds >= GRACE_SECONDS])
         lines.append(
-            f"Of the events that carry their {row.address}, {_subject(row.variant)} delivers {within.counts} that are"
+            f"Of the events that carry {_ids(row.address)}, {_subject(row.variant)} delivers {within.counts} that are"
             f" emitted within {GRACE_SECONDS:.0f} s after the run's end, and {after.counts} that are emitted later."
         )
     return lines
@@ -225,13 +235,12 @@ def collision_claim(study: CollisionStudy) -> Finding:
         " runs.",
         evidence=(
             f"The birthday bound lies within the 95 % interval of {len(inside)} of {len(points)} measured points.",
-            f"If two runs of one thread share an id, {thread['delivered']} of {thread['expected']} events arrive."
-            f" The run id of {thread['frames of two runs']} frames does not show which of the two runs emitted the"
-            f" event.",
+            f"If two runs of one thread share an id, {thread['delivered']} of {thread['expected']} events arrive, and"
+            f" the run id of {thread['frames of two runs']} frames does not show which run emitted the event.",
             "With run ids of 12 digits, as in the audited code, the probability of a collision is one half after"
-            f" {runs_until_collision(OPAQUE_DIGITS):,} runs in all threads together. In a forced collision with Fix 3,"
-            f" {users[OTHERS]} of {users['expected']} events reach another user.",
+            f" {runs_until_collision(OPAQUE_DIGITS):,} runs in all threads together. If the run ids of two users are"
+            f" made equal, Fix 3 sends {users[OTHERS]} of {users['expected']} events to another user.",
         ),
-        rule="Holds if no trial with eight digits had a collision.",
+        rule="The claim holds if no trial with eight digits had a collision.",
         sample=Sample(min(rate.n for rate in met.values()), "trials"),
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bridgekit_verify.check.property_answers import State
 from bridgekit_verify.measure.statistics import Rate, Sample
+from bridgekit_verify.measure.wording import listed
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import OURS, Finding
 from bridgekit_verify.studies.other_backends import BackendStudy, CheckedSubject
@@ -27,13 +30,13 @@ def truth_claim(study: BackendStudy) -> Finding:
         if exact.known
         else "The notebook checked no backend or recording with a known defect.",
         evidence=tuple(
-            f"For {each.name!r}, the check reports these properties as broken: {'; '.join(sorted(each.expected))}."
+            f"For {each.name!r}, the check reports {_broken(sorted(each.expected))}."
             if each.is_exact
-            else f"For {each.name!r}, the properties that the check reports as broken are not exactly the known ones."
+            else f"For {each.name!r}, the check does not report exactly the properties that were known to be broken."
             for each in damaged
         ),
-        rule="Holds if, for each backend or recording, the check reports exactly the properties that were known"
-        " to be broken before the check.",
+        rule="The claim holds if, for each backend or recording, the check reports exactly the properties that were"
+        " known to be broken before the check.",
         sample=Sample(exact.n, "checks") if exact.known else None,
     )
 
@@ -53,15 +56,29 @@ def sound_claim(study: BackendStudy) -> Finding:
         f" and at least one property that holds."
         if clean.known
         else "The notebook checked no backend or recording without a defect.",
-        evidence=tuple(
-            f"{each.name}: of {len(each.verdict.answers)} properties, {_count(each, State.HOLDS)} hold,"
-            f" {_count(each, State.BROKEN)} are broken, and {_count(each, State.UNKNOWN)} are unknown."
-            for each in sound
-        ),
-        rule="Holds if, for each backend or recording without a defect, the check reports no broken property and at"
-        " least one property that holds.",
+        evidence=tuple(_states(each) for each in sound),
+        rule="The claim holds if, for each backend or recording without a defect, the check reports no broken"
+        " property and at least one property that holds.",
         sample=Sample(clean.n, "checks") if clean.known else None,
     )
+
+
+def _broken(properties: Sequence[str]) -> str:
+    noun = "the property" if len(properties) == 1 else "the properties"
+    return f"{noun} {listed(map(repr, properties))} as broken"
+
+
+def _states(subject: CheckedSubject) -> str:
+    hold, broken, unknown = (_count(subject, state) for state in (State.HOLDS, State.BROKEN, State.UNKNOWN))
+    return (
+        f"For {subject.name!r}, of {len(subject.verdict.answers)} properties, {hold}"
+        f" {'holds' if hold == 1 else 'hold'},"
+        f" {broken} {_are(broken)} broken, and {unknown} {_are(unknown)} unknown."
+    )
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _count(subject: CheckedSubject, state: State) -> int:

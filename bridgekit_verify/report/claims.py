@@ -7,7 +7,7 @@ from typing import Final
 
 from bridgekit_verify.measure.experiment import Measurement
 from bridgekit_verify.measure.statistics import Sample
-from bridgekit_verify.measure.wording import listed
+from bridgekit_verify.measure.wording import capitalized, listed
 from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_hub
 from bridgekit_verify.report.findings import AuditAnswer, Finding, RunAnswer, Verdict
 from bridgekit_verify.studies.drops import BEFORE, COMMITTED, REPORTED, FixDrops
@@ -76,11 +76,11 @@ def link_claim(study: LinkStudy) -> Finding:
         works=works,
         answer=f"{_RUN_PHRASES[works].format(link.number)}: {study.committed.evidence}.",
         evidence=(
-            f"The audit says: {study.wording.statement}. As worded, the statement is"
+            f"As worded, the audit's description of link {link.number} is"
             f" {'true' if study.wording.holds else 'not true'}.",
-            f"In an experiment with link {link.number} broken on purpose ({before.variant.summary}), {delivered}."
+            f"In an experiment, link {link.number} is broken on purpose, so that {before.variant.summary}: {delivered}."
             if broken_on_purpose
-            else f"{_parts_as_committed(link.number, before.variant)}, {delivered}.",
+            else f"{_parts_as_committed(link.number, before.variant)}: {delivered}.",
             f"With link {link.number} {'sound' if broken_on_purpose else 'repaired'}, {_reading(after)}. In the"
             f" sound chain, link {link.number} {_PROBE_PHRASES[study.sound.answer]}: {study.sound.evidence}.",
         ),
@@ -102,8 +102,8 @@ def _reading(measurement: Measurement) -> str:
 def _parts_as_committed(link: int, broken: Variant) -> str:
     """Return a clause that names the parts that are as committed: the link, and also the hub if it is not sound."""
     if broken.hub is not SOUND.hub:
-        return f"With the checks of link {link} and the hub (link 10) as committed ({broken.summary})"
-    return f"With only link {link} as committed ({broken.summary})"
+        return f"With only the checks of link {link} and the hub (link 10) as committed, {broken.summary}"
+    return f"With only link {link} as committed, {broken.summary}"
 
 
 _RUN_PHRASES: dict[RunAnswer, str] = {
@@ -157,7 +157,8 @@ def chain_claim(committed: Sequence[Probe], before: Measurement, after: Measurem
         verdict=verdict,
         works="fails" if broken else "unknown" if unknown else "works",
         answer=f"As committed, {len(broken)} of {len(committed)} links fail{_named(broken)}. The audit calls"
-        f" {_links(reported_broken)} broken." + (f" The tests of {_links(unknown)} gave no result." if unknown else ""),
+        f" only {_links(reported_broken)} broken."
+        + (f" The tests of {_links(unknown)} gave no result." if unknown else ""),
         evidence=tuple(
             f"{probe.link.title}: {probe.evidence}." for probe in committed if probe.answer is ProbeAnswer.DOES_NOT_HOLD
         ),
@@ -181,12 +182,19 @@ def _smallest_of(probes: Sequence[Probe]) -> Sample | None:
 
 
 FIX_CLAIMS: Final = {
-    1: ("fix 1", "With the thread id inside the run id, the bridge finds the thread (Fix 1, critical, a single line)."),
+    1: (
+        "fix 1",
+        "Fix 1, a critical change of a single line, puts the thread id into the run id, so that the bridge finds the"
+        " thread.",
+    ),
     2: (
         "fix 2 as written",
-        "The bridge finds the thread if it parses the run id and then queries the orchestrator (Fix 2, a backup).",
+        "With Fix 2, a backup, the bridge finds the thread by parsing the run id and then querying the orchestrator.",
     ),
-    3: ("fix 3", "A service that stores the thread of each run finds the run's thread (Fix 3, optional)."),
+    3: (
+        "fix 3",
+        "With Fix 3, which is optional, the bridge finds the thread in a service that stores each run's thread.",
+    ),
 }
 """For each fix, by its number: the name of the variant with only this fix, and the audit's statement about it."""
 
@@ -198,6 +206,7 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
     """
     study, committed = drops.studies[REPORTED], drops.total(COMMITTED, FIX_CLAIMS[number][0])
     name, claim = FIX_CLAIMS[number]
+    fix = capitalized(name)
     before, example = (study.example(each).verdict.delivery for each in ("as reported", name))
     dropping, leaking = study.dropping(name), study.leaking(name)
     return Finding(
@@ -207,13 +216,16 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
         reported="fix",
         verdict=verdict_of(not dropping and not leaking, known=study.known),
         works="unknown" if not committed.expected else "works" if committed.complete else "fails",
-        answer=f"As committed, {committed.delivered:,} of {committed.expected:,} events reach their user. With only"
-        f" link 9 broken, {study.summary(name)}",
+        answer=f"As committed with {fix}, {committed.delivered:,} of {committed.expected:,} events reach their user."
+        f" With {fix} and only link 9 broken, {study.summary(name)}",
         evidence=(
-            f"Kinds of thread id with events that do not reach their user: {', '.join(dropping) or 'none'}.",
-            f"Kinds of thread id with events that reach another user: {', '.join(leaking) or 'none'}.",
+            f"With {fix} and only link 9 broken, kinds of thread id with events that do not reach their user:"
+            f" {_quoted(dropping)}.",
+            f"With {fix} and only link 9 broken, kinds of thread id with events that reach another user:"
+            f" {_quoted(leaking)}.",
             *(
-                f"Delivered events with {KINDS[label]} of thread id: {_by_kind(study, name, names)}."
+                f"With {fix} and only link 9 broken, delivered events by {KINDS[label]} of thread id:"
+                f" {_by_kind(study, name, names)}."
                 for label, names in study.groups.items()
             ),
             *_caveats(number, study),
@@ -230,8 +242,12 @@ def smallest_sample_of(cells: Sequence[Measurement]) -> Sample:
     return Sample(min(cell.verdict.expected for cell in cells), "events")
 
 
+def _quoted(kinds: Sequence[str]) -> str:
+    return ", ".join(f"'{kind}'" for kind in kinds) or "none"
+
+
 def _by_kind(study: FixStudy, variant: str, names: Sequence[str]) -> str:
-    return ", ".join(f"{name} {study.cells[name, variant].verdict.delivery.counts}" for name in names)
+    return ", ".join(f"'{name}' {study.cells[name, variant].verdict.delivery.counts}" for name in names)
 
 
 def _caveats(number: int, study: FixStudy) -> list[str]:
@@ -250,7 +266,7 @@ def _with_fix_1(study: FixStudy) -> list[str]:
     together = "fixes 1 and 2 as written"
     if together not in study.variants:
         return []
-    return [f"With Fixes 1 and 2 as written, {study.summary(together)}"]
+    return [f"With Fixes 1 and 2 as written and only link 9 broken, {study.summary(together)}"]
 
 
 def _with_the_method(study: FixStudy) -> list[str]:
@@ -263,11 +279,12 @@ def _with_the_method(study: FixStudy) -> list[str]:
         if study.cells[name, together].verdict.delivered < study.cells[name, alone].verdict.delivered
     ]
     return [
-        "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a lookup in Fix 3's mapping.",
-        f"With Fix 2 and its method, {study.summary(alone)}",
-        f"With Fixes 1 and 2 and the method, {study.summary(together)}",
+        "The orchestrator lacks the method that Fix 2 calls. 'Fix 2 with its method' adds the method as a lookup in"
+        " Fix 3's mapping.",
+        f"With only link 9 broken and Fix 2 with its method, {study.summary(alone)}",
+        f"With only link 9 broken and Fixes 1 and 2 with the method, {study.summary(together)}",
         f"For {len(worse)} of {len(study.families)} kinds of thread id, Fix 2 with its method delivers fewer events"
-        f" together with Fix 1 than alone: {', '.join(worse) or 'none'}.",
+        f" together with Fix 1 than alone: {_quoted(worse)}.",
     ]
 
 
@@ -304,13 +321,14 @@ def lost_claim(drops: FixDrops) -> Finding:
         answer=f"As committed, {before.delivered:,} of {before.expected:,} events reach their user."
         + (f" {_stopping(links)}" if before.dropped else ""),
         evidence=(
-            f"Before any fix, events are lost at {_links(sorted(first))}.",
-            f"After the fixes that repair link 9, events are lost at {_links(sorted(later))}.",
+            f"As committed before any fix, events are lost at {_links(sorted(first))}.",
+            f"As committed after a fix that repairs link 9, events are lost at {_links(sorted(later))}.",
         ),
         before=(example.k, example.n),
         counted=f"{committed.example_family}, as committed",
-        rule="Right if no event arrives as committed, and events are lost at link 9 only. Insufficient if no event"
-        " arrives, but events are lost at other links as well.",
+        rule="The audit is right if no event arrives as committed, and events are lost at link 9 only. The audit's"
+        " statement is insufficient if no event"
+        " arrives as committed, but events are lost at other links as well, before or after the audit's fixes.",
         sample=smallest_sample_of(committed.over_families(COMMITTED)),
     )
 
@@ -322,5 +340,5 @@ def _links(numbers: Sequence[int]) -> str:
 
 def _stopping(links: Sequence[int]) -> str:
     if list(links) == [9]:
-        return "Events are lost only at link 9."
-    return f"Events are lost at {_links(links)}, and not only at link 9."
+        return "Before and after the audit's fixes, events are lost only at link 9."
+    return f"Before or after the audit's fixes, events are lost at {_links(links)}, and not only at link 9."

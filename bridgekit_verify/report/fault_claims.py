@@ -35,27 +35,27 @@ def matrix_claim(matrix: FaultMatrix) -> Finding:
     holds = matrix.silent_losses.k == 0 and matrix.misrouted == 0 and not unfinished
     return Finding(
         id="fault-matrix",
-        title="With a log, no event is lost in silence",
+        title="With a log, no event is lost silently",
         claim=f"If the server keeps a log and clients resume, none of {len(matrix.injected)} faults of networks,"
-        " processes and brokers causes a loss in silence or sends an event to another user.",
+        " processes and brokers causes a silent loss or sends an event to another user.",
         reported=OURS,
         verdict=verdict_of(holds) if guaranteed else "unknown",
-        answer=f"In {len(guaranteed)} trials with a log, {matrix.silent_losses.counts} events are lost in silence, and"
+        answer=f"In {len(guaranteed)} trials with a log, {matrix.silent_losses.counts} events are lost silently, and"
         f" {matrix.misrouted:,} frames are misrouted. Without a log, {len(lossy)} of {len(unprotected)} faults cause"
-        f" a loss in silence: {', '.join(lossy) or 'none'}.",
+        f" silent loss: {', '.join(map(repr, lossy)) or 'none'}.",
         evidence=(
             *(
                 f"In the mode {trial.delivery.name!r} with the fault {trial.fault.name!r},"
                 f" {trial.verdict.lost_signalled:,} of {trial.verdict.expected:,} events are lost, and the clients"
-                " receive gaps for them."
+                " receive gaps for the lost events."
                 for trial in signalled
             ),
-            *(f"This trial did not finish in time: {what}." for what in unfinished),
+            *(f"The following trial did not finish in time: {what}." for what in unfinished),
         ),
         before=_delivered(unprotected),
         after=_delivered(guaranteed),
         labels=("without a log", "with a log"),
-        rule="Holds if no trial with a log loses an event without a signalled gap, no trial misroutes a frame, and"
+        rule="The claim holds if no trial with a log loses an event silently, no trial misroutes a frame, and"
         " every trial ends in time.",
         sample=_smallest(guaranteed),
     )
@@ -84,7 +84,8 @@ def timeline_claim(trials: list[Trial]) -> Finding:
         verdict=verdict_of(not any(lost)) if known or any(lost) else "unknown",
         answer=f"Of {sum(emitted):,} events emitted during a fault, {sum(map(len, arrived)):,} arrived and"
         f" {sum(lost):,} were lost. The longest delay from emission to arrival was {longest:.2f} s.",
-        rule="Holds if every event emitted during a fault arrives. Unknown if no event was emitted during a fault.",
+        rule="The claim holds if every event emitted during a fault arrives. The result is unknown if no event was"
+        " emitted during a fault.",
         sample=Sample(min(emitted), "events") if known else None,
     )
 
@@ -102,22 +103,23 @@ def windows_claim(study: WindowStudy) -> Finding:
     return Finding(
         id="fault-windows",
         title="How long a user may be offline",
-        claim="Without a log, a user loses every event between the last event that the user read and the next"
-        " subscription. With a log, a user loses no event if the log retains every missed event. If the log"
-        " does not retain every missed event, all missed events are lost, and the client receives a gap.",
+        claim="Without a log, an offline user loses every event between the last event that the user read and the"
+        " user's next subscription. With a log, an offline user loses no event if the log retains every missed event."
+        " If the log does not retain every missed event, all missed events are lost, and the client receives a gap.",
         reported=OURS,
         verdict=_windows_verdict(study, outside, silent),
         answer=f"For {exact} of {len(study.windows)} offline times, the number of lost events equals the prediction."
         f"{_near(len(study.windows) - len(outside) - exact)} {_retained(resumed)},"
-        f" {silent:,} events were lost in silence.",
+        f" {silent:,} events were lost silently.",
         evidence=tuple(
             f"{window.trial.delivery.name}, offline for {window.offline_seconds:.2f} s: {window.predicted.k:,}"
             f" predicted, {window.lost.counts} lost."
             for window in outside
         ),
-        rule="Holds if, without a log, every count of lost events equals the prediction and, with a log, no event is"
-        f" lost in silence. With a log, the count and the prediction may differ by one step ({EVENTS_A_STEP} events)"
-        " for each reconnection, because the server does not confirm where a resumed subscription starts.",
+        rule="The claim holds if, without a log, every count of lost events equals the prediction and, with a log, no"
+        " event is"
+        f" lost silently. With a log, the number of lost events and the prediction may differ by {EVENTS_A_STEP} events"
+        " (one step) for each reconnection, because the server does not confirm where a resumed subscription starts.",
         sample=_smallest([window.trial for window in study.windows]),
     )
 
@@ -160,13 +162,14 @@ def stall_claim(study: StallStudy) -> Finding:
         " closes the slow socket.",
         reported=OURS,
         verdict=verdict_of(holds) if ours.during or not complete else "unknown",
-        answer=f"While one socket read nothing for {ours.stalled_seconds:.2f} s, the other sockets read"
+        answer=f"In bridgekit, while one socket read nothing for"
+        f" {ours.stalled_seconds:.2f} s, the other sockets read"
         f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events with a median delay of"
         f" {_ms(ours.median_during)}. Before the slow socket stopped reading, the median delay was"
-        f" {_ms(ours.median_before)}. The longest emission took {_ms(ours.longest_wait)}. Of {len(others)}"
-        f" servers that send to one socket after the other, {len(waiting)} waited for the slow socket.",
+        f" {_ms(ours.median_before)}. In bridgekit, the longest emission took {_ms(ours.longest_wait)}. Of"
+        f" {len(others)} servers that send to one socket after the other, {len(waiting)} waited for the slow socket.",
         evidence=tuple(_wait_of(stall) for stall in others),
-        rule="Holds if the other sockets read every event, their median delay is below"
+        rule="The claim holds if the other sockets read every event, their median delay is below"
         f" {100 * LATE_SHARE:g} % of the time that the slow socket reads nothing, and no emission takes"
         f" {100 * WAITS_SHARE:g} % of this time or more.",
         sample=Sample(len(ours.during), "reads") if ours.during else Sample(ours.events, "events"),
@@ -175,7 +178,7 @@ def stall_claim(study: StallStudy) -> Finding:
 
 
 def _wait_of(stall: Stall) -> str:
-    return f"{stall.server.name}: the longest emission took {stall.longest_wait:.2f} s."
+    return f"In the server {stall.server.name!r}, the longest emission took {stall.longest_wait:.2f} s."
 
 
 def _ms(seconds: float) -> str:

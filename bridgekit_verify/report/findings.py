@@ -167,7 +167,7 @@ def basis_text(finding: Finding) -> str:
     if finding.sample is not None:
         parts.append(f"The smallest sample for this verdict is {finding.sample}.")
     if finding.timing:
-        parts.append(f"The verdict depends on a time: {finding.timing}.")
+        parts.append(f"The verdict depends on measured time: {finding.timing}.")
     return " ".join(parts)
 
 

@@ -24,13 +24,13 @@ def complexity_claim(drops: FixDrops, repairs: RepairStudy) -> Finding:
     return Finding(
         id="claim-complexity",
         title="Fix complexity · a change of a single line",
-        claim="The fix is of low complexity: after a change of one line, users receive updates as designed.",
+        claim="Fix 1 is of low complexity: after a change of one line, users receive updates as designed.",
         reported="impact",
         verdict=verdict_of(not drops.affected(COMMITTED, "fix 1")),
-        answer=f"On the code as committed, Fix 1 delivers {after.delivered:,} of {after.expected:,} events over"
-        f" {len(kinds)} kinds of thread id. Number of needed repairs: {len(repairs.needed)}. The needed repairs"
-        f" remove {removed} lines of the rebuilt chain and add {added}.",
+        answer=f"On the code as committed, Fix 1 delivers {after.delivered:,} of {after.expected:,} events with"
+        f" {len(kinds)} kinds of thread id. The number of needed repairs is {len(repairs.needed)}. The needed repairs"
+        f" remove {removed} lines from the rebuilt chain and add {added}.",
         evidence=(*repairs.sentences(), NOT_REBUILT),
-        rule="Holds if the code as committed with Fix 1 alone delivers every event without a leak.",
+        rule="The claim holds if the code as committed with Fix 1 alone delivers every event without a leak.",
         sample=Sample(min(counts.expected for counts in kinds.values()), "events"),
     )

@@ -19,10 +19,10 @@ TERMS: Final = {
     "chain": "All links together, as one server runs them.",
     "routing": "Finding the thread of an event, so that the event goes to the right user.",
     "hub": "The part of the server that stores which sockets belong to each thread.",
-    "delivered": "Read by a socket of the event's own user and thread. If there are several such sockets, the event"
-    " counts once for each.",
+    "delivered": "Read by a socket of the event's own user and thread. If the user has several such sockets, the"
+    " event counts once for each socket.",
     "dropped": "Not delivered to its own user: lost, or read by another user only.",
-    "lost": "Dropped, and not leaked.",
+    "lost": "Not delivered, and not read by another user.",
     "leaked": "Read by a socket of another user.",
     "misrouted": "Read by a socket of another user or of another thread.",
     "reported as sent": "The bridge returned the receipt 'sent' to the agent. The receipt is false if the user did"
@@ -30,7 +30,7 @@ TERMS: Final = {
     "as committed": "The code of the audited backend at the audited commit, rebuilt with the defects that appear"
     " when the code runs.",
     "as reported": "The chain as the audit describes it: links 1 to 8 work, and only link 9 is broken.",
-    "sound": "The chain with every defect repaired.",
+    "sound": "Without a known defect. The sound chain is the chain with every defect repaired.",
     "fix": "One of the three changes that the audit proposes.",
     "repair": "One of the four changes that together make the rebuilt code as committed deliver every event.",
     "as worded, but insufficient": "The audit's statement is true, but its conclusion is wrong when the code runs.",
@@ -43,10 +43,10 @@ TERMS: Final = {
     " interval).",
     "log": "The events of a thread that the server retains. A client that reconnects gets missed events from the log.",
     "gap": "A message that tells a client which events it will not get, and why.",
-    "lost in silence": "Lost, and the client received no gap.",
+    "lost silently": "Lost, and the client received no gap. A loss of this kind is a silent loss.",
     "edge": "The part of the server that serves the sockets. The native edge requires uvicorn on asyncio; the ASGI"
     " edge works with any ASGI server.",
-    "checker": "The code that compares the events that were emitted with those that sockets read.",
+    "checker": "The code that compares the emitted events with the events that sockets read.",
     "ledger": "A table that states, for each expected event and socket, whether the event arrived or which link"
     " dropped it.",
     "probe": "A test of one link alone.",
@@ -73,7 +73,7 @@ COLUMNS: Final = {
     "false success": "events reported as sent that their user did not read",
     "links": "numbers of the links that a repair changes",
     "order": "position of a repair in the recommended order",
-    "repair": "the repair",
+    "repair": "the name of the repair",
     "lines removed": "lines that a repair removes from the rebuilt chain",
     "lines added": "lines that a repair adds to the rebuilt chain",
 }

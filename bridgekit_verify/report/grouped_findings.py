@@ -94,8 +94,8 @@ def startup_note(links: Sequence[LinkStatus], tables: DropTables) -> str:
     if not fails or not repaired or "1" in repaired:
         return ""
     return (
-        "No repair changes link 1, because its startup check drops no event. But the startup check detects no defect."
-        " After the repairs, replace the startup check with a check that can fail."
+        "No repair changes link 1, because link 1's startup check drops no event. But the startup check cannot"
+        " detect any defect. After the repairs, replace the startup check with a check that can fail."
     )
 
 

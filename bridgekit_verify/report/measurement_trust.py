@@ -30,10 +30,10 @@ def mutation_claim(mutations: pd.DataFrame) -> Finding:
         " success, under the correct name and no other.",
         reported=OURS,
         verdict=verdict_of(exact.k == exact.n) if exact.known else "unknown",
-        answer=f"The checker exactly reports {exact.counts} histories: a recorded one, and its copies with one or two"
-        " mutations.",
-        evidence=tuple(f"The checker does not exactly report this mutation: {what}." for what in missed),
-        rule="Holds if each reported verdict equals the expected verdict in every count, link and reason.",
+        answer=f"For {exact.counts} histories, the checker reports exactly the expected verdict. The histories are a"
+        " recorded one, and copies of it with one or two mutations.",
+        evidence=tuple(f"The checker does not report exactly this expected verdict: {what}." for what in missed),
+        rule="The claim holds if each reported verdict equals the expected verdict in every count, link and reason.",
         sample=Sample(exact.n, "histories") if exact.known else None,
     )
 
@@ -44,26 +44,25 @@ def localization_claim(found: Localization) -> Finding:
     return Finding(
         id="trust-localization",
         title="The broken link is named",
-        claim="If a link is broken in any of several ways, the probes name this link, and the ledger attributes the"
-        " losses to it.",
+        claim="If a link is broken in any of several ways, the probes name the broken link, and the ledger attributes"
+        " the losses to it, unless the report states a reason for another link.",
         reported=OURS,
         verdict=verdict_of(found.holds) if found.cases else "unknown",
-        answer=f"For {found.named:,} of {len(found.cases):,} breakages, the probes or the ledger name the broken link."
-        f" {_also_named(len(found.explanations()))}",
+        answer=f"For {found.named:,} of {len(found.cases):,} breakages, the broken link is named."
+        f" {_also_named(sum(bool(case.elsewhere) for case in found.cases), len(found.cases))}",
         evidence=tuple(
             f"{row['why']}" for row in found.explanations().drop_duplicates(subset="why").to_dict("records")
         ),
-        rule="Holds if the broken link is named for each breakage, a reason is stated for every other named link, and"
-        " no link of the sound chain is named.",
+        rule="The claim holds if the broken link is named for each breakage, a reason is stated for every other named"
+        " link, and no link of the sound chain is named.",
         sample=Sample(min(links.count(link) for link in set(links)), "breakages per link") if links else None,
     )
 
 
-def _also_named(count: int) -> str:
+def _also_named(count: int, cases: int) -> str:
     if not count:
-        return "No breakage is attributed to another link."
-    verb = "breakage is" if count == 1 else "breakages are"
-    return f"{count:,} {verb} also attributed to another link, for a stated reason."
+        return "For no breakage, the probes or the ledger name another link."
+    return f"For {count:,} of {cases:,} breakages, the probes or the ledger also name another link."
 
 
 def coverage_claim(coverage: pd.DataFrame) -> Finding:
@@ -76,9 +75,9 @@ def coverage_claim(coverage: pd.DataFrame) -> Finding:
     holds = abs(mean - CONFIDENCE) < COVERAGE_TOLERANCE and inside.n - inside.k <= allowed_misses(inside.n)
     return _coverage_finding(
         verdict_of(holds),
-        f"Over {inside.n} combinations of rate and sample size, the interval contains the true rate in"
-        f" {100 * mean:.1f} % of the cases on average (exact coverage). The simulation agrees with the exact coverage"
-        f" in {inside.counts} combinations.",
+        f"Over {inside.n} combinations of true rate and sample size, the 95 % interval contains the true rate in"
+        f" {100 * mean:.1f} % of the cases on average (the computed, exact coverage). The simulated"
+        f" coverage agrees with the exact coverage in {inside.counts} combinations.",
         (
             f"The lowest exact coverage is {lowest['exact %']:.1f} %, at a true rate of {lowest['p']:.3g} and a sample"
             f" size of {lowest['n']:.0f}.",
@@ -91,7 +90,8 @@ def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], 
     allowed = (
         ""
         if inside is None
-        else f" Chance explains at most {allowed_misses(inside.n)} misses in {inside.n} combinations."
+        else f" Chance explains at most {allowed_misses(inside.n)} disagreements in {inside.n} combinations: more"
+        f" disagreements have a probability of at most {100 * CHANCE:g} %."
     )
     return Finding(
         id="trust-coverage",
@@ -101,9 +101,9 @@ def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], 
         verdict=verdict,
         answer=answer,
         evidence=evidence,
-        rule=f"Holds if the mean exact coverage is within {100 * COVERAGE_TOLERANCE:.0f} percentage points of"
-        f" {100 * CONFIDENCE:g} %, and no more simulations disagree than chance explains (probability"
-        f" {100 * CHANCE:g} %)." + allowed,
+        rule=f"The claim holds if the mean exact coverage is within {100 * COVERAGE_TOLERANCE:.0f} percentage points of"
+        f" {100 * CONFIDENCE:g} %, and no more simulations disagree with the exact coverage than"
+        " chance explains." + allowed,
         sample=None if inside is None else Sample(inside.n, "combinations"),
     )
 
@@ -114,27 +114,28 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
     outside = [check for check in sampled if not check.inside]
     unequal = [check for check in exact if not check.inside]
     miscounted = [loss for loss in study.losses if loss.measurement.verdict.lost != loss.dropped]
-    holds = not unequal and not miscounted and len(outside) <= allowed_misses(len(sampled))
+    allowed = allowed_misses(len(sampled))
+    holds = not unequal and not miscounted and len(outside) <= allowed
     checks = [*sampled, *exact]
     return Finding(
         id="trust-calibration",
         title="The measurement finds a rate that is known in advance",
         claim="If a known share of the frames is lost, or users are offline for a known share of the runs, the measured"
-        " share of delivered events equals the known share.",
+        " share of delivered events agrees with the share that follows from the known loss.",
         reported=OURS,
         verdict=verdict_of(holds) if checks else "unknown",
-        answer=f"In the cases that do not depend on chance (offline users, p = 0, p = 1),"
-        f" {len(exact) - len(unequal)} of {len(exact)}"
-        " counts equal the known counts. In the cases with random loss, the 95 % interval contains the known rate in"
-        f" {len(sampled) - len(outside)} of {len(sampled)} cases. In {len(study.losses) - len(miscounted)} of"
-        f" {len(study.losses)} cases with lost frames, exactly the dropped frames count as lost.",
+        answer=f"In {len(exact) - len(unequal)} of {len(exact)} cases that do not depend on chance, the number of"
+        " delivered events equals the known number. In"
+        f" {len(sampled) - len(outside)} of {len(sampled)} cases with random loss, the 95 % interval contains the known"
+        f" share of delivered events. In {len(study.losses) - len(miscounted)} of {len(study.losses)} cases with frame"
+        " loss, exactly the dropped frames count as lost.",
         evidence=tuple(
-            f"{capitalized(check.name)}: known delivery {100 * check.closed_form:.1f} %, measured {check.text}."
+            f"{capitalized(check.name)}: known share of delivered events {100 * check.closed_form:.1f} %, measured"
+            f" {check.text}."
             for check in checks
         ),
-        rule="Holds if every count that does not depend on chance equals the known count, every count of lost frames"
-        " equals the number"
-        f" of dropped frames, and no more intervals miss the known rate than chance explains (probability"
-        f" {100 * CHANCE:g} %: at most {allowed_misses(len(sampled))} of {len(sampled)}).",
+        rule="The claim holds if every count that does not depend on chance equals the known count, every count of"
+        f" lost frames equals the number of dropped frames, and at most {allowed} of {len(sampled)} intervals miss the"
+        f" known share. Chance alone causes more misses with a probability of at most {100 * CHANCE:g} %.",
         sample=Sample(min(check.measured.n for check in checks), "events") if checks else None,
     )

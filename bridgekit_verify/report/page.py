@@ -90,8 +90,8 @@ PART_TWO: Final = {
     " The checker must report each known error under its correct name, and each measured rate must agree with a rate"
     " that is known in advance.",
     "Backends": "A check asks questions about a backend that is not built with bridgekit, such as whether an event"
-    " is lost, and whether each event reaches the right user. Each question is called a property. This section"
-    " checks two small example"
+    " is lost, and whether each event reaches the right user. Each question of a check is called a property. This"
+    " section checks two small example"
     " backends, without and with known defects, and recordings of a published backend. Read this section before you"
     " check your own backend.",
 }

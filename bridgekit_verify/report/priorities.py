@@ -49,9 +49,13 @@ def _committed(tables: DropTables, number: int) -> tuple[str, ...]:
     return tuple(f"On the code as committed, {name} delivers {_text(step.total)}." for name, step in found if step)
 
 
-def _text(counts: EventCounts) -> str:
-    leaked = f" ({counts.leaked:,} leaked)" if counts.leaked else ""
-    return f"{counts.delivered:,} of {counts.expected:,} events{leaked}"
+def _text(counts: EventCounts, leak: str = "leaks") -> str:
+    """Return the delivered and the leaked events as text. `leak` is the verb in the number of its subject."""
+    text = f"{counts.delivered:,} of {counts.expected:,} events"
+    if not counts.leaked:
+        return text
+    others = f"of the other {counts.dropped:,}" if counts.leaked == counts.dropped_and_leaked else "events"
+    return f"{text}, and {leak} {counts.leaked:,} {others}"
 
 
 def _alone(tables: DropTables, name: str) -> EventCounts | None:
@@ -76,7 +80,9 @@ def _critical(tables: DropTables) -> Finding:
         answer = f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. " + (
             more or "No other fix alone delivers more events."
         )
-    rule = "Right if no other fix alone delivers more events than Fix 1, or as many events with fewer leaks."
+    rule = (
+        "The audit is right if no other fix alone delivers more events than Fix 1, or as many events with fewer leaks."
+    )
     return _finding(
         tables,
         1,
@@ -100,15 +106,16 @@ def _important(tables: DropTables) -> Finding:
         change = f"{gain:,} more than" if gain > 0 else f"{-gain:,} fewer than" if gain < 0 else "as many as"
         answer = (
             f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. Fixes 1 and 2 as written deliver {change}"
-            f" Fix 1 alone: {_text(written)}."
+            f" Fix 1 alone: {_text(written, 'leak')}."
         )
         if supplied is not None:
             answer += (
-                f" If the code had the method that Fix 2 calls, both fixes together would deliver {_text(supplied)}."
+                " If the code had the method that Fix 2 calls, Fixes 1 and 2 together would deliver"
+                f" {_text(supplied, 'leak')}."
             )
     rule = (
-        "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if they deliver more"
-        " events than Fix 1 alone, but drop or leak some."
+        "The audit is right if Fixes 1 and 2 as written deliver every event without a leak. The audit's statement is"
+        " insufficient if Fixes 1 and 2 as written deliver more events than Fix 1 alone, but drop or leak some."
     )
     return _finding(
         tables, 2, "Priority · Fix 2 is important", "Fix 2 is important, as a backup to Fix 1.", right, answer, rule
@@ -127,9 +134,10 @@ def _optional(tables: DropTables) -> Finding:
         compared = f"{more:,} more than" if more > 0 else f"{-more:,} fewer than" if more < 0 else "as many as"
         answer = (
             f"With only link 9 broken, Fix 3, which the audit calls optional, delivers {_text(three)}: {compared}"
-            f" Fix 1, which the audit calls critical. Without Fix 3, Fixes 1 and 2 as written deliver {_text(without)}."
+            " Fix 1, which the audit calls critical. Without Fix 3, Fixes 1 and 2 as written deliver"
+            f" {_text(without, 'leak')}."
         )
-    rule = "Right if Fixes 1 and 2 as written deliver every event without a leak."
+    rule = "The audit is right if Fixes 1 and 2 as written deliver every event without a leak."
     return _finding(tables, 3, "Priority · Fix 3 is optional", "Fix 3 is optional and can wait.", right, answer, rule)
 
 
@@ -147,7 +155,8 @@ def _monitoring(tables: DropTables) -> Finding:
         where = "as committed" if worst is before else f"as committed with {FIXES[worst.name]}"
         answer = (
             f"On the code {where}, {worst.false_success:,} of {worst.total.expected:,} events are routed and reported"
-            " as sent, but their user does not read them. The bridge counts no routing failure for these events."
+            " as sent, but their user does not read them. The bridge counts no routing failure for an event that it"
+            " reports as sent."
             if worst.false_success
             else "Every event that is reported as sent reaches its user, so only routing failures have to be counted."
         )
@@ -159,8 +168,8 @@ def _monitoring(tables: DropTables) -> Finding:
         verdict=_VERDICTS.get(right, "does not hold"),
         audit_right=right,
         answer=answer,
-        evidence=("Count the events that the user's socket reads, and compare them with the emitted events.",),
-        rule="Right if the user reads every event that is reported as sent.",
+        evidence=("To detect lost events, compare the events that the user's socket reads with the emitted events.",),
+        rule="The audit is right if the user reads every event that is reported as sent.",
     )
 
 

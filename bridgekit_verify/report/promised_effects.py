@@ -65,14 +65,14 @@ def all_arrive_claim(study: FixStudy, before: Measurement, after: Measurement) -
     return Finding(
         id="claim-after-fix",
         title="After Fix 1 · all agent events reach users correctly",
-        claim="After the fix, every agent event reaches its user. The fix is a change of one line.",
+        claim="After Fix 1, a change of one line, every agent event reaches its user.",
         reported="after fix",
         verdict=verdict_of(
             real.all_delivered and study.delivering("fix 1") == study.families,
             known=study.known and real.delivery.known,
         ),
-        answer=f"As committed with Fix 1, {real.delivery.counts} events arrive. With only link 9 broken,"
-        f" {as_reported.counts} events arrive with thread ids like {study.example_family}.",
+        answer=f"As committed with Fix 1, {real.delivery.counts} events arrive. With Fix 1 and only link 9 broken,"
+        f" {as_reported.counts} events of threads with ids like {study.example_family} arrive.",
         evidence=(
             f"With Fix 1 and only link 9 broken, {study.summary('fix 1')}",
             *(
@@ -96,13 +96,14 @@ def real_time_claim(study: FixStudy, before: Measurement, after: Measurement) ->
     return Finding(
         id="claim-real-time",
         title="After Fix 1 · real-time chat is restored",
-        claim="Users see again what the agent thinks and which tools it uses, before the run ends.",
+        claim="Before the run ends, users can once more see what the agent thinks and which tools it uses.",
         reported="after fix",
         verdict=verdict_of(len(shown) == len(study.families) and real.k == real.n, known=study.known and real.known),
-        answer=f"As committed with Fix 1, users read {real.counts} agent events before their run ends. With only link 9"
-        f" broken, users read {example.counts} agent events with thread ids like {study.example_family}.",
+        answer=f"As committed with Fix 1, users read {real.counts} agent events before the run ends. With Fix 1 and"
+        f" only link 9 broken, users read {example.counts} agent events of threads with ids like {study.example_family}"
+        " before the run ends.",
         evidence=(
-            f"With Fix 1 and only link 9 broken, users read every agent event before its run ends, for {len(shown)} of"
+            f"With Fix 1 and only link 9 broken, users read every agent event before its run ends for {len(shown)} of"
             f" {len(study.families)} kinds of thread id.",
         ),
         before=(unfixed.k, unfixed.n),
@@ -131,11 +132,11 @@ def _business_value() -> Finding:
     return Finding(
         id="claim-value",
         title="After Fix 1 · 90 % of the chat's business value is delivered",
-        claim="The chat delivers 10 % of its business value as committed, and 90 % after the fix.",
+        claim="The chat delivers 10 % of its business value as committed, and 90 % after Fix 1.",
         reported="after fix",
         verdict="unknown",
-        answer="Unknown: no test of this report measures business value, and the audit does not state how it was"
-        " measured.",
+        answer="Unknown: no test of this report measures business value, and the audit does not state how it measured"
+        " business value.",
     )
 
 
@@ -159,13 +160,14 @@ def event_flow_claim(study: FixStudy, before: Measurement, after: Measurement) -
             fixed.verdict.all_delivered and after.verdict.all_delivered,
             known=fixed.verdict.delivery.known and after.verdict.delivery.known,
         ),
-        answer=f"As committed with Fix 1, {after.verdict.delivery.counts} events arrive. With only link 9 broken,"
-        f" {fixed.verdict.delivery.counts} events arrive with thread ids like {study.example_family}.",
+        answer=f"As committed with Fix 1, {after.verdict.delivery.counts} events arrive. With Fix 1 and only link 9"
+        f" broken, {fixed.verdict.delivery.counts} events of threads with ids like {study.example_family} arrive.",
         evidence=(
             f"Before Fix 1, {before.verdict.delivery.counts} events arrive as committed, and"
             f" {unfixed.verdict.delivery.counts} with only link 9 broken.",
             f"With Fix 1 and only link 9 broken, {study.summary('fix 1')}",
-            "To repeat this test: python tests/mission_critical/test_websocket_agent_events_suite.py --variant 'fix 1'",
+            "To repeat step 1, run: python tests/mission_critical/test_websocket_agent_events_suite.py --variant 'fix"
+            " 1'",
         ),
         before=(before.verdict.delivered, before.verdict.expected),
         after=(after.verdict.delivered, after.verdict.expected),
@@ -193,14 +195,18 @@ def run_id_claim(seed: int) -> Finding:
         answer=f"The string {STEP_2_RUN_ID} contains thread_123. The audit's assertion calls no code, so it passes on"
         f" each of {len(made)} chains, before and after Fix 1.",
         evidence=(
-            f"Each chain created one run id for thread_123. {len(containing)} of {len(made)} run ids contain"
-            f" thread_123. Chains whose run id contains thread_123: {', '.join(containing) or 'none'}. Chains whose"
-            f" run id does not contain thread_123: {', '.join(without) or 'none'}.",
-            f"For example, the chain {AS_REPORTED.name!r} creates {made[AS_REPORTED.name]}, and the chain 'fix 1'"
-            f" creates {made['fix 1']}.",
+            f"Each of {len(made)} chains created one run id for thread_123, and {len(containing)} of these run ids"
+            f" contain thread_123. Chains whose run id contains thread_123: {_quoted(containing)}. Chains whose run id"
+            f" does not contain thread_123: {_quoted(without)}.",
+            f"For example, the chain {AS_REPORTED.name!r} creates the run id {made[AS_REPORTED.name]}, and the chain"
+            f" 'fix 1' creates the run id {made['fix 1']}.",
         ),
         sample=Sample(1, "strings"),
     )
+
+
+def _quoted(chains: Sequence[str]) -> str:
+    return ", ".join(f"'{chain}'" for chain in chains) or "none"
 
 
 async def notify_on_each_chain(*, seed: int) -> list[HandNotification]:
@@ -245,14 +251,16 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
         answer=_step_3_answer(by_chain[COMMITTED_WITH_FIX_1.name]),
         evidence=(
             f"The test sends the audit's notification on each of {len(notified)} chains, with one open socket of"
-            f" thread_123's owner and one open socket of another user. The other user's sockets read"
-            f" {sum(each.read_by_others for each in notified)} frames.",
+            f" thread_123's owner and one open socket of another user. On all {len(notified)} chains together, the"
+            f" other user's sockets read {sum(each.read_by_others for each in notified)} frames.",
             _difference_by_fix_1(by_chain),
-            "The sound chain refuses the notification by design, because it never derives a thread from a run id. The"
-            f" receipt states '{sound.outcome}' at link {sound.link}.",
+            "The sound chain refuses the notification of step 3 by design, because it never derives a thread from a run"
+            f" id. The receipt of the sound chain states '{sound.outcome}' at link {sound.link}.",
         ),
-        rule="Right if the event arrives on both chains after Fix 1. Insufficient if, on both chains, the run id"
-        " resolves and the event is reported as sent, but does not arrive.",
+        rule="The audit is right if the event arrives after Fix 1, both as committed and with only link 9 broken. The"
+        " audit's statement is insufficient if,"
+        " both as committed and with only link 9 broken, the run id resolves and the event is reported as sent, but"
+        " the event does not always arrive.",
         sample=Sample(min(Counter(each.chain for each in notified).values()), "calls per chain"),
     )
 
@@ -261,8 +269,8 @@ def _step_3_answer(committed: HandNotification) -> str:
     found = committed.receipt.thread_id
     routed = f"the run id resolves to {found}" if found else "the run id resolves to no thread"
     return (
-        f"As committed with Fix 1, {routed}, and the event is reported as {committed.receipt.outcome}. The owner's"
-        f" socket reads {committed.read_by_owner} of 1 event."
+        f"As committed with Fix 1, {routed}, and the event is reported as {committed.receipt.outcome}. The socket of"
+        f" thread_123's owner reads {committed.read_by_owner} of 1 event."
     )
 
 
@@ -270,8 +278,11 @@ def _difference_by_fix_1(by_chain: Mapping[str, HandNotification]) -> str:
     pairs = ((AS_REPORTED.name, "fix 1"), (AS_COMMITTED.name, COMMITTED_WITH_FIX_1.name))
     changed = [before for before, after in pairs if by_chain[before].outcome != by_chain[after].outcome]
     if changed:
-        return f"Fix 1 changes the result on the chain {' and '.join(changed)}."
+        return (
+            f"Fix 1 changes the result of step 3 on {'this chain' if len(changed) == 1 else 'these chains'}:"
+            f" {_quoted(changed)}."
+        )
     return (
-        "Fix 1 does not change the result, as committed or with only link 9 broken. Fix 1 changes how run ids are"
-        " created, but step 3 supplies its own run id."
+        "Fix 1 does not change the result of step 3, either as committed or with only link 9 broken. Fix 1 changes how"
+        " run ids are created, but step 3 supplies its own run id."
     )

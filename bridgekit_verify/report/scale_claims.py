@@ -18,6 +18,7 @@ from bridgekit_verify.capacity.memory_scaling import RUNS, SOCKETS, THREADS, Mem
 from bridgekit_verify.capacity.queueing import ONE_SERVICE
 from bridgekit_verify.capacity.sizing import Demand, SharedStudy, Sizing
 from bridgekit_verify.measure.statistics import Sample
+from bridgekit_verify.measure.wording import capitalized
 from bridgekit_verify.report.claims import verdict_of
 from bridgekit_verify.report.findings import OURS, Finding, Verdict
 
@@ -43,7 +44,7 @@ def capacity_claim(study: CapacityStudy) -> Finding:
         id="scale-capacity",
         title="No event is lost at any load",
         claim=f"Above the highest load at which {100 * ON_TIME_SHARE:g} % of the events reach their socket within"
-        f" {WITHIN_SECONDS:g} s, events are late, but none is lost.",
+        f" {WITHIN_SECONDS:g} s, events are late, but no event is lost.",
         reported=OURS,
         verdict=verdict_of(holds) if known or not holds else "unknown",
         answer=f"{' '.join(_describe_capacity(search) for search in study.searches)}"
@@ -58,12 +59,12 @@ def capacity_claim(study: CapacityStudy) -> Finding:
         ),
         after=(sum(step.client.delivered for step in steps), sum(step.client.expected for step in steps)),
         labels=("before", "at all loads"),
-        rule=f"A load is carried if at least {100 * ON_TIME_SHARE:g} % of its events are read within"
-        f" {WITHIN_SECONDS:g} s (lower end of the 95 % interval), and its delay does not grow beyond"
-        f" {WITHIN_SECONDS:g} s in a peak of {PEAK_SECONDS:g} s (extrapolated). The claim holds if no event is lost or"
+        rule=f"A load is carried if the share of events read within {WITHIN_SECONDS:g} s is at least"
+        f" {100 * ON_TIME_SHARE:g} % at the lower end of its 95 % interval, and the delay, extrapolated to a peak of"
+        f" {PEAK_SECONDS:g} s, does not exceed {WITHIN_SECONDS:g} s. The claim holds if no event is lost or"
         " unaccounted for at any load. The result is unknown if an edge carried no load, or every load.",
         sample=Sample(min(step.client.expected for step in steps), "events"),
-        timing=f"whether an event was read within {WITHIN_SECONDS:g} s after it was due",
+        timing="the delay from the time when an event is due until it is read",
     )
 
 
@@ -71,10 +72,15 @@ def _describe_capacity(search: LoadSearch) -> str:
     best = search.best
     if best is None:
         return f"The {search.edge.name} edge carried none of the loads that were tried."
-    more = f" or more ({search.underestimate_reason})" if search.underestimate_reason else ""
+    more = (
+        f" The {search.edge.name} edge may carry more, because {search.underestimate_reason}."
+        if search.underestimate_reason
+        else ""
+    )
     return (
-        f"The {search.edge.name} edge carries {best.events_per_second:,.0f} events per second{more}:"
-        f" {best.on_time.estimate} events were read within {WITHIN_SECONDS:g} s."
+        f"The {search.edge.name} edge carries {best.events_per_second:,.0f} events per second: at this load,"
+        f" {best.on_time.counts} events were read within {WITHIN_SECONDS:g} s (95 % interval"
+        f" {best.on_time.bounds}).{more}"
     )
 
 
@@ -82,9 +88,10 @@ def _describe_runs(edge: str, best: StepResult) -> str:
     """State how many runs begin per second and how many are active at once, at the edge's highest load."""
     return (
         f"At the highest load that the {edge} edge carries, {best.wave.runs_per_second:,.0f} runs of"
-        f" {best.wave.plan.events} events begin per second. In this test, a run takes {best.wave.plan.run_seconds:g} s,"
-        f" so {best.runs_at_once:,.0f} runs are active at once. If each run emitted one event per second,"
-        f" {best.events_per_second:,.0f} runs would be active at once."
+        f" {best.wave.plan.events} events begin per second. In the test of the {edge} edge, a run takes"
+        f" {best.wave.plan.run_seconds:g} s, so {best.runs_at_once:,.0f} runs are active at once. If each run emitted"
+        f" one event per second, {best.events_per_second:,.0f} runs would be active at once at the highest load of the"
+        f" {edge} edge."
     )
 
 
@@ -92,8 +99,8 @@ def _describe_overload(search: LoadSearch) -> str:
     last = search.tried[-1]
     return (
         f"On the {search.edge.name} edge, at {last.events_per_second:,.0f} events per second,"
-        f" {last.on_time.estimate} events are read within {WITHIN_SECONDS:g} s. The longest delay is"
-        f" {last.client.late_max:.1f} s."
+        f" {last.on_time.counts} events are read within {WITHIN_SECONDS:g} s (95 % interval {last.on_time.bounds}), and"
+        f" the longest delay is {last.client.late_max:.1f} s."
     )
 
 
@@ -135,32 +142,35 @@ def memory_claim(study: MemoryStudy) -> Finding:
         id="scale-crowd",
         title="Memory of idle sockets, threads and waiting runs",
         claim="The memory of the process grows linearly with the number of idle sockets, of threads with a run in"
-        f" their log, and of waiting runs. An event costs at most {GROWTH:g} times as much CPU time with these"
-        f" sockets, threads and runs as without them.",
+        f" their log, and of waiting runs. With idle sockets, threads and waiting runs, an event"
+        f" costs at most {GROWTH:g} times as much CPU time as without them.",
         reported=OURS,
         verdict=verdict_of(not nonlinear and not grown and lost == 0),
         answer=" ".join(
             f"On the {scaling.edge.name} edge, a socket needs {scaling.of(SOCKETS).kib:.1f} KiB, a thread"
-            f" {scaling.of(THREADS).kib:.1f} KiB and a waiting run {scaling.of(RUNS).kib:.1f} KiB. With"
-            f" {scaling.of(SOCKETS).most:,} idle sockets, threads and waiting runs each, an event costs"
+            f" {scaling.of(THREADS).kib:.1f} KiB and a waiting run {scaling.of(RUNS).kib:.1f} KiB. On the"
+            f" {scaling.edge.name} edge with {scaling.of(SOCKETS).most:,} idle sockets,"
+            f" {scaling.of(THREADS).most:,} threads and {scaling.of(RUNS).most:,} waiting runs, an event costs"
             f" {scaling.growth:.2f} times as much CPU time as without them."
             for scaling in study.scalings
         ),
         evidence=(
             *(
-                f"On the {scaling.edge.name} edge, {scaling.of(SOCKETS).per_gib:,.0f} idle sockets need one GiB"
-                f" (extrapolated). The process without any socket needs {scaling.base_kib / 1_024:.0f} MiB."
+                f"On the {scaling.edge.name} edge, by extrapolation, {scaling.of(SOCKETS).per_gib:,.0f} idle sockets"
+                f" need one GiB. The process of the {scaling.edge.name} edge without any socket needs"
+                f" {scaling.base_kib / 1_024:.0f} MiB."
                 for scaling in study.scalings
             ),
             *(f"{what}." for what in (*nonlinear, *grown)),
             *([f"{lost:,} events were lost."] if lost else []),
         ),
-        rule=f"Holds if every point deviates from a rising line by at most {100 * MAX_RESIDUAL:g} % of the highest"
-        f" value, an event costs at most {GROWTH:g} times as much CPU time with the idle sockets, threads and runs"
-        f" as without them, and no"
+        rule=f"The claim holds if every measured point deviates from a rising line by at most {100 * MAX_RESIDUAL:g}"
+        " % of the"
+        f" highest value, an event costs at most {GROWTH:g} times as much CPU time with the idle sockets, threads and"
+        f" runs as without them, and no"
         " event is lost.",
         sample=Sample(min(len(fit.points) for scaling in study.scalings for fit in scaling.fits), "points per line"),
-        timing="CPU time of an event",
+        timing="the CPU time of an event",
     )
 
 
@@ -179,26 +189,27 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
         verdict=verdict,
         answer=f"The edges carried {len(judged) - len(late)} of {len(judged)} loads that used at most"
         " two thirds of a core."
-        f" An example with {demand.users_online:,} users, {demand.runs_per_user_hour:g} runs per user and hour,"
-        f" {demand.events_per_run} events per run, and a peak of {demand.peak_factor:g} times the usual load needs"
-        f" {_describe_sizing(sized)}.",
+        f" Example: {demand.users_online:,} users start {demand.runs_per_user_hour:g} runs per hour each, a run has"
+        f" {demand.events_per_run} events, and the peak is {demand.peak_factor:g} times the usual load. The example"
+        f" needs {_describe_sizing(sized)}.",
         evidence=(
             "The queueing formula predicts that at two thirds of a core, an event waits on average as long as its"
-            " processing takes. Plan for at most two thirds of a core per worker, also while a worker is down.",
-            f"Workers that share a broker need {shared.extra_us:.0f} µs more CPU time per event. Therefore, use a"
-            f" single worker with its own memory as long as one worker carries the load.",
+            " processing takes. Plan for at most two thirds of a core per worker, also while another worker is down.",
+            f"Workers that share a broker need {shared.extra_us:.0f} µs more CPU time per event than a worker with"
+            " its own memory. Use a single worker with its own memory as long as one worker carries the load.",
             *(
                 [
-                    f"Loads that were not judged, because their events were late while other programs used the CPUs:"
-                    f" {unjudged} of {len(light)}."
+                    f"Of {len(light)} loads up to two thirds of a core, {unjudged} {'was' if unjudged == 1 else 'were'}"
+                    " not judged, because events were late while other programs used the CPUs."
                 ]
                 if unjudged
                 else []
             ),
         ),
-        rule="Holds if every load that used at most two thirds of a core is carried. Unknown if there is no such load.",
+        rule="The claim holds if every judged load up to two thirds of a core is carried. The result is unknown if no"
+        " such load was judged.",
         sample=Sample(len(judged), "loads") if judged else None,
-        timing=f"whether an event was read within {WITHIN_SECONDS:g} s after it was due",
+        timing="the delay from the time when an event is due until it is read",
     )
 
 
@@ -206,7 +217,7 @@ def _describe_sizing(sized: Sequence[Sizing]) -> str:
     return (
         ", or ".join(
             f"{each.workers} {'worker' if each.workers == 1 else 'workers'} on the {each.edge} edge"
-            f" ({100 * each.core_share:.0f} % of a core and {each.mib:,.0f} MiB each)"
+            f" ({100 * each.core_share:.0f} % of a core and {each.mib:,.0f} MiB per worker)"
             for each in sized
         )
         or "an unknown number of workers, because no edge carried a load"
@@ -233,21 +244,22 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
         answer=f"An idle socket needs {native.of(SOCKETS).kib:.1f} KiB on the native edge and"
         f" {asgi.of(SOCKETS).kib:.1f} KiB on the ASGI edge. "
         + " ".join(
-            f"CPU time per event {kind}: {_micros(of_native)} (native) and {_micros(of_asgi)} (ASGI)."
-            f" {_comparison(verdict)}."
+            _describe_costs(kind, of_native, of_asgi, verdict)
             for (kind, (of_asgi, of_native)), verdict in zip(costs.items(), cheaper, strict=True)
         ),
         evidence=(
             *_paired_load(capacity),
             "The native edge runs under `bridgekit serve`. Use the ASGI edge if middleware must handle the sockets, or"
             " if you need a server other than uvicorn.",
-            "docs/results/bench compares both edges with other servers.",
+            "The folder docs/results/bench compares the two edges of bridgekit with other servers.",
         ),
-        rule="Both edges get the same load in several rounds. Holds if the native edge needs less memory, and, for each"
-        " kind of load, its highest CPU time per event is at most the ASGI edge's lowest. Does not hold if the native"
-        " edge needs as much memory, or its lowest CPU time is above the ASGI edge's highest. Otherwise unknown.",
+        rule="Both edges get the same load in several rounds. The claim holds if a socket needs less memory on the"
+        " native edge,"
+        " and the native edge's highest CPU time per event is at most the ASGI edge's lowest for each kind of load."
+        " The claim does not hold if a socket needs as much memory or more on the native edge, or the native edge's"
+        " lowest CPU time per event is above the ASGI edge's highest. In all other cases, the result is unknown.",
         sample=Sample(min(rounds), "rounds"),
-        timing="CPU time of an event",
+        timing="the CPU time of an event",
     )
 
 
@@ -257,9 +269,19 @@ def _paired_load(capacity: CapacityStudy) -> list[str]:
     if len(loads) != 1:
         return []
     return [
-        f"In the comparison with pauses, both edges get {loads.pop():,} events per second. The table 'The two edges'"
+        f"In the comparison with pauses, each edge gets {loads.pop():,} events per second. The table 'The two edges'"
         " shows the CPU time at the highest load that each edge carried."
     ]
+
+
+def _describe_costs(kind: str, native: Costs | None, asgi: Costs | None, verdict: Verdict) -> str:
+    """State the CPU time per event on both edges for one kind of load, such as "in a burst"."""
+    if native is None or asgi is None:
+        return f"The CPU time of an event {kind} was not measured."
+    return (
+        f"{capitalized(kind)}, an event costs {_micros(native)} of CPU time on the native edge and {_micros(asgi)} on"
+        f" the ASGI edge: {_comparison(verdict)}."
+    )
 
 
 Costs = tuple[float, float]
@@ -284,13 +306,13 @@ def _all_of(verdicts: Sequence[Verdict]) -> Verdict:
     return "unknown" if "unknown" in verdicts else "holds"
 
 
-def _micros(costs: Costs | None) -> str:
-    return "not measured" if costs is None else f"{costs[0]:.1f} to {costs[1]:.1f} µs"
+def _micros(costs: Costs) -> str:
+    return f"{costs[0]:.1f} to {costs[1]:.1f} µs"
 
 
 def _comparison(verdict: Verdict) -> str:
     return {
-        "holds": "The native edge needs no more CPU time",
-        "does not hold": "The native edge needs more CPU time",
-        "unknown": "The difference between the edges is not clear",
+        "holds": "the native edge needs no more CPU time",
+        "does not hold": "the native edge needs more CPU time",
+        "unknown": "the difference between the edges is not clear",
     }[verdict]

@@ -19,6 +19,7 @@ from bridgekit_verify.report.drop_tables import (
     FIXES,
     REPAIRS,
     DropTables,
+    Routing,
     Step,
     Subset,
 )
@@ -206,7 +207,7 @@ def _routing_leaks(tables: DropTables) -> list[str]:
     if not leaking:
         return []
     first = leaking[0]
-    where = listed([f"{kind.name} ({of(kind.leaked, kind.expected)})" for kind in first.leaking])
+    where = listed([f"'{kind.name}' ({of(kind.leaked, kind.expected)} events)" for kind in first.leaking])
     return [
         f"With only link 9 broken, {FIXES[first.name]} leaks events for {len(first.leaking)} of"
         f" {len(first.kinds)} kinds of thread id: {where}."
@@ -220,12 +221,13 @@ def _loss(tables: DropTables) -> Risk:
         return Risk("loss", title, "unknown", (NOT_MEASURED,))
     found = before.total
     sentences = [f"{of(found.dropped, found.expected)} events do not reach their user."]
-    parts = [
-        f"{FIXES[name]} {'drop' if name.startswith('fixes') else 'drops'}"
-        f" {of(step.total.dropped, step.total.expected) if step.total.dropped else 'none'}"
-        for name in ("fix 1", "fixes 1 and 2 with the method", "fix 3")
-        if (step := tables.step(AS_REPORTED, name))
-    ]
+    parts: list[str] = []
+    for name in ("fix 1", "fixes 1 and 2 with the method", "fix 3"):
+        if step := tables.step(AS_REPORTED, name):
+            # Only the first count names the events, so that the sentence stays short.
+            count, none = of(step.total.dropped, step.total.expected), "none" if parts else "no event"
+            dropped = (count if parts else f"{count} events") if step.total.dropped else none
+            parts.append(f"{FIXES[name]} {'drop' if name.startswith('fixes') else 'drops'} {dropped}")
     if parts:
         sentences.append(f"With only link 9 broken, {listed(parts)}.")
     return Risk("loss", title, AS_COMMITTED if found.dropped else "not observed", tuple(sentences))
@@ -247,7 +249,10 @@ def _undetected(tables: DropTables) -> Risk:
     counts = of(worst.false_success, worst.total.expected)
     sentence = f"{within}, {counts} events are reported as sent although their user does not read them."
     return Risk(
-        "undetected", title, when, (sentence, "A dashboard that counts sent events counts these events as delivered.")
+        "undetected",
+        title,
+        when,
+        (sentence, "A dashboard that counts sent events therefore shows too many deliveries."),
     )
 
 
@@ -296,10 +301,10 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
     """
     others = [alternative for alternative in tables.routing if alternative.name in FIXES]
     enough = [FIXES[each.name] for each in others if each.complete]
+    incomplete = [each for each in others if not each.complete]
     short = [
-        f"{FIXES[each.name]} (drops {each.dropped:,}{f', leaks {each.leaked:,}' if each.leaked else ''})"
-        for each in others
-        if not each.complete
+        f"{FIXES[each.name]} {_dropping(each, whole=not n or each.expected != incomplete[0].expected)}"
+        for n, each in enumerate(incomplete)
     ]
     parts = []
     if enough:
@@ -308,8 +313,22 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
         if FIXES["fix 3"] in enough and lifecycle is not None and lifecycle.verdict == "does not hold":
             parts.append(f"But {lifecycle.answer}")
     if short:
-        parts.append(f"These fixes cannot replace repair 2: {listed(short)}.")
+        parts.append(f"In place of repair 2, {'; '.join(short)}.")
     return " ".join(parts)
+
+
+def _dropping(counts: Routing, *, whole: bool) -> str:
+    """Return a clause such as "drops 460 of 780 events and leaks 40 of them".
+
+    If not `whole`, the clause states only how many events are dropped, and not of how many.
+    """
+    plural = counts.name.startswith("fixes")
+    number_dropped = f"{of(counts.dropped, counts.expected)} events" if whole else f"{counts.dropped:,}"
+    dropped = f"{'drop' if plural else 'drops'} {number_dropped}"
+    if not counts.leaked:
+        return dropped
+    members = "of them" if counts.leaked == counts.dropped_and_leaked else "events"
+    return f"{dropped} and {'leak' if plural else 'leaks'} {counts.leaked:,} {members}"
 
 
 def scope(tables: DropTables) -> tuple[str, ...]:
@@ -320,13 +339,13 @@ def scope(tables: DropTables) -> tuple[str, ...]:
     kinds = len(before.kinds)
     documented = sum(kind.documented for kind in before.kinds)
     sentences = [
-        f"Each chain ran with {kinds} kinds of thread id: {documented} documented in the audit or the public history,"
-        f" and {kinds - documented} stress kinds."
+        f"Each chain ran with {kinds} kinds of thread id: {documented} documented in the audit or the backend's public"
+        f" history, and {kinds - documented} stress kinds."
     ]
     if product := _product(tables, before.total.expected, kinds):
         sentences.append(product)
     sentences.append(
-        "The kinds are chosen and not sampled, so sums over the kinds describe only this test, and not production."
+        "The kinds of thread id are chosen, not sampled, so sums over the kinds do not describe production."
     )
     if tables.subsets:
         enough = [subset for subset in tables.subsets if subset.complete]

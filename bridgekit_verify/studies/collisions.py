@@ -178,8 +178,8 @@ class CollisionStudy:
         return "; ".join(
             f"{digits} digits: "
             + ", ".join(
-                f"after {runs:,} runs in {rate.estimate} trials,"
-                f" predicted {100 * collision_probability(runs, digits):.1f} %"
+                f"two of {runs:,} runs share an id in {rate.counts} trials (95 % interval {rate.bounds};"
+                f" predicted {100 * collision_probability(runs, digits):.1f} %)"
                 for runs, rate in curve.items()
             )
             for digits, curve in self.curves.items()

@@ -99,11 +99,11 @@ class DropStudy:
         fixed, repaired = self.counts[ALL_FIXES], self.counts[self.repair]
         if not (fixed.expected and repaired.expected):
             return f"Unknown: a chain with link {self.link} broken or repaired refused to start"
-        leaked = f" ({fixed.leaked:,} leaked)" if fixed.leaked else ""
+        leaked = f", and {fixed.leaked:,} leak" if fixed.leaked else ""
         return (
-            f"After all fixes, {fixed.dropped:,} of {fixed.expected:,} events are dropped{leaked}."
-            f" With link {self.link} repaired as well, {f'{repaired.dropped:,} are' if repaired.dropped else 'none is'}"
-            " dropped"
+            f"After all three fixes, {fixed.dropped:,} of {fixed.expected:,} events are dropped{leaked}."
+            f" With link {self.link} repaired as well,"
+            f" {f'{repaired.dropped:,} events are' if repaired.dropped else 'no event is'} dropped"
         )
 
 
@@ -241,11 +241,11 @@ class FixDrops:
         ]
         return [
             f"On the code as committed, {self._committed_as_text()}.",
-            f"With only link 9 broken, these fixes deliver every event of every kind:"
+            f"With only link 9 broken, these fixes deliver every event of every kind of thread id:"
             f" {'; '.join(map(capitalized, self.complete(REPORTED))) or 'none'}.",
-            f"These fixes leak events to another user: {'; '.join(leaking) or 'none'}.",
-            f"{order}. With its method, Fix 2 alone fails for {_none(len(method))} of {kinds} kinds of thread id, and"
-            f" Fix 2 together with Fix 1 fails for {_none(len(both))}.",
+            f"With only link 9 broken, these fixes leak events to another user: {'; '.join(leaking) or 'none'}.",
+            f"{order}. With only link 9 broken, Fix 2 with its method fails for {_none(len(method))} of {kinds} kinds"
+            f" of thread id. Together with Fix 1, Fix 2 with its method fails for {_none(len(both))} of {kinds} kinds.",
             f"On the code as committed, after {capitalized(worst)}, {wrong[worst]:,} of"
             f" {self.total(COMMITTED, worst).expected:,} events are reported as sent but not delivered.",
         ]

@@ -155,7 +155,8 @@ class FixStudy:
         )
         leaks = "No event leaks."
         if leaking:
-            leaks = f"Events of {_of(leaking, self.families)} kinds leak to another user ({', '.join(leaking)})."
+            names = ", ".join(f"'{name}'" for name in leaking)
+            leaks = f"Events of {_of(leaking, self.families)} kinds of thread id leak to another user: {names}."
         return f"every event reaches its user for {arrived} of thread id. {leaks}"
 
 

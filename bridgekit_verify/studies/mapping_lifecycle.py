@@ -26,6 +26,7 @@ from bridgekit_verify.measure.history import ExpectedEvents
 from bridgekit_verify.measure.ledger import ledger
 from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, VERMILLION, draw_rates, new_figure
 from bridgekit_verify.measure.statistics import Rate
+from bridgekit_verify.measure.wording import capitalized
 from bridgekit_verify.measure.workload import OwnedThread, seeded, thread_ids
 from bridgekit_verify.studies.manual_run import Clock, manual_run
 from bridgekit_verify.studies.run_ids_across_processes import ProcessDelivery, measure_processes, process_table
@@ -291,8 +292,8 @@ class LifecycleStudy:
     def title(self) -> str:
         """State for each chain how many events that carry only the run id are delivered within the grace period."""
         shown = [late for late in self.late if late.address == "run id"]
-        delivered = " and ".join(f"{_in_time(late).counts} ({late.variant})" for late in shown)
-        return f"Within {GRACE_SECONDS:g} s after the end of their run,\nevents are delivered in {delivered} cases"
+        delivered = " and ".join(f"{_chain(late.variant)} delivers {_in_time(late).counts}" for late in shown)
+        return f"Of events with only a run id, emitted within {GRACE_SECONDS:g} s after the run's end,\n{delivered}"
 
     def figure(self) -> Figure:
         """Draw the share of delivered events by time after the run's end, with one panel per way to find the route."""
@@ -301,6 +302,10 @@ class LifecycleStudy:
     def _panels(self) -> dict[str, Mapping[float, Rate]]:
         shown = [late for late in self.late if (late.variant, late.address) != ("fix 3", "run id and thread")]
         return {f"{late.variant}: the event carries its {late.address}": late.by_lateness for late in shown}
+
+
+def _chain(variant: str) -> str:
+    return "the sound chain" if variant == "sound" else capitalized(variant)
 
 
 def _in_time(late: LateEvents) -> Rate:

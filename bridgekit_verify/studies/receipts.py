@@ -24,6 +24,15 @@ __all__ = ["ARRIVALS", "RECEIPT_CHAINS", "ReceiptStudy", "receipt_table", "study
 
 RECEIPTS: Final = ("sent", "not sent", "no receipt")
 ARRIVALS: Final = ("its user read it", "only another user read it", "no user read it")
+_IN_WORDS: Final = {
+    "sent": "the receipt 'sent'",
+    "not sent": "the receipt 'not sent'",
+    "no receipt": "no receipt",
+    "its user read it": "their user read",
+    "only another user read it": "only another user read",
+    "no user read it": "no user read",
+}
+"""The phrase of the alternative text for each receipt and each arrival."""
 GRIDS_ACROSS: Final = 2
 
 RECEIPT_CHAINS: Final[tuple[Variant, ...]] = (
@@ -94,8 +103,12 @@ class ReceiptStudy:
     def alt_text(self) -> str:
         """Describe the figure in text: for each chain, the counts above 0."""
         return "; ".join(
-            f"{each.variant.name}: "
-            + ", ".join(f"{receipt}, and {got}: {count}" for (receipt, got), count in _ordered(each) if count)
+            f"chain {each.variant.name!r}: "
+            + ", ".join(
+                f"{count} events with {_IN_WORDS[receipt]} that {_IN_WORDS[got]}"
+                for (receipt, got), count in _ordered(each)
+                if count
+            )
             for each in self.measurements
         )
 

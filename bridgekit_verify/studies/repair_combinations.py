@@ -198,12 +198,13 @@ class RepairStudy:
         counts = {applied: self.totals[applied] for applied in self.leaking}
         leaks = [f"{_in_words(name)} ({count.leaked:,} of {count.expected:,} events)" for name, count in counts.items()]
         return [
-            f"Combinations that deliver every event without a leak: {len(self.complete)} of {len(self.totals)}"
-            f" ({'; '.join(map(_in_words, self.complete)) or 'none'}).",
-            f"Repairs that are needed: {', '.join(self.needed) or 'none'}.",
-            f"Combinations that leak events to another user: {'; '.join(leaks) or 'none'}.",
-            f"Orders in which no event leaks after any step: {safe} of {orders}. Recommended order:"
-            f" {', '.join(self.order)}.",
+            f"{len(self.complete)} of {len(self.totals)} combinations of the repairs"
+            f" {'delivers' if len(self.complete) == 1 else 'deliver'} every event without a leak"
+            f"{': ' if self.complete else ''}{'; '.join(map(_in_words, self.complete))}.",
+            f"Repairs without which the other repairs lose or leak events: {', '.join(self.needed) or 'none'}.",
+            f"Combinations of repairs that leak events to another user: {'; '.join(leaks) or 'none'}.",
+            f"In {safe} of {orders} orders of the repairs, no event leaks after any repair. Recommended order of the"
+            f" repairs: {', '.join(self.order)}.",
         ]
 
 

@@ -57,8 +57,8 @@ def _known(link: int, way: str, also_named: Mapping[int, str] | None = None) -> 
 
 
 _UNNOTICED: Final = (
-    "Only link 1's check is broken, and no event passes through a check. The events are lost because of the defect"
-    " that the check did not detect: no socket is assigned to a thread."
+    "If link 1 fails and reports success, link 10 is named as well: link 1's check does not detect that no socket is"
+    " assigned to a thread, so events are lost at link 10."
 )
 _NO_BRIDGE: Final = "passes on no bridge"
 _WIRES_LATE: Final = "passes the bridge on after the first run"

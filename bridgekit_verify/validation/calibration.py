@@ -149,7 +149,7 @@ class OfflineCalibration:
     def rate_check(self) -> RateCheck:
         offline = self.offline
         return RateCheck(
-            f"offline {offline.groups} of {offline.of}",
+            f"offline for {offline.groups} of {offline.of} {'run' if offline.of == 1 else 'runs'}",
             1 - self.offline_share,
             self.measurement.verdict.delivery,
             exact=True,
@@ -210,7 +210,8 @@ class CalibrationStudy:
     def alt_text(self) -> str:
         """Return the text equivalent of the figure: the known and the measured delivery rate of each condition."""
         return "; ".join(
-            f"{check.name}: {100 * check.closed_form:.1f} % known, {check.text} delivered" for check in self.rate_checks
+            f"{check.name}: known share of delivered events {100 * check.closed_form:.1f} %, measured {check.text}"
+            for check in self.rate_checks
         )
 
 

@@ -225,10 +225,12 @@ class Localization:
 
     def alt_text(self) -> str:
         """Return a text alternative without the cells: how often the broken link or another link was named."""
-        others = len(self.explanations())
+        others = sum(bool(case.elsewhere) for case in self.cases)
+        named = self.sound.elsewhere
         return (
-            f"For {self.named} of {len(self.cases)} breakages, the broken link is named. Breakages for which another"
-            f" link is named: {others}. Links that are named in the sound chain: {_listed(self.sound.elsewhere)}."
+            f"For {self.named} of {len(self.cases)} breakages, the broken link is named. For {others} of"
+            f" {len(self.cases)} breakages, another link is named as well. In the sound chain, the probes and the"
+            f" ledger name {f'these links as broken: {_listed(named)}' if named else 'no link as broken'}."
         )
 
     def title(self) -> str:

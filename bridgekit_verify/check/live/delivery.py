@@ -301,7 +301,7 @@ def _judge_resume(evidence: LiveEvidence, findings: LedgerFindings, expected: It
     for (canary, name), texts in losses.items():
         findings.broken(
             Property.RESUME, "lost by a cut", evidence.prompts[canary],
-            f"client {name} resumed, and did not receive all of {texts[0]}", (),
+            f"client {name} resumed, but did not receive all of {texts[0]}", (),
         )  # fmt: skip
     if tried:
         findings.holds[Property.RESUME] = f"{tried} texts of interrupted runs arrived completely"

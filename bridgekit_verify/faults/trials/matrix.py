@@ -76,8 +76,8 @@ class FaultMatrix:
     def delays(trials: Sequence[Trial]) -> str:
         """Return a text alternative of the latency figure: for each trial, events read and lost, and latency."""
         clauses = "; ".join(
-            f"{trial.fault.name} with {trial.delivery.name}: {len(trial.first_copies):,} events read, the latest"
-            f" {trial.longest_latency:.2f} s after emission, {len(trial.lost_moments):,} lost"
+            f"fault {trial.fault.name!r} in the mode {trial.delivery.name!r}: {len(trial.first_copies):,} events read,"
+            f" longest delay {trial.longest_latency:.2f} s, {len(trial.lost_moments):,} events lost"
             for trial in trials
         )
         return clauses or "no trial was made"
@@ -111,8 +111,8 @@ class FaultMatrix:
         unprotected = [trial for trial in self.of(AT_MOST_ONCE.name) if trial.fault in self.injected]
         lossy = sum(trial.verdict.lost_silent > 0 for trial in unprotected)
         return (
-            f"Without a log, {lossy} of {len(unprotected)} faults cause a loss in silence.\n"
-            f"With a log, {self.silent_losses.counts} events are lost in silence"
+            f"Without a log, {lossy} of {len(unprotected)} faults cause silent loss.\n"
+            f"With a log, {self.silent_losses.counts} events are lost silently"
         )
 
     def figure(self) -> Figure:
@@ -143,9 +143,9 @@ class FaultMatrix:
         signal and misrouted.
         """
         return "; ".join(
-            f"{delivery.name}: {sum(t.verdict.delivered for t in self.of(delivery.name)):,} of"
-            f" {sum(t.verdict.expected for t in self.of(delivery.name)):,} delivered,"
-            f" {sum(t.verdict.lost_silent for t in self.of(delivery.name)):,} lost in silence,"
+            f"mode {delivery.name!r}: {sum(t.verdict.delivered for t in self.of(delivery.name)):,} of"
+            f" {sum(t.verdict.expected for t in self.of(delivery.name)):,} events delivered,"
+            f" {sum(t.verdict.lost_silent for t in self.of(delivery.name)):,} lost silently,"
             f" {sum(t.verdict.lost_signalled for t in self.of(delivery.name)):,} lost with a gap,"
             f" {sum(t.verdict.misrouted for t in self.of(delivery.name)):,} misrouted"
             for delivery in self.modes

@@ -108,7 +108,7 @@ class WindowStudy:
         silent = sum(window.trial.verdict.lost_silent for window in self.windows if window.trial.delivery.resumes)
         return (
             f"Without a log, users who are offline lose up to {100 * max(without, default=0):.0f} % of the events.\n"
-            f"With a log, they lose {silent:,} events in silence"
+            f"With a log, {silent:,} events are lost silently"
         )
 
     def figure(self) -> Figure:
@@ -138,8 +138,8 @@ class WindowStudy:
     def alt_text(self) -> str:
         """Return a text alternative of the figure: each window's offline time, counted loss and predicted loss."""
         clauses = "; ".join(
-            f"{window.trial.delivery.name}, offline for {window.offline_seconds:.2f} s: {window.lost.counts} lost,"
-            f" {window.predicted.k:,} predicted"
+            f"{window.trial.delivery.name}, offline for {window.offline_seconds:.2f} s: {window.lost.counts} events"
+            f" lost, {window.predicted.k:,} predicted"
             for window in self.windows
         )
         return clauses or "no offline time was measured"
@@ -149,7 +149,7 @@ def _counted(windows: Sequence[Window]) -> str:
     """Return the label of one delivery mode's counted losses: whether all of them were silent or signalled."""
     silent = sum(window.trial.verdict.lost_silent for window in windows)
     signalled = sum(window.trial.verdict.lost_signalled for window in windows)
-    manner = {(True, False): " in silence", (False, True): " with a gap"}.get((silent > 0, signalled > 0), "")
+    manner = {(True, False): " silently", (False, True): " with a gap"}.get((silent > 0, signalled > 0), "")
     return f"{windows[0].trial.delivery.name}: lost{manner}, counted"
 
 
@@ -162,7 +162,7 @@ def _row(window: Window) -> dict[str, object]:
         "lost": window.lost.k,
         "lost %": round(100 * window.lost.fraction, 1),
         "may differ by": window.tolerance,
-        "lost in silence": window.trial.verdict.lost_silent,
+        "lost silently": window.trial.verdict.lost_silent,
         "lost with a signalled gap": window.trial.verdict.lost_signalled,
     }
 

@@ -302,8 +302,8 @@ class StallStudy:
         The text states, for each server, the median latencies before and during the stall, and the longest emission.
         """
         return "; ".join(
-            f"{stall.server.name}: the median delay at the other sockets is {1_000 * stall.median_before:.1f} ms before"
-            f" and {1_000 * stall.median_during:.1f} ms while one socket reads nothing,"
+            f"server {stall.server.name!r}: the median delay at the other sockets is {1_000 * stall.median_before:.1f}"
+            f" ms before and {1_000 * stall.median_during:.1f} ms while one socket reads nothing,"
             f" and the longest emission takes {_milliseconds(stall.longest_wait)}"
             for stall in self.stalls
         )

@@ -55,7 +55,7 @@ def test_study_sorts_carried_loads_and_predicts_none_near_full_utilisation() -> 
     assert [round(point.utilisation, 2) for point in points] == [0.05, 0.5]
     assert points[1].predicted == pytest.approx(0.001 + waiting_seconds(0.5, 50e-6))
     assert math.isnan(study.points["native"][0].predicted)
-    assert "unknown predicted" in study.alt_text()
+    assert "predicted unknown" in study.alt_text()
     assert len(study.table()) == 3
 
 

@@ -198,7 +198,7 @@ async def test_chain_as_committed_shows_the_swallowed_errors_of_links_3_8_and_9(
     refused = "AgentWebSocketBridge.notify_agent_thinking() got an unexpected keyword argument 'metadata'"
     assert (emitted.passed_on, emitted.caught) == ("nothing", f"TypeError: {refused}")
     assert emitted.logged == f"DEBUG could not emit agent_thinking: {refused}"
-    assert emitted.returned == "refused: TypeError, logged only at level DEBUG"
+    assert emitted.returned == "refused: a TypeError is logged only at level DEBUG"
     missing = "BaseAgent.set_websocket_bridge() missing 1 required positional argument: 'run_id'"
     assert bound.caught == f"TypeError: {missing}"
     assert bound.passed_on.startswith("the bridge to 0 of 1 agents")
@@ -206,7 +206,9 @@ async def test_chain_as_committed_shows_the_swallowed_errors_of_links_3_8_and_9(
     assert [step_of(trace, link).state for link in (9, 10, SOCKET)] == [NOT_REACHED] * 3
     assert trace.ended_at(QUESTION, "agent_started") == 9
     assert "no attribute 'get_thread_id_for_run'" in step_of(trace, 9, "agent_started").caught
-    assert trace.sentence(QUESTION, THOUGHT).endswith(f"caught TypeError: {refused}. No user reads the event.")
+    assert trace.sentence(QUESTION, THOUGHT).endswith(
+        f"caught the error TypeError: {refused}. No user reads the event."
+    )
 
 
 async def test_shared_agent_sends_the_event_of_one_user_to_another() -> None:
@@ -294,7 +296,9 @@ async def test_error_that_crossed_a_link_is_caught_also_if_nothing_was_logged() 
     trace = await trace_run(replace(SOUND, adapter=AdapterThatSwallowsInSilence))
     assert step_of(trace, 8).caught.startswith("TypeError: AgentWebSocketBridge.notify() takes 2 positional")
     assert step_of(trace, 8).logged == ""
-    assert trace.sentence(QUESTION, THOUGHT).endswith("were given and logged nothing. No user reads the event.")
+    assert trace.sentence(QUESTION, THOUGHT).endswith(
+        "were given, and the link logged nothing. No user reads the event."
+    )
 
 
 async def test_error_that_was_logged_and_raised_again_was_not_caught() -> None:

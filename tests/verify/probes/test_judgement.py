@@ -77,6 +77,6 @@ def test_evidence_has_the_first_violation_of_the_most_severe_kinds_and_their_num
     for number in range(3):
         found.expect(False, ViolationKind.LOST, f"loss {number}")
     found.equal(1, 2, "a number")
-    assert found.evidence == "loss 0 (3 violations of this kind); a number is 2 instead of 1"
+    assert found.evidence == "loss 0 (the first of 3 violations of this kind); a number is 2 instead of 1"
     found.expect(False, ViolationKind.MISROUTED, "leak")
-    assert found.evidence == "leak; loss 0 (3 violations of this kind)"
+    assert found.evidence == "leak; loss 0 (the first of 3 violations of this kind)"

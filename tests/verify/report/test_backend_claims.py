@@ -77,5 +77,6 @@ def test_sound_claim_needs_a_property_that_holds_and_none_that_is_broken(
 def test_evidence_counts_every_answer_once() -> None:
     [line] = sound_claim(BackendStudy([ACCUSED])).evidence
     assert (
-        line == f"a backend: of {len(Property)} properties, 1 hold, 1 are broken, and {len(Property) - 2} are unknown."
+        line
+        == f"For 'a backend', of {len(Property)} properties, 1 holds, 1 is broken, and {len(Property) - 2} are unknown."
     )

@@ -124,10 +124,13 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(drops: FixDrops) -> Non
     assert [finding.verdict for finding in findings] == ["does not hold", "does not hold", "holds"]
     assert [finding.after for finding in findings] == [(15, 15), (0, 15), (15, 15)]
     assert findings[0].evidence[:4] == (
-        "Kinds of thread id with events that do not reach their user: chat_<n>, starts with another id.",
-        "Kinds of thread id with events that reach another user: starts with another id.",
-        "Delivered events with documented kinds of thread id: thread_123 15 of 15.",
-        "Delivered events with stress kinds of thread id: chat_<n> 0 of 15, starts with another id 5 of 15.",
+        "With Fix 1 and only link 9 broken, kinds of thread id with events that do not reach their user: 'chat_<n>',"
+        " 'starts with another id'.",
+        "With Fix 1 and only link 9 broken, kinds of thread id with events that reach another user: 'starts with"
+        " another id'.",
+        "With Fix 1 and only link 9 broken, delivered events by documented kinds of thread id: 'thread_123' 15 of 15.",
+        "With Fix 1 and only link 9 broken, delivered events by stress kinds of thread id: 'chat_<n>' 0 of 15,"
+        " 'starts with another id' 5 of 15.",
     )
 
 
@@ -136,20 +139,20 @@ async def test_the_result_of_a_fix_explains_both_of_its_answers(drops: FixDrops)
     for number in (1, 2, 3):
         finding = fix_claim(number, drops)
         assert finding.works == "fails"
-        assert finding.answer.startswith("As committed, 0 of 45 events reach their user. With only link 9 broken, ")
+        assert " 0 of 45 events reach their user. With Fix" in finding.answer
         assert finding.counted == "thread_123, with only link 9 broken"
         assert "does it work when run? fails" in str(finding).lower()
     sound = await MEASURED[SOUND.name]()
     everything = with_committed(drops, {"fix 3": dict.fromkeys(drops.counts[COMMITTED]["fix 3"], sound)})
     assert [fix_claim(number, everything).works for number in (1, 2, 3)] == ["fails", "fails", "works"]
-    assert fix_claim(3, everything).answer.startswith("As committed, 15 of 15 events reach their user.")
+    assert fix_claim(3, everything).answer.startswith("As committed with Fix 3, 15 of 15 events reach their user.")
 
 
 async def test_fix_claim_states_counts_of_kinds_and_no_interval(drops: FixDrops) -> None:
     finding = fix_claim(1, drops)
     assert finding.answer.endswith(
         "every event reaches its user for 1 of 1 documented kind and 0 of 2 stress kinds of thread id."
-        " Events of 1 of 3 kinds leak to another user (starts with another id)."
+        " Events of 1 of 3 kinds of thread id leak to another user: 'starts with another id'."
     )
     assert not [text for text in (finding.answer, *finding.evidence) if "%" in text]
 
@@ -158,12 +161,12 @@ async def test_fix_2_is_judged_as_written_and_with_its_method(drops: FixDrops) -
     finding = fix_claim(2, drops)
     with_fix_1, supplied, method, _, both = finding.evidence[-5:]
     assert with_fix_1.startswith(
-        "With Fixes 1 and 2 as written, every event reaches its user for 1 of 1 documented kind"
+        "With Fixes 1 and 2 as written and only link 9 broken, every event reaches its user for 1 of 1 documented kind"
     )
-    assert supplied.endswith("We supplied the method as a lookup in Fix 3's mapping.")
+    assert supplied.endswith("'Fix 2 with its method' adds the method as a lookup in Fix 3's mapping.")
     assert "documented kind and 2 of 2 stress kinds" in method
     assert both.startswith("For 1 of 3 kinds of thread id,")
-    assert both.endswith("fewer events together with Fix 1 than alone: starts with another id.")
+    assert both.endswith("fewer events together with Fix 1 than alone: 'starts with another id'.")
 
 
 async def test_fix_2_would_hold_if_the_method_existed(drops: FixDrops, study: FixStudy) -> None:
@@ -190,12 +193,13 @@ async def test_claims_about_a_study_without_events_are_unknown() -> None:
 async def test_lost_claim_is_judged_on_the_code_as_committed(drops: FixDrops) -> None:
     finding = lost_claim(drops)
     assert finding.answer == (
-        "As committed, 0 of 45 events reach their user. Events are lost at links 8, 9 and 10, and not only at link 9."
+        "As committed, 0 of 45 events reach their user. Before or after the audit's fixes, events are lost at links"
+        " 8, 9 and 10, and not only at link 9."
     )
     assert (finding.right, finding.verdict) == ("as worded, but insufficient", "does not hold")
     assert finding.evidence == (
-        "Before any fix, events are lost at links 8 and 9.",
-        "After the fixes that repair link 9, events are lost at links 8 and 10.",
+        "As committed before any fix, events are lost at links 8 and 9.",
+        "As committed after a fix that repairs link 9, events are lost at links 8 and 10.",
     )
 
 
@@ -208,6 +212,9 @@ async def test_lost_claim_is_right_only_if_nothing_arrives_and_only_link_9_stops
     }
     as_the_audit_says = lost_claim(with_committed(drops, reported))
     assert (as_the_audit_says.right, as_the_audit_says.verdict) == ("yes", "holds")
-    assert as_the_audit_says.answer == "As committed, 0 of 45 events reach their user. Events are lost only at link 9."
+    assert as_the_audit_says.answer == (
+        "As committed, 0 of 45 events reach their user. Before and after the audit's fixes, events are lost only at"
+        " link 9."
+    )
     some_arrive = lost_claim(with_committed(drops, {**reported, COMMITTED: reported["fix 1"]}))
     assert some_arrive.right == "no"

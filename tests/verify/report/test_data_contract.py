@@ -162,20 +162,20 @@ UNKNOWN = "Unknown: the drop rates were not measured."
             (
                 "after some of the repairs",
                 "210 of 420 events reach another user after repairs 2, 3 and 4 without repair 1.",
-                "With only link 9 broken, Fix 1 leaks events for 1 of 7 kinds of thread id: starts with another id (40"
-                " of 60).",
+                "With only link 9 broken, Fix 1 leaks events for 1 of 7 kinds of thread id: 'starts with another id'"
+                " (40 of 60 events).",
             ),
             (
                 "as committed",
                 "420 of 420 events do not reach their user.",
-                "With only link 9 broken, Fix 1 drops 100 of 420, Fixes 1 and 2 with the method drop 40 of 420 and Fix"
-                " 3 drops none.",
+                "With only link 9 broken, Fix 1 drops 100 of 420 events, Fixes 1 and 2 with the method drop"
+                " 40 of 420 and Fix 3 drops none.",
             ),
             (
                 "after the audit's fixes",
                 "With all three fixes in place, 168 of 420 events are reported as sent although their user does not"
                 " read them.",
-                "A dashboard that counts sent events counts these events as delivered.",
+                "A dashboard that counts sent events therefore shows too many deliveries.",
             ),
         ),
         ((), ("unknown", "No leak was measured."), ("unknown", UNKNOWN), ("unknown", UNKNOWN)),

@@ -35,9 +35,9 @@ def repairs(*needed: str) -> RepairStudy:
 @pytest.mark.parametrize(
     ("delivered", "verdict", "answer"),
     [
-        (0, "does not hold", "Fix 1 delivers 0 of 20 events over 2 kinds of thread id."),
-        (4, "does not hold", "Fix 1 delivers 4 of 20 events over 2 kinds of thread id."),
-        (10, "holds", "Fix 1 delivers 20 of 20 events over 2 kinds of thread id."),
+        (0, "does not hold", "Fix 1 delivers 0 of 20 events with 2 kinds of thread id."),
+        (4, "does not hold", "Fix 1 delivers 4 of 20 events with 2 kinds of thread id."),
+        (10, "holds", "Fix 1 delivers 20 of 20 events with 2 kinds of thread id."),
     ],
 )
 def test_single_line_is_enough_only_if_it_delivers_everything(delivered: int, verdict: str, answer: str) -> None:
@@ -52,9 +52,12 @@ def test_single_line_is_enough_only_if_it_delivers_everything(delivered: int, ve
     [
         (
             ("x", "y"),
-            "Number of needed repairs: 2. The needed repairs remove 23 lines of the rebuilt chain and add 11.",
+            "The number of needed repairs is 2. The needed repairs remove 23 lines from the rebuilt chain and add 11.",
         ),
-        (("x",), "Number of needed repairs: 1. The needed repairs remove 3 lines of the rebuilt chain and add 1."),
+        (
+            ("x",),
+            "The number of needed repairs is 1. The needed repairs remove 3 lines from the rebuilt chain and add 1.",
+        ),
     ],
 )
 def test_size_is_that_of_the_needed_repairs(needed: tuple[str, ...], size: str) -> None:

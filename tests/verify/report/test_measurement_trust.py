@@ -33,7 +33,10 @@ async def test_known_rates_hold_also_when_the_runs_are_no_multiple_of_the_patter
 ) -> None:
     finding = calibration_claim(calibration)
     assert finding.verdict == "holds", finding
-    assert ", 3 of 3 counts equal the known counts" in finding.answer
+    assert (
+        "In 3 of 3 cases that do not depend on chance, the number of delivered events equals the known"
+        in finding.answer
+    )
     assert finding.sample == Sample(30, "events")
 
 
@@ -62,7 +65,7 @@ def test_mutation_that_is_not_reported_exactly_contradicts_the_claim() -> None:
     mutations = pd.DataFrame({"expected": ["1 dropped", "1 extra copy"], "exactly": ["yes", "no"]})
     finding = mutation_claim(mutations)
     assert finding.verdict == "does not hold"
-    assert finding.evidence == ("The checker does not exactly report this mutation: 1 extra copy.",)
+    assert finding.evidence == ("The checker does not report exactly this expected verdict: 1 extra copy.",)
     assert mutation_claim(mutations[:1]).verdict == "holds"
     assert mutation_claim(mutations[:0]).verdict == "unknown"
 

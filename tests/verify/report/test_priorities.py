@@ -22,13 +22,13 @@ TITLES = {
     ),
 }
 RULES = (
-    "Right if no other fix alone delivers more events than Fix 1, or as many events with fewer leaks.",
-    "Right if Fixes 1 and 2 as written deliver every event without a leak. Insufficient if they deliver more"
-    " events than Fix 1 alone, but drop or leak some.",
-    "Right if Fixes 1 and 2 as written deliver every event without a leak.",
-    "Right if the user reads every event that is reported as sent.",
+    "The audit is right if no other fix alone delivers more events than Fix 1, or as many events with fewer leaks.",
+    "The audit is right if Fixes 1 and 2 as written deliver every event without a leak. The audit's statement is"
+    " insufficient if Fixes 1 and 2 as written deliver more events than Fix 1 alone, but drop or leak some.",
+    "The audit is right if Fixes 1 and 2 as written deliver every event without a leak.",
+    "The audit is right if the user reads every event that is reported as sent.",
 )
-INSTEAD = "Count the events that the user's socket reads, and compare them with the emitted events."
+INSTEAD = "To detect lost events, compare the events that the user's socket reads with the emitted events."
 UNKNOWN = ("unknown", "unknown", "Unknown: the fixes were not measured.")
 INSUFFICIENT = "as worded, but insufficient"
 
@@ -73,20 +73,21 @@ WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as wri
             (
                 "does not hold",
                 "no",
-                f"{FIX_1} 320 of 420 events (40 leaked). Fix 2 with its method delivers 420 of 420 events. Fix 3"
-                " delivers 420 of 420 events.",
+                f"{FIX_1} 320 of 420 events, and leaks 40 of the other 100. Fix 2 with its method delivers 420 of 420"
+                " events. Fix 3 delivers 420 of 420 events.",
             ),
             (
                 "does not hold",
                 "no",
-                f"{FIX_1} 320 of 420 events (40 leaked). Fixes 1 and 2 as written deliver as many as Fix 1 alone: 320"
-                " of 420 events (40 leaked). If the code had the method that Fix 2 calls, both fixes together would"
-                " deliver 380 of 420 events (40 leaked).",
+                f"{FIX_1} 320 of 420 events, and leaks 40 of the other 100. Fixes 1 and 2 as written deliver as many"
+                " as Fix 1 alone: 320 of 420 events, and leak 40 of the other 100. If the code had the method that"
+                " Fix 2 calls, Fixes 1 and 2 together would deliver 380 of 420 events, and leak 40 of the other 40.",
             ),
             (
                 "does not hold",
                 "no",
-                f"{FIX_3} 420 of 420 events: 100 more than Fix 1, {WITHOUT_3} 320 of 420 events (40 leaked).",
+                f"{FIX_3} 420 of 420 events: 100 more than Fix 1, {WITHOUT_3} 320 of 420 events, and leak 40 of the"
+                " other 100.",
             ),
         ),
         (
@@ -103,7 +104,8 @@ WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as wri
             (
                 "does not hold",
                 "no",
-                f"{FIX_3} 70 of 420 events (35 leaked): as many as Fix 1, {WITHOUT_3} 63 of 420 events.",
+                f"{FIX_3} 70 of 420 events, and leaks 35 of the other 350: as many as Fix 1, {WITHOUT_3} 63 of 420"
+                " events.",
             ),
         ),
         (
@@ -113,13 +115,14 @@ WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as wri
             (
                 "does not hold",
                 "no",
-                f"{FIX_1} 140 of 420 events (35 leaked). Fix 2 as written delivers 140 of 420 events.",
+                f"{FIX_1} 140 of 420 events, and leaks 35 of the other 280. Fix 2 as written delivers 140 of 420"
+                " events.",
             ),
             (
                 "does not hold",
                 INSUFFICIENT,
-                f"{FIX_1} 140 of 420 events (35 leaked). Fixes 1 and 2 as written deliver 70 more than Fix 1 alone:"
-                " 210 of 420 events.",
+                f"{FIX_1} 140 of 420 events, and leaks 35 of the other 280. Fixes 1 and 2 as written deliver 70 more"
+                " than Fix 1 alone: 210 of 420 events.",
             ),
             ("does not hold", "no", f"{FIX_3} 70 of 420 events: 70 fewer than Fix 1, {WITHOUT_3} 210 of 420 events."),
         ),
@@ -178,7 +181,8 @@ READ = "Every event that is reported as sent reaches its user, so only routing f
                     "does not hold",
                     INSUFFICIENT,
                     f"On the code as committed{where}, {count} of 420 events are routed and reported as sent, but their"
-                    " user does not read them. The bridge counts no routing failure for these events.",
+                    " user does not read them. The bridge counts no routing failure for an event that it reports as"
+                    " sent.",
                 ),
             )
             for first, where, count in ((2, "", 14), (1, " with Fix 1", 7), (0, " with Fix 1", 7))

@@ -93,19 +93,20 @@ async def test_promises_are_measured_on_the_chain_as_committed(study: FixStudy) 
     assert [claim.verdict for claim in (arrive, real_time, value)] == ["does not hold", "does not hold", "unknown"]
     assert (arrive.before, arrive.after) == ((0, 10), (0, 10))
     assert arrive.answer == (
-        "As committed with Fix 1, 0 of 10 events arrive. With only link 9 broken, 10 of 10 events arrive with"
-        " thread ids like thread_123."
+        "As committed with Fix 1, 0 of 10 events arrive. With Fix 1 and only link 9 broken, 10 of 10 events of threads"
+        " with ids like thread_123 arrive."
     )  # the same load on both chains
-    assert "users read 6 of 6 agent events with thread ids like thread_123" in real_time.answer
-    assert "every agent event before its run ends, for 1 of 2 kinds of thread id." in real_time.evidence[0]
+    assert "users read 6 of 6 agent events of threads with ids like thread_123" in real_time.answer
+    assert "every agent event before its run ends for 1 of 2 kinds of thread id." in real_time.evidence[0]
     assert value == Finding(
         id="claim-value",
         title="After Fix 1 · 90 % of the chat's business value is delivered",
-        claim="The chat delivers 10 % of its business value as committed, and 90 % after the fix.",
+        claim="The chat delivers 10 % of its business value as committed, and 90 % after Fix 1.",
         reported="after fix",
         verdict="unknown",
         answer=(
-            "Unknown: no test of this report measures business value, and the audit does not state how it was measured."
+            "Unknown: no test of this report measures business value, and the audit does not state how it measured"
+            " business value."
         ),
     )
 
@@ -138,8 +139,8 @@ async def test_step_1_passes_as_reported_and_fails_as_committed(
     finding = event_flow_claim(study, committed, committed)
     assert (finding.verdict, finding.before, finding.after) == ("does not hold", (0, 10), (0, 10))
     assert finding.answer == (
-        "As committed with Fix 1, 0 of 10 events arrive. With only link 9 broken, 10 of 10 events arrive with"
-        " thread ids like thread_123."
+        "As committed with Fix 1, 0 of 10 events arrive. With Fix 1 and only link 9 broken, 10 of 10 events of threads"
+        " with ids like thread_123 arrive."
     )
     assert event_flow_claim(study, committed, sound).verdict == "holds"
     unfixed = {(kind, row): study.cells[kind, "as reported"] for kind, row in study.cells}
@@ -153,10 +154,10 @@ def test_step_2_tests_the_audits_text_which_says_the_same_on_every_chain() -> No
     assert f"passes on each of {len(STEP_CHAINS)} chains" in finding.answer
     containing, _ = finding.evidence
     assert containing == (
-        "Each chain created one run id for thread_123. 5 of 11 run ids contain thread_123. Chains whose run id"
-        " contains thread_123: as committed with fix 1, fix 1, fixes 1 and 2 as written, fixes 1 and 2 with the"
-        " method, fixes 1, 2 and 3. Chains whose run id does not contain thread_123:"
-        " as committed, as reported, fix 2 as written, fix 2 with its method, fix 3, sound."
+        "Each of 11 chains created one run id for thread_123, and 5 of these run ids contain thread_123. Chains whose"
+        " run id contains thread_123: 'as committed with fix 1', 'fix 1', 'fixes 1 and 2 as written', 'fixes 1 and 2"
+        " with the method', 'fixes 1, 2 and 3'. Chains whose run id does not contain thread_123: 'as committed', 'as"
+        " reported', 'fix 2 as written', 'fix 2 with its method', 'fix 3', 'sound'."
     )
 
 
@@ -180,13 +181,13 @@ async def test_step_3_does_not_hold_on_the_chain_as_committed(notified: list[Han
     finding = notify_claim(notified)
     assert (finding.verdict, finding.right) == ("does not hold", "as worded, but insufficient")
     assert finding.answer == (
-        "As committed with Fix 1, the run id resolves to thread_123, and the event is reported as sent. The owner's"
-        " socket reads 0 of 1 event."
+        "As committed with Fix 1, the run id resolves to thread_123, and the event is reported as sent. The socket of"
+        " thread_123's owner reads 0 of 1 event."
     )
     assert all(len(sentence.split()) <= 25 for sentence in finding.answer.split(". "))
     samples, difference, never_parses = finding.evidence
     assert samples.startswith("The test sends the audit's notification on each of 11 chains, with one open socket of")
-    assert difference.startswith("Fix 1 does not change the result, as committed or")
+    assert difference.startswith("Fix 1 does not change the result of step 3, either as committed or")
     assert "by design" in never_parses
     assert "'unroutable' at link 9" in never_parses
 

@@ -173,12 +173,14 @@ def test_risks_are_leak_then_loss_then_undetected_failure() -> None:
     assert leak.when == "after some of the repairs"
     assert leak.sentences == (
         f"{ALL // 2} of {ALL} events reach another user after repairs 2, 3 and 4 without repair 1.",
-        "With only link 9 broken, Fix 1 leaks events for 1 of 7 kinds of thread id: starts with another id (40 of 60).",
+        "With only link 9 broken, Fix 1 leaks events for 1 of 7 kinds of thread id: 'starts with another id' (40 of"
+        " 60 events).",
     )
     assert loss.when == "as committed"
     assert loss.sentences == (
         f"{ALL} of {ALL} events do not reach their user.",
-        f"With only link 9 broken, Fix 1 drops 100 of {ALL}, Fixes 1 and 2 with the method drop 40 of {ALL}"
+        f"With only link 9 broken, Fix 1 drops 100 of {ALL} events, Fixes 1 and 2 with the method drop 40 of"
+        f" {ALL}"
         " and Fix 3 drops none.",
     )
     assert undetected.when == "after the audit's fixes"
@@ -253,8 +255,8 @@ def test_a_size_is_stated_in_lines(removed: int, added: int, text: str) -> None:
 
 def test_alternatives_are_divided_by_whether_they_deliver_everything() -> None:
     assert routing_note(EXAMPLE) == (
-        "Fix 2 with its method, or Fix 3, can replace repair 2 in this test. These fixes"
-        f" cannot replace repair 2: Fix 1 (drops 100, leaks 40) and Fix 2 as written (drops {ALL})."
+        "Fix 2 with its method, or Fix 3, can replace repair 2 in this test. In place of repair 2, Fix 1"
+        f" drops 100 of {ALL} events and leaks 40 of them; Fix 2 as written drops {ALL}."
     )
     assert routing_note(NO_TABLES) == ""
 
@@ -262,15 +264,15 @@ def test_alternatives_are_divided_by_whether_they_deliver_everything() -> None:
 def test_a_fix_that_fails_over_the_life_of_a_run_is_not_recommended_without_saying_so() -> None:
     answer_of_finding = "Fix 3 leaks events if a run is registered twice."
     lifecycle = claim("missed-lifecycles", verdict="does not hold", answer=answer_of_finding)
-    assert f"in this test. But {answer_of_finding} These fixes cannot" in routing_note(EXAMPLE, lifecycle)
+    assert f"in this test. But {answer_of_finding} In place of repair 2," in routing_note(EXAMPLE, lifecycle)
     assert "But" not in routing_note(EXAMPLE, claim("missed-lifecycles", verdict="holds", answer=answer_of_finding))
 
 
 def test_scope_counts_kinds_and_combinations() -> None:
     assert scope(EXAMPLE) == (
-        "Each chain ran with 7 kinds of thread id: 3 documented in the audit or the public history, and 4 stress"
-        " kinds.",
-        "The kinds are chosen and not sampled, so sums over the kinds describe only this test, and not production.",
+        "Each chain ran with 7 kinds of thread id: 3 documented in the audit or the backend's public history, and 4"
+        " stress kinds.",
+        "The kinds of thread id are chosen, not sampled, so sums over the kinds do not describe production.",
         "Of the 16 combinations of the four repairs, one delivers every event without a leak: all four together.",
     )
 
@@ -283,7 +285,7 @@ def test_scope_names_no_single_combination_if_several_are_enough() -> None:
 def test_priorities_follow_what_the_fixes_deliver() -> None:
     critical, important, optional, monitoring = priority_findings(EXAMPLE)
     assert [each.right for each in (critical, important, optional)] == ["no", "no", "no"]
-    assert f"Fix 1 alone delivers 320 of {ALL} events (40 leaked)" in critical.answer
+    assert f"Fix 1 alone delivers 320 of {ALL} events, and leaks 40 of the other {ALL - 320}" in critical.answer
     assert f"Fix 3 delivers {ALL} of {ALL} events." in critical.answer
     assert "100 more than Fix 1, which the audit calls critical" in optional.answer
     assert "Fixes 1 and 2 as written deliver as many as Fix 1 alone: 320 of" in important.answer

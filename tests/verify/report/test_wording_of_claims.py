@@ -121,8 +121,8 @@ def test_link_that_fails_is_stated_in_these_words() -> None:
         works="fails",
         answer="As committed, link 5 fails: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. As worded, the statement is true.",
-            "With only link 5 as committed (the core shares one agent between all runs), 1 of 6 events reach"
+            "As worded, the audit's description of link 5 is true.",
+            "With only link 5 as committed, the core shares one agent between all runs: 1 of 6 events reach"
             " their user, and 2 reach another user.",
             "With link 5 repaired, 6 of 6 events reach their user. In the sound chain, link 5 passes its test: it"
             " was repaired.",
@@ -143,8 +143,8 @@ def test_link_that_fails_is_stated_in_these_words() -> None:
         works="fails",
         answer="As committed, link 9 fails: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. As worded, the statement is not true.",
-            "With only link 9 as committed (the run id does not contain the thread), 1 of 6 events reach their"
+            "As worded, the audit's description of link 9 is not true.",
+            "With only link 9 as committed, the run id does not contain the thread: 1 of 6 events reach their"
             " user, and 2 reach another user.",
             "With link 9 repaired, 6 of 6 events reach their user. In the sound chain, link 9 still fails its test:"
             " it was"
@@ -169,8 +169,8 @@ def test_link_that_works_is_stated_in_these_words() -> None:
         works="works",
         answer="As committed, link 2 works: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. As worded, the statement is true.",
-            "In an experiment with link 2 broken on purpose (the supervisor passes on a second bridge), 1 of 6"
+            "As worded, the audit's description of link 2 is true.",
+            "In an experiment, link 2 is broken on purpose, so that the supervisor passes on a second bridge: 1 of 6"
             " events reach their user, and 2 reach another user.",
             "With link 2 sound, 6 of 6 events reach their user. In the sound chain, link 2 passes its test: it was"
             " repaired.",
@@ -194,8 +194,8 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
         audit_right="unknown",
         answer="As committed, the test of link 4 gave no result: it was tested.",
         evidence=(
-            "The audit says: it passes the bridge on. As worded, the statement is true.",
-            "In an experiment with link 4 broken on purpose (the engine passes on a second bridge), 1 of 6 events"
+            "As worded, the audit's description of link 4 is true.",
+            "In an experiment, link 4 is broken on purpose, so that the engine passes on a second bridge: 1 of 6 events"
             " reach their user, and 2 reach another user.",
             "With link 4 sound, 6 of 6 events reach their user. In the sound chain, link 4 was tested without a"
             " result: it was"
@@ -210,8 +210,10 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
 
 def test_link_1_is_measured_with_the_hub_as_committed() -> None:
     with_the_hub, alone = (link_finding(number, DOES_NOT_HOLD).evidence[1] for number in (1, 3))
-    assert with_the_hub.startswith("With the checks of link 1 and the hub (link 10) as committed (startup does not ")
-    assert alone.startswith("With only link 3 as committed (the registry binds agents ")
+    assert with_the_hub.startswith(
+        "With only the checks of link 1 and the hub (link 10) as committed, startup does not "
+    )
+    assert alone.startswith("With only link 3 as committed, the registry binds agents ")
 
 
 # The chain.
@@ -234,7 +236,7 @@ def test_chain_is_stated_in_these_words() -> None:
         verdict="does not hold",
         works="fails",
         answer=(
-            "As committed, 2 of 9 links fail: 8 and 9. The audit calls link 9 broken. The tests of links 2 and 4"
+            "As committed, 2 of 9 links fail: 8 and 9. The audit calls only link 9 broken. The tests of links 2 and 4"
             " gave no result."
         ),
         evidence=(
@@ -250,11 +252,17 @@ def test_chain_is_stated_in_these_words() -> None:
 @pytest.mark.parametrize(
     ("broken", "unknown", "verdict", "works", "end"),
     [
-        ((9,), (), "holds", "fails", "1 of 9 links fail: 9. The audit calls link 9 broken."),
-        ((), (), "does not hold", "works", "0 of 9 links fail. The audit calls link 9 broken."),
-        ((), (9,), "unknown", "unknown", "The audit calls link 9 broken. The tests of link 9 gave no result."),
-        ((9,), (8,), "unknown", "fails", "The audit calls link 9 broken. The tests of link 8 gave no result."),
-        ((1,), (9,), "does not hold", "fails", "The audit calls link 9 broken. The tests of link 9 gave no result."),
+        ((9,), (), "holds", "fails", "1 of 9 links fail: 9. The audit calls only link 9 broken."),
+        ((), (), "does not hold", "works", "0 of 9 links fail. The audit calls only link 9 broken."),
+        ((), (9,), "unknown", "unknown", "The audit calls only link 9 broken. The tests of link 9 gave no result."),
+        ((9,), (8,), "unknown", "fails", "The audit calls only link 9 broken. The tests of link 8 gave no result."),
+        (
+            (1,),
+            (9,),
+            "does not hold",
+            "fails",
+            "The audit calls only link 9 broken. The tests of link 9 gave no result.",
+        ),
     ],
 )
 def test_chain_is_as_reported_only_if_exactly_link_9_fails(
@@ -280,20 +288,25 @@ def test_fix_1_is_stated_in_these_words() -> None:
     assert fix_claim(1, DROPS) == Finding(
         id="fix-1",
         title="Fix 1 · alone",
-        claim="With the thread id inside the run id, the bridge finds the thread (Fix 1, critical, a single line).",
+        claim="Fix 1, a critical change of a single line, puts the thread id into the run id, so that the bridge finds"
+        " the thread.",
         reported="fix",
         verdict="does not hold",
         works="fails",
         answer=(
-            "As committed, 0 of 18 events reach their user. With only link 9 broken, every event reaches its user"
-            " for 1 of 1 documented kind and 0 of 2 stress kinds of thread id. Events of 2 of 3 kinds leak to"
-            " another user (chat_<n>, starts with another id)."
+            "As committed with Fix 1, 0 of 18 events reach their user. With Fix 1 and only link 9 broken, every event"
+            " reaches its user for 1 of 1 documented kind and 0 of 2 stress kinds of thread id. Events of 2 of 3"
+            " kinds of thread id leak to another user: 'chat_<n>', 'starts with another id'."
         ),
         evidence=(
-            "Kinds of thread id with events that do not reach their user: chat_<n>, starts with another id.",
-            "Kinds of thread id with events that reach another user: chat_<n>, starts with another id.",
-            "Delivered events with documented kinds of thread id: thread_123 5 of 5.",
-            "Delivered events with stress kinds of thread id: chat_<n> 0 of 6, starts with another id 3 of 7.",
+            "With Fix 1 and only link 9 broken, kinds of thread id with events that do not reach their user:"
+            " 'chat_<n>', 'starts with another id'.",
+            "With Fix 1 and only link 9 broken, kinds of thread id with events that reach another user: 'chat_<n>',"
+            " 'starts with another id'.",
+            "With Fix 1 and only link 9 broken, delivered events by documented kinds of thread id: 'thread_123' 5 of"
+            " 5.",
+            "With Fix 1 and only link 9 broken, delivered events by stress kinds of thread id: 'chat_<n>' 0 of 6,"
+            " 'starts with another id' 3 of 7.",
         ),
         before=(0, 5),
         after=(5, 5),
@@ -307,35 +320,41 @@ def test_fix_2_is_stated_in_these_words() -> None:
         id="fix-2",
         title="Fix 2 · alone",
         claim=(
-            "The bridge finds the thread if it parses the run id and then queries the orchestrator (Fix 2, a backup)."
+            "With Fix 2, a backup, the bridge finds the thread by parsing the run id and then querying the"
+            " orchestrator."
         ),
         reported="fix",
         verdict="does not hold",
         works="fails",
         answer=(
-            "As committed, 0 of 18 events reach their user. With only link 9 broken, every event reaches its user"
-            " for 0 of 1 documented kind and 0 of 2 stress kinds of thread id. No event leaks."
+            "As committed with Fix 2 as written, 0 of 18 events reach their user. With Fix 2 as written and only link 9"
+            " broken, every event reaches its user for 0 of 1 documented kind and 0 of 2 stress kinds of thread id."
+            " No event leaks."
         ),
         evidence=(
             (
-                "Kinds of thread id with events that do not reach their user: thread_123, chat_<n>, starts with"
-                " another id."
+                "With Fix 2 as written and only link 9 broken, kinds of thread id with events that do not reach their"
+                " user: 'thread_123', 'chat_<n>', 'starts with another id'."
             ),
-            "Kinds of thread id with events that reach another user: none.",
-            "Delivered events with documented kinds of thread id: thread_123 0 of 5.",
-            "Delivered events with stress kinds of thread id: chat_<n> 0 of 6, starts with another id 0 of 7.",
-            "With Fixes 1 and 2 as written, every event reaches its user for 1 of 1 documented kind and 0 of 2"
-            " stress kinds"
-            " of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with another id).",
-            "The orchestrator lacks the method that Fix 2 calls. We supplied the method as a lookup in Fix 3's"
-            " mapping.",
-            "With Fix 2 and its method, every event reaches its user for 1 of 1 documented kind and 2 of 2 stress"
-            " kinds of thread id. No event leaks.",
-            "With Fixes 1 and 2 and the method, every event reaches its user for 1 of 1 documented kind and 0 of"
-            " 2 stress kinds of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with"
-            " another id).",
+            "With Fix 2 as written and only link 9 broken, kinds of thread id with events that reach another user:"
+            " none.",
+            "With Fix 2 as written and only link 9 broken, delivered events by documented kinds of thread id:"
+            " 'thread_123' 0 of 5.",
+            "With Fix 2 as written and only link 9 broken, delivered events by stress kinds of thread id: 'chat_<n>'"
+            " 0 of 6, 'starts with another id' 0 of 7.",
+            "With Fixes 1 and 2 as written and only link 9 broken, every event reaches its user for 1 of 1 documented"
+            " kind and 0 of 2 stress kinds"
+            " of thread id. Events of 2 of 3 kinds of thread id leak to another user: 'chat_<n>', 'starts with another"
+            " id'.",
+            "The orchestrator lacks the method that Fix 2 calls. 'Fix 2 with its method' adds the method as a lookup in"
+            " Fix 3's mapping.",
+            "With only link 9 broken and Fix 2 with its method, every event reaches its user for 1 of 1 documented kind"
+            " and 2 of 2 stress kinds of thread id. No event leaks.",
+            "With only link 9 broken and Fixes 1 and 2 with the method, every event reaches its user for 1 of 1"
+            " documented kind and 0 of 2 stress kinds of thread id. Events of 2 of 3 kinds of thread id leak to another"
+            " user: 'chat_<n>', 'starts with another id'.",
             "For 2 of 3 kinds of thread id, Fix 2 with its method delivers fewer events together with Fix 1 than alone:"
-            " chat_<n>, starts with another id.",
+            " 'chat_<n>', 'starts with another id'.",
         ),
         before=(0, 5),
         after=(0, 5),
@@ -348,19 +367,21 @@ def test_fix_3_is_stated_in_these_words() -> None:
     assert fix_claim(3, DROPS) == Finding(
         id="fix-3",
         title="Fix 3 · alone",
-        claim="A service that stores the thread of each run finds the run's thread (Fix 3, optional).",
+        claim="With Fix 3, which is optional, the bridge finds the thread in a service that stores each run's thread.",
         reported="fix",
         verdict="holds",
         works="fails",
         answer=(
-            "As committed, 0 of 18 events reach their user. With only link 9 broken, every event reaches its user"
-            " for 1 of 1 documented kind and 2 of 2 stress kinds of thread id. No event leaks."
+            "As committed with Fix 3, 0 of 18 events reach their user. With Fix 3 and only link 9 broken, every event"
+            " reaches its user for 1 of 1 documented kind and 2 of 2 stress kinds of thread id. No event leaks."
         ),
         evidence=(
-            "Kinds of thread id with events that do not reach their user: none.",
-            "Kinds of thread id with events that reach another user: none.",
-            "Delivered events with documented kinds of thread id: thread_123 5 of 5.",
-            "Delivered events with stress kinds of thread id: chat_<n> 6 of 6, starts with another id 7 of 7.",
+            "With Fix 3 and only link 9 broken, kinds of thread id with events that do not reach their user: none.",
+            "With Fix 3 and only link 9 broken, kinds of thread id with events that reach another user: none.",
+            "With Fix 3 and only link 9 broken, delivered events by documented kinds of thread id: 'thread_123' 5 of"
+            " 5.",
+            "With Fix 3 and only link 9 broken, delivered events by stress kinds of thread id: 'chat_<n>' 6 of 6,"
+            " 'starts with another id' 7 of 7.",
             "The test of Fix 3 uses one process, and emits events only while their run is active. Notebook 11 tests"
             " Fix 3 after a run's end, after a restart, and with a run that is registered twice.",
         ),
@@ -418,17 +439,18 @@ def test_lost_claim_is_stated_in_these_words() -> None:
         reported="broken",
         verdict="does not hold",
         audit_right="as worded, but insufficient",
-        answer="As committed, 0 of 18 events reach their user. Events are lost at links 8 and 9, and not only at"
-        " link 9.",
+        answer="As committed, 0 of 18 events reach their user. Before or after the audit's fixes, events are lost at"
+        " links 8 and 9, and not only at link 9.",
         evidence=(
-            "Before any fix, events are lost at link 9.",
-            "After the fixes that repair link 9, events are lost at link 8.",
+            "As committed before any fix, events are lost at link 9.",
+            "As committed after a fix that repairs link 9, events are lost at link 8.",
         ),
         before=(0, 5),
         counted="thread_123, as committed",
         rule=(
-            "Right if no event arrives as committed, and events are lost at link 9 only. Insufficient if no event"
-            " arrives, but events are lost at other links as well."
+            "The audit is right if no event arrives as committed, and events are lost at link 9 only. The audit's"
+            " statement is insufficient if no event"
+            " arrives as committed, but events are lost at other links as well, before or after the audit's fixes."
         ),
         sample=Sample(5, "events"),
     )
@@ -437,19 +459,25 @@ def test_lost_claim_is_stated_in_these_words() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "right", "answer", "evidence"),
     [
-        (every(9), every(9), "yes", "0 Events are lost only at link 9.", ("link 9", "link 9")),
+        (
+            every(9),
+            every(9),
+            "yes",
+            "0 Before and after the audit's fixes, events are lost only at link 9.",
+            ("link 9", "link 9"),
+        ),
         (
             every(8),
             every(2),
             "as worded, but insufficient",
-            "0 Events are lost at links 2 and 8, and not only at link 9.",
+            "0 Before or after the audit's fixes, events are lost at links 2 and 8, and not only at link 9.",
             ("link 8", "link 2"),
         ),
         (
             every(8),
             every(8),
             "as worded, but insufficient",
-            "0 Events are lost at link 8, and not only at link 9.",
+            "0 Before or after the audit's fixes, events are lost at link 8, and not only at link 9.",
             ("link 8", "link 8"),
         ),
         (none(), every(8), "no", "18", ("no link", "link 8")),
@@ -457,14 +485,14 @@ def test_lost_claim_is_stated_in_these_words() -> None:
             some((0, 5, 0), (0, 0, 6), (0, 0, 7)),
             every(9),
             "no",
-            "0 Events are lost only at link 9.",
+            "0 Before and after the audit's fixes, events are lost only at link 9.",
             ("link 9", "link 9"),
         ),
         (
             some((1, 0, 4), (0, 0, 6), (0, 0, 7)),
             every(9),
             "no",
-            "1 Events are lost only at link 9.",
+            "1 Before and after the audit's fixes, events are lost only at link 9.",
             ("link 9", "link 9"),
         ),
     ],
@@ -481,8 +509,8 @@ def test_lost_claim_is_right_if_only_link_9_loses_events(
     count, _, stopped = answer.partition(" ")
     assert finding.answer == f"As committed, {count} of 18 events reach their user. {stopped}".rstrip()
     assert finding.evidence == (
-        f"Before any fix, events are lost at {evidence[0]}.",
-        f"After the fixes that repair link 9, events are lost at {evidence[1]}.",
+        f"As committed before any fix, events are lost at {evidence[0]}.",
+        f"As committed after a fix that repairs link 9, events are lost at {evidence[1]}.",
     )
 
 
@@ -490,8 +518,8 @@ def test_links_that_lose_events_are_listed_in_order() -> None:
     lost = {kind: cell((0, 0, 1), link) for kind, link in zip(KINDS, (8, 2, 9), strict=True)}
     finding = lost_claim(drops_of(AFTER_FIXES, {COMMITTED: lost, **dict.fromkeys(FIXES, lost)}))
     assert finding.evidence == (
-        "Before any fix, events are lost at links 2, 8 and 9.",
-        "After the fixes that repair link 9, events are lost at links 2, 8 and 9.",
+        "As committed before any fix, events are lost at links 2, 8 and 9.",
+        "As committed after a fix that repairs link 9, events are lost at links 2, 8 and 9.",
     )
 
 

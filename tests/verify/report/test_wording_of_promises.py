@@ -38,17 +38,17 @@ def test_promises_are_stated_in_these_words() -> None:
     assert all_arrive_claim(STUDY, UNFIXED, FIXED) == Finding(
         id="claim-after-fix",
         title="After Fix 1 · all agent events reach users correctly",
-        claim="After the fix, every agent event reaches its user. The fix is a change of one line.",
+        claim="After Fix 1, a change of one line, every agent event reaches its user.",
         reported="after fix",
         verdict="does not hold",
         answer=(
-            "As committed with Fix 1, 1 of 8 events arrive. With only link 9 broken, 5 of 5 events arrive with"
-            " thread ids like thread_123."
+            "As committed with Fix 1, 1 of 8 events arrive. With Fix 1 and only link 9 broken, 5 of 5 events of threads"
+            " with ids like thread_123 arrive."
         ),
         evidence=(
             "With Fix 1 and only link 9 broken, every event reaches its user for 1 of 1 documented kind and 0 of 2"
-            " stress kinds of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with another"
-            " id).",
+            " stress kinds of thread id. Events of 2 of 3 kinds of thread id leak to another user: 'chat_<n>', 'starts"
+            " with another id'.",
             "As committed with Fix 1, 7 of 8 events are still lost at link 8: a cause.",
         ),
         before=(0, 9),
@@ -58,15 +58,15 @@ def test_promises_are_stated_in_these_words() -> None:
     assert real_time_claim(STUDY, UNFIXED, FIXED) == Finding(
         id="claim-real-time",
         title="After Fix 1 · real-time chat is restored",
-        claim="Users see again what the agent thinks and which tools it uses, before the run ends.",
+        claim="Before the run ends, users can once more see what the agent thinks and which tools it uses.",
         reported="after fix",
         verdict="does not hold",
         answer=(
-            "As committed with Fix 1, users read 1 of 8 agent events before their run ends. With only link 9 broken,"
-            " users read 5 of 5 agent events with thread ids like thread_123."
+            "As committed with Fix 1, users read 1 of 8 agent events before the run ends. With Fix 1 and only link 9"
+            " broken, users read 5 of 5 agent events of threads with ids like thread_123 before the run ends."
         ),
         evidence=(
-            "With Fix 1 and only link 9 broken, users read every agent event before its run ends, for 1 of 3 kinds of"
+            "With Fix 1 and only link 9 broken, users read every agent event before its run ends for 1 of 3 kinds of"
             " thread id.",
         ),
         before=(0, 9),
@@ -83,16 +83,16 @@ def test_step_1_is_stated_in_these_words() -> None:
         reported="step",
         verdict="does not hold",
         answer=(
-            "As committed with Fix 1, 1 of 8 events arrive. With only link 9 broken, 5 of 5 events arrive with"
-            " thread ids like thread_123."
+            "As committed with Fix 1, 1 of 8 events arrive. With Fix 1 and only link 9 broken, 5 of 5 events of threads"
+            " with ids like thread_123 arrive."
         ),
         evidence=(
             "Before Fix 1, 0 of 9 events arrive as committed, and 0 of 5 with only link 9 broken.",
             "With Fix 1 and only link 9 broken, every event reaches its user for 1 of 1 documented kind and 0 of 2"
-            " stress kinds of thread id. Events of 2 of 3 kinds leak to another user (chat_<n>, starts with another"
-            " id).",
+            " stress kinds of thread id. Events of 2 of 3 kinds of thread id leak to another user: 'chat_<n>', 'starts"
+            " with another id'.",
             (
-                "To repeat this test: python tests/mission_critical/test_websocket_agent_events_suite.py --variant"
+                "To repeat step 1, run: python tests/mission_critical/test_websocket_agent_events_suite.py --variant"
                 " 'fix 1'"
             ),
         ),
@@ -115,12 +115,12 @@ def test_step_2_is_stated_in_these_words() -> None:
             " passes on each of 11 chains, before and after Fix 1."
         ),
         evidence=(
-            "Each chain created one run id for thread_123. 5 of 11 run ids contain thread_123. Chains whose run"
-            " id contains thread_123: as committed with fix 1, fix 1, fixes 1 and 2 as written, fixes 1 and 2 with the"
-            " method, fixes 1, 2 and 3. Chains whose run id does not contain thread_123:"
-            " as committed, as reported, fix 2 as written, fix 2 with its method, fix 3, sound.",
-            "For example, the chain 'as reported' creates run_629fd82c07cd, and the chain 'fix 1' creates"
-            " run_thread_123_d82c07cd.",
+            "Each of 11 chains created one run id for thread_123, and 5 of these run ids contain thread_123. Chains"
+            " whose run id contains thread_123: 'as committed with fix 1', 'fix 1', 'fixes 1 and 2 as written',"
+            " 'fixes 1 and 2 with the method', 'fixes 1, 2 and 3'. Chains whose run id does not contain thread_123:"
+            " 'as committed', 'as reported', 'fix 2 as written', 'fix 2 with its method', 'fix 3', 'sound'.",
+            "For example, the chain 'as reported' creates the run id run_629fd82c07cd, and the chain 'fix 1' creates"
+            " the run id run_thread_123_d82c07cd.",
         ),
         sample=Sample(1, "strings"),
     )
@@ -133,9 +133,9 @@ def test_step_2_is_stated_in_these_words() -> None:
             AS_REPORTED,
             "0",
             "none",
-            "as reported, fix 1",
+            "'as reported', 'fix 1'",
         ),
-        (FIX_1, "2", "as reported, fix 1", "none"),
+        (FIX_1, "2", "'as reported', 'fix 1'", "none"),
     ],
 )
 def test_step_2_names_no_chain_if_there_is_none(
@@ -143,8 +143,8 @@ def test_step_2_names_no_chain_if_there_is_none(
 ) -> None:
     monkeypatch.setattr(promised_effects, "STEP_CHAINS", {AS_REPORTED.name: chain, "fix 1": chain})
     assert run_id_claim(0).evidence[0] == (
-        f"Each chain created one run id for thread_123. {count} of 2 run ids contain thread_123. Chains whose run id"
-        f" contains thread_123: {containing}. Chains whose run id does not contain thread_123: {without}."
+        f"Each of 2 chains created one run id for thread_123, and {count} of these run ids contain thread_123. Chains"
+        f" whose run id contains thread_123: {containing}. Chains whose run id does not contain thread_123: {without}."
     )
 
 
@@ -159,8 +159,8 @@ NO_SUBSCRIBER = Receipt(outcome=Outcome.NO_SUBSCRIBER, thread_id=ThreadId("threa
 UNROUTABLE = Receipt(outcome=Outcome.UNROUTABLE, link=9, reason="the run is not in the mapping")
 
 
-ARRIVED = "thread_123, and the event is reported as sent. The owner's socket reads 1 of 1 event."
-NOT_ROUTED = "no thread, and the event is reported as unroutable. The owner's socket reads 0 of 1 event."
+ARRIVED = "thread_123, and the event is reported as sent. The socket of thread_123's owner reads 1 of 1 event."
+NOT_ROUTED = "no thread, and the event is reported as unroutable. The socket of thread_123's owner reads 0 of 1 event."
 
 
 def notified(**chains: tuple[Receipt, int, int]) -> list[HandNotification]:
@@ -183,19 +183,22 @@ def test_step_3_is_stated_in_these_words() -> None:
         audit_right="as worded, but insufficient",
         answer=(
             "As committed with Fix 1, the run id resolves to thread_123, and the event is reported as sent. The"
-            " owner's socket reads 0 of 1 event."
+            " socket of thread_123's owner reads 0 of 1 event."
         ),
         evidence=(
             "The test sends the audit's notification on each of 11 chains, with one open socket of thread_123's"
-            " owner and one open socket of another user. The other user's sockets read 2 frames.",
-            "Fix 1 does not change the result, as committed or with only link 9 broken. Fix 1 changes how run ids are"
-            " created, but step 3 supplies its own run id.",
-            "The sound chain refuses the notification by design, because it never derives a thread from a run id."
-            " The receipt states 'unroutable' at link 9.",
+            " owner and one open socket of another user. On all 11 chains together, the other user's sockets read 2"
+            " frames.",
+            "Fix 1 does not change the result of step 3, either as committed or with only link 9 broken. Fix 1 changes"
+            " how run ids are created, but step 3 supplies its own run id.",
+            "The sound chain refuses the notification of step 3 by design, because it never derives a thread from a run"
+            " id. The receipt of the sound chain states 'unroutable' at link 9.",
         ),
         rule=(
-            "Right if the event arrives on both chains after Fix 1. Insufficient if, on both chains, the run id"
-            " resolves and the event is reported as sent, but does not arrive."
+            "The audit is right if the event arrives after Fix 1, both as committed and with only link 9 broken. The"
+            " audit's statement is insufficient if,"
+            " both as committed and with only link 9 broken, the run id resolves and the event is reported as sent, but"
+            " the event does not always arrive."
         ),
         sample=Sample(1, "calls per chain"),
     )
@@ -223,9 +226,13 @@ def test_step_3_is_right_if_the_event_arrives_on_both_chains_with_fix_1(
     assert (finding.right, finding.verdict) == (right, "holds" if right == "yes" else "does not hold")
     assert finding.answer == f"As committed with Fix 1, the run id resolves to {answer}"
     if changed:
-        assert finding.evidence[1] == f"Fix 1 changes the result on the chain {' and '.join(changed)}."
+        chains_of_both = "this chain" if len(changed) == 1 else "these chains"
+        assert (
+            finding.evidence[1]
+            == f"Fix 1 changes the result of step 3 on {chains_of_both}: {', '.join(map(repr, changed))}."
+        )
     else:
-        assert finding.evidence[1].startswith("Fix 1 does not change the result, as committed or")
+        assert finding.evidence[1].startswith("Fix 1 does not change the result of step 3, either as committed or")
 
 
 def test_sample_of_step_3_is_that_of_the_chain_with_the_fewest_calls() -> None:

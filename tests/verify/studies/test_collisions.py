@@ -103,7 +103,7 @@ async def test_study_shows_each_point_with_its_expectation(study: CollisionStudy
     table = study.rates()
     assert set(table["digits"]) == {4, 8}
     assert ((table["from %"] <= table["collided %"]) & (table["collided %"] <= table["to %"])).all()
-    assert "after 77,164 runs in" in study.alt_text()
+    assert "two of 77,164 runs share an id in" in study.alt_text()
     figure = study.figure()
     figure.savefig(BytesIO(), format="png")
     assert "8 digits; at each point k of 1 trials" in [axes.get_title(loc="left") for axes in figure.axes]

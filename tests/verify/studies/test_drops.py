@@ -65,7 +65,8 @@ async def test_shared_agent_leaks_after_the_fixes_and_the_figure_says_so() -> No
     assert study.counts[ALL_FIXES].leaked == 3
     assert study.counts[BEFORE].leaked == 0
     assert study.finding() == (
-        "After all fixes, 3 of 10 events are dropped (3 leaked). With link 5 repaired as well, none is dropped"
+        "After all three fixes, 3 of 10 events are dropped, and 3 leak. With link 5 repaired as well, no event is"
+        " dropped"
     )
     assert "Fix 3: 3 of 10, 3 leaked (at link 5: 3)" in study.alt_text()
     figure = study.figure(study.finding())
@@ -178,11 +179,13 @@ async def test_readers_own_texts_state_the_measured_numbers(drops: FixDrops) -> 
         "With only link 9 broken, Fix 1 fails for 1 of 2 documented kinds of thread id, and Fix 3 for none."
     )
     sentences = " ".join(drops.sentences())
-    assert "deliver every event of every kind: Fix 2 with its method; Fix 3; Fixes 1, 2 and 3." in sentences
+    assert (
+        "deliver every event of every kind of thread id: Fix 2 with its method; Fix 3; Fixes 1, 2 and 3." in sentences
+    )
     assert "Fix 1 (10 of 45 events)" in sentences
     assert (
-        "Fix 1 makes Fix 2 worse. With its method, Fix 2 alone fails for none of 3 kinds of thread id, and Fix 2"
-        " together with Fix 1 fails for 2." in (sentences)
+        "Fix 1 makes Fix 2 worse. With only link 9 broken, Fix 2 with its method fails for none of 3 kinds of thread"
+        " id. Together with Fix 1, Fix 2 with its method fails for 2 of 3 kinds." in (sentences)
     )
     assert (
         "Fix 1: documented 1 of 2, stress 1 of 1; Fix 2 as written: documented 2 of 2, stress 1 of 1"
@@ -233,7 +236,9 @@ def test_leak_makes_a_fix_fail_even_if_most_events_arrive() -> None:
     drops = literal({}, {"fix 3": 10}, leaked=1)
     assert drops.leaking(REPORTED) == ["fix 1"]
     assert "Fix 1 fails for 1 of 1" in drops.finding()
-    assert "These fixes leak events to another user: Fix 1 (1 of 10 events)." in drops.sentences()
+    assert (
+        "With only link 9 broken, these fixes leak events to another user: Fix 1 (1 of 10 events)." in drops.sentences()
+    )
 
 
 def test_sentences_change_if_fix_1_does_not_harm_fix_2() -> None:

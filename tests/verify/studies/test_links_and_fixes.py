@@ -50,7 +50,7 @@ async def test_fix_study_has_one_row_for_each_family_and_no_sum(fixes: FixStudy)
 async def test_summary_states_how_many_families_are_affected(fixes: FixStudy) -> None:
     assert fixes.summary("fix 1") == (
         "every event reaches its user for 1 of 1 documented kind and 0 of 1 stress kind of thread id."
-        f" Events of 1 of 2 kinds leak to another user ({LEAKING})."
+        f" Events of 1 of 2 kinds of thread id leak to another user: '{LEAKING}'."
     )
     assert fixes.summary("sound").endswith(" No event leaks.")
 

@@ -57,7 +57,10 @@ async def test_figure_prints_its_counts_and_alt_text_leaves_out_empty_cells(stud
     figure = study.figure()
     figure.savefig(BytesIO(), format="png")
     assert len([axes for axes in figure.axes if axes.get_visible()]) == len(RECEIPT_CHAINS)
-    assert "sound: sent, and its user read it: 10, not sent, and no user read it: 5" in study.alt_text()
+    assert (
+        "chain 'sound': 10 events with the receipt 'sent' that their user read, 5 events with the receipt 'not sent'"
+        " that no user read" in study.alt_text()
+    )
     assert ": 0" not in study.alt_text()
 
 

@@ -126,8 +126,8 @@ async def test_texts_state_what_was_measured(measured: RepairStudy) -> None:
     assert measured.gain(CONNECTION) == "the start and the end of each run arrive"
     assert measured.gain(CALL) == "thoughts and tool calls arrive"
     sentences = " ".join(measured.sentences())
-    assert "Combinations that deliver every event without a leak: 1 of 16 (" in sentences
-    assert "Orders in which no event leaks after any step: 18 of 24." in sentences
+    assert "1 of 16 combinations of the repairs delivers every event without a leak: " in sentences
+    assert "In 18 of 24 orders of the repairs, no event leaks after any repair." in sentences
     assert f"Without {AGENT}: 3 of 10, 3 leaked" in measured.alt_text()
     figure = measured.figure(measured.finding())
     figure.savefig(BytesIO(), format="png")
