@@ -42,7 +42,7 @@ def test_short_and_long_form_contain_each_parameter_set_once(pytester: pytest.Py
             pass
         """
     )
-    marks = ["-o", "markers=short_form\nacceptance", "-p", "no:cacheprovider"]
+    marks = ["-o", "markers=short_form\nacceptance", "-p", "no:cacheprovider", "-p", "no:asyncio"]
     pytester.runpytest_inprocess(*marks, "-m", "not acceptance").assert_outcomes(passed=3, deselected=4)
     pytester.runpytest_inprocess(*marks, "-m", "acceptance").assert_outcomes(passed=4, deselected=3)
     pytester.runpytest_inprocess(*marks).assert_outcomes(passed=7)

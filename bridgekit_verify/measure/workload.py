@@ -81,7 +81,7 @@ class Workload:
     runs_per_thread: int = 1
     steps: int = 1
     at_once: int = 1
-    """How many runs are active together. The runs take each step together, so that shared state has an effect."""
+    """How many runs are active at once. The runs take each step together, so that shared state has an effect."""
     subscribers: int = 1
     """Sockets per thread."""
     users_without_socket: int = 0
@@ -123,7 +123,7 @@ class Workload:
         )
 
     def groups(self) -> Iterator[tuple[Run, ...]]:
-        """Yield groups of runs that are active together, in the order of their requests."""
+        """Yield groups of runs that are active at once, in the order of their requests."""
         runs = [
             Run(f"question {number * len(self.threads) + index + 1}", owned)
             for number in range(self.runs_per_thread)

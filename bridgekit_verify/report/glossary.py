@@ -8,7 +8,7 @@ __all__ = ["COLUMNS", "OTHER_COLUMNS", "TERMS"]
 
 TERMS: Final = {
     "agent": "A program that works on a user's request with a language model and tools.",
-    "run": "One execution of an agent. Each run has an id, the run id.",
+    "run": "One execution of an agent for one request. Each run has an id, the run id.",
     "thread": "One conversation of a user. A run belongs to one thread, and each thread has one owner.",
     "event": "A message that reports what an agent does: it starts, thinks, uses a tool, completes or fails.",
     "frame": "The bytes of one event on the network.",
@@ -50,8 +50,8 @@ TERMS: Final = {
     "ledger": "A table that states, for each expected event and socket, whether the event arrived or which link"
     " dropped it.",
     "probe": "A test of one link alone.",
-    "property": 'One question that a check asks about a backend, such as "right user". A property holds, is broken,'
-    " or is unknown.",
+    "property": 'A requirement that "bridgekit check" tests in a backend, such as "right user". A property holds,'
+    " is broken, or is unknown.",
     "unknown": "Not measured, or the measurement gave no result. Unknown is never counted as a success.",
 }
 
@@ -84,7 +84,7 @@ OTHER_COLUMNS: Final = {
     "delivered %": "share of the expected events that were delivered, in percent",
     "from %": "lower end of the 95 % interval of a sampled rate, in percent",
     "to %": "upper end of the 95 % interval of a sampled rate, in percent",
-    "runs at once": "how many runs were active together",
+    "runs at once": "how many runs were active at once",
     "edge": "the part that serves the sockets: native or ASGI",
     "events/s": "events per second of the load",
     "predicted": "the number or the time that a formula predicts",

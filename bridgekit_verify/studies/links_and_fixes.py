@@ -59,7 +59,7 @@ class LinkStudy:
 async def study_link(number: int, *, threads: int, runs: int, at_once: int, seed: int = 0) -> LinkStudy:
     """Probe a link from 1 to 9, break the link, and measure delivery before and after its repair.
 
-    There are `threads` users with one thread each, and `runs` runs per thread, of which `at_once` are active together.
+    There are `threads` users with one thread each, and `runs` runs per thread, of which `at_once` are active at once.
     Link 3 is measured with agents that the registry binds, because the core binds its own agents (link 5).
     Raises InvalidParameter if a value is not allowed.
     """
@@ -179,7 +179,7 @@ async def study_fixes(
 ) -> FixStudy:
     """Measure every variant with every family of thread ids.
 
-    Each family has `threads` users with `runs` runs each, and `at_once` runs are active together.
+    Each family has `threads` users with `runs` runs each, and `at_once` runs are active at once.
 
     For thread ids of your own, pass `families={"mine": ["support-42", "support-43"]}`. Each id then gets its own user.
     """

@@ -185,6 +185,7 @@ def rich(name: str) -> Iterator[Value]:
     yield from ({**value, **common, "n": n} for n, value in enumerate(values, 1))
 
 
+@pytest.mark.short_form(8)
 @pytest.mark.parametrize("line", [line for line in RICH.splitlines() if " = " in line])
 def test_rich_table_without_a_line_only_makes_answers_unknown(line: str, tmp_path: Path) -> None:
     """On a sound recording, and on recordings without one frame, or with one frame twice, moved or exchanged."""

@@ -17,8 +17,6 @@ from tests.verify.probes.injected_faults import FAULTS, Fault, inject
 pytestmark = pytest.mark.slow
 
 NAMES = [fault.name for fault in FAULTS]
-FIRST = {(fault.link, fault.family): fault.name for fault in reversed(FAULTS)}.values()
-"""The first fault of each link and family of thread ids. `make acceptance` tries the others with the second command."""
 
 
 def test_faults_of_every_link_are_injected() -> None:
@@ -35,13 +33,8 @@ def test_audit_names_only_the_faulty_link(
     assert_audit_names(fault.link, capsys)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(fault, marks=[] if fault.name in FIRST else pytest.mark.acceptance, id=fault.name)
-        for fault in FAULTS
-    ],
-)
+@pytest.mark.short_form(8)
+@pytest.mark.parametrize("fault", FAULTS, ids=NAMES)
 def test_first_verification_step_names_only_the_faulty_link(
     fault: Fault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

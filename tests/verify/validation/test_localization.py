@@ -15,7 +15,7 @@ from bridgekit_verify.validation.broken_links import BREAKAGES, WAYS, Breakage
 from bridgekit_verify.validation.localization import NAMES, UNEXPLAINED, Localization, localize
 from bridgekit_verify.variants import SOUND
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.acceptance  # `make test` breaks each link in notebook 14
 
 BROKEN_LINKS = (1, 5, 8, 9, 10)
 """The first and the last link, and those in which a delayed event has its own reason."""
@@ -44,7 +44,6 @@ def test_every_link_is_broken_in_every_way_and_only_once() -> None:
     assert all(row.name == row.variant.name and row.variant.summary for row in BREAKAGES)
 
 
-@pytest.mark.acceptance  # `make test` does the same in notebook 14
 async def test_probes_name_only_the_broken_link_and_the_hub_that_startup_did_not_check(
     found: Localization,
 ) -> None:
