@@ -266,11 +266,13 @@ async def _judge_checks(variant: Variant, found: Judgement) -> None:
         counters = started.counters
         count = counters.sent.total() + counters.kept.total() + counters.lost.total()
         found.expect(
-            not count, ViolationKind.MISCOUNTED, f"before the first run, {count} events of the self-checks are counted"
+            not count,
+            ViolationKind.MISCOUNTED,
+            f"before the first run, {count} events of the startup checks are counted",
         )
     for broken, what in REFUSED_HUBS.items():
         refused = await _started(replace(chain, hub=broken))
-        evidence = f"startup accepts {what}, because no self-check refuses it"
+        evidence = f"startup accepts {what}, because no startup check refuses it"
         if not found.expect(not isinstance(refused, Application), ViolationKind.HANDOVER, evidence):
             return
         found.summary += f"; startup refuses {what}"

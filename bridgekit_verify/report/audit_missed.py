@@ -54,7 +54,7 @@ def shared_agent_claim(study: SharedAgentStudy) -> Finding:
             "On the chain as committed, no event arrives, so the shared agent leaks no event. If all other defects"
             " are repaired, the shared agent leaks events.",
             "In the test of the shared agent, concurrent runs execute each step at the same time, which is the worst"
-            " case. If fewer runs that share an agent overlap, fewer events leak.",
+            " case. If fewer of these runs execute at the same time, fewer events leak.",
         ),
         rule="The claim holds if no event of the shared agent reaches another user, at any number of concurrent runs.",
         sample=Sample(min(rate.n for rate in shared), "events"),

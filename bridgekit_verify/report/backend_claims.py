@@ -65,7 +65,7 @@ def sound_claim(study: BackendStudy) -> Finding:
 
 def _broken(properties: Sequence[str]) -> str:
     noun = "the property" if len(properties) == 1 else "the properties"
-    return f"{noun} {listed(map(repr, properties))} as broken"
+    return f"{noun} {listed(repr(str(each)) for each in properties)} as broken"
 
 
 def _states(subject: CheckedSubject) -> str:

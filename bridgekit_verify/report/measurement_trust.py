@@ -131,7 +131,7 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
         " loss, exactly the dropped frames count as lost.",
         evidence=tuple(
             f"{capitalized(check.name)}: known share of delivered events {100 * check.closed_form:.1f} %, measured"
-            f" {check.text}."
+            f" share {check.text}."
             for check in checks
         ),
         rule="The claim holds if every count that does not depend on chance equals the known count, every count of"

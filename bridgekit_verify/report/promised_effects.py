@@ -283,6 +283,6 @@ def _difference_by_fix_1(by_chain: Mapping[str, HandNotification]) -> str:
             f" {_quoted(changed)}."
         )
     return (
-        "Fix 1 does not change the result of step 3, either as committed or with only link 9 broken. Fix 1 changes how"
-        " run ids are created, but step 3 supplies its own run id."
+        "Fix 1 does not change the result of step 3, either on the chain as committed or on the chain with only link 9"
+        " broken. Fix 1 changes how run ids are created, but step 3 supplies its own run id."
     )

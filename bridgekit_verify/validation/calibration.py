@@ -210,7 +210,8 @@ class CalibrationStudy:
     def alt_text(self) -> str:
         """Return the text equivalent of the figure: the known and the measured delivery rate of each condition."""
         return "; ".join(
-            f"{check.name}: known share of delivered events {100 * check.closed_form:.1f} %, measured {check.text}"
+            f"{check.name}: known share of delivered events {100 * check.closed_form:.1f} %, measured share"
+            f" {check.text}"
             for check in self.rate_checks
         )
 
@@ -271,8 +272,9 @@ class RateCheck:
 
     @property
     def text(self) -> str:
-        """The measured counts, with their interval if the rate involves chance."""
-        return self.measured.counts if self.exact else self.measured.estimate
+        """The measured share and counts, with their interval if the rate involves chance."""
+        interval = "" if self.exact else f", 95 % interval {self.measured.bounds}"
+        return f"{100 * self.measured.fraction:.1f} % ({self.measured.counts}{interval})"
 
     @property
     def inside(self) -> bool:

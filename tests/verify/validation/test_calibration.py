@@ -151,7 +151,10 @@ async def test_tables_and_figure_show_the_counts(study: CalibrationStudy) -> Non
     figure = study.figure()
     figure.savefig(BytesIO(), format="png")
     assert "260 of 300" in [text.get_text() for axis in figure.axes for text in axis.texts]
-    assert "offline for 2 of 15 runs: known share of delivered events 86.7 %, measured 260 of 300" in study.alt_text()
+    assert (
+        "offline for 2 of 15 runs: known share of delivered events 86.7 %, measured share 86.7 % (260 of 300)"
+        in study.alt_text()
+    )
 
 
 async def test_same_seed_drops_the_same_frames_and_another_seed_others() -> None:
