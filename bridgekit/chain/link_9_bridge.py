@@ -18,7 +18,7 @@ import msgspec
 
 from bridgekit import ids
 from bridgekit.chain.error_text import ErrorText, bounded_error_text, is_cancellation, user_error_text
-from bridgekit.counters import DeliveryCounters
+from bridgekit.counters import NOT_AWAITED, DeliveryCounters
 from bridgekit.errors import BridgekitError, InvalidId, PayloadError, StoreUnavailable, UnknownEventType, WrongEventLoop
 from bridgekit.events import POLICIES, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
@@ -36,6 +36,7 @@ _SENT: Final = Outcome.SENT
 _UNANSWERED: Final = Receipt(
     outcome=Outcome.PENDING, link=LINK, reason="the caller did not wait for the store's answer"
 )
+_NOT_AWAITED: Final = Receipt(outcome=Outcome.REFUSED, link=LINK, reason=NOT_AWAITED)
 
 ANSWER_SECONDS: Final = 1.0
 """How long a cancelled caller waits for the store's answer to an event that had waited for room."""
@@ -46,8 +47,11 @@ observers must be fast. An event that is refused with WrongEventLoop is observed
 bridge logs every exception that an observer raises."""
 
 
-class _LaterAnswer(msgspec.Struct):
-    """The result of a call that has to wait. If the caller discards it without awaiting it, `discarded` is called."""
+class _LaterAnswer(msgspec.Struct, eq=False):
+    """The result of a call that has to wait. If the caller discards it without awaiting it, `discarded` is called.
+
+    `discarded` runs in the thread that frees the object.
+    """
 
     answer: Callable[[], Awaitable[Receipt]]
     discarded: Callable[[], object] | None
@@ -168,8 +172,8 @@ class AgentWebSocketBridge:
             raise
         if isinstance(route, str):
             if route in self.crowded:
-                publish = partial(self.notify, event)
-                return _LaterAnswer(partial(self._publish_when_room, route, publish), publish)
+                publish = partial(self._publish_when_room, route, partial(self.notify, event))
+                return _LaterAnswer(publish, partial(self.record, event, _NOT_AWAITED))
             return self.notify(event)
         return self.notify(event) if isinstance(route, NoRoute) else self._notify_when_resolved(event, route)
 
