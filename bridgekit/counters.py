@@ -29,8 +29,8 @@ class DeliveryCounters:
     """The delivery counters of one application since it started.
 
     Each event is counted exactly once, by its outcome, unless its caller is cancelled before its route is known, or
-    discards a result for which the route must be looked up. Every application of the process counts an event of an
-    adapter without a bridge.
+    does not await the result of a call that looks up the route or asks a store. Every application of the process counts
+    an event of an adapter without a bridge.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class DeliveryCounters:
         resume."""
         self.pending: Counter[EventType] = Counter()
         """The number of events of each type that the store had not confirmed when the bridge returned their receipts,
-        or when their callers were cancelled or discarded the result."""
+        or when their callers were cancelled."""
         self.lost: Counter[tuple[int, str]] = Counter()
         """The number of events that no client received and no client can receive later, by link and reason."""
         self.unwritten: Counter[str] = Counter()

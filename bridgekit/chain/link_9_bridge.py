@@ -9,7 +9,6 @@ from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import suppress
 from functools import partial
-from inspect import iscoroutine
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -48,7 +47,7 @@ bridge logs every exception that an observer raises."""
 
 
 class _LaterAnswer(msgspec.Struct, eq=False):
-    """The result of a call that has to wait. If the caller discards it without awaiting it, `discarded` is called.
+    """The result of a call that waits for room. If the caller discards it without awaiting it, `discarded` is called.
 
     `discarded` runs in the thread that frees the object.
     """
@@ -118,7 +117,8 @@ class AgentWebSocketBridge:
         StoreUnavailable if the store does not answer. If the method raises an error, the event counts as lost, and the
         error's type is the reason. If the run's thread is known, an event that carries another thread gets no route:
         use `notify_in_thread`. A missing route raises no error, so that the agent's run continues. The Receipt and the
-        counters record the missing route. An event whose route must be looked up is lost if the result is not awaited.
+        counters record the missing route. If the result is not awaited, an event
+        whose route must be looked up is lost, and an event that a store has accepted is delivered and not counted.
         """
         link = 9
         try:
@@ -138,7 +138,7 @@ class AgentWebSocketBridge:
             self._count_refusal(event, error, link)
             raise
         if not isinstance(answer, Receipt):
-            return _LaterAnswer(partial(self._recorded, event, answer), partial(self._discarded, event, answer))
+            return self._recorded(event, answer)
         if answer.outcome is _SENT and not self.observers:
             self.counters.sent[event.type] += 1
         else:
@@ -229,12 +229,6 @@ class AgentWebSocketBridge:
         except BaseException as error:
             self._count_refusal(event, error, LINK)
             raise
-
-    def _discarded(self, event: AgentEvent, answer: Awaitable[Receipt]) -> None:
-        """Count an event whose receipt the caller did not await. The store has the event."""
-        if iscoroutine(answer):
-            answer.close()
-        self.record(event, _UNANSWERED)
 
     async def _recorded(self, event: AgentEvent, answer: Answer) -> Receipt:
         try:
