@@ -187,7 +187,7 @@ async def test_step_3_does_not_hold_on_the_chain_as_committed(notified: list[Han
     assert all(len(sentence.split()) <= 25 for sentence in finding.answer.split(". "))
     samples, difference, never_parses = finding.evidence
     assert samples.startswith("The test sends the audit's notification on each of 11 chains, with one open socket of")
-    assert difference.startswith("Fix 1 does not change the result of step 3, either as committed or")
+    assert difference.startswith("Fix 1 does not change the result of step 3, either on the chain")
     assert "by design" in never_parses
     assert "'unroutable' at link 9" in never_parses
 
