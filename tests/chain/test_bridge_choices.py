@@ -12,10 +12,10 @@ import anyio.to_thread
 import pytest
 
 from bridgekit.chain import link_9_bridge
-from bridgekit.chain.link_1_startup import create_app, publisher
+from bridgekit.chain.link_1_startup import create_app
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
+from bridgekit.counters import NOT_AWAITED
 from bridgekit.errors import (
-    DeterministicStartupError,
     FrameTooLarge,
     InvalidId,
     PayloadError,
@@ -25,7 +25,6 @@ from bridgekit.errors import (
 from bridgekit.events import AgentEvent, Answer, EventType, Outcome, Receipt
 from bridgekit.ids import ThreadId
 from bridgekit.mapping import RunThreadMappingService
-from bridgekit.stores import memory_stores
 from bridgekit.thread_resolvers import Carried, Resolver
 from bridgekit.transport.hub import Hub
 from tests.chain.agents import HubThatStoresLater, config, retained_types, started, subscribe, subscribe_crowded
@@ -184,9 +183,21 @@ async def test_result_that_is_awaited_twice_publishes_once() -> None:
     answer = application.bridge.notify_when_room(emitted())
     box.next_frames()
     assert await answer
-    with pytest.raises(RuntimeError, match="was awaited before"):
+    with pytest.raises(RuntimeError, match=r"was awaited before$"):
         await answer
+    del answer
     assert application.counters.sent == {EventType.AGENT_THINKING: 1}
+    assert application.counters.lost == {}
+
+
+async def test_event_that_must_wait_is_refused_if_its_result_is_discarded() -> None:
+    application = await started()
+    subscribe_crowded(application)
+    answers = {application.bridge.notify_when_room(emitted()) for _ in range(2)}
+    assert len(answers) == 2
+    answers.clear()
+    assert application.counters.lost == {(10, NOT_AWAITED): 2}
+    assert await retained_types(application) == ["agent_thinking"]
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
@@ -383,16 +394,6 @@ async def test_observer_that_removes_itself_hides_no_event_from_another() -> Non
     for _ in range(2):
         await application.bridge.notify(emitted())
     assert seen == [Outcome.NO_SUBSCRIBER] * 2
-
-
-async def later(value: object) -> object:
-    return value
-
-
-async def test_publisher_refuses_an_asynchronous_hook() -> None:
-    with pytest.raises(DeterministicStartupError, match=r"link 9: .* is asynchronous, .*; declare it as `def`"):
-        async with publisher(memory_stores(), payload_hook=later):
-            raise AssertionError("was opened")
 
 
 class Interrupting(Mapping[str, object]):

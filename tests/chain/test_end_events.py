@@ -130,9 +130,11 @@ async def test_error_of_a_run_is_logged_even_if_the_agent_cannot_be_ended(caplog
             raise ValueError("the second error")
 
     application = await started(agents={"agent": Unending})
+    connection = subscribe(application)
     with pytest.raises(Broken, match="the first error"):
         await application.supervisor.run(**RUN)
     assert "the first error" in caplog.text
+    assert event_types(connection) == ["agent_started", "agent_error"]
 
 
 def test_run_is_logged_if_its_coroutine_is_closed_after_its_event_loop(caplog: pytest.LogCaptureFixture) -> None:

@@ -18,6 +18,7 @@ from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.lost_runs import WORKER_LOST
 from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel, ThreadSession
+from bridgekit.counters import NO_BRIDGE
 from bridgekit.errors import DeterministicStartupError, InvalidId, StoreUnavailable, SubscriptionRefused
 from bridgekit.events import AgentEvent, EventType
 from bridgekit.ids import ThreadId
@@ -190,3 +191,13 @@ async def test_startup_succeeds_while_the_database_of_the_owners_does_not_answer
     monkeypatch.setattr(link_1_startup, "SESSION_TIMEOUT_SECONDS", 0.01)
     with anyio.fail_after(60):
         await start_application(config(db_session_factory=Silent), replace(in_memory(), name="sqlite"))
+
+
+async def test_application_counts_events_without_a_bridge_only_while_it_runs() -> None:
+    app = create_app(config())
+    async with app.router.lifespan_context(app):
+        await WebSocketBridgeAdapter().emit_thinking("lost")
+        counters = app.state.bridgekit.counters
+        assert counters.lost == {(7, NO_BRIDGE): 1}
+    await WebSocketBridgeAdapter().emit_thinking("lost after the end")
+    assert counters.lost == {(7, NO_BRIDGE): 1}

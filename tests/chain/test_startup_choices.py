@@ -27,7 +27,7 @@ from bridgekit.errors import (
 )
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit.ids import RunId
-from bridgekit.stores import MEMORY, Stores, in_memory
+from bridgekit.stores import MEMORY, Stores, in_memory, memory_stores
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.graceful_shutdown import start_deadline
 from bridgekit.transport.log import MemoryEventLog
@@ -225,3 +225,13 @@ def test_text_of_a_config_shows_no_secret() -> None:
     key = b"a ticket key that nobody may read"
     shown = repr(config(authorizer=partial(Tickets, keys=(key,)), db_session_factory=partial(print, "secret")))
     assert shown == "BridgeConfig(agents=['researcher', 'failing', 'answering', 'waiting'])"
+
+
+async def later(value: object) -> object:
+    return value
+
+
+async def test_publisher_refuses_an_asynchronous_hook() -> None:
+    with pytest.raises(DeterministicStartupError, match=r"link 9: .* is asynchronous, .*; declare it as `def`"):
+        async with publisher(memory_stores(), payload_hook=later):
+            raise AssertionError("was opened")

@@ -189,8 +189,8 @@ def test_step_3_is_stated_in_these_words() -> None:
             "The test sends the audit's notification on each of 11 chains, with one open socket of thread_123's"
             " owner and one open socket of another user. On all 11 chains together, the other user's sockets read 2"
             " frames.",
-            "Fix 1 does not change the result of step 3, either on the chain as committed or on the chain with only link 9 broken. Fix 1 changes"
-            " how run ids are created, but step 3 supplies its own run id.",
+            "Fix 1 does not change the result of step 3, either on the chain as committed or on the chain with only"
+            " link 9 broken. Fix 1 changes how run ids are created, but step 3 supplies its own run id.",
             "The sound chain refuses the notification of step 3 by design, because it never derives a thread from a run"
             " id. The receipt of the sound chain states 'unroutable' at link 9.",
         ),
