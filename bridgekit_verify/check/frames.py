@@ -138,6 +138,11 @@ def split(value: Any, *, lists: bool = True) -> list[Any]:
     if not isinstance(value, str):
         return [value]
     if RECORD_SEPARATOR in value:
-        return [decode_text(each) for each in value.split(RECORD_SEPARATOR) if each]
-    parts = [decode_text(each) for each in value.splitlines() if each] if value.startswith("{") else []
+        return _decoded_parts(value.split(RECORD_SEPARATOR))
+    # Not `splitlines`, because JSON strings may hold U+2028 and the other line ends that it knows.
+    parts = _decoded_parts(value.split("\n")) if value.startswith("{") else []
     return parts if parts and all(isinstance(each, dict) for each in parts) else [value]
+
+
+def _decoded_parts(parts: list[str]) -> list[Any]:
+    return [decode_text(text) for each in parts if (text := each.strip())]

@@ -61,6 +61,7 @@ WRAPPED: dict[str, Callable[[list[Value]], list[Any]]] = {
     "bare list": lambda values: [json.dumps(each) for each in grouped(values)],
     "records": lambda values: [in_json("".join(f"{json.dumps(v)}\x1e" for v in each)) for each in grouped(values)],
     "bare records": lambda values: ["".join(f"{json.dumps(v)}\x1e" for v in each) for each in grouped(values)],
+    "records in lines": lambda values: [in_json("".join(f"{json.dumps(v)}\x1e\n" for v in e)) for e in grouped(values)],
     "lines": lambda values: [in_json("\n".join(map(json.dumps, each))) for each in grouped(values)],
     "acknowledged": lambda values: [f"42/chat,{n or ''}{json.dumps(['x', v])}" for n, v in enumerate(values)],
     "JSON in JSON": lambda values: [{"channel": "c", "data": json.dumps(each)} for each in values],
@@ -82,6 +83,15 @@ def test_frames_are_read_as_the_product_wraps_them(name: str, tmp_path: Path) ->
         less = judge(tmp_path, table, WRAPPED[name](values[:lost] + values[lost + 1 :]))
         assert broken(less)[Property.TEXT] == ["message m"]
         assert Property.LOST in broken(less)
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x7f"])
+def test_unescaped_line_ends_of_unicode_end_no_text_of_a_batch(character: str, tmp_path: Path) -> None:
+    texts = [json.dumps(each, ensure_ascii=False).replace("bridge", f"bridge{character}") for each in run("r1")]
+    lines = [in_json("\n".join(each)) for each in grouped(texts)]
+    found = judge(tmp_path, TABLE.format(at=""), lines)
+    assert broken(found) == {}
+    assert states(found)[Property.TEXT] is State.HOLDS
 
 
 def test_type_may_be_true_or_false(tmp_path: Path) -> None:
