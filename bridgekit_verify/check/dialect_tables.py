@@ -227,10 +227,13 @@ class _TableReader:
 
 
 def without_prefix(text: str, prefix: str) -> str:
-    """Return the text after the prefix. Socket.IO puts the number of an acknowledgement between prefix and JSON."""
+    """Return the text after the prefix, without the digits before JSON.
+
+    Socket.IO puts the number of an acknowledgement there. Digits before any other text belong to the text.
+    """
     rest = text.removeprefix(prefix)
     data = rest.lstrip("0123456789") if prefix else rest
-    return data if data.startswith(("{", "[")) else rest
+    return data if data == rest or isinstance(decode_text(data), dict | list) else rest
 
 
 def _number(value: object) -> int | None:

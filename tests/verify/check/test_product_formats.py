@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.dialect_tables import load_table
+from bridgekit_verify.check.dialect_tables import load_table, without_prefix
 from bridgekit_verify.check.property_answers import Property, State
 from bridgekit_verify.check.verdict import RecordingVerdict
 from tests.verify.check.samples import WORDS, Value
@@ -92,6 +92,11 @@ def test_unescaped_line_ends_of_unicode_end_no_text_of_a_batch(character: str, t
     found = judge(tmp_path, TABLE.format(at=""), lines)
     assert broken(found) == {}
     assert states(found)[Property.TEXT] is State.HOLDS
+
+
+@pytest.mark.parametrize("text", ["12[draft", "3{a} and", "7", "2 [1]", "[1", "word"])
+def test_digits_before_text_that_is_not_json_belong_to_the_text(text: str) -> None:
+    assert without_prefix(f"say:{text}", "say:") == text
 
 
 def test_type_may_be_true_or_false(tmp_path: Path) -> None:
