@@ -244,7 +244,9 @@ def read_openai(message: Message) -> Iterator[ObservedFrame]:
     elif kind == "tool_begin" and isinstance(item, dict):
         frame.call = _text(item.get("id"))
     elif kind in ("text_begin", "text", "text_end", "thinking", "snapshot", "other"):
-        frame.message = _part_id(get("item_id"), get("content_index", get("summary_index")))
+        is_summary = type_.startswith("response.reasoning_summary")
+        index = get("summary_index" if is_summary else "content_index")
+        frame.message = _part_id(get("item_id"), index, is_summary=is_summary)
         frame.text, frame.whole = get("delta"), get("text", get("refusal", _text_of(part)))
     items = [item] if type_ == "response.output_item.done" else None
     if isinstance(response, dict):
@@ -264,18 +266,20 @@ def _text_of(part: object) -> object:
     return part.get("text", part.get("refusal")) if isinstance(part, dict) else None
 
 
-def _part_id(item: object, index: object) -> str | None:
-    return f"{item}/{index or 0}" if isinstance(item, str) else None
+def _part_id(item: object, index: object, *, is_summary: bool) -> str | None:
+    """Return the id of a part. Parts of a reasoning item's content and of its summary have the same indexes."""
+    return f"{item}/{'summary/' if is_summary else ''}{index or 0}" if isinstance(item, str) else None
 
 
 def _openai_items(message: Message, run: str | None, items: list[dict[str, Any]]) -> Iterator[ObservedFrame]:
     for item in items:
         if (name := _input_of(item)) is not None:
             yield ObservedFrame(message, "snapshot", run, call=_text(item.get("id")), whole=item.get(name))
-        for parts in (item.get("content"), item.get("summary")):
-            for index, part in enumerate(_list(parts)):
+        for field in ("content", "summary"):
+            for index, part in enumerate(_list(item.get(field))):
                 if (text := _text_of(part)) is not None:
-                    yield ObservedFrame(message, "snapshot", run, message=_part_id(item.get("id"), index), whole=text)
+                    id_ = _part_id(item.get("id"), index, is_summary=field == "summary")
+                    yield ObservedFrame(message, "snapshot", run, message=id_, whole=text)
 
 
 VERCEL: Final = {
