@@ -1,4 +1,4 @@
-"""Backends that write as products do: events without data, and Socket.IO with acknowledgements and pings."""
+"""Backends that write as products do: events without data, pings, and Socket.IO with acknowledgements."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ started = "start"
 text = "token"
 ended = "end"
 """
+NAMED = EVENTS.replace("/events", "/named").replace('"@event"', '"t"').replace('"@text"', '"d"')
 SOCKET_IO = """
 [run]
 send = '42["ask",{"text":"{prompt}","run":"{run}"}]'
@@ -64,17 +65,26 @@ async def pieces(prompt: str) -> AsyncIterator[str]:
                 yield "".join(each["delta"].get("content") or "" for each in json.loads(line[6:])["choices"])
 
 
+async def events_of(prompt: str, *, ends: bool) -> AsyncIterator[str]:
+    yield "event: start\n\n"
+    async for piece in pieces(prompt):
+        yield f"event: token\ndata: {piece}\n\n"
+    yield "event: end\ndata:\n\n" if ends else ""
+
+
+async def named_events_of(prompt: str, *, ends: bool) -> AsyncIterator[str]:
+    """Yield events whose data repeats the name, and a ping without data."""
+    async for event in events_of(prompt, ends=ends):
+        if event:
+            name, _, piece = event.removeprefix("event: ").rstrip("\n").partition("\ndata:")
+            yield f"event: {name}\ndata: {json.dumps({'t': name, 'd': piece[1:]})}\n\n"
+    yield "event: ping\n\n"
+
+
 def create_app(*, ends: bool) -> Starlette:
     async def events(request: Request) -> StreamingResponse:
-        text = (await request.json())["text"]
-
-        async def body() -> AsyncIterator[str]:
-            yield "event: start\n\n"
-            async for piece in pieces(text):
-                yield f"event: token\ndata: {piece}\n\n"
-            yield "event: end\ndata:\n\n" if ends else ""
-
-        return StreamingResponse(body(), media_type="text/event-stream")
+        encode = named_events_of if request.url.path == "/named" else events_of
+        return StreamingResponse(encode((await request.json())["text"], ends=ends), media_type="text/event-stream")
 
     async def socket(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -89,11 +99,12 @@ def create_app(*, ends: bool) -> Starlette:
                 await websocket.send_text(f"42{json.dumps(['finish', run])}")
             await websocket.send_text("2")
 
-    return Starlette(routes=[Route("/events", events, methods=["POST"]), WebSocketRoute("/socket", socket)])
+    posts = [Route(path, events, methods=["POST"]) for path in ("/events", "/named")]
+    return Starlette(routes=[*posts, WebSocketRoute("/socket", socket)])
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["sound", "without ends"])
-@pytest.mark.parametrize("table", [EVENTS, SOCKET_IO], ids=["events", "Socket.IO"])
+@pytest.mark.parametrize("table", [EVENTS, NAMED, SOCKET_IO], ids=["events", "named JSON", "Socket.IO"])
 def test_ends_are_found_and_missed(table: str, ends: bool) -> None:
     backend = parse_backend(tomllib.loads(START + table))
     found = check_app(backend, create_app(ends=ends), load=LOAD, scenarios=("text",)).verdict
@@ -101,4 +112,4 @@ def test_ends_are_found_and_missed(table: str, ends: bool) -> None:
     assert broken == (set() if ends else {Property.ENDED})
     holds = {each.property for each in found.answers if each.state is State.HOLDS}
     assert {Property.LOST, Property.TEXT, Property.USER} <= holds
-    assert (Property.ENDED in holds) == ends
+    assert {each in holds for each in (Property.ENDED, Property.END_LAST)} == {ends}
