@@ -107,6 +107,7 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
         json_arguments=False,
         source=source,
         reads_text="prefix" in table or (TEXT,) in located.values(),
+        numbers_messages=position == ID,
         reads_lists=any(type(each[0]) is int for each in located.values()),
     )
 

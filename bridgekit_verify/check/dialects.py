@@ -34,6 +34,8 @@ class StreamDialect:
     source: str = "built in"
     reads_text: bool = False
     """True if the dialect decodes text that is not JSON, such as text after a prefix."""
+    numbers_messages: bool = False
+    """True if a position is that of a message, and not of each message of a batch."""
     reads_lists: bool = False
     """True if a list is one message, and not a batch of messages."""
     recognized_by: frozenset[str] = frozenset()

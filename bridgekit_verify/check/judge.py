@@ -194,9 +194,18 @@ class Judge:
             )  # fmt: skip
 
     def _is_replayed(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
+        """Return whether the frame repeats one that arrived before a reconnect."""
+        index = frame.origin.index
+        if not self.dialect.numbers_messages:
+            return self._add_position(client, run, frame)
+        if client.batch[0] != index:
+            client.batch = (index, self._add_position(client, run, frame))
+        return client.batch[1]
+
+    def _add_position(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
         """Add the frame's positions to the frame's numbering.
 
-        Return whether the frame repeats one that arrived before a reconnect.
+        Return whether the positions repeat those that arrived before a reconnect.
         """
         last = frame.position
         assert last is not None

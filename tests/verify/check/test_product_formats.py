@@ -99,6 +99,20 @@ def test_digits_before_text_that_is_not_json_belong_to_the_text(text: str) -> No
     assert without_prefix(f"say:{text}", "say:") == text
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_id_of_a_server_sent_event_numbers_its_whole_batch(size: int, tmp_path: Path) -> None:
+    """Also if a reconnect repeats batches."""
+    values = [*run("r1"), *run("r2")]
+    batches = [values[n : n + size] for n in range(0, len(values), size)]
+    events = [f"id: {n}\ndata: {json.dumps(each)}\n" for n, each in enumerate(batches, 1)]
+    table = TABLE.format(at="").replace('{ path = "n", per = "run", first = 1 }', '{ path = "@id", first = 1 }')
+    found = judge(tmp_path, table, [*events[:-1], "---\n", *events[-2:]])
+    assert broken(found) == {}
+    holds = {Property.LOST, Property.DUPLICATED, Property.ORDER, Property.TEXT, Property.ENDED, Property.RESUME}
+    assert {each for each in holds if states(found)[each] is not State.HOLDS} == set()
+    assert Property.LOST in broken(judge(tmp_path, table, [*events[:1], *events[2:]]))
+
+
 def test_type_may_be_true_or_false(tmp_path: Path) -> None:
     table = '[dialect]\nkind = "done"\nrun = "@connection"\ntext = "c"\n[dialect.kinds]\ntext = "false"\nended = "true"'
     rows: list[Value] = [*({"c": word, "done": False} for word in WORDS), {"c": "", "done": True}]
