@@ -98,9 +98,12 @@ class RunState:
     id: str
     client: str
     first: int
+    first_part: int
     started: bool = False
     ended: int = 0
     ended_at: int = 0
+    begins_with_end: bool = False
+    """True if the first frame of the run is its end."""
     failed: bool = False
     reported_after_end: bool = False
     last_kind: str = ""
@@ -112,17 +115,22 @@ class RunState:
     def __str__(self) -> str:
         return f"run {self.id}"
 
+    def begins_with(self, message: Message) -> bool:
+        return message.place == (self.first, self.first_part)
+
 
 class StreamState:
     """The state of one message or call: its deltas, and the complete values to compare the deltas with."""
 
     __slots__ = (
-        "_digest", "_fingerprint", "_hash", "_pieces", "begun", "characters", "client", "ended", "first", "id",
-        "implicit", "is_again", "is_call", "left_open", "pending", "resulted", "run", "status", "uncertain", "whole",
+        "_digest", "_fingerprint", "_hash", "_pieces", "begun", "characters", "client", "ended", "first",
+        "first_part", "id", "implicit", "is_again", "is_call", "left_open", "pending", "resulted", "run", "status",
+        "uncertain", "whole",
     )  # fmt: skip
 
-    def __init__(self, stream_id: str | None, is_call: bool, client: str, run: RunState | None, first: int) -> None:
-        self.id, self.is_call, self.client, self.run, self.first = stream_id, is_call, client, run, first
+    def __init__(self, stream_id: str | None, is_call: bool, client: str, run: RunState | None, first: Message) -> None:
+        self.id, self.is_call, self.client, self.run = stream_id, is_call, client, run
+        self.first, self.first_part = first.place
         self.begun = self.ended = self.resulted = False
         self.implicit = False
         """True if the message or call began with its first delta, and therefore needs no end frame."""
@@ -147,6 +155,9 @@ class StreamState:
 
     def __str__(self) -> str:
         return f"{'call' if self.is_call else 'message'} {self.id}"
+
+    def begins_with(self, message: Message) -> bool:
+        return message.place == (self.first, self.first_part)
 
     @property
     def key(self) -> StreamKey:

@@ -49,7 +49,8 @@ class StreamDialect:
         if isinstance(message.value, dict):
             return self.frames(message)
         parts = split(message.value, lists=not self.reads_lists)
-        return [frame for each in parts for frame in self.frames(replace(message, value=each))]
+        messages = (replace(message, value=each, part=part) for part, each in enumerate(parts))
+        return [frame for each in messages for frame in self.frames(each)]
 
     def numbering_of(self, frame: ObservedFrame, run: str | None) -> str | None:
         """Return the key of a frame's numbering, or None if the client has only one numbering."""

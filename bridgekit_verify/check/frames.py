@@ -61,6 +61,13 @@ class Message(msgspec.Struct, gc=False):
     """The event name of a server-sent event."""
     event_id: str | None = None
     """The id of a server-sent event."""
+    part: int = 0
+    """The number of the message in its batch."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The order of arrival, also within a batch."""
+        return self.index, self.part
 
 
 class ObservedFrame(msgspec.Struct, gc=False):

@@ -206,7 +206,7 @@ def _conclude(client: ObservedClient) -> None:
             client.occurrences[marker].append(Occurrence("delta", message, position))
             client.arrivals.append((marker, message))
             client.texts[marker[:3]] += text
-    client.arrivals.sort(key=lambda each: each[1].index)
+    client.arrivals.sort(key=lambda each: each[1].place)
     for call, value, _ in client.wholes:
         if call is None and isinstance(value, str):
             parts: dict[TextKey, str] = defaultdict(str)

@@ -113,6 +113,19 @@ def test_id_of_a_server_sent_event_numbers_its_whole_batch(size: int, tmp_path: 
     assert Property.LOST in broken(judge(tmp_path, table, [*events[:1], *events[2:]]))
 
 
+@pytest.mark.parametrize("wrap", ["list", "bare list", "records", "lines"])
+@pytest.mark.parametrize("first", [0, 1, 3], ids=["start", "beginning", "none"])
+def test_order_within_a_batch_is_judged(first: int, wrap: str, tmp_path: Path) -> None:
+    """The start of a run or the beginning of a message arrives after the next frame of the same batch, or is lost."""
+    table = TABLE.format(at="").replace('position = { path = "n", per = "run", first = 1 }', "")
+    values = run("r1")
+    exchanged = [*values[:first], values[first + 1], values[first], *values[first + 2 :]]
+    expected = {0: {Property.ORDER: ["run r1"]}, 1: {Property.ORDER: ["message m"]}, 3: {}}[first]
+    assert broken(judge(tmp_path, table, WRAPPED[wrap](exchanged))) == expected
+    lost = judge(tmp_path, table, WRAPPED[wrap]([*values, *run("r2")[7:]]))
+    assert "run r2" in broken(lost)[Property.LOST]
+
+
 def test_type_may_be_true_or_false(tmp_path: Path) -> None:
     table = '[dialect]\nkind = "done"\nrun = "@connection"\ntext = "c"\n[dialect.kinds]\ntext = "false"\nended = "true"'
     rows: list[Value] = [*({"c": word, "done": False} for word in WORDS), {"c": "", "done": True}]
