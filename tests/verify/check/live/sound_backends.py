@@ -310,16 +310,6 @@ def sound_run(dialect: str, ledger: ModelLedger, asked: list[tuple[UserPrompt, l
     return LiveRun(ledger, messages, named)
 
 
-def batched(run: LiveRun, size: int) -> LiveRun:
-    """Let each client receive its messages in lists of this size."""
-    messages: list[Message] = []
-    for client in dict.fromkeys(message.client for message in run.messages):
-        own = [message for message in run.messages if message.client == client]
-        groups = [own[n : n + size] for n in range(0, len(own), size)]
-        messages += [msgspec.structs.replace(group[0], value=[each.value for each in group]) for group in groups]
-    return msgspec.structs.replace(run, messages=messages)
-
-
 @functools.cache
 def _asked(scenario: str) -> bytes:
     return msgspec.msgpack.encode(answered(scenario))

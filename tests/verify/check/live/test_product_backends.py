@@ -1,4 +1,4 @@
-"""Backends that write as products do: events without data, pings, and Socket.IO with acknowledgements."""
+"""Backends that write as products do: batches, events without data, pings, and Socket.IO with acknowledgements."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from bridgekit_verify.check.dialect_tables import parse_table
 from bridgekit_verify.check.live.backend_check import check_app
 from bridgekit_verify.check.live.backend_file import parse_backend
+from bridgekit_verify.check.live.clients import LiveClient, RequestedRun
+from bridgekit_verify.check.live.recorder import LiveRecorder
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.property_answers import Property, State
 
@@ -101,6 +104,17 @@ def create_app(*, ends: bool) -> Starlette:
 
     posts = [Route(path, events, methods=["POST"]) for path in ("/events", "/named")]
     return Starlette(routes=[*posts, WebSocketRoute("/socket", socket)])
+
+
+async def test_recorder_attributes_each_frame_of_a_batch_to_its_own_run() -> None:
+    dialect = parse_table({"kind": "t", "run": "run", "text": "d", "kinds": {"text": "say", "ended": "done"}}, "table")
+    recorder, client = LiveRecorder(dialect), LiveClient("s", {"user": "ann"}, "", lambda *_: None)
+    runs = [RequestedRun(f"asked {name}", f"K{name * 8}", "", 1, {}) for name in "ab"]
+    for run in runs:
+        recorder.add(run)
+    batch = [{"t": "say", "run": run.canary[-1], "d": f"[{run.canary}.1.t.1]"} for run in runs]
+    recorder.record(client, json.dumps([*batch, {"t": "done", "run": "a"}]), runs, event=None, event_id=None)
+    assert [run.ended for run in runs] == [True, False]
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["sound", "without ends"])

@@ -11,8 +11,8 @@ import pytest
 from bridgekit_verify.check.live.saved_run import dialect_of
 from bridgekit_verify.check.live.verdict import LiveVerdict, check_run
 from bridgekit_verify.check.property_answers import Property, State
-from tests.verify.check.live.run_mutations import MUTATIONS
-from tests.verify.check.live.sound_backends import DIALECTS, batched, sound
+from tests.verify.check.live.run_mutations import MUTATIONS, batched
+from tests.verify.check.live.sound_backends import DIALECTS, sound
 
 SEEDS = [range(4), pytest.param(range(40), marks=pytest.mark.acceptance)]
 SCENARIOS = ("calls", "interleaved", "thinking")
@@ -28,8 +28,9 @@ def broken(verdict: LiveVerdict) -> set[str]:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_sound_run_has_no_violation(dialect: str, scenario: str) -> None:
-    verdict = check_run(sound(dialect, scenario))
+@pytest.mark.parametrize("size", [1, 4])
+def test_sound_run_has_no_violation(dialect: str, scenario: str, size: int) -> None:
+    verdict = check_run(batched(sound(dialect, scenario), size))
     assert broken(verdict) == set()
     assert sum(tally.delivered for tally in verdict.tallies) > 0
 
