@@ -108,6 +108,7 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
         source=source,
         reads_text="prefix" in table or (TEXT,) in located.values(),
         numbers_messages=position == ID,
+        reads_events=located.get("kind") == (EVENT,),
         reads_lists=any(type(each[0]) is int for each in located.values()),
     )
 

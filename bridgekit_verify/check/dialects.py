@@ -36,6 +36,8 @@ class StreamDialect:
     """True if the dialect decodes text that is not JSON, such as text after a prefix."""
     numbers_messages: bool = False
     """True if a position is that of a message, and not of each message of a batch."""
+    reads_events: bool = False
+    """True if the names of server-sent events are the kinds of frames. Events without data are then frames too."""
     reads_lists: bool = False
     """True if a list is one message, and not a batch of messages."""
     recognized_by: frozenset[str] = frozenset()
@@ -48,6 +50,8 @@ class StreamDialect:
         """Return the facts that a message states, or that each message of a batch states."""
         if isinstance(message.value, dict):
             return self.frames(message)
+        if message.value == "" and message.event and not self.reads_events:
+            return ()
         parts = split(message.value, lists=not self.reads_lists)
         messages = (replace(message, value=each, part=part) for part, each in enumerate(parts))
         return [frame for each in messages for frame in self.frames(each)]

@@ -126,6 +126,15 @@ def test_order_within_a_batch_is_judged(first: int, wrap: str, tmp_path: Path) -
     assert "run r2" in broken(lost)[Property.LOST]
 
 
+@pytest.mark.parametrize("kind", ["t", "@event"])
+def test_event_without_data_is_a_frame_only_if_its_name_is_the_kind(kind: str, tmp_path: Path) -> None:
+    events = [f"event: {each['t']}\ndata: {json.dumps(each)}\n" for each in run("r1")]
+    table = TABLE.format(at="").replace('kind = "t"', f'kind = "{kind}"')
+    found = judge(tmp_path, table, [*events, "event: ping\n\n"])
+    assert found.frames - len(events) == (kind == "@event")
+    assert (states(found)[Property.END_LAST] is State.HOLDS) == (kind == "t")
+
+
 def test_type_may_be_true_or_false(tmp_path: Path) -> None:
     table = '[dialect]\nkind = "done"\nrun = "@connection"\ntext = "c"\n[dialect.kinds]\ntext = "false"\nended = "true"'
     rows: list[Value] = [*({"c": word, "done": False} for word in WORDS), {"c": "", "done": True}]
