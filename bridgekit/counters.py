@@ -11,10 +11,13 @@ from typing import Final
 from bridgekit.cursors_and_gaps import Gap, GapReason
 from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
 
-__all__ = ["NO_BRIDGE", "RUN_ENDED", "DeliveryCounters"]
+__all__ = ["NOT_AWAITED", "NO_BRIDGE", "RUN_ENDED", "DeliveryCounters"]
 
 NO_BRIDGE: Final = "the adapter holds no bridge or no run id"
 """The `reason` of the receipt for an event of an adapter whose `set_websocket_bridge` was not called."""
+
+NOT_AWAITED: Final = "an outbox was crowded, and the caller did not await the result"
+"""The `reason` of the receipt for an event that had to wait for room, but whose caller discarded the result."""
 
 RUN_ENDED: Final = "the run has ended"
 """The `reason` of the receipt for a run's second end event."""
@@ -25,8 +28,9 @@ _SENT: Final = Outcome.SENT
 class DeliveryCounters:
     """The delivery counters of one application since it started.
 
-    Each event is counted exactly once, by its outcome, unless its caller is cancelled before its route is known. Every
-    application of the process counts an event of an adapter without a bridge.
+    Each event is counted exactly once, by its outcome, unless its caller is cancelled before its route is known, or
+    does not await the result of a call that looks up the route or asks a store. Every application of the process counts
+    an event of an adapter without a bridge.
     """
 
     def __init__(self) -> None:

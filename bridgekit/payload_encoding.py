@@ -147,11 +147,13 @@ def explain(error: Exception, payload: object) -> str:
 def find_depth(payload: Mapping[str, Any]) -> str | None:
     """Describe the first value of a decoded payload that is nested more than MAX_DEPTH levels deep."""
     for key, value in payload.items():
-        level = [value]
-        for _ in range(MAX_DEPTH + 1):
-            containers = [each for each in level if isinstance(each, dict | list)]
-            level = [child for each in containers for child in (each.values() if isinstance(each, dict) else each)]
-        if level:
+        containers = [value] if isinstance(value, dict | list) else []
+        for _ in range(MAX_DEPTH):
+            if not containers:
+                break
+            children = [child for each in containers for child in (each.values() if isinstance(each, dict) else each)]
+            containers = [child for child in children if isinstance(child, dict | list)]
+        if containers:
             return f"payload[{key!r}] {TOO_DEEP}"
     return None
 

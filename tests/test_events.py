@@ -207,6 +207,17 @@ def test_payload_is_refused_when_it_is_nested_too_deeply(depth: int, wrap: str) 
         encode(routed({"first": 1, "a": nested(depth, WRAPS[wrap])}))
 
 
+@pytest.mark.parametrize("innermost", [[], {}])
+def test_empty_object_or_array_counts_as_a_level(innermost: object) -> None:
+    """Of a payload with many values, only the deep one is refused."""
+    values: dict[str, object] = {f"row {number}": {"cells": []} for number in range(MAX_DEPTH)}
+    for _ in range(MAX_DEPTH - 1):
+        innermost = [innermost]
+    encode(routed(values | {"a": innermost}))
+    with pytest.raises(PayloadError, match=r"payload\['a'\] is nested more than 100 levels deep"):
+        encode(routed(values | {"a": [innermost]}))
+
+
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_payload_of_the_greatest_depth_is_read_by_a_reader_with_a_lower_recursion_limit(wrap: str) -> None:
     data = encode(routed({"a": nested(MAX_DEPTH, WRAPS[wrap]), "many": [[]] * MAX_DEPTH}))

@@ -126,7 +126,8 @@ class BridgeConfig:
     """The bridge calls each observer with every event and its receipt, for logs, traces and metrics of the
     application."""
     outbox: OutboxLimits = OUTBOX_LIMITS
-    """The bounds of each subscriber's outbox. An outbox never holds more than the stores retain."""
+    """The bounds of each subscriber's outbox. An outbox never holds more than the stores retain, or
+    64 KiB."""
     runs_seconds: float = RUNS_TIMEOUT_SECONDS
     """How long graceful shutdown waits for active runs to end."""
     drain_seconds: float = DRAIN_TIMEOUT_SECONDS
@@ -217,9 +218,9 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
             await check(bridge, supervisor)
     counters.clear()
     bridge.observers += config.observers
-    open_bridges.add(bridge)
     application = Application(config, stores, bridge, supervisor)
     _require_shared_ticket_key(application)
+    open_bridges.add(bridge)
     return application
 
 
@@ -259,9 +260,8 @@ async def publisher(
 
     The bridge's `notify_*` methods find the thread of a run that is open in any worker, and publish to the sockets of
     all workers. Raises ServeError if the stores are not shared, DeterministicStartupError if the hook is asynchronous,
-    and the errors that opening the stores raises. The
-    block raises StoreUnavailable at its end if the store has not confirmed every event, because these events may be
-    lost.
+    and the errors that opening the stores raises. The block raises StoreUnavailable at its end if the store has not
+    confirmed every event, because these events may be lost.
     """
     _require_synchronous(payload_hook)
     async with stores() as opened:
@@ -294,6 +294,7 @@ def lifespan(
         async with AsyncExitStack() as stack:
             with DeterministicStartupError.at(1, "the application"):
                 application = await start(config, await _require_single_worker(stack, config))
+            stack.callback(open_bridges.discard, application.bridge)
             edge = ConnectionRegistry(
                 application.bridge.hub,
                 application.authorizer,
@@ -301,7 +302,6 @@ def lifespan(
                 origins=config.origins,
                 outbox=config.outbox,
             )
-            stack.callback(open_bridges.discard, application.bridge)
             application.bridge.bind_to_event_loop()
             app.state.bridgekit = application
             app.state.agent_websocket_bridge = application.bridge

@@ -9,7 +9,6 @@ from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import suppress
 from functools import partial
-from inspect import iscoroutine
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -18,7 +17,7 @@ import msgspec
 
 from bridgekit import ids
 from bridgekit.chain.error_text import ErrorText, bounded_error_text, is_cancellation, user_error_text
-from bridgekit.counters import DeliveryCounters
+from bridgekit.counters import NOT_AWAITED, DeliveryCounters
 from bridgekit.errors import BridgekitError, InvalidId, PayloadError, StoreUnavailable, UnknownEventType, WrongEventLoop
 from bridgekit.events import POLICIES, AgentEvent, Answer, EventType, Outcome, Payload, Receipt
 from bridgekit.ids import RunId, ThreadId
@@ -36,6 +35,7 @@ _SENT: Final = Outcome.SENT
 _UNANSWERED: Final = Receipt(
     outcome=Outcome.PENDING, link=LINK, reason="the caller did not wait for the store's answer"
 )
+_NOT_AWAITED: Final = Receipt(outcome=Outcome.REFUSED, link=LINK, reason=NOT_AWAITED)
 
 ANSWER_SECONDS: Final = 1.0
 """How long a cancelled caller waits for the store's answer to an event that had waited for room."""
@@ -46,8 +46,11 @@ observers must be fast. An event that is refused with WrongEventLoop is observed
 bridge logs every exception that an observer raises."""
 
 
-class _LaterAnswer(msgspec.Struct):
-    """The result of a call that has to wait. If the caller discards it without awaiting it, `discarded` is called."""
+class _LaterAnswer(msgspec.Struct, eq=False):
+    """The result of a call that waits for room. If the caller discards it without awaiting it, `discarded` is called.
+
+    `discarded` runs in the thread that frees the object.
+    """
 
     answer: Callable[[], Awaitable[Receipt]]
     discarded: Callable[[], object] | None
@@ -114,7 +117,8 @@ class AgentWebSocketBridge:
         StoreUnavailable if the store does not answer. If the method raises an error, the event counts as lost, and the
         error's type is the reason. If the run's thread is known, an event that carries another thread gets no route:
         use `notify_in_thread`. A missing route raises no error, so that the agent's run continues. The Receipt and the
-        counters record the missing route. An event whose route must be looked up is lost if the result is not awaited.
+        counters record the missing route. If the result is not awaited, an event
+        whose route must be looked up is lost, and an event that a store has accepted is delivered and not counted.
         """
         link = 9
         try:
@@ -134,7 +138,7 @@ class AgentWebSocketBridge:
             self._count_refusal(event, error, link)
             raise
         if not isinstance(answer, Receipt):
-            return _LaterAnswer(partial(self._recorded, event, answer), partial(self._discarded, event, answer))
+            return self._recorded(event, answer)
         if answer.outcome is _SENT and not self.observers:
             self.counters.sent[event.type] += 1
         else:
@@ -168,8 +172,8 @@ class AgentWebSocketBridge:
             raise
         if isinstance(route, str):
             if route in self.crowded:
-                publish = partial(self.notify, event)
-                return _LaterAnswer(partial(self._publish_when_room, route, publish), publish)
+                publish = partial(self._publish_when_room, route, partial(self.notify, event))
+                return _LaterAnswer(publish, partial(self.record, event, _NOT_AWAITED))
             return self.notify(event)
         return self.notify(event) if isinstance(route, NoRoute) else self._notify_when_resolved(event, route)
 
@@ -225,12 +229,6 @@ class AgentWebSocketBridge:
         except BaseException as error:
             self._count_refusal(event, error, LINK)
             raise
-
-    def _discarded(self, event: AgentEvent, answer: Awaitable[Receipt]) -> None:
-        """Count an event whose receipt the caller did not await. The store has the event."""
-        if iscoroutine(answer):
-            answer.close()
-        self.record(event, _UNANSWERED)
 
     async def _recorded(self, event: AgentEvent, answer: Answer) -> Receipt:
         try:

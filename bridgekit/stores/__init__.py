@@ -182,7 +182,7 @@ def stores_from(url: str, *, retention: Retention = DEFAULT_RETENTION) -> StoreF
     """
     scheme, _, rest = url.partition(":")
     match scheme:
-        case "memory" if not rest:
+        case "memory" if rest in ("", "//"):
             return memory_stores(retention)
         case "sqlite":
             # SQLAlchemy's notation: three slashes before a relative path, four before an absolute one.

@@ -222,8 +222,8 @@ class _Shutdown:
         now = time.monotonic()
         due = self._deadlines and now - self._deadline_from > DUPLICATE_SIGNAL_SECONDS
         if due and self._start_deadline is not None:
+            self._deadline_from = now  # first, because another signal may arrive while the deadline starts
             self._start_deadline(self._deadlines.pop(0), number)
-            self._deadline_from = now
         self._call_soon(partial(self._on_signal, number, now))
 
     def _on_signal(self, number: int, received_at: float) -> None:

@@ -49,9 +49,9 @@ MAX_SECONDS: Final = 10**9
 class Retention:
     """Retention policy of each thread's log: events over any of these limits are deleted, oldest first.
 
-    An outbox is never larger than the retention (`OutboxLimits.within`), so that a client that was disconnected as too
-    slow can resume. The default limits are twice those of an outbox, to include the frames in the system's socket
-    buffers.
+    An outbox is never larger than the retention or 64 KiB (`OutboxLimits.within`), so that a client that was
+    disconnected as too slow can resume. The default limits are twice those of an outbox, to include the frames in the
+    system's socket buffers.
     """
 
     events: int = 16_384

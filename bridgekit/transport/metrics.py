@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from bridgekit.counters import NO_BRIDGE, RUN_ENDED, DeliveryCounters
+from bridgekit.counters import NO_BRIDGE, NOT_AWAITED, RUN_ENDED, DeliveryCounters
 from bridgekit.cursors_and_gaps import GapReason
 from bridgekit.errors import (
     FrameTooLarge,
@@ -49,6 +49,7 @@ CONNECTIONS: Final = "connections"
 LOSSES: Final = (
     (7, NO_BRIDGE),
     (8, RUN_ENDED),
+    (10, NOT_AWAITED),
     *((8, error.__name__) for error in (PayloadError, FrameTooLarge, InvalidId, UnknownEventType, WrongEventLoop)),
     (9, "the event carries no thread; the run is not in the mapping"),
     (9, OTHER_THREAD.reason),

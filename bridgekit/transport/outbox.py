@@ -48,7 +48,7 @@ class OutboxLimits:
             require_count(f"OutboxLimits.{name}", getattr(self, name), at_least=1)
 
     def within(self, retention: Retention) -> OutboxLimits:
-        """Return limits no larger than the retention, if the log retains events, so that a slow client can resume.
+        """Return limits of at most the retention, if the log retains events, so that a slow client can resume.
 
         The limit on bytes stays above what a log delivers between two writes, so that a client that reads is not slow.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ __all__ = ["add_arguments", "run"]
 
 INCOMPLETE = 1
 STOPPING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+CLEAN_UP_SECONDS: Final = 15.0
+"""How long further signals are ignored: longer than kernels take to end."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,19 +61,19 @@ def _folder(text: str) -> Path:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the block on the first signal to stop, and ignore the next ones during the clean-up.
+    """Raise KeyboardInterrupt in the block on a signal to stop, and ignore further ones for CLEAN_UP_SECONDS.
 
     Without a handler, SIGTERM would leave the kernels and the temporary folders behind.
     """
     before = {each: signal.getsignal(each) for each in STOPPING_SIGNALS}
     handled = [each for each in STOPPING_SIGNALS if before[each] != signal.SIG_IGN]
 
-    stopping = False
+    ignored_until = 0.0
 
     def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        if not stopping:
-            stopping = True
+        nonlocal ignored_until
+        if (now := time.monotonic()) >= ignored_until:
+            ignored_until = now + CLEAN_UP_SECONDS
             raise KeyboardInterrupt
 
     try:

@@ -19,6 +19,8 @@ def judge_tools(link: Judgement, seen: Observation) -> None:
         name = call.given["tool_name"]
         fails = name in FAILING_TOOLS
         if call.left is None or (call.raised is not None and not fails):
+            # Another link raised, so that the agent did not get the tool's result.
+            judged |= {id(run) for run in seen.tools.runs if run.tool == name and _within(call, run)}
             continue
         run = by_error.get(id(call.raised)) if fails else by_result.get(id(call.result))
         shown = seen.recording.within(call, "agent", "emit_tool_executing", "emit_tool_completed")
@@ -49,6 +51,10 @@ def judge_tools(link: Judgement, seen: Observation) -> None:
             ViolationKind.DUPLICATED,
             lambda: f"the tool {unseen[0].tool!a} ran, but no call of an agent got its result",
         )
+
+
+def _within(call: RecordedCall, run: ToolRun) -> bool:
+    return call.entered < run.first and (call.left is None or run.first < call.left)
 
 
 def _judge_events(

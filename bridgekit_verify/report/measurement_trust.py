@@ -62,7 +62,7 @@ def localization_claim(found: Localization) -> Finding:
 def _also_named(count: int, cases: int) -> str:
     if not count:
         return "For no breakage, the probes or the ledger name another link."
-    return f"For {count:,} of {cases:,} breakages, the probes or the ledger also name another link."
+    return f"For {count:,} of {cases:,} breakages, the probes or the ledger name another link, as well or instead."
 
 
 def coverage_claim(coverage: pd.DataFrame) -> Finding:

@@ -106,12 +106,11 @@ def _describe_overload(search: LoadSearch) -> str:
 
 def _describe_core_capacity(search: LoadSearch) -> str:
     per_second = search.core_capacity or 0.0
-    peak = search.best is not None and search.best.events_per_second > per_second
-    return (
-        f"According to the lowest CPU time per event, one core processes {per_second:,.0f} events per second on the"
-        f" {search.edge.name} edge in the long run."
-        + (f" The load above was higher, and events were late by less than {WITHIN_SECONDS:g} s." if peak else "")
-    )
+    best, text = search.best, "According to the lowest CPU time per event, one core processes"
+    text += f" {per_second:,.0f} events per second on the {search.edge.name} edge in the long run."
+    if best is not None and best.events_per_second > per_second:
+        text += f" The load above was higher, and its longest delay was {best.client.late_max:.1f} s."
+    return text
 
 
 def _describe_unaccounted(step: StepResult) -> str:

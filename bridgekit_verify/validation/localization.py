@@ -229,8 +229,9 @@ class Localization:
         named = self.sound.elsewhere
         return (
             f"For {self.named} of {len(self.cases)} breakages, the broken link is named. For {others} of"
-            f" {len(self.cases)} breakages, another link is named as well. In the sound chain, the probes and the"
-            f" ledger name {f'these links as broken: {_listed(named)}' if named else 'no link as broken'}."
+            f" {len(self.cases)} breakages, another link is named, as well or instead. In the sound chain, the"
+            " probes and the ledger"
+            f" name {f'these links as broken: {_listed(named)}' if named else 'no link as broken'}."
         )
 
     def title(self) -> str:

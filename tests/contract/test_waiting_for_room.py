@@ -12,7 +12,8 @@ from bridgekit.chain import models_tools_and_owners
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.models_tools_and_owners import PythonTools
-from bridgekit.events import AgentEvent, EventType, Receipt
+from bridgekit.counters import NOT_AWAITED
+from bridgekit.events import AgentEvent, EventType, Outcome, Receipt
 from bridgekit.stores import stores_from
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.outbox import CrowdedOutboxes
@@ -98,17 +99,25 @@ async def call_tools(site: Site, tool: Callable[[], Awaitable[object]]) -> None:
             tasks.start_soon(call)
 
 
-@pytest.mark.parametrize("crowded", [False, True])
-async def test_event_whose_answer_is_not_awaited_is_published_and_counted(
-    location: StoreLocation, crowded: bool
-) -> None:
+async def test_event_whose_answer_is_not_awaited_is_counted(location: StoreLocation) -> None:
     async with opened(location) as site:
-        crowd = site.crowd() if crowded else None
+        crowd = site.crowd()
         for _ in range(CALLS):
             site.adapter.emit(EXECUTING, {})
+        crowd.make_room()
+        assert not await site.application.bridge.hub.retained(THREAD)
+        assert site.application.counters.lost == {(10, NOT_AWAITED): CALLS}
+        assert [receipt.outcome for _, receipt in site.receipts] == [Outcome.REFUSED] * CALLS
+
+
+async def test_answers_can_be_awaited_together(location: StoreLocation) -> None:
+    async with opened(location) as site:
+        crowd = site.crowd()
+        answers = {site.adapter.emit(EXECUTING, {}) for _ in range(CALLS)}
+        crowd.make_room()
+        for answer in answers:
+            assert not (await answer).lost
         await site.check(*[EXECUTING] * CALLS)
-        if crowd is not None:
-            crowd.make_room()
 
 
 @pytest.mark.parametrize("fails", [False, True])
