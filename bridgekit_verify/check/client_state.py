@@ -25,10 +25,10 @@ class ClientState:
     """The state of one client: its runs, messages and calls."""
 
     __slots__ = (
-        "chunks", "connection", "epochs", "id", "last", "numberings", "open_runs", "reconnected_at", "run",
-        "runs", "starts_inside", "stated_thread", "stated_user", "streams", "subscribed", "thread", "unattributed_ends",
-        "unattributed_starts",
-        "unidentified", "unmapped_after_end", "unnumbered", "unplaced", "user",
+        "batch", "chunks", "connection", "epochs", "id", "last", "numberings", "open_runs", "reconnected_at", "run",
+        "runs", "starts_inside", "stated_thread", "stated_user", "streams", "subscribed", "thread",
+        "unattributed_ends", "unattributed_starts", "unidentified", "unmapped_after_end", "unnumbered", "unplaced",
+        "user",
     )  # fmt: skip
 
     def __init__(self, message: Message) -> None:
@@ -63,6 +63,9 @@ class ClientState:
         self.unmapped_after_end: int | None = None
         self.unnumbered = False
         """True if a frame had no position, so that a repeated frame cannot be recognized."""
+        self.batch: tuple[int, bool] = (0, False)
+        """The index of the latest message with a position of its own, and whether the message repeats an earlier one.
+        Used if the dialect numbers messages, so that the frames of a batch count once."""
         self.unplaced = False
         """True if each run numbers its own positions and the run of a frame was unknown. Missing positions are then not
         reported."""
@@ -95,9 +98,12 @@ class RunState:
     id: str
     client: str
     first: int
+    first_part: int
     started: bool = False
     ended: int = 0
     ended_at: int = 0
+    begins_with_end: bool = False
+    """True if the first frame of the run is its end."""
     failed: bool = False
     reported_after_end: bool = False
     last_kind: str = ""
@@ -109,17 +115,22 @@ class RunState:
     def __str__(self) -> str:
         return f"run {self.id}"
 
+    def begins_with(self, message: Message) -> bool:
+        return message.place == (self.first, self.first_part)
+
 
 class StreamState:
     """The state of one message or call: its deltas, and the complete values to compare the deltas with."""
 
     __slots__ = (
-        "_digest", "_fingerprint", "_hash", "_pieces", "begun", "characters", "client", "ended", "first", "id",
-        "implicit", "is_again", "is_call", "left_open", "pending", "resulted", "run", "status", "uncertain", "whole",
+        "_digest", "_fingerprint", "_hash", "_pieces", "begun", "characters", "client", "ended", "first",
+        "first_part", "id", "implicit", "is_again", "is_call", "left_open", "pending", "resulted", "run", "status",
+        "uncertain", "whole",
     )  # fmt: skip
 
-    def __init__(self, stream_id: str | None, is_call: bool, client: str, run: RunState | None, first: int) -> None:
-        self.id, self.is_call, self.client, self.run, self.first = stream_id, is_call, client, run, first
+    def __init__(self, stream_id: str | None, is_call: bool, client: str, run: RunState | None, first: Message) -> None:
+        self.id, self.is_call, self.client, self.run = stream_id, is_call, client, run
+        self.first, self.first_part = first.place
         self.begun = self.ended = self.resulted = False
         self.implicit = False
         """True if the message or call began with its first delta, and therefore needs no end frame."""
@@ -144,6 +155,9 @@ class StreamState:
 
     def __str__(self) -> str:
         return f"{'call' if self.is_call else 'message'} {self.id}"
+
+    def begins_with(self, message: Message) -> bool:
+        return message.place == (self.first, self.first_part)
 
     @property
     def key(self) -> StreamKey:

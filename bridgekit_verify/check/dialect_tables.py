@@ -107,6 +107,8 @@ def parse_table(table: Mapping[str, Any], source: str) -> StreamDialect:
         json_arguments=False,
         source=source,
         reads_text="prefix" in table or (TEXT,) in located.values(),
+        numbers_messages=position == ID,
+        reads_events=located.get("kind") == (EVENT,),
         reads_lists=any(type(each[0]) is int for each in located.values()),
     )
 
@@ -227,10 +229,13 @@ class _TableReader:
 
 
 def without_prefix(text: str, prefix: str) -> str:
-    """Return the text after the prefix. Socket.IO puts the number of an acknowledgement between prefix and JSON."""
+    """Return the text after the prefix, without the digits before JSON.
+
+    Socket.IO puts the number of an acknowledgement there. Digits before any other text belong to the text.
+    """
     rest = text.removeprefix(prefix)
     data = rest.lstrip("0123456789") if prefix else rest
-    return data if data.startswith(("{", "[")) else rest
+    return data if data == rest or isinstance(decode_text(data), dict | list) else rest
 
 
 def _number(value: object) -> int | None:

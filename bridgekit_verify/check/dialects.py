@@ -34,6 +34,10 @@ class StreamDialect:
     source: str = "built in"
     reads_text: bool = False
     """True if the dialect decodes text that is not JSON, such as text after a prefix."""
+    numbers_messages: bool = False
+    """True if a position is that of a message, and not of each message of a batch."""
+    reads_events: bool = False
+    """True if the names of server-sent events are the kinds of frames. Events without data are then frames too."""
     reads_lists: bool = False
     """True if a list is one message, and not a batch of messages."""
     recognized_by: frozenset[str] = frozenset()
@@ -46,8 +50,11 @@ class StreamDialect:
         """Return the facts that a message states, or that each message of a batch states."""
         if isinstance(message.value, dict):
             return self.frames(message)
+        if message.value == "" and message.event and not self.reads_events:
+            return ()
         parts = split(message.value, lists=not self.reads_lists)
-        return [frame for each in parts for frame in self.frames(replace(message, value=each))]
+        messages = (replace(message, value=each, part=part) for part, each in enumerate(parts))
+        return [frame for each in messages for frame in self.frames(each)]
 
     def numbering_of(self, frame: ObservedFrame, run: str | None) -> str | None:
         """Return the key of a frame's numbering, or None if the client has only one numbering."""
@@ -244,7 +251,9 @@ def read_openai(message: Message) -> Iterator[ObservedFrame]:
     elif kind == "tool_begin" and isinstance(item, dict):
         frame.call = _text(item.get("id"))
     elif kind in ("text_begin", "text", "text_end", "thinking", "snapshot", "other"):
-        frame.message = _part_id(get("item_id"), get("content_index", get("summary_index")))
+        is_summary = type_.startswith("response.reasoning_summary")
+        index = get("summary_index" if is_summary else "content_index")
+        frame.message = _part_id(get("item_id"), index, is_summary=is_summary)
         frame.text, frame.whole = get("delta"), get("text", get("refusal", _text_of(part)))
     items = [item] if type_ == "response.output_item.done" else None
     if isinstance(response, dict):
@@ -264,18 +273,20 @@ def _text_of(part: object) -> object:
     return part.get("text", part.get("refusal")) if isinstance(part, dict) else None
 
 
-def _part_id(item: object, index: object) -> str | None:
-    return f"{item}/{index or 0}" if isinstance(item, str) else None
+def _part_id(item: object, index: object, *, is_summary: bool) -> str | None:
+    """Return the id of a part. Parts of a reasoning item's content and of its summary have the same indexes."""
+    return f"{item}/{'summary/' if is_summary else ''}{index or 0}" if isinstance(item, str) else None
 
 
 def _openai_items(message: Message, run: str | None, items: list[dict[str, Any]]) -> Iterator[ObservedFrame]:
     for item in items:
         if (name := _input_of(item)) is not None:
             yield ObservedFrame(message, "snapshot", run, call=_text(item.get("id")), whole=item.get(name))
-        for parts in (item.get("content"), item.get("summary")):
-            for index, part in enumerate(_list(parts)):
+        for field in ("content", "summary"):
+            for index, part in enumerate(_list(item.get(field))):
                 if (text := _text_of(part)) is not None:
-                    yield ObservedFrame(message, "snapshot", run, message=_part_id(item.get("id"), index), whole=text)
+                    id_ = _part_id(item.get("id"), index, is_summary=field == "summary")
+                    yield ObservedFrame(message, "snapshot", run, message=id_, whole=text)
 
 
 VERCEL: Final = {

@@ -61,6 +61,13 @@ class Message(msgspec.Struct, gc=False):
     """The event name of a server-sent event."""
     event_id: str | None = None
     """The id of a server-sent event."""
+    part: int = 0
+    """The number of the message in its batch."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The order of arrival, also within a batch."""
+        return self.index, self.part
 
 
 class ObservedFrame(msgspec.Struct, gc=False):
@@ -138,6 +145,11 @@ def split(value: Any, *, lists: bool = True) -> list[Any]:
     if not isinstance(value, str):
         return [value]
     if RECORD_SEPARATOR in value:
-        return [decode_text(each) for each in value.split(RECORD_SEPARATOR) if each]
-    parts = [decode_text(each) for each in value.splitlines() if each] if value.startswith("{") else []
+        return _decoded_parts(value.split(RECORD_SEPARATOR))
+    # Not `splitlines`, because JSON strings may hold U+2028 and the other line ends that it knows.
+    parts = _decoded_parts(value.split("\n")) if value.startswith("{") else []
     return parts if parts and all(isinstance(each, dict) for each in parts) else [value]
+
+
+def _decoded_parts(parts: list[str]) -> list[Any]:
+    return [decode_text(text) for each in parts if (text := each.strip())]

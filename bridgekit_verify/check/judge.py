@@ -97,7 +97,7 @@ class Judge:
             if found is not None or (stream is not None and stream.run and frame.kind not in ACROSS_RUNS):
                 key, stream = of_run, found
         if stream is None and key is not None and frame.kind not in UNCLEAR:
-            stream = StreamState(key[1], key[0] == "call", client.id, run, frame.origin.index)
+            stream = StreamState(key[1], key[0] == "call", client.id, run, frame.origin)
             has_started = bool(client.open_runs) if run is None else run.started
             if not has_started and self.rules.pairs_runs and frame.kind not in BEGINNINGS and frame.kind != "tool":
                 stream.uncertain = NO_BEGINNING
@@ -152,7 +152,7 @@ class Judge:
         return key if key[1] is not None or kind == "thinking" else None
 
     def _new_run(self, client: ClientState, run_id: str, frame: ObservedFrame) -> RunState:
-        run = RunState(run_id, client.id, frame.origin.index)
+        run = RunState(run_id, client.id, *frame.origin.place)
         client.runs[run_id] = client.open_runs[run_id] = run
         self.owners.saw(("run", run_id), client, frame)
         return run
@@ -194,9 +194,18 @@ class Judge:
             )  # fmt: skip
 
     def _is_replayed(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
+        """Return whether the frame repeats one that arrived before a reconnect."""
+        index = frame.origin.index
+        if not self.dialect.numbers_messages:
+            return self._add_position(client, run, frame)
+        if client.batch[0] != index:
+            client.batch = (index, self._add_position(client, run, frame))
+        return client.batch[1]
+
+    def _add_position(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
         """Add the frame's positions to the frame's numbering.
 
-        Return whether the frame repeats one that arrived before a reconnect.
+        Return whether the positions repeat those that arrived before a reconnect.
         """
         last = frame.position
         assert last is not None

@@ -157,7 +157,7 @@ class Rules:
         if run.started and not run.ended:
             text = f"{run} starts again before it ended"
             self._contradicts(Property.DUPLICATED, "started twice", run, text, frame.origin, run.first)
-        elif not run.started and run.first != frame.origin.index:
+        elif not run.started and not run.begins_with(frame.origin):
             text = f"a frame of {run} arrives before its start"
             self._contradicts(Property.ORDER, "starts late", run, text, frame.origin, run.first)
         elif run.ended:
@@ -179,6 +179,7 @@ class Rules:
             self._contradicts(Property.ENDED, "ended twice", run, text, frame.origin, run.ended_at)
             return
         run.ended_at, run.failed = frame.origin.index, run.failed or frame.kind == "error"
+        run.begins_with_end = run.begins_with(frame.origin)
         client.open_runs.pop(run.id, None)
         if not client.open_runs:
             client.chunks.clear()
@@ -236,10 +237,10 @@ class Rules:
             if stream.run is not None:
                 stream.run.open.discard(stream)
             self.conclude(stream)
-            stream = StreamState(stream.id, stream.is_call, client.id, run, frame.origin.index)
+            stream = StreamState(stream.id, stream.is_call, client.id, run, frame.origin)
             stream.is_again = True
             self.remember(client, stream.key, stream)
-        elif not stream.begun and stream.first != frame.origin.index:
+        elif not stream.begun and not stream.begins_with(frame.origin):
             text = f"a frame of {stream} arrives before its beginning"
             self._contradicts(Property.ORDER, "begins late", stream, text, frame.origin, stream.first)
         stream.begun, stream.run = True, run
@@ -266,7 +267,7 @@ class Rules:
             stream.uncertain = "its first deltas may be forgotten: too many messages and calls had no end"
         if frame.implicit or frame.kind == "thinking":
             stream.begun = stream.implicit = True
-        elif self._knows_begin(stream) and stream.first == frame.origin.index:
+        elif self._knows_begin(stream) and stream.begins_with(frame.origin):
             stream.uncertain = NO_BEGINNING
 
     def _end(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:

@@ -175,7 +175,7 @@ def _judge_start(judge: Judge, run: RunState, others: Sequence[RunState]) -> Non
     if run.started or not judge.rules.pairs_runs or began_elsewhere or continues or client.unattributed_starts:
         return
     judge.findings.broken(
-        Property.ENDED if run.first == run.ended_at else Property.LOST, "no start", f"run {run.id}",
+        Property.ENDED if run.begins_with_end else Property.LOST, "no start", f"run {run.id}",
         f"run {run.id} ends, but it did not start here", CONTRADICTION, Evidence(run.ended_at, run.client),
     )  # fmt: skip
 

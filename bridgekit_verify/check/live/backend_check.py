@@ -224,13 +224,20 @@ def _custom_driver(backend: Backend) -> BackendDriver:
 
 @contextmanager
 def _own_driver(backend: Backend) -> Iterator[None]:
-    """Name the line of the backend's own driver that raised an error."""
+    """Name the line of the backend's own driver that raised an error, or called what raised it.
+
+    An error that did not come through the driver is raised unchanged.
+    """
     try:
         yield
     except Exception as error:
         if backend.driver is None or isinstance(error, UnusableBackend):
             raise
-        line = traceback.extract_tb(error.__traceback__)[-1]
+        file = getattr(sys.modules[backend.driver.cls.partition(":")[0]], "__file__", None)
+        lines = [line for line in traceback.extract_tb(error.__traceback__) if line.filename == file]
+        if not lines:
+            raise
+        line = lines[-1]
         text = f"[driver] class {backend.driver.cls!r} raised {error!r}: {Path(line.filename).name}, line {line.lineno}"
         raise UnusableBackend(backend.path, text) from error
 

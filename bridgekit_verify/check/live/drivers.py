@@ -12,7 +12,7 @@ from httpx_sse import EventSource
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from bridgekit_verify.check.dialect_tables import TEXT, locate, steps_of
+from bridgekit_verify.check.dialect_tables import EVENT, TEXT, locate, steps_of
 from bridgekit_verify.check.frames import decode_json
 from bridgekit_verify.check.live.backend_file import Backend, Prepare
 from bridgekit_verify.check.live.clients import LiveClient, RequestedRun
@@ -198,7 +198,9 @@ class TomlDriver:
                     await response.aread()
                 self._requests.check_status(table, response)
                 self._opened(client)
-                await _read_body(client, response, as_text=TEXT in (self._backend.dialect or {}).values())
+                dialect = self._backend.dialect or {}
+                as_text, without_data = TEXT in dialect.values(), dialect.get("kind") == EVENT
+                await _read_body(client, response, as_text=as_text, without_data=without_data)
             finally:
                 await response.aclose()
         except httpx.TransportError as error:
@@ -246,10 +248,11 @@ class TomlDriver:
             raise RunRefused(f"the message of [run] could not be sent: {reason_of(error)}") from error
 
 
-async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: bool) -> None:
+async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: bool, without_data: bool) -> None:
     """Pass each server-sent event, JSON answer or line to the client.
 
-    With `as_text`, pass the body's parts as they arrive instead of lines.
+    With `as_text`, pass the body's parts as they arrive instead of lines. With `without_data`, also pass events that
+    have a name and no data, which a browser drops.
     """
     mime_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if mime_type == "text/event-stream":
@@ -257,7 +260,7 @@ async def _read_body(client: LiveClient, response: httpx.Response, *, as_text: b
         async for each in EventSource(response).aiter_sse():
             own_id, last_id = each.id if each.id != last_id else "", each.id  # an event without an id has the last id
             name = None if each.event == "message" else each.event
-            if each.data or name:
+            if each.data or (name and without_data):
                 client.received(each.data, event=name, event_id=own_id)
     elif mime_type == "application/json":
         client.received((await response.aread()).decode("utf-8", "replace"))

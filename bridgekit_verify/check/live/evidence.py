@@ -113,8 +113,9 @@ class LiveEvidence:
         self.own_positions = {
             client.id: {
                 position
-                for index, (first, last) in client.positions.items()
+                for index, stated in client.positions.items()
                 if index not in self.foreign
+                for first, last in stated
                 for position in range(first, last + 1)
             }
             for client in self.clients.values()

@@ -285,7 +285,7 @@ def _judge_after_end(evidence: LiveEvidence, findings: LedgerFindings, client: O
     end = next(ends)
     open_, ended, first = set[str](), set[str](), set[object]()
     for marker, message in client.arrivals:
-        while end is not None and end.index < message.index:
+        while end is not None and end.place < message.place:
             if len(open_) == 1:
                 ended |= open_
                 open_ = set()

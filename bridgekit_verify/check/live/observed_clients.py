@@ -78,8 +78,8 @@ class ObservedClient:
     canaries_by_message: dict[int, set[str]] = field(default_factory=dict)
     subjects: dict[int, str] = field(default_factory=dict)
     """For each received message, the most specific id that it names: of a call, a message, or a run."""
-    positions: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """For each received message, the first and the last position that it states."""
+    positions: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+    """For each received message, the first and the last position of each span of positions that it states."""
     prompts: set[str] = field(default_factory=set)
     """The prompts that the backend sent back to the client."""
     call_kinds: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -119,7 +119,7 @@ class _Reader:
         client.prompts.update(found[0] for found in PROMPT.findall(raw))
         known = set[Marker]()
         for frame in self._dialect.read(message):
-            known |= self._take_frame(frame, canaries)
+            known |= self._take_frame(frame, canaries if frame.origin is message else canaries_of(frame.origin))
         for marker in sorted(set(markers_in(raw)) - known):
             client.occurrences[marker].append(Occurrence("raw", message))
 
@@ -155,7 +155,10 @@ class _Reader:
             client.threads[frame.thread].setdefault(next(iter(canaries)), frame.origin)
         if frame.position is not None:
             first = frame.position if frame.first_position is None else frame.first_position
-            client.positions[index] = (first, frame.position)
+            spans = client.positions[index]
+            if spans and spans[-1][1] + 1 == first:
+                first = spans.pop()[0]
+            spans.append((first, frame.position))
 
     def _repeat(self, how: Literal["whole", "replay"], frame: ObservedFrame, text: str) -> set[Marker]:
         found = set(markers_in(text))
@@ -206,7 +209,7 @@ def _conclude(client: ObservedClient) -> None:
             client.occurrences[marker].append(Occurrence("delta", message, position))
             client.arrivals.append((marker, message))
             client.texts[marker[:3]] += text
-    client.arrivals.sort(key=lambda each: each[1].index)
+    client.arrivals.sort(key=lambda each: each[1].place)
     for call, value, _ in client.wholes:
         if call is None and isinstance(value, str):
             parts: dict[TextKey, str] = defaultdict(str)
@@ -228,6 +231,10 @@ def segments_of(text: str) -> list[tuple[Marker, str, int]]:
         (Marker(each[1], int(each[2]), each[3], int(each[4])), text[bounds[n] : bounds[n + 1]], each.end())
         for n, each in enumerate(found)
     ]
+
+
+def canaries_of(message: Message) -> set[str]:
+    return canaries_in(raw_text(message.value))
 
 
 def raw_text(value: Any) -> str:

@@ -10,6 +10,7 @@ from bridgekit_verify.check.dialect_tables import detect
 from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame, decode_text
 from bridgekit_verify.check.live.clients import LiveClient, RequestedRun
+from bridgekit_verify.check.live.observed_clients import raw_text
 from bridgekit_verify.errors import UnusableRecording
 
 __all__ = ["LiveRecorder"]
@@ -49,7 +50,7 @@ class LiveRecorder:
             own = None in (frame.thread, client.thread) or frame.thread == client.thread
             if frame.position is not None and own:
                 client.position = str(frame.position)
-            self._follow(frame, str(received), open_runs)
+            self._follow(frame, open_runs)
 
     def _frames(self, message: Message) -> list[ObservedFrame]:
         if self._dialect is None:
@@ -59,9 +60,9 @@ class LiveRecorder:
                 return []
         return list(self._dialect.read(message))
 
-    def _follow(self, frame: ObservedFrame, text: str, open_runs: list[RequestedRun]) -> None:
+    def _follow(self, frame: ObservedFrame, open_runs: list[RequestedRun]) -> None:
         if frame.run is not None:
-            for word in WORD.findall(text):
+            for word in WORD.findall(raw_text(frame.origin.value)):
                 if word in self._runs:
                     self._canary_of[frame.run] = word
         if frame.kind in ENDS:

@@ -106,14 +106,13 @@ def judge_live(run: LiveRun, *, path: str, dialect: StreamDialect | None = None)
 
 
 def _feed_position(judge: Judge, evidence: LiveEvidence, message: Message) -> None:
-    """Judge the position of a misrouted frame if the position adjoins the client's own positions."""
+    """Judge the positions of misrouted frames that adjoin the client's own positions."""
     own = evidence.own_positions[message.client]
-    first, last = evidence.clients[message.client].positions.get(message.index, (None, None))
-    if judge.dialect.position_per == "run" or first is None or last is None or first in own:
-        return
-    if first - 1 in own or last + 1 in own:
-        own.add(last)
-        judge.take(ObservedFrame(message, "other", thread=message.thread, position=last, first_position=first))
+    stated = evidence.clients[message.client].positions.get(message.index, [])
+    for first, last in stated if judge.dialect.position_per != "run" else []:
+        if first not in own and (first - 1 in own or last + 1 in own):
+            own.add(last)
+            judge.take(ObservedFrame(message, "other", thread=message.thread, position=last, first_position=first))
 
 
 NO_DIALECT: Final = StreamDialect("unknown", lambda _: (), frozenset(), frozenset())

@@ -109,12 +109,19 @@ def openai_calls(run: str) -> Iterator[Value]:
 
 
 def openai_parts(run: str) -> Iterator[Value]:
-    """Two summaries of the reasoning, and a message of a text and a refusal."""
+    """A reasoning with two summaries and another text of its own, and a message of a text and a refusal."""
     yield response("created", run)
     for index in range(2):
         place = {"item_id": f"rs-{run}", "summary_index": index}
         yield from ({"type": "response.reasoning_summary_text.delta", **place, "delta": word} for word in WORDS)
         yield {"type": "response.reasoning_summary_text.done", **place, "text": TEXT}
+    place = {"item_id": f"rs-{run}", "content_index": 0}
+    yield from ({"type": "response.reasoning_text.delta", **place, "delta": word} for word in WORDS[1:])
+    yield {"type": "response.reasoning_text.done", **place, "text": TEXT[len(WORDS[0]) :]}
+    summary = [{"type": "summary_text", "text": TEXT} for _ in range(2)]
+    content = [{"type": "reasoning_text", "text": TEXT[len(WORDS[0]) :]}]
+    reasoning = {"id": f"rs-{run}", "type": "reasoning", "summary": summary, "content": content}
+    yield {"type": "response.output_item.done", "item": reasoning}
     parts: list[Value] = []
     for index, (type_, name) in enumerate((("output_text", "text"), ("refusal", "refusal"))):
         place = {"item_id": f"m-{run}", "content_index": index}
@@ -122,7 +129,7 @@ def openai_parts(run: str) -> Iterator[Value]:
         yield from ({"type": f"response.{type_}.delta", **place, "delta": word} for word in WORDS)
         yield {"type": f"response.{type_}.done", **place, name: TEXT}
         parts.append({"type": type_, name: TEXT})
-    yield response("completed", run, {"id": f"m-{run}", "type": "message", "content": parts})
+    yield response("completed", run, reasoning, {"id": f"m-{run}", "type": "message", "content": parts})
 
 
 def openai_failed(run: str) -> Iterator[Value]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridgekit_verify.check.checking import check_recording
-from bridgekit_verify.check.dialect_tables import load_table
+from bridgekit_verify.check.dialect_tables import load_table, without_prefix
 from bridgekit_verify.check.property_answers import Property, State
 from bridgekit_verify.check.verdict import RecordingVerdict
 from tests.verify.check.samples import WORDS, Value
@@ -61,6 +61,7 @@ WRAPPED: dict[str, Callable[[list[Value]], list[Any]]] = {
     "bare list": lambda values: [json.dumps(each) for each in grouped(values)],
     "records": lambda values: [in_json("".join(f"{json.dumps(v)}\x1e" for v in each)) for each in grouped(values)],
     "bare records": lambda values: ["".join(f"{json.dumps(v)}\x1e" for v in each) for each in grouped(values)],
+    "records in lines": lambda values: [in_json("".join(f"{json.dumps(v)}\x1e\n" for v in e)) for e in grouped(values)],
     "lines": lambda values: [in_json("\n".join(map(json.dumps, each))) for each in grouped(values)],
     "acknowledged": lambda values: [f"42/chat,{n or ''}{json.dumps(['x', v])}" for n, v in enumerate(values)],
     "JSON in JSON": lambda values: [{"channel": "c", "data": json.dumps(each)} for each in values],
@@ -82,6 +83,56 @@ def test_frames_are_read_as_the_product_wraps_them(name: str, tmp_path: Path) ->
         less = judge(tmp_path, table, WRAPPED[name](values[:lost] + values[lost + 1 :]))
         assert broken(less)[Property.TEXT] == ["message m"]
         assert Property.LOST in broken(less)
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x7f"])
+def test_unescaped_line_ends_of_unicode_end_no_text_of_a_batch(character: str, tmp_path: Path) -> None:
+    texts = [json.dumps(each, ensure_ascii=False).replace("bridge", f"bridge{character}") for each in run("r1")]
+    lines = [in_json("\n".join(each)) for each in grouped(texts)]
+    found = judge(tmp_path, TABLE.format(at=""), lines)
+    assert broken(found) == {}
+    assert states(found)[Property.TEXT] is State.HOLDS
+
+
+@pytest.mark.parametrize("text", ["12[draft", "3{a} and", "7", "2 [1]", "[1", "word"])
+def test_digits_before_text_that_is_not_json_belong_to_the_text(text: str) -> None:
+    assert without_prefix(f"say:{text}", "say:") == text
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_id_of_a_server_sent_event_numbers_its_whole_batch(size: int, tmp_path: Path) -> None:
+    """Also if a reconnect repeats batches."""
+    values = [*run("r1"), *run("r2")]
+    batches = [values[n : n + size] for n in range(0, len(values), size)]
+    events = [f"id: {n}\ndata: {json.dumps(each)}\n" for n, each in enumerate(batches, 1)]
+    table = TABLE.format(at="").replace('{ path = "n", per = "run", first = 1 }', '{ path = "@id", first = 1 }')
+    found = judge(tmp_path, table, [*events[:-1], "---\n", *events[-2:]])
+    assert broken(found) == {}
+    holds = {Property.LOST, Property.DUPLICATED, Property.ORDER, Property.TEXT, Property.ENDED, Property.RESUME}
+    assert {each for each in holds if states(found)[each] is not State.HOLDS} == set()
+    assert Property.LOST in broken(judge(tmp_path, table, [*events[:1], *events[2:]]))
+
+
+@pytest.mark.parametrize("wrap", ["list", "bare list", "records", "lines"])
+@pytest.mark.parametrize("first", [0, 1, 3], ids=["start", "beginning", "none"])
+def test_order_within_a_batch_is_judged(first: int, wrap: str, tmp_path: Path) -> None:
+    """The start of a run or the beginning of a message arrives after the next frame of the same batch, or is lost."""
+    table = TABLE.format(at="").replace('position = { path = "n", per = "run", first = 1 }', "")
+    values = run("r1")
+    exchanged = [*values[:first], values[first + 1], values[first], *values[first + 2 :]]
+    expected = {0: {Property.ORDER: ["run r1"]}, 1: {Property.ORDER: ["message m"]}, 3: {}}[first]
+    assert broken(judge(tmp_path, table, WRAPPED[wrap](exchanged))) == expected
+    lost = judge(tmp_path, table, WRAPPED[wrap]([*values, *run("r2")[7:]]))
+    assert "run r2" in broken(lost)[Property.LOST]
+
+
+@pytest.mark.parametrize("kind", ["t", "@event"])
+def test_event_without_data_is_a_frame_only_if_its_name_is_the_kind(kind: str, tmp_path: Path) -> None:
+    events = [f"event: {each['t']}\ndata: {json.dumps(each)}\n" for each in run("r1")]
+    table = TABLE.format(at="").replace('kind = "t"', f'kind = "{kind}"')
+    found = judge(tmp_path, table, [*events, "event: ping\n\n"])
+    assert found.frames - len(events) == (kind == "@event")
+    assert (states(found)[Property.END_LAST] is State.HOLDS) == (kind == "t")
 
 
 def test_type_may_be_true_or_false(tmp_path: Path) -> None:

@@ -10,11 +10,22 @@ import msgspec
 
 from bridgekit_verify.check.dialects import StreamDialect
 from bridgekit_verify.check.frames import Message, ObservedFrame
+from bridgekit_verify.check.live.saved_run import LiveRun
 from bridgekit_verify.check.property_answers import Property
 
 Mutate = Callable[[list[Message], StreamDialect, random.Random], list[Message] | None]
 DELTAS = ("text", "thinking", "tool_args")
 ENDS = ("ended", "error")
+
+
+def batched(run: LiveRun, size: int) -> LiveRun:
+    """Let each client receive its messages in lists of this size."""
+    messages: list[Message] = []
+    for client in dict.fromkeys(message.client for message in run.messages):
+        own = [message for message in run.messages if message.client == client]
+        groups = [own[n : n + size] for n in range(0, len(own), size)]
+        messages += [msgspec.structs.replace(group[0], value=[each.value for each in group]) for group in groups]
+    return msgspec.structs.replace(run, messages=messages)
 
 
 def frames_of(messages: list[Message], dialect: StreamDialect, *kinds: str) -> list[tuple[int, ObservedFrame]]:

@@ -23,6 +23,7 @@ from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.learning import draft_table
 from bridgekit_verify.check.live.backend_check import BackendCheck, check_app, check_backend, drive_backend
 from bridgekit_verify.check.live.backend_file import Backend, Start, load_backend
+from bridgekit_verify.check.live.load_session import LoadSession
 from bridgekit_verify.check.live.model_ledger import ModelLedger
 from bridgekit_verify.check.live.saved_run import LiveRun
 from bridgekit_verify.check.live.scenarios import Load
@@ -434,6 +435,7 @@ DRIVER_ERRORS = {
     6: ("client.opened()", "client.opens()"),
     15: ("run.prompt", "run.text"),
     5: ("    async def listen", "    __init__ = lambda self: 1 / 0\n    async def listen"),
+    17: ("json=body", "json=client"),  # an error in a library that the driver calls
 }
 
 
@@ -442,7 +444,7 @@ async def test_error_of_a_driver_names_its_line(tmp_path: Path, line: int) -> No
     module = f"driver_with_error_in_line_{line}"
     (tmp_path / f"{module}.py").write_text(DRIVER.replace(*DRIVER_ERRORS[line]))
     (tmp_path / "b.toml").write_text(f"{START}[driver]\nclass = '{module}:Chat'\n{DIALECT}")
-    with pytest.raises(UnusableBackend, match=rf"\[driver\] class .* raised .*Error.* line {line}$"):
+    with pytest.raises(UnusableBackend, match=rf"\[driver\] class .* raised .*Error.*: {module}.py, line {line}$"):
         await check(load_backend(tmp_path / "b.toml"), SMALL, scenarios=("text",))
 
 
@@ -481,11 +483,15 @@ headers = {{ Cookie = "sid={{sid}}" }}
     assert len(result.run.ledger.calls) == 2
 
 
-async def test_python_class_drives_what_a_file_cannot_express(tmp_path: Path) -> None:
+async def test_python_class_drives_what_a_file_cannot_express(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "chat_driver.py").write_text(DRIVER)
     (tmp_path / "b.toml").write_text(START + "[driver]\nclass = 'chat_driver:Chat'\n" + DIALECT)
     backend = load_backend(tmp_path / "b.toml")
     assert (await check(backend, SMALL, scenarios=("text",))).passed
+    with monkeypatch.context() as patch:
+        patch.setattr(LoadSession, "run", lambda *_: 1 / 0)  # an error that is not the driver's
+        with pytest.raises(ZeroDivisionError):
+            await check(backend, SMALL)
     (tmp_path / "b.toml").write_text(START + "[driver]\nclass = 'chat_driver:Chatt'\n" + DIALECT)
     with pytest.raises(UnusableBackend, match=r"\[driver\] class 'chat_driver:Chatt' cannot be imported"):
         await check(load_backend(tmp_path / "b.toml"), SMALL)

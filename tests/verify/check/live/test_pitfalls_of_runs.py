@@ -19,7 +19,7 @@ from bridgekit_verify.check.live.model_server import ModelServer
 from bridgekit_verify.check.live.saved_run import LiveRun
 from bridgekit_verify.check.live.verdict import LiveVerdict, Subject, check_run
 from bridgekit_verify.check.property_answers import Property, State
-from tests.verify.check.live.run_mutations import frames_of
+from tests.verify.check.live.run_mutations import batched, frames_of
 from tests.verify.check.live.sound_backends import DIALECTS, FLAT, TABLE, TOOLS, ask, interrupted, sound, sound_run
 from tests.verify.check.live.test_run_mutations import broken
 
@@ -360,6 +360,13 @@ def test_frames_that_also_go_to_another_thread_break_right_thread_alone(scenario
     assert sum(tally.misrouted for tally in verdict.tallies) > 0
 
 
+def test_batch_that_also_goes_to_another_thread_breaks_right_thread_alone() -> None:
+    run = sound("flat", "text")
+    copies = [msgspec.structs.replace(each, client="s2", user="ann", thread="t2") for each in of_client(run)]
+    both = renumbered(msgspec.structs.replace(run, messages=[*copies, *run.messages]))
+    assert broken(check_run(batched(both, len(copies)))) == {Property.THREAD}
+
+
 def socket_of_a_user(run: LiveRun) -> LiveRun:
     """Let ann receive both of her threads on one socket."""
     prompts = [
@@ -392,12 +399,13 @@ def test_position_that_a_resume_of_all_threads_skips_is_lost() -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["say", "called"])
-def test_frame_that_names_another_thread_on_a_socket_of_all_threads_breaks_right_thread(kind: str) -> None:
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("kind", ["none", "say", "called"])
+def test_frame_that_names_another_thread_on_a_socket_of_all_threads_breaks_right_thread(kind: str, size: int) -> None:
     run = socket_of_a_user(sound("flat"))
-    changed = next(each for each in run.messages if each.value["t"] == kind and each.value["room"] == "t1")
-    changed.value["room"] = "t2"
-    assert broken(check_run(run)) == {Property.THREAD}
+    for changed in [each for each in run.messages if (each.value["t"], each.value["room"]) == (kind, "t1")][:1]:
+        changed.value["room"] = "t2"
+    assert broken(check_run(batched(run, size))) == (set() if kind == "none" else {Property.THREAD})
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

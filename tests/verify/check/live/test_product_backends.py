@@ -1,4 +1,4 @@
-"""Backends that write as products do: events without data, and Socket.IO with acknowledgements and pings."""
+"""Backends that write as products do: batches, events without data, pings, and Socket.IO with acknowledgements."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from bridgekit_verify.check.dialect_tables import parse_table
 from bridgekit_verify.check.live.backend_check import check_app
 from bridgekit_verify.check.live.backend_file import parse_backend
+from bridgekit_verify.check.live.clients import LiveClient, RequestedRun
+from bridgekit_verify.check.live.recorder import LiveRecorder
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.property_answers import Property, State
 
@@ -37,6 +40,7 @@ started = "start"
 text = "token"
 ended = "end"
 """
+NAMED = EVENTS.replace("/events", "/named").replace('"@event"', '"t"').replace('"@text"', '"d"')
 SOCKET_IO = """
 [run]
 send = '42["ask",{"text":"{prompt}","run":"{run}"}]'
@@ -64,17 +68,26 @@ async def pieces(prompt: str) -> AsyncIterator[str]:
                 yield "".join(each["delta"].get("content") or "" for each in json.loads(line[6:])["choices"])
 
 
+async def events_of(prompt: str, *, ends: bool) -> AsyncIterator[str]:
+    yield "event: start\n\n"
+    async for piece in pieces(prompt):
+        yield f"event: token\ndata: {piece}\n\n"
+    yield "event: end\ndata:\n\n" if ends else ""
+
+
+async def named_events_of(prompt: str, *, ends: bool) -> AsyncIterator[str]:
+    """Yield events whose data repeats the name, and a ping without data."""
+    async for event in events_of(prompt, ends=ends):
+        if event:
+            name, _, piece = event.removeprefix("event: ").rstrip("\n").partition("\ndata:")
+            yield f"event: {name}\ndata: {json.dumps({'t': name, 'd': piece[1:]})}\n\n"
+    yield "event: ping\n\n"
+
+
 def create_app(*, ends: bool) -> Starlette:
     async def events(request: Request) -> StreamingResponse:
-        text = (await request.json())["text"]
-
-        async def body() -> AsyncIterator[str]:
-            yield "event: start\n\n"
-            async for piece in pieces(text):
-                yield f"event: token\ndata: {piece}\n\n"
-            yield "event: end\ndata:\n\n" if ends else ""
-
-        return StreamingResponse(body(), media_type="text/event-stream")
+        encode = named_events_of if request.url.path == "/named" else events_of
+        return StreamingResponse(encode((await request.json())["text"], ends=ends), media_type="text/event-stream")
 
     async def socket(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -89,11 +102,23 @@ def create_app(*, ends: bool) -> Starlette:
                 await websocket.send_text(f"42{json.dumps(['finish', run])}")
             await websocket.send_text("2")
 
-    return Starlette(routes=[Route("/events", events, methods=["POST"]), WebSocketRoute("/socket", socket)])
+    posts = [Route(path, events, methods=["POST"]) for path in ("/events", "/named")]
+    return Starlette(routes=[*posts, WebSocketRoute("/socket", socket)])
+
+
+async def test_recorder_attributes_each_frame_of_a_batch_to_its_own_run() -> None:
+    dialect = parse_table({"kind": "t", "run": "run", "text": "d", "kinds": {"text": "say", "ended": "done"}}, "table")
+    recorder, client = LiveRecorder(dialect), LiveClient("s", {"user": "ann"}, "", lambda *_: None)
+    runs = [RequestedRun(f"asked {name}", f"K{name * 8}", "", 1, {}) for name in "ab"]
+    for run in runs:
+        recorder.add(run)
+    batch = [{"t": "say", "run": run.canary[-1], "d": f"[{run.canary}.1.t.1]"} for run in runs]
+    recorder.record(client, json.dumps([*batch, {"t": "done", "run": "a"}]), runs, event=None, event_id=None)
+    assert [run.ended for run in runs] == [True, False]
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["sound", "without ends"])
-@pytest.mark.parametrize("table", [EVENTS, SOCKET_IO], ids=["events", "Socket.IO"])
+@pytest.mark.parametrize("table", [EVENTS, NAMED, SOCKET_IO], ids=["events", "named JSON", "Socket.IO"])
 def test_ends_are_found_and_missed(table: str, ends: bool) -> None:
     backend = parse_backend(tomllib.loads(START + table))
     found = check_app(backend, create_app(ends=ends), load=LOAD, scenarios=("text",)).verdict
@@ -101,4 +126,4 @@ def test_ends_are_found_and_missed(table: str, ends: bool) -> None:
     assert broken == (set() if ends else {Property.ENDED})
     holds = {each.property for each in found.answers if each.state is State.HOLDS}
     assert {Property.LOST, Property.TEXT, Property.USER} <= holds
-    assert (Property.ENDED in holds) == ends
+    assert {each in holds for each in (Property.ENDED, Property.END_LAST)} == {ends}

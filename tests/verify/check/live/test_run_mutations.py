@@ -10,8 +10,8 @@ import pytest
 
 from bridgekit_verify.check.live.saved_run import dialect_of
 from bridgekit_verify.check.live.verdict import LiveVerdict, check_run
-from bridgekit_verify.check.property_answers import State
-from tests.verify.check.live.run_mutations import MUTATIONS
+from bridgekit_verify.check.property_answers import Property, State
+from tests.verify.check.live.run_mutations import MUTATIONS, batched
 from tests.verify.check.live.sound_backends import DIALECTS, sound
 
 SEEDS = [range(4), pytest.param(range(40), marks=pytest.mark.acceptance)]
@@ -28,10 +28,21 @@ def broken(verdict: LiveVerdict) -> set[str]:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_sound_run_has_no_violation(dialect: str, scenario: str) -> None:
-    verdict = check_run(sound(dialect, scenario))
+@pytest.mark.parametrize("size", [1, 4])
+def test_sound_run_has_no_violation(dialect: str, scenario: str, size: int) -> None:
+    verdict = check_run(batched(sound(dialect, scenario), size))
     assert broken(verdict) == set()
     assert sum(tally.delivered for tally in verdict.tallies) > 0
+
+
+@pytest.mark.parametrize("size", [1, 50])
+def test_piece_that_follows_the_end_is_found_within_a_batch(size: int) -> None:
+    """Where the end names no run, so that only the order shows it."""
+    run = sound("bare", "text")
+    last = max(n for n, each in enumerate(run.messages) if each.client == "s1" and each.value["t"] == "say")
+    end = next(each for each in run.messages if each.client == "s1" and each.value["t"] == "done")
+    end.value, run.messages[last].value = run.messages[last].value, end.value
+    assert Property.END_LAST in broken(check_run(batched(run, size)))
 
 
 @pytest.mark.parametrize("seeds", SEEDS, ids=["few", "all"])
