@@ -74,7 +74,7 @@ async def test_reading_client_gets_every_event_of_a_burst_of_the_applications_ty
     await check_burst(location, edge, event_type)
 
 
-@pytest.mark.short_form(20)
+@pytest.mark.short_form(10)
 @pytest.mark.parametrize(
     "retention",
     [Retention(events=0), Retention(size_bytes=0), Retention(size_bytes=1), Retention(seconds=0), Retention(threads=0)],

@@ -69,6 +69,7 @@ async def kill(server: Server, *, draining: bool) -> None:
     server.signal_all(signal.SIGKILL)
 
 
+@pytest.mark.short_form(2)
 @pytest.mark.parametrize("draining", [False, True], ids=["", "draining"])
 @pytest.mark.parametrize("store", ["sqlite", "redis"])
 async def test_next_process_ends_the_run_of_a_killed_one(

@@ -129,6 +129,7 @@ def test_search_finds_a_leak_of_another_kind(monkeypatch: pytest.MonkeyPatch) ->
     assert search("last word lost", examples=500).leak is not None
 
 
+@pytest.mark.acceptance  # `make test` does the same in notebook 11
 async def test_study_measures_the_shortest_leak_over_sockets() -> None:
     study = await study_leaks(threads=2, examples=300)
     assert study.sockets()[["delivered", "dropped", "misrouted"]].to_numpy().tolist() == [[5, 5, 5], [10, 0, 0]]

@@ -34,7 +34,7 @@ def anyio_backend() -> str:
     return "asyncio"  # the servers of the examples run on it
 
 
-@pytest.mark.short_form(3)
+@pytest.mark.short_form(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("subject", SUBJECTS)
 async def test_sound_backend_is_clean(subject: str) -> None:
