@@ -272,7 +272,7 @@ async def _judge_checks(variant: Variant, found: Judgement) -> None:
         )
     for broken, what in REFUSED_HUBS.items():
         refused = await _started(replace(chain, hub=broken))
-        evidence = f"startup accepts {what}, because no startup check refuses it"
+        evidence = f"no startup check refuses {what}"
         if not found.expect(not isinstance(refused, Application), ViolationKind.HANDOVER, evidence):
             return
         found.summary += f"; startup refuses {what}"

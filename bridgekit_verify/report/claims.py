@@ -322,7 +322,7 @@ def lost_claim(drops: FixDrops) -> Finding:
         + (f" {_stopping(links)}" if before.dropped else ""),
         evidence=(
             f"As committed before any fix, events are lost at {_links(sorted(first))}.",
-            f"As committed after a fix that repairs link 9, events are lost at {_links(sorted(later))}.",
+            f"If a fix repairs link 9 in the code as committed, events are lost at {_links(sorted(later))}.",
         ),
         before=(example.k, example.n),
         counted=f"{committed.example_family}, as committed",

@@ -117,9 +117,9 @@ def windows_claim(study: WindowStudy) -> Finding:
             for window in outside
         ),
         rule="The claim holds if, without a log, every count of lost events equals the prediction and, with a log, no"
-        " event is"
-        f" lost silently. With a log, the number of lost events and the prediction may differ by {EVENTS_A_STEP} events"
-        " (one step) for each reconnection, because the server does not confirm where a resumed subscription starts.",
+        " event is lost silently. The server does not confirm where a resumed subscription starts. With a log, the"
+        " number of lost events may therefore differ from the prediction by up to"
+        f" {EVENTS_A_STEP} events (one step of the agent) for each reconnection.",
         sample=_smallest([window.trial for window in study.windows]),
     )
 

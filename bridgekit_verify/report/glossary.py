@@ -47,8 +47,8 @@ TERMS: Final = {
     "edge": "The part of the server that serves the sockets. The native edge requires uvicorn on asyncio; the ASGI"
     " edge works with any ASGI server.",
     "checker": "The code that compares the emitted events with the events that sockets read.",
-    "ledger": "A table that states, for each expected event and socket, whether the event arrived or which link"
-    " dropped it.",
+    "ledger": "A table that states, for each expected event and socket, whether the event arrived and, if not,"
+    " which link dropped it.",
     "probe": "A test of one link alone.",
     "property": 'A requirement that "bridgekit check" tests in a backend, such as "right user". A property holds,'
     " is broken, or is unknown.",

@@ -199,7 +199,7 @@ async def test_lost_claim_is_judged_on_the_code_as_committed(drops: FixDrops) ->
     assert (finding.right, finding.verdict) == ("as worded, but insufficient", "does not hold")
     assert finding.evidence == (
         "As committed before any fix, events are lost at links 8 and 9.",
-        "As committed after a fix that repairs link 9, events are lost at links 8 and 10.",
+        "If a fix repairs link 9 in the code as committed, events are lost at links 8 and 10.",
     )
 
 

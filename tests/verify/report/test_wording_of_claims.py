@@ -443,7 +443,7 @@ def test_lost_claim_is_stated_in_these_words() -> None:
         " links 8 and 9, and not only at link 9.",
         evidence=(
             "As committed before any fix, events are lost at link 9.",
-            "As committed after a fix that repairs link 9, events are lost at link 8.",
+            "If a fix repairs link 9 in the code as committed, events are lost at link 8.",
         ),
         before=(0, 5),
         counted="thread_123, as committed",
@@ -510,7 +510,7 @@ def test_lost_claim_is_right_if_only_link_9_loses_events(
     assert finding.answer == f"As committed, {count} of 18 events reach their user. {stopped}".rstrip()
     assert finding.evidence == (
         f"As committed before any fix, events are lost at {evidence[0]}.",
-        f"As committed after a fix that repairs link 9, events are lost at {evidence[1]}.",
+        f"If a fix repairs link 9 in the code as committed, events are lost at {evidence[1]}.",
     )
 
 
@@ -519,7 +519,7 @@ def test_links_that_lose_events_are_listed_in_order() -> None:
     finding = lost_claim(drops_of(AFTER_FIXES, {COMMITTED: lost, **dict.fromkeys(FIXES, lost)}))
     assert finding.evidence == (
         "As committed before any fix, events are lost at links 2, 8 and 9.",
-        "As committed after a fix that repairs link 9, events are lost at links 2, 8 and 9.",
+        "If a fix repairs link 9 in the code as committed, events are lost at links 2, 8 and 9.",
     )
 
 
