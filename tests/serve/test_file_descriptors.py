@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 
 from tests import served_application
@@ -60,7 +61,7 @@ async def test_health_responds_and_the_log_stays_short_while_descriptors_run_out
         await server.read_until("is served at ws://")
         with held(server, request_bytes):
             for _ in range(ATTEMPTS):
-                assert await server.health() == (200, "ok")
+                assert await health(server) == (200, "ok")
             assert open_files(server) < FILES
         with anyio.fail_after(PROCESS_TIMEOUT_SECONDS):
             async with server.followed():
@@ -68,6 +69,13 @@ async def test_health_responds_and_the_log_stays_short_while_descriptors_run_out
         server.signal(signal.SIGTERM)
         assert await server.end() == 0
     assert len(server.output) <= 1 + ATTEMPTS, server.output
+
+
+async def health(server: Server) -> tuple[int, str]:
+    """Ask again if the server closed the connection, which has one second to send its request on a busy machine."""
+    while True:
+        with suppress(httpx.RemoteProtocolError):
+            return await server.health()
 
 
 def open_files(server: Server) -> int:
