@@ -102,6 +102,29 @@ async def test_deadline_continues_after_the_draining(server: Server, drain: Drai
         assert [timer.finished.is_set() for timer in timers] == [False]
 
 
+async def test_duplicate_of_a_signal_that_arrives_while_the_deadline_starts_starts_none(
+    server: Server, drain: Drain
+) -> None:
+    starts: list[float] = []
+
+    def start(seconds: float, number: int) -> threading.Timer:
+        starts.append(seconds)
+        if len(starts) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return threading.Timer(TIMEOUT_SECONDS, lambda: None)
+
+    token = start_deadline.set(start)
+    with handled(server.handle_exit, *BOTH), anyio.fail_after(TIMEOUT_SECONDS):
+        async with drain_on_shutdown(drain):
+            start_deadline.reset(token)
+            signal.raise_signal(signal.SIGINT)
+            await drain.begun.wait()
+            assert len(starts) == 1
+            drain.goes_on.set()
+            await server.called.wait()
+    assert (server.received, drain.ended) == ([signal.SIGINT], "well")
+
+
 async def test_second_signal_cancels_the_draining_and_both_are_passed_on(
     server: Server, drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
