@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 import select
 import stat
 import sys
@@ -32,7 +33,9 @@ MARKS: Final = {"socket", "client", "read_at", "frame"}
 """A line with one of these fields states which client received its frame."""
 RECONNECT: Final = b"---"
 SSE_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
-SSE_NAMES: Final = {each.removesuffix(b":") for each in SSE_FIELDS}
+SSE_LINE: Final = re.compile(rb"([A-Za-z][\w-]*)?:|(data|event|id|retry)$|-*$")
+"""A field, a comment, a reconnect or an empty line. Clients ignore fields that they do not know."""
+STREAMED_JSON: Final = re.compile("ndjson|jsonl|json-seq|stream")
 SENT: Final = {"send", "sent", "out", "outgoing"}
 
 
@@ -151,7 +154,7 @@ def _read(lines: _Lines, reads_text: bool) -> tuple[str, Iterator[Message], Live
     if head[:2] in (b"\x1f\x8b", b"PK") or b"\0" in head:
         raise UnusableRecording(lines.path, "is not text in UTF-8: decompress or convert it first")
     first = head.lstrip().split(b"\n", 1)[0].strip()
-    if first.startswith(SSE_FIELDS):
+    if first.startswith(SSE_FIELDS) or (b"\ndata:" in head and not first.startswith((b"{", b"[", b'"'))):
         return "SSE", _read_sse(lines, reads_text), None
     if first.startswith(b"{") and (b'"log"' in first[:64] or (first == b"{" and b'"log"' in head[:4096])):
         return "HAR", _read_har(lines.path, lines.rest()), None
@@ -203,11 +206,10 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
     has_notes = name == "frame" and "type" not in value and isinstance(value["frame"], dict | str)
     whole = not name or not (has_notes or value.keys() <= STATEMENTS[name])
     body = value if whole else value[name]
-    if not whole and value.get("direction") in SENT:
+    if not whole and str(value.get("direction")).lower() in SENT:
         return None
-    user, thread = _id(value.get("user")), _id(value.get("thread"))
+    user, thread, own = _id(value.get("user")), _id(value.get("thread")), value.get("connection")
     client = _id(value.get("socket", value.get("client")))
-    read_at, own = value.get("read_at"), value.get("connection")
     return Message(
         client or " ".join(filter(None, (user, thread))) or "1",
         own if isinstance(own, int) and not whole else connection,
@@ -215,7 +217,7 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
         decode_text(body) if isinstance(body, str) else body,
         user,
         thread,
-        float(read_at) if isinstance(read_at, int | float) and abs(read_at) < 2**63 else None,
+        _seconds(value.get("read_at")),
         _id(value.get("event_name")),
         None if whole else _id(value.get("event_id")),  # a frame may itself have a field `event_id`
     )
@@ -223,6 +225,10 @@ def _from_envelope(value: dict[str, Any], connection: int, number: int) -> Messa
 
 def _id(value: object) -> str | None:
     return str(value) if isinstance(value, str | int) and value != "" else None
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and abs(value) < 2**63 else None
 
 
 def _short(error: Exception) -> str:
@@ -272,7 +278,7 @@ def _sse_lines(lines: _Lines) -> Iterator[bytes]:
     """
     for line in lines:
         for part in line.split(b"\r"):
-            if part and part.partition(b":")[0] not in SSE_NAMES and part.strip(b"-"):
+            if not SSE_LINE.match(part):
                 raise lines.error(f"is not a line of server-sent events: {_excerpt(part)}")
             yield part
 
@@ -281,40 +287,37 @@ def _excerpt(line: bytes) -> str:
     return repr(line[:60].decode("utf-8", "replace"))
 
 
-class _WebSocketMessage(msgspec.Struct):
+class _HarMessage(msgspec.Struct):
+    """A message of a WebSocket or of a stream of server-sent events."""
+
     data: str | None = None
     type: str = "receive"
-    time: float | None = None
-    opcode: int = 1
-
-
-class _EventSourceMessage(msgspec.Struct):
-    data: str = ""
-    time: float | None = None
+    time: float | str | None = None
+    opcode: int | str = 1
     name: str | None = msgspec.field(name="eventName", default=None)
     id: str | None = msgspec.field(name="eventId", default=None)
 
 
 class _Content(msgspec.Struct):
-    text: str | None = None
+    text: Any = None
     encoding: str | None = None
     mime_type: str | None = msgspec.field(name="mimeType", default=None)
 
 
 class _Response(msgspec.Struct):
-    content: _Content = msgspec.field(default_factory=_Content)
+    content: _Content | None = None
 
 
 class _Entry(msgspec.Struct):
-    request: dict[str, Any] = {}
-    response: _Response = msgspec.field(default_factory=_Response)
-    sockets: list[_WebSocketMessage] | None = msgspec.field(name="_webSocketMessages", default=None)
-    events: list[_EventSourceMessage] | None = msgspec.field(name="_eventSourceMessages", default=None)
+    request: dict[str, Any] | None = None
+    response: _Response | None = None
+    sockets: list[_HarMessage] | None = msgspec.field(name="_webSocketMessages", default=None)
+    events: list[_HarMessage] | None = msgspec.field(name="_eventSourceMessages", default=None)
 
 
 class _Log(msgspec.Struct):
     entries: list[_Entry]
-    creator: dict[str, Any] = {}
+    creator: dict[str, Any] | None = None
 
 
 class _Har(msgspec.Struct):
@@ -327,7 +330,7 @@ def _read_har(path: str, data: bytes) -> Iterator[Message]:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UnusableRecording(path, f"is not a complete HAR file: {_short(error)}") from error
     messages = list(_har_messages(log))
-    if not messages and str(log.creator.get("name")).lower() == "firefox":
+    if not messages and str((log.creator or {}).get("name")).lower() == "firefox":
         raise UnusableRecording(path, "was saved by Firefox, whose HAR holds no frames: record with Chromium")
     if not messages:
         raise UnusableRecording(path, "holds no WebSocket message and no streamed response body: record with content")
@@ -344,17 +347,18 @@ def _har_messages(log: _Log) -> Iterator[Message]:
     for number, entry in enumerate(log.entries, 1):
         client, connection = f"response {number}", 0
         if entry.sockets is not None:
-            client, connection = _continued(f"socket {number}", str(entry.request.get("url")), entry.sockets, sockets)
+            url = str((entry.request or {}).get("url"))
+            client, connection = _continued(f"socket {number}", url, entry.sockets, sockets)
         for value, more in _har_values(entry):
             index += 1
             yield Message(client, connection, index, value, **more)
 
 
 def _continued(
-    name: str, url: str, messages: list[_WebSocketMessage], sockets: dict[str, tuple[str, int, float]]
+    name: str, url: str, messages: list[_HarMessage], sockets: dict[str, tuple[str, int, float]]
 ) -> tuple[str, int]:
     """Return the client that a socket belongs to, and the number of the client's reconnects."""
-    times = [each.time for each in messages if each.time is not None and each.time > 0]
+    times = [each.time for each in messages if isinstance(each.time, float) and each.time > 0]
     if not times:
         return name, 0
     address = url.partition("?")[0]
@@ -367,24 +371,20 @@ def _continued(
 
 def _har_values(entry: _Entry) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield each frame's value, with the further fields of its `Message`."""
-    content = entry.response.content
-    if entry.sockets is not None:
-        for each in entry.sockets:
-            if each.type == "receive" and each.opcode in (1, 2) and each.data is not None:
-                yield decode_text(_har_text(each.data, each.opcode == 2)), {"read_at": each.time}
-    elif entry.events:
-        for event in entry.events:
-            yield decode_text(event.data), {"event": event.name, "event_id": event.id, "read_at": event.time}
-    elif content.text:
+    content = entry.response.content if entry.response else None
+    for each in entry.sockets or entry.events or ():
+        opcode = str(each.opcode)
+        if each.type.lower() not in SENT and opcode in ("1", "2") and each.data is not None:
+            more = {"event": each.name, "event_id": each.id, "read_at": _seconds(each.time)}
+            yield decode_text(_har_text(each.data, opcode == "2")), more
+    if not (entry.sockets or entry.events) and content is not None and isinstance(content.text, str):
         body = _har_text(content.text, content.encoding == "base64")
         yield from _body_values(body, content.mime_type or "")
 
 
 def _har_text(data: str, encoded: bool) -> str:
-    if not encoded:
-        return data
     try:
-        return base64.b64decode(data, validate=True).decode("utf-8", "replace")
+        return base64.b64decode(data, validate=True).decode("utf-8", "replace") if encoded else data
     except binascii.Error:
         return data
 
@@ -393,7 +393,7 @@ def _body_values(body: str, mime_type: str) -> Iterator[tuple[Any, dict[str, Any
     """Yield the frames of a streamed response: server-sent events, or one JSON object for each line."""
     lines = body.removeprefix("\ufeff").encode(errors="surrogatepass").splitlines()
     if "event-stream" in mime_type or (lines and lines[0].startswith(SSE_FIELDS)):
-        for data, names in _sse_events(lines):
-            yield decode_text((data or b"").decode(errors="surrogatepass")), names
-    elif "ndjson" in mime_type or "jsonl" in mime_type or "json-seq" in mime_type:
-        yield from ((decode_text(line.decode(errors="surrogatepass")), {}) for line in lines if line)
+        yield from ((decode_text((d or b"").decode(errors="surrogatepass")), names) for d, names in _sse_events(lines))
+    elif len(lines) > 1 or STREAMED_JSON.search(mime_type):
+        values = [decode_text(line.strip(b"\x1e").decode(errors="surrogatepass")) for line in lines if line]
+        yield from ((value, {}) for value in values if isinstance(values[0], dict))

@@ -14,6 +14,7 @@ from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.dialect_tables import load_table
 from bridgekit_verify.check.property_answers import Property, State
 from bridgekit_verify.check.verdict import RecordingVerdict
+from bridgekit_verify.errors import UnusableRecording
 from tests.verify.check import samples
 from tests.verify.check.samples import DIALECTS, RECORDINGS, TABLE, ag_ui, recording, write
 
@@ -153,9 +154,13 @@ def har(entries: list[dict[str, Any]], creator: str = "WebInspector") -> dict[st
     return {"log": {"version": "1.2", "creator": {"name": creator, "version": "1"}, "entries": entries}}
 
 
-def socket_entry(values: list[dict[str, Any]], start: float = 1.0) -> dict[str, Any]:
+AG_UI = list(ag_ui("r", "t"))
+
+
+def socket_entry(values: list[dict[str, Any]], start: float = 1.0, **members: Any) -> dict[str, Any]:
     messages = [
-        {"type": "receive", "time": start + n, "opcode": 1, "data": json.dumps(v)} for n, v in enumerate(values)
+        {"type": "receive", "time": start + n, "opcode": 1, "data": json.dumps(v), **members}
+        for n, v in enumerate(values)
     ]
     sent = {"type": "send", "time": start, "opcode": 1, "data": "{}"}
     return {"request": {"url": "ws://127.0.0.1/ws?after=1"}, "_webSocketMessages": [sent, *messages]}
@@ -223,6 +228,49 @@ def test_har_with_event_source_messages_and_binary_messages_is_read(tmp_path: Pa
     assert (verdict.clients, verdict.runs, verdict.messages) == (2, 2, 2 * len(values))
 
 
+def streamed(values: list[dict[str, Any]], mime: str, separator: str = "", **members: Any) -> dict[str, Any]:
+    text = "".join(f"{separator}{json.dumps(value)}\n" for value in values)
+    return {"request": None, "response": {"content": {"mimeType": mime, "text": text, **members}}}
+
+
+HAR_ENTRIES: dict[str, list[dict[str, Any]]] = {
+    "times as text": [socket_entry(AG_UI, time="2026-11-30T12:00:00Z", opcode="1")],
+    "other words for received": [socket_entry(AG_UI, type="Incoming")],
+    "nulls": [{"request": None, "response": None}, {"response": {"content": None}}, socket_entry(AG_UI)],
+    "a text that is none": [{"response": {"content": {"text": ["a"]}}}, socket_entry(AG_UI)],
+    **{mime: [streamed(AG_UI, mime)] for mime in ("application/json", "text/plain; charset=utf-8", "")},
+    "JSON sequence": [streamed(AG_UI, "application/json-seq", "\x1e")],
+    "not streamed": [streamed([{"type": "error"}], "application/json"), socket_entry(AG_UI)],
+}
+
+
+@pytest.mark.parametrize("name", HAR_ENTRIES)
+def test_har_of_another_program_is_read(name: str, tmp_path: Path) -> None:
+    """Programs write times as numbers or text, and null for what they did not record."""
+    path = tmp_path / "a.har"
+    path.write_text(json.dumps({"log": {"creator": None, "entries": HAR_ENTRIES[name]}}), encoding="utf-8")
+    verdict = check_recording(str(path))
+    assert (verdict.messages, broken(verdict)) == (len(AG_UI), {})
+
+
+@pytest.mark.parametrize("field", ["message:", "x-seq: 7", "data2"])
+def test_field_that_clients_ignore_is_ignored(field: str, tmp_path: Path) -> None:
+    """Some servers write a field of their own before the data."""
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"{field}\ndata:{json.dumps(value)}\n\n" for value in AG_UI), encoding="utf-8")
+    if ":" in field:
+        assert (check_recording(str(path)).messages, broken(check_recording(str(path)))) == (len(AG_UI), {})
+    else:
+        with pytest.raises(UnusableRecording, match="line 1 is not a line of server-sent events: 'data2'"):
+            check_recording(str(path))
+
+
+@pytest.mark.parametrize("sent", ["sent", "SENT", "Out"])
+def test_messages_that_the_client_sent_do_not_count(sent: str, tmp_path: Path) -> None:
+    rows = [{"socket": "s", "direction": word, "frame": value} for value in AG_UI for word in ("received", sent)]
+    assert check_recording(save(tmp_path / "a.jsonl", *rows)).messages == len(AG_UI)
+
+
 def test_sockets_of_a_har_that_are_open_together_are_two_clients(tmp_path: Path) -> None:
     entries = [socket_entry(list(ag_ui("r", "t")), start) for start in (1.0, 2.0)]
     path = tmp_path / "a.har"
@@ -251,6 +299,7 @@ UNUSABLE = {
     "HAR of Firefox": (json.dumps(har([{"request": {"url": "ws://x"}}], "Firefox")).encode(), "Firefox"),
     "SSE without JSON": (b"data: hello\n\n", "no known dialect"),
     "SSE with cut JSON": (b'data: {"type":"RUN_ST\n\n', "not JSON"),
+    "HTTP headers before SSE": (b"HTTP/1.1 200 OK\r\n\r\ndata: {}\n\n", "line 1 is not a line of server-sent events"),
     "SSE with other lines": (b"data: {}\n\nhello\n", "line 3 is not a line of server-sent events"),
 }
 
