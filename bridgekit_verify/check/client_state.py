@@ -107,6 +107,8 @@ class RunState:
     failed: bool = False
     reported_after_end: bool = False
     last_kind: str = ""
+    is_known: bool = False
+    """True if the dialect names the kind of a frame of the run."""
     unattributed: bool = False
     """True if a frame of a text or call of the run names no message and no call."""
     open: set[StreamState] = field(default_factory=set)

@@ -220,7 +220,7 @@ class _TableReader:
         for field, name in self._names:
             found = value.get(name)
             if type(found) is str and field in IDS:
-                setattr(frame, field, found)
+                setattr(frame, field, found or None)
             elif found is not None:
                 _set(frame, field, found)
 
@@ -256,7 +256,7 @@ def _decoded(text: str) -> Any:
 
 def _set(frame: ObservedFrame, field: str, found: Any) -> None:
     if field in IDS:
-        if isinstance(found, str | int):
+        if found != "" and (isinstance(found, str) or type(found) is int):
             setattr(frame, field, str(found))
     elif field == "position":
         frame.position = _number(found)

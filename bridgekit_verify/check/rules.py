@@ -142,7 +142,9 @@ class Rules:
     # Runs
 
     def _note_run(self, client: ClientState, run: RunState, frame: ObservedFrame) -> None:
-        run.last_kind = frame.kind
+        if not run.is_known:  # frames of another kind may precede the start, such as a reply
+            run.first, run.first_part = frame.origin.place
+        run.last_kind, run.is_known = frame.kind, run.is_known or frame.kind != "other"
         if run.ended and frame.kind == "other":
             client.unmapped_after_end = frame.origin.index
         elif run.ended and frame.kind in CONTENT and self.knows_runs and not run.reported_after_end:

@@ -180,6 +180,27 @@ def test_frame_of_another_user_whose_type_is_unknown_is_not_attributed(tmp_path:
     assert {found[each] for each in (Property.USER, Property.DUPLICATED, Property.ORDER)} == {State.UNKNOWN}
 
 
+@pytest.mark.parametrize("empty", ["", None, False, [], {}])
+@pytest.mark.parametrize("field", ["run", "msg", "room", "who"])
+def test_empty_id_is_no_id(field: str, empty: object, tmp_path: Path) -> None:
+    """Some servers begin or end with a frame whose ids are empty, such as a greeting or the result of a filter."""
+    more: Value = {"t": "step", "n": None, "run": "ann", "room": "ann", "who": "ann", "msg": "mann", field: empty}
+    rows: list[Value] = [more, *rich("ann"), more]
+    lines = [json.dumps({"socket": "s", "user": "ann", "thread": "ann", "frame": value}) for value in rows]
+    found = judge(tmp_path, RICH.replace('"step", ', ""), lines)
+    assert (found.runs, broken(found)) == (1, {})
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_reply_that_names_a_run_before_its_start_is_no_late_start(count: int, tmp_path: Path) -> None:
+    """The frame is of a kind that the dialect does not name, such as the acknowledgement of the request."""
+    table = TABLE.format(at="").replace('position = { path = "n", per = "run", first = 1 }', "")
+    rows = run("r1")
+    assert broken(judge(tmp_path, table, [*[{"t": "result", "run": "r1"}] * count, *rows])) == {}
+    late = judge(tmp_path, table, [*[{"t": "result", "run": "r1"}] * count, rows[2], *rows[:2], *rows[3:]])
+    assert broken(late)[Property.ORDER] == ["run r1", "message m"]
+
+
 def test_table_without_the_kind_makes_text_unknown_and_not_unusable(tmp_path: Path) -> None:
     found = judge(
         tmp_path, '[dialect]\nprefix = "42"\nrun = "1.run"', ['42["go",{"run":"r"}]', '42["end",{"run":"r"}]']
