@@ -31,6 +31,7 @@ CONTENT: Final = frozenset(
 """The kinds of frames that must not follow the end of their run."""
 NO_BEGINNING: Final = "its beginning is not in the recording"
 NO_END: Final = "it has no end"
+NOT_STREAMED: Final = "a snapshot holds messages or calls that were not streamed in this recording"
 UNNAMED: Final = "the dialect does not name the kind of some of its frames"
 BEGINNINGS: Final = {"text_begin", "tool_begin"}
 
@@ -43,8 +44,8 @@ class Rules:
     def __init__(self, dialect: StreamDialect, findings: Findings, owners: Owners) -> None:
         self.dialect, self.findings, self.owners = dialect, findings, owners
         self.forgotten = 0
-        self.unattributed = 0
-        """The number of frames that belong to a message or call, but name none."""
+        self.unattributed_texts = self.unattributed_calls = 0
+        """The numbers of frames that belong to a message or call, but name none."""
         self.unnamed_texts = self.unnamed_calls = 0
         """The number of frames with a text or an id whose kind the dialect does not name."""
         has, fields = dialect.kinds.__contains__, dialect.fields
@@ -58,7 +59,7 @@ class Rules:
         self._sums_args = "text" in fields and "call" in fields and has("tool_args")
         self._streams: deque[tuple[ClientState, StreamKey, StreamState]] = deque()
         self._forgot_open = False
-        """True if a message or call was forgotten before its end, so that its collected deltas may be incomplete."""
+        """True if a message or call was forgotten before its end, so that its deltas may be incomplete."""
         self._past_runs: deque[tuple[ClientState, RunState]] = deque()
         self._handlers: dict[str, Handler] = {
             "text_begin": self._begin, "text": self._delta, "text_end": self._end, "thinking": self._delta,
@@ -97,12 +98,12 @@ class Rules:
             names_none = frame.text is not None and frame.message is frame.call is None
         else:
             names_none = frame.kind != "snapshot"
-            self.unattributed += names_none
+            self.unattributed_calls += frame.kind.startswith("tool")
+            self.unattributed_texts += frame.kind.startswith("text")
         if run is not None:
             run.unattributed |= names_none
         if frame.kind == "snapshot" and frame.whole is not None:
-            reason = "a snapshot holds messages or calls that were not streamed in this recording"
-            self.findings.unknown(Property.SNAPSHOT, reason)
+            self.findings.unknown(Property.SNAPSHOT, NOT_STREAMED)
 
     def _is_repeated(self, client: ClientState, run: RunState | None, stream: StreamState | None, kind: str) -> bool:
         """Return True if a frame may repeat one from before a reconnect, and no position shows whether it does."""
@@ -128,8 +129,8 @@ class Rules:
         if isinstance(subject, StreamState) and (reason := self._doubt(subject)) is not None:
             self.findings.unknown(which, f"{subject}: {reason}")
             return
-        before = () if earlier is None else (Evidence(earlier, subject.client),)
-        self.findings.broken(which, rule, str(subject), text, CONTRADICTION, *before, message)
+        frames = (message,) if earlier is None else (Evidence(earlier, subject.client), message)
+        self.findings.broken(which, rule, str(subject), text, CONTRADICTION, *frames)
 
     def _doubt(self, stream: StreamState) -> str | None:
         """Return the reason why the frames of a message or call may be incomplete, or may be those of several."""
@@ -355,9 +356,8 @@ class Rules:
             return
         stream.status = "different"
         length = len(whole) if isinstance(whole, str) else "other"
-        text = f"the deltas of {stream} have {stream.characters} characters, but the complete value has {length}"
-        if length == stream.characters:
-            text = f"the deltas of {stream} differ from the complete value"
+        sizes = f"have {stream.characters} characters, but the complete value has {length}"
+        text = f"the deltas of {stream} {sizes if length != stream.characters else 'differ from the complete value'}"
         for which in (stream.content, Property.SNAPSHOT):
             self._contradicts(which, "differs", stream, text, message, stream.first)
 

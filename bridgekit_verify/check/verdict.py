@@ -54,10 +54,11 @@ HELPS: Final = {
 OF_TEXTS: Final = (Property.TEXT, Property.SNAPSHOT)
 OF_CALLS: Final = (Property.ARGUMENTS, Property.CALLS, Property.SNAPSHOT)
 OF_STREAMS: Final = (Property.TEXT, Property.ARGUMENTS, Property.CALLS, Property.SNAPSHOT)
-ANY_KINDS: Final = ("kinds.snapshot", "kinds.event")
+ANY_KINDS: Final = ("kinds.snapshot", "kinds.event", "kinds.started", "kinds.ended")
 TEXT_KINDS: Final = ("kinds.text_begin", "kinds.text", "kinds.text_end", "kinds.thinking", *ANY_KINDS)
 CALL_KINDS: Final = ("kinds.tool_begin", "kinds.tool_args", "kinds.tool_end", "kinds.tool", "kinds.tool_result",
                      *ANY_KINDS)  # fmt: skip
+FORGOTTEN: Final = "messages and calls had no complete value, or no result, while they were remembered"
 SOURCES: Final = {
     Property.LOST: "positions have no gap, and every run ended",
     Property.DUPLICATED: "every position occurs once",
@@ -256,8 +257,14 @@ def _reasons_of_runs(judge: Judge, clients: list[ClientState], runs: list[RunSta
 
 def _reasons_of_streams(judge: Judge, streams: list[StreamState]) -> Iterator[tuple[Property, str]]:
     rules = judge.rules
-    for count, which in ((rules.unnamed_texts, OF_TEXTS), (rules.unnamed_calls, OF_CALLS)):
-        yield from ((each, f"{count} frames are of a type that the dialect does not name") for each in which if count)
+    for count, problem, which in (
+        (rules.unnamed_texts, "frames are of a type that the dialect does not name", OF_TEXTS),
+        (rules.unnamed_calls, "frames are of a type that the dialect does not name", OF_CALLS),
+        (rules.unattributed_texts, "frames of messages name none", OF_TEXTS),
+        (rules.unattributed_calls, "frames of calls name none", OF_CALLS),
+        (rules.forgotten, FORGOTTEN, OF_STREAMS),
+    ):
+        yield from ((each, f"{count} {problem}") for each in which if count)
     for property_, word in ((Property.TEXT, "message"), (Property.ARGUMENTS, "call")):
         if all(each.content is not property_ for each in streams):
             yield property_, f"the recording has no {word} with an id"
@@ -267,11 +274,6 @@ def _reasons_of_streams(judge: Judge, streams: list[StreamState]) -> Iterator[tu
             yield from ((one, reason) for one in (each.content, Property.SNAPSHOT))
     if not streams:
         yield Property.SNAPSHOT, "the recording has no message and no call with an id"
-    for count, problem in (
-        (rules.forgotten, "messages and calls had no complete value, or no result, while they were remembered"),
-        (rules.unattributed, "frames of messages or calls name none"),
-    ):
-        yield from ((one, f"{count} {problem}") for one in OF_STREAMS if count)
     yield from _reasons_of_calls(rules, [each for each in streams if each.is_call])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,25 @@ def test_rich_table_without_a_line_only_makes_answers_unknown(line: str, tmp_pat
             assert broken(whole) == broken(less) == {}
             changed = [one for one in less.answers if one.state is not before[one.property]]
             assert all(line.partition(" ")[0] in one.reason for one in changed), changed
+
+
+LABELLED = RICH.replace('tool = "call"\n', "").replace('subscribed = "hello"\n', "")
+
+
+@pytest.mark.parametrize("line", [line for line in LABELLED.splitlines() if " = " in line])
+def test_table_whose_frames_all_name_a_message_and_a_call_names_the_removed_line(line: str, tmp_path: Path) -> None:
+    """Also the frames that start and end a run."""
+    rows = [{"msg": f"m{run}", "call": None, **value} for run in ("a", "b") for value in rich(run)]
+    kept = [each for each in rows if each["t"] not in ("hello", "call") and each.get("call") != f"d{each['run']}"]
+    counts = Counter[str]()
+    for each in kept:
+        counts[each["run"]] += 1
+        each["n"] = counts[each["run"]]
+    lines = [json.dumps({"socket": v["who"], "user": v["who"], "thread": v["room"], "frame": v}) for v in kept]
+    whole, less = (judge(tmp_path, table, lines) for table in (LABELLED, LABELLED.replace(f"{line}\n", "", 1)))
+    assert broken(whole) == broken(less) == {}
+    changed = [each for each in less.answers if each.state is not states(whole)[each.property]]
+    assert all(line.partition(" ")[0] in each.reason for each in changed), changed
 
 
 @pytest.mark.parametrize("type_", ["text", "output_text", "refusal"])
