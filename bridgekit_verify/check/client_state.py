@@ -25,7 +25,7 @@ class ClientState:
     """The state of one client: its runs, messages and calls."""
 
     __slots__ = (
-        "batch", "chunks", "connection", "epochs", "id", "last", "numberings", "open_runs", "reconnected_at", "run",
+        "chunks", "connection", "epochs", "id", "last", "numberings", "open_runs", "placed", "reconnected_at", "run",
         "runs", "starts_inside", "stated_thread", "stated_user", "streams", "subscribed", "thread",
         "unattributed_ends", "unattributed_starts", "unidentified", "unmapped_after_end", "unnumbered", "unplaced",
         "user",
@@ -63,9 +63,9 @@ class ClientState:
         self.unmapped_after_end: int | None = None
         self.unnumbered = False
         """True if a frame had no position, so that a repeated frame cannot be recognized."""
-        self.batch: tuple[int, bool] = (0, False)
-        """The index of the latest message with a position of its own, and whether the message repeats an earlier one.
-        Used if the dialect numbers messages, so that the frames of a batch count once."""
+        self.placed: tuple[object, bool] = (None, False)
+        """The place of the latest position, and whether the position repeats an earlier one. The frames of one message
+        have the same position, which counts once."""
         self.unplaced = False
         """True if each run numbers its own positions and the run of a frame was unknown. Missing positions are then not
         reported."""

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from bridgekit_verify.check.dialects import BUILT_IN, StreamDialect, type_of
 from bridgekit_verify.check.frames import (
     END_OF_STREAM,
@@ -33,6 +35,7 @@ ID: Final = "@id"
 TEXT: Final = "@text"
 """The path that locates the whole text of a message that is not JSON."""
 WHOLE: Final = ("whole", "args")
+RUN_KINDS: Final = ("started", "ended", "error")
 IDS: Final = {"run", "thread", "user", "message", "call"}
 SAMPLE_MESSAGES: Final = 100
 ENOUGH: Final = 0.5
@@ -191,6 +194,7 @@ class _TableReader:
         self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]
         self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
         self._counts_ids = paths.get("position") == (ID,)
+        self._every_text = kinds.get("*") == "text"
         starts = sorted((type_[:-1] for type_ in kinds if type_.endswith("*")), key=len, reverse=True)
         self._starts = [(start, kinds[f"{start}*"]) for start in starts]
 
@@ -214,7 +218,13 @@ class _TableReader:
         # A type with `*` must not match the end of the stream, or a message that has neither a type nor a text.
         if kind is None and (message.value == END_OF_STREAM or (theirs is None and frame.text is frame.whole is None)):
             frame.kind = "other"
-        return (frame,)
+        return self._with_text(frame) if self._every_text and kind in RUN_KINDS and frame.text else (frame,)
+
+    @staticmethod
+    def _with_text(frame: ObservedFrame) -> tuple[ObservedFrame, ...]:
+        """Return the frame, and its text as a frame of its own: the last text may come with the reason of the end."""
+        text = replace(frame, kind="text")
+        return (frame, text) if frame.kind == "started" else (text, frame)
 
     def _set_named(self, frame: ObservedFrame, value: Mapping[str, Any]) -> None:
         for field, name in self._names:

@@ -195,12 +195,11 @@ class Judge:
 
     def _is_replayed(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
         """Return whether the frame repeats one that arrived before a reconnect."""
-        index = frame.origin.index
-        if not self.dialect.numbers_messages:
-            return self._add_position(client, run, frame)
-        if client.batch[0] != index:
-            client.batch = (index, self._add_position(client, run, frame))
-        return client.batch[1]
+        index, part = frame.origin.place
+        place = (index, 0 if self.dialect.numbers_messages else part, frame.position)
+        if client.placed[0] != place:
+            client.placed = (place, self._add_position(client, run, frame))
+        return client.placed[1]
 
     def _add_position(self, client: ClientState, run: RunState | None, frame: ObservedFrame) -> bool:
         """Add the frame's positions to the frame's numbering.

@@ -143,6 +143,35 @@ def test_type_may_be_true_or_false(tmp_path: Path) -> None:
     assert Property.END_LAST in broken(judge(tmp_path, table, [*rows, rows[0]]))
 
 
+CHUNKS = """[dialect]
+kind = "why"
+run = "id"
+message = "msg"
+text = "d"
+position = { path = "n", first = 0 }
+[dialect.kinds]
+started = "begin"
+text = "*"
+ended = ["stop", "length"]
+error = "filter"
+"""
+
+
+@pytest.mark.parametrize("end", ["stop", "length", "filter"])
+@pytest.mark.parametrize("first", ["begin", None])
+def test_message_that_starts_or_ends_a_run_may_hold_a_text(first: str | None, end: str, tmp_path: Path) -> None:
+    """As the last chunk of some models, which states the reason of the end beside the last piece."""
+    rows: list[Value] = [{"id": "r", "msg": "m", "d": word, "n": n} for n, word in enumerate(WORDS)]
+    rows[0]["why"], rows[-1]["why"] = first, end
+    found = judge(tmp_path, CHUNKS, rows)
+    assert (broken(found), found.frames) == ({}, len(rows) + (2 if first else 1))
+    holds = {Property.DUPLICATED, Property.ORDER, Property.END_LAST, *([Property.ENDED] if first else [])}
+    assert {each for each in holds if states(found)[each] is not State.HOLDS} == set()
+    assert broken(judge(tmp_path, CHUNKS, ["---", *rows, "---", *rows[2:]])) == {}
+    assert broken(judge(tmp_path, CHUNKS, rows[:-1])) == {Property.ENDED: ["run r"]}
+    assert Property.DUPLICATED in broken(judge(tmp_path, CHUNKS, [*rows, rows[-1]]))
+
+
 def test_call_whose_end_names_no_call_is_not_broken(tmp_path: Path) -> None:
     table = '[dialect]\nkind = "t"\nrun = "@connection"\ncall = "id"\ntext = "d"\n[dialect.kinds]\nstarted = "go"\n'
     table += 'tool_begin = "call"\ntool_args = "arg"\ntool_end = "called"\nended = "done"'
