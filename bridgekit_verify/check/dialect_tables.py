@@ -194,7 +194,7 @@ class _TableReader:
         self._paths = [(field, steps) for field, steps in self._paths if len(steps) > 1 or field in late]
         self._kind, self._kinds, self._prefix = paths.get("kind"), kinds, prefix
         self._counts_ids = paths.get("position") == (ID,)
-        self._every_text = kinds.get("*") == "text"
+        self._every_text = kinds.get("*") == "text" and paths.get("kind") != paths.get("text")
         starts = sorted((type_[:-1] for type_ in kinds if type_.endswith("*")), key=len, reverse=True)
         self._starts = [(start, kinds[f"{start}*"]) for start in starts]
 

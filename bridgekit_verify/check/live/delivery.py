@@ -307,7 +307,14 @@ def _judge_resume(evidence: LiveEvidence, findings: LedgerFindings, expected: It
         findings.holds[Property.RESUME] = f"{tried} texts of interrupted runs arrived completely"
 
 
+OF_PIECES: Final = (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.TEXT, Property.USER, Property.THREAD,
+                    Property.END_LAST)  # fmt: skip
+
+
 def _conclude(evidence: LiveEvidence, findings: LedgerFindings, expected: Sequence[ExpectedText]) -> None:
+    for client in evidence.clients.values():
+        for which in OF_PIECES if client.garbled else ():
+            findings.unknown(which, f"a text of client {client.id} holds parts of markers, and no whole one")
     counts = Counter(
         kind
         for text in expected

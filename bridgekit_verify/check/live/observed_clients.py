@@ -93,6 +93,17 @@ class ObservedClient:
     """The frames that end a run, without replays."""
     fragments: int = 0
     """The number of texts that contain a canary but no complete marker."""
+    garbled: int = 0
+    """The number of texts that contain the characters of several markers but no complete marker. Pieces of several
+    runs alternate in such a text, or the backend changes its characters."""
+
+    def note_canary(self, canary: str, message: Message) -> None:
+        """Record a message with a canary, or with the last part of a marker that several messages hold."""
+        if subject := self.subjects.get(message.index):
+            self.ids[subject].add(canary)
+        frames = self.canaries[canary]
+        if len(frames) < MAX_EVIDENCE and message.index not in {each.index for each in frames}:
+            frames.append(excerpt(message))
 
 
 MAX_EVIDENCE: Final = 3
@@ -114,8 +125,7 @@ class _Reader:
         if canaries:
             client.canaries_by_message[message.index] = canaries
         for canary in sorted(canaries):
-            if len(client.canaries[canary]) < MAX_EVIDENCE:
-                client.canaries[canary].append(excerpt(message))
+            client.note_canary(canary, message)
         client.prompts.update(found[0] for found in PROMPT.findall(raw))
         known = set[Marker]()
         for frame in self._dialect.read(message):
@@ -203,12 +213,15 @@ def observe(messages: Sequence[Message], dialect: StreamDialect) -> dict[str, Ob
 def _conclude(client: ObservedClient) -> None:
     for run in client.runs:
         segments = segments_of(run.text)
-        client.fragments += not segments and bool(canaries_in(run.text))
+        if not segments:
+            client.fragments += bool(canaries_in(run.text))
+            client.garbled += min(map(run.text.count, "[.]")) > 1
         origins = run.origin_of([end for _, _, end in segments])
         for (marker, text, _), (message, position) in zip(segments, origins, strict=True):
             client.occurrences[marker].append(Occurrence("delta", message, position))
             client.arrivals.append((marker, message))
             client.texts[marker[:3]] += text
+            client.note_canary(marker.canary, message)
     client.arrivals.sort(key=lambda each: each[1].place)
     for call, value, _ in client.wholes:
         if call is None and isinstance(value, str):

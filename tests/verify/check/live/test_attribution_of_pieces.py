@@ -1,0 +1,78 @@
+"""Backends that cut the model's pieces again, as a typewriter effect does, so that no message holds a whole marker."""
+
+from __future__ import annotations
+
+import itertools
+
+import msgspec
+import pytest
+
+from bridgekit_verify.check.frames import Message
+from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of
+from bridgekit_verify.check.live.verdict import check_run
+from bridgekit_verify.check.property_answers import Property, State
+from tests.verify.check.live.run_mutations import replaced
+from tests.verify.check.live.sound_backends import BARE, sound
+from tests.verify.check.live.test_pitfalls_of_runs import answer, of_client, renumbered
+from tests.verify.check.live.test_run_mutations import broken
+
+DIALECTS = ("AG-UI", "Vercel UI stream", "bare", "flat")
+WITH_WHOLE = {**BARE, "whole": "full", "kinds": {**BARE["kinds"], "event": "all"}}
+
+
+def cut(run: LiveRun, size: int) -> LiveRun:
+    """Cut the deltas of texts into parts of this many characters."""
+    dialect = dialect_of(run.dialect, "")
+    assert dialect is not None
+    messages: list[Message] = []
+    for message in run.messages:
+        text = next((each.text for each in dialect.read(message) if each.kind == "text" and each.text), None)
+        parts = [text[n : n + size] for n in range(0, len(text), size)] if text else [None]
+        values = [message.value if part is None else replaced(message.value, str(text), part) for part in parts]
+        messages += [msgspec.structs.replace(message, value=value) for value in values]
+    found = msgspec.structs.replace(run, messages=messages)
+    return renumbered(found) if isinstance(run.dialect, dict) and "position" in run.dialect else found
+
+
+def leaked(run: LiveRun) -> list[Message]:
+    """Return the deltas of ann's texts, as ben's socket receives them."""
+    dialect = dialect_of(run.dialect, "")
+    assert dialect is not None
+    own = [each for each in of_client(run) if any(frame.kind == "text" for frame in dialect.read(each))]
+    return [msgspec.structs.replace(each, client="s3", user="ben", thread="t3") for each in own]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 11])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_cut_pieces_are_found_and_those_of_another_user_break_right_user(dialect: str, size: int) -> None:
+    run = cut(sound(dialect, "text"), size)
+    verdict = check_run(run)
+    assert broken(verdict) == set()
+    for which in (Property.LOST, Property.TEXT, Property.USER):
+        assert answer(verdict, which)[0] is State.HOLDS, which
+    both = msgspec.structs.replace(run, messages=[*run.messages, *leaked(run)])
+    found = broken(check_run(renumbered(both) if dialect == "flat" else both))
+    assert found - {Property.TEXT, Property.END_LAST} == {Property.USER}
+
+
+@pytest.mark.parametrize("with_whole", [False, True])
+@pytest.mark.parametrize("size", [1, 3])
+def test_pieces_that_another_users_pieces_interrupt_are_not_attributed(size: int, with_whole: bool) -> None:
+    """Also if a later frame repeats the whole text, so that the client receives every marker."""
+    run = sound("bare", "text")
+    run.dialect = WITH_WHOLE
+    if with_whole:
+        for client in ("s1", "s2", "s3"):
+            own = of_client(run, client)
+            text = "".join(each.value["d"] for each in own if each.value["t"] == "say")
+            end = run.messages.index(own[-1])
+            run.messages.insert(end, msgspec.structs.replace(own[0], value={"t": "all", "full": text}))  # type: ignore[attr-defined]
+    run = cut(run, size)
+    pairs = itertools.zip_longest(leaked(run), of_client(run, "s3"))
+    mixed = [each for pair in pairs for each in pair if each is not None]
+    others = [each for each in run.messages if each.client == "s2"] if not with_whole else []
+    prompts = [each for each in run.ledger.prompts if each.clients != ("s1",) and (others or each.clients != ("s2",))]
+    run.ledger = msgspec.structs.replace(run.ledger, prompts=prompts)
+    verdict = check_run(msgspec.structs.replace(run, messages=[*others, *mixed]))
+    for which in (Property.LOST, Property.USER, Property.TEXT):
+        assert answer(verdict, which)[0] is not State.HOLDS, which
