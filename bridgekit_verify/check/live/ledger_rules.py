@@ -247,7 +247,8 @@ def judge_ends(evidence: LiveEvidence, findings: LedgerFindings) -> None:
         prompts = [prompt for prompt in evidence.ledger.prompts if client.id in prompt.clients]
         least = sum((prompt.canary, client.id) not in evidence.excuses for prompt in prompts)
         total += least
-        ends = [each for each in client.ends if each.index not in evidence.foreign]
+        every = evidence.dialect.run_is_connection  # the end of a response is its own, whatever the response holds
+        ends = [each for each in client.ends if every or each.index not in evidence.foreign]
         _judge_count(findings, client, prompts, ends, least, exact=not has_ids and not client.last_connection)
         if not has_ids:
             _judge_after_end(evidence, findings, client)

@@ -11,7 +11,7 @@ from bridgekit_verify.check.frames import Message
 from bridgekit_verify.check.live.saved_run import LiveRun, dialect_of
 from bridgekit_verify.check.live.verdict import check_run
 from bridgekit_verify.check.property_answers import Property, State
-from tests.verify.check.live.run_mutations import replaced
+from tests.verify.check.live.run_mutations import batched, replaced
 from tests.verify.check.live.sound_backends import BARE, sound
 from tests.verify.check.live.test_pitfalls_of_runs import answer, of_client, renumbered
 from tests.verify.check.live.test_run_mutations import broken
@@ -76,3 +76,14 @@ def test_pieces_that_another_users_pieces_interrupt_are_not_attributed(size: int
     verdict = check_run(msgspec.structs.replace(run, messages=[*others, *mixed]))
     for which in (Property.LOST, Property.USER, Property.TEXT):
         assert answer(verdict, which)[0] is not State.HOLDS, which
+
+
+@pytest.mark.parametrize("size", [1, 3, 1_000])
+def test_response_with_another_users_answer_has_its_own_end(size: int) -> None:
+    """As of a cache without the user in its key. The end may be in the same message as the foreign answer."""
+    run = batched(sound("Vercel UI stream", "text"), size)
+    values = {name: [each.value for each in of_client(run, name)] for name in ("s1", "s3")}
+    for message in run.messages:
+        if message.client == "s3":
+            message.value = values["s1"].pop(0)
+    assert broken(check_run(run)) == {Property.USER, Property.LOST}
