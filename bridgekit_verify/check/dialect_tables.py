@@ -121,7 +121,8 @@ def _refuse_unknown(table: Mapping[str, Any], source: str) -> None:
         if key not in (*FIELDS, "name", "prefix", "kinds"):
             known = ", ".join(("name", "prefix", "kinds", *FIELDS))
             raise UnusableRecording(source, f"[dialect] has the unknown line {key!r}; known: {known}")
-        if not isinstance(value, str) and key not in ("kinds", "position"):
+        empty = key in FIELDS and isinstance(value, str) and "" in value.split(".")
+        if empty or (not isinstance(value, str) and key not in ("kinds", "position")):
             raise UnusableRecording(source, f"[dialect] {key} must be a path in quotes, not {value!r}")
 
 

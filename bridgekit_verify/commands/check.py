@@ -131,10 +131,11 @@ def _check_backend(options: argparse.Namespace) -> RecordingVerdict:
             max_seconds=options.max_seconds, max_frames=options.max_frames,
         )
     )  # fmt: skip
-    for problem in driven.problems[:MAX_PROBLEMS]:
+    problems = list(dict.fromkeys(driven.problems))
+    for problem in problems[:MAX_PROBLEMS]:
         print(f"bridgekit: {problem}", file=sys.stderr)
-    if len(driven.problems) > MAX_PROBLEMS:
-        print(f"bridgekit: and {len(driven.problems) - MAX_PROBLEMS} more problems", file=sys.stderr)
+    if len(problems) > MAX_PROBLEMS:
+        print(f"bridgekit: and {len(problems) - MAX_PROBLEMS} more problems", file=sys.stderr)
     if options.out:
         driven.save(options.out)
     verdict: RecordingVerdict = driven.judge().verdict

@@ -214,8 +214,12 @@ def _variables(variables: Mapping[str, str]) -> Iterator[None]:
 def _custom_driver(backend: Backend) -> BackendDriver:
     assert backend.driver is not None
     made = _import(backend, backend.driver.cls, "[driver] class")
-    with _own_driver(backend):
-        driver: BackendDriver = made()
+    try:
+        with _own_driver(backend):
+            driver: BackendDriver = made()
+    except TypeError as error:
+        problem = f"[driver] class {backend.driver.cls!r} must be a class that needs no arguments: {error}"
+        raise UnusableBackend(backend.path, problem) from error
     for name in ("listen", "start"):
         if not callable(getattr(driver, name, None)):
             raise UnusableBackend(backend.path, f"[driver] class {backend.driver.cls!r} has no method {name!r}")

@@ -36,6 +36,7 @@ START_VALUES: Final = {"port", "model", "python"}
 CLIENT_VALUES: Final = {"model", "user", "thread", "tab", "scenario"}
 RUN_VALUES: Final = CLIENT_VALUES | {"run", "prompt", "canary", "n"}
 RESUME_VALUES: Final = {"position", "last_event_id"}
+HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -268,11 +269,28 @@ def _problems(backend: Backend) -> Iterator[str]:
     if backend.dialect is not None and backend.listen is not None and backend.listen.dialect:
         yield "has a [dialect] table and [listen] dialect: remove one of them"
     names = {name for user in backend.users for name in user}
-    for number, user in enumerate(backend.users, 1):
-        if user.keys() != names:
-            yield f"[[users]] number {number} has the values {sorted(user)}, but others have {sorted(names)}"
+    yield from _user_problems(backend.users, names)
+    yield from _name_problems(backend)
     yield from _request_problems(backend)
     yield from _placeholder_problems(backend, names)
+
+
+def _user_problems(users: list[dict[str, str]], names: set[str]) -> Iterator[str]:
+    for number, user in enumerate(users, 1):
+        if user.keys() != names:
+            yield f"[[users]] number {number} has the values {sorted(user)}, but others have {sorted(names)}"
+        if "user" in user and user["user"] in (each.get("user") for each in users[: number - 1]):
+            yield f"[[users]] number {number} is {user['user']!r} again: each entry needs a user of its own"
+
+
+def _name_problems(backend: Backend) -> Iterator[str]:
+    for name, value in backend.start.env.items():
+        if not name or "=" in name or "\0" in name + value:
+            yield f"[start] env {name!r} = {value!r} is no variable: names have no '=', and values no NUL"
+    sections = [*backend.prepare, backend.run, backend.listen, backend.resume, backend.history]
+    for name, value in ((n, v) for each in sections if each is not None for n, v in each.headers.items()):
+        if not HEADER_NAME.fullmatch(name) or not value.isprintable():
+            yield f"the header {name!r} = {value!r} has a character that HTTP does not allow there"
 
 
 def _asks_for_model(requests: object) -> bool:

@@ -41,7 +41,7 @@ def fill_url(template: str, values: Values) -> str:
 def fill_body(template: Body, values: Values) -> tuple[str, bool]:
     """Replace the placeholders with their values, escaped in JSON. Return the body and whether it is JSON."""
     if not isinstance(template, str):
-        return json.dumps(_filled(template, values)), True
+        return json.dumps(_filled(template, values), default=str), True  # TOML has dates and times
     escaped = {name: json.dumps(value)[1:-1] for name, value in values.items()}
     text = fill_text(template, escaped)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,13 @@ MISTAKES = [
     ),
     ("sse", "[resume]", "[resume]\nurl = 'again'\n", "[resume] url must be a path that begins with /, not 'again'"),
     ("sse", "[history]", "[history]\nheaders = { A = 'b', N = 1 }", "[history] headers.N: expected a text in quotes"),
+    ("sse", "[start]", "[[users]]\nuser = 'a'\n[[users]]\nuser = 'a'\n[start]", "[[users]] number 2 is 'a' again"),
+    ("sse", "[history]", "[history]\nheaders = { 'A b' = 'c' }", "the header 'A b' = 'c' has a character that HTTP"),
+    ("sse", "[history]", '[history]\nheaders = { A = "b\\n" }', "the header 'A' = 'b\\n' has a character that HTTP"),
+    ("sse", "env = {", "env = { 'A=B' = 'c',", "[start] env 'A=B' = 'c' is no variable"),
+    ("sse", "env = {", 'env = { A = "\\u0000",', "[start] env 'A' = '\\x00' is no variable"),
+    ("sse", 'text = "delta"', 'text = ""', "[dialect] text must be a path in quotes, not ''"),
+    ("sse", 'text = "delta"', 'text = "a..b"', "[dialect] text must be a path in quotes, not 'a..b'"),
     ("sse", "[start]", "[[users]]\nuser = 'a'\ntoken = 5\n[start]", "[[users]] number 1 token: expected a text in"),
     (
         "sse", "[start]", "[run]\nrequest = 'POST /x'\nrequest = 'POST /y'\n[start]",
@@ -114,6 +122,7 @@ VALUES = {"a": 'x "y" \\ z', "b": "m&n/o"}
 def test_values_are_quoted_in_urls_and_in_json_and_nowhere_else() -> None:
     assert fill_text("{a} {c}", VALUES) == 'x "y" \\ z {c}'
     assert fill_url("/t/{b}?u={a}", VALUES) == "/t/m%26n%2Fo?u=x%20%22y%22%20%5C%20z"
+    assert fill_body({"at": date(2026, 11, 30)}, VALUES) == ('{"at": "2026-11-30"}', True)
     assert fill_body({"t": ["{a}", 1]}, VALUES) == ('{"t": ["x \\"y\\" \\\\ z", 1]}', True)
     assert fill_body('{"t": "{a}", "n": {n}}', {**VALUES, "n": "3"}) == ('{"t": "x \\"y\\" \\\\ z", "n": 3}', True)
     assert fill_body("say {a}", VALUES) == ('say x "y" \\ z', False)

@@ -22,6 +22,7 @@ from bridgekit_verify.check.live.clients import LiveClient, RequestedRun
 from bridgekit_verify.check.live.recorder import LiveRecorder
 from bridgekit_verify.check.live.scenarios import Load
 from bridgekit_verify.check.property_answers import Property, State
+from bridgekit_verify.errors import UnusableBackend
 
 LOAD = Load(users=2, threads=1, runs=1, quiet_seconds=0.3, settle_seconds=0.1)
 START = '[start]\nenv = { OPENAI_BASE_URL = "{model}/v1" }\nready = "/events"\n'
@@ -115,6 +116,13 @@ async def test_recorder_attributes_each_frame_of_a_batch_to_its_own_run() -> Non
     batch = [{"t": "say", "run": run.canary[-1], "d": f"[{run.canary}.1.t.1]"} for run in runs]
     recorder.record(client, json.dumps([*batch, {"t": "done", "run": "a"}]), runs, event=None, event_id=None)
     assert [run.ended for run in runs] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["json:dumps", "pathlib:sys", "zipfile:ZipFile"])
+def test_driver_that_cannot_be_made_gives_one_line(name: str) -> None:
+    backend = parse_backend({**tomllib.loads(START), "driver": {"class": name}})
+    with pytest.raises(UnusableBackend, match=f"class '{name}' must be a class that needs no arguments: "):
+        check_app(backend, create_app(ends=True), load=LOAD)
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["sound", "without ends"])
