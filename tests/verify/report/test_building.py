@@ -222,7 +222,7 @@ def test_a_file_that_is_no_notebook_is_named_in_one_line(content: str, tmp_path:
     assert "01_a.ipynb is not a notebook" in line
 
 
-@pytest.mark.short_form(2)
+@pytest.mark.short_form(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "signals",

@@ -67,7 +67,7 @@ def with_committed(drops: FixDrops, steps: Mapping[str, Mapping[str, Measurement
     )
 
 
-@pytest.mark.short_form(3)
+@pytest.mark.short_form(2)
 @pytest.mark.parametrize(
     ("number", "right", "works", "before"),
     [
