@@ -171,12 +171,9 @@ def _lifecycle_answer(wrong_user: int, *, loses: bool, loses_elsewhere: bool) ->
 
 
 def _process_sentence(row: ProcessDelivery) -> str:
-    where = (
-        "the restarted second process"
-        if row.process == "the second process, restarted"
-        else row.process.replace(", registered there", " that registers the run")
+    return (
+        f"In {row.process}, {_subject(row.variant)} delivers {row.arrived.counts} events that carry {_ids(row.address)}."
     )
-    return f"In {where}, {_subject(row.variant)} delivers {row.arrived.counts} events that carry {_ids(row.address)}."
 
 
 def _ids(address: str) -> str:
