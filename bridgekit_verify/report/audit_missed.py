@@ -171,9 +171,8 @@ def _lifecycle_answer(wrong_user: int, *, loses: bool, loses_elsewhere: bool) ->
 
 
 def _process_sentence(row: ProcessDelivery) -> str:
-    return (
-        f"In {row.process}, {_subject(row.variant)} delivers {row.arrived.counts} events that carry {_ids(row.address)}."
-    )
+    delivered = f"{_subject(row.variant)} delivers {row.arrived.counts} events"
+    return f"In {row.process}, {delivered} that carry {_ids(row.address)}."
 
 
 def _ids(address: str) -> str:

@@ -243,8 +243,8 @@ class FixDrops:
             f"With only link 9 broken, these fixes deliver every event of every kind of thread id:"
             f" {'; '.join(map(capitalized, self.complete(REPORTED))) or 'none'}.",
             f"With only link 9 broken, these fixes leak events to another user: {'; '.join(leaking) or 'none'}.",
-            f"With only link 9 broken, Fix 2 with its method fails for {_none(len(method))} of {kinds} kinds of thread id."
-            f" Together with Fix 1, Fix 2 with its method fails for {_none(len(both))} of {kinds} kinds.",
+            f"With only link 9 broken, Fix 2 with its method fails for {_none(len(method))} of {kinds} kinds of thread"
+            f" id. Together with Fix 1, Fix 2 with its method fails for {_none(len(both))} of {kinds} kinds.",
             f"On the code as committed, after {capitalized(worst)}, {wrong[worst]:,} of"
             f" {self.total(COMMITTED, worst).expected:,} events are reported as sent but not delivered.",
         ]
