@@ -110,7 +110,7 @@ class Trace:
     def sentence(self, request: str, event: str, step: int = 1) -> str:
         """Return sentences that state where the event ended and why, who read it, and which exceptions were caught."""
         found = self._event(request, event, step)
-        return f"{self.name}: {found.key.type} of {request} {_ending(found)}"
+        return f"{self.name}: the event {found.key.type} of {request} {_ending(found)}"
 
     def table(self, request: str, event: str, step: int = 1) -> pd.DataFrame:
         """Return the path as a table: what each link received, passed on, caught, logged and returned."""

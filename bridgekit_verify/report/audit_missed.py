@@ -171,12 +171,8 @@ def _lifecycle_answer(wrong_user: int, *, loses: bool, loses_elsewhere: bool) ->
 
 
 def _process_sentence(row: ProcessDelivery) -> str:
-    where = (
-        "the restarted second process"
-        if row.process == "the second process, restarted"
-        else row.process.replace(", registered there", " that registers the run")
-    )
-    return f"In {where}, {_subject(row.variant)} delivers {row.arrived.counts} events that carry {_ids(row.address)}."
+    delivered = f"{_subject(row.variant)} delivers {row.arrived.counts} events"
+    return f"In {row.process}, {delivered} that carry {_ids(row.address)}."
 
 
 def _ids(address: str) -> str:

@@ -144,7 +144,7 @@ def test_link_that_fails_is_stated_in_these_words() -> None:
         answer="As committed, link 9 fails: it was tested.",
         evidence=(
             "As worded, the audit's description of link 9 is not true.",
-            "With only link 9 as committed, the run id does not contain the thread: 1 of 6 events reach their"
+            "With only link 9 as committed, the run id does not contain the thread id: 1 of 6 events reach their"
             " user, and 2 reach another user.",
             "With link 9 repaired, 6 of 6 events reach their user. In the sound chain, link 9 still fails its test:"
             " it was"
