@@ -157,7 +157,7 @@ def stall_claim(study: StallStudy) -> Finding:
     )
     return Finding(
         id="fault-stall",
-        title="A slow reader delays the other sockets only briefly",
+        title="A slow client delays the other sockets only briefly",
         claim="A socket that stops reading delays the agent and the other sockets of its thread only until the server"
         " closes the slow socket.",
         reported=OURS,

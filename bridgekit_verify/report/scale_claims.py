@@ -129,7 +129,7 @@ def memory_claim(study: MemoryStudy) -> Finding:
     Also test that the CPU time per event then grows by a factor of at most `GROWTH`.
     """
     nonlinear = [
-        f"On the {scaling.edge.name} edge, {fit.of}: {100 * fit.max_residual:.0f} % off the line"
+        f"On the {scaling.edge.name} edge, {fit.of}: {100 * fit.max_residual:.0f} % deviation from the line"
         for scaling in study.scalings
         for fit in scaling.fits
         if not (fit.kib > 0 and fit.max_residual <= MAX_RESIDUAL)
