@@ -167,7 +167,7 @@ def stall_claim(study: StallStudy) -> Finding:
         f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events with a median delay of"
         f" {_ms(ours.median_during)}. Before the slow socket stopped reading, the median delay was"
         f" {_ms(ours.median_before)}. In bridgekit, the longest emission took {_ms(ours.longest_wait)}. Of"
-        f" {len(others)} servers that send to one socket after the other, {len(waiting)} waited for the slow socket.",
+        f" {len(others)} servers that send to one socket after another, {len(waiting)} waited for the slow socket.",
         evidence=tuple(_wait_of(stall) for stall in others),
         rule="The claim holds if the other sockets read every event, their median delay is below"
         f" {100 * LATE_SHARE:g} % of the time that the slow socket reads nothing, and no emission takes"

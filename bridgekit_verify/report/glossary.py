@@ -43,7 +43,7 @@ TERMS: Final = {
     " interval).",
     "log": "The events of a thread that the server retains. A client that reconnects gets missed events from the log.",
     "gap": "A message that tells a client which events it will not get, and why.",
-    "lost silently": "Lost, and the client received no gap. A loss of this kind is a silent loss.",
+    "lost silently": "Lost, and the client received no gap: a silent loss.",
     "edge": "The part of the server that serves the sockets. The native edge requires uvicorn on asyncio; the ASGI"
     " edge works with any ASGI server.",
     "checker": "The code that compares the emitted events with the events that sockets read.",
