@@ -288,7 +288,7 @@ def test_priorities_follow_what_the_fixes_deliver() -> None:
     assert f"Fix 1 alone delivers 320 of {ALL} events, and leaks 40 of the other {ALL - 320}" in critical.answer
     assert f"Fix 3 delivers {ALL} of {ALL} events." in critical.answer
     assert "100 more than Fix 1, which the audit calls critical" in optional.answer
-    assert "Both fixes deliver as many events as Fix 1 alone." in important.answer
+    assert "The number of delivered events is the same as with Fix 1 alone." in important.answer
     assert monitoring.right == "as worded, but insufficient"
     assert f"168 of {ALL} events are routed and reported as sent" in monitoring.answer
     assert all(each.rule for each in (critical, important, optional, monitoring))
