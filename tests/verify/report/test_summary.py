@@ -305,7 +305,7 @@ def test_priorities_are_right_if_the_first_two_fixes_suffice() -> None:
 def test_a_backup_that_helps_without_being_enough_is_insufficient() -> None:
     tables = read(with_steps({(AS_REPORTED, "fixes 1 and 2 as written"): lambda kind: (EACH - 1, 0, 0)}))
     assert priority_findings(tables)[1].right == "as worded, but insufficient"
-    assert "93 more" in priority_findings(tables)[1].answer
+    assert "93 higher" in priority_findings(tables)[1].answer
 
 
 def test_priorities_of_fixes_that_were_not_measured_are_unknown() -> None:
