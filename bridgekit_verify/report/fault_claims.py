@@ -133,8 +133,8 @@ def _near(count: int) -> str:
     if not count:
         return ""
     return (
-        f" For {count} more offline times, the number of lost events differs from the prediction by no more than one"
-        " step for each reconnection."
+        f" For {count} more offline {'time' if count == 1 else 'times'}, the number of lost events differs from the"
+        " prediction by no more than one step for each reconnection."
     )
 
 

@@ -81,8 +81,8 @@ WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as wri
                 "no",
                 f"{FIX_1} 320 of 420 events, and leaks 40 of the other 100. Fixes 1 and 2 as written deliver 320"
                 " of 420 events, and leak 40 of the other 100. The number of delivered events is the same"
-                " as with Fix 1 alone. If the code had the method that Fix 2 calls, Fixes 1 and 2 together would deliver"
-                " 380 of 420 events, and leak 40 of the other 40.",
+                " as with Fix 1 alone. If the code had the method that Fix 2 calls, Fixes 1 and 2 together would"
+                " deliver 380 of 420 events, and leak 40 of the other 40.",
             ),
             (
                 "does not hold",
