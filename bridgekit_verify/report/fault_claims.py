@@ -169,8 +169,8 @@ def stall_claim(study: StallStudy) -> Finding:
         f" {_ms(ours.median_before)}. In bridgekit, the longest emission took {_ms(ours.longest_wait)}. Of"
         f" {len(others)} servers that send to one socket after another, {len(waiting)} waited for the slow socket.",
         evidence=tuple(_wait_of(stall) for stall in others),
-        rule="The claim holds if the other sockets read every event, their median delay is below"
-        f" {100 * LATE_SHARE:g} % of the time that the slow socket reads nothing, and no emission takes"
+        rule="The claim holds under three conditions. The other sockets read every event. The median delay at the other"
+        f" sockets is below {100 * LATE_SHARE:g} % of the time that the slow socket reads nothing. No emission takes"
         f" {100 * WAITS_SHARE:g} % of this time or more.",
         sample=Sample(len(ours.during), "reads") if ours.during else Sample(ours.events, "events"),
         timing="the delay at the other sockets, and the duration of an emission",

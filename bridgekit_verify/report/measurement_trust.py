@@ -53,8 +53,8 @@ def localization_claim(found: Localization) -> Finding:
         evidence=tuple(
             f"{row['why']}" for row in found.explanations().drop_duplicates(subset="why").to_dict("records")
         ),
-        rule="The claim holds if the broken link is named for each breakage, a reason is stated for every other named"
-        " link, and no link of the sound chain is named.",
+        rule="The claim holds under three conditions. The broken link is named for each breakage. A reason is stated"
+        " for every other named link. No link of the sound chain is named.",
         sample=Sample(min(links.count(link) for link in set(links)), "breakages per link") if links else None,
     )
 
@@ -76,8 +76,8 @@ def coverage_claim(coverage: pd.DataFrame) -> Finding:
     return _coverage_finding(
         verdict_of(holds),
         f"Over {inside.n} combinations of true rate and sample size, the 95 % interval contains the true rate in"
-        f" {100 * mean:.1f} % of the cases on average (the computed, exact coverage). The simulated"
-        f" coverage agrees with the exact coverage in {inside.counts} combinations.",
+        f" {100 * mean:.1f} % of the cases on average. This exact coverage is computed, not"
+        f" simulated. The simulated coverage agrees with the exact coverage in {inside.counts} combinations.",
         (
             f"The lowest exact coverage is {lowest['exact %']:.1f} %, at a true rate of {lowest['p']:.3g} and a sample"
             f" size of {lowest['n']:.0f}.",
