@@ -259,7 +259,8 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
         " socket needs less memory on the native edge than on the ASGI edge. Second, in a burst and with pauses, the"
         " native edge's highest CPU time per event in any round does not exceed the ASGI edge's lowest. The claim does"
         " not hold if a socket needs at least as much memory on the native edge as on the ASGI edge. The claim also"
-        " does not hold if the native edge's lowest CPU time per event is above the ASGI edge's highest. In all other cases, the result is unknown.",
+        " does not hold if the native edge's lowest CPU time per event is above the ASGI edge's highest. In all other"
+        " cases, the result is unknown.",
         sample=Sample(min(rounds), "rounds"),
         timing="the CPU time of an event",
     )
