@@ -67,8 +67,7 @@ def collided(digits: int, *, trials: int, seed: int = 0) -> dict[int, Rate]:
 def scheme_table() -> pd.DataFrame:
     """Return one row per scheme of run ids.
 
-    Columns: run ids, random digits, collide within, runs until probability one half, runs until one in a
-    million.
+    Columns: run ids, random digits, collide within, runs until even odds, runs until one in a million.
     """
     rows = ((EmbeddedRunIds, DIGITS, "one thread"), (OpaqueRunIds, 12, "all threads"), (SignedRunIds, 24, "one thread"))
     return pd.DataFrame(
@@ -76,7 +75,7 @@ def scheme_table() -> pd.DataFrame:
             "run ids": scheme.__name__,
             "random digits": digits,
             "collide within": within,
-            "runs until probability one half": runs_until_collision(digits),
+            "runs until even odds": runs_until_collision(digits),
             "runs until one in a million": runs_until_collision(digits, 1e-6),
         }
         for scheme, digits, within in rows
@@ -187,7 +186,7 @@ class CollisionStudy:
         )
 
     def title(self) -> str:
-        """State how many trials with eight digits had a collision, and the runs until its probability is one half."""
+        """State how many trials with eight digits had a collision, and after how many runs one has even odds."""
         runs, rate = max(self.curves[DIGITS].items(), key=lambda point: point[0])
         return (
             f"With {DIGITS} digits, two of {runs:,} runs share an id in {rate.counts} trials.\n"
@@ -263,4 +262,4 @@ def _birthday(axis: Axes, digits: int, most: int) -> None:
     axis.plot(runs, expected, color=TEXT_COLOUR, linewidth=1.4, label="birthday bound (predicted)")
     even = runs_until_collision(digits)
     axis.plot([0, even, even], [50, 50, 0], color=TEXT_COLOUR, linewidth=0.9, linestyle=":")
-    axis.text(1.03 * even, 3, f"one half at\n{even:,} runs", fontsize=9, va="bottom")
+    axis.text(1.03 * even, 3, f"even odds at\n{even:,} runs", fontsize=9, va="bottom")

@@ -73,7 +73,7 @@ class DeliveryMode:
 
 AT_MOST_ONCE: Final = DeliveryMode(
     name="at most once",
-    summary="one worker without a log; clients reconnect without a cursor",
+    summary="one worker without a log, clients reconnect without a cursor",
     store="memory",
     resumes=False,
     keep_events=0,
