@@ -100,7 +100,7 @@ class Trace:
             return ""
         ledger, traced = attribute_loss(self.measurement.history, row.expectation), cause(found)
         if traced is None:
-            return f"the ledger names link {ledger.link} ({ledger.reason}); the trace saw no link do anything wrong"
+            return f"the ledger names link {ledger.link} ({ledger.reason}); the trace shows no error at any link"
         if traced.link == ledger.link:
             return ""
         return (
