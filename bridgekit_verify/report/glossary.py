@@ -25,7 +25,7 @@ TERMS: Final = {
     "lost": "Not delivered, and not read by another user.",
     "leaked": "Read by a socket of another user.",
     "misrouted": "Read by a socket of another user or of another thread.",
-    "reported as sent": "The bridge returned the receipt 'sent' to the agent. The receipt is false if the user did"
+    "reported as sent": "The agent received a receipt with the outcome 'sent'. The receipt is false if the user did"
     " not read the event.",
     "as committed": "The code of the audited backend at the audited commit, rebuilt with the defects that appear"
     " when the code runs.",

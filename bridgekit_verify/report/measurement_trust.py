@@ -101,9 +101,9 @@ def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], 
         verdict=verdict,
         answer=answer,
         evidence=evidence,
-        rule=f"The claim holds if the mean exact coverage is within {100 * COVERAGE_TOLERANCE:.0f} percentage points of"
-        f" {100 * CONFIDENCE:g} %, and no more simulations disagree with the exact coverage than"
-        " chance explains." + allowed,
+        rule="The claim holds under two conditions. The mean exact coverage is within"
+        f" {100 * COVERAGE_TOLERANCE:.0f} percentage points of {100 * CONFIDENCE:g} %. Chance explains the number of"
+        " simulations that disagree with the exact coverage." + allowed,
         sample=None if inside is None else Sample(inside.n, "combinations"),
     )
 
