@@ -25,7 +25,8 @@ from bridgekit_verify.check.frames import (
 )
 from bridgekit_verify.errors import UnusableRecording
 
-__all__ = ["EVENT", "detect", "load_table", "locate", "parse_table", "steps_of", "without_prefix"]
+__all__ = ["EVENT", "RUN_OF_CONNECTION", "TEXT", "detect", "load_table", "locate", "name_of", "parse_table", "steps_of",
+           "without_prefix"]  # fmt: skip
 
 PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
@@ -152,13 +153,13 @@ def _kinds(value: object, source: str) -> dict[str, str]:
         for each in theirs if isinstance(theirs, list) else [theirs]:
             if not isinstance(each, str | int):
                 raise UnusableRecording(source, f"[dialect] kinds {kind} must be a list of types, not {each!r}")
-            if (name := _name(each)) in kinds:
+            if (name := name_of(each)) in kinds:
                 raise UnusableRecording(source, f"[dialect] kinds names {each!r} as {kinds[name]} and as {kind}")
             kinds[name] = kind
     return kinds
 
 
-def _name(type_: object) -> str:
+def name_of(type_: object) -> str:
     """Return a type as text. A type may also be a number, true or false."""
     return type_ if isinstance(type_, str) else encode_json(type_)
 
@@ -206,7 +207,7 @@ class _TableReader:
                 return ()
             value = _decoded(without_prefix(value, self._prefix))
         theirs = message.event if self._kind == (EVENT,) else None if self._kind is None else locate(value, self._kind)
-        name = _name(theirs)
+        name = name_of(theirs)
         kind = self._kinds.get(name)
         frame = ObservedFrame(message, kind or self._begun(name))
         if isinstance(value, dict):

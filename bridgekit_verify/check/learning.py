@@ -12,7 +12,14 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from bridgekit_verify.check.dialect_tables import EVENT, parse_table, without_prefix
+from bridgekit_verify.check.dialect_tables import (
+    EVENT,
+    RUN_OF_CONNECTION,
+    TEXT,
+    name_of,
+    parse_table,
+    without_prefix,
+)
 from bridgekit_verify.check.frames import Message, decode_text, split
 from bridgekit_verify.check.judge import Judge
 from bridgekit_verify.check.property_answers import Property
@@ -33,8 +40,9 @@ ID_NAMES: Final = {
     "call": r"call_?id|tool_?(use_)?id|^call$|call$",
     "message": r"me?ss?a?ge?_?id|^message$|^msg$|item_?id|^id$",
 }
-TEXT_NAMES: Final = r"(delta|token|chunk|text|content|piece|answer|^d$)(?!.*id$)"
-WHOLE_NAMES: Final = {"args": r"arg|input|param", "whole": r"whole|full|final|text|content|output"}
+END_NAMES: Final = r"(finish|stop)_?reason|^(is_?)?(done|stop|final|finished)$"
+TEXT_NAMES: Final = r"(delta|token|chunk|text|content|piece|answer|^d$)(?!.*(id|type)$)"
+WHOLE_NAMES: Final = {"args": r"arg|input|param", "whole": r"(whole|full|final|text|content|output)(?!.*(id|type)$)"}
 KIND_RULES: Final = (
     ("error", r"error|fail|abort|cancel"),
     ("tool_result", r"(tool|call|function).*(result|output)"),
@@ -61,15 +69,26 @@ def draft_table(path: str, messages: Iterable[Message]) -> str:
     prefix, decoded = _decode(list(messages))
     pairs = [(message, row) for message in decoded if (row := _row(message))]
     rows = [row for _, row in pairs]
+    texts = [message for message in decoded if isinstance(message.value, str)]
+    if not rows and len(texts) > 1:
+        return _text_table(texts)
     if len(rows) < 2:
         raise UnusableRecording(
             path, f"has {len(rows) or 'no'} frame that is JSON: record a whole run, one frame per line"
         )
-    kind = _kind(rows)
-    fields = {} if kind is None else {"kind": kind}
+    types, kinds = _kind(rows), dict[str, str]()
+    kind = types or _end(rows)
+    fields: dict[str, Path] = {} if kind is None else {"kind": kind}
     fields |= _ids(rows, kind)
     fields |= _texts(rows, set(fields.values()))
-    kinds = {} if kind is None else _kinds(rows, kind, fields.get("run"), fields.get("text"))
+    if types is not None:
+        kinds = _kinds(pairs, types, fields.get("run"), fields.get("text"))
+    elif kind is not None:
+        kinds = {"*": "text"} | {name_of(each): "ended" for each in _values(rows, kind) if each}
+        if "run" not in fields and fields.get("message", ())[-1:] == ("id",):  # as in chat completions
+            fields["run"] = fields.pop("message")
+    if kind is not None and "run" not in fields and _ends_once(pairs, kind, kinds):
+        fields["run"] = (RUN_OF_CONNECTION,)
     position = _position(pairs, fields)
     _remove_contradictions(pairs, fields, kinds, position)
     lines = [f"# drafted from {len(rows)} frames by `bridgekit learn`: review every line", "[dialect]"]
@@ -91,7 +110,7 @@ def _decode(messages: Sequence[Message]) -> tuple[str, list[Message]]:
     """Return the most frequent prefix of JSON texts, and the messages. The JSON after this prefix is decoded."""
     messages = [replace(each, value=part) for each in messages for part in split(each.value, lists=False)]
     texts = [message.value for message in messages if isinstance(message.value, str)]
-    found = Counter(match[0] for text in texts if (match := re.match(r"[^\[{\s]{0,16}(?=[\[{])", text)))
+    found = Counter(match[0] for text in texts if (match := re.match(r"[^\[{\s\"]{0,16}(?=[\[{])", text)))
     prefix = max(found, key=lambda each: found[each], default="")
     return prefix, [
         replace(message, value=decode_text(without_prefix(message.value, prefix)))
@@ -163,8 +182,8 @@ def _kind(rows: Sequence[Row]) -> Path | None:
     candidates = []
     for path in _paths(rows):
         values = _values(rows, path)
-        names = {each for each in values if isinstance(each, str)}
-        if re.search("id$|_at$|time", path[-1], re.IGNORECASE):
+        names = {each for each in values if isinstance(each, str) and each}
+        if re.search("id$|_at$|time|^text$|^content$|^token$", path[-1], re.IGNORECASE):
             continue
         few = 1 < len(names) <= min(MAX_KINDS, max(2, len(rows) // 2))
         if few and len(values) >= EVERYWHERE * len(rows) and all(isinstance(each, str) for each in values):
@@ -235,21 +254,52 @@ def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | Non
     return list(numbers.values()) if follow else []
 
 
-def _kinds(rows: Sequence[Row], kind: Path, run: Path | None, text: Path | None) -> dict[str, str]:
+def _end(rows: Sequence[Row]) -> Path | None:
+    """Return the path of a mark of the end, such as `finish_reason`, for frames that have no type."""
+    paths = (path for path in _paths(rows) if re.search(END_NAMES, path[-1], re.IGNORECASE))
+    return next((path for path in paths if any(_values(rows, path))), None)
+
+
+def _ends_once(pairs: Sequence[tuple[Message, Row]], kind: Path, kinds: Mapping[str, str]) -> bool:
+    """Return whether there are several connections, and each has one frame that ends a run."""
+    ends = Counter({(message.client, message.connection): 0 for message, _ in pairs})
+    ends.update(
+        (message.client, message.connection)
+        for message, row in pairs
+        if kind in row and kinds.get(name_of(row[kind])) == "ended"
+    )
+    return len(ends) > 1 and set(ends.values()) == {1}
+
+
+def _text_table(messages: Sequence[Message]) -> str:
+    """Return the table of a recording whose messages are text. The last text of all connections is the end."""
+    lasts = {message.client: message.value for message in messages}
+    end, count = Counter(lasts.values()).most_common(1)[0]
+    lines = [f"# drafted from {len(messages)} texts by `bridgekit learn`: review every line", "[dialect]"]
+    if sum(each.value == end for each in messages) == len(lasts):
+        lines.append(f'run = "{RUN_OF_CONNECTION}"')
+    lines += [f'kind = "{TEXT}"', f'text = "{TEXT}"', "[dialect.kinds]", 'text = "*"']
+    return "\n".join([*lines, *([f"ended = {_quote(end)}"] if count == len(lasts) else [])]) + "\n"
+
+
+def _kinds(pairs: Sequence[tuple[Message, Row]], kind: Path, run: Path | None, text: Path | None) -> dict[str, str]:
     """Return each type's kind.
 
     The order of types in runs shows `started` and `ended`, and their names show the others.
     """
     by_run = defaultdict[Any, list[str]](list)
-    for row in rows:
+    for message, row in pairs:
         if kind in row and (run is None or run in row):
-            by_run[row.get(run) if run else None].append(row[kind])
-    texts = {row.get(kind) for row in rows if text is not None and isinstance(row.get(text), str)}
+            by_run[row.get(run) if run else message.client].append(row[kind])
+    rows = [row for _, row in pairs]
+    texts = Counter(row.get(kind) for row in rows if text is not None and row.get(text) and isinstance(row[text], str))
     kinds: dict[str, str] = {}
     firsts, lasts = {each[0] for each in by_run.values()}, {each[-1] for each in by_run.values()}
     for name in dict.fromkeys(_values(rows, kind)):
         matched = next((ours for ours, rule in KIND_RULES if re.search(rule, name, re.IGNORECASE)), "event")
-        if firsts == {name} and name not in lasts:
+        if name in texts:
+            matched = "text" if matched == "event" and name == texts.most_common(1)[0][0] else matched
+        elif firsts == {name} and name not in lasts:
             matched = "started"
         elif lasts == {name} and name not in firsts:
             matched = "ended"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from bridgekit.__main__ import main
 from bridgekit_verify.check.checking import check_recording
 from bridgekit_verify.check.dialect_tables import load_table
 from bridgekit_verify.check.property_answers import Property, State
-from tests.verify.check.samples import DIALECTS, TABLE, recording, write
+from tests.verify.check.samples import DIALECTS, TABLE, WORDS, Value, recording, write
 from tests.verify.check.test_check import broken, save, states
 
 
@@ -55,6 +56,47 @@ def test_draft_with_unusual_names_is_toml(tmp_path: Path) -> None:
 def test_recording_without_json_is_unusable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["learn", save(tmp_path / "a.jsonl", '"hello"')]) == 2
     assert "has no frame that is JSON" in capsys.readouterr().err
+
+
+ENDS: dict[str, tuple[Callable[[str, bool], Value], str]] = {
+    "chat completions": (lambda d, end: {"id": "c", "object": "x", "choices": [{"delta": {"content": d},
+                                         "finish_reason": "stop" if end else None}]}, "choices.0.finish_reason"),
+    "true or false": (lambda d, end: {"model": "m", "response": {"text": d}, "done": end}, "done"),
+    "last text": (lambda d, end: {"candidates": [{"text": d, **({"finishReason": "MAX"} if end else {})}]},
+                  "candidates.0.finishReason"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_draft_without_a_type_takes_the_mark_of_the_end_for_it(name: str, tmp_path: Path) -> None:
+    make, kind = ENDS[name]
+    values = [make(word, word == WORDS[-1]) for word in WORDS]
+    rows = [{"socket": socket, "frame": value} for socket in ("s1", "s2") for value in values]
+    table = learn(Path(save(tmp_path / "a.jsonl", *rows)))
+    drafted = tomllib.loads(table.read_text(encoding="utf-8"))["dialect"]
+    assert (drafted["kind"], drafted["kinds"]["text"]) == (kind, "*")
+    for lost, state in ((0, State.HOLDS), (1, State.BROKEN)):
+        path = save(tmp_path / "b.jsonl", *rows[: len(rows) - lost])
+        found = check_recording(path, dialect=load_table(str(table)))
+        assert states(found)[Property.END_LAST] is (State.HOLDS if not lost else State.UNKNOWN)
+        assert (Property.ENDED in broken(found)) == (state is State.BROKEN)
+
+
+@pytest.mark.parametrize("end", ["[DONE]", None])
+def test_draft_of_texts_judges_them(end: str | None, tmp_path: Path) -> None:
+    texts = [*WORDS, *([end] if end else [])]
+    rows = [{"socket": name, "frame": text} for name in ("s1", "s2") for text in (name, *texts)]
+    path = Path(save(tmp_path / "a.jsonl", *rows if end else rows[:-1]))
+    found = check_recording(str(path), dialect=load_table(str(learn(path))))
+    assert broken(found) == {}
+    assert (states(found)[Property.END_LAST] is State.HOLDS) == bool(end)
+
+
+def test_type_whose_frames_hold_the_text_starts_and_ends_no_run(tmp_path: Path) -> None:
+    values = [{"object": "chunk", "datacontenttype": "json", "delta": word} for word in WORDS]
+    path = Path(save(tmp_path / "a.jsonl", {"object": "filter", "datacontenttype": "json"}, *values))
+    table = tomllib.loads(learn(path).read_text(encoding="utf-8"))["dialect"]
+    assert (table["text"], table["kinds"]) == ("delta", {"started": "filter", "text": "chunk"})
 
 
 def test_draft_takes_no_id_and_no_time_for_a_text_or_a_type(tmp_path: Path) -> None:
