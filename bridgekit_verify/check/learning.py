@@ -31,6 +31,8 @@ __all__ = ["draft_table"]
 MAX_KINDS: Final = 60
 MAX_DEPTH: Final = 4
 MAX_ITEMS: Final = 6
+MAX_PAIR: Final = 2
+"""A list of more objects is a batch of messages. A shorter list may be one message, such as a text and its origin."""
 EVERYWHERE: Final = 0.9
 KIND_NAMES: Final = ("type", "kind", "event", "t", "op", "action", "name")
 ID_NAMES: Final = {
@@ -108,7 +110,9 @@ _quote = partial(json.dumps, ensure_ascii=False)
 
 def _decode(messages: Sequence[Message]) -> tuple[str, list[Message]]:
     """Return the most frequent prefix of JSON texts, and the messages. The JSON after this prefix is decoded."""
-    messages = [replace(each, value=part) for each in messages for part in split(each.value, lists=False)]
+    messages = [replace(m, value=decode_text(m.value)) if isinstance(m.value, str) else m for m in messages]
+    lists = any(isinstance(each.value, list) and len(each.value) > MAX_PAIR for each in messages)
+    messages = [replace(each, value=part) for each in messages for part in split(each.value, lists=lists)]
     texts = [message.value for message in messages if isinstance(message.value, str)]
     found = Counter(match[0] for text in texts if (match := re.match(r"[^\[{\s\"]{0,16}(?=[\[{])", text)))
     prefix = max(found, key=lambda each: found[each], default="")
@@ -308,6 +312,8 @@ def _kinds(pairs: Sequence[tuple[Message, Row]], kind: Path, run: Path | None, t
 
 
 def _line(field: str, path: Path, rows: Sequence[Row]) -> str:
+    if path == (RUN_OF_CONNECTION,):
+        return f"{field} = {_quote(RUN_OF_CONNECTION)}  # each connection has one frame that ends a run"
     values = _values(rows, path)
     distinct = len({repr(each) for each in values})
     return f"{field} = {_quote('.'.join(path))}  # in {len(values)} of {len(rows)} frames, {distinct} values"

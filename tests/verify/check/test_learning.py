@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,13 @@ def test_draft_of_texts_judges_them(end: str | None, tmp_path: Path) -> None:
     found = check_recording(str(path), dialect=load_table(str(learn(path))))
     assert broken(found) == {}
     assert (states(found)[Property.END_LAST] is State.HOLDS) == bool(end)
+
+
+def test_draft_of_batches_is_that_of_their_messages(tmp_path: Path) -> None:
+    values = list(DIALECTS["chat"]("r", "t"))
+    batches = [json.dumps(values[n : n + 4]) for n in range(0, len(values), 4)]
+    tables = [learn(Path(save(tmp_path / f"{len(rows)}.jsonl", *rows))).read_text() for rows in (values, batches)]
+    assert tables[0] == tables[1]
 
 
 def test_type_whose_frames_hold_the_text_starts_and_ends_no_run(tmp_path: Path) -> None:

@@ -78,6 +78,26 @@ def test_pieces_that_another_users_pieces_interrupt_are_not_attributed(size: int
         assert answer(verdict, which)[0] is not State.HOLDS, which
 
 
+@pytest.mark.parametrize("dialect", ["bare", "flat"])
+@pytest.mark.parametrize(("begin", "end"), [("<think>", "</think>\n"), ("", "\n[looks up]\n")])
+@pytest.mark.parametrize("scenario", ["thinking", "calls"])
+def test_words_of_the_backend_between_texts_of_the_model_damage_none(
+    scenario: str, begin: str, end: str, dialect: str
+) -> None:
+    """As of a backend that shows the thinking or the tools within its text."""
+    run = sound(dialect, scenario)
+    first, last = ".r.1]" if scenario == "thinking" else ".p.1]", ".r.4]" if scenario == "thinking" else ".p.2]"
+    for message in run.messages:
+        text = message.value.get("d", "")
+        message.value["t"] = "say" if message.value["t"] == "think" else message.value["t"]
+        message.value["d"] = (begin if first in text else "") + text + (end if last in text else "")
+        message.value.pop("full", None)
+    assert broken(check_run(run)) == set()
+    for message in run.messages:
+        message.value["d"] = message.value["d"].replace(last, last + "x")
+    assert broken(check_run(run)) == {Property.TEXT}
+
+
 @pytest.mark.parametrize("size", [1, 3, 1_000])
 def test_response_with_another_users_answer_has_its_own_end(size: int) -> None:
     """As of a cache without the user in its key. The end may be in the same message as the foreign answer."""
