@@ -136,7 +136,7 @@ def _remove_contradictions(
 
     The recording is assumed to be sound.
     """
-    types = {message.index: str(row.get(fields.get("kind", ()))) for message, row in pairs}
+    types = {message.index: name_of(row.get(fields.get("kind", ()))) for message, row in pairs}
     for _ in range(MAX_KINDS):
         table = {field: ".".join(path) for field, path in fields.items()} | {"kinds": _by_ours(kinds)}
         judge = Judge(parse_table(table | ({"position": position} if position else {}), "draft"))
@@ -204,7 +204,8 @@ def _ids(rows: Sequence[Row], kind: Path | None) -> dict[str, Path]:
         for path in sorted(_paths(rows), key=lambda path: exact.fullmatch(path[-1]) is None):
             if path == kind or path in found.values() or not exact.search(path[-1]):
                 continue
-            if all(isinstance(each, str) and 0 < len(each) <= 128 for each in _values(rows, path)):
+            ids = [each for each in _values(rows, path) if each not in ("", None)]
+            if ids and all(isinstance(each, str) and len(each) <= 128 for each in ids):
                 found[field] = path
                 break
     return found

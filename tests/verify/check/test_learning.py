@@ -71,11 +71,12 @@ ENDS: dict[str, tuple[Callable[[str, bool], Value], str]] = {
 @pytest.mark.parametrize("name", ENDS)
 def test_draft_without_a_type_takes_the_mark_of_the_end_for_it(name: str, tmp_path: Path) -> None:
     make, kind = ENDS[name]
-    values = [make(word, word == WORDS[-1]) for word in WORDS]
+    values = [{"id": "", "choices": []}, *(make(word, word == WORDS[-1]) for word in WORDS)]
     rows = [{"socket": socket, "frame": value} for socket in ("s1", "s2") for value in values]
     table = learn(Path(save(tmp_path / "a.jsonl", *rows)))
     drafted = tomllib.loads(table.read_text(encoding="utf-8"))["dialect"]
     assert (drafted["kind"], drafted["kinds"]["text"]) == (kind, "*")
+    assert drafted["run"] == ("id" if name == "chat completions" else "@connection")
     for lost, state in ((0, State.HOLDS), (1, State.BROKEN)):
         path = save(tmp_path / "b.jsonl", *rows[: len(rows) - lost])
         found = check_recording(path, dialect=load_table(str(table)))
