@@ -90,7 +90,8 @@ def draft_table(path: str, messages: Iterable[Message]) -> str:
         if "run" not in fields and fields.get("message", ())[-1:] == ("id",):  # as in chat completions
             fields["run"] = fields.pop("message")
     if kind is not None and "run" not in fields and _ends_once(pairs, kind, kinds):
-        fields["run"] = (RUN_OF_CONNECTION,)
+        names = (path for path in _paths(rows) if path not in fields.values() and _names_connections(pairs, path))
+        fields["run"] = next(names, (RUN_OF_CONNECTION,))
     position = _position(pairs, fields)
     _remove_contradictions(pairs, fields, kinds, position)
     lines = [f"# drafted from {len(rows)} frames by `bridgekit learn`: review every line", "[dialect]"]
@@ -274,6 +275,14 @@ def _ends_once(pairs: Sequence[tuple[Message, Row]], kind: Path, kinds: Mapping[
         if kind in row and kinds.get(name_of(row[kind])) == "ended"
     )
     return len(ends) > 1 and set(ends.values()) == {1}
+
+
+def _names_connections(pairs: Sequence[tuple[Message, Row]], path: Path) -> bool:
+    """Return whether most frames have a text at this path that only their connection has."""
+    found = (((message.client, message.connection), row.get(path)) for message, row in pairs)
+    texts = [(client, name) for client, name in found if name and isinstance(name, str)]
+    clients, names = {client for client, _ in texts}, {name for _, name in texts}
+    return len(set(texts)) == len(clients) == len(names) and 2 * len(texts) > len(pairs)
 
 
 def _text_table(messages: Sequence[Message]) -> str:

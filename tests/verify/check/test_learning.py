@@ -101,6 +101,20 @@ def test_draft_of_batches_is_that_of_their_messages(tmp_path: Path) -> None:
     assert tables[0] == tables[1]
 
 
+def test_draft_takes_the_text_that_names_a_connection_for_its_run(tmp_path: Path) -> None:
+    """So that the end of another run does not end the run of its connection."""
+    values = [{"type": "go"}, *({"type": "token", "text": word} for word in WORDS), {"type": "done"}]
+    rows = [
+        {"socket": name, "frame": {"source": "x", "subject": f"s-{name}", **value}}
+        for name in ("s1", "s2") for value in values
+    ]  # fmt: skip
+    table = learn(Path(save(tmp_path / "a.jsonl", *rows)))
+    assert tomllib.loads(table.read_text(encoding="utf-8"))["dialect"]["run"] == "subject"
+    rows[len(values) - 1]["frame"] = rows[-1]["frame"]
+    found = check_recording(save(tmp_path / "b.jsonl", *rows), dialect=load_table(str(table)))
+    assert Property.ENDED in broken(found)
+
+
 def test_type_whose_frames_hold_the_text_starts_and_ends_no_run(tmp_path: Path) -> None:
     values = [{"object": "chunk", "datacontenttype": "json", "delta": word} for word in WORDS]
     path = Path(save(tmp_path / "a.jsonl", {"object": "filter", "datacontenttype": "json"}, *values))
