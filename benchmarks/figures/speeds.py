@@ -57,13 +57,15 @@ def throughput_figure(series: Series) -> Figure | None:
 
 
 def _throughput_title(series: Series) -> str:
-    burst = series.ratio(SeriesKey("events/s", NATIVE, BURST), SeriesKey("events/s", STARLETTE, BURST))
-    yielding = series.ratio(SeriesKey("events/s", NATIVE, YIELDING), SeriesKey("events/s", STARLETTE, BURST))
+    burst, yielding = (
+        series.ratio(SeriesKey("events/s", NATIVE, kind), SeriesKey("events/s", STARLETTE, kind))
+        for kind in (BURST, YIELDING)
+    )
     if burst is None or yielding is None:
         return "Events from agents to sockets"
     return (
-        f"The native edge carries {_times(burst)} what a Starlette loop does;\n"
-        f"with agents that wait between any two events, {_times(yielding).removesuffix(' of')}"
+        f"The native edge carries {_times(burst)} what a Starlette loop carries,\n"
+        f"and {_times(yielding).removesuffix(' of')} if the agents wait between any two events"
     )
 
 
@@ -81,7 +83,7 @@ def latency_figure(series: Series) -> Figure | None:
         SeriesKey(QUANTILES[0].key, NATIVE, rates[0]), SeriesKey(QUANTILES[0].key, STARLETTE, rates[0])
     )
     title = "From emission to the client's read" + (
-        "" if ratio is None else f":\non the native edge {ratio:.2f} times a Starlette loop's (median)"
+        "" if ratio is None else f",\nthe median delay on the native edge is {ratio:.2f} times that of a Starlette loop"
     )
     figure, [axis] = sheet(title, 1.7 + 0.36 * len(stacks))
     dots(axis, series, stacks, [(mark, mark.key, rates[0]) for mark in QUANTILES])
