@@ -39,7 +39,7 @@ def growth_figure(series: Series) -> Figure | None:
     if worst is not None:
         title = (
             f"An event costs at most {worst:.2f} times as much CPU time\n"
-            "beside 10,000 live threads, 1,000,000 mappings and 10,000 sockets"
+            "with 10,000 live threads, 1,000,000 mappings and 10,000 sockets"
         )
     figure, axes = sheet(title, 4.0, len(edges), sharey=True)
     for axis, edge in zip(axes, edges, strict=True):
@@ -47,7 +47,7 @@ def growth_figure(series: Series) -> Figure | None:
         if (ratio := together[edge]) is not None:
             axis.text(0.03, 0.06, f"the largest of each, together: {ratio:.2f}", fontsize=9.5, transform=axis.transAxes)
     axes[0].set_ylabel("CPU time per event, as a multiple\nof the time without load")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
@@ -97,7 +97,7 @@ def memory_figure(series: Series) -> Figure | None:
     rows(left, stacks)
     left.set_xlim(right=1.15 * left.get_xlim()[1])
     left.set_title("An idle connection", fontsize=10.5)
-    left.set_xlabel("KiB per idle connection, in the server process")
+    left.set_xlabel("KiB in the server process")
     for stack, colour, line in ((NATIVE, BLUE, "-"), (ASGI, VERMILLION, "--")):
         events = series[SeriesKey("memory, events so far", stack)]
         share = series[SeriesKey("memory, share of the settled", stack)]
@@ -105,9 +105,9 @@ def memory_figure(series: Series) -> Figure | None:
     right.axhline(FLAT, color=TEXT_COLOUR, linewidth=1, linestyle=(0, (4, 3)), label=f"target: {FLAT}")
     right.set_ylim(0, 1.3)
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e6:g}"))
-    right.set_title("The server, while it sends events", fontsize=10.5)
+    right.set_title("A server that sends events", fontsize=10.5)
     right.set_xlabel("events so far, in millions")
-    right.set_ylabel("memory, as a multiple of the memory at the start")
+    right.set_ylabel("memory, as a multiple of that at the start")
     right.legend(frameon=False, fontsize=9.5, loc="lower right")
     return figure
 
@@ -116,4 +116,6 @@ def _memory_title(series: Series) -> str:
     flat = [series[SeriesKey("memory, share of the settled", stack)] for stack in (NATIVE, ASGI)]
     most = max((value for values in flat for value in values), default=None)
     over = max((series[SeriesKey("memory, events so far", NATIVE)] or [0])[-1], 0)
-    return "Memory" + ("" if most is None else f" grows by at most {100 * (most - 1):.1f} % over {over:,.0f} events")
+    if most is None:
+        return "Memory"
+    return f"The memory of bridgekit grows by at most {100 * (most - 1):.1f} % over {over:,.0f} events"
