@@ -97,4 +97,4 @@ def legend(figure: Figure, marks: Sequence[Mark], extra: Sequence[Line2D] = ()) 
         )
         for mark in marks
     ]
-    figure.legend(handles=[*handles, *extra], loc="outside lower left", ncols=4, frameon=False, fontsize=9, columnspacing=1.2)
+    figure.legend(handles=[*handles, *extra], loc="outside lower left", ncols=4, frameon=False, fontsize=9)

@@ -33,7 +33,15 @@ jinja2, so that a kernel does not load these packages.
 from bridgekit_verify.report.allowed_parameters import check_parameters
 from bridgekit_verify.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Verdict
 from bridgekit_verify.report.notebook_errors import show_asserted_values, show_messages_alone
-from bridgekit_verify.report.notebook_outputs import checked, printed_log, record, show_figure, show_table, source_of
+from bridgekit_verify.report.notebook_outputs import (
+    checked,
+    printed_log,
+    record,
+    show_figure,
+    show_table,
+    show_text,
+    source_of,
+)
 
 __all__ = [
     "FINDING_MIME",
@@ -47,6 +55,7 @@ __all__ = [
     "record",
     "show_figure",
     "show_table",
+    "show_text",
     "source_of",
 ]
 

@@ -11,7 +11,7 @@ import logging
 import sys
 import textwrap
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -81,6 +81,11 @@ def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
         plt.close(figure)
     data = {"text/plain": f"{caption} [{alt}]", "image/png": b64encode(image.getvalue()).decode()}
     _show(data, {"image/png": {"alt": alt, "caption": caption, "name": name}})
+
+
+def show_text(*paragraphs: str) -> None:
+    """Show long sentences as paragraphs. JupyterLab breaks the lines of `print` in the middle of words."""
+    _show({"text/plain": "\n".join(paragraphs), "text/html": _paragraphs(paragraphs)})
 
 
 def source_of(thing: type | Callable[..., Any] | ModuleType) -> None:
@@ -189,6 +194,10 @@ def _print(text: str) -> None:
 
 def _label(column: object) -> str:
     return " ".join(str(part) for part in column) if isinstance(column, tuple) else str(column)
+
+
+def _paragraphs(texts: Sequence[str]) -> str:
+    return "".join(f'<p style="max-width: 60em; margin: 0 0 0.4em">{escape(each)}</p>' for each in texts)
 
 
 def _card(finding: Finding) -> str:

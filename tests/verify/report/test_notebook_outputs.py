@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bridgekit_verify.report import Finding, checked, printed_log, record, show_table, source_of
+from bridgekit_verify.report import Finding, checked, printed_log, record, show_table, show_text, source_of
 from bridgekit_verify.report.findings import cell_text, delivery_text
-from bridgekit_verify.report.notebook_outputs import _grid, read_source, table_of
+from bridgekit_verify.report.notebook_outputs import _grid, _paragraphs, read_source, table_of
 from tests.verify.report.notebooks import finding
 
 
@@ -59,6 +59,14 @@ def test_a_folded_table_shows_its_caption_as_the_summary() -> None:
     assert folded.startswith("<details><summary>Losses</summary><table>")
     assert folded.endswith("</table></details>")
     assert "details" not in _grid(table)
+
+
+def test_long_sentences_are_shown_as_escaped_paragraphs_and_as_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    show_text("Link 9 named <uuid4>.", "No user reads the event.")
+    assert capsys.readouterr().out == "Link 9 named <uuid4>.\nNo user reads the event.\n"
+    html = _paragraphs(["Link 9 named <uuid4>.", "No user reads the event."])
+    assert html.count("<p ") == 2
+    assert "Link 9 named &lt;uuid4&gt;." in html
 
 
 def test_columns_of_text_are_aligned_to_the_left() -> None:
