@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bridgekit_verify.report.findings import (
+    CONTRADICTS,
     FINDING_MIME,
     RESERVED_COLUMNS,
     SOURCE_MIME,
@@ -28,6 +29,7 @@ from bridgekit_verify.report.findings import (
     Finding,
     Source,
     Table,
+    answers,
     basis_text,
     cell_text,
     delivery_text,
@@ -43,8 +45,19 @@ if TYPE_CHECKING:
 FIGURE_DOTS_PER_INCH = 160
 FIGURE_COLOURS = 128
 
-# Okabe-Ito colours, which colour-blind readers can distinguish. The card also states the verdict as text.
-_EDGE = {"holds": "#009E73", "does not hold": "#D55E00", "unknown": "#999999"}
+# Okabe-Ito colours, which colour-blind readers can distinguish. The card also states the answer as text.
+_GREEN, _VERMILLION, _ORANGE, _GREY = "#009E73", "#D55E00", "#E69F00", "#999999"
+_EDGE = {
+    "yes": _GREEN,
+    "holds": _GREEN,
+    "as worded, but insufficient": _ORANGE,
+    "no": _VERMILLION,
+    "does not hold": _VERMILLION,
+    "not examined": _GREY,
+    "unknown": _GREY,
+}
+_CONTRADICTION_EDGE = _EDGE | {"yes": _VERMILLION, "no": _GREY}
+"""The colours of the answers to "Contradicts the audit?"."""
 
 
 def record(finding: Finding) -> None:
@@ -211,7 +224,9 @@ def _card(finding: Finding) -> str:
     if finding.evidence:
         items = "".join(f"<li>{escape(item)}</li>" for item in finding.evidence)
         body += f'<ul style="margin:.25em 0 0;padding-left:1.2em;opacity:.8">{items}</ul>'
-    style = f"border-left:5px solid {_EDGE[finding.verdict]};padding:.4em 1em;margin:.5em 0;max-width:44em"
+    question, answer = next(iter(answers(finding).items()))
+    edge = (_CONTRADICTION_EDGE if question == CONTRADICTS else _EDGE)[answer]
+    style = f"border-left:5px solid {edge};padding:.4em 1em;margin:.5em 0;max-width:44em"
     return f'<div style="{style}">{body}</div>'
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from bridgekit_verify.report import Finding, checked, printed_log, record, show_table, show_text, source_of
 from bridgekit_verify.report.findings import cell_text, delivery_text
-from bridgekit_verify.report.notebook_outputs import _grid, _paragraphs, read_source, table_of
+from bridgekit_verify.report.notebook_outputs import _card, _grid, _paragraphs, read_source, table_of
 from tests.verify.report.notebooks import finding
 
 
@@ -40,6 +40,22 @@ def test_a_finding_refuses_an_id_that_is_no_anchor() -> None:
 def test_the_delivery_states_only_what_was_counted() -> None:
     assert delivery_text(finding(before=(0, 60), after=None)) == "before 0 of 60"
     assert delivery_text(finding(before=None, after=(3, 3))) == "after 3 of 3"
+
+
+@pytest.mark.parametrize(
+    ("changes", "colour"),
+    [
+        ({"audit_right": "yes"}, "#009E73"),
+        ({"audit_right": "as worded, but insufficient"}, "#E69F00"),
+        ({"audit_right": "no"}, "#D55E00"),
+        ({"audit_right": "not examined"}, "#999999"),
+        ({"audit_right": "no", "id": "missed-leaks"}, "#D55E00"),
+        ({"audit_right": "yes", "id": "missed-leaks"}, "#999999"),
+    ],
+)
+def test_the_edge_of_a_card_has_the_colour_of_its_answer(changes: dict[str, Any], colour: str) -> None:
+    key = changes.pop("id", "link-3")
+    assert f"border-left:5px solid {colour};" in _card(finding(key, **changes))
 
 
 def test_the_name_of_a_link_is_what_follows_the_dot() -> None:
