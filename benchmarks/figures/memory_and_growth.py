@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from benchmarks.figures.dot_plots import BRIDGEKIT_STACKS, GREY, rows, sheet, stacks_of
 from benchmarks.measured_values import Series, SeriesKey
 from benchmarks.measures.growth import FULL_BACKGROUND, NO_BACKGROUND
+from benchmarks.page import memory_growth
 from benchmarks.targets import ASGI, NATIVE
 from bridgekit_verify.measure.plots import BLUE, GREEN, TEXT_COLOUR, VERMILLION
 
@@ -89,7 +90,7 @@ def memory_figure(series: Series) -> Figure | None:
     stacks = stacks_of(series, measure)
     if not stacks:
         return None
-    figure, (left, right) = sheet(_memory_title(series), max(3.6, 1.5 + 0.36 * len(stacks)), 2)
+    figure, (left, right) = sheet(memory_growth(series), max(3.6, 1.5 + 0.36 * len(stacks)), 2)
     for row, stack in enumerate(stacks):
         values = series[SeriesKey(measure, stack)]
         left.barh(row, median(values), color=BLUE if stack in BRIDGEKIT_STACKS else GREY, height=0.6, zorder=2)
@@ -110,12 +111,3 @@ def memory_figure(series: Series) -> Figure | None:
     right.set_ylabel("memory, as a multiple of that at the start")
     right.legend(frameon=False, fontsize=9.5, loc="lower right")
     return figure
-
-
-def _memory_title(series: Series) -> str:
-    flat = [series[SeriesKey("memory, share of the settled", stack)] for stack in (NATIVE, ASGI)]
-    most = max((value for values in flat for value in values), default=None)
-    over = max((series[SeriesKey("memory, events so far", NATIVE)] or [0])[-1], 0)
-    if most is None:
-        return "Memory"
-    return f"The memory of bridgekit grows by at most {100 * (most - 1):.1f} % over {over:,.0f} events"
