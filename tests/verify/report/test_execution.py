@@ -154,7 +154,8 @@ def test_the_kernel_is_the_interpreter_that_runs_this(ran: ExecutionResult) -> N
 
 def test_a_kernel_collects_garbage_less_often_than_other_processes(ran: ExecutionResult) -> None:
     assert str(YOUNG_OBJECTS) in ran.built.csv.read_text(encoding="utf-8")
-    assert int((ran.executed / "frozen").read_text()) > YOUNG_OBJECTS  # collections at the kernel's end skip these objects
+    frozen = (ran.executed / "frozen").read_text()
+    assert int(frozen) > YOUNG_OBJECTS, "the collections at the kernel's end do not skip the objects of all cells"
 
 
 def test_report_can_be_rebuilt_from_executed_copies(ran: ExecutionResult, tmp_path: Path) -> None:
