@@ -35,7 +35,15 @@ from bridgekit_verify.report.allowed_parameters import check_parameters
 from bridgekit_verify.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Verdict
 from bridgekit_verify.report.kernel_settings import collect_garbage_less_often
 from bridgekit_verify.report.notebook_errors import show_asserted_values, show_messages_alone
-from bridgekit_verify.report.notebook_outputs import checked, printed_log, record, show_figure, show_table, source_of
+from bridgekit_verify.report.notebook_outputs import (
+    checked,
+    printed_log,
+    record,
+    show_figure,
+    show_table,
+    show_text,
+    source_of,
+)
 
 __all__ = [
     "FINDING_MIME",
@@ -49,6 +57,7 @@ __all__ = [
     "record",
     "show_figure",
     "show_table",
+    "show_text",
     "source_of",
 ]
 
