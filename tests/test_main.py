@@ -74,6 +74,12 @@ def test_command_prints_one_line_and_exits_with_2_when_it_cannot_run(
     assert len(error.splitlines()) == 1
 
 
+def test_report_does_not_import_the_parsers_of_jsonschema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "rfc3987_syntax", raising=False)
+    assert main(["report", "--notebooks", str(tmp_path)]) == 2
+    assert sys.modules["rfc3987_syntax"] is None
+
+
 @pytest.mark.parametrize(
     "arguments", [["audit", "--seed", "-1"], ["demo", "--steps", "0"], ["report", "--jobs", "x"], []]
 )

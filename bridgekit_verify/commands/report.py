@@ -94,6 +94,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    # nbformat imports jsonschema, which imports rfc3987-syntax if it is installed (JupyterLab requires it). That takes
+    # a second, in which no notebook runs. It checks a format that no notebook has. With None, its import fails.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     from bridgekit_verify.report.building import build_from_executed, build_report  # here: it loads Jupyter
     from bridgekit_verify.report.parameters import parse_settings
 

@@ -86,7 +86,7 @@ def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
     figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 0}, **options)
     # The figures have few colours, so a palette reduces each file to a third, which matters in a report sent by email.
     few = Image.open(drawn).convert("RGB").quantize(FIGURE_COLOURS, dither=Image.Dither.NONE)
-    few.save(image, "png", optimize=True)
+    few.save(image, "png")
     # Only pyplot keeps figures open. If pyplot is not imported, there is nothing to close.
     if "matplotlib.pyplot" in sys.modules:
         import matplotlib.pyplot as plt

@@ -68,8 +68,8 @@ class Fault:
         return self.apply in (_partition_broker, _cut_broker)
 
     @property
-    def needs_own_deployment(self) -> bool:
-        """Whether the fault targets a worker or the broker, so that no other experiment can share the deployment."""
+    def exclusive(self) -> bool:
+        """Whether the fault targets a worker or the broker, so that it would affect concurrent experiments."""
         return self.target not in (FaultTarget.NOTHING, FaultTarget.NETWORK)
 
 

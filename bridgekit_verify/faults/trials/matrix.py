@@ -25,8 +25,6 @@ from bridgekit_verify.measure.thread_id_families import OwnedThread, thread_ids
 
 __all__ = ["FaultMatrix", "Soak", "random_plan", "run_matrix", "soak"]
 
-MAX_CONCURRENT_DEPLOYMENTS: Final = 8
-"""How many deployments run concurrently. Two cores are enough, because most processes wait most of the time."""
 MATRIX_SECONDS: Final = 600.0
 """The timeout of a fault matrix is MATRIX_SECONDS plus 20 times the duration of the plan."""
 
@@ -207,18 +205,18 @@ async def run_matrix(
     """Run a trial of every fault in every delivery mode that has the fault's target.
 
     Each trial has `users` threads with one socket each. Network faults share a deployment, each with its own proxy and
-    threads. A fault that targets a worker or the broker gets its own deployment. Raises TimeoutError if the trials take
-    too long: see MATRIX_SECONDS.
+    threads. Faults that target the same worker or the broker share another deployment, one after the other. Raises
+    TimeoutError if the trials take too long: see MATRIX_SECONDS.
+
+    All deployments run concurrently. Two cores are enough, because most processes wait most of the time.
     """
     chosen, plan = list(faults), plan or TrialPlan()
     groups = [(delivery, group) for delivery in modes for group in _group_by_deployment(chosen, delivery)]
     found: dict[tuple[str, str], Trial] = {}
-    limiter = anyio.CapacityLimiter(MAX_CONCURRENT_DEPLOYMENTS)
 
     async def run_one(delivery: DeliveryMode, group: Sequence[Fault]) -> None:
-        async with limiter:
-            for trial in await _run_group(delivery, group, users, seed, plan):
-                found[trial.fault.name, delivery.name] = trial
+        for trial in await _run_group(delivery, group, users, seed, plan):
+            found[trial.fault.name, delivery.name] = trial
 
     with unwrap_single_error(), anyio.fail_after(MATRIX_SECONDS + 20 * plan.seconds):
         async with anyio.create_task_group() as tasks:
@@ -230,15 +228,18 @@ async def run_matrix(
 
 
 def _group_by_deployment(faults: Sequence[Fault], delivery: DeliveryMode) -> list[list[Fault]]:
-    """Return the groups of faults that share a deployment."""
-    concerned = [fault for fault in faults if fault.applies_to(delivery)]
-    shared = [fault for fault in concerned if not fault.needs_own_deployment]
-    return ([shared] if shared else []) + [[fault] for fault in concerned if fault.needs_own_deployment]
+    """Return the groups of faults that share a deployment: each group of exclusive faults has one target."""
+    groups: dict[FaultTarget | None, list[Fault]] = {}
+    for fault in faults:
+        if fault.applies_to(delivery):
+            groups.setdefault(fault.target if fault.exclusive else None, []).append(fault)
+    return list(groups.values())
 
 
 async def _run_group(
     delivery: DeliveryMode, group: Sequence[Fault], users: int, seed: int, plan: TrialPlan
 ) -> list[Trial]:
+    """Run the trials of a group concurrently, or one after the other if the faults are exclusive."""
     threads = thread_ids("thread_<16 hex>", users * len(group), seed=seed)
     trials: list[Trial] = []
 
@@ -248,8 +249,12 @@ async def _run_group(
     cut_broker = any(fault.cuts_broker for fault in group)
     async with deployed(delivery, threads, cut_broker=cut_broker) as deployment, anyio.create_task_group() as tasks:
         for number, fault in enumerate(group):
-            tasks.start_soon(run_one, fault, threads[number * users : (number + 1) * users])
-    return sorted(trials, key=lambda trial: list(FAULTS).index(trial.fault.name))
+            owned = threads[number * users : (number + 1) * users]
+            if fault.exclusive:
+                await run_one(fault, owned)
+            else:
+                tasks.start_soon(run_one, fault, owned)
+    return trials
 
 
 def random_plan(seed: int) -> TrialPlan:

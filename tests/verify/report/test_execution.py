@@ -40,8 +40,10 @@ FAILING = {
 }
 COMPARES = "16_compares: code cell 3: AssertionError: SEED + 1 == 60: 9 == 60"
 GOOD = """\
-import gc, sys
+import atexit, gc, sys
 from hashlib import sha256
+from pathlib import Path
+atexit.register(lambda: Path("frozen").write_text(str(gc.get_freeze_count())))
 import pandas as pd
 from matplotlib.figure import Figure
 from bridgekit_verify.report import Finding, checked, record, show_figure, show_table, source_of
@@ -152,6 +154,8 @@ def test_the_kernel_is_the_interpreter_that_runs_this(ran: ExecutionResult) -> N
 
 def test_a_kernel_collects_garbage_less_often_than_other_processes(ran: ExecutionResult) -> None:
     assert str(YOUNG_OBJECTS) in ran.built.csv.read_text(encoding="utf-8")
+    frozen = (ran.executed / "frozen").read_text()
+    assert int(frozen) > YOUNG_OBJECTS, "the collections at the kernel's end do not skip the objects of all cells"
 
 
 def test_report_can_be_rebuilt_from_executed_copies(ran: ExecutionResult, tmp_path: Path) -> None:

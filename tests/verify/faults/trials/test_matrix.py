@@ -24,8 +24,8 @@ LOSE_UNPROTECTED = ("slow_reader", "timeout", "reset_peer", "down", "kill while 
 
 
 OF_PROCESSES = ("kill", "kill while offline", "restart", "broker's kill", "broker's reset")
-CHOSEN = [fault for fault in FAULTS.values() if not fault.needs_own_deployment or fault.name in OF_PROCESSES]
-"""All faults of the network, and some of a worker and of the broker, each of which starts its own processes."""
+CHOSEN = [fault for fault in FAULTS.values() if not fault.exclusive or fault.name in OF_PROCESSES]
+"""All faults of the network, and some of a worker and of the broker, which run one after the other."""
 QUICK = TrialPlan(steps=12, pace_seconds=0.03, start_seconds=0.15, duration_seconds=0.25, after_steps=2)
 """Shorter than the default, which notebook 12 runs; `random_plan` covers other timings."""
 
