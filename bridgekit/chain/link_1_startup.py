@@ -295,6 +295,7 @@ def lifespan(
             with DeterministicStartupError.at(1, "the application"):
                 application = await start(config, await _require_single_worker(stack, config))
             stack.callback(open_bridges.discard, application.bridge)
+            stack.callback(application.supervisor.refuse_runs)
             edge = ConnectionRegistry(
                 application.bridge.hub,
                 application.authorizer,

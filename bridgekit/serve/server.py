@@ -49,6 +49,7 @@ from bridgekit.transport.metrics import FOLDER_VARIABLE
 
 __all__ = ["ServedAt", "ServerOptions", "serve"]
 
+EXIT_LIFESPAN_FAILED: Final = 1
 EXIT_STARTUP_FAILED: Final = 2
 EXIT_SIGNALLED: Final = 128
 """The exit code of a program that a signal ended is this number plus the signal's number, as in shells."""
@@ -104,10 +105,11 @@ def serve(
 ) -> int:
     """Serve until a signal arrives, and return the exit code.
 
-    The exit code is 0 if everything was drained, and 128 + n if a second signal n interrupted the drain. The server
-    calls `on_ready` when clients can connect. With `ends_process`, the process ends at most EXIT_TIMEOUT_SECONDS
-    after the server, even if other code still runs. Raises ServeError if the application or the address cannot be
-    served. If the application does not start, the reason is printed and the exit code is 2.
+    The exit code is 0 if everything was drained, 128 + n if a second signal n interrupted the drain, and 1 if the
+    application's lifespan failed while it was served. The server calls `on_ready` when clients can connect. With
+    `ends_process`, the process ends at most EXIT_TIMEOUT_SECONDS after the server, even if other code still runs.
+    Raises ServeError if the application or the address cannot be served. If the application does not start, the reason
+    is printed and the exit code is 2.
     """
     app = spec.load(options.workers)
     edge = choose_edge(spec.target, app, options.edge)
@@ -155,6 +157,7 @@ class StartupReporter:
     """
 
     _app: ASGIApp | None = None
+    failed = False  # True if the lifespan has failed while the application was served
 
     def __init__(
         self, load: Callable[[], ASGIApp], served: ServedAt, end: EndProcess, folder: Path | None = None
@@ -190,7 +193,13 @@ class StartupReporter:
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         handoff = AsyncExitStack()
-        started, failure = False, ""
+        started, stopping, failure = False, False, ""
+
+        async def receive_stop() -> Message:
+            nonlocal stopping
+            message = await receive()
+            stopping = message["type"] == "lifespan.shutdown"
+            return message
 
         async def forward(message: Message) -> None:
             nonlocal started, failure
@@ -212,11 +221,15 @@ class StartupReporter:
             with unwrap_single_error():
                 async with handoff:
                     self._app = self._load()
-                    await self._app(scope, receive, forward)
+                    await self._app(scope, receive_stop, forward)
             if not started:
                 raise ServeError("the application", failure or NO_ROUTES)
         except Exception as error:
-            if not started:
+            if started and not stopping:
+                # uvicorn would continue to serve an application without its resources.
+                self.failed = True
+                os.kill(os.getpid(), signal.SIGTERM)
+            elif not started:
                 lacks_lifespan = self._app is not None and not failure and not isinstance(error, BridgekitError)
                 self._print_startup_error(ServeError("the application", NO_ROUTES) if lacks_lifespan else error)
             raise
@@ -297,7 +310,7 @@ def _run_single(
         if server.started:
             raise
         return EXIT_STARTUP_FAILED
-    return _exit_code(server.second_signal)
+    return EXIT_LIFESPAN_FAILED if getattr(config.app, "failed", False) else _exit_code(server.second_signal)
 
 
 def _exit_code(second_signal: int | None) -> int:
