@@ -59,9 +59,8 @@ EXIT_TIMEOUT_SECONDS: Final = 2.0
 """How long the process may continue after the lifespan has ended, for example because a tool blocks or an agent catches
 its cancellation."""
 SHUTDOWN_TIMEOUT_SECONDS: Final = 8.0
-"""How long the process may continue after the time to drain, for example because its event loop is blocked or the
-application's own lifespan does not end. With the default times, the process then ends within the 30 s that Kubernetes
-grants. Must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS plus EXIT_TIMEOUT_SECONDS."""
+"""How long the process may continue after the time to drain. With the default times, the process then ends within the
+30 s that Kubernetes grants. Must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS plus EXIT_TIMEOUT_SECONDS."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
@@ -158,14 +157,13 @@ class StartupReporter:
 
     _app: ASGIApp | None = None
     failed = False  # True if the lifespan has failed while the application was served
+    _stopping = False
 
     def __init__(
         self, load: Callable[[], ASGIApp], served: ServedAt, end: EndProcess, folder: Path | None = None
     ) -> None:
-        """`folder` is shared by all workers of the server.
-
-        `end` is called on a signal and at the end of the shutdown, with the time for which the process may continue.
-        """
+        """`folder` is shared by all workers. `end` is called on a signal and at the end of the shutdown, with the time
+        for which the process may continue."""
         self._load = load
         self._served = served
         self._end = end
@@ -193,12 +191,11 @@ class StartupReporter:
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         handoff = AsyncExitStack()
-        started, stopping, failure = False, False, ""
+        started, failure = False, ""
 
         async def receive_stop() -> Message:
-            nonlocal stopping
             message = await receive()
-            stopping = message["type"] == "lifespan.shutdown"
+            self._stopping = message["type"] == "lifespan.shutdown"
             return message
 
         async def forward(message: Message) -> None:
@@ -225,14 +222,16 @@ class StartupReporter:
             if not started:
                 raise ServeError("the application", failure or NO_ROUTES)
         except Exception as error:
-            if started and not stopping:
-                # uvicorn would continue to serve an application without its resources.
-                self.failed = True
-                os.kill(os.getpid(), signal.SIGTERM)
-            elif not started:
-                lacks_lifespan = self._app is not None and not failure and not isinstance(error, BridgekitError)
-                self._print_startup_error(ServeError("the application", NO_ROUTES) if lacks_lifespan else error)
+            self._on_failure(error, failure, started=started)
             raise
+
+    def _on_failure(self, error: Exception, failure: str, *, started: bool) -> None:
+        if not started:
+            lacks_lifespan = self._app is not None and not failure and not isinstance(error, BridgekitError)
+            self._print_startup_error(ServeError("the application", NO_ROUTES) if lacks_lifespan else error)
+        elif not self._stopping:
+            self.failed = True
+            os.kill(os.getpid(), signal.SIGTERM)  # uvicorn would continue without the application's resources
 
     def _handoff(self) -> AbstractAsyncContextManager[Mapping[str, Any]]:
         # In an application of a type other than Starlette, bridgekit's routes may not be found.
