@@ -37,7 +37,14 @@ from bridgekit.chain.models_tools_and_owners import (
 )
 from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import BridgekitError, DeterministicStartupError, ServeError, StoreUnavailable, UnknownName
+from bridgekit.errors import (
+    BridgekitError,
+    DeterministicStartupError,
+    InvalidId,
+    ServeError,
+    StoreUnavailable,
+    UnknownName,
+)
 from bridgekit.ids import RunIdScheme, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.payload_encoding import PayloadHook
@@ -187,6 +194,8 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
     The stores must be open. Raises DeterministicStartupError, with the link and the reason, if a link or a self-check
     fails. After an error, no part of the application is left running.
     """
+    if not isinstance(config.observers, tuple | list):
+        raise InvalidId("observers", f"must be a sequence of functions, such as (observer,), not {config.observers!r}")
     _require_synchronous(*config.observers, config.payload_hook, config.error_text)
     with DeterministicStartupError.at(1, "the bridge"):
         counters = DeliveryCounters()
@@ -226,6 +235,10 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
 
 def _require_synchronous(*callbacks: Any) -> None:
     for callback in callbacks:
+        if callback is not None and not callable(callback):
+            raise InvalidId(
+                "callback", f"{callback!r} is not a function, as an observer, payload_hook or error_text is"
+            )
         if iscoroutinefunction(callback) or iscoroutinefunction(type(callback).__call__):
             raise DeterministicStartupError(9, ASYNCHRONOUS.format(callback=callback))
 
@@ -293,16 +306,17 @@ def lifespan(
     async def running(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             with DeterministicStartupError.at(1, "the application"):
+                shutdown_seconds = config.runs_seconds + config.drain_seconds
                 application = await start(config, await _require_single_worker(stack, config))
+                edge = ConnectionRegistry(
+                    application.bridge.hub,
+                    application.authorizer,
+                    application.counters,
+                    origins=config.origins,
+                    outbox=config.outbox,
+                )
             stack.callback(open_bridges.discard, application.bridge)
             stack.callback(application.supervisor.refuse_runs)
-            edge = ConnectionRegistry(
-                application.bridge.hub,
-                application.authorizer,
-                application.counters,
-                origins=config.origins,
-                outbox=config.outbox,
-            )
             application.bridge.bind_to_event_loop()
             app.state.bridgekit = application
             app.state.agent_websocket_bridge = application.bridge
@@ -312,7 +326,7 @@ def lifespan(
                 edge,
                 counters_shared(application.counters, edge.hub),
                 lost_runs_ended(application.bridge),
-                drain_on_shutdown(shutting_down, seconds=config.runs_seconds + config.drain_seconds),
+                drain_on_shutdown(shutting_down, seconds=shutdown_seconds),
             ):
                 yield
 
