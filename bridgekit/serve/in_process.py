@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from bridgekit.errors import NotInstalled, ServeError, UnknownName, unwrap_single_error
-from bridgekit.serve.connection_limits import LimitedHttpProtocol, limit_accept_errors
+from bridgekit.serve.connection_limits import LimitedHttpProtocol, limit_connection_errors
 from bridgekit.serve.native_handoff import EDGES, UpgradeProtocol, check_lifespans, native_handoff
 from bridgekit.transport.client import on_trio
 from bridgekit.transport.connections import INCOMING_BYTES
@@ -107,7 +107,7 @@ def uvicorn_config(
     app: ASGIApp | Callable[[], ASGIApp], *, keepalive_seconds: float, incoming_bytes: int, **options: Any
 ) -> uvicorn.Config:
     """Return the configuration that all uvicorn servers of the bridge share, with the caller's `options`."""
-    limit_accept_errors()
+    limit_connection_errors()
     return uvicorn.Config(
         app,
         backlog=ACCEPT_BATCH,
