@@ -83,6 +83,12 @@ ASYNCHRONOUS: Final = (
     "{callback!r} is asynchronous, and the bridge does not await it; declare it as `def`, and let an observer pass its"
     " events to a task of your own"
 )
+RUNS: Final = "bridgekit_runs"
+"""The attribute of an application's state that is True while the lifespan runs."""
+STARTED_TWICE: Final = (
+    "the application runs already, and a second bridge would take over its sockets; run its lifespan once: not in"
+    " another server or test client at the same time, and not in a router that it includes as well"
+)
 RUNS_TIMEOUT_SECONDS: Final = 10.0
 """How long graceful shutdown waits for active runs to end."""
 SESSION_TIMEOUT_SECONDS: Final = 5.0
@@ -305,6 +311,10 @@ def lifespan(
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if getattr(app.state, RUNS, False):
+                raise DeterministicStartupError(1, STARTED_TWICE)
+            setattr(app.state, RUNS, True)
+            stack.callback(setattr, app.state, RUNS, False)
             with DeterministicStartupError.at(1, "the application"):
                 shutdown_seconds = config.runs_seconds + config.drain_seconds
                 application = await start(config, await _require_single_worker(stack, config))

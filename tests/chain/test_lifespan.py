@@ -197,6 +197,17 @@ async def test_mistake_in_the_config_is_one_error_at_startup(mistaken: dict[str,
             raise AssertionError("started")
 
 
+async def test_application_that_runs_is_not_started_again_until_it_has_ended() -> None:
+    app = create_app(config())
+    for _ in range(2):
+        async with app.router.lifespan_context(app):
+            bridge = app.state.agent_websocket_bridge
+            with pytest.raises(DeterministicStartupError, match="the application runs already"):
+                async with app.router.lifespan_context(app):
+                    raise AssertionError("started")
+            assert app.state.agent_websocket_bridge is bridge
+
+
 async def test_startup_succeeds_while_the_database_of_the_owners_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
