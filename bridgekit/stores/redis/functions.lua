@@ -190,6 +190,19 @@ local function append(log, head, settings, worker, number, skipped, events)
   return state.epoch, given, receivers
 end
 
+-- Deletes the entries of an append that failed before it changed the head, because the worker sends the batch again.
+local function undo(log, head)
+  local stored, seq = redis.call('GET', head), 0
+  if stored then
+    seq = select(2, cmsgpack.unpack(stored))
+  end
+  for _, entry in ipairs(redis.call('XRANGE', log, text(seq + 1), '+')) do
+    if entry[2][3] == 'b' then  -- otherwise, another program wrote it
+      redis.call('XDEL', log, entry[1])
+    end
+  end
+end
+
 -- KEYS: log and head of each thread. ARGV: settings, worker, and two for each thread: "batch skipped", and its events.
 -- Returns three values for each thread: epoch, last seq and receivers; or the text of an error, 0 and -1.
 redis.register_function('bridgekit_append_@VERSION@', function(keys, args)
@@ -201,6 +214,7 @@ redis.register_function('bridgekit_append_@VERSION@', function(keys, args)
       append, keys[index], keys[index + 1], settings, args[2], tonumber(number), tonumber(skipped), args[index + 3]
     )
     if not ok then
+      pcall(undo, keys[index], keys[index + 1])
       epoch, last, receivers = type(epoch) == 'table' and epoch.err or tostring(epoch), '0', -1
     end
     answers[#answers + 1], answers[#answers + 2], answers[#answers + 3] = epoch, last, receivers
