@@ -42,6 +42,7 @@ __all__ = [
     "encode",
     "encode_unnumbered",
     "numbered",
+    "renumber",
     "text_delta",
 ]
 
@@ -293,6 +294,14 @@ def encode_unnumbered(event: AgentEvent, limit_bytes: int = FRAME_BYTES) -> byte
 def numbered(seq: int, tail: bytes) -> bytes:
     """Add `seq` to an event that `encode_unnumbered` encoded, and return the complete frame."""
     return b'{"seq":%d%b' % (seq, tail)
+
+
+def renumber(event: AgentEvent, data: bytes, seq: int) -> bytes:
+    """Give an event that `encode` encoded as `data` another `seq`, because a value's own code has published events
+    meanwhile."""
+    tail = data[len(b'{"seq":%d' % event.seq) :]
+    event.seq = seq
+    return numbered(seq, tail)
 
 
 def _as_plain_event(event: AgentEvent | RoutedEvent) -> AgentEvent:

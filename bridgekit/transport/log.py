@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 
 from bridgekit.cursors_and_gaps import START, Cursor, Gap, GapReason
 from bridgekit.errors import InvalidId
-from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
+from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode, renumber
 from bridgekit.ids import ThreadId
 from bridgekit.transport.pinned_lru import PinnedLru, ThreadSequence, new_epoch
 
@@ -317,6 +317,9 @@ class MemoryEventLog:
             log = self._threads.get_or_create(thread_id)
         event.seq = seq = log.seq + 1
         data = encode(event, self._frame_bytes)
+        if log.seq >= seq:
+            seq = log.seq + 1
+            data = renumber(event, data, seq)
         log.seq = seq
         now = self._clock()
         if now - self._now < CLOCK_SECONDS:

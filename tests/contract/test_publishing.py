@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import UserDict, defaultdict
+from collections.abc import Callable, Iterator
 
 import anyio
 
 from bridgekit.cursors_and_gaps import Cursor
-from bridgekit.events import Outcome, Receipt
+from bridgekit.events import Answer, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.transport.log import Retention
 from tests.contract.stores import WAIT_SECONDS, StoreLocation, event_with_number, number_in, numbers
@@ -55,6 +56,36 @@ async def test_event_reaches_its_threads_sockets_in_order_and_unchanged(location
         assert [number_in(frame) for frame in received] == list(range(20))
         assert {(frame.type, frame.run_id) == (frame.event.type, frame.event.run_id) for frame in received} == {True}
         assert holder.received[OTHER] == []
+
+
+class Logging(UserDict[str, object]):
+    """A value whose own code publishes an event, like a value that logs to a handler that emits."""
+
+    def __init__(self, publish: Callable[[], object]) -> None:
+        super().__init__(number=0)
+        self.publish = publish
+
+    def __iter__(self) -> Iterator[str]:
+        self.publish()
+        return super().__iter__()
+
+
+async def test_event_whose_value_publishes_another_event_has_its_own_number(location: StoreLocation) -> None:
+    async with location.workers() as (sender, holder):
+        begun = await holder.join(THREAD)
+        answers: list[Answer] = []
+        for number in (-1, -2):
+            value = Logging(lambda: answers.append(sender.log.publish(event_with_number(THREAD))))
+            outer = event_with_number(THREAD, number)
+            outer.payload = {"value": value, "number": number}
+            answers.append(sender.log.publish(outer))
+        receipts = [await answer for answer in answers]
+        assert {receipt.kept for receipt in receipts} == {True}
+        received = await holder.wait_for_frames(THREAD, len(receipts))
+        assert numbers(received) == list(range(1, len(receipts) + 1))
+        assert [number_in(frame) for frame in received if number_in(frame)] == [-1, -2]
+        assert {receipt.seq for receipt in receipts} == set(numbers(received))
+        assert (await sender.log.replay(THREAD, begun.cursor)).frames == tuple(received)
 
 
 async def test_event_is_unconfirmed_only_until_its_receipt(location: StoreLocation) -> None:
