@@ -312,7 +312,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
         wal = Path(f"{opened.path}-wal")
         left = wal.read_bytes(), opened.path.read_bytes()
         opened._connection.close()
-        opened._state.close()
+        opened.unlock()
         wal.write_bytes(left[0])
         opened.path.write_bytes(left[1])
 
