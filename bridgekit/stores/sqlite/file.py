@@ -224,8 +224,11 @@ class StoreFile:
             # it has already received. The runs in the file may have ended.
             self._connection.executescript("BEGIN; DELETE FROM events; DELETE FROM threads; DELETE FROM runs; COMMIT")
         self._state = self._open_state()
-        self._write_state(f"open {self._newest() or 0.0!r}")
-        self.fetch("UPDATE routes SET due = ? WHERE due IS NULL", (now + STALE_ROUTE_SECONDS,))
+        newest = self._newest() or 0.0
+        self._write_state(f"open {newest!r}")
+        self.begun_at = max(now, newest)
+        """The time of this opening, which never decreases, although the machine's clock may have been set back."""
+        self.fetch("UPDATE routes SET due = ? WHERE due IS NULL", (self.begun_at + STALE_ROUTE_SECONDS,))
         self.fetch("UPDATE store SET boot = ?, synchronous = ?", (boot, synchronous))
         self.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
         self.fetch(f"PRAGMA synchronous={synchronous}")

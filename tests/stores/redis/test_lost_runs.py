@@ -178,7 +178,7 @@ async def test_run_that_ended_during_an_outage_does_not_count_as_lost() -> None:
             await until_cut_off_is_noticed(stores)
             await registry.close(RUN)
         with anyio.fail_after(TIMEOUT_SECONDS):
-            while registry._unclosed:
+            while registry._unclosed:  # noqa: ASYNC110
                 await anyio.sleep(POLL_SECONDS)
         await anyio.wait_all_tasks_blocked()
         assert lost == []

@@ -348,6 +348,18 @@ async def test_complete_files_of_a_killed_process_continue(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("crashing")
+async def test_restored_backup_begins_new_epochs_also_after_the_clock_was_set_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = await fill(path)
+    monkeypatch.setattr("time.time", lambda: 86_400.0)
+    backup = with_copy(path)
+    assert await fill(path, EVENTS) == epochs
+    restore(path, backup, "", "-wal", keep_times=False)
+    await check_new_epochs(path, epochs)
+
+
+@pytest.mark.usefixtures("crashing")
 async def test_backup_of_an_open_file_begins_new_epochs(path: Path) -> None:
     """The connection's own backup, restored after the process was killed."""
     async with worker(path) as busy:

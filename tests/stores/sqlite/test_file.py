@@ -103,7 +103,7 @@ async def test_forked_child_that_outlives_the_store_does_not_keep_the_lock(path:
             assert await stores.routes.add(RUN, THREAD) == THREAD
     finally:
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        os.waitpid(child, 0)  # noqa: ASYNC222 - it was killed
 
 
 def text(path: Path) -> None:
