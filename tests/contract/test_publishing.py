@@ -6,8 +6,9 @@ from collections import UserDict, defaultdict
 from collections.abc import Callable, Iterator
 
 import anyio
+import pytest
 
-from bridgekit.cursors_and_gaps import Cursor
+from bridgekit.cursors_and_gaps import START, Cursor
 from bridgekit.events import Answer, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.transport.log import Retention
@@ -128,6 +129,14 @@ async def test_event_is_delivered_and_not_retained_when_retention_is_zero(locati
         assert replay.gap is not None
         assert (replay.gap.first, replay.gap.last) == (1, 1)
         assert replay.cursor == Cursor(begun.cursor.epoch, 1)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1])
+async def test_latest_event_is_retained_whatever_its_size(location: StoreLocation, size_bytes: int) -> None:
+    async with location.worker(Retention(size_bytes=size_bytes)) as worker:
+        for number in range(3):
+            assert (await worker.publish(THREAD, number)).kept
+        assert numbers((await worker.log.replay(THREAD, START)).frames) == [3]
 
 
 async def test_receipt_counts_current_sockets_only(location: StoreLocation) -> None:
