@@ -267,7 +267,11 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
                 elif kind is not list or not _all_plain(map(type, value)):  # type: ignore[call-overload]  # a list
                     break
         else:
-            if event.timestamp.tzinfo is UTC and len(data) <= limit_bytes - _SEQ_DIGITS:
+            if (
+                event.timestamp.tzinfo is UTC
+                and len(data) <= limit_bytes - _SEQ_DIGITS
+                and event.run_id.__class__ is event.agent_name.__class__ is event.event_id.__class__ is str
+            ):
                 return data
         _check(event, data)
     except PayloadError:
@@ -318,6 +322,9 @@ def _check(event: AgentEvent | RoutedEvent, data: bytes) -> None:
     The encoder writes NaN and the infinities as null, and can write two different Python keys as the same JSON key. The
     encoder copies encoded JSON (`msgspec.Raw`) unchecked, so such a value could forge fields of the frame.
     """
+    for name in ("run_id", "agent_name", "event_id"):
+        if not isinstance(value := getattr(event, name), str):
+            raise PayloadError(event.type, f"its {name} must be a string, not {type(value).__name__}")
     if event.timestamp.utcoffset() is None:
         raise PayloadError(event.type, "its timestamp has no time zone")
     payload = _decode_any(data)["payload"]
