@@ -71,10 +71,10 @@ local function load(log, head, settings, worker)
     redis.call('DEL', log)
     return {
       epoch = string.sub(redis.sha1hex(worker .. head .. settings.time_text), 1, 16),
-      seq = 0, size = 0, from = 0, due = 0, touched = 0, worker = '', batch = 0, last = 0, receivers = 0, others = '',
+      seq = 0, size = 0, from = 0, begun = 0, touched = 0, worker = '', batch = 0, last = 0, receivers = 0, others = '',
     }
   end
-  local epoch, seq, name, size, from, due, touched, latest, batch, last, receivers, others = cmsgpack.unpack(stored)
+  local epoch, seq, name, size, from, begun, touched, latest, batch, last, receivers, others = cmsgpack.unpack(stored)
   if type(epoch) ~= 'string' then
     error('the head of the thread has another format')
   end
@@ -83,7 +83,7 @@ local function load(log, head, settings, worker)
     seq = seq,
     size = size,                    -- bytes of all frames ever appended
     from = from,                    -- bytes of all frames before the oldest retained one
-    due = due,                      -- when that frame expires
+    begun = begun,                  -- when that frame was appended
     touched = touched,              -- when the expiry of the log's key was last set
     worker = latest, batch = batch, last = last, receivers = receivers, others = others,
   }
@@ -96,15 +96,15 @@ end
 
 -- Deletes expired entries, and entries beyond the size limit, oldest first. The latest entry stays whatever its size.
 local function trim(log, state, settings)
-  while state.due <= settings.now or state.size - state.from > settings.bytes do
+  while state.begun + settings.ms <= settings.now or state.size - state.from > settings.bytes do
     local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
     if not oldest then
-      state.due, state.from = settings.now + settings.ms, state.size
+      state.begun, state.from = settings.now, state.size
       return
     end
     local seq, ms = string.match(oldest[1], '^(%d+)%-(%d+)$')
-    state.due, state.from = tonumber(ms) + settings.ms, tonumber(oldest[2][4])
-    local expired = state.due <= settings.now
+    state.begun, state.from = tonumber(ms), tonumber(oldest[2][4])
+    local expired = state.begun + settings.ms <= settings.now
     if expired or (state.size - state.from > settings.bytes and tonumber(seq) < state.seq) then
       redis.call('XDEL', log, oldest[1])
     else
@@ -120,7 +120,7 @@ local function store(log, head, state, settings)
     state.touched = settings.now
   end
   redis.call('SET', head, cmsgpack.pack(
-    state.epoch, state.seq, settings.origin.id, state.size, state.from, state.due, state.touched,
+    state.epoch, state.seq, settings.origin.id, state.size, state.from, state.begun, state.touched,
     state.worker, state.batch, state.last, state.receivers, state.others
   ), 'PX', settings.head_ms)
 end
@@ -228,9 +228,8 @@ end)
 redis.register_function('bridgekit_read_@VERSION@', function(keys, args)
   local settings = parse_settings(args[1])
   local state = load(keys[1], keys[2], settings, args[2])
-  if settings.events > 0 then
-    trim(keys[1], state, settings)
-  end
+  redis.call('XTRIM', keys[1], 'MAXLEN', '=', settings.max_events)  -- an earlier retention may have kept more
+  trim(keys[1], state, settings)
   store(keys[1], keys[2], state, settings)
   local answer = {state.epoch, text(state.seq)}
   local after = args[3] == state.epoch and tonumber(args[4]) or 0
