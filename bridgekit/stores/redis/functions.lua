@@ -71,10 +71,10 @@ local function load(log, head, settings, worker)
     redis.call('DEL', log)
     return {
       epoch = string.sub(redis.sha1hex(worker .. head .. settings.time_text), 1, 16),
-      seq = 0, size = 0, from = 0, begun = 0, touched = 0, worker = '', batch = 0, last = 0, receivers = 0, others = '',
+      seq = 0, size = 0, from = 0, begun = 0, expires = 0, worker = '', batch = 0, last = 0, receivers = 0, others = '',
     }
   end
-  local epoch, seq, name, size, from, begun, touched, latest, batch, last, receivers, others = cmsgpack.unpack(stored)
+  local epoch, seq, name, size, from, begun, expires, latest, batch, last, receivers, others = cmsgpack.unpack(stored)
   if type(epoch) ~= 'string' then
     error('the head of the thread has another format')
   end
@@ -84,12 +84,12 @@ local function load(log, head, settings, worker)
     size = size,                    -- bytes of all frames ever appended
     from = from,                    -- bytes of all frames before the oldest retained one
     begun = begun,                  -- when that frame was appended
-    touched = touched,              -- when the expiry of the log's key was last set
+    expires = expires,              -- when the log's key expires, or 0 if that is not known
     worker = latest, batch = batch, last = last, receivers = receivers, others = others,
   }
   if name ~= settings.origin.id and settings.origin.may_lose_writes then
     skip(log, state, settings, SEQ_SKIP)
-    state.touched = 0
+    state.expires = 0
   end
   return state
 end
@@ -114,13 +114,14 @@ local function trim(log, state, settings)
 end
 
 local function store(log, head, state, settings)
-  if settings.now - state.touched > settings.ms / 4 then
-    -- Deletes the log of a thread that is no longer used. This is later than the expiry of each frame.
-    redis.call('PEXPIRE', log, text(2 * settings.ms))
-    state.touched = settings.now
+  local expires = settings.now + 2 * settings.ms
+  -- Deletes the log of a thread that is no longer used. This is later than the expiry of each frame. The key does not
+  -- exist before the first event.
+  if state.expires < expires - settings.ms / 4 and redis.call('PEXPIRE', log, text(2 * settings.ms)) == 1 then
+    state.expires = expires
   end
   redis.call('SET', head, cmsgpack.pack(
-    state.epoch, state.seq, settings.origin.id, state.size, state.from, state.begun, state.touched,
+    state.epoch, state.seq, settings.origin.id, state.size, state.from, state.begun, state.expires,
     state.worker, state.batch, state.last, state.receivers, state.others
   ), 'PX', settings.head_ms)
 end
