@@ -44,6 +44,7 @@ async def observed() -> Observations:
     return Observations()
 
 
+@pytest.mark.short_form(5)
 @pytest.mark.slow
 @pytest.mark.parametrize("link", BROKEN)
 async def test_only_the_broken_link_is_named(link: int, observed: Observations) -> None:
@@ -52,6 +53,7 @@ async def test_only_the_broken_link_is_named(link: int, observed: Observations) 
     )
 
 
+@pytest.mark.short_form(4)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "answers"),
