@@ -21,7 +21,7 @@ from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure import experiment
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.history import Socket
-from bridgekit_verify.measure.trace_steps import NOT_ON_PATH, NOT_REACHED, SOCKET, LinkStep
+from bridgekit_verify.measure.trace_steps import NOT_CALLED, NOT_ON_PATH, NOT_REACHED, REACHED, SOCKET, LinkStep
 from bridgekit_verify.measure.tracing import Trace, trace_run, trace_workload
 from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.validation.broken_links import BREAKAGES, Breakage
@@ -257,6 +257,13 @@ async def test_application_that_refuses_to_start_ends_every_event_at_startup() -
     assert trace.sentence(QUESTION, THOUGHT).startswith(
         "sound: the event agent_thinking of question 1 is never emitted: "
     )
+
+
+async def test_link_before_the_end_of_an_event_is_not_called_instead_of_not_reached() -> None:
+    trace = await trace_workload("as committed", OUTSIDE_CORE)
+    assert trace.ended_at(QUESTION, THOUGHT) == 8
+    states = [step_of(trace, link).state for link in (7, 8, 9)]
+    assert states == [NOT_CALLED, REACHED, NOT_REACHED]
 
 
 # What it cannot have seen, it does not claim.
