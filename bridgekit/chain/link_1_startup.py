@@ -315,10 +315,10 @@ def lifespan(
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            if getattr(app.state, RUNS, False):
+            if hasattr(app.state, RUNS):
                 raise DeterministicStartupError(1, STARTED_TWICE)
             setattr(app.state, RUNS, True)
-            stack.callback(setattr, app.state, RUNS, False)
+            stack.callback(delattr, app.state, RUNS)
             with DeterministicStartupError.at(1, "the application"):
                 shutdown_seconds = config.runs_seconds + config.drain_seconds
                 application = await start(config, await _require_single_worker(stack, config))
