@@ -76,7 +76,7 @@ def run(folder: Path, module: str, tests: str) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_mutants_survive_only_where_no_test_executes_them(tmp_path: Path) -> None:
     done = run(tmp_path, MODULE, TESTS)
     assert done.returncode == 0, done.stderr

@@ -84,6 +84,7 @@ async def test_capacity_of_both_edges_is_positive_and_share_falls_under_overload
     assert study.alt_text().count(" on time") == len(study.table())
 
 
+@pytest.mark.acceptance
 async def test_idle_sockets_threads_and_runs_use_memory(anyio_backend: str) -> None:
     [scaling] = (await study_memory([20, 60], rounds=1, edges=[NATIVE])).scalings
     assert [fit.of for fit in scaling.fits] == [SOCKETS, THREADS, RUNS]

@@ -135,7 +135,7 @@ async def test_sound_chain_holds_on_each_edge(edge: str) -> None:
     assert {each.answer for each in await probe_ten(SOUND, edge=edge)} == {ProbeAnswer.HOLDS}
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 async def test_sound_chain_holds_on_sqlite_twice_on_the_same_file(tmp_path: Path) -> None:
     chain = replace(SOUND, stores=sqlite_stores(tmp_path / "bridge.sqlite"))
     for _ in range(2):

@@ -289,7 +289,7 @@ def test_a_kernel_that_does_not_start_is_named_and_leaves_no_traceback(tmp_path:
     assert everything_in(tmp_path / "out") == FILES
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_two_reports_at_once_do_not_share_their_executed_copies(tmp_path: Path) -> None:
     # Each notebook waits until the other report's notebook runs as well, so that both reports overlap.
     body = (
