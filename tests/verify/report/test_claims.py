@@ -67,7 +67,7 @@ def with_committed(drops: FixDrops, steps: Mapping[str, Mapping[str, Measurement
     )
 
 
-@pytest.mark.short_form(1)
+@pytest.mark.short_form(2)
 @pytest.mark.parametrize(
     ("number", "right", "works", "before"),
     [
@@ -91,7 +91,6 @@ async def test_both_answers_about_a_link_follow_from_its_tests(
     assert finding.sound == "holds"
 
 
-@pytest.mark.acceptance
 async def test_link_10_was_not_examined_and_fails_as_committed() -> None:
     finding = await connection_claim(seed=0)
     assert (finding.id, finding.link, finding.right, finding.works) == ("link-10", 10, "not examined", "fails")
