@@ -73,6 +73,8 @@ def judge_client(link: Judgement, seen: Observation, client: Client, published: 
     if client.start is None:
         link.expect(False, ViolationKind.LOST, f"a socket could not subscribe: {client.error}")
         return
+    text = f"a socket reads a message that is no event: {next(iter(client.malformed), '')}"
+    link.expect(not client.malformed, ViolationKind.CHANGED, text)
     reading = _Reading(link, seen, client, published, client.start)
     for frame in client.frames:
         reading.add(frame)
@@ -108,10 +110,10 @@ class _Reading:
 
     def add(self, frame: dict[str, Any]) -> None:
         """Judge the next frame."""
-        seq = frame.get("seq") or self._last_seq
-        self._skipped.update(range(self._last_seq + 1, frame.get("first_seq", seq)))
+        seq = frame["seq"]
+        self._skipped.update(range(self._last_seq + 1, frame.get("first_seq") or seq))
         self._last_seq = seq
-        joined = list(self._joined(frame)) if "first_seq" in frame else []
+        joined = list(self._joined(frame)) if frame.get("first_seq") else []
         found = joined[-1] if joined else self._matching(frame)
         if found is None:
             return
@@ -234,7 +236,7 @@ class _Reading:
 
 
 def _range_of(gap: dict[str, Any]) -> range:
-    return range(gap["from"], (gap["to"] or gap["from"]) + 1)
+    return range(gap["from"], (gap.get("to") or gap["from"]) + 1)
 
 
 def _which(seen: Observation, client: Client) -> str:
