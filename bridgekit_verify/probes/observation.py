@@ -7,11 +7,12 @@ from typing import Final
 
 from starlette.applications import Starlette
 
-from bridgekit.chain.link_1_startup import Application
+from bridgekit.chain.link_1_startup import Application, BridgeConfig
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import FrameTooLarge, PayloadError
 from bridgekit.events import Receipt
 from bridgekit.ids import RunId, ThreadId
+from bridgekit.transport.connections import ConnectionRegistry
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.workload import OwnedThread
 from bridgekit_verify.probes.judgement import ViolationKind
@@ -30,6 +31,8 @@ class Observation:
     """All recordings of one run of the scenario."""
 
     app: Starlette
+    config: BridgeConfig
+    """The configuration that startup received."""
     url: str
     recording: Recording
     threads: tuple[OwnedThread, ...]
@@ -63,6 +66,12 @@ class Observation:
     def application(self) -> Application:
         application: Application = self.app.state.bridgekit
         return application
+
+    @property
+    def edge(self) -> ConnectionRegistry:
+        """The registry of the application's sockets."""
+        edge: ConnectionRegistry = self.app.state.bridgekit_connections
+        return edge
 
     def note(self, error: Exception) -> bool:
         """Record an error that a link raised. Return False for an error of the suite itself, which must propagate."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.errors import DeterministicStartupError
+from bridgekit.events import AgentEvent, Receipt
 from bridgekit.transport import hub
 from bridgekit_verify.as_committed import HubThatAlwaysSaysSent, HubWithoutThreads
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
@@ -261,9 +262,13 @@ def _with_sound_binding(adapter: Any) -> Any:
 async def _judge_checks(variant: Variant, found: Judgement) -> None:
     """Check that startup refuses each hub of REFUSED_HUBS, and that the self-checks leave the counters at zero."""
     chain = replace(SOUND, start=variant.start, self_checks=variant.self_checks)
-    started = await _started(chain)
+    started = await _started(chain, observers=(_observe,), payload_hook=_convert)
     if isinstance(started, Application):
-        counters = started.counters
+        counters, bridge = started.counters, started.bridge
+        found.expect(_observe in bridge.observers, ViolationKind.HANDOVER, "startup gives the bridge no observers")
+        found.expect(
+            bridge.payload_hook is _convert, ViolationKind.HANDOVER, "startup gives the bridge no payload hook"
+        )
         count = counters.sent.total() + counters.kept.total() + counters.lost.total()
         found.expect(
             not count,
@@ -278,9 +283,18 @@ async def _judge_checks(variant: Variant, found: Judgement) -> None:
         found.summary += f"; startup refuses {what}"
 
 
-async def _started(variant: Variant) -> Application | DeterministicStartupError:
+def _observe(event: AgentEvent, receipt: Receipt) -> None:
+    """Do nothing. Startup must pass this observer to the bridge."""
+
+
+def _convert(value: object) -> object:
+    """Return the value. Startup must pass this payload hook to the bridge."""
+    return value
+
+
+async def _started(variant: Variant, **choices: Any) -> Application | DeterministicStartupError:
     """Start an application without a server. Return the application, or the error with which startup refused."""
-    config = variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(0))
+    config = replace(variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(0)), **choices)
     try:
         with quiet(), DeterministicStartupError.at(1, "the application"):
             async with config.stores() as stores:

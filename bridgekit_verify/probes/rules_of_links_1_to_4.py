@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
@@ -14,10 +15,14 @@ from bridgekit_verify.probes.recorded_calls import RecordedCall
 __all__ = ["is_run", "judge_engine", "judge_registry", "judge_startup", "judge_supervisor", "passed_on_once"]
 
 
+COLLABORATORS: Final = ("db_session_factory", "llm_manager", "tool_dispatcher", "run_ids")
+"""The parts that startup passes from the configuration to the supervisor."""
+
+
 def judge_startup(seen: Observation) -> Judgement:
     """Judge link 1: all parts must share one bridge of the configured class, and its counters must begin at zero."""
     link, application = Judgement(1), seen.application
-    bridge, supervisor, config = application.bridge, application.supervisor, application.config
+    bridge, supervisor, config = application.bridge, application.supervisor, seen.config
     link.expect(
         seen.app.state.agent_websocket_bridge is bridge,
         ViolationKind.HANDOVER,
@@ -26,11 +31,18 @@ def judge_startup(seen: Observation) -> Judgement:
     link.expect(isinstance(bridge, config.bridge), ViolationKind.HANDOVER, "the bridge is not of the configured class")
     link.expect(bridge.counters is application.counters, ViolationKind.HANDOVER, "the application has other counters")
     for call in seen.recording.of("supervisor", "__init__", startup=True):
-        link.expect(
-            call.owner is not supervisor or call.given.get("websocket_bridge") is bridge,
-            ViolationKind.HANDOVER,
-            "startup gives the supervisor a bridge that is not the application's",
-        )
+        if call.owner is supervisor:
+            _expect_parts(link, "startup gives the supervisor", call.given, {"websocket_bridge": bridge})
+            _expect_parts(
+                link, "startup gives the supervisor", call.given, {n: getattr(config, n) for n in COLLABORATORS}
+            )
+            link.equal(config.agents, call.given.get("agents"), "the agents of the supervisor", ViolationKind.HANDOVER)
+    _expect_parts(link, "startup gives the bridge", vars(bridge), {"choose_error_text": config.error_text})
+    held = {"hub": bridge.hub, "counters": application.counters}
+    _expect_parts(link, "startup gives the sockets", vars(seen.edge), held)
+    link.equal(
+        config.outbox.within(bridge.hub.retention), seen.edge.scheduler.limits, "the limits of the sockets' outboxes"
+    )
     given = [call.given.get("bridge") for call in seen.recording.of("registry", "set_websocket_bridge", startup=True)]
     link.expect(bool(given), ViolationKind.HANDOVER, "startup gives the registry no bridge")
     link.expect(
@@ -49,10 +61,16 @@ def judge_startup(seen: Observation) -> Judgement:
     return link
 
 
+def _expect_parts(link: Judgement, who: str, given: Mapping[str, Any], parts: Mapping[str, object]) -> None:
+    for name, part in parts.items():
+        link.expect(given.get(name) is part, ViolationKind.HANDOVER, f"{who} another {name.replace('_', ' ')}")
+
+
 def judge_supervisor(seen: Observation) -> Judgement:
     """Judge link 2: each request must become one run of its own thread, user and agent, with a registered route."""
     link, recording = Judgement(2), seen.recording
     _expect_constructor(link, seen, "supervisor", "engine")
+    _judge_registry_of(link, seen)
     for opened in recording.of("supervisor", "open_run"):
         _judge_opened(link, seen, opened)
     for run in recording.of("supervisor", "run"):
@@ -85,6 +103,16 @@ def judge_supervisor(seen: Observation) -> Judgement:
     runs = len(recording.of("engine", "execute"))
     link.summary = f"each of {runs} runs reaches the engine once, with its own thread, user, agent and request"
     return link
+
+
+def _judge_registry_of(link: Judgement, seen: Observation) -> None:
+    """Check that the supervisor gives the registry the model, the tools and the agents that it received."""
+    for call in seen.recording.of("supervisor", "__init__", startup=True):
+        for built in seen.recording.within(call, "registry", "__init__"):
+            given = {name: call.given.get(name) for name in ("llm_manager", "tool_dispatcher")}
+            _expect_parts(link, "the supervisor gives the registry", built.given, given)
+            agents = call.given.get("agents"), built.given.get("agents")
+            link.equal(*agents, "the agents of the registry", ViolationKind.HANDOVER)
 
 
 def _judge_opened(link: Judgement, seen: Observation, opened: RecordedCall) -> None:
@@ -199,7 +227,7 @@ def _judge_created(
     link: Judgement, seen: Observation, call: RecordedCall, agents: dict[int, str], adapters: dict[int, str]
 ) -> None:
     name, agent = call.given["name"], call.result
-    config = seen.application.config
+    config = seen.config
     adapter = agent._websocket_adapter
     link.expect(
         id(agent) not in agents,
@@ -215,11 +243,10 @@ def _judge_created(
     wanted = config.agents.get(name)
     link.expect(type(agent) is wanted, ViolationKind.CHANGED, f"{name!a} is an agent of another class")
     link.expect(agent.name == name, ViolationKind.CHANGED, f"the agent {name!a} is called {agent.name!a}")
-    link.expect(
-        agent.llm_manager is config.llm_manager and agent.tool_dispatcher is config.tool_dispatcher,
-        ViolationKind.HANDOVER,
-        f"the agent {name!a} has another model or other tools",
-    )
+    held = {"llm_manager": agent.llm_manager, "tool_dispatcher": agent.tool_dispatcher}
+    for built in seen.recording.of("registry", "__init__", startup=True):
+        if built.owner is call.owner:
+            _expect_parts(link, f"the registry gives the agent {name!a}", built.given, held)
     link.expect(
         isinstance(adapter, config.adapter), ViolationKind.HANDOVER, f"the adapter of {name!a} is of another class"
     )

@@ -11,6 +11,7 @@ from typing import Final
 
 import anyio
 
+from bridgekit.chain.error_text import user_error_text
 from bridgekit.chain.link_1_startup import create_app
 from bridgekit.errors import unwrap_single_error
 from bridgekit.serve.in_process import serving
@@ -68,6 +69,11 @@ JUDGES: Final[Mapping[int, Callable[[Observation], Judgement]]] = {
 Step = Callable[[Observation], Awaitable[None]]
 
 
+def text_of_errors(error: BaseException) -> str:
+    """Return the usual text of an error. Startup must pass this function on, and not use the default."""
+    return user_error_text(error)
+
+
 async def observe(
     variant: Variant,
     threads: tuple[OwnedThread, ...],
@@ -86,10 +92,11 @@ async def observe(
     tools = ToolCalls(plans, recording)
     agents = {name: recording.subclass("agent", scenario_agent(variant.agent, plans)) for name in AGENTS}
     config = recorded(variant, recording).config(agents, hex_source=seeded(seed), tools=tools.dispatcher(), seed=seed)
-    app = create_app(replace(config, db_session_factory=DeclaredOwners(), outbox=OUTBOX), start=variant.start)
+    config = replace(config, db_session_factory=DeclaredOwners(), outbox=OUTBOX, error_text=text_of_errors)
+    app = create_app(config, start=variant.start)
     with quiet(), unwrap_single_error():
         async with serving(app, edge=edge) as url:
-            seen = Observation(app, url, recording, threads, plans, tools)
+            seen = Observation(app, config, url, recording, threads, plans, tools)
             seen.lifetimes = await judge_lifetimes(variant.mapping)
             seen.first_counters = copy.deepcopy(seen.application.counters)
             with anyio.move_on_after(timeout_seconds) as recording.limit:
