@@ -9,9 +9,9 @@ from starlette.applications import Starlette
 
 from bridgekit.chain.link_1_startup import Application, BridgeConfig
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import FrameTooLarge, PayloadError
+from bridgekit.errors import FrameTooLarge, PayloadError, UnknownAgent
 from bridgekit.events import Receipt
-from bridgekit.ids import RunId, ThreadId
+from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.transport.connections import ConnectionRegistry
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.workload import OwnedThread
@@ -22,7 +22,7 @@ from bridgekit_verify.probes.scenario_clients import Client
 
 __all__ = ["Observation"]
 
-PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
+PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge, UnknownAgent)
 """Errors that the scenario provokes. The rules judge how each link handles provoked errors."""
 
 
@@ -46,8 +46,8 @@ class Observation:
     """Runs that had already ended when one of their events was emitted."""
     errors: list[tuple[int, Exception]] = field(default_factory=list)
     """Errors that links raised, each with the number of the link."""
-    accepted_foreign_user: bool | None = None
-    """Whether the chain accepted a run in another user's thread, or None if the scenario did not try this."""
+    accepted_users: list[UserId] = field(default_factory=list)
+    """Users for whom the chain accepted a run in another user's thread."""
     unbound: Receipt | None = None
     """The receipt of an event that an adapter without a bridge emitted."""
     intruders: list[tuple[str, Client]] = field(default_factory=list)

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import anyio
 
+from bridgekit.chain.context import RunContext, current_run
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit_verify.variants import Variant
 
@@ -91,6 +92,10 @@ PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
 """The recorded methods of each part, with the sound chain's parameter names. A variant may name them differently."""
 
 
+ENCLOSING: Final = frozenset({"supervisor", "engine"})
+"""The parts whose calls record the current run."""
+
+
 class EmittedEvent(NamedTuple):
     """A copy of an event's fields, made when a call begins."""
 
@@ -149,6 +154,9 @@ class RecordedCall:
     ended: float | None = None
     result: Any = ABSENT
     raised: BaseException | None = None
+    run: RunContext | None = None
+    """What `current_run` returned when the call began. Recorded for the supervisor and the engine."""
+    run_after: RunContext | None = None
     changed_payload: bool = False
     """Whether an adapter's `emit` changed the payload of its caller."""
     held: Binding | None = None
@@ -221,6 +229,8 @@ class Recording:
         )
         if part == "adapter":
             call.held = Binding.of(owner)
+        elif part in ENCLOSING:
+            call.run = current_run()
         if not self._stopped:
             self.calls.append(call)
         return call
@@ -232,6 +242,8 @@ class Recording:
         call.left, call.left_at, call.ended = self._next(), datetime.now(UTC), time.perf_counter()
         if call.part == "adapter":
             call.held_after = Binding.of(call.owner)
+        elif call.part in ENCLOSING:
+            call.run_after = current_run()
 
     @property
     def _stopped(self) -> bool:

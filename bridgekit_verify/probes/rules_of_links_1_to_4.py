@@ -8,7 +8,15 @@ from typing import Any, Final
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
-from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text, is_within, run_label, same_outcome
+from bridgekit_verify.probes.judgement import (
+    Judgement,
+    ViolationKind,
+    error_text,
+    is_within,
+    run_label,
+    same_outcome,
+    shown,
+)
 from bridgekit_verify.probes.observation import Observation
 from bridgekit_verify.probes.recorded_calls import RecordedCall
 
@@ -88,6 +96,11 @@ def judge_supervisor(seen: Observation) -> Judgement:
                 f"the engine receives a different context of {what}",
             )
         _expect_run(link, run.given, executed[0].given["context"])
+        link.expect(
+            executed[0].run is executed[0].given["context"] and run.run_after is run.run,
+            ViolationKind.CHANGED,
+            f"during or after {what}, `current_run` returns another run",
+        )
         result = run.raised is executed[0].raised and (
             run.raised is not None or getattr(run.result, "result", None) is executed[0].result
         )
@@ -95,10 +108,8 @@ def judge_supervisor(seen: Observation) -> Judgement:
             result, ViolationKind.CHANGED, f"the caller of {what} gets another result or error than the engine's"
         )
     _judge_closing(link, seen)
-    if seen.accepted_foreign_user is not None:
-        link.expect(
-            not seen.accepted_foreign_user, ViolationKind.MISROUTED, "a run in a thread of another user is accepted"
-        )
+    for user in seen.accepted_users:
+        link.expect(False, ViolationKind.MISROUTED, f"a run of {shown(user)} in a thread of another user is accepted")
     link.tried = len(recording.of("supervisor", "run", "open_run"))
     runs = len(recording.of("engine", "execute"))
     link.summary = f"each of {runs} runs reaches the engine once, with its own thread, user, agent and request"

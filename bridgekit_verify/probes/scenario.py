@@ -22,7 +22,7 @@ from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.workload import RunBarrier
 from bridgekit_verify.probes.observation import Observation
-from bridgekit_verify.probes.scenario_agents import AGENTS, SIZES, RunPlan
+from bridgekit_verify.probes.scenario_agents import AGENTS, OTHER_USERS, SIZES, UNKNOWN_AGENT, RunPlan
 from bridgekit_verify.probes.scenario_sockets import UNKNOWN_RUN, SocketActs
 from bridgekit_verify.probes.scenario_values import EMISSIONS, RESULTS, TEXT
 
@@ -130,7 +130,11 @@ class _Scenario(SocketActs):
             await self._run(self.threads[0], AGENTS[0], RunPlan(sub_agent=sub_agent))
 
     async def end_otherwise(self) -> None:
-        """Run agents that end with an error, a refused value, an end event of their own, or a cancellation."""
+        """Run agents that end with an error, a refused value, an end event of their own, or a cancellation.
+
+        Also request an agent that does not exist.
+        """
+        await self._run(self.threads[1], UNKNOWN_AGENT, RunPlan(ending="unknown"))
         for number, ending in enumerate(("fails", "unencodable", "refused", "ends itself")):
             await self._run(self.threads[number], AGENTS[number % len(AGENTS)], RunPlan(ending=ending))
         plan = RunPlan(ending="hangs")
@@ -191,19 +195,19 @@ class _Scenario(SocketActs):
         self.seen.unbound = await self._guarded(lambda: adapter.emit_progress({}))
 
     async def request_as_another_user(self) -> None:
-        first, second = self.threads[:2]
-        request = self._new_request(RunPlan())
-        try:
-            await self.application.supervisor.open_run(
-                agent_name=AGENTS[0], thread_id=first.thread_id, user_id=second.user_id, request=request
-            )
-        except ThreadNotOwned:
-            self.seen.accepted_foreign_user = False
-        except Exception as error:
-            if not self.seen.note(error):
-                raise
-        else:
-            self.seen.accepted_foreign_user = True
+        for user_id in OTHER_USERS:
+            request = self._new_request(RunPlan())
+            try:
+                await self.application.supervisor.open_run(
+                    agent_name=AGENTS[0], thread_id=self.threads[0].thread_id, user_id=user_id, request=request
+                )
+            except ThreadNotOwned:
+                continue
+            except Exception as error:
+                if not self.seen.note(error):
+                    raise
+            else:
+                self.seen.accepted_users.append(user_id)
 
     @asynccontextmanager
     async def _group(self, *, sizes: tuple[int, ...] = ()) -> AsyncIterator[list[RunPlan]]:

@@ -27,6 +27,8 @@ __all__ = [
     "BROKEN",
     "CONFUSABLE",
     "FAILING_TOOLS",
+    "OTHER_USERS",
+    "UNKNOWN_AGENT",
     "AgentFailed",
     "RunPlan",
     "ToolCalls",
@@ -37,8 +39,10 @@ __all__ = [
     "thinking",
 ]
 
-AGENTS: Final = (AGENT, "writer \U0001f58b\ufe0f", "Researcher")
-"""Names of agents. The first and the last name differ only in case."""
+AGENTS: Final = (AGENT, " writer e\u0301 \U0001f58b\ufe0f ", "Researcher")
+"""Names of agents. The first and the last name differ only in case. The second changes if it is trimmed or composed."""
+UNKNOWN_AGENT: Final = "writer"
+"""The name of no agent."""
 LOOK_UP, SEARCH, DELEGATE, MEET, BROKEN, ENDLESS = TOOLS = (
     "look_up", "search.web \U0001f52d", "delegate", "meet", "broken", "endless",
 )  # fmt: skip
@@ -49,6 +53,14 @@ MEETING_SECONDS: Final = 2.0
 """How long a call of "meet" waits for the other call."""
 SIZES: Final = (3_000, 20_000, 70_000, 200_000, 900_000)
 """Sizes of large payloads in bytes. The largest payload just fits into a frame."""
+USERS: Final = (UserId("alice e\u0301 \U0001f6f0\ufe0f "), UserId("Alice e\u0301 \U0001f6f0\ufe0f "))
+"""The owners of the threads. They differ only in case."""
+OTHER_USERS: Final = (
+    USERS[1],
+    *map(UserId, ("alice e\u0301 \U0001f6f0\ufe0f", "alice \u00e9 \U0001f6f0\ufe0f ", "alice")),
+)
+"""Users whose ids are easily confused with that of the first user, because they differ in case, in spaces, in the form
+of a character or in their length."""
 CONFUSABLE: Final = "confusable"
 """The family name for which `family_threads` returns `audited_threads`."""
 _LONG: Final = f"thread_{'x' * 300}"
@@ -72,7 +84,8 @@ class RunPlan:
     """How many events the agent emits in a row."""
     ending: str = "returns"
     """How the agent ends: "returns", "fails", "hangs" (until it is cancelled), "unencodable" (returns a value that JSON
-    cannot represent), "refused" (emits two events that are refused) or "ends itself" (emits an end event twice)."""
+    cannot represent), "refused" (emits two events that are refused) or "ends itself" (emits an end event twice). A run
+    that no agent executes is "unknown"."""
     sub_agent: Callable[[], Awaitable[None]] | None = None
     """Executes another run while this one is in progress."""
     tools_at_once: bool = False
@@ -283,8 +296,7 @@ def family_threads(family: str, *, seed: int = 0) -> tuple[OwnedThread, ...]:
 
 
 def _owned_by_two(ids: list[ThreadId]) -> tuple[OwnedThread, ...]:
-    users = (UserId("alice \U0001f6f0\ufe0f"), UserId("Alice \U0001f6f0\ufe0f"))
-    return tuple(OwnedThread(thread, users[number % 2]) for number, thread in enumerate(ids))
+    return tuple(OwnedThread(thread, USERS[number % 2]) for number, thread in enumerate(ids))
 
 
 def thinking(base: type[BaseAgent]) -> type[BaseAgent]:

@@ -17,7 +17,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.workload import OwnedThread, RunBarrier
 from bridgekit_verify.probes.judgement import label
 from bridgekit_verify.probes.observation import Observation
-from bridgekit_verify.probes.scenario_agents import AGENTS, RunPlan
+from bridgekit_verify.probes.scenario_agents import AGENTS, OTHER_USERS, RunPlan
 from bridgekit_verify.probes.scenario_clients import Client
 from bridgekit_verify.probes.scenario_values import TEXT
 
@@ -51,9 +51,9 @@ class SocketActs:
         for owned in self.threads[:-1]:
             for _ in range(2):
                 await self._open(owned)
-        first, second = self.threads[:2]
-        await self._intrude("a thread of another user", OwnedThread(first.thread_id, second.user_id))
-        await self._intrude("a thread that does not exist", OwnedThread(UNKNOWN_THREAD, second.user_id))
+        for user_id in OTHER_USERS:
+            await self._intrude("a thread of another user", OwnedThread(self.threads[0].thread_id, user_id))
+        await self._intrude("a thread that does not exist", OwnedThread(UNKNOWN_THREAD, OTHER_USERS[0]))
 
     async def _intrude(self, what: str, owned: OwnedThread, after: Cursor | None = None) -> None:
         intruder = Client(-1, owned, self.seen.recording, after)
