@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from bridgekit.chain.link_1_startup import Application, BridgeConfig
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import FrameTooLarge, PayloadError, UnknownAgent
+from bridgekit.errors import FrameTooLarge, PayloadError, UnknownAgent, UnknownEventType
 from bridgekit.events import Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.transport.connections import ConnectionRegistry
@@ -22,8 +22,8 @@ from bridgekit_verify.probes.scenario_clients import Client
 
 __all__ = ["Observation"]
 
-PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge, UnknownAgent)
-"""Errors that the scenario provokes. The rules judge how each link handles provoked errors."""
+PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge, UnknownAgent, UnknownEventType)
+"""Errors that the scenario or a broken link provokes. The rules judge how each link handles them."""
 
 
 @dataclass

@@ -82,6 +82,7 @@ PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "bridge": {
         "notify": ("event",),
         "notify_when_room": ("event",),
+        "notify_in_thread": ("thread_id", "event"),
         "record": ("event", "receipt"),
         **{name: ("run_id", "agent_name", *given) for name, given in _NOTIFIERS.items()},
     },

@@ -13,7 +13,7 @@ from bridgekit_verify.probes.judgement import ViolationKind, error_text, shown
 
 __all__ = ["judge_lifetimes"]
 
-MANY_RUNS: Final = 200
+MANY_RUNS: Final = 2_500
 LONG_RUN_SECONDS: Final = 7 * 86_400.0
 RUN, OTHER_RUN = RunId("run_1"), RunId("run_12")
 _LONG: Final = f"run_{'x' * 300}"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import FrameTooLarge, PayloadError
-from bridgekit.events import Outcome, Receipt
+from bridgekit.errors import FrameTooLarge, PayloadError, UnknownEventType
+from bridgekit.events import POLICIES, EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.thread_id_families import Family, OwnedThread, threads_by_family
 from bridgekit_verify.probes.judgement import (
@@ -28,9 +28,9 @@ from bridgekit_verify.probes.scenario_agents import AGENTS
 
 __all__ = ["FamilyRoute", "judge_families", "judge_routing", "route_families"]
 
-NOTIFIERS: Final = tuple(
-    name for name in PARAMETERS["bridge"] if name.startswith("notify_") and name != "notify_when_room"
-)
+PUBLISHERS: Final = ("notify", "notify_when_room", "notify_in_thread")
+"""The methods of the bridge that publish an event that their caller created."""
+NOTIFIERS: Final = tuple(name for name in PARAMETERS["bridge"] if name.startswith("notify_") and name not in PUBLISHERS)
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,16 @@ def judge_routing(seen: Observation) -> Judgement:
         for call in recording.of("mapping", "register_mapping")
         if call.raised is None
     }
+    bridge = seen.application.bridge
     calls = [
         call
-        for call in recording.of("bridge", "notify", "notify_when_room")
-        if call.has_event and (call.within is None or call.within.name != "notify_when_room")
+        for call in recording.of("bridge", *PUBLISHERS)
+        if call.has_event and call.owner is bridge and (call.within is None or call.within.name not in PUBLISHERS)
     ]
-    routed = [call for call in calls if _thread_of(call, routes) is not None]
+    routed = [call for call in calls if _has_known_type(call) and _thread_of(call, routes) is not None]
     found = match(
         routed,
-        [call for call in recording.of("hub", "publish") if call.has_event],
+        [call for call in recording.of("hub", "publish") if call.has_event and _publishing(call) in (None, bridge)],
         lambda call: (call.event.event_id, call.event.type),
         lambda call: (call.event.event_id, call.event.type),
     )
@@ -134,7 +135,10 @@ def judge_routing(seen: Observation) -> Judgement:
     _judge_notifiers(link, seen)
     _judge_mapping(link, seen)
     for call in calls:
-        if call not in routed:
+        if not _has_known_type(call):
+            refused = isinstance(call.raised, UnknownEventType)
+            link.expect(refused, ViolationKind.CHANGED, f"an event of the unknown type {call.event.type!r} is accepted")
+        elif call not in routed:
             _expect_unroutable(link, call)
     if seen.complete:
         _judge_counters(link, seen, calls)
@@ -143,8 +147,20 @@ def judge_routing(seen: Observation) -> Judgement:
     return link
 
 
+def _has_known_type(call: RecordedCall) -> bool:
+    """Return whether the event's type exists. If link 8 passes on an event of another type, link 9 must refuse it."""
+    return type(call.event.type) is EventType and call.event.type in POLICIES
+
+
+def _publishing(call: RecordedCall) -> object:
+    """Return the bridge that publishes the event, or None. Another link may use a bridge of its own by mistake."""
+    return None if call.within is None else call.within.owner
+
+
 def _thread_of(call: RecordedCall, routes: dict[RunId, ThreadId]) -> str | None:
     """Return the event's thread, or None if the bridge refused the event because its run belongs to another thread."""
+    if call.name == "notify_in_thread":
+        return str(call.given["thread_id"])
     carried, registered = call.event.thread_id, routes.get(RunId(call.event.run_id))
     if carried and registered and carried != registered:
         refused = isinstance(call.result, Receipt) and call.result.outcome is Outcome.UNROUTABLE
@@ -246,12 +262,13 @@ def _judge_counters(link: Judgement, seen: Observation, calls: list[RecordedCall
     """Check that each event is counted exactly once, under its outcome."""
     wanted, counted = DeliveryCounters(), seen.application.counters
     for call in calls:
-        if isinstance(call.raised, (PayloadError, FrameTooLarge)):
+        if isinstance(call.raised, (PayloadError, FrameTooLarge, UnknownEventType)):
             wanted.lost[8, type(call.raised).__name__] += 1
         elif isinstance(receipt := call.result, Receipt):
             _count(wanted, call, receipt)
     for call in seen.recording.of("bridge", "record"):
-        if call.within is None or call.within.part != "bridge":  # an event that the adapter refused
+        # The adapter calls `record` for an event that it refuses.
+        if call.owner is seen.application.bridge and (call.within is None or call.within.part != "bridge"):
             _count(wanted, call, call.given["receipt"])
     for name in ("sent", "kept", "pending", "lost"):
         # Subtract the events that startup counted, which `judge_startup` judges.

@@ -279,6 +279,10 @@ def judge_engine(seen: Observation) -> Judgement:
             f"the core and the engine receive different contexts of {what}",
         )
         link.expect(same_outcome(call, passed_on[0]), ViolationKind.CHANGED, f"the engine changes the result of {what}")
+        for built in recording.of("core", "__init__", startup=True):
+            if built.owner is passed_on[0].owner:
+                held = {"websocket_bridge": call.owner.websocket_bridge}
+                _expect_parts(link, f"the engine gives the core of {what}", built.given, held)
     link.tried = len(executed)
     link.summary = f"the core receives the engine's bridge, and receives each of {len(executed)} runs once"
     return link

@@ -132,10 +132,24 @@ def judge_agent(seen: Observation) -> Judgement:
             same_outcome(call, made), ViolationKind.FALSE_RECEIPT, "the agent returns another receipt than its adapter"
         )
     expect_in_order(link, found, lambda call: id(call.owner), _type)
+    _judge_unbound(link, seen)
     judge_tools(link, seen)
     link.tried = min(len(calls), len(bindings))
     link.summary = f"the adapter receives each of {len(bindings):,} bindings and {len(calls):,} events unchanged"
     return link
+
+
+def _judge_unbound(link: Judgement, seen: Observation) -> None:
+    """Check that an agent reports, as its adapter does, that it has no bridge."""
+    config = seen.config
+    for name, kind in config.agents.items():
+        adapter = config.adapter()
+        agent = kind(name, config.llm_manager, config.tool_dispatcher, adapter)
+        link.expect(
+            agent.has_websocket_bridge() is adapter.has_websocket_bridge(),
+            ViolationKind.HANDOVER,
+            "a new agent reports that it has a bridge",
+        )
 
 
 def _judge_passed_to_adapter(link: Judgement, seen: Observation) -> None:
@@ -239,11 +253,7 @@ def judge_emission(seen: Observation) -> Judgement:
             f" {seen.unbound.link}",
         )
     refused = _judge_ends(link, seen)
-    calls = [
-        call
-        for call in recording.of("adapter", "emit")
-        if call.held is not None and None not in (call.held.bridge, call.held.run_id) and id(call) not in refused
-    ]
+    calls = [call for call in recording.of("adapter", "emit") if _is_bound(call) and id(call) not in refused]
     entered = [
         each
         for each in recording.of("bridge", "notify", "notify_when_room")
@@ -290,13 +300,18 @@ def _judge_ends(link: Judgement, seen: Observation) -> set[int]:
                 "the adapter answers wrongly whether the run has an end event",
             )
             ended[adapter] = call.given["run_id"]
-        elif guarded.get(adapter) and call.given["event_type"] in END_EVENTS and run_id is not None:
+        elif guarded.get(adapter) and call.given["event_type"] in END_EVENTS and _is_bound(call):
             if ended.get(adapter) == run_id:
                 refused.add(id(call))
                 _expect_refused(link, seen, call)
             elif call.raised is None and not _is_refused(call):
                 ended[adapter] = run_id
     return refused
+
+
+def _is_bound(call: RecordedCall) -> bool:
+    """Return whether the adapter had a bridge and a run id when the call began."""
+    return call.held is not None and None not in (call.held.bridge, call.held.run_id)
 
 
 def _expect_refused(link: Judgement, seen: Observation, call: RecordedCall) -> None:
@@ -319,6 +334,8 @@ def _judge_event(link: Judgement, call: RecordedCall, made: RecordedCall) -> Non
     if held is None:
         return
     link.equal(_content_of(call), (event.type, event.payload), f"the {_type(call)} that the bridge receives")
+    text = f"the type {event.type!a} is a text, and not an EventType"
+    link.expect(type(event.type) is type(call.given["event_type"]), ViolationKind.CHANGED, text)
     found = (made.owner, event.run_id, event.agent_name, event.thread_id)
     link.expect(
         found == tuple(held),

@@ -23,7 +23,7 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.workload import RunBarrier
 from bridgekit_verify.probes.observation import Observation
 from bridgekit_verify.probes.scenario_agents import AGENTS, OTHER_USERS, SIZES, UNKNOWN_AGENT, RunPlan
-from bridgekit_verify.probes.scenario_sockets import UNKNOWN_RUN, SocketActs
+from bridgekit_verify.probes.scenario_sockets import UNKNOWN_RUN, SocketActs, event_of
 from bridgekit_verify.probes.scenario_values import EMISSIONS, RESULTS, TEXT
 
 __all__ = ["play"]
@@ -189,7 +189,14 @@ class _Scenario(SocketActs):
             await self._guarded(partial(self.bridge.notify_progress_update, run_id, AGENTS[0], {"late": TEXT}))
 
     async def emit_without_a_route(self) -> None:
-        """Emit an event of an unknown run, and an event of an adapter that has no bridge."""
+        """Emit events of an unknown run, and an event of an adapter that has no bridge.
+
+        Also emit events in a named thread, of an unknown run and of a run of another thread.
+        """
+        named = self.threads[1].thread_id
+        for run_id in (UNKNOWN_RUN, *(run_id for _, run_id, of in self._first_runs if of != named)):
+            event = event_of(EventType.PROGRESS_UPDATE, run_id, None, {"in a named thread": TEXT})
+            await self._guarded(partial(self.bridge.notify_in_thread, named, event))
         await self._guarded(lambda: self.bridge.notify_progress_update(UNKNOWN_RUN, AGENTS[0], {}))
         adapter = self.application.config.adapter()
         self.seen.unbound = await self._guarded(lambda: adapter.emit_progress({}))

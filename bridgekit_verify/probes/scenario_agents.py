@@ -114,6 +114,8 @@ class ToolRun:
     ended: float = 0.0
     result: Any = None
     error: BaseException | None = None
+    waited_in_vain: bool = False
+    """Whether the tool "meet" waited for the other call until its time limit."""
 
     @property
     def cancelled(self) -> bool:
@@ -146,12 +148,13 @@ class ToolCalls:
 
         async def meet(**parameters: Any) -> Any:
             second_began, first_ended = self._plan(parameters).met
-            with self._running(MEET, parameters) as run, anyio.move_on_after(MEETING_SECONDS):
+            with self._running(MEET, parameters) as run, anyio.move_on_after(MEETING_SECONDS) as limit:
                 if parameters["number"] == 1:
                     await second_began.wait()
                 else:
                     second_began.set()
                     await first_ended.wait()
+            run.waited_in_vain = limit.cancelled_caught
             return run.result
 
         async def broken(**parameters: Any) -> Any:
@@ -223,7 +226,7 @@ async def _emit_events(agent: BaseAgent, plan: RunPlan, request: str) -> None:
         await agent.emit_progress({"number": number})
     for delta in (TEXT, "", request):
         await agent.emit_text(delta, message_id=request)
-    await agent.use_tool(DELEGATE, request=request, empty="")
+    await agent.use_tool(DELEGATE, request=request, empty="", nothing=None)
     with suppress(AgentFailed):
         await agent.use_tool(BROKEN, request=request)
     await agent.emit_thinking("", step_number=0)

@@ -21,7 +21,7 @@ from bridgekit_verify.probes.scenario_agents import AGENTS, OTHER_USERS, RunPlan
 from bridgekit_verify.probes.scenario_clients import Client
 from bridgekit_verify.probes.scenario_values import TEXT
 
-__all__ = ["UNKNOWN_RUN", "SocketActs"]
+__all__ = ["UNKNOWN_RUN", "SocketActs", "event_of"]
 
 CLOSE_SECONDS: Final = 1.0
 """How long the server may take to close the sockets of a thread. A client whose socket stays open does not resume."""
@@ -121,7 +121,7 @@ class SocketActs:
         for kind in (EventType.TEXT_DELTA, EventType.PROGRESS_UPDATE, EventType.TEXT_DELTA):
             for number in range(OVERFLOW_EVENTS if kind is EventType.PROGRESS_UPDATE else OVERFLOW_EVENTS // 6):
                 payload = {"message_id": "burst", "delta": f"{number} \U0001f6f0 "}
-                answers.append(self._emitted(_event(kind, run.run_id, run.thread_id, payload)))
+                answers.append(self._emitted(event_of(kind, run.run_id, run.thread_id, payload)))
         for answer in answers:
             await self._guarded(partial(_awaited, answer))
         await self._guarded(partial(self.application.supervisor.close_run, run))
@@ -173,7 +173,7 @@ class SocketActs:
     def _late_event(self, owned: OwnedThread, payload: dict[str, Any]) -> AgentEvent:
         """Return an event of a run of the thread that has ended."""
         run_id = next((run_id for _, run_id, of in self._first_runs if of == owned.thread_id), UNKNOWN_RUN)
-        return _event(EventType.PROGRESS_UPDATE, run_id, owned.thread_id, payload)
+        return event_of(EventType.PROGRESS_UPDATE, run_id, owned.thread_id, payload)
 
     def _emitted(self, event: AgentEvent) -> object:
         """Return the result of `notify` without awaiting it, or None if a link raised an error."""
@@ -245,7 +245,8 @@ async def _first_ended(clients: list[Client]) -> None:
             tasks.start_soon(wait, client)
 
 
-def _event(kind: EventType, run_id: RunId, thread_id: ThreadId, payload: dict[str, Any]) -> AgentEvent:
+def event_of(kind: EventType, run_id: RunId, thread_id: ThreadId | None, payload: dict[str, Any]) -> AgentEvent:
+    """Return a new event of the first agent."""
     return AgentEvent(type=kind, run_id=run_id, agent_name=AGENTS[0], payload=payload, thread_id=thread_id)
 
 
