@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,7 +11,7 @@ from starlette.applications import Starlette
 from bridgekit.chain.link_1_startup import Application, BridgeConfig
 from bridgekit.counters import DeliveryCounters
 from bridgekit.errors import FrameTooLarge, PayloadError, UnknownAgent, UnknownEventType
-from bridgekit.events import Receipt
+from bridgekit.events import AgentEvent, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId, UserId
 from bridgekit.transport.connections import ConnectionRegistry
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
@@ -48,10 +49,16 @@ class Observation:
     """Errors that links raised, each with the number of the link."""
     accepted_users: list[UserId] = field(default_factory=list)
     """Users for whom the chain accepted a run in another user's thread."""
+    observed: Counter[tuple[str, Outcome]] = field(default_factory=Counter)
+    """The events that an observer of the application received, by event id and outcome."""
+    observed_between: tuple[int, int] = (0, 0)
+    """The positions in the recording between which the observer was registered."""
     unbound: Receipt | None = None
     """The receipt of an event that an adapter without a bridge emitted."""
     intruders: list[tuple[str, Client]] = field(default_factory=list)
     """The clients that tried to subscribe to a thread that is not theirs, each with what it tried."""
+    kept_access: int = 0
+    """How many sockets stayed open after the application had ended their access."""
     first_counters: DeliveryCounters | None = None
     lifetimes: list[tuple[ViolationKind, str]] = field(default_factory=list)
     """The violations that were found in a second mapping service, which has a simulated clock."""
@@ -72,6 +79,10 @@ class Observation:
         """The registry of the application's sockets."""
         edge: ConnectionRegistry = self.app.state.bridgekit_connections
         return edge
+
+    def observe(self, event: AgentEvent, receipt: Receipt) -> None:
+        """Count an event. The bridge calls this method for each event while it is registered as an observer."""
+        self.observed[event.event_id, receipt.outcome] += 1
 
     def note(self, error: Exception) -> bool:
         """Record an error that a link raised. Return False for an error of the suite itself, which must propagate."""

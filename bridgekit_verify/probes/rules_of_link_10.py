@@ -158,6 +158,7 @@ def _judge_subscriptions(link: Judgement, seen: Observation) -> None:
     link.expect(
         not seen.attached, ViolationKind.HANDOVER, f"the hub has {seen.attached} connections after all sockets closed"
     )
+    link.expect(not seen.kept_access, ViolationKind.MISROUTED, "a socket stays open after the end of its access")
     for what, intruder in seen.intruders:
         link.expect(intruder.start is None, ViolationKind.MISROUTED, f"a user may subscribe to {what}")
     wanted = Counter("new" if client.after is None else "resumed" for client in seen.clients if client.start)

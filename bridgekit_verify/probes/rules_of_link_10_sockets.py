@@ -218,6 +218,10 @@ class _Reading:
             self._allowed[event_id] -= 1
             return None
         known = self._published.by_event.get(event_id, [])
+        ended = self._client.access_ended
+        if ended is not None and any(each.thread == thread and each.call.entered > ended for each in known):
+            self._link.expect(False, ViolationKind.MISROUTED, "a socket reads an event after the end of its access")
+            return None
         if any(each.thread == thread for each in known):
             self._link.expect(False, ViolationKind.DUPLICATED, f"a socket reads {frame.get('type')} twice")
             return None

@@ -142,6 +142,7 @@ def judge_routing(seen: Observation) -> Judgement:
             _expect_unroutable(link, call)
     if seen.complete:
         _judge_counters(link, seen, calls)
+        _judge_observer(link, seen, calls)
     link.tried = len(calls)
     link.summary = f"each of {len(found.pairs):,} events of the scenario reached the hub once, unchanged and in order"
     return link
@@ -280,6 +281,22 @@ def _judge_counters(link: Judgement, seen: Observation, calls: list[RecordedCall
         link.expect(
             not parts, ViolationKind.MISCOUNTED, f"the counter of {name} events has {' and '.join(parts)} than happened"
         )
+
+
+def _judge_observer(link: Judgement, seen: Observation, calls: list[RecordedCall]) -> None:
+    """Check that an observer of the application received each event once, with its outcome."""
+    first, last = seen.observed_between
+    wanted = Counter(
+        (call.event.event_id, call.result.outcome)
+        for call in calls
+        if first < call.entered <= last and isinstance(call.result, Receipt)
+    )
+    missing, extra = (wanted - seen.observed).total(), (seen.observed - wanted).total()
+    link.expect(
+        not missing and not extra,
+        ViolationKind.MISCOUNTED,
+        f"an observer does not receive {missing} of {wanted.total()} events, and receives {extra} others",
+    )
 
 
 def _count(counters: DeliveryCounters, call: RecordedCall, receipt: Receipt) -> None:

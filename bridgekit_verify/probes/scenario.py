@@ -59,6 +59,7 @@ async def play(seen: Observation) -> None:
             scenario.join_during_events,
             scenario.close_one_socket,
             scenario.close_sockets,
+            scenario.end_access,
             scenario.drain,
         ):
             await act()
@@ -147,8 +148,11 @@ class _Scenario(SocketActs):
     async def run_outside_the_core(self) -> None:
         """Let the registry bind the agents of four runs, as for a webhook, and emit events of every type.
 
-        Also emit each event through the bridge, with only the run id. Then bind the agents to other runs.
+        Also emit each event through the bridge, with only the run id. Then bind the agents to other runs. Meanwhile, an
+        observer of the application counts the events.
         """
+        self.bridge.observers.append(self.seen.observe)
+        first = self.seen.recording.position
         opened: list[RunContext] = []
         agents: list[Any] = []
         for number, owned in enumerate((*self.threads[:3], self.threads[0])):
@@ -165,6 +169,8 @@ class _Scenario(SocketActs):
             run = opened[number % len(opened)]
             await self._guarded(partial(emission.notify, self.bridge, run.run_id, run.agent_name))
         await self._bind_again(agents, opened[1:])
+        self.bridge.observers.remove(self.seen.observe)
+        self.seen.observed_between = first, self.seen.recording.position
         for context in opened:
             await self._guarded(partial(self.application.supervisor.close_run, context))
 

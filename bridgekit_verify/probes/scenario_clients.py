@@ -41,6 +41,8 @@ class Client:
         self.closed_by_client: int | None = None
         self.closed_by_server: int | None = None
         """The position in the recording before the scenario closed the socket on the server."""
+        self.access_ended: int | None = None
+        """The position in the recording when the application had ended the client's access to the thread."""
         self.error: str = ""
         """Why the server refused the client, or how the socket ended."""
         self.ended = anyio.Event()

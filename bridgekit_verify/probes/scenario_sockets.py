@@ -65,14 +65,18 @@ class SocketActs:
         await self._leave(self.seen.clients[2])
 
     async def _leave(self, client: Client) -> None:
+        with anyio.move_on_after(CLOSE_SECONDS):
+            await client.wait_for(self._last_seq(client.owned.thread_id))
+        await client.disconnect()
+
+    def _last_seq(self, thread_id: ThreadId) -> int:
+        """Return the `seq` of the thread's latest event, or 0."""
         numbers = [
             call.result.seq or 0
             for call in self.seen.recording.of("hub", "publish")
-            if call.given["thread_id"] == client.owned.thread_id and isinstance(call.result, Receipt)
+            if call.given["thread_id"] == thread_id and isinstance(call.result, Receipt)
         ]
-        with anyio.move_on_after(CLOSE_SECONDS):
-            await client.wait_for(max(numbers, default=0))
-        await client.disconnect()
+        return max(numbers, default=0)
 
     async def reconnect(self) -> None:
         """Let the closed client resume, and let another client read the events of a thread that had no socket.
@@ -154,6 +158,22 @@ class SocketActs:
             for client in clients:
                 await client.ended.wait()
                 await self._resume(client)
+
+    async def end_access(self) -> None:
+        """End a user's access to a thread with two sockets, and emit an event that neither of them may read."""
+        thread = self.threads[5]
+        clients = [client for client in self.seen.clients if client.owned is thread and not client.ended.is_set()]
+        with anyio.move_on_after(CLOSE_SECONDS):
+            for client in clients:
+                await client.wait_for(self._last_seq(thread.thread_id))
+        self.seen.edge.end_access(user_id=thread.user_id, thread_id=thread.thread_id)
+        for client in clients:
+            client.access_ended = client.closed_by_server = self.seen.recording.position
+        await self._notify_in(thread, {"after the end of access": TEXT})
+        with anyio.move_on_after(CLOSE_SECONDS):
+            for client in clients:
+                await client.ended.wait()
+        self.seen.kept_access = sum(not client.ended.is_set() for client in clients)
 
     async def drain(self) -> None:
         """Emit events without awaiting the answers, and drain the sockets before they can write the events."""
