@@ -11,7 +11,7 @@ import anyio
 import msgspec
 
 from bridgekit_verify.commands.options import add_json, add_variant, at_least_1
-from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_ten
+from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_edges
 from bridgekit_verify.variants import variant
 
 __all__ = ["add_arguments", "run"]
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _probed(name: str, seed: int, threads: int) -> list[Probe]:
-    return await probe_ten(variant(name), seed=seed, threads=threads)
+    return await probe_edges(variant(name), seed=seed, threads=threads)
 
 
 def _as_json(name: str, probes: Sequence[Probe]) -> str:

@@ -38,6 +38,7 @@ __all__ = [
     "probe",
     "probe_all",
     "probe_each",
+    "probe_edges",
     "probe_hub",
     "probe_ten",
 ]
@@ -135,6 +136,18 @@ async def probe_ten(
 ) -> list[Probe]:
     """Test the nine links and the hub. With `shared`, observations of earlier probes are reused."""
     return await _run_probes(variant, (*LINKS, HUB), shared or Observations(seed, threads, edge))
+
+
+async def probe_edges(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> list[Probe]:
+    """Test the nine links, and the hub on both edges: ASGI and, if all links hold, native."""
+    probes = await probe_ten(variant, seed=seed, threads=threads)
+    if any(each.answer is not ProbeAnswer.HOLDS for each in probes):
+        return probes
+    native = await probe_hub(variant, seed=seed, edge="native")
+    evidence = f"on the native edge: {native.evidence}"
+    if native.answer is ProbeAnswer.HOLDS:
+        evidence = f"on each of the two edges, {native.evidence}"
+    return [*probes[:-1], replace(native, evidence=evidence)]
 
 
 async def probe_each(variants: Iterable[Variant], *, seed: int = 0) -> dict[str, list[Probe]]:

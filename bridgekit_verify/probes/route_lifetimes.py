@@ -9,6 +9,7 @@ from bridgekit.errors import RunAlreadyMapped
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MappingStore, MemoryMappingStore, RunThreadMappingService
 from bridgekit.mapping.service import GRACE_SECONDS
+from bridgekit_verify.measure.error_origin import raised_by_harness
 from bridgekit_verify.probes.judgement import ViolationKind, error_text, shown
 
 __all__ = ["judge_lifetimes"]
@@ -26,7 +27,17 @@ async def judge_lifetimes(
 ) -> list[tuple[ViolationKind, str]]:
     """Return the violations. A route must stay unchanged until its grace period ends, and be gone afterwards."""
     now = [0.0]
-    routes = _Routes(create(MemoryMappingStore(lambda: now[0])))
+    try:
+        routes = _Routes(create(MemoryMappingStore(lambda: now[0])))
+        await _play(routes, now)
+    except Exception as error:
+        if raised_by_harness(error):
+            raise
+        return [(ViolationKind.LOST, f"the mapping {error_text(error)}")]
+    return routes.found
+
+
+async def _play(routes: _Routes, now: list[float]) -> None:
     runs = {RunId(f"run_{number}"): ThreadId(f"thread_{number}") for number in range(MANY_RUNS)}
     runs |= {RunId(name): ThreadId(f"thread of {name}") for name in CONFUSABLE_RUNS}
     for run_id, thread_id in runs.items():
@@ -48,7 +59,6 @@ async def judge_lifetimes(
     await routes.register(OTHER_RUN, OTHER_THREAD, "in the grace period")
     now[0] += LONG_RUN_SECONDS
     await routes.expect(OTHER_RUN, OTHER_THREAD, "in a run that is opened again in its grace period")
-    return routes.found
 
 
 class _Routes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bridgekit.errors import UnknownAgent
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.errors import FrameTooLarge, PayloadError, UnknownAgent
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.transport.hub import LINK
 from bridgekit_verify.probes.judgement import Judgement, ViolationKind, expect_duration, run_label, shown
@@ -44,15 +45,14 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     _judge_execution(link, seen, call, executed, what)
     kind = ViolationKind.DUPLICATED if len(starts) > 1 else ViolationKind.LOST
     link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} start events")
-    # An end event that cannot be encoded or that the hub refuses does not count: the core then sends another end event.
-    ended = [each for each in ends if each.raised is None and not _is_refused_by_hub(each)]
+    ended = [each for each in ends if _counts(each)]
     asked = recording.within(call, "agent", "end_run")
     link.expect(
         not executed or bool(asked),
         ViolationKind.DUPLICATED,
         f"the agent of {what} can emit an end event after the end event of the core",
     )
-    wanted = 0 if any(each.result is False for each in asked) else 1
+    wanted = 0 if any(each.raised is None and not each.result for each in asked) else 1
     link.expect(
         len(ended) == wanted,
         ViolationKind.DUPLICATED if len(ended) > wanted else ViolationKind.LOST,
@@ -87,14 +87,22 @@ def _expect_no_other_event(link: Judgement, recording: Recording, call: Recorded
         )
 
 
-def _is_refused_by_hub(call: RecordedCall) -> bool:
-    receipt = call.result
-    return isinstance(receipt, Receipt) and receipt.outcome is Outcome.REFUSED and receipt.link == LINK
+def _counts(end: RecordedCall) -> bool:
+    """Return whether the end event counts.
+
+    If the event cannot be encoded or the hub refuses it, the core sends another one.
+    """
+    if end.raised is not None:
+        return isinstance(end.raised, Exception) and not isinstance(end.raised, (PayloadError, FrameTooLarge))
+    receipt = end.result
+    return not (isinstance(receipt, Receipt) and receipt.outcome is Outcome.REFUSED and receipt.link == LINK)
 
 
 def _judge_end(link: Judgement, call: RecordedCall, runs: list[RecordedCall], end: RecordedCall, what: str) -> None:
     """Check the end event of a run whose agent was executed in `runs`, or that has no agent."""
     completed = end.name == NOTIFIERS[1]
+    if end.raised is not None or not isinstance(end.result, Receipt):
+        return  # the bridge, and not the core, is at fault
     if not runs:
         link.expect(not completed, ViolationKind.CHANGED, f"{what} has no agent, but is reported as completed")
         if not completed:
@@ -143,10 +151,19 @@ def _judge_execution(
 ) -> None:
     """Check that the run's agent is executed once, or never if the registry has no agent of its name."""
     created = seen.recording.within(call, "registry", "create")
+    failed = [each for each in _preparing(seen.recording, call) if each.raised is not None]
     if any(isinstance(each.raised, UnknownAgent) for each in created):
         link.expect(not executed, ViolationKind.MISROUTED, f"another agent executes {what}, whose agent does not exist")
+    elif not executed and (failed or any(not isinstance(each.result, BaseAgent) for each in created)):
+        return  # the registry or the agent, and not the core, is at fault
     elif passed_on_once(link, call, executed, f"the agent of {what} is executed {len(executed)} times"):
         _judge_agent_of(link, seen, call, executed[0])
+
+
+def _preparing(recording: Recording, call: RecordedCall) -> list[RecordedCall]:
+    """Return the calls with which the core creates and binds the agent of a run."""
+    agent = recording.within(call, "agent", "set_websocket_bridge", "begin_run")
+    return [*recording.within(call, "registry", "create"), *agent]
 
 
 def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, executed: RecordedCall) -> None:

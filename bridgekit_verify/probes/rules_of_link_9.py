@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import FrameTooLarge, PayloadError, UnknownEventType
+from bridgekit.errors import BridgekitError, StoreUnavailable, UnknownEventType
 from bridgekit.events import POLICIES, EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.thread_id_families import Family, OwnedThread, threads_by_family
@@ -51,12 +51,14 @@ async def route_families(
     bridge, recording, routes = seen.application.bridge, seen.recording, list[FamilyRoute]()
     for family, all_of in threads_by_family(families, threads, seed=seed).items():
         for owned in all_of:
-            run_id = seen.application.config.run_ids.new(owned.thread_id)
-            await bridge.mapping.register_mapping(run_id, owned.thread_id)
+            run_id = None
             for thread_id in (None, owned.thread_id):
                 before = len(recording.of("hub", "publish"))
                 answer: object
                 try:
+                    if run_id is None:
+                        run_id = seen.application.config.run_ids.new(owned.thread_id)
+                        await bridge.mapping.register_mapping(run_id, owned.thread_id)
                     answer = await bridge.notify_agent_started(
                         run_id, AGENTS[0], message=owned.thread_id, thread_id=thread_id
                     )
@@ -216,6 +218,7 @@ def _judge_notifiers(link: Judgement, seen: Observation) -> None:
             continue
         event, given = made[0].event, call.given
         link.expect(len(made) == 1, ViolationKind.DUPLICATED, f"{call.name} emits {len(made)} events")
+        link.expect(same_outcome(call, made[0]), ViolationKind.FALSE_RECEIPT, f"{call.name} returns another receipt")
         link.equal(payload_of(call), (event.type, event.payload), f"the event of {call.name}")
         link.equal(
             (given.get("run_id"), given.get("agent_name"), given.get("thread_id")),
@@ -263,8 +266,8 @@ def _judge_counters(link: Judgement, seen: Observation, calls: list[RecordedCall
     """Check that each event is counted exactly once, under its outcome."""
     wanted, counted = DeliveryCounters(), seen.application.counters
     for call in calls:
-        if isinstance(call.raised, (PayloadError, FrameTooLarge, UnknownEventType)):
-            wanted.lost[8, type(call.raised).__name__] += 1
+        if isinstance(call.raised, Exception):
+            wanted.lost[_link_of_refusal(seen, call, call.raised), type(call.raised).__name__] += 1
         elif isinstance(receipt := call.result, Receipt):
             _count(wanted, call, receipt)
     for call in seen.recording.of("bridge", "record"):
@@ -283,6 +286,13 @@ def _judge_counters(link: Judgement, seen: Observation, calls: list[RecordedCall
         )
 
 
+def _link_of_refusal(seen: Observation, call: RecordedCall, error: Exception) -> int:
+    """Return the link under which an event must be counted whose publication raised the error."""
+    if isinstance(error, BridgekitError):
+        return 9 if isinstance(error, StoreUnavailable) else 8
+    return 10 if seen.recording.within(call, "hub", "publish") else 9
+
+
 def _judge_observer(link: Judgement, seen: Observation, calls: list[RecordedCall]) -> None:
     """Check that an observer of the application received each event once, with its outcome."""
     first, last = seen.observed_between
@@ -291,11 +301,13 @@ def _judge_observer(link: Judgement, seen: Observation, calls: list[RecordedCall
         for call in calls
         if first < call.entered <= last and isinstance(call.result, Receipt)
     )
-    missing, extra = (wanted - seen.observed).total(), (seen.observed - wanted).total()
+    ids = {event_id for event_id, _ in wanted}
+    found = Counter({key: count for key, count in seen.observed.items() if key[0] in ids})
+    missing, extra = (wanted - found).total(), (found - wanted).total()
     link.expect(
         not missing and not extra,
         ViolationKind.MISCOUNTED,
-        f"an observer does not receive {missing} of {wanted.total()} events, and receives {extra} others",
+        f"an observer does not receive {missing} of {wanted.total()} events, and receives {extra} more",
     )
 
 

@@ -14,11 +14,12 @@ import anyio
 from bridgekit.chain.error_text import user_error_text
 from bridgekit.chain.link_1_startup import create_app
 from bridgekit.errors import unwrap_single_error
+from bridgekit.events import Receipt
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.outbox import OutboxLimits
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from bridgekit_verify.measure.workload import OwnedThread, seeded
-from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text
+from bridgekit_verify.probes.judgement import EMITTING, Judgement, ViolationKind, error_text
 from bridgekit_verify.probes.observation import Observation
 from bridgekit_verify.probes.recorded_calls import RecordedCall, Recording, recorded
 from bridgekit_verify.probes.route_lifetimes import judge_lifetimes
@@ -141,7 +142,11 @@ def _origin(seen: Observation, link: int, error: Exception) -> int | None:
     Return None if the suite's own agent raised the error.
     """
     calls = [call for call in seen.recording.calls if call.raised is error]
-    return _link_of(calls[-1]) if calls else link
+    if not calls:
+        return link
+    # A link that returns no receipt makes its caller raise.
+    made = [call for call in seen.recording.calls if call.within is calls[-1] and call.part in EMITTING]
+    return _link_of(made[-1] if made and not isinstance(made[-1].result, Receipt) else calls[-1])
 
 
 def _abandoned_by(call: RecordedCall) -> RecordedCall | None:

@@ -166,7 +166,7 @@ class SocketActs:
         with anyio.move_on_after(CLOSE_SECONDS):
             for client in clients:
                 await client.wait_for(self._last_seq(thread.thread_id))
-        self.seen.edge.end_access(user_id=thread.user_id, thread_id=thread.thread_id)
+        await self._guarded(partial(self._end_access_of, thread))
         for client in clients:
             client.access_ended = client.closed_by_server = self.seen.recording.position
         await self._notify_in(thread, {"after the end of access": TEXT})
@@ -174,6 +174,9 @@ class SocketActs:
             for client in clients:
                 await client.ended.wait()
         self.seen.kept_access = sum(not client.ended.is_set() for client in clients)
+
+    async def _end_access_of(self, thread: OwnedThread) -> None:
+        self.seen.edge.end_access(user_id=thread.user_id, thread_id=thread.thread_id)
 
     async def drain(self) -> None:
         """Emit events without awaiting the answers, and drain the sockets before they can write the events."""
