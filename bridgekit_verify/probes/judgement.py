@@ -12,7 +12,6 @@ from bridgekit.events import Receipt
 from bridgekit_verify.probes.recorded_calls import RecordedCall
 
 __all__ = [
-    "EMITTING",
     "Judgement",
     "Match",
     "ViolationKind",

@@ -26,6 +26,9 @@ __all__ = ["Observation"]
 PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge, UnknownAgent, UnknownEventType)
 """Errors that the scenario or a broken link provokes. The rules judge how each link handles them."""
 
+LAST_PARTS: Final = ("bridge", "mapping", "run_ids", "hub")
+"""The parts that call no code of the suite. They may be of any class, so that their errors are found by their calls."""
+
 
 @dataclass
 class Observation:
@@ -89,6 +92,8 @@ class Observation:
         if isinstance(error, PROVOKED):
             return True
         link = None if raised_by_harness(error) else link_of_error(error)
+        if link is None and any(call.raised is error and call.part in LAST_PARTS for call in self.recording.calls):
+            link = 9  # `judge` finds the link by the call
         if link is not None:
             self.errors.append((link, error))
         return link is not None

@@ -272,7 +272,8 @@ def _judge_frame(link: Judgement, frame: dict[str, Any], published: Published) -
     event, receipt = published.event, published.receipt
     link.equal(FIELDS, list(frame), "the list of fields of a frame")
     for name in ("type", "run_id", "agent_name", "event_id"):
-        link.equal(str(getattr(event, name)), frame.get(name), f"the {name} of a frame")
+        value = getattr(event, name)
+        link.equal(str(value) if isinstance(value, str) else value, frame.get(name), f"the {name} of a frame")
     link.equal(published.thread, frame.get("thread_id"), "the thread_id of a frame", ViolationKind.MISROUTED)
     link.equal(event.payload, frame.get("payload"), f"the payload of {event.type} on the wire")
     link.equal(event.timestamp, _time(frame.get("timestamp")), f"the timestamp of {event.type} on the wire")

@@ -290,7 +290,8 @@ def _link_of_refusal(seen: Observation, call: RecordedCall, error: Exception) ->
     """Return the link under which an event must be counted whose publication raised the error."""
     if isinstance(error, BridgekitError):
         return 9 if isinstance(error, StoreUnavailable) else 8
-    return 10 if seen.recording.within(call, "hub", "publish") else 9
+    made = [call, *seen.recording.within(call, "bridge", "notify")]
+    return 10 if any(seen.recording.within(each, "hub", "publish") for each in made) else 9
 
 
 def _judge_observer(link: Judgement, seen: Observation, calls: list[RecordedCall]) -> None:

@@ -18,7 +18,7 @@ from bridgekit_verify.probes.judgement import (
     shown,
 )
 from bridgekit_verify.probes.observation import Observation
-from bridgekit_verify.probes.recorded_calls import RecordedCall
+from bridgekit_verify.probes.recorded_calls import RecordedCall, Recording
 
 __all__ = ["is_run", "judge_engine", "judge_registry", "judge_startup", "judge_supervisor", "passed_on_once"]
 
@@ -85,6 +85,8 @@ def judge_supervisor(seen: Observation) -> Judgement:
         what = run_label(run.given["request"])
         contexts = [call.result for call in recording.within(run, "supervisor", "open_run") if call.raised is None]
         executed = recording.within(run, "engine", "execute")
+        if _is_error_of_link_9(recording, run):
+            continue
         if not passed_on_once(link, run, executed, f"the engine receives {what} {len(executed)} times"):
             continue
         if not link.expect(is_run(executed[0]), ViolationKind.CHANGED, f"the engine receives no run context of {what}"):
@@ -124,6 +126,19 @@ def _judge_registry_of(link: Judgement, seen: Observation) -> None:
             _expect_parts(link, "the supervisor gives the registry", built.given, given)
             agents = call.given.get("agents"), built.given.get("agents")
             link.equal(*agents, "the agents of the registry", ViolationKind.HANDOVER)
+
+
+def _is_error_of_link_9(recording: Recording, run: RecordedCall) -> bool:
+    """Return whether the run ended with an error of the mapping or of the scheme of run ids."""
+    opened = recording.within(run, "supervisor", "open_run", "close_run")
+    return run.raised is not None and any(
+        each.raised is run.raised
+        for call in opened
+        for each in (
+            *recording.within(call, "mapping", "register_mapping", "cleanup_mapping"),
+            *recording.within(call, "run_ids", "new"),
+        )
+    )
 
 
 def _judge_opened(link: Judgement, seen: Observation, opened: RecordedCall) -> None:

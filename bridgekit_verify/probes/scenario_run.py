@@ -13,13 +13,14 @@ import anyio
 
 from bridgekit.chain.error_text import user_error_text
 from bridgekit.chain.link_1_startup import create_app
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.errors import unwrap_single_error
 from bridgekit.events import Receipt
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.outbox import OutboxLimits
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from bridgekit_verify.measure.workload import OwnedThread, seeded
-from bridgekit_verify.probes.judgement import EMITTING, Judgement, ViolationKind, error_text
+from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text
 from bridgekit_verify.probes.observation import Observation
 from bridgekit_verify.probes.recorded_calls import RecordedCall, Recording, recorded
 from bridgekit_verify.probes.route_lifetimes import judge_lifetimes
@@ -144,9 +145,16 @@ def _origin(seen: Observation, link: int, error: Exception) -> int | None:
     calls = [call for call in seen.recording.calls if call.raised is error]
     if not calls:
         return link
-    # A link that returns no receipt makes its caller raise.
-    made = [call for call in seen.recording.calls if call.within is calls[-1] and call.part in EMITTING]
-    return _link_of(made[-1] if made and not isinstance(made[-1].result, Receipt) else calls[-1])
+    # A link that returns no receipt, or no agent, makes its caller raise.
+    wrong = [call for call in seen.recording.calls if call.within is calls[-1] and not _returned_its_kind(call)]
+    return _link_of(wrong[-1] if wrong else calls[-1])
+
+
+def _returned_its_kind(call: RecordedCall) -> bool:
+    """Return whether the call returned an agent or a receipt, if its method must return one."""
+    if call.name == "create":
+        return isinstance(call.result, BaseAgent)
+    return not call.name.startswith(("emit", "notify")) or isinstance(call.result, Receipt)
 
 
 def _abandoned_by(call: RecordedCall) -> RecordedCall | None:
