@@ -17,6 +17,8 @@ from bridgekit_verify.variants import variant
 __all__ = ["add_arguments", "run"]
 
 DOES_NOT_HOLD = 1
+MAX_THREADS: Final = 100
+"""The audit of more threads would not end within the scenario's time limit on a slow machine."""
 EVIDENCE_CHARACTERS: Final = 270
 """Maximum length of the printed evidence of a link: about three lines. The JSON output contains the whole evidence."""
 
@@ -28,8 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add_variant(parser)
     parser.add_argument(
-        "--threads", type=at_least_1, default=3, help="link 9: threads to test for each kind of thread id (default 3)"
+        "--threads",
+        type=_threads,
+        default=3,
+        help=f"link 9: threads to test for each kind of thread id, at most {MAX_THREADS} (default 3)",
     )
+
+
+def _threads(text: str) -> int:
+    """Parse a whole number from 1 to MAX_THREADS. Raises ArgumentTypeError."""
+    number = at_least_1(text)
+    if number > MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_THREADS}, not {number}")
+    return number
 
 
 def run(options: argparse.Namespace) -> int:

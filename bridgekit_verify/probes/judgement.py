@@ -91,12 +91,12 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
 
 
-def label(request: str) -> str:
-    """Return the first two words of a request, which identify a run of the scenario."""
-    return " ".join(request.split()[:2])
+def label(request: object) -> str:
+    """Return the first two words of a request, which identify a run of the scenario. A link may change its type."""
+    return " ".join(str(request).split()[:2])
 
 
-def run_label(request: str) -> str:
+def run_label(request: object) -> str:
     """Return the name of a run of the scenario for a sentence, such as "run 'question 1'"."""
     return f"run '{label(request)}'"
 

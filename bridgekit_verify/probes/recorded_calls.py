@@ -353,4 +353,7 @@ def _copy(value: Any) -> Any:
         return {key: _copy(each) for key, each in value.items()}
     if kind is list:
         return [_copy(each) for each in value]
-    return value if kind in _IMMUTABLE else copy.deepcopy(value)
+    if kind in _IMMUTABLE:
+        return value
+    copied = copy.deepcopy(value)
+    return copied if copied == value else value  # an object of a class without `__eq__` equals only itself

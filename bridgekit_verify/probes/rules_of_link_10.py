@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from bridgekit.errors import FrameTooLarge, PayloadError
@@ -78,13 +79,16 @@ def _accepted(link: Judgement, call: RecordedCall) -> bool:
 
 
 def _sendable(event: EmittedEvent) -> bool | None:
-    """Return whether the hub must accept the event, or None if its size is close to the limit."""
-    if getattr(event.timestamp, "tzinfo", None) is None:  # a broken link may pass on a value of another type
+    """Return whether the hub must accept the event, or None if its size is close to the limit or an id is no text."""
+    # A broken link may pass on values of other types.
+    if getattr(event.timestamp, "tzinfo", None) is None or not isinstance(event.payload, Mapping):
         return False
     try:
         size = len(json.dumps(event.payload, allow_nan=False, ensure_ascii=False).encode())
-    except ValueError:
+    except (TypeError, ValueError, RecursionError):
         return False
+    if not all(isinstance(each, str) for each in (event.type, event.run_id, event.agent_name, event.event_id)):
+        return None
     if size > FRAME_BYTES:
         return False
     return True if size < FRAME_BYTES - FRAME_OVERHEAD_BYTES else None

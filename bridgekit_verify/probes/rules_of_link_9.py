@@ -15,6 +15,7 @@ from bridgekit_verify.measure.thread_id_families import Family, OwnedThread, thr
 from bridgekit_verify.probes.judgement import (
     Judgement,
     ViolationKind,
+    canonical,
     error_text,
     expect_time,
     match,
@@ -133,7 +134,7 @@ def judge_routing(seen: Observation) -> Judgement:
         link.expect(False, ViolationKind.DUPLICATED, f"the hub receives {made.event.type} twice, or for no event")
     for call, made in found.pairs:
         _judge_published(link, call, made, _thread_of(call, routes))
-    expect_in_order(link, found, lambda call: call.event.run_id, lambda call: str(call.event.type))
+    expect_in_order(link, found, lambda call: canonical(call.event.run_id), lambda call: str(call.event.type))
     _judge_notifiers(link, seen)
     _judge_mapping(link, seen)
     for call in calls:
@@ -164,7 +165,9 @@ def _thread_of(call: RecordedCall, routes: dict[RunId, ThreadId]) -> str | None:
     """Return the event's thread, or None if the bridge refused the event because its run belongs to another thread."""
     if call.name == "notify_in_thread":
         return str(call.given["thread_id"])
-    carried, registered = call.event.thread_id, routes.get(RunId(call.event.run_id))
+    carried, registered = call.event.thread_id, None
+    if isinstance(call.event.run_id, str):  # a broken link may pass on a value of another type
+        registered = routes.get(RunId(call.event.run_id))
     if carried and registered and carried != registered:
         refused = isinstance(call.result, Receipt) and call.result.outcome is Outcome.UNROUTABLE
         return None if refused else str(carried)
@@ -174,7 +177,7 @@ def _thread_of(call: RecordedCall, routes: dict[RunId, ThreadId]) -> str | None:
 def _why_lost(call: RecordedCall, seen: Observation) -> str:
     if call.raised is not None:
         return error_text(call.raised)
-    late = {run_id for run_id, _ in seen.late}
+    late = [run_id for run_id, _ in seen.late]
     when = "an event after the end of its run" if call.event.run_id in late else f"{call.event.type}"
     how = "" if call.event.thread_id else ", which names only its run,"
     if isinstance(call.result, Receipt) and call.result.reason:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridgekit.chain.link_7_8_adapter import Emitter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.event_types import END_EVENTS
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit_verify.probes.judgement import (
@@ -156,7 +157,7 @@ def _judge_passed_to_adapter(link: Judgement, seen: Observation) -> None:
     """Check that the agent passes `begin_run` and `end_run` on to its adapter, and returns the adapter's answer."""
     for call in seen.recording.of("agent", "begin_run", "end_run"):
         made = seen.recording.within(call, "adapter", call.name)
-        passed = [(each.given, each.result) for each in made]
+        passed = [(each.given, each.result if call.name == "end_run" else None) for each in made]
         link.expect(
             passed == [(call.given, call.result)],
             ViolationKind.DUPLICATED,
@@ -245,13 +246,10 @@ def judge_emission(seen: Observation) -> Judgement:
     """Judge link 8: each event must reach the bridge once, in order, unchanged and with the adapter's run id."""
     link, recording = Judgement(8), seen.recording
     _judge_composition(link, seen, own=False)
-    if seen.unbound is not None:
-        link.expect(
-            not seen.unbound and seen.unbound.link == 7,
-            ViolationKind.FALSE_RECEIPT,
-            f"an event that is emitted without a bridge is reported as {seen.unbound.outcome} at link"
-            f" {seen.unbound.link}",
-        )
+    unbound = seen.unbound
+    if isinstance(unbound, Receipt):
+        text = f"an event that is emitted without a bridge is reported as {unbound.outcome} at link {unbound.link}"
+        link.expect(not unbound and unbound.link == 7, ViolationKind.FALSE_RECEIPT, text)
     refused = _judge_ends(link, seen)
     calls = [call for call in recording.of("adapter", "emit") if _is_bound(call) and id(call) not in refused]
     entered = [
@@ -311,7 +309,8 @@ def _judge_ends(link: Judgement, seen: Observation) -> set[int]:
 
 def _is_bound(call: RecordedCall) -> bool:
     """Return whether the adapter had a bridge and a run id when the call began."""
-    return call.held is not None and None not in (call.held.bridge, call.held.run_id)
+    held = call.held
+    return held is not None and isinstance(held.bridge, AgentWebSocketBridge) and held.run_id is not None
 
 
 def _expect_refused(link: Judgement, seen: Observation, call: RecordedCall) -> None:

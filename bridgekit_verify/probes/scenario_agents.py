@@ -169,7 +169,11 @@ class ToolCalls:
         return PythonTools(dict(zip(TOOLS, (look_up, search, delegate, meet, broken, endless), strict=True)))
 
     def _plan(self, parameters: dict[str, Any]) -> RunPlan:
-        return self.plans[label(parameters["request"])]
+        """Return the plan of the run that called the tool. Raises AgentFailed if a link changed the request."""
+        plan = self.plans.get(label(parameters.get("request")))
+        if plan is None:
+            raise AgentFailed("the parameters of a tool contain no request of the scenario")
+        return plan
 
     @contextmanager
     def _running(self, tool: str, parameters: dict[str, Any]) -> Iterator[ToolRun]:
@@ -192,7 +196,7 @@ def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[Bas
     class ScenarioAgent(base):  # type: ignore[valid-type,misc]  # the base class is the variant's link 6
         async def execute(self, context: RunContext) -> object:
             # The first words of a request identify the plan, because a link may change the rest.
-            plan, request = plans[label(context.request)], context.request
+            plan, request = plans.get(label(context.request), RunPlan()), context.request
             plan.agent = self
             await self.emit_thinking(f"{request} {TEXT}", step_number=1, progress_percentage=0.1 + 0.2)
             large = _text_of(plan.size)

@@ -124,7 +124,8 @@ def judge(number: int, seen: Observation) -> Judgement:
     """Return the judgement of one link, including the errors that it raised and the calls that did not return."""
     found = JUDGES[number](seen)
     raised = [error for link, error in seen.errors if _origin(seen, link, error) == number]
-    if raised and not found.violations and not any(JUDGES[n](seen).violations for n in JUDGES if n > number):
+    # A link that receives a wrong value may raise, so that only the link that passed the value on is at fault.
+    if raised and not found.violations and not any(JUDGES[n](seen).violations for n in JUDGES if n != number):
         found.expect(False, ViolationKind.LOST, error_text(raised[0]))
     inner = {id(call.within) for call in seen.recording.unfinished}
     for call in seen.recording.unfinished:
