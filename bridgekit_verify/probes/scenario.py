@@ -197,10 +197,12 @@ class _Scenario(SocketActs):
     async def emit_without_a_route(self) -> None:
         """Emit events of an unknown run, and an event of an adapter that has no bridge.
 
-        Also emit events in a named thread, of an unknown run and of a run of another thread.
+        Also emit events in a named thread, of an unknown run and of runs of other threads. They need no route, so that
+        they would arrive although the chain delivers no other event.
         """
-        named = self.threads[1].thread_id
-        for run_id in (UNKNOWN_RUN, *(run_id for _, run_id, of in self._first_runs if of != named)):
+        named, others = self.threads[1].thread_id, [UNKNOWN_RUN]
+        others += [run_id for _, run_id, of in self._first_runs if of != named]
+        for run_id in others if any(client.frames for client in self.seen.clients) else ():
             event = event_of(EventType.PROGRESS_UPDATE, run_id, None, {"in a named thread": TEXT})
             await self._guarded(partial(self.bridge.notify_in_thread, named, event))
         await self._guarded(lambda: self.bridge.notify_progress_update(UNKNOWN_RUN, AGENTS[0], {}))
