@@ -14,7 +14,7 @@ from benchmarks.results import Results, TargetResult, client_bound, found_ratio
 from benchmarks.targets import ASGI, NATIVE, Met
 from benchmarks.workload import BURST, RUN, YIELDING
 
-__all__ = ["page", "write"]
+__all__ = ["memory_growth", "page", "write"]
 
 HEADS: Final = {BURST: "never waiting", RUN: "waiting between runs", YIELDING: "waiting between events"}
 
@@ -195,10 +195,20 @@ def _growth_alt_text(series: Series) -> str:
 
 
 def _memory_alt_text(series: Series) -> str:
-    return "KiB per idle connection: " + "; ".join(
+    connections = "; ".join(
         f"{stack} {series.median(SeriesKey('KiB/idle connection', stack)) or 0:.1f}"
         for stack in _stacks(series, "KiB/idle connection")
     )
+    return f"KiB per idle connection: {connections}. {memory_growth(series)}"
+
+
+def memory_growth(series: Series) -> str:
+    """Return a sentence about the memory of a server that sends events. It is also the title of the figure."""
+    shares = [each for stack in (NATIVE, ASGI) for each in series[SeriesKey("memory, share of the settled", stack)]]
+    events = series[SeriesKey("memory, events so far", NATIVE)]
+    if not shares or not events:
+        return "Memory of idle connections"
+    return f"The memory of bridgekit grows by at most {100 * (max(shares) - 1):.1f} % over {events[-1]:,.0f} events"
 
 
 def _targets_table(found: Results) -> str:

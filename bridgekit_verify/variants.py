@@ -273,7 +273,7 @@ BROKEN: Final[Mapping[int, Variant]] = {
         summary="the adapter passes an argument that no notify method takes",
         adapter=as_committed.AdapterThatPassesMetadata,
     ),
-    9: replace(AS_REPORTED, name="link 9 broken", summary="the run id does not contain the thread"),
+    9: replace(AS_REPORTED, name="link 9 broken", summary="the run id does not contain the thread id"),
 }
 """The sound chain with one link broken, by link number. For link 1, the hub is also broken, as the defect of
 link 1 has no effect with a sound hub. For links 2, 4 and 9, the check that would refuse the chain is left out."""

@@ -68,8 +68,8 @@ def pytest_collection() -> Generator[None, object, object]:
     try:
         return (yield)
     finally:
-        gc.collect()
         gc.freeze()
+        gc.set_threshold(50_000, 10, 100)
         gc.enable()
 
 

@@ -110,6 +110,14 @@ def test_every_path_on_the_architecture_page_exists() -> None:
     assert sorted(path for path in paths if not (ROOT / path).exists()) == []
 
 
+def test_every_file_name_on_the_architecture_page_exists() -> None:
+    names = set(re.findall(r"`(\w+\.py)`", ARCHITECTURE))
+    folders = ("bridgekit", "bridgekit_verify", "benchmarks", "tests", "tools")
+    existing = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    assert names
+    assert names - existing == set()
+
+
 def test_every_name_of_ours_on_the_audit_page_exists() -> None:
     names = set(re.findall(r"`(bridgekit(?:_verify)?\.[\w.]+)`", AUDIT))
     assert len(names) > 30

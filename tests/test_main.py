@@ -154,7 +154,7 @@ PRINTING = {
 }
 
 
-@pytest.mark.short_form(8)
+@pytest.mark.short_form(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("-u",)], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("arguments", PRINTING.values(), ids=PRINTING)
@@ -170,7 +170,7 @@ def test_reader_that_has_ended_causes_no_traceback(
     assert code.read_text().strip() in (("0", "141") if by_argparse else ("141",))
 
 
-@pytest.mark.short_form(6)
+@pytest.mark.short_form(4)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("closed", "code"),
@@ -197,7 +197,7 @@ def test_exit_code_is_2_when_the_error_cannot_be_printed(closed: str) -> None:
     assert command_output("sh", "-c", script, "sh", *words) == "2\n"
 
 
-@pytest.mark.short_form(6)
+@pytest.mark.short_form(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 @pytest.mark.parametrize("arguments", [["demo"], ["demo", "--json"], ["audit", "--threads", "1"]], ids=" ".join)

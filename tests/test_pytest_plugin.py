@@ -408,6 +408,7 @@ MODES = {
 }
 
 
+@pytest.mark.short_form(1)
 @pytest.mark.parametrize(("words", "outcomes"), MODES.values(), ids=MODES)
 def test_documented_example_beside_pytest_asyncio(
     users: pytest.Pytester, words: tuple[str, ...], outcomes: dict[str, int]

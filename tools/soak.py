@@ -23,7 +23,7 @@ Notebook 12 explains the names. *At most once* has no guarantee and is included 
 {date} UTC, bridgekit {version}, Python {python}, {machine}: {rounds} rounds in {minutes:.0f} minutes.
 Lost silently in modes with a log: {silent_losses}. Guarantees violated: {violations}.
 
-| fault | delivery | delivered | of | lost silent | lost signalled | duplicated | misrouted | unanswered |
+| fault | delivery | delivered | of | lost silently | lost with a gap | duplicated | misrouted | unanswered |
 |---|---|--:|--:|--:|--:|--:|--:|--:|
 {rows}
 """
@@ -51,8 +51,8 @@ async def _soaked(minutes: float, seed: int) -> Soak:
 def page(found: Soak) -> str:
     """Return the result as Markdown."""
     rows = "\n".join(
-        f"| {fault} | {delivery} | {counts['delivered']:,} | {counts['expected']:,} | {counts['lost silent']:,}"
-        f" | {counts['lost signalled']:,} | {counts['duplicated']:,} | {counts['misrouted']:,}"
+        f"| {fault} | {delivery} | {counts['delivered']:,} | {counts['expected']:,} | {counts['lost silently']:,}"
+        f" | {counts['lost with a gap']:,} | {counts['duplicated']:,} | {counts['misrouted']:,}"
         f" | {counts['unanswered']:,} |"
         for (fault, delivery), counts in found.cells.items()
     )

@@ -18,6 +18,8 @@ from bridgekit_verify.measure.plots import BLUE, TEXT_COLOUR
 __all__ = ["BRIDGEKIT_STACKS", "GREY", "Mark", "dots", "legend", "rows", "sheet", "stacks_of"]
 
 GREY: Final = "#777777"
+WIDTH: Final = 7.5
+"""The width of a figure in inches. A wider figure has illegible text on a narrow screen."""
 BRIDGEKIT_STACKS: Final = frozenset(each.name for each in BRIDGEKIT)
 
 
@@ -34,8 +36,8 @@ class Mark:
 
 def sheet(title: str, height: float, panels: int = 1, *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
     """Return a figure with a title and its panels side by side."""
-    figure = Figure(figsize=(9.0, height), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     axes = figure.subplots(1, panels, squeeze=False, sharey=sharey)[0]
     return figure, list(axes)
 
@@ -95,4 +97,4 @@ def legend(figure: Figure, marks: Sequence[Mark], extra: Sequence[Line2D] = ()) 
         )
         for mark in marks
     ]
-    figure.legend(handles=[*handles, *extra], loc="outside lower left", ncols=4, frameon=False, fontsize=9.5)
+    figure.legend(handles=[*handles, *extra], loc="outside lower left", ncols=4, frameon=False, fontsize=9)

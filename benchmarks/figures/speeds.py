@@ -17,9 +17,9 @@ from bridgekit_verify.measure.plots import BLUE, LOST
 __all__ = ["latency_figure", "stall_figure", "throughput_figure"]
 
 KINDS: Final = (
-    Mark(BURST, "agents that never wait", "o"),
-    Mark(RUN, "that wait between runs of five events", "s"),
-    Mark(YIELDING, "that wait between any two events", "D", filled=False),
+    Mark(BURST, "agents never wait", "o"),
+    Mark(RUN, "wait after each run of five events", "s"),
+    Mark(YIELDING, "wait after each event", "D", filled=False),
 )
 QUANTILES: Final = (
     Mark("latency p50, µs", "half of the events", "o"),
@@ -50,20 +50,22 @@ def throughput_figure(series: Series) -> Figure | None:
         right.axhline(row, color="#EEEEEE", zorder=0)
     _numbers(left)
     _numbers(right)
-    left.set_xlabel("events per second (log; more is better)")
-    right.set_xlabel("server CPU, µs per event (log; less is better)")
+    left.set_xlabel("events per second\n(log; more is better)")
+    right.set_xlabel("server CPU, µs per event\n(log; less is better)")
     legend(figure, marks)
     return figure
 
 
 def _throughput_title(series: Series) -> str:
-    burst = series.ratio(SeriesKey("events/s", NATIVE, BURST), SeriesKey("events/s", STARLETTE, BURST))
-    yielding = series.ratio(SeriesKey("events/s", NATIVE, YIELDING), SeriesKey("events/s", STARLETTE, BURST))
+    burst, yielding = (
+        series.ratio(SeriesKey("events/s", NATIVE, kind), SeriesKey("events/s", STARLETTE, kind))
+        for kind in (BURST, YIELDING)
+    )
     if burst is None or yielding is None:
         return "Events from agents to sockets"
     return (
-        f"The native edge carries {_times(burst)} what a Starlette loop does;\n"
-        f"with agents that wait between any two events, {_times(yielding).removesuffix(' of')}"
+        f"The native edge carries {_times(burst)} what a Starlette loop carries,\n"
+        f"and {_times(yielding).removesuffix(' of')} if the agents wait after each event"
     )
 
 
@@ -81,7 +83,7 @@ def latency_figure(series: Series) -> Figure | None:
         SeriesKey(QUANTILES[0].key, NATIVE, rates[0]), SeriesKey(QUANTILES[0].key, STARLETTE, rates[0])
     )
     title = "From emission to the client's read" + (
-        "" if ratio is None else f":\non the native edge {ratio:.2f} times a Starlette loop's (median)"
+        "" if ratio is None else f",\nthe median delay on the native edge is {ratio:.2f} times that of a Starlette loop"
     )
     figure, [axis] = sheet(title, 1.7 + 0.36 * len(stacks))
     dots(axis, series, stacks, [(mark, mark.key, rates[0]) for mark in QUANTILES])
@@ -99,15 +101,15 @@ def stall_figure(series: Series) -> Figure | None:
     if not stacks:
         return None
     stopped = sum((series.median(SeriesKey(measure, stack)) or 0) < 99 for stack in stacks)
-    title = f"One of ten subscribers stops reading: in {stopped} of {len(stacks)} stacks, the others miss events"
-    figure, [axis] = sheet(title, 1.3 + 0.42 * len(stacks))
+    title = f"One of ten subscribers stops reading:\nin {stopped} of {len(stacks)} stacks, the others miss events"
+    figure, [axis] = sheet(title, 1.5 + 0.42 * len(stacks))
     for row, stack in enumerate(stacks):
         got = series.median(SeriesKey(measure, stack)) or 0.0
         axis.barh(row, got, color=BLUE if stack in BRIDGEKIT_STACKS else GREY, height=0.6, zorder=2)
         axis.barh(row, 100 - got, left=got, color=LOST, height=0.6, zorder=1)
         axis.text(102, row, _stall_label(series, stack), va="center", fontsize=8.5)
     rows(axis, stacks, line_until=0.0)
-    axis.set_xlim(0, 215)
+    axis.set_xlim(0, 245)
     axis.set_xticks([0, 25, 50, 75, 100])
     axis.spines["bottom"].set_bounds(0, 100)
     axis.set_xlabel("events that the other nine read in time, %", loc="left")

@@ -185,7 +185,7 @@ class WebSocketBridgeAdapter(Emitter):
 
     def _refuse_without_bridge(self, event_type: EventType, payload: Payload) -> Receipt:
         logger.warning(
-            "%s is lost: the adapter has no bridge or no run id, call set_websocket_bridge first", event_type
+            "%s is lost: the adapter has no bridge or no run id; call set_websocket_bridge first", event_type
         )
         run = current_run()
         run_id = self.run_id or (RunId("") if run is None else run.run_id)

@@ -154,9 +154,9 @@ class MemoryStudy:
                 "what": fit.of,
                 "up to": fit.most,
                 "KiB each": round(fit.kib, 2),
-                "off the line, %": round(100 * fit.max_residual, 1),
+                "largest deviation, %": round(100 * fit.max_residual, 1),
                 "in a GiB": round(fit.per_gib, -3) if fit.kib > 0 else None,
-                "CPU per event beside them, times": round(scaling.growth, 2),
+                "CPU per event, ratio": round(scaling.growth, 2),
             }
             for scaling in self.scalings
             for fit in scaling.fits

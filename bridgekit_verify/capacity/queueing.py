@@ -102,7 +102,7 @@ class WaitingStudy:
                 "edge": name,
                 "events/s": round(point.step.events_per_second),
                 "core %": round(100 * point.utilisation),
-                "an event takes, µs": round(1e6 * point.service_seconds, 1),
+                "processing time, µs": round(1e6 * point.service_seconds, 1),
                 "longest pause": round(1_000 * point.step.server.longest_pause, 1),
                 "late, mean": round(1_000 * point.measured, 2),
                 "predicted": round(1_000 * point.predicted, 2),

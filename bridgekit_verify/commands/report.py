@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from bridgekit_verify.commands.options import add_json, at_least_1, whole
 if TYPE_CHECKING:
     from bridgekit_verify.report.building import BuiltReport
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "run", "stopped_by_signals"]
 
 INCOMPLETE = 1
 STOPPING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -60,7 +61,7 @@ def _folder(text: str) -> Path:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[None]:
+def stopped_by_signals() -> Iterator[None]:
     """Raise KeyboardInterrupt in the block on a signal to stop, and ignore further ones for CLEAN_UP_SECONDS.
 
     Without a handler, SIGTERM would leave the kernels and the temporary folders behind.
@@ -74,6 +75,8 @@ def _stopped_by_signals() -> Iterator[None]:
         nonlocal ignored_until
         if (now := time.monotonic()) >= ignored_until:
             ignored_until = now + CLEAN_UP_SECONDS
+            # The error may be raised after Jupyter has created a coroutine, and before Jupyter awaits it.
+            warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)
             raise KeyboardInterrupt
 
     try:
@@ -86,7 +89,7 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def run(options: argparse.Namespace) -> int:
-    with _stopped_by_signals():
+    with stopped_by_signals():
         return _run(options)
 
 

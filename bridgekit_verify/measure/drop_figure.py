@@ -100,7 +100,7 @@ def drop_alt_text(panels: Sequence[DropPanel]) -> str:
 
 def _described(panel: DropPanel) -> str:
     counted = _counted(panel)
-    return f"{panel.heading}, {counted[:1].lower()}{counted[1:]}" if panel.heading else counted
+    return f"{panel.heading}. {counted}" if panel.heading else counted
 
 
 def _rows(panel: DropPanel) -> str:

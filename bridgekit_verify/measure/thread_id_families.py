@@ -113,7 +113,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
             Citation(
                 "WEBSOCKET_BRIDGE_PROPAGATION_AUDIT_20250902.md",
                 "ced61c673",
-                "the audit, which reads that commit; its only example of a thread id",
+                "the audit of this commit, with its only example of a thread id",
             ),
         ),
         Family(

@@ -22,7 +22,7 @@ from bridgekit_verify.measure.trace_evidence import (
     short,
 )
 
-__all__ = ["LINK_NAMES", "NOT_ON_PATH", "NOT_REACHED", "REACHED", "SOCKET", "LinkStep", "path_steps"]
+__all__ = ["LINK_NAMES", "NOT_CALLED", "NOT_ON_PATH", "NOT_REACHED", "REACHED", "SOCKET", "LinkStep", "path_steps"]
 
 SOCKET: Final = 11
 """The number of the step after link 10: the user's socket."""
@@ -33,6 +33,9 @@ LINK_NAMES: Final[Mapping[int, str]] = {
 }
 REACHED: Final = "reached"
 NOT_REACHED: Final = "not reached"
+"""The state of a link after the end of the event."""
+NOT_CALLED: Final = "not called"
+"""The state of a link that should have been called before the event's last link."""
 NOT_ON_PATH: Final = "not on this event's path"
 NOTHING: Final = "nothing"
 
@@ -70,7 +73,7 @@ def _step(event: EventCalls, link: int, problem: str) -> LinkStep:
         return LinkStep(link, state=NOT_ON_PATH)
     calls = _calls_of(event, link)
     if not calls or link > event.last_link:
-        return LinkStep(link, state=NOT_REACHED, problem=problem)
+        return LinkStep(link, state=NOT_REACHED if link > event.last_link else NOT_CALLED, problem=problem)
     received, passed_on = _HANDOVERS[link](event)
     caught = {id(error): error for call in calls for error in call.caught(event.key)}
     return LinkStep(

@@ -100,7 +100,7 @@ class Trace:
             return ""
         ledger, traced = attribute_loss(self.measurement.history, row.expectation), cause(found)
         if traced is None:
-            return f"the ledger names link {ledger.link} ({ledger.reason}); the trace saw no link do anything wrong"
+            return f"the ledger names link {ledger.link} ({ledger.reason}); the trace shows no error at any link"
         if traced.link == ledger.link:
             return ""
         return (
@@ -110,7 +110,7 @@ class Trace:
     def sentence(self, request: str, event: str, step: int = 1) -> str:
         """Return sentences that state where the event ended and why, who read it, and which exceptions were caught."""
         found = self._event(request, event, step)
-        return f"{self.name}: {found.key.type} of {request} {_ending(found)}"
+        return f"{self.name}: the event {found.key.type} of {request} {_ending(found)}"
 
     def table(self, request: str, event: str, step: int = 1) -> pd.DataFrame:
         """Return the path as a table: what each link received, passed on, caught, logged and returned."""

@@ -199,5 +199,5 @@ _DESCRIPTIONS: Final[dict[int, tuple[str, Callable[[WordingFixture], Awaitable[b
     6: ("the agent passes the bridge, the run id and its name to its adapter", _agent_delegates),
     7: ("the adapter stores the bridge, the run id and the agent's name", _adapter_stores),
     8: ("the adapter calls the bridge with the run id and the agent's name", _emission_calls_bridge),
-    9: ("the run id does not contain the thread id, and no thread is found for it", _run_id_hides_thread),
+    9: ("the run id does not contain the thread id, and the bridge finds no thread for the run", _run_id_hides_thread),
 }

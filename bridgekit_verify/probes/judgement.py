@@ -111,6 +111,8 @@ def _identical(given: object, found: object) -> bool:
     """Return whether two values are equal and also have the same types, key order and digits."""
     if type(given) is not type(found):
         return False
+    if type(given) is str:  # most values
+        return given == found
     if isinstance(given, dict) and isinstance(found, dict):
         return list(given) == list(found) and all(map(_identical, given.values(), found.values()))
     if isinstance(given, (list, tuple)) and isinstance(found, (list, tuple)):

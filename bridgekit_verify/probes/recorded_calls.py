@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -207,7 +206,7 @@ class Recording:
         """Return the calls of a part. With `within`, return only calls made by the call that began at this position."""
         if self._indexed is not self.calls:
             self._indexed, self._indexed_count, self._by_part = self.calls, 0, {}
-        for call in islice(self.calls, self._indexed_count, None):
+        for call in self.calls[self._indexed_count :]:
             self._by_part.setdefault((call.part, None), []).append(call)
             if call.within is not None:
                 self._by_part.setdefault((call.part, call.within.entered), []).append(call)

@@ -198,7 +198,7 @@ def _judge_published(link: Judgement, call: RecordedCall, made: RecordedCall, th
     link.expect(
         passed.thread_id in (None, given.thread_id, made.given["thread_id"]),
         ViolationKind.MISROUTED,
-        f"{given.type} names another thread than it is sent to",
+        f"{given.type} does not name the thread that it is sent to",
     )
     link.expect(
         same_outcome(call, made),

@@ -161,7 +161,7 @@ def _judge_passed_to_adapter(link: Judgement, seen: Observation) -> None:
         link.expect(
             passed == [(call.given, call.result)],
             ViolationKind.DUPLICATED,
-            f"the agent does not pass {call.name} on to its adapter, so that a run may have two ends",
+            f"the agent does not pass {call.name} on to its adapter, so a run may have two end events",
         )
 
 
@@ -341,7 +341,7 @@ def _judge_event(link: Judgement, call: RecordedCall, made: RecordedCall) -> Non
     link.expect(
         found == tuple(held),
         ViolationKind.MISROUTED,
-        lambda: f"an event names another {_differing(held, Binding(*found))} than its adapter holds",
+        lambda: f"the {_differing(held, Binding(*found))} of an event is not the one that its adapter holds",
     )
     expect_time(link, event.timestamp, call, made)
 

@@ -7,6 +7,7 @@ notebook_outputs    called by notebooks: record, show_table, show_figure, source
 json_values         the values of a data frame -> JSON types
 allowed_parameters  the values that each parameter of the notebooks may have
 notebook_errors     shows the values that a failed assertion compared, and errors about parameters without a traceback
+kernel_settings     settings of the kernel that executes a notebook
 notebook_explorer   controls of notebook 00 that run chains with a reader's own thread ids
 chain_map           the picture of the ten links in notebook 00
 report_data         the report as plain data
@@ -32,8 +33,17 @@ jinja2, so that a kernel does not load these packages.
 
 from bridgekit_verify.report.allowed_parameters import check_parameters
 from bridgekit_verify.report.findings import FINDING_MIME, SOURCE_MIME, TABLE_MIME, Finding, Verdict
+from bridgekit_verify.report.kernel_settings import collect_garbage_less_often
 from bridgekit_verify.report.notebook_errors import show_asserted_values, show_messages_alone
-from bridgekit_verify.report.notebook_outputs import checked, printed_log, record, show_figure, show_table, source_of
+from bridgekit_verify.report.notebook_outputs import (
+    checked,
+    printed_log,
+    record,
+    show_figure,
+    show_table,
+    show_text,
+    source_of,
+)
 
 __all__ = [
     "FINDING_MIME",
@@ -47,9 +57,11 @@ __all__ = [
     "record",
     "show_figure",
     "show_table",
+    "show_text",
     "source_of",
 ]
 
-# Every notebook imports this package, so these two calls change how every notebook shows errors.
+# Every notebook imports this package, so these calls change every notebook's kernel.
 show_asserted_values()
 show_messages_alone()
+collect_garbage_less_often()

@@ -83,8 +83,8 @@ def leak_claim(study: LeakStudy) -> Finding:
         before=(leaky.delivered, leaky.expected),
         after=(sound.delivered, sound.expected),
         labels=("with Fix 1", "sound chain"),
-        rule="The claim holds if no event of the two threads that the search for leaks found reaches another user"
-        " over real sockets.",
+        rule="The search for leaks finds the two threads with the shortest leak. The claim holds if no event of these"
+        " threads reaches another user over real sockets.",
         sample=Sample(min(leaky.expected, sound.expected), "events"),
     )
 
@@ -109,7 +109,7 @@ def receipt_claim(study: ReceiptStudy) -> Finding:
             f" {', '.join(f'{count:,} on the chain {name!r}' for name, count in false.items()) or 'none'}.",
             f"As committed, the bridge returns a receipt for {committed.acknowledged:,} of"
             f" {_events(study.of('as committed')):,} events,"
-            f" and {committed.false_success:,} of these receipts are 'sent' although the user did not read the event."
+            f" and {committed.false_success:,} of these receipts falsely state 'sent'."
             " With Fix 1, the receipt of each event that reaches the hub is 'sent', even if no socket is open.",
             "A correct receipt states whether a socket accepted the event, and not which user read it. On a chain"
             f" that is sound except that runs share an agent, {shared.false_success:,} of"
@@ -138,7 +138,7 @@ def lifecycle_claim(study: LifecycleStudy) -> Finding:
     sizes = [rate.n for row in late for rate in row.by_lateness.values()] + [row.arrived.n for row in elsewhere]
     return Finding(
         id="missed-lifecycles",
-        title="Fix 3 loses or leaks events over the life of a run",
+        title="Fix 3 can lose or leak events",
         claim="Fix 3, which stores the threads of runs in a dict of one process, is the robust solution.",
         reported="fix",
         verdict=verdict_of(rerouted.wrong_user == 0 and not loses and not loses_elsewhere),
@@ -167,16 +167,12 @@ def _lifecycle_answer(wrong_user: int, *, loses: bool, loses_elsewhere: bool) ->
     ]
     if losing:
         problems.append(f"loses events that are emitted {' or '.join(losing)}")
-    return f"Fix 3 {', and '.join(problems) or 'leaks and loses no event over the life of a run'}."
+    return f"Fix 3 {', and '.join(problems) or 'leaks and loses no event'}."
 
 
 def _process_sentence(row: ProcessDelivery) -> str:
-    where = (
-        "the restarted second process"
-        if row.process == "the second process, restarted"
-        else row.process.replace(", registered there", " that registers the run")
-    )
-    return f"In {where}, {_subject(row.variant)} delivers {row.arrived.counts} events that carry {_ids(row.address)}."
+    delivered = f"{_subject(row.variant)} delivers {row.arrived.counts} events"
+    return f"In {row.process}, {delivered} that carry {_ids(row.address)}."
 
 
 def _ids(address: str) -> str:
@@ -241,6 +237,6 @@ def collision_claim(study: CollisionStudy) -> Finding:
             f" {runs_until_collision(OPAQUE_DIGITS):,} runs in all threads together. If the run ids of two users are"
             f" made equal, Fix 3 sends {users[OTHERS]} of {users['expected']} events to another user.",
         ),
-        rule="The claim holds if no trial with eight digits had a collision.",
+        rule="The claim holds if no trial with eight digits has a collision.",
         sample=Sample(min(rate.n for rate in met.values()), "trials"),
     )

@@ -36,7 +36,7 @@ def truth_claim(study: BackendStudy) -> Finding:
             for each in damaged
         ),
         rule="The claim holds if, for each backend or recording, the check reports exactly the properties that were"
-        " known to be broken before the check.",
+        " already known to be broken.",
         sample=Sample(exact.n, "checks") if exact.known else None,
     )
 

@@ -102,7 +102,7 @@ def _reading(measurement: Measurement) -> str:
 def _parts_as_committed(link: int, broken: Variant) -> str:
     """Return a clause that names the parts that are as committed: the link, and also the hub if it is not sound."""
     if broken.hub is not SOUND.hub:
-        return f"With only the checks of link {link} and the hub (link 10) as committed, {broken.summary}"
+        return f"With only link {link}'s checks and the hub (link 10) as committed, {broken.summary}"
     return f"With only link {link} as committed, {broken.summary}"
 
 
@@ -219,12 +219,12 @@ def fix_claim(number: int, drops: FixDrops) -> Finding:
         answer=f"As committed with {fix}, {committed.delivered:,} of {committed.expected:,} events reach their user."
         f" With {fix} and only link 9 broken, {study.summary(name)}",
         evidence=(
-            f"With {fix} and only link 9 broken, kinds of thread id with events that do not reach their user:"
+            f"With {fix} and only link 9 broken, events of these kinds of thread id do not reach their user:"
             f" {_quoted(dropping)}.",
-            f"With {fix} and only link 9 broken, kinds of thread id with events that reach another user:"
+            f"With {fix} and only link 9 broken, events of these kinds of thread id reach another user:"
             f" {_quoted(leaking)}.",
             *(
-                f"With {fix} and only link 9 broken, delivered events by {KINDS[label]} of thread id:"
+                f"With {fix} and only link 9 broken, events of {KINDS[label]} of thread id are delivered as follows:"
                 f" {_by_kind(study, name, names)}."
                 for label, names in study.groups.items()
             ),

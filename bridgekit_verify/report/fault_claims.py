@@ -133,8 +133,8 @@ def _near(count: int) -> str:
     if not count:
         return ""
     return (
-        f" For {count} more offline times, the number of lost events differs from the prediction by no more than one"
-        " step for each reconnection."
+        f" For {count} more offline {'time' if count == 1 else 'times'}, the number of lost events differs from the"
+        " prediction by no more than one step for each reconnection."
     )
 
 
@@ -157,7 +157,7 @@ def stall_claim(study: StallStudy) -> Finding:
     )
     return Finding(
         id="fault-stall",
-        title="A slow reader delays the other sockets only briefly",
+        title="A slow client delays the other sockets only briefly",
         claim="A socket that stops reading delays the agent and the other sockets of its thread only until the server"
         " closes the slow socket.",
         reported=OURS,
@@ -167,10 +167,10 @@ def stall_claim(study: StallStudy) -> Finding:
         f" {len(ours.reads):,} of {ours.events * ours.neighbours:,} events with a median delay of"
         f" {_ms(ours.median_during)}. Before the slow socket stopped reading, the median delay was"
         f" {_ms(ours.median_before)}. In bridgekit, the longest emission took {_ms(ours.longest_wait)}. Of"
-        f" {len(others)} servers that send to one socket after the other, {len(waiting)} waited for the slow socket.",
+        f" {len(others)} servers that send to one socket after another, {len(waiting)} waited for the slow socket.",
         evidence=tuple(_wait_of(stall) for stall in others),
-        rule="The claim holds if the other sockets read every event, their median delay is below"
-        f" {100 * LATE_SHARE:g} % of the time that the slow socket reads nothing, and no emission takes"
+        rule="The claim holds under three conditions. The other sockets read every event. The median delay at the other"
+        f" sockets is below {100 * LATE_SHARE:g} % of the time that the slow socket reads nothing. No emission takes"
         f" {100 * WAITS_SHARE:g} % of this time or more.",
         sample=Sample(len(ours.during), "reads") if ours.during else Sample(ours.events, "events"),
         timing="the delay at the other sockets, and the duration of an emission",

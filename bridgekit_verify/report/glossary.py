@@ -14,8 +14,8 @@ TERMS: Final = {
     "frame": "The bytes of one event on the network.",
     "socket": "An open WebSocket connection between a user's page and the server.",
     "bridge": "The part of the server that receives an agent's events and passes them on to the user's sockets.",
-    "link": "One step on the path of an event from the agent to the socket. The audit lists nine links. Link 10, from"
-    " the hub to the sockets, is not in the audit.",
+    "link": "One step from a user's request to the user's sockets. The audit lists nine links. Link 10, from the hub to"
+    " the sockets, is not in the audit.",
     "chain": "All links together, as one server runs them.",
     "routing": "Finding the thread of an event, so that the event goes to the right user.",
     "hub": "The part of the server that stores which sockets belong to each thread.",
@@ -25,7 +25,7 @@ TERMS: Final = {
     "lost": "Not delivered, and not read by another user.",
     "leaked": "Read by a socket of another user.",
     "misrouted": "Read by a socket of another user or of another thread.",
-    "reported as sent": "The bridge returned the receipt 'sent' to the agent. The receipt is false if the user did"
+    "reported as sent": "The agent received a receipt with the outcome 'sent'. The receipt is false if the user did"
     " not read the event.",
     "as committed": "The code of the audited backend at the audited commit, rebuilt with the defects that appear"
     " when the code runs.",
@@ -43,7 +43,7 @@ TERMS: Final = {
     " interval).",
     "log": "The events of a thread that the server retains. A client that reconnects gets missed events from the log.",
     "gap": "A message that tells a client which events it will not get, and why.",
-    "lost silently": "Lost, and the client received no gap. A loss of this kind is a silent loss.",
+    "lost silently": "Lost, and the client received no gap: a silent loss.",
     "edge": "The part of the server that serves the sockets. The native edge requires uvicorn on asyncio; the ASGI"
     " edge works with any ASGI server.",
     "checker": "The code that compares the emitted events with the events that sockets read.",
@@ -52,7 +52,7 @@ TERMS: Final = {
     "probe": "A test of one link alone.",
     "property": 'A requirement that "bridgekit check" tests in a backend, such as "right user". A property holds,'
     " is broken, or is unknown.",
-    "unknown": "Not measured, or the measurement gave no result. Unknown is never counted as a success.",
+    "unknown": "Not measured, or the measurement gave no result. An unknown result never counts as a success.",
 }
 
 COLUMNS: Final = {

@@ -52,7 +52,7 @@ class _Offline(mistune.HTMLRenderer):
         """Render a link to a notebook of the page, or the text with its address."""
         page = url.rpartition("/")[2].partition("#")[0].removesuffix(".ipynb")
         if page in self._pages:
-            return f'<a href="#{escape(page)}">{text}</a>'
+            return f'<a href="#open-{escape(page)}">{text}</a>'
         if url.startswith("#") and self._name:
             return f'<a href="#{escape(self._name)}{escape(url.replace("#", "-", 1))}">{text}</a>'
         if url.startswith("#") or text == url:

@@ -30,8 +30,8 @@ def mutation_claim(mutations: pd.DataFrame) -> Finding:
         " success, under the correct name and no other.",
         reported=OURS,
         verdict=verdict_of(exact.k == exact.n) if exact.known else "unknown",
-        answer=f"For {exact.counts} histories, the checker reports exactly the expected verdict. The histories are a"
-        " recorded one, and copies of it with one or two mutations.",
+        answer=f"For {exact.counts} histories, the checker reports exactly the expected verdict. One history is"
+        " recorded, and the others are copies of it with one or two mutations.",
         evidence=tuple(f"The checker does not report exactly this expected verdict: {what}." for what in missed),
         rule="The claim holds if each reported verdict equals the expected verdict in every count, link and reason.",
         sample=Sample(exact.n, "histories") if exact.known else None,
@@ -44,8 +44,8 @@ def localization_claim(found: Localization) -> Finding:
     return Finding(
         id="trust-localization",
         title="The broken link is named",
-        claim="If a link is broken in any of several ways, the probes name the broken link, and the ledger attributes"
-        " the losses to it, unless the report states a reason for another link.",
+        claim="If a link is broken in any of several ways, the probes name this link, and the ledger attributes the"
+        " losses to it. For each exception, the report states the reason.",
         reported=OURS,
         verdict=verdict_of(found.holds) if found.cases else "unknown",
         answer=f"For {found.named:,} of {len(found.cases):,} breakages, the broken link is named."
@@ -53,8 +53,8 @@ def localization_claim(found: Localization) -> Finding:
         evidence=tuple(
             f"{row['why']}" for row in found.explanations().drop_duplicates(subset="why").to_dict("records")
         ),
-        rule="The claim holds if the broken link is named for each breakage, a reason is stated for every other named"
-        " link, and no link of the sound chain is named.",
+        rule="The claim holds under three conditions. The broken link is named for each breakage. A reason is stated"
+        " for every other named link. No link of the sound chain is named.",
         sample=Sample(min(links.count(link) for link in set(links)), "breakages per link") if links else None,
     )
 
@@ -76,8 +76,8 @@ def coverage_claim(coverage: pd.DataFrame) -> Finding:
     return _coverage_finding(
         verdict_of(holds),
         f"Over {inside.n} combinations of true rate and sample size, the 95 % interval contains the true rate in"
-        f" {100 * mean:.1f} % of the cases on average (the computed, exact coverage). The simulated"
-        f" coverage agrees with the exact coverage in {inside.counts} combinations.",
+        f" {100 * mean:.1f} % of the cases on average. This exact coverage is computed, not"
+        f" simulated. The simulated coverage agrees with the exact coverage in {inside.counts} combinations.",
         (
             f"The lowest exact coverage is {lowest['exact %']:.1f} %, at a true rate of {lowest['p']:.3g} and a sample"
             f" size of {lowest['n']:.0f}.",
@@ -101,9 +101,9 @@ def _coverage_finding(verdict: Verdict, answer: str, evidence: tuple[str, ...], 
         verdict=verdict,
         answer=answer,
         evidence=evidence,
-        rule=f"The claim holds if the mean exact coverage is within {100 * COVERAGE_TOLERANCE:.0f} percentage points of"
-        f" {100 * CONFIDENCE:g} %, and no more simulations disagree with the exact coverage than"
-        " chance explains." + allowed,
+        rule="The claim holds under two conditions. The mean exact coverage is within"
+        f" {100 * COVERAGE_TOLERANCE:.0f} percentage points of {100 * CONFIDENCE:g} %. Chance explains the number of"
+        " simulations that disagree with the exact coverage." + allowed,
         sample=None if inside is None else Sample(inside.n, "combinations"),
     )
 
@@ -121,7 +121,7 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
         id="trust-calibration",
         title="The measurement finds a rate that is known in advance",
         claim="If a known share of the frames is lost, or users are offline for a known share of the runs, the measured"
-        " share of delivered events agrees with the share that follows from the known loss.",
+        " share of delivered events agrees with the known share.",
         reported=OURS,
         verdict=verdict_of(holds) if checks else "unknown",
         answer=f"In {len(exact) - len(unequal)} of {len(exact)} cases that do not depend on chance, the number of"
@@ -134,8 +134,9 @@ def calibration_claim(study: CalibrationStudy) -> Finding:
             f" share {check.text}."
             for check in checks
         ),
-        rule="The claim holds if every count that does not depend on chance equals the known count, every count of"
-        f" lost frames equals the number of dropped frames, and at most {allowed} of {len(sampled)} intervals miss the"
-        f" known share. Chance alone causes more misses with a probability of at most {100 * CHANCE:g} %.",
+        rule="The claim holds under three conditions. Every count that does not depend on chance equals the known"
+        " count. Every count of lost frames equals the number of dropped frames. At most"
+        f" {allowed} of {len(sampled)} intervals miss the known share. Chance alone"
+        f" causes more misses with a probability of at most {100 * CHANCE:g} %.",
         sample=Sample(min(check.measured.n for check in checks), "events") if checks else None,
     )

@@ -11,7 +11,7 @@ import logging
 import sys
 import textwrap
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bridgekit_verify.report.findings import (
+    CONTRADICTS,
     FINDING_MIME,
     RESERVED_COLUMNS,
     SOURCE_MIME,
@@ -28,6 +29,7 @@ from bridgekit_verify.report.findings import (
     Finding,
     Source,
     Table,
+    answers,
     basis_text,
     cell_text,
     delivery_text,
@@ -43,8 +45,19 @@ if TYPE_CHECKING:
 FIGURE_DOTS_PER_INCH = 160
 FIGURE_COLOURS = 128
 
-# Okabe-Ito colours, which colour-blind readers can distinguish. The card also states the verdict as text.
-_EDGE = {"holds": "#009E73", "does not hold": "#D55E00", "unknown": "#999999"}
+# Okabe-Ito colours, which colour-blind readers can distinguish. The card also states the answer as text.
+_GREEN, _VERMILLION, _ORANGE, _GREY = "#009E73", "#D55E00", "#E69F00", "#999999"
+_EDGE = {
+    "yes": _GREEN,
+    "holds": _GREEN,
+    "as worded, but insufficient": _ORANGE,
+    "no": _VERMILLION,
+    "does not hold": _VERMILLION,
+    "not examined": _GREY,
+    "unknown": _GREY,
+}
+_CONTRADICTION_EDGE = _EDGE | {"yes": _VERMILLION, "no": _GREY}
+"""The colours of the answers to "Contradicts the audit?"."""
 
 
 def record(finding: Finding) -> None:
@@ -81,6 +94,11 @@ def show_figure(figure: Figure, *, alt: str, caption: str, name: str) -> None:
         plt.close(figure)
     data = {"text/plain": f"{caption} [{alt}]", "image/png": b64encode(image.getvalue()).decode()}
     _show(data, {"image/png": {"alt": alt, "caption": caption, "name": name}})
+
+
+def show_text(*paragraphs: str) -> None:
+    """Show long sentences as paragraphs. JupyterLab breaks the lines of `print` in the middle of words."""
+    _show({"text/plain": "\n".join(paragraphs), "text/html": _paragraphs(paragraphs)})
 
 
 def source_of(thing: type | Callable[..., Any] | ModuleType) -> None:
@@ -191,6 +209,10 @@ def _label(column: object) -> str:
     return " ".join(str(part) for part in column) if isinstance(column, tuple) else str(column)
 
 
+def _paragraphs(texts: Sequence[str]) -> str:
+    return "".join(f'<p style="max-width: 60em; margin: 0 0 0.4em">{escape(each)}</p>' for each in texts)
+
+
 def _card(finding: Finding) -> str:
     lines = [f"<strong>{escape(finding.title)}</strong>: {escape(result_phrase(finding))}"]
     lines.append(escape(finding.answer))
@@ -202,7 +224,9 @@ def _card(finding: Finding) -> str:
     if finding.evidence:
         items = "".join(f"<li>{escape(item)}</li>" for item in finding.evidence)
         body += f'<ul style="margin:.25em 0 0;padding-left:1.2em;opacity:.8">{items}</ul>'
-    style = f"border-left:5px solid {_EDGE[finding.verdict]};padding:.4em 1em;margin:.5em 0;max-width:44em"
+    question, answer = next(iter(answers(finding).items()))
+    edge = (_CONTRADICTION_EDGE if question == CONTRADICTS else _EDGE)[answer]
+    style = f"border-left:5px solid {edge};padding:.4em 1em;margin:.5em 0;max-width:44em"
     return f'<div style="{style}">{body}</div>'
 
 

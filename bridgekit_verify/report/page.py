@@ -89,11 +89,10 @@ PART_TWO: Final = {
     "Validation": "A measurement that cannot fail proves nothing. This section tests the measurements themselves."
     " The checker must report each known error under its correct name, and each measured rate must agree with a rate"
     " that is known in advance.",
-    "Backends": "A check asks questions about a backend that is not built with bridgekit, such as whether an event"
-    " is lost, and whether each event reaches the right user. Each question of a check is called a property. This"
-    " section checks two small example"
-    " backends, without and with known defects, and recordings of a published backend. Read this section before you"
-    " check your own backend.",
+    "Backends": "bridgekit check tests requirements of a backend that is not built with bridgekit: for example, no"
+    " event is lost, and each event reaches the right user. Each requirement is called a property. This section checks"
+    " two small example backends, without and with known defects, and recordings of a published backend. Read this"
+    " section before you check your own backend.",
 }
 """The introduction of each section for engineers, which states why a reader needs the section."""
 

@@ -103,10 +103,10 @@ def _important(tables: DropTables) -> Finding:
     else:
         right = "yes" if written.complete else "as worded, but insufficient" if _rank(written) > _rank(one) else "no"
         gain = written.delivered - one.delivered
-        change = f"{gain:,} more than" if gain > 0 else f"{-gain:,} fewer than" if gain < 0 else "as many as"
+        change = f"{gain:,} higher than" if gain > 0 else f"{-gain:,} lower than" if gain < 0 else "the same as"
         answer = (
-            f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. Fixes 1 and 2 as written deliver {change}"
-            f" Fix 1 alone: {_text(written, 'leak')}."
+            f"With only link 9 broken, Fix 1 alone delivers {_text(one)}. Fixes 1 and 2 as written deliver"
+            f" {_text(written, 'leak')}. The number of delivered events is {change} with Fix 1 alone."
         )
         if supplied is not None:
             answer += (

@@ -244,7 +244,7 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
     return Finding(
         id="step-3",
         title="Step 3 · notify by hand",
-        claim="After Fix 1, a notification for run_thread_123_abc resolves to thread_123 and is emitted.",
+        claim="After Fix 1, the run id run_thread_123_abc resolves to thread_123, and its notification is emitted.",
         reported="step",
         verdict=verdict_of(arrives),
         audit_right=right,
@@ -257,10 +257,9 @@ def notify_claim(notified: Sequence[HandNotification]) -> Finding:
             "The sound chain refuses the notification of step 3 by design, because it never derives a thread from a run"
             f" id. The receipt of the sound chain states '{sound.outcome}' at link {sound.link}.",
         ),
-        rule="The audit is right if the event arrives after Fix 1, both as committed and with only link 9 broken. The"
-        " audit's statement is insufficient if,"
-        " both as committed and with only link 9 broken, the run id resolves and the event is reported as sent, but"
-        " the event does not always arrive.",
+        rule="The verdict depends on two chains with Fix 1: as committed, and with only link 9 broken. The audit is"
+        " right if the event arrives on both chains. The audit's statement is insufficient if, on both chains, the run"
+        " id resolves and the event is reported as sent, but on at least one of them, the event does not arrive.",
         sample=Sample(min(Counter(each.chain for each in notified).values()), "calls per chain"),
     )
 

@@ -110,7 +110,8 @@ def _describe_core_capacity(search: LoadSearch) -> str:
     best, text = search.best, "According to the lowest CPU time per event, one core processes"
     text += f" {per_second:,.0f} events per second on the {search.edge.name} edge in the long run."
     if best is not None and best.events_per_second > per_second:
-        text += f" The load above was higher, and its longest delay was {best.client.late_max:.1f} s."
+        text += f" The {search.edge.name} edge carried a higher load for a short time, with delays of up to"
+        text += f" {best.client.late_max:.1f} s."
     return text
 
 
@@ -129,7 +130,7 @@ def memory_claim(study: MemoryStudy) -> Finding:
     Also test that the CPU time per event then grows by a factor of at most `GROWTH`.
     """
     nonlinear = [
-        f"On the {scaling.edge.name} edge, {fit.of}: {100 * fit.max_residual:.0f} % off the line"
+        f"On the {scaling.edge.name} edge, {fit.of}: {100 * fit.max_residual:.0f} % deviation from the line"
         for scaling in study.scalings
         for fit in scaling.fits
         if not (fit.kib > 0 and fit.max_residual <= MAX_RESIDUAL)
@@ -167,11 +168,9 @@ def memory_claim(study: MemoryStudy) -> Finding:
             *(f"{what}." for what in (*nonlinear, *grown)),
             *([f"{lost:,} events were lost."] if lost else []),
         ),
-        rule=f"The claim holds if every measured point deviates from a rising line by at most {100 * MAX_RESIDUAL:g}"
-        " % of the"
-        f" highest value, an event costs at most {GROWTH:g} times as much CPU time with the idle sockets, threads and"
-        f" runs as without them, and no"
-        " event is lost.",
+        rule="The claim holds under three conditions. Every measured point deviates from a rising line by at most"
+        f" {100 * MAX_RESIDUAL:g} % of the highest value. With the idle sockets, threads and runs, an event costs at"
+        f" most {GROWTH:g} times as much CPU time as without them. No event is lost.",
         sample=Sample(min(len(fit.points) for scaling in study.scalings for fit in scaling.fits), "points per line"),
         timing="the CPU time of an event",
     )
@@ -199,7 +198,7 @@ def workers_claim(capacity: CapacityStudy, shared: SharedStudy, sized: Sequence[
             "The queueing formula predicts that at two thirds of a core, an event waits on average as long as its"
             " processing takes. Plan for at most two thirds of a core per worker, even while another worker is down.",
             f"Workers that share a broker need {shared.extra_us:.0f} µs more CPU time per event than a worker with"
-            " its own memory. Use a single worker with its own memory as long as one worker carries the load.",
+            " the memory store. Use a single worker with the memory store as long as it carries the load.",
             *(
                 [
                     f"Of {len(light)} loads up to two thirds of a core, {unjudged} {'was' if unjudged == 1 else 'were'}"
@@ -259,8 +258,9 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
         rule="Both edges get the same load in several rounds. The claim holds if two conditions are met. First, a"
         " socket needs less memory on the native edge than on the ASGI edge. Second, in a burst and with pauses, the"
         " native edge's highest CPU time per event in any round does not exceed the ASGI edge's lowest. The claim does"
-        " not hold if a socket needs as much memory or more on the native edge, or the native edge's lowest CPU time"
-        " per event is above the ASGI edge's highest. In all other cases, the result is unknown.",
+        " not hold if a socket needs at least as much memory on the native edge as on the ASGI edge. The claim also"
+        " does not hold if the native edge's lowest CPU time per event is above the ASGI edge's highest. In all other"
+        " cases, the result is unknown.",
         sample=Sample(min(rounds), "rounds"),
         timing="the CPU time of an event",
     )

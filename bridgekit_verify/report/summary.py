@@ -242,7 +242,7 @@ def _undetected(tables: DropTables) -> Risk:
     # Of the steps with the same count, choose the last, which has the most fixes.
     worst = max(reversed(steps), key=lambda step: step.false_success)
     if not worst.false_success:
-        return Risk("undetected", title, "not observed", ("No event was reported as sent that its user did not read.",))
+        return Risk("undetected", title, "not observed", ("Users read every event that was reported as sent.",))
     false = [step for step in steps if step.false_success]
     when = AS_COMMITTED if false[0].name == BEFORE else _after(false)
     within = "As committed" if worst.name == BEFORE else f"With {FIXES[worst.name]} in place"

@@ -67,7 +67,7 @@ def collided(digits: int, *, trials: int, seed: int = 0) -> dict[int, Rate]:
 def scheme_table() -> pd.DataFrame:
     """Return one row per scheme of run ids.
 
-    Columns: run ids, random digits, collide within, runs until even odds, runs until one in a million.
+    Columns: run ids, random digits, collide within, runs until probability 1/2, runs until probability 1e-6.
     """
     rows = ((EmbeddedRunIds, DIGITS, "one thread"), (OpaqueRunIds, 12, "all threads"), (SignedRunIds, 24, "one thread"))
     return pd.DataFrame(
@@ -75,8 +75,8 @@ def scheme_table() -> pd.DataFrame:
             "run ids": scheme.__name__,
             "random digits": digits,
             "collide within": within,
-            "runs until even odds": runs_until_collision(digits),
-            "runs until one in a million": runs_until_collision(digits, 1e-6),
+            "runs until probability 1/2": runs_until_collision(digits),
+            "runs until probability 1e-6": runs_until_collision(digits, 1e-6),
         }
         for scheme, digits, within in rows
     )
@@ -186,7 +186,7 @@ class CollisionStudy:
         )
 
     def title(self) -> str:
-        """State how many trials with eight digits had a collision, and after how many runs one has even odds."""
+        """State how many trials with eight digits had a collision, and after how many runs its probability is 1/2."""
         runs, rate = max(self.curves[DIGITS].items(), key=lambda point: point[0])
         return (
             f"With {DIGITS} digits, two of {runs:,} runs share an id in {rate.counts} trials.\n"
@@ -251,7 +251,7 @@ def collision_figure(panels: Mapping[int, Mapping[int, Rate]], *, title: str) ->
             axis.xaxis.set_major_locator(MaxNLocator(5))
             axis.xaxis.set_major_formatter("{x:,.0f}")
         axes[0].set_ylim(-2, 104)
-        figure.supylabel("trials in which two runs had one id, % (bar: 95 % Wilson interval)", fontsize=10)
+        figure.supylabel("trials in which two runs shared an id, % (bar: 95 % Wilson interval)", fontsize=10)
         axes[0].legend(loc="upper left", frameon=False, fontsize=9)
         return figure
 
@@ -262,4 +262,4 @@ def _birthday(axis: Axes, digits: int, most: int) -> None:
     axis.plot(runs, expected, color=TEXT_COLOUR, linewidth=1.4, label="birthday bound (predicted)")
     even = runs_until_collision(digits)
     axis.plot([0, even, even], [50, 50, 0], color=TEXT_COLOUR, linewidth=0.9, linestyle=":")
-    axis.text(1.03 * even, 3, f"even odds at\n{even:,} runs", fontsize=9, va="bottom")
+    axis.text(1.03 * even, 3, f"probability 1/2\nat {even:,} runs", fontsize=9, va="bottom")

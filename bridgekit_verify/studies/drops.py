@@ -232,7 +232,6 @@ class FixDrops:
         kinds = sum(map(len, self.groups.values()))
         after = {fix: self.affected(REPORTED, fix) for fix in FIXES}
         method, both = after["fix 2 with its method"], after["fixes 1 and 2 with the method"]
-        order = "Fix 1 makes Fix 2 worse" if len(both) > len(method) else "Fix 1 does not make Fix 2 worse"
         wrong = {fix: self.total(COMMITTED, fix).false_success for fix in FIXES}
         worst = max(wrong, key=wrong.__getitem__)
         leaks = {fix: self.total(REPORTED, fix) for fix in self.leaking(REPORTED)}
@@ -244,8 +243,8 @@ class FixDrops:
             f"With only link 9 broken, these fixes deliver every event of every kind of thread id:"
             f" {'; '.join(map(capitalized, self.complete(REPORTED))) or 'none'}.",
             f"With only link 9 broken, these fixes leak events to another user: {'; '.join(leaking) or 'none'}.",
-            f"{order}. With only link 9 broken, Fix 2 with its method fails for {_none(len(method))} of {kinds} kinds"
-            f" of thread id. Together with Fix 1, Fix 2 with its method fails for {_none(len(both))} of {kinds} kinds.",
+            f"With only link 9 broken, Fix 2 with its method fails for {_none(len(method))} of {kinds} kinds of thread"
+            f" id. Together with Fix 1, Fix 2 with its method fails for {_none(len(both))} of {kinds} kinds.",
             f"On the code as committed, after {capitalized(worst)}, {wrong[worst]:,} of"
             f" {self.total(COMMITTED, worst).expected:,} events are reported as sent but not delivered.",
         ]

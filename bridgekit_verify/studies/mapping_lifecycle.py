@@ -215,7 +215,7 @@ class LifecycleStudy:
     def retention(self) -> pd.DataFrame:
         """Return one row per mapping and number of runs.
 
-        Columns: mapping, cleaned up, runs, routes held, KiB held, bytes a run (the bytes held, divided by `runs`).
+        Columns: mapping, cleaned up, runs, routes held, KiB held, bytes per run (the bytes held, divided by `runs`).
         """
         return pd.DataFrame(
             {
@@ -224,7 +224,7 @@ class LifecycleStudy:
                 "runs": row.runs,
                 "routes held": row.routes,
                 "KiB held": round(row.held_bytes / 1_024, 1),
-                "bytes a run": round(row.held_bytes / row.runs, 1),
+                "bytes per run": round(row.held_bytes / row.runs, 1),
             }
             for row in self.retained
         )
@@ -285,7 +285,7 @@ class LifecycleStudy:
     def alt_text(self) -> str:
         """Return the text equivalent of the figure: each panel's counts of delivered events at each time."""
         return "; ".join(
-            f"{heading}: " + ", ".join(f"{rate.k} of {rate.n} {_when(at)}" for at, rate in rates.items())
+            f"{heading}, delivered: " + ", ".join(f"{rate.k} of {rate.n} ({_when(at)})" for at, rate in rates.items())
             for heading, rates in self._panels().items()
         )
 

@@ -201,8 +201,9 @@ class RepairStudy:
             f"{len(self.complete)} of {len(self.totals)} combinations of the repairs"
             f" {'delivers' if len(self.complete) == 1 else 'deliver'} every event without a leak"
             f"{': ' if self.complete else ''}{'; '.join(map(_in_words, self.complete))}.",
-            f"Repairs without which the other repairs lose or leak events: {', '.join(self.needed) or 'none'}.",
-            f"Combinations of repairs that leak events to another user: {'; '.join(leaks) or 'none'}.",
+            "If one of these repairs is left out, the other repairs lose or leak events:"
+            f" {', '.join(self.needed) or 'none'}.",
+            f"These combinations of repairs leak events to another user: {'; '.join(leaks) or 'none'}.",
             f"In {safe} of {orders} orders of the repairs, no event leaks after any repair. Recommended order of the"
             f" repairs: {', '.join(self.order)}.",
         ]

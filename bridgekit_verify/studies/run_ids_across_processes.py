@@ -110,9 +110,9 @@ async def measure_processes(*, users: int = 5, runs: int = 20, seed: int = 0) ->
         for name, contexts in opened.items():
             for run in contexts:
                 await second.request(_message(name, run, "register", carried=True))
-            deliveries.append(await _emit_each(second, name, "a second process, registered there", contexts))
+            deliveries.append(await _emit_each(second, name, "a second process that registers the run", contexts))
     async with second_process() as restarted:
-        deliveries += await _both(restarted, "the second process, restarted", opened)
+        deliveries += await _both(restarted, "the restarted second process", opened)
     return sorted(deliveries, key=lambda row: list(SERVED).index(row.variant))
 
 

@@ -57,7 +57,7 @@ def _known(link: int, way: str, also_named: Mapping[int, str] | None = None) -> 
 
 
 _UNNOTICED: Final = (
-    "If link 1 fails and reports success, link 10 is named as well: link 1's check does not detect that no socket is"
+    "If link 1 fails and reports success, link 10 is named as well. Link 1's check does not detect that no socket is"
     " assigned to a thread, so events are lost at link 10."
 )
 _NO_BRIDGE: Final = "passes on no bridge"

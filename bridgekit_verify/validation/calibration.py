@@ -124,7 +124,7 @@ class LossCalibration:
 
     @property
     def rate_check(self) -> RateCheck:
-        name, delivery = f"frames lost with p = {self.p:g}", self.measurement.verdict.delivery
+        name, delivery = f"random frame loss of {100 * self.p:g} %", self.measurement.verdict.delivery
         return RateCheck(name, 1 - self.p, delivery, exact=self.p in (0, 1))
 
 

@@ -283,14 +283,14 @@ def mutation_table(history: History, *, seed: int = 0) -> pd.DataFrame:
 
 SHOWN: Final = {
     "lost_silent": "dropped",
-    "extra_copies": "extra copy",
+    "extra_copies": "duplicated",
     "reordered": "reordered",
     "reordered_in_run": "reordered within its run",
-    "false_gaps": "false gap",
+    "false_gaps": "with a false gap",
     "wrong_thread": "at another thread",
     "wrong_user": "at another user",
     "unexpected": "unexpected",
-    "false_success": "false success",
+    "false_success": "reported as sent but lost",
 }
 
 

@@ -72,8 +72,10 @@ def _draw(axis: Axes, row: int, column: int, cell: MatrixCell | None, *, on_diag
     axis.add_patch(Rectangle((column + 0.04, row + 0.05), 0.92, 0.9, facecolor=colour, **edge))
     first, *rest = label.split("\n")
     middle: dict[str, Any] = {"ha": "center", "va": "center", "color": text_colour, "fontweight": "bold"}
-    axis.text(column + 0.5, row + (0.5 if not rest else 0.36 - 0.08 * (len(rest) - 1)), first, fontsize=8.5, **middle)
-    axis.text(column + 0.5, row + 0.7, "\n".join(rest), fontsize=6.5, **{**middle, "fontweight": "normal"})
+    axis.text(column + 0.5, row + (0.24 if rest else 0.5), first, fontsize=8.5, **middle)
+    # A single count is written on two lines, so that it is legible on a narrow screen.
+    below, size = (rest[0].replace(" ", "\n"), 7.5) if len(rest) == 1 else ("\n".join(rest), 6.5)
+    axis.text(column + 0.5, row + 0.63, below, fontsize=size, linespacing=0.95, **{**middle, "fontweight": "normal"})
 
 
 NAMES: Final = {link.number: link.name for link in (*LINKS, HUB)}

@@ -19,6 +19,7 @@ def measured(native: float) -> Series:
     series = Series()
     for stack, kind, rate in (
         ("Starlette by hand", "burst", 40_000.0),
+        ("Starlette by hand", "yielding", 40_000.0),
         ("bridgekit native", "burst", native),
         ("bridgekit native", "yielding", native / 2),
     ):

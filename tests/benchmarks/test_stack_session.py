@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 THREADS = 3
 
 
+@pytest.mark.short_form(2)
 @pytest.mark.parametrize("name", [each.name for each in BRIDGEKIT])
 def test_bridgekit_stack_delivers_correct_events(name: str) -> None:
     asyncio.run(_carried(name))

@@ -99,7 +99,7 @@ async def test_adapter_logs_and_refuses_an_event_when_it_has_no_bridge(
     assert (bool(receipt), receipt.outcome, receipt.link) == (False, Outcome.REFUSED, 7)
     [logged] = [each for each in caplog.records if each.name == "bridgekit.chain.link_7_8_adapter"]
     assert logged.getMessage() == (
-        "agent_thinking is lost: the adapter has no bridge or no run id, call set_websocket_bridge first"
+        "agent_thinking is lost: the adapter has no bridge or no run id; call set_websocket_bridge first"
     )
 
 

@@ -58,6 +58,7 @@ def new_agent(application: Application) -> WebSocketBridgeAdapter:
     return agent
 
 
+@pytest.mark.short_form(16)
 @pytest.mark.parametrize("event_type", [EventType.TOOL_EXECUTING, EventType.AGENT_THINKING, EventType.TEXT_DELTA])
 async def test_reading_client_gets_every_event_of_a_burst(
     location: StoreLocation, edge: str, event_type: EventType
@@ -74,7 +75,7 @@ async def test_reading_client_gets_every_event_of_a_burst_of_the_applications_ty
     await check_burst(location, edge, event_type)
 
 
-@pytest.mark.short_form(10)
+@pytest.mark.short_form(6)
 @pytest.mark.parametrize(
     "retention",
     [Retention(events=0), Retention(size_bytes=0), Retention(size_bytes=1), Retention(seconds=0), Retention(threads=0)],

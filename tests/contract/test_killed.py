@@ -65,6 +65,7 @@ async def publish_until_killed(url: str, backend: str) -> Acknowledged:
     return acknowledged
 
 
+@pytest.mark.short_form(4)
 @pytest.mark.slow
 async def test_acknowledged_data_survives_when_the_process_is_killed(
     killed: StoreLocation, anyio_backend: tuple[str, dict[str, Any]]

@@ -97,9 +97,11 @@ async def test_typed_thread_ids_change_the_result_in_jupyterlab_without_a_networ
     shutil.copytree(NOTEBOOKS, folder)
     async with jupyterlab(folder, tmp_path) as url:
         shown = await use_explorer(url, "thread_zoe, thread_zoe_smith")
-    assert shown["before"].startswith("as committed: agent_thinking of question 1 ends at link 8 (Event emission)")
+    assert shown["before"].startswith(
+        "as committed: the event agent_thinking of question 1 ends at link 8 (Event emission)"
+    )
     assert shown["after"] == (
-        "fix 1: agent_thinking of question 2 is read by alice-0 and not by its user, bob-1, because"
+        "fix 1: the event agent_thinking of question 2 is read by alice-0 and not by its user, bob-1, because"
         " link 9 named thread_zoe instead of thread_zoe_smith."
     )
     assert [row[:6] for row in shown["rates"][1:]] == [

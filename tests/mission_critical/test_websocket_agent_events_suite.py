@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if holding == len(found) else 1
 
 
-@pytest.mark.short_form(3)
+@pytest.mark.short_form(2)
 @pytest.mark.parametrize("family_name", [*FAMILIES, CONFUSABLE])
 def test_critical_events_reach_their_users_in_the_sound_chain(family_name: str) -> None:
     assert main(["--variant", "sound", "--family", family_name]) == 0

@@ -19,8 +19,8 @@ from tests.notebooks.lint import tags_of
 from tests.tree import NOTEBOOKS
 
 NAMES = tuple(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))
-IN_MAKE_TEST = ("00_overview", "05_execution_core", "09_bridge_routing")
-"""`make test` executes these with other parameters, and all notebooks with their own."""
+IN_MAKE_TEST = ("09_bridge_routing",)
+"""`make test` executes this one with other parameters, and all notebooks with their own."""
 SELECTED_NAMES = [
     pytest.param(name, marks=pytest.mark.slow if name in IN_MAKE_TEST else pytest.mark.acceptance, id=name)
     for name in NAMES

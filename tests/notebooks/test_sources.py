@@ -34,4 +34,4 @@ def test_glossary_states_how_many_types_of_event_there_are() -> None:
     words = {5: "five", 7: "seven", 8: "eight", 9: "nine", 10: "ten"}
     glossary = (NOTEBOOKS / "00_overview.ipynb").read_text(encoding="utf-8")
     assert f"defines {words[len(EventType)]} types of event" in glossary
-    assert f"The audit calls the first {words[len(CRITICAL)]} types critical" in glossary
+    assert f"The audit calls {words[len(CRITICAL)]} of these types critical" in glossary

@@ -236,7 +236,7 @@ async def pinged(server: Server) -> bool:
     return received.partition(b"\r\n\r\n")[2][0] == 0x89
 
 
-@pytest.mark.short_form(5)
+@pytest.mark.short_form(3)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "expected"),
@@ -310,6 +310,7 @@ async def test_worker_that_ends_without_an_answer_at_startup_ends_the_server_at_
             assert await server.end() == 2
 
 
+@pytest.mark.short_form(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["2", "4"])
 async def test_workers_with_a_single_worker_store_exit_with_2_and_one_line(workers: str) -> None:
@@ -333,6 +334,7 @@ async def test_only_the_command_ends_its_process(ends_process: str, code: int, l
 STUBBORN = "tests.serve.stubborn:app"
 
 
+@pytest.mark.short_form(3)
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "code"), [("block", 0), ("swallow", 0), ("block_loop", 128 + signal.SIGTERM)])
 @pytest.mark.parametrize("edge", ["native", "asgi"])
@@ -410,7 +412,7 @@ async def test_forked_child_that_outlives_the_server_does_not_keep_its_port() ->
             os.kill(child, signal.SIGKILL)
 
 
-@pytest.mark.short_form(5)
+@pytest.mark.short_form(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full", "<&-"])
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -50,7 +50,7 @@ def held(server: Server, request: bytes) -> Iterator[list[socket.socket]]:
         yield sockets
 
 
-@pytest.mark.short_form(6)
+@pytest.mark.short_form(3)
 @pytest.mark.parametrize("edge", ["native", "asgi"])
 @pytest.mark.parametrize("request_bytes", REQUESTS.values(), ids=REQUESTS)
 async def test_health_responds_and_the_log_stays_short_while_descriptors_run_out(

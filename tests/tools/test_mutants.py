@@ -66,6 +66,7 @@ def test_mutant_has_its_location_and_complete_source() -> None:
     assert {mutant.after for mutant in (opposite, number, nothing)} == {"return b <= 1", "return b > 2", "return None"}
 
 
+@pytest.mark.acceptance
 def test_every_mutant_of_a_real_module_can_be_compiled() -> None:
     generated = list(mutants((ROOT / "bridgekit_verify" / "measure" / "checker.py").read_text(encoding="utf-8")))
     assert len(generated) > 50

@@ -86,7 +86,7 @@ def test_mutants_survive_only_where_no_test_executes_them(tmp_path: Path) -> Non
     assert (tmp_path / "example.py").read_text() == MODULE
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_tests_are_collected_again_only_for_mutants_that_need_it(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(FREEZING)
     done = run(tmp_path, MODULE, TESTS + f"\nopen({str(tmp_path / 'collected')!r}, 'a').write('again ')\n")

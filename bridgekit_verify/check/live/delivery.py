@@ -126,7 +126,7 @@ def _span(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker])
     siblings = [str(each) for each in text.markers if each not in missing]
     if any(sibling in each for each in repeated for sibling in siblings):
         return "model to backend (the backend's history lacks it)"
-    return "between model and client (nothing shows in which span)"
+    return "between model and client (no further evidence)"
 
 
 def _is_lost_by_cut(evidence: LiveEvidence, text: ExpectedText, missing: Sequence[Marker]) -> bool:

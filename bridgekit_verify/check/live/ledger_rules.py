@@ -347,16 +347,16 @@ def _judge_context(evidence: LiveEvidence, findings: LedgerFindings) -> None:
             if other.user != prompt.user:
                 findings.broken(
                     Property.CONTEXT, "another user's text", prompt,
-                    f"a request of the model for user {prompt.user}, thread {prompt.thread} held text of user "
+                    f"a request to the model for user {prompt.user}, thread {prompt.thread} contained text of user "
                     f"{other.user}, thread {other.thread} ({other.canary})",
                 )  # fmt: skip
             elif other.thread != prompt.thread:
                 findings.unknown(
                     Property.CONTEXT,
-                    f"a request of the model for thread {prompt.thread} held text of thread {other.thread} of the same "
-                    "user, which may be a memory",
+                    f"a request to the model for thread {prompt.thread} contained text of thread {other.thread} of the "
+                    "same user, which may be a memory",
                 )
     if len({prompt.user for prompt in evidence.prompts.values()}) > 1 and evidence.ledger.calls:
-        findings.holds[Property.CONTEXT] = f"{len(requests)} requests of the model held text of one user each"
+        findings.holds[Property.CONTEXT] = f"{len(requests)} requests to the model contained text of one user each"
     else:
         findings.unknown(Property.CONTEXT, "the run had only one user")

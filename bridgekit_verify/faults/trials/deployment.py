@@ -73,14 +73,14 @@ class DeliveryMode:
 
 AT_MOST_ONCE: Final = DeliveryMode(
     name="at most once",
-    summary="one worker without a log, clients reconnect without a cursor",
+    summary="one worker without a log; clients reconnect without a cursor",
     store="memory",
     resumes=False,
     keep_events=0,
 )
-RESUME: Final = DeliveryMode(name="resume", summary="one worker, logs in its memory", store="memory")
-SQLITE: Final = DeliveryMode(name="SQLite", summary="one worker, logs in a file", store="sqlite")
-REDIS: Final = DeliveryMode(name="Redis", summary="agents and sockets in two workers, logs at a broker", store="redis")
+RESUME: Final = DeliveryMode(name="resume", summary="one worker; logs in its memory", store="memory")
+SQLITE: Final = DeliveryMode(name="SQLite", summary="one worker; logs in a file", store="sqlite")
+REDIS: Final = DeliveryMode(name="Redis", summary="agents and sockets in two workers; logs in a broker", store="redis")
 
 DELIVERY_MODES: Final = {row.name: row for row in (AT_MOST_ONCE, RESUME, SQLITE, REDIS)}
 """The delivery modes by name, weakest guarantee first. All delivery modes except the first prevent silent loss."""

@@ -186,8 +186,8 @@ def _row(trial: Trial) -> dict[str, object]:
         "delivery": trial.delivery.name,
         "delivered": f"{verdict.delivered:,} of {verdict.expected:,}",
         "predicted": trial.predicted_delivered,
-        "lost silent": verdict.lost_silent,
-        "lost signalled": verdict.lost_signalled,
+        "lost silently": verdict.lost_silent,
+        "lost with a gap": verdict.lost_signalled,
         "duplicated": verdict.extra_copies + trial.sent_twice,
         "misrouted": verdict.misrouted,
         "unanswered": trial.unanswered,
@@ -282,8 +282,8 @@ class Soak:
             counts = {
                 "expected": verdict.expected,
                 "delivered": verdict.delivered,
-                "lost silent": verdict.lost_silent,
-                "lost signalled": verdict.lost_signalled,
+                "lost silently": verdict.lost_silent,
+                "lost with a gap": verdict.lost_signalled,
                 "duplicated": verdict.extra_copies + trial.sent_twice,
                 "misrouted": verdict.misrouted,
                 "unanswered": trial.unanswered,
@@ -299,7 +299,7 @@ class Soak:
     def silent_losses(self) -> Rate:
         """The rate of events lost silently in the delivery modes that have a log."""
         guaranteed = [counts for (_, delivery), counts in self.cells.items() if delivery != AT_MOST_ONCE.name]
-        return Rate(sum(each["lost silent"] for each in guaranteed), sum(each["expected"] for each in guaranteed))
+        return Rate(sum(each["lost silently"] for each in guaranteed), sum(each["expected"] for each in guaranteed))
 
     def table(self) -> pd.DataFrame:
         """Return one row for each cell: fault, delivery mode, and the counts summed over all rounds."""

@@ -163,7 +163,7 @@ def _row(window: Window) -> dict[str, object]:
         "lost %": round(100 * window.lost.fraction, 1),
         "may differ by": window.tolerance,
         "lost silently": window.trial.verdict.lost_silent,
-        "lost with a signalled gap": window.trial.verdict.lost_signalled,
+        "lost with a gap": window.trial.verdict.lost_signalled,
     }
 
 

@@ -252,7 +252,7 @@ class StallStudy:
             {
                 "server": stall.server.name,
                 "code that sends": stall.server.description,
-                "neighbours read": f"{len(stall.reads):,} of {stall.events * stall.neighbours:,}",
+                "other sockets read": f"{len(stall.reads):,} of {stall.events * stall.neighbours:,}",
                 "median before, ms": round(1_000 * stall.median_before, 1),
                 "median during, ms": round(1_000 * stall.median_during, 1),
                 "longest during, ms": round(1_000 * _quantile(stall.during, 1.0), 1),

@@ -69,6 +69,7 @@ async def test_failed_server_process_is_reported_with_its_error_output(anyio_bac
             raise AssertionError("it serves")
 
 
+@pytest.mark.acceptance
 async def test_capacity_of_both_edges_is_positive_and_share_falls_under_overload(anyio_backend: str) -> None:
     """Only asserts that a capacity is found, that the overload is late, and that all events are accounted for."""
     study = await study_capacity(PLAN, sockets=10, seconds=1.0, max_load=4_000, rounds=1)
@@ -90,6 +91,7 @@ async def test_idle_sockets_threads_and_runs_use_memory(anyio_backend: str) -> N
     assert all(each.accounted_for for each in (*scaling.without_load, *scaling.with_load))
 
 
+@pytest.mark.acceptance
 async def test_worker_with_a_broker_delivers_every_event(anyio_backend: str) -> None:
     study = await study_shared(PLAN, events_per_second=300)
     assert all(each.accounted_for and each.client.lost == 0 for each in study.steps)

@@ -30,6 +30,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+@pytest.mark.short_form(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_judging_costs_at_most_five_times_decoding(dialect: str) -> None:
@@ -81,6 +82,7 @@ def interleaved(streams: Sequence[Iterator[Value]]) -> Iterator[Message]:
         yield Message(f"s{number % 50}", 0, index, next(streams[number]))
 
 
+@pytest.mark.short_form(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STREAMS)
 def test_memory_does_not_grow_with_the_length_of_the_stream(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from bridgekit_verify.errors import InvalidParameter
 from bridgekit_verify.measure import experiment
 from bridgekit_verify.measure.experiment import measure
 from bridgekit_verify.measure.history import Socket
-from bridgekit_verify.measure.trace_steps import NOT_ON_PATH, NOT_REACHED, SOCKET, LinkStep
+from bridgekit_verify.measure.trace_steps import NOT_CALLED, NOT_ON_PATH, NOT_REACHED, REACHED, SOCKET, LinkStep
 from bridgekit_verify.measure.tracing import Trace, trace_run, trace_workload
 from bridgekit_verify.measure.workload import Workload, thread_ids
 from bridgekit_verify.validation.broken_links import BREAKAGES, Breakage
@@ -179,10 +179,11 @@ async def test_trace_is_the_same_on_both_backends() -> None:
 async def test_sound_chain_passes_the_event_through_ten_links() -> None:
     trace = await trace_run(SOUND)
     assert trace.sentence(QUESTION, THOUGHT) == (
-        "sound: agent_thinking of question 1 passes through links 1 to 10 and is read by its user, alice-0."
+        "sound: the event agent_thinking of question 1 passes through links 1 to 10 and is read by its user, alice-0."
     )
     assert trace.sentence(QUESTION, "agent_started") == (
-        "sound: agent_started of question 1 passes through links 1 to 5, 9 and 10 and is read by its user, alice-0."
+        "sound: the event agent_started of question 1 passes through links 1 to 5, 9 and 10 and is read by its user,"
+        " alice-0."
     )
     assert [step.link for step in trace.path(QUESTION, THOUGHT)] == list(range(1, SOCKET + 1))
     assert all(step.problem == step.caught == "" for step in trace.path(QUESTION, THOUGHT))
@@ -214,7 +215,7 @@ async def test_chain_as_committed_shows_the_swallowed_errors_of_links_3_8_and_9(
 async def test_shared_agent_sends_the_event_of_one_user_to_another() -> None:
     trace = await trace_run("link 5 broken", ["thread_a", "thread_b"])
     assert trace.sentence(QUESTION, THOUGHT) == (
-        "link 5 broken: agent_thinking of question 1 is read by bob-1 and not by its user, alice-0, because"
+        "link 5 broken: the event agent_thinking of question 1 is read by bob-1 and not by its user, alice-0, because"
         " link 5 later gave the same agent run 2 instead of run 1."
     )
     assert step_of(trace, 5).passed_on == "bridge 1, run 1, thread_a, to agent 1, which also executes question 2"
@@ -253,7 +254,16 @@ async def test_application_that_refuses_to_start_ends_every_event_at_startup() -
     assert (trace.ended_at(QUESTION, THOUGHT), cause.link) == (1, 4)
     assert step_of(trace, 1).returned.startswith("raised DeterministicStartupError: link 4")
     assert [step.state for step in trace.path(QUESTION, THOUGHT)[1:]] == [NOT_REACHED] * 10
-    assert trace.sentence(QUESTION, THOUGHT).startswith("sound: agent_thinking of question 1 is never emitted: ")
+    assert trace.sentence(QUESTION, THOUGHT).startswith(
+        "sound: the event agent_thinking of question 1 is never emitted: "
+    )
+
+
+async def test_link_before_the_end_of_an_event_is_not_called_instead_of_not_reached() -> None:
+    trace = await trace_workload("as committed", OUTSIDE_CORE)
+    assert trace.ended_at(QUESTION, THOUGHT) == 8
+    states = [step_of(trace, link).state for link in (7, 8, 9)]
+    assert states == [NOT_CALLED, REACHED, NOT_REACHED]
 
 
 # What it cannot have seen, it does not claim.

@@ -29,7 +29,7 @@ def test_faults_differ_from_those_of_the_other_tables() -> None:
     assert {fault.link for fault in BACKEND_FAULTS} == set(range(2, 11))
 
 
-@pytest.mark.short_form(9)
+@pytest.mark.short_form(5)
 @pytest.mark.parametrize("fault", ROWS)
 def test_audit_names_only_the_faulty_link(
     fault: Fault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

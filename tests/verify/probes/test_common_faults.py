@@ -36,7 +36,7 @@ def test_faults_differ_from_those_of_the_other_tables() -> None:
     assert {fault.link for fault in COMMON_FAULTS} == set(range(1, 11))
 
 
-@pytest.mark.short_form(10)
+@pytest.mark.short_form(6)
 @pytest.mark.parametrize("fault", COMMON_FAULTS, ids=NAMES)
 def test_audit_names_only_the_faulty_link(
     fault: Fault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -75,7 +75,7 @@ PARTS_OF_ITS_OWN: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.short_form(3)
+@pytest.mark.short_form(1)
 @pytest.mark.parametrize("name", PARTS_OF_ITS_OWN)
 async def test_startup_with_a_part_of_its_own_is_named(name: str) -> None:
     async def start(config: BridgeConfig, stores: Stores) -> Application:

@@ -18,7 +18,7 @@ def test_faults_of_every_link_but_startup_are_injected() -> None:
     assert {fault.link for fault in FURTHER_FAULTS} == set(range(2, 11))
 
 
-@pytest.mark.short_form(9)
+@pytest.mark.short_form(5)
 @pytest.mark.parametrize("fault", FURTHER_FAULTS, ids=NAMES)
 def test_audit_names_only_the_faulty_link(
     fault: Fault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -27,7 +27,7 @@ def test_audit_names_only_the_faulty_link(
     assert_audit_names(fault.link, capsys)
 
 
-@pytest.mark.short_form(4)
+@pytest.mark.short_form(2)
 @pytest.mark.parametrize("fault", FURTHER_FAULTS, ids=NAMES)
 def test_first_verification_step_names_only_the_faulty_link(
     fault: Fault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -24,7 +24,7 @@ def test_faults_of_every_link_are_injected() -> None:
     assert {fault.link for fault in FAULTS} == set(range(1, 11))
 
 
-@pytest.mark.short_form(16)
+@pytest.mark.short_form(8)
 @pytest.mark.parametrize("fault", FAULTS, ids=NAMES)
 def test_audit_names_only_the_faulty_link(
     fault: Fault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -33,7 +33,7 @@ def test_audit_names_only_the_faulty_link(
     assert_audit_names(fault.link, capsys)
 
 
-@pytest.mark.short_form(4)
+@pytest.mark.short_form(2)
 @pytest.mark.parametrize("fault", FAULTS, ids=NAMES)
 def test_first_verification_step_names_only_the_faulty_link(
     fault: Fault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -44,6 +44,7 @@ async def observed() -> Observations:
     return Observations()
 
 
+@pytest.mark.short_form(5)
 @pytest.mark.slow
 @pytest.mark.parametrize("link", BROKEN)
 async def test_only_the_broken_link_is_named(link: int, observed: Observations) -> None:
@@ -52,6 +53,7 @@ async def test_only_the_broken_link_is_named(link: int, observed: Observations) 
     )
 
 
+@pytest.mark.short_form(4)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "answers"),
@@ -120,7 +122,7 @@ async def test_call_that_does_not_return_is_named_and_its_callers_are_not(monkey
         await anyio.sleep_forever()
 
     monkeypatch.setattr(Hub, "publish", wait)
-    seen = await observe(replace(SOUND, self_checks=()), audited_threads(), timeout_seconds=0.5)
+    seen = await observe(replace(SOUND, self_checks=()), audited_threads(), timeout_seconds=2)
     assert not seen.complete
     found = {link: each.evidence for link, each in judge_all(seen).items() if each.violations}
     assert found.keys() == {10}

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import re
 import resource
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from bridgekit.__main__ import main
+from bridgekit_verify.commands.report import stopped_by_signals
 from bridgekit_verify.report import building
 from bridgekit_verify.report.building import ReportNotWritten, build_from_executed
 from bridgekit_verify.report.findings import FINDING_MIME, TABLE_MIME
@@ -258,7 +263,7 @@ def test_a_full_temporary_folder_is_named_in_one_line(tmp_path: Path) -> None:
         write_notebook(read, tmp_path / "01_a.ipynb")
 
 
-@pytest.mark.short_form(2)
+@pytest.mark.short_form(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "signals",
@@ -291,6 +296,15 @@ def test_a_signal_ends_the_kernels_and_leaves_nothing(signals: list[signal.Signa
     assert not (tmp_path / "out").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(kernel, 0)
+
+
+def test_a_coroutine_that_a_signal_leaves_without_an_await_causes_no_warning() -> None:
+    with warnings.catch_warnings(record=True) as found:
+        with pytest.raises(KeyboardInterrupt), stopped_by_signals():
+            signal.raise_signal(signal.SIGINT)
+        anyio.lowlevel.checkpoint()  # type: ignore[unused-coroutine]
+        gc.collect()
+    assert found == []
 
 
 @pytest.mark.slow

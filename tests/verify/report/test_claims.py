@@ -67,7 +67,7 @@ def with_committed(drops: FixDrops, steps: Mapping[str, Mapping[str, Measurement
     )
 
 
-@pytest.mark.short_form(3)
+@pytest.mark.short_form(2)
 @pytest.mark.parametrize(
     ("number", "right", "works", "before"),
     [
@@ -124,12 +124,15 @@ async def test_fix_verdicts_follow_from_losses_and_leaks(drops: FixDrops) -> Non
     assert [finding.verdict for finding in findings] == ["does not hold", "does not hold", "holds"]
     assert [finding.after for finding in findings] == [(15, 15), (0, 15), (15, 15)]
     assert findings[0].evidence[:4] == (
-        "With Fix 1 and only link 9 broken, kinds of thread id with events that do not reach their user: 'chat_<n>',"
+        "With Fix 1 and only link 9 broken, events of these kinds of thread id do not reach their user: 'chat_<n>',"
         " 'starts with another id'.",
-        "With Fix 1 and only link 9 broken, kinds of thread id with events that reach another user: 'starts with"
+        "With Fix 1 and only link 9 broken, events of these kinds of thread id reach another user: 'starts with"
         " another id'.",
-        "With Fix 1 and only link 9 broken, delivered events by documented kinds of thread id: 'thread_123' 15 of 15.",
-        "With Fix 1 and only link 9 broken, delivered events by stress kinds of thread id: 'chat_<n>' 0 of 15,"
+        "With Fix 1 and only link 9 broken, events of documented kinds of thread id are delivered as follows:"
+        " 'thread_123' 15"
+        " of 15.",
+        "With Fix 1 and only link 9 broken, events of stress kinds of thread id are delivered as follows: 'chat_<n>'"
+        " 0 of 15,"
         " 'starts with another id' 5 of 15.",
     )
 

@@ -183,13 +183,13 @@ UNKNOWN = "Unknown: the drop rates were not measured."
             (build.drop_rates({(AS_COMMITTED, BEFORE): lambda kind: build.EVERY}),),
             ("unknown", "No leak was measured."),
             ("not observed", "0 of 420 events do not reach their user."),
-            ("not observed", "No event was reported as sent that its user did not read."),
+            ("not observed", "Users read every event that was reported as sent."),
         ),
         (
             (build.drop_rates({(AS_COMMITTED, BEFORE): lambda kind: build.NONE}),),
             ("unknown", "No leak was measured."),
             ("as committed", "420 of 420 events do not reach their user."),
-            ("not observed", "No event was reported as sent that its user did not read."),
+            ("not observed", "Users read every event that was reported as sent."),
         ),
     ],
 )

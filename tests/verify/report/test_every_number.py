@@ -150,7 +150,7 @@ def lifecycles(draw: st.DrawFn) -> LifecycleStudy:
     processes = [
         ProcessDelivery(variant, process, "run id", Rate(0, 1), draw(rates), "")
         for variant in ("fix 3", "sound")
-        for process in ("a second process", "the second process, restarted")
+        for process in ("a second process", "the restarted second process")
     ]
     rerouted = [Rerouted(name, verdict(draw(triples)).verdict, None) for name in ("fix 3", "sound")]
     return LifecycleStudy((), tuple(late), tuple(processes), tuple(rerouted))

@@ -15,6 +15,7 @@ import pytest
 from bridgekit_verify.report import execution
 from bridgekit_verify.report.building import BuiltReport, build_from_executed, build_report
 from bridgekit_verify.report.execution import execute_folder
+from bridgekit_verify.report.kernel_settings import YOUNG_OBJECTS
 from bridgekit_verify.report.parameters import ParameterError
 from tests.verify.report.notebooks import code, notebook, write
 
@@ -39,14 +40,15 @@ FAILING = {
 }
 COMPARES = "16_compares: code cell 3: AssertionError: SEED + 1 == 60: 9 == 60"
 GOOD = """\
-import sys
+import gc, sys
 from hashlib import sha256
 import pandas as pd
 from matplotlib.figure import Figure
 from bridgekit_verify.report import Finding, checked, record, show_figure, show_table, source_of
 source_of(Finding)
 interpreter = sha256(sys.executable.encode()).hexdigest()
-show_table(pd.DataFrame({"seed": [SEED], "interpreter": [interpreter]}), "Seeds", name="seeds")
+row = {"seed": SEED, "interpreter": interpreter, "young objects": gc.get_threshold()[0]}
+show_table(pd.DataFrame([row]), "Seeds", name="seeds")
 show_figure(Figure(figsize=(1, 1)), alt="nothing", caption="Nothing", name="before_after")
 record(Finding(id="link-3", title="Link 3 · AgentRegistry", link=3, claim="c", reported="working",
                verdict="does not hold", answer=f"seed {SEED}", before=(0, 60), after=(60, 60)))"""
@@ -146,6 +148,10 @@ def test_a_parameter_is_overridden_in_the_copy_only(ran: ExecutionResult) -> Non
 
 def test_the_kernel_is_the_interpreter_that_runs_this(ran: ExecutionResult) -> None:
     assert sha256(sys.executable.encode()).hexdigest() in ran.built.csv.read_text(encoding="utf-8")
+
+
+def test_a_kernel_collects_garbage_less_often_than_other_processes(ran: ExecutionResult) -> None:
+    assert str(YOUNG_OBJECTS) in ran.built.csv.read_text(encoding="utf-8")
 
 
 def test_report_can_be_rebuilt_from_executed_copies(ran: ExecutionResult, tmp_path: Path) -> None:

@@ -208,6 +208,17 @@ def test_what_was_run_is_counted() -> None:
     assert "did not rebuild them" in words(one("#not-run"))
 
 
+def test_the_first_screen_counts_the_claims_about_the_measurements_that_hold() -> None:
+    claims = [
+        claim(f"trust-{number}", reported="ours", verdict=verdict)
+        for number, verdict in enumerate(("holds", "unknown", "holds"))
+    ]
+    built = BeautifulSoup(index_html(report_of(executed("14_a", *map(recorded, claims)))), "html.parser")
+    assert "tests the measurements themselves: 2 of 3 claims hold." in words(built.select("#run")[0])
+    without = BeautifulSoup(index_html(report_of(executed("01_a"))), "html.parser")
+    assert "the measurements themselves" not in words(without.select("#run")[0])
+
+
 def test_the_data_can_be_saved_from_the_page_itself() -> None:
     for name, content in (("results.csv", results_csv(REPORT)), ("results.json", results_json(REPORT))):
         links = page().select(f'a[download="{name}"]')
@@ -218,8 +229,9 @@ def test_the_data_can_be_saved_from_the_page_itself() -> None:
             assert b64decode(data).decode() == content
 
 
-def test_no_link_leaves_the_file() -> None:
-    anchors = {str(tag["id"]) for tag in page().select("[id]")}
+def test_each_link_opens_its_target_within_the_file() -> None:
+    """A browser does not open a `<details>` element that is a target itself."""
+    anchors = {str(tag["id"]) for tag in page().select("[id]") if tag.name != "details"}
     for link in page().select("a[href]"):
         target = str(link["href"])
         assert (target[1:] in anchors) if target.startswith("#") else link.has_attr("download"), target

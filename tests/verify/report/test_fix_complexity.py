@@ -52,11 +52,11 @@ def test_single_line_is_enough_only_if_it_delivers_everything(delivered: int, ve
     [
         (
             ("x", "y"),
-            "The number of needed repairs is 2. The needed repairs remove 23 lines from the rebuilt chain and add 11.",
+            "needs 2 repairs. Together, the needed repairs remove 23 lines from the rebuilt chain and add 11.",
         ),
         (
             ("x",),
-            "The number of needed repairs is 1. The needed repairs remove 3 lines from the rebuilt chain and add 1.",
+            "needs 1 repair. Together, the needed repairs remove 3 lines from the rebuilt chain and add 1.",
         ),
     ],
 )

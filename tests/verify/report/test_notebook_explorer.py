@@ -32,7 +32,7 @@ async def test_choice_shows_the_trace_and_the_drop_rates_of_three_chains() -> No
     ]
     assert found.request == "question 2"  # the run whose event another user read
     assert found.sentence == (
-        "fix 1: agent_thinking of question 2 is read by alice-0 and not by its user, bob-1, because"
+        "fix 1: the event agent_thinking of question 2 is read by alice-0 and not by its user, bob-1, because"
         " link 9 named thread_alice instead of thread_alice_smith."
     )
     html = found.html()
@@ -116,18 +116,20 @@ async def test_live_controls_show_a_new_result_for_each_change_and_recover_from_
     box = controls(7)
     chain, threads, at_once, _, run, _ = box.children
     result = Result(box)
-    await result.wait_for("as committed: agent_thinking of question 1 ends at link 8")
+    await result.wait_for("as committed: the event agent_thinking of question 1 ends at link 8")
     chain.value, threads.value = "fix 3", "support-42"
-    assert "bob-1" not in await result.wait_for("fix 3: agent_thinking of question 1 passes through links 1 to 10")
+    assert "bob-1" not in await result.wait_for(
+        "fix 3: the event agent_thinking of question 1 passes through links 1 to 10"
+    )
     at_once.value = 0
     message = await result.wait_for("runs at once: must be a whole number from 1 to 32, not 0")
     assert "Allowed: 1 to 16 different thread ids" in message
     at_once.value = 1
-    await result.wait_for("fix 3: agent_thinking of question 1 passes through links 1 to 10")
+    await result.wait_for("fix 3: the event agent_thinking of question 1 passes through links 1 to 10")
     threads.value = "a, <b>, a"
     await result.wait_for("occurs twice")
     threads.value = "thread_1"
-    await result.wait_for("fix 3: agent_thinking of question 1 passes through links 1 to 10")
+    await result.wait_for("fix 3: the event agent_thinking of question 1 passes through links 1 to 10")
     run.click()
     await result.wait_for("Running")
     await result.wait_for("is read by its user, alice-0")

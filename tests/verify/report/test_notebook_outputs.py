@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bridgekit_verify.report import Finding, checked, printed_log, record, show_table, source_of
+from bridgekit_verify.report import Finding, checked, printed_log, record, show_table, show_text, source_of
 from bridgekit_verify.report.findings import cell_text, delivery_text
-from bridgekit_verify.report.notebook_outputs import _grid, read_source, table_of
+from bridgekit_verify.report.notebook_outputs import _card, _grid, _paragraphs, read_source, table_of
 from tests.verify.report.notebooks import finding
 
 
@@ -42,6 +42,22 @@ def test_the_delivery_states_only_what_was_counted() -> None:
     assert delivery_text(finding(before=None, after=(3, 3))) == "after 3 of 3"
 
 
+@pytest.mark.parametrize(
+    ("changes", "colour"),
+    [
+        ({"audit_right": "yes"}, "#009E73"),
+        ({"audit_right": "as worded, but insufficient"}, "#E69F00"),
+        ({"audit_right": "no"}, "#D55E00"),
+        ({"audit_right": "not examined"}, "#999999"),
+        ({"audit_right": "no", "id": "missed-leaks"}, "#D55E00"),
+        ({"audit_right": "yes", "id": "missed-leaks"}, "#999999"),
+    ],
+)
+def test_the_edge_of_a_card_has_the_colour_of_its_answer(changes: dict[str, Any], colour: str) -> None:
+    key = changes.pop("id", "link-3")
+    assert f"border-left:5px solid {colour};" in _card(finding(key, **changes))
+
+
 def test_the_name_of_a_link_is_what_follows_the_dot() -> None:
     assert finding().name == "AgentRegistry"
 
@@ -59,6 +75,14 @@ def test_a_folded_table_shows_its_caption_as_the_summary() -> None:
     assert folded.startswith("<details><summary>Losses</summary><table>")
     assert folded.endswith("</table></details>")
     assert "details" not in _grid(table)
+
+
+def test_long_sentences_are_shown_as_escaped_paragraphs_and_as_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    show_text("Link 9 named <uuid4>.", "No user reads the event.")
+    assert capsys.readouterr().out == "Link 9 named <uuid4>.\nNo user reads the event.\n"
+    html = _paragraphs(["Link 9 named <uuid4>.", "No user reads the event."])
+    assert html.count("<p ") == 2
+    assert "Link 9 named &lt;uuid4&gt;." in html
 
 
 def test_columns_of_text_are_aligned_to_the_left() -> None:

@@ -108,7 +108,7 @@ def test_every_internal_link_has_exactly_one_target() -> None:
     assert len(anchors) == len(set(anchors))
     targets = [a["href"] for tag in ("a", "use") for a in elements.all(tag) if "href" in a and "download" not in a]
     assert {(target or "")[1:] for target in targets} <= set(anchors)
-    assert "#02_two" in targets
+    assert "#open-02_two" in targets
 
 
 def test_a_finding_reaches_its_section() -> None:

@@ -79,9 +79,10 @@ WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as wri
             (
                 "does not hold",
                 "no",
-                f"{FIX_1} 320 of 420 events, and leaks 40 of the other 100. Fixes 1 and 2 as written deliver as many"
-                " as Fix 1 alone: 320 of 420 events, and leak 40 of the other 100. If the code had the method that"
-                " Fix 2 calls, Fixes 1 and 2 together would deliver 380 of 420 events, and leak 40 of the other 40.",
+                f"{FIX_1} 320 of 420 events, and leaks 40 of the other 100. Fixes 1 and 2 as written deliver 320"
+                " of 420 events, and leak 40 of the other 100. The number of delivered events is the same"
+                " as with Fix 1 alone. If the code had the method that Fix 2 calls, Fixes 1 and 2 together would"
+                " deliver 380 of 420 events, and leak 40 of the other 40.",
             ),
             (
                 "does not hold",
@@ -98,8 +99,8 @@ WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as wri
             (
                 "does not hold",
                 "no",
-                f"{FIX_1} 70 of 420 events. Fixes 1 and 2 as written deliver 7 fewer than Fix 1 alone: 63 of 420"
-                " events.",
+                f"{FIX_1} 70 of 420 events. Fixes 1 and 2 as written deliver 63 of 420 events. The number of"
+                " delivered events is 7 lower than with Fix 1 alone.",
             ),
             (
                 "does not hold",
@@ -121,8 +122,8 @@ WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as wri
             (
                 "does not hold",
                 INSUFFICIENT,
-                f"{FIX_1} 140 of 420 events, and leaks 35 of the other 280. Fixes 1 and 2 as written deliver 70 more"
-                " than Fix 1 alone: 210 of 420 events.",
+                f"{FIX_1} 140 of 420 events, and leaks 35 of the other 280. Fixes 1 and 2 as written deliver 210 of"
+                " 420 events. The number of delivered events is 70 higher than with Fix 1 alone.",
             ),
             ("does not hold", "no", f"{FIX_3} 70 of 420 events: 70 fewer than Fix 1, {WITHOUT_3} 210 of 420 events."),
         ),
@@ -132,8 +133,8 @@ WITHOUT_3 = "which the audit calls critical. Without Fix 3, Fixes 1 and 2 as wri
             (
                 "holds",
                 "yes",
-                f"{FIX_1} 413 of 420 events. Fixes 1 and 2 as written deliver 7 more than Fix 1 alone: 420 of 420"
-                " events.",
+                f"{FIX_1} 413 of 420 events. Fixes 1 and 2 as written deliver 420 of 420 events. The number of"
+                " delivered events is 7 higher than with Fix 1 alone.",
             ),
             ("holds", "yes", f"{FIX_3} 420 of 420 events: 7 more than Fix 1, {WITHOUT_3} 420 of 420 events."),
         ),
@@ -158,7 +159,7 @@ def test_single_event_more_is_stated() -> None:
         ),
     }
     _, important, optional, _ = found(one_more)
-    assert "Fixes 1 and 2 as written deliver 1 more than Fix 1 alone: 71 of 420 events" in important.answer
+    assert "71 of 420 events. The number of delivered events is 1 higher than with Fix 1 alone." in important.answer
     assert "delivers 71 of 420 events: 1 more than Fix 1" in optional.answer
 
 

@@ -144,7 +144,7 @@ def test_link_that_fails_is_stated_in_these_words() -> None:
         answer="As committed, link 9 fails: it was tested.",
         evidence=(
             "As worded, the audit's description of link 9 is not true.",
-            "With only link 9 as committed, the run id does not contain the thread: 1 of 6 events reach their"
+            "With only link 9 as committed, the run id does not contain the thread id: 1 of 6 events reach their"
             " user, and 2 reach another user.",
             "With link 9 repaired, 6 of 6 events reach their user. In the sound chain, link 9 still fails its test:"
             " it was"
@@ -210,9 +210,7 @@ def test_link_whose_test_gave_no_result_is_stated_in_these_words() -> None:
 
 def test_link_1_is_measured_with_the_hub_as_committed() -> None:
     with_the_hub, alone = (link_finding(number, DOES_NOT_HOLD).evidence[1] for number in (1, 3))
-    assert with_the_hub.startswith(
-        "With only the checks of link 1 and the hub (link 10) as committed, startup does not "
-    )
+    assert with_the_hub.startswith("With only link 1's checks and the hub (link 10) as committed, startup does not ")
     assert alone.startswith("With only link 3 as committed, the registry binds agents ")
 
 
@@ -299,13 +297,15 @@ def test_fix_1_is_stated_in_these_words() -> None:
             " kinds of thread id leak to another user: 'chat_<n>', 'starts with another id'."
         ),
         evidence=(
-            "With Fix 1 and only link 9 broken, kinds of thread id with events that do not reach their user:"
+            "With Fix 1 and only link 9 broken, events of these kinds of thread id do not reach their user:"
             " 'chat_<n>', 'starts with another id'.",
-            "With Fix 1 and only link 9 broken, kinds of thread id with events that reach another user: 'chat_<n>',"
+            "With Fix 1 and only link 9 broken, events of these kinds of thread id reach another user: 'chat_<n>',"
             " 'starts with another id'.",
-            "With Fix 1 and only link 9 broken, delivered events by documented kinds of thread id: 'thread_123' 5 of"
+            "With Fix 1 and only link 9 broken, events of documented kinds of thread id are delivered as follows:"
+            " 'thread_123' 5 of"
             " 5.",
-            "With Fix 1 and only link 9 broken, delivered events by stress kinds of thread id: 'chat_<n>' 0 of 6,"
+            "With Fix 1 and only link 9 broken, events of stress kinds of thread id are delivered as follows:"
+            " 'chat_<n>' 0 of 6,"
             " 'starts with another id' 3 of 7.",
         ),
         before=(0, 5),
@@ -333,14 +333,16 @@ def test_fix_2_is_stated_in_these_words() -> None:
         ),
         evidence=(
             (
-                "With Fix 2 as written and only link 9 broken, kinds of thread id with events that do not reach their"
+                "With Fix 2 as written and only link 9 broken, events of these kinds of thread id do not reach their"
                 " user: 'thread_123', 'chat_<n>', 'starts with another id'."
             ),
-            "With Fix 2 as written and only link 9 broken, kinds of thread id with events that reach another user:"
+            "With Fix 2 as written and only link 9 broken, events of these kinds of thread id reach another user:"
             " none.",
-            "With Fix 2 as written and only link 9 broken, delivered events by documented kinds of thread id:"
+            "With Fix 2 as written and only link 9 broken, events of documented kinds of thread id are delivered as"
+            " follows:"
             " 'thread_123' 0 of 5.",
-            "With Fix 2 as written and only link 9 broken, delivered events by stress kinds of thread id: 'chat_<n>'"
+            "With Fix 2 as written and only link 9 broken, events of stress kinds of thread id are delivered as"
+            " follows: 'chat_<n>'"
             " 0 of 6, 'starts with another id' 0 of 7.",
             "With Fixes 1 and 2 as written and only link 9 broken, every event reaches its user for 1 of 1 documented"
             " kind and 0 of 2 stress kinds"
@@ -376,11 +378,13 @@ def test_fix_3_is_stated_in_these_words() -> None:
             " reaches its user for 1 of 1 documented kind and 2 of 2 stress kinds of thread id. No event leaks."
         ),
         evidence=(
-            "With Fix 3 and only link 9 broken, kinds of thread id with events that do not reach their user: none.",
-            "With Fix 3 and only link 9 broken, kinds of thread id with events that reach another user: none.",
-            "With Fix 3 and only link 9 broken, delivered events by documented kinds of thread id: 'thread_123' 5 of"
+            "With Fix 3 and only link 9 broken, events of these kinds of thread id do not reach their user: none.",
+            "With Fix 3 and only link 9 broken, events of these kinds of thread id reach another user: none.",
+            "With Fix 3 and only link 9 broken, events of documented kinds of thread id are delivered as follows:"
+            " 'thread_123' 5 of"
             " 5.",
-            "With Fix 3 and only link 9 broken, delivered events by stress kinds of thread id: 'chat_<n>' 6 of 6,"
+            "With Fix 3 and only link 9 broken, events of stress kinds of thread id are delivered as follows:"
+            " 'chat_<n>' 6 of 6,"
             " 'starts with another id' 7 of 7.",
             "The test of Fix 3 uses one process, and emits events only while their run is active. Notebook 11 tests"
             " Fix 3 after a run's end, after a restart, and with a run that is registered twice.",

@@ -177,7 +177,7 @@ def test_step_3_is_stated_in_these_words() -> None:
     assert finding == Finding(
         id="step-3",
         title="Step 3 · notify by hand",
-        claim="After Fix 1, a notification for run_thread_123_abc resolves to thread_123 and is emitted.",
+        claim="After Fix 1, the run id run_thread_123_abc resolves to thread_123, and its notification is emitted.",
         reported="step",
         verdict="does not hold",
         audit_right="as worded, but insufficient",
@@ -195,10 +195,10 @@ def test_step_3_is_stated_in_these_words() -> None:
             " id. The receipt of the sound chain states 'unroutable' at link 9.",
         ),
         rule=(
-            "The audit is right if the event arrives after Fix 1, both as committed and with only link 9 broken. The"
-            " audit's statement is insufficient if,"
-            " both as committed and with only link 9 broken, the run id resolves and the event is reported as sent, but"
-            " the event does not always arrive."
+            "The verdict depends on two chains with Fix 1: as committed, and with only link 9 broken. The audit is"
+            " right if the event arrives on both chains. The audit's statement is insufficient if, on both chains, the"
+            " run id resolves and the event is reported as sent, but on at least one of them, the event does not"
+            " arrive."
         ),
         sample=Sample(1, "calls per chain"),
     )

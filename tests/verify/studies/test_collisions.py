@@ -67,7 +67,7 @@ def test_rates_of_shorter_ids_exceed_the_bound() -> None:
 
 
 def test_scheme_table_shows_when_ids_collide() -> None:
-    table = scheme_table().set_index("run ids")["runs until even odds"]
+    table = scheme_table().set_index("run ids")["runs until probability 1/2"]
     assert table["EmbeddedRunIds"] == 77_164
     assert table["SignedRunIds"] > 10**14
 
@@ -112,4 +112,4 @@ async def test_study_shows_each_point_with_its_expectation(study: CollisionStudy
 def test_collision_figure_prints_its_counts() -> None:
     figure = collision_figure({4: {151: Rate(3, 20), 302: Rate(11, 20)}}, title="title")
     figure.savefig(BytesIO(), format="png")
-    assert [text.get_text() for text in figure.axes[0].texts] == ["even odds at\n302 runs", "3", "11"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["probability 1/2\nat 302 runs", "3", "11"]

@@ -91,13 +91,13 @@ async def test_table_compares_the_dict_with_the_sound_service(study: LifecycleSt
 
 async def test_only_a_carried_thread_works_in_another_process(study: LifecycleStudy) -> None:
     arrived = {(row.variant, row.process, row.address): row.arrived.k for row in study.by_process}
-    for process in ("a second process", "the second process, restarted"):
+    for process in ("a second process", "the restarted second process"):
         for address in ("run id", "run id and thread"):
             assert arrived["fix 3", process, address] == 0
         assert arrived["sound", process, "run id"] == 0
         assert arrived["sound", process, "run id and thread"] == 4
     assert arrived["fix 3", "the registering process", "run id"] == 4
-    assert arrived["fix 3", "a second process, registered there", "run id"] == 4
+    assert arrived["fix 3", "a second process that registers the run", "run id"] == 4
     assert study.processes()["reached its user"].tolist() == [row.arrived.k for row in study.by_process]
 
 
@@ -107,7 +107,7 @@ async def test_late_events_figure_prints_its_counts(study: LifecycleStudy) -> No
     words = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert words.count("4 of 4") == 1 + 6 + 8
     assert words.count("0 of 4") == 7 + 2
-    assert "4 of 4 29 s after the end, 0 of 4 30 s after the end" in study.alt_text()
+    assert "4 of 4 (29 s after the end), 0 of 4 (30 s after the end)" in study.alt_text()
 
 
 def test_late_events_figure_draws_no_point_for_an_unknown_rate() -> None:

@@ -98,6 +98,7 @@ async def test_classification_matches_a_measurement_over_sockets() -> None:
     assert (verdict.delivered, verdict.wrong_user) == (5 * (3 - leaked), 5 * leaked) == (5, 10)
 
 
+@pytest.mark.short_form(1)
 @pytest.mark.parametrize("seed", [0, 7])
 def test_search_finds_the_shortest_possible_leak(seed: int) -> None:
     found = search("fix 1, parsed", examples=500, seed=seed)

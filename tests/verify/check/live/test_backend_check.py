@@ -130,6 +130,7 @@ async def test_run_that_was_cut_stays_excused_if_its_request_fails_later(tmp_pat
 PLAIN = {"kind": "@text", "text": "@text", "kinds": {"started": "[GO]", "text": "*", "ended": "[DONE]"}}
 
 
+@pytest.mark.short_form(2)
 @pytest.mark.parametrize("plain", ["text", "string"])
 @pytest.mark.parametrize("kind", ["response", "sse"])
 async def test_plain_text_is_unusable_without_a_table_and_judged_with_one(

@@ -192,7 +192,7 @@ def test_request_with_another_users_text_breaks_context_alone(role: str) -> None
 
     verdict = check_run(whole_texts(asked(act), texts))
     assert broken(verdict) == {Property.CONTEXT}
-    assert "for user ben, thread t3 held text of user ann, thread t1" in answer(verdict, Property.CONTEXT)[1]
+    assert "for user ben, thread t3 contained text of user ann, thread t1" in answer(verdict, Property.CONTEXT)[1]
 
 
 def test_request_with_a_tool_result_continues_the_prompt_of_its_call() -> None:

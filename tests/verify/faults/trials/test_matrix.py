@@ -132,7 +132,7 @@ def test_row_contains_all_outcomes() -> None:
         .table()
         .to_dict("records")
     )
-    assert (row["delivered"], row["lost silent"], row["lost signalled"], row["misrouted"]) == ("2 of 4", 1, 1, 1)
+    assert (row["delivered"], row["lost silently"], row["lost with a gap"], row["misrouted"]) == ("2 of 4", 1, 1, 1)
     assert (row["median ms"], row["longest ms"]) == (500.0, 500.0)
 
 
@@ -147,7 +147,7 @@ def test_counts_of_rounds_are_summed() -> None:
     for seed in (1, 2):
         found.add(seed, FaultMatrix({("down", RESUME.name): trial(RESUME, lost=[2], signalled=[2])}))
     [row] = found.table().to_dict("records")
-    assert (row["expected"], row["delivered"], row["lost signalled"], found.rounds) == (8, 6, 2, 2)
+    assert (row["expected"], row["delivered"], row["lost with a gap"], found.rounds) == (8, 6, 2, 2)
     assert (found.silent_losses.k, found.silent_losses.n, found.violations) == (0, 8, [])
 
 
