@@ -25,7 +25,8 @@ EVIDENCE_CHARACTERS: Final = 270
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Test the nine links of a chain, and the hub behind them, with a real server. Exit with 1 unless all hold."
+        "Test the nine links of a chain, and the hub behind them, with a real server. Exit with 1 unless all hold,"
+        " and with 130 if a signal stopped the command."
     )
     add_json(parser)
     add_variant(parser)

@@ -71,7 +71,7 @@ def judge_startup(seen: Observation) -> Judgement:
 
 def _expect_parts(link: Judgement, who: str, given: Mapping[str, Any], parts: Mapping[str, object]) -> None:
     for name, part in parts.items():
-        link.expect(given.get(name) is part, ViolationKind.HANDOVER, f"{who} another {name.replace('_', ' ')}")
+        link.expect(given.get(name) is part, ViolationKind.HANDOVER, f"{who} another `{name}` than it received")
 
 
 def judge_supervisor(seen: Observation) -> Judgement:
