@@ -91,7 +91,9 @@ class Observation:
         """Record an error that a link raised. Return False for an error of the suite itself, which must propagate."""
         if isinstance(error, PROVOKED):
             return True
-        link = None if raised_by_harness(error) else link_of_error(error)
+        # Python replaces a StopIteration that leaves a coroutine.
+        cause = error.__cause__ if isinstance(error.__cause__, StopIteration) else error
+        link = None if raised_by_harness(cause) else link_of_error(cause)
         if link is None and any(call.raised is error and call.part in LAST_PARTS for call in self.recording.calls):
             link = 9  # `judge` finds the link by the call
         if link is not None:
