@@ -11,10 +11,13 @@ import codecs
 import errno
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from types import FrameType
 from typing import Final, NamedTuple
 
 from bridgekit import __version__
@@ -22,6 +25,7 @@ from bridgekit.errors import BridgekitError, SuiteNotInstalled, unwrap_single_er
 
 EXIT_ERROR: Final = 2
 EXIT_INTERRUPTED: Final = 130
+STOPPING_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP) if sys.platform != "win32" else ()
 EXIT_OUTPUT_CLOSED: Final = 141
 """The exit code that a shell reports for a program that SIGPIPE ended."""
 
@@ -68,11 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setattr(sys, name, os.fdopen(null, "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ESCAPE)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         try:
-            options = _parse_arguments(sys.argv[1:] if arguments is None else arguments)
-            with unwrap_single_error():
-                code: int = options.run(options)
+            with _stopped_by_signals(given):
+                options = _parse_arguments(given)
+                with unwrap_single_error():
+                    code: int = options.run(options)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -86,6 +92,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         _discard_unwritable()
     return code
+
+
+@contextmanager
+def _stopped_by_signals(arguments: Sequence[str]) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, unless they are ignored or handled.
+
+    The command `serve` handles signals itself.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        interrupt = signal.getsignal(signal.SIGINT)  # asyncio's handler, while an event loop runs
+        if not callable(interrupt):
+            raise KeyboardInterrupt
+        interrupt(number, frame)
+
+    handled = [each for each in STOPPING_SIGNALS if signal.getsignal(each) is signal.SIG_DFL]
+    if _command_of(arguments) == "serve" or threading.current_thread() is not threading.main_thread():
+        handled = []
+    try:
+        for each in handled:
+            signal.signal(each, stop)
+        yield
+    finally:
+        for each in handled:
+            signal.signal(each, signal.SIG_DFL)
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the end of the block if a signal to stop arrived in it.
+
+    An exception while a compiled package is imported can crash the interpreter.
+    """
+    received: list[int] = []
+    numbers = (signal.SIGINT, *STOPPING_SIGNALS)
+    if threading.current_thread() is not threading.main_thread():
+        numbers = ()
+    before = {each: handler for each in numbers if callable(handler := signal.getsignal(each))}
+    try:
+        for each in before:
+            signal.signal(each, lambda number, frame: received.append(number))
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    if received:
+        raise KeyboardInterrupt
 
 
 def _discard_unwritable() -> None:
@@ -123,14 +176,19 @@ def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"bridgekit {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar=" | ".join(COMMANDS))
-    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    chosen = _command_of(arguments)
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.help)
         if name == chosen:
-            module = import_module(command.module)
+            with _deferred_signals():
+                module = import_module(command.module)
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
     return parser.parse_args(arguments)
+
+
+def _command_of(arguments: Sequence[str]) -> str | None:
+    return next((argument for argument in arguments if not argument.startswith("-")), None)
 
 
 def _format_error(error: Exception) -> str:

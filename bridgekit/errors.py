@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -40,6 +41,8 @@ __all__ = [
 _WORD: Final = re.compile(r"\(?([^\W\d_]{1,20}(?:['’][a-z]{1,2})?)[).,;!?]{0,3}")
 _SECRET: Final = re.compile(r"(?i)auth|bearer|cookie|cred|key|login|otp|pass|pin\b|pwd|secret|sign|token")
 """A message that contains one of these words may contain a secret."""
+SHOWN_CHARACTERS: Final = 200
+"""Longest form of an unknown name in a message."""
 _MESSAGE_CHARACTERS: Final = 4_096
 """A longer message is cut before it is checked, because checking megabytes would stop the event loop for seconds."""
 
@@ -94,10 +97,20 @@ class UnknownName(BridgekitError, LookupError):
 
     def __init__(self, kind: str, name: object, known: tuple[str, ...]) -> None:
         choices = ", ".join(repr(str(choice)) for choice in known) or "none"
-        super().__init__(f"no {kind} is called {name!r}; known: {choices}")
+        super().__init__(f"no {kind} is called {_shortened(name)}; known: {choices}")
         self.kind = kind
         self.name = name
         self.known = known
+
+
+def _shortened(name: object) -> str:
+    """Return a printable form of at most about SHOWN_CHARACTERS characters."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = SHOWN_CHARACTERS
+    try:
+        return short.repr(name)
+    except ValueError:
+        return type(name).__name__  # Python does not convert an integer of thousands of digits to text
 
 
 class UnknownAgent(UnknownName):

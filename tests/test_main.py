@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
+import signal
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import anyio
 import pytest
 
-from bridgekit.__main__ import main
+from bridgekit import __main__
+from bridgekit.__main__ import COMMANDS, main
 from bridgekit.events import CRITICAL, decode
+from bridgekit_verify.commands import demo
 from bridgekit_verify.harness.processes import command_output
 
 
@@ -57,6 +63,9 @@ def test_demo_counts_lost_events_by_link_when_events_are_lost(capsys: pytest.Cap
         (["report", "--notebooks", "nowhere"], "nowhere contains no notebook"),
         (["report", "--from-executed", "nowhere"], "nowhere"),
         (["report", "--set", "SEED"], "SEED"),
+        (["report", "--seed", "3", "--set", "SEED=4"], "the parameter SEED is set twice"),
+        (["report", "--from-executed", ".", "--runs", "2", "--set", "SEED=4"], "--runs, --set have no effect on"),
+        (["report", "--from-executed", ".", "--seed", "2"], "--seed has no effect on"),
     ],
 )
 def test_command_prints_one_line_and_exits_with_2_when_it_cannot_run(
@@ -81,7 +90,16 @@ def test_report_does_not_import_the_parsers_of_jsonschema(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
-    "arguments", [["audit", "--seed", "-1"], ["demo", "--steps", "0"], ["report", "--jobs", "x"], []]
+    "arguments",
+    [
+        ["audit", "--seed", "-1"],
+        ["audit", "--seed", "9" * 5_000],
+        ["audit", "--threads", "101"],
+        ["demo", "--steps", "0"],
+        ["report", "--jobs", "x"],
+        [],
+    ],
+    ids=lambda arguments: " ".join(arguments)[:20],
 )
 def test_usage_is_printed_when_an_argument_is_invalid(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
@@ -96,6 +114,38 @@ def test_help_shows_the_usage_of_a_command(arguments: list[str], capsys: pytest.
         main(arguments)
     assert left.value.code == 0
     assert "usage: bridgekit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("phase", ["import", "run", "event loop"])
+def test_signal_stops_a_command_with_one_line(
+    number: signal.Signals, phase: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    imported = list[str]()
+
+    async def in_event_loop() -> None:
+        signal.raise_signal(number)
+        await anyio.sleep_forever()
+
+    def run(options: argparse.Namespace) -> int:
+        if phase == "event loop":
+            anyio.run(in_event_loop)
+        signal.raise_signal(number)
+        return 0
+
+    def import_with_signal(name: str) -> ModuleType:
+        if phase == "import":
+            signal.raise_signal(number)
+        imported.append(name)  # the signal does not end the import
+        return demo
+
+    monkeypatch.setattr(demo, "run", run)
+    monkeypatch.setattr(__main__, "import_module", import_with_signal)
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert main(["demo"]) == 130
+    assert capsys.readouterr() == ("", "bridgekit: stopped\n")
+    assert imported == [COMMANDS["demo"].module]
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 
 PRINTING = {

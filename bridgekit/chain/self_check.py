@@ -89,9 +89,9 @@ async def check_routing(bridge: AgentWebSocketBridge, supervisor: SupervisorAgen
             carried = await bridge.notify(_probe_event(probe.thread_id))
             looked_up = await bridge.notify_agent_started(run_id, "self-check")
         await bridge.mapping.cleanup_mapping(run_id)
-    for how, receipt in (("carried by the event", carried), ("looked up by run id", looked_up)):
-        if receipt.thread_id != probe.thread_id:
-            raise DeterministicStartupError(9, f"the thread {how} was not found: {receipt.reason}")
+        for how, receipt in (("carried by the event", carried), ("looked up by run id", looked_up)):
+            if receipt.thread_id != probe.thread_id:
+                raise DeterministicStartupError(9, f"the thread {how} was not found: {receipt.reason}")
 
 
 def _probe_event(thread_id: ThreadId) -> AgentEvent:

@@ -11,25 +11,39 @@ import anyio
 import msgspec
 
 from bridgekit_verify.commands.options import add_json, add_variant, at_least_1
-from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_ten
+from bridgekit_verify.probes.probes import Probe, ProbeAnswer, probe_edges
 from bridgekit_verify.variants import variant
 
 __all__ = ["add_arguments", "run"]
 
 DOES_NOT_HOLD = 1
+MAX_THREADS: Final = 100
+"""The audit of more threads would not end within the scenario's time limit on a slow machine."""
 EVIDENCE_CHARACTERS: Final = 270
 """Maximum length of the printed evidence of a link: about three lines. The JSON output contains the whole evidence."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Test the nine links of a chain, and the hub behind them, with a real server. Exit with 1 unless all hold."
+        "Test the nine links of a chain, and the hub behind them, with a real server. Exit with 1 unless all hold,"
+        " and with 130 if a signal stopped the command."
     )
     add_json(parser)
     add_variant(parser)
     parser.add_argument(
-        "--threads", type=at_least_1, default=3, help="link 9: threads to test for each kind of thread id (default 3)"
+        "--threads",
+        type=_threads,
+        default=3,
+        help=f"link 9: threads to test for each kind of thread id, at most {MAX_THREADS} (default 3)",
     )
+
+
+def _threads(text: str) -> int:
+    """Parse a whole number from 1 to MAX_THREADS. Raises ArgumentTypeError."""
+    number = at_least_1(text)
+    if number > MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_THREADS}, not {number}")
+    return number
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _probed(name: str, seed: int, threads: int) -> list[Probe]:
-    return await probe_ten(variant(name), seed=seed, threads=threads)
+    return await probe_edges(variant(name), seed=seed, threads=threads)
 
 
 def _as_json(name: str, probes: Sequence[Probe]) -> str:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import reprlib
+from typing import Final
 
 from bridgekit_verify.variants import BROKEN, VARIANTS
 
 __all__ = ["add_json", "add_variant", "at_least_1", "whole"]
+
+
+MAX_DIGITS: Final = 19
+"""Digits of the largest seed, 2**63. Python does not convert a text of thousands of digits."""
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +29,10 @@ def add_variant(parser: argparse.ArgumentParser) -> None:
 
 def whole(text: str) -> int:
     """Parse a whole number of at least 0. Raises ArgumentTypeError."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, not {text!r}")
+    if not text.isdecimal() or len(text) > MAX_DIGITS:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least 0 and at most {MAX_DIGITS} digits, not {reprlib.repr(text)}"
+        )
     return int(text)
 
 

@@ -101,19 +101,33 @@ def _run(options: argparse.Namespace) -> int:
     from bridgekit_verify.report.parameters import parse_settings
 
     if options.from_executed:
+        _refuse_parameters(options)
         built = build_from_executed(options.from_executed, options.out)
     else:
         names = {"SEED": options.seed, "THREADS": options.threads, "RUNS": options.runs}
+        given = [f"{name}={value}" for name, value in names.items() if value is not None]
         built = build_report(
             options.notebooks,
             options.out,
             jobs=options.jobs,
-            parameters={name: value for name, value in names.items() if value is not None}
-            | parse_settings(options.set),
+            parameters=parse_settings([*given, *options.set]),
             log=lambda line: print(line, file=sys.stderr if options.json else sys.stdout, flush=True),
         )
     print(_as_json(built) if options.json else _as_text(built))
     return 0 if built.complete else INCOMPLETE
+
+
+def _refuse_parameters(options: argparse.Namespace) -> None:
+    """Raise ParameterError if a parameter is set, because notebooks that were already executed cannot change."""
+    from bridgekit_verify.report.parameters import ParameterError
+
+    given = [f"--{name}" for name in ("seed", "threads", "runs", "set") if getattr(options, name) not in (None, [])]
+    if given:
+        verb = "has" if len(given) == 1 else "have"
+        raise ParameterError(
+            f"{', '.join(given)} {verb} no effect on notebooks that were already executed: leave out --from-executed,"
+            " or execute the notebooks with other parameters first"
+        )
 
 
 def _as_json(built: BuiltReport) -> str:

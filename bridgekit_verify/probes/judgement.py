@@ -87,16 +87,16 @@ def _times(count: int) -> str:
 
 def shown(value: object) -> str:
     """Return a short printable form of a value."""
-    text = ascii(value)
+    text = value.isoformat() if isinstance(value, datetime) else ascii(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
 
 
-def label(request: str) -> str:
-    """Return the first two words of a request, which identify a run of the scenario."""
-    return " ".join(request.split()[:2])
+def label(request: object) -> str:
+    """Return the first two words of a request, which identify a run of the scenario. A link may change its type."""
+    return " ".join(str(request).split()[:2])
 
 
-def run_label(request: str) -> str:
+def run_label(request: object) -> str:
     """Return the name of a run of the scenario for a sentence, such as "run 'question 1'"."""
     return f"run '{label(request)}'"
 
@@ -117,6 +117,13 @@ def _identical(given: object, found: object) -> bool:
         return list(given) == list(found) and all(map(_identical, given.values(), found.values()))
     if isinstance(given, (list, tuple)) and isinstance(found, (list, tuple)):
         return len(given) == len(found) and all(map(_identical, given, found))
+    return _same(given, found)
+
+
+def _same(given: object, found: object) -> bool:
+    """Return whether two values of one type that have no members are equal, with all digits and the time zone."""
+    if isinstance(given, datetime) and isinstance(found, datetime):
+        return given == found and given.utcoffset() == found.utcoffset()
     return repr(given) == repr(found) if isinstance(given, float) else bool(given == found)
 
 
@@ -136,8 +143,7 @@ def _first_difference(given: object, found: object, path: str) -> str | None:
             return f"{path} has {len(found)} items instead of {len(given)}"
         pairs = enumerate(zip(given, found, strict=True))
         return next((d for place, (a, b) in pairs if (d := _first_difference(a, b, f"{path}[{place}]"))), None)
-    equal = repr(given) == repr(found) if isinstance(given, float) else given == found
-    return None if equal else f"{path} is {shown(found)} instead of {shown(given)}"
+    return None if _same(given, found) else f"{path} is {shown(found)} instead of {shown(given)}"
 
 
 def canonical(value: object) -> Hashable:
@@ -249,6 +255,8 @@ def expect_time(link: Judgement, timestamp: object, call: RecordedCall, made: Re
         evidence += f"is {shown(timestamp)}"
     elif timestamp.tzinfo is None:
         evidence += "has no time zone"
+    elif timestamp.utcoffset():
+        evidence += f"is {shown(timestamp)}, which is not in UTC"
     elif call.entered_at <= timestamp <= made.entered_at:
         return
     else:

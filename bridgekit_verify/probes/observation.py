@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.applications import Starlette
 
-from bridgekit.chain.link_1_startup import Application
+from bridgekit.chain.link_1_startup import Application, BridgeConfig
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import FrameTooLarge, PayloadError
-from bridgekit.events import Receipt
-from bridgekit.ids import RunId, ThreadId
+from bridgekit.errors import FrameTooLarge, PayloadError, UnknownAgent, UnknownEventType
+from bridgekit.events import AgentEvent, Outcome, Receipt
+from bridgekit.ids import RunId, ThreadId, UserId
+from bridgekit.transport.connections import ConnectionRegistry
 from bridgekit_verify.measure.error_origin import link_of_error, raised_by_harness
 from bridgekit_verify.measure.workload import OwnedThread
 from bridgekit_verify.probes.judgement import ViolationKind
@@ -21,8 +23,11 @@ from bridgekit_verify.probes.scenario_clients import Client
 
 __all__ = ["Observation"]
 
-PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge)
-"""Errors that the scenario provokes. The rules judge how each link handles provoked errors."""
+PROVOKED: Final = (AgentFailed, PayloadError, FrameTooLarge, UnknownAgent, UnknownEventType)
+"""Errors that the scenario or a broken link provokes. The rules judge how each link handles them."""
+
+LAST_PARTS: Final = ("bridge", "mapping", "run_ids", "hub")
+"""The parts that call no code of the suite. They may be of any class, so that their errors are found by their calls."""
 
 
 @dataclass
@@ -30,6 +35,8 @@ class Observation:
     """All recordings of one run of the scenario."""
 
     app: Starlette
+    config: BridgeConfig
+    """The configuration that startup received."""
     url: str
     recording: Recording
     threads: tuple[OwnedThread, ...]
@@ -43,12 +50,18 @@ class Observation:
     """Runs that had already ended when one of their events was emitted."""
     errors: list[tuple[int, Exception]] = field(default_factory=list)
     """Errors that links raised, each with the number of the link."""
-    accepted_foreign_user: bool | None = None
-    """Whether the chain accepted a run in another user's thread, or None if the scenario did not try this."""
+    accepted_users: list[UserId] = field(default_factory=list)
+    """Users for whom the chain accepted a run in another user's thread."""
+    observed: Counter[tuple[str, Outcome]] = field(default_factory=Counter)
+    """The events that an observer of the application received, by event id and outcome."""
+    observed_between: tuple[int, int] = (0, 0)
+    """The positions in the recording between which the observer was registered."""
     unbound: Receipt | None = None
     """The receipt of an event that an adapter without a bridge emitted."""
     intruders: list[tuple[str, Client]] = field(default_factory=list)
     """The clients that tried to subscribe to a thread that is not theirs, each with what it tried."""
+    kept_access: int = 0
+    """How many sockets stayed open after the application had ended their access."""
     first_counters: DeliveryCounters | None = None
     lifetimes: list[tuple[ViolationKind, str]] = field(default_factory=list)
     """The violations that were found in a second mapping service, which has a simulated clock."""
@@ -64,11 +77,25 @@ class Observation:
         application: Application = self.app.state.bridgekit
         return application
 
+    @property
+    def edge(self) -> ConnectionRegistry:
+        """The registry of the application's sockets."""
+        edge: ConnectionRegistry = self.app.state.bridgekit_connections
+        return edge
+
+    def observe(self, event: AgentEvent, receipt: Receipt) -> None:
+        """Count an event. The bridge calls this method for each event while it is registered as an observer."""
+        self.observed[event.event_id, receipt.outcome] += 1
+
     def note(self, error: Exception) -> bool:
         """Record an error that a link raised. Return False for an error of the suite itself, which must propagate."""
         if isinstance(error, PROVOKED):
             return True
-        link = None if raised_by_harness(error) else link_of_error(error)
+        # Python replaces a StopIteration that leaves a coroutine.
+        cause = error.__cause__ if isinstance(error.__cause__, StopIteration) else error
+        link = None if raised_by_harness(cause) else link_of_error(cause)
+        if link is None and any(call.raised is error and call.part in LAST_PARTS for call in self.recording.calls):
+            link = 9  # `judge` finds the link by the call
         if link is not None:
             self.errors.append((link, error))
         return link is not None

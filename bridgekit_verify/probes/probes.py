@@ -14,6 +14,7 @@ from typing import Any, Final
 from bridgekit.chain.link_1_startup import Application
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.errors import DeterministicStartupError
+from bridgekit.events import AgentEvent, Receipt
 from bridgekit.transport import hub
 from bridgekit_verify.as_committed import HubThatAlwaysSaysSent, HubWithoutThreads
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
@@ -37,6 +38,7 @@ __all__ = [
     "probe",
     "probe_all",
     "probe_each",
+    "probe_edges",
     "probe_hub",
     "probe_ten",
 ]
@@ -134,6 +136,18 @@ async def probe_ten(
 ) -> list[Probe]:
     """Test the nine links and the hub. With `shared`, observations of earlier probes are reused."""
     return await _run_probes(variant, (*LINKS, HUB), shared or Observations(seed, threads, edge))
+
+
+async def probe_edges(variant: Variant, *, seed: int = 0, threads: int = THREADS_PER_FAMILY) -> list[Probe]:
+    """Test the nine links, and the hub on both edges: ASGI and, if all links hold, native."""
+    probes = await probe_ten(variant, seed=seed, threads=threads)
+    if any(each.answer is not ProbeAnswer.HOLDS for each in probes):
+        return probes
+    native = await probe_hub(variant, seed=seed, edge="native")
+    evidence = f"on the native edge: {native.evidence}"
+    if native.answer is ProbeAnswer.HOLDS:
+        evidence = f"on each of the two edges, {native.evidence}"
+    return [*probes[:-1], replace(native, evidence=evidence)]
 
 
 async def probe_each(variants: Iterable[Variant], *, seed: int = 0) -> dict[str, list[Probe]]:
@@ -261,9 +275,13 @@ def _with_sound_binding(adapter: Any) -> Any:
 async def _judge_checks(variant: Variant, found: Judgement) -> None:
     """Check that startup refuses each hub of REFUSED_HUBS, and that the self-checks leave the counters at zero."""
     chain = replace(SOUND, start=variant.start, self_checks=variant.self_checks)
-    started = await _started(chain)
+    started = await _started(chain, observers=(_observe,), payload_hook=_convert)
     if isinstance(started, Application):
-        counters = started.counters
+        counters, bridge = started.counters, started.bridge
+        found.expect(_observe in bridge.observers, ViolationKind.HANDOVER, "startup gives the bridge no observers")
+        found.expect(
+            bridge.payload_hook is _convert, ViolationKind.HANDOVER, "startup gives the bridge no payload hook"
+        )
         count = counters.sent.total() + counters.kept.total() + counters.lost.total()
         found.expect(
             not count,
@@ -278,9 +296,18 @@ async def _judge_checks(variant: Variant, found: Judgement) -> None:
         found.summary += f"; startup refuses {what}"
 
 
-async def _started(variant: Variant) -> Application | DeterministicStartupError:
+def _observe(event: AgentEvent, receipt: Receipt) -> None:
+    """Do nothing. Startup must pass this observer to the bridge."""
+
+
+def _convert(value: object) -> object:
+    """Return the value. Startup must pass this payload hook to the bridge."""
+    return value
+
+
+async def _started(variant: Variant, **choices: Any) -> Application | DeterministicStartupError:
     """Start an application without a server. Return the application, or the error with which startup refused."""
-    config = variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(0))
+    config = replace(variant.config({AGENT: thinking(variant.agent)}, hex_source=seeded(0)), **choices)
     try:
         with quiet(), DeterministicStartupError.at(1, "the application"):
             async with config.stores() as stores:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import anyio
 
+from bridgekit.chain.context import RunContext, current_run
 from bridgekit.events import AgentEvent, EventType, Receipt
 from bridgekit_verify.variants import Variant
 
@@ -80,6 +81,7 @@ PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "bridge": {
         "notify": ("event",),
         "notify_when_room": ("event",),
+        "notify_in_thread": ("thread_id", "event"),
         "record": ("event", "receipt"),
         **{name: ("run_id", "agent_name", *given) for name, given in _NOTIFIERS.items()},
     },
@@ -88,6 +90,10 @@ PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "run_ids": {"new": ("thread_id",)},
 }
 """The recorded methods of each part, with the sound chain's parameter names. A variant may name them differently."""
+
+
+ENCLOSING: Final = frozenset({"supervisor", "engine"})
+"""The parts whose calls record the current run."""
 
 
 class EmittedEvent(NamedTuple):
@@ -148,6 +154,9 @@ class RecordedCall:
     ended: float | None = None
     result: Any = ABSENT
     raised: BaseException | None = None
+    run: RunContext | None = None
+    """What `current_run` returned when the call began. Recorded for the supervisor and the engine."""
+    run_after: RunContext | None = None
     changed_payload: bool = False
     """Whether an adapter's `emit` changed the payload of its caller."""
     held: Binding | None = None
@@ -220,6 +229,8 @@ class Recording:
         )
         if part == "adapter":
             call.held = Binding.of(owner)
+        elif part in ENCLOSING:
+            call.run = current_run()
         if not self._stopped:
             self.calls.append(call)
         return call
@@ -231,6 +242,8 @@ class Recording:
         call.left, call.left_at, call.ended = self._next(), datetime.now(UTC), time.perf_counter()
         if call.part == "adapter":
             call.held_after = Binding.of(call.owner)
+        elif call.part in ENCLOSING:
+            call.run_after = current_run()
 
     @property
     def _stopped(self) -> bool:
@@ -339,4 +352,7 @@ def _copy(value: Any) -> Any:
         return {key: _copy(each) for key, each in value.items()}
     if kind is list:
         return [_copy(each) for each in value]
-    return value if kind in _IMMUTABLE else copy.deepcopy(value)
+    if kind in _IMMUTABLE:
+        return value
+    copied = copy.deepcopy(value)
+    return copied if copied == value else value  # an object of a class without `__eq__` equals only itself

@@ -13,7 +13,7 @@ from bridgekit_verify.probes.judgement import ViolationKind, error_text, shown
 
 __all__ = ["judge_lifetimes"]
 
-MANY_RUNS: Final = 200
+MANY_RUNS: Final = 2_500
 LONG_RUN_SECONDS: Final = 7 * 86_400.0
 RUN, OTHER_RUN = RunId("run_1"), RunId("run_12")
 _LONG: Final = f"run_{'x' * 300}"
@@ -26,7 +26,17 @@ async def judge_lifetimes(
 ) -> list[tuple[ViolationKind, str]]:
     """Return the violations. A route must stay unchanged until its grace period ends, and be gone afterwards."""
     now = [0.0]
-    routes = _Routes(create(MemoryMappingStore(lambda: now[0])))
+    try:
+        routes = _Routes(create(MemoryMappingStore(lambda: now[0])))
+        await _play(routes, now)
+    except Exception as error:
+        if _raised_here(error):
+            raise
+        return [(ViolationKind.LOST, f"the mapping {error_text(error)}")]
+    return routes.found
+
+
+async def _play(routes: _Routes, now: list[float]) -> None:
     runs = {RunId(f"run_{number}"): ThreadId(f"thread_{number}") for number in range(MANY_RUNS)}
     runs |= {RunId(name): ThreadId(f"thread of {name}") for name in CONFUSABLE_RUNS}
     for run_id, thread_id in runs.items():
@@ -48,7 +58,14 @@ async def judge_lifetimes(
     await routes.register(OTHER_RUN, OTHER_THREAD, "in the grace period")
     now[0] += LONG_RUN_SECONDS
     await routes.expect(OTHER_RUN, OTHER_THREAD, "in a run that is opened again in its grace period")
-    return routes.found
+
+
+def _raised_here(error: Exception) -> bool:
+    """Return whether this module, and not the mapping, raised the error."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    return step is not None and step.tb_frame.f_globals["__name__"] == __name__
 
 
 class _Routes:

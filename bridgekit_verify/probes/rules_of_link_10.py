@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from bridgekit.errors import FrameTooLarge, PayloadError
@@ -24,6 +25,8 @@ name up to 1 kB each."""
 def judge_hub(seen: Observation) -> Judgement:
     """Compare the published events with the frames that the sockets read, field by field."""
     link, threads = Judgement(10), PublishedEvents()
+    if seen.edge.hub is not seen.application.bridge.hub:
+        return link  # startup gave the sockets another hub, so that no event can reach them
     calls = [
         call
         for call in seen.recording.of("hub", "publish")
@@ -76,13 +79,16 @@ def _accepted(link: Judgement, call: RecordedCall) -> bool:
 
 
 def _sendable(event: EmittedEvent) -> bool | None:
-    """Return whether the hub must accept the event, or None if its size is close to the limit."""
-    if getattr(event.timestamp, "tzinfo", None) is None:  # a broken link may pass on a value of another type
+    """Return whether the hub must accept the event, or None if its size is close to the limit or an id is no text."""
+    # A broken link may pass on values of other types.
+    if getattr(event.timestamp, "tzinfo", None) is None or not isinstance(event.payload, Mapping):
         return False
     try:
         size = len(json.dumps(event.payload, allow_nan=False, ensure_ascii=False).encode())
-    except ValueError:
+    except (TypeError, ValueError, RecursionError):
         return False
+    if not all(isinstance(each, str) for each in (event.type, event.run_id, event.agent_name, event.event_id)):
+        return None
     if size > FRAME_BYTES:
         return False
     return True if size < FRAME_BYTES - FRAME_OVERHEAD_BYTES else None
@@ -152,10 +158,11 @@ def _judge_receipt(link: Judgement, seen: Observation, published: Published) -> 
 
 
 def _judge_subscriptions(link: Judgement, seen: Observation) -> None:
-    counters = seen.application.counters
+    counters = seen.edge.counters
     link.expect(
         not seen.attached, ViolationKind.HANDOVER, f"the hub has {seen.attached} connections after all sockets closed"
     )
+    link.expect(not seen.kept_access, ViolationKind.MISROUTED, "a socket stays open after the end of its access")
     for what, intruder in seen.intruders:
         link.expect(intruder.start is None, ViolationKind.MISROUTED, f"a user may subscribe to {what}")
     wanted = Counter("new" if client.after is None else "resumed" for client in seen.clients if client.start)

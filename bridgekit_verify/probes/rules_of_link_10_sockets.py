@@ -73,6 +73,8 @@ def judge_client(link: Judgement, seen: Observation, client: Client, published: 
     if client.start is None:
         link.expect(False, ViolationKind.LOST, f"a socket could not subscribe: {client.error}")
         return
+    text = f"a socket reads a message that is no event: {next(iter(client.malformed), '')}"
+    link.expect(not client.malformed, ViolationKind.CHANGED, text)
     reading = _Reading(link, seen, client, published, client.start)
     for frame in client.frames:
         reading.add(frame)
@@ -108,10 +110,10 @@ class _Reading:
 
     def add(self, frame: dict[str, Any]) -> None:
         """Judge the next frame."""
-        seq = frame.get("seq") or self._last_seq
-        self._skipped.update(range(self._last_seq + 1, frame.get("first_seq", seq)))
+        seq = frame["seq"]
+        self._skipped.update(range(self._last_seq + 1, frame.get("first_seq") or seq))
         self._last_seq = seq
-        joined = list(self._joined(frame)) if "first_seq" in frame else []
+        joined = list(self._joined(frame)) if frame.get("first_seq") else []
         found = joined[-1] if joined else self._matching(frame)
         if found is None:
             return
@@ -216,6 +218,10 @@ class _Reading:
             self._allowed[event_id] -= 1
             return None
         known = self._published.by_event.get(event_id, [])
+        ended = self._client.access_ended
+        if ended is not None and any(each.thread == thread and each.call.entered > ended for each in known):
+            self._link.expect(False, ViolationKind.MISROUTED, "a socket reads an event after the end of its access")
+            return None
         if any(each.thread == thread for each in known):
             self._link.expect(False, ViolationKind.DUPLICATED, f"a socket reads {frame.get('type')} twice")
             return None
@@ -234,7 +240,7 @@ class _Reading:
 
 
 def _range_of(gap: dict[str, Any]) -> range:
-    return range(gap["from"], (gap["to"] or gap["from"]) + 1)
+    return range(gap["from"], (gap.get("to") or gap["from"]) + 1)
 
 
 def _which(seen: Observation, client: Client) -> str:
@@ -266,7 +272,8 @@ def _judge_frame(link: Judgement, frame: dict[str, Any], published: Published) -
     event, receipt = published.event, published.receipt
     link.equal(FIELDS, list(frame), "the list of fields of a frame")
     for name in ("type", "run_id", "agent_name", "event_id"):
-        link.equal(str(getattr(event, name)), frame.get(name), f"the {name} of a frame")
+        value = getattr(event, name)
+        link.equal(str(value) if isinstance(value, str) else value, frame.get(name), f"the {name} of a frame")
     link.equal(published.thread, frame.get("thread_id"), "the thread_id of a frame", ViolationKind.MISROUTED)
     link.equal(event.payload, frame.get("payload"), f"the payload of {event.type} on the wire")
     link.equal(event.timestamp, _time(frame.get("timestamp")), f"the timestamp of {event.type} on the wire")

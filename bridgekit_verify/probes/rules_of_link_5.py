@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bridgekit.chain.link_6_base_agent import BaseAgent
+from bridgekit.errors import FrameTooLarge, PayloadError, UnknownAgent
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit.transport.hub import LINK
 from bridgekit_verify.probes.judgement import Judgement, ViolationKind, expect_duration, run_label, shown
@@ -40,19 +42,17 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     if starts and starts[0].raised is not None and any(call.raised is each.raised for each in notified):
         return  # the bridge, and not the core, is at fault
     executed = recording.within(call, "agent", "execute")
-    if passed_on_once(link, call, executed, f"the agent of {what} is executed {len(executed)} times"):
-        _judge_agent_of(link, seen, call, executed[0])
+    _judge_execution(link, seen, call, executed, what)
     kind = ViolationKind.DUPLICATED if len(starts) > 1 else ViolationKind.LOST
     link.expect(len(starts) == 1, kind, f"{what} has {len(starts)} start events")
-    # An end event that cannot be encoded or that the hub refuses does not count: the core then sends another end event.
-    ended = [each for each in ends if each.raised is None and not _is_refused_by_hub(each)]
+    ended = [each for each in ends if _counts(each)]
     asked = recording.within(call, "agent", "end_run")
     link.expect(
         not executed or bool(asked),
         ViolationKind.DUPLICATED,
         f"the agent of {what} can emit an end event after the end event of the core",
     )
-    wanted = 0 if any(each.result is False for each in asked) else 1
+    wanted = 0 if any(each.raised is None and not each.result for each in asked) else 1
     link.expect(
         len(ended) == wanted,
         ViolationKind.DUPLICATED if len(ended) > wanted else ViolationKind.LOST,
@@ -62,9 +62,8 @@ def _judge_run(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     )
     if executed and starts:
         link.expect(starts[0].entered < executed[0].entered, ViolationKind.REORDERED, f"{what} starts after its agent")
-    if executed and ended and executed[0].left is not None:
-        link.expect(ended[0].entered > executed[0].left, ViolationKind.REORDERED, f"{what} ends before its agent")
-        _judge_end(link, call, executed[0], ended[0], what)
+    for end in ended[:1]:
+        _judge_end(link, call, executed, end, what)
     for each in notified:
         link.equal(
             (context.run_id, context.agent_name, context.thread_id),
@@ -88,13 +87,31 @@ def _expect_no_other_event(link: Judgement, recording: Recording, call: Recorded
         )
 
 
-def _is_refused_by_hub(call: RecordedCall) -> bool:
-    receipt = call.result
-    return isinstance(receipt, Receipt) and receipt.outcome is Outcome.REFUSED and receipt.link == LINK
+def _counts(end: RecordedCall) -> bool:
+    """Return whether the end event counts.
+
+    If the event cannot be encoded or the hub refuses it, the core sends another one.
+    """
+    if end.raised is not None:
+        return isinstance(end.raised, Exception) and not isinstance(end.raised, (PayloadError, FrameTooLarge))
+    receipt = end.result
+    return not (isinstance(receipt, Receipt) and receipt.outcome is Outcome.REFUSED and receipt.link == LINK)
 
 
-def _judge_end(link: Judgement, call: RecordedCall, executed: RecordedCall, end: RecordedCall, what: str) -> None:
+def _judge_end(link: Judgement, call: RecordedCall, runs: list[RecordedCall], end: RecordedCall, what: str) -> None:
+    """Check the end event of a run whose agent was executed in `runs`, or that has no agent."""
     completed = end.name == NOTIFIERS[1]
+    if end.raised is not None or not isinstance(end.result, Receipt):
+        return  # the bridge, and not the core, is at fault
+    if not runs:
+        link.expect(not completed, ViolationKind.CHANGED, f"{what} has no agent, but is reported as completed")
+        if not completed:
+            _judge_error(link, call, call.raised, end, what)
+        return
+    executed = runs[0]
+    if executed.left is None:
+        return
+    link.expect(end.entered > executed.left, ViolationKind.REORDERED, f"{what} ends before its agent")
     failed = executed.raised is not None or call.raised is not None
     link.expect(completed is not failed, ViolationKind.CHANGED, f"{what} ends with {end.name.removeprefix('notify_')}")
     if completed:
@@ -103,19 +120,22 @@ def _judge_end(link: Judgement, call: RecordedCall, executed: RecordedCall, end:
         within = ((executed.ended or 0) - executed.started, end.started - call.started)
         expect_duration(link, end.given.get("execution_time_ms"), within, what)
     else:
-        _judge_error(link, call, executed, end, what)
+        _judge_error(link, call, executed.raised or call.raised, end, what)
     if executed.raised is not None:
         link.expect(
             call.raised is executed.raised, ViolationKind.CHANGED, f"the error of {what} is not raised to the caller"
         )
 
 
-def _judge_error(link: Judgement, call: RecordedCall, executed: RecordedCall, end: RecordedCall, what: str) -> None:
+def _judge_error(
+    link: Judgement, call: RecordedCall, error: BaseException | None, end: RecordedCall, what: str
+) -> None:
     """Check that the end event has the text of the run's own error, and only the run's own request."""
-    error, text = call.raised or executed.raised, end.given.get("error_message")
-    if isinstance(executed.raised, AgentFailed):
-        link.equal(f"AgentFailed: {executed.raised}", text, f"the error of {what}")
+    text = end.given.get("error_message")
+    if isinstance(error, AgentFailed):
+        link.equal(f"AgentFailed: {error}", text, f"the error of {what}")
     elif error is not None:
+        error = call.raised or error
         # The core shortens a text that does not fit into a frame to the name of the error's type.
         texts = (call.owner.websocket_bridge.error_text(error), type(error).__name__)
         link.expect(
@@ -124,6 +144,26 @@ def _judge_error(link: Judgement, call: RecordedCall, executed: RecordedCall, en
     context = end.given.get("error_context") or {}
     wanted = {"request": call.given["context"].request} if context else {}
     link.equal(wanted, context, f"the error context of {what}", ViolationKind.MISROUTED)
+
+
+def _judge_execution(
+    link: Judgement, seen: Observation, call: RecordedCall, executed: list[RecordedCall], what: str
+) -> None:
+    """Check that the run's agent is executed once, or never if the registry has no agent of its name."""
+    created = seen.recording.within(call, "registry", "create")
+    failed = [each for each in _preparing(seen.recording, call) if each.raised is not None]
+    if any(isinstance(each.raised, UnknownAgent) for each in created):
+        link.expect(not executed, ViolationKind.MISROUTED, f"another agent executes {what}, whose agent does not exist")
+    elif not executed and (failed or any(not isinstance(each.result, BaseAgent) for each in created)):
+        return  # the registry or the agent, and not the core, is at fault
+    elif passed_on_once(link, call, executed, f"the agent of {what} is executed {len(executed)} times"):
+        _judge_agent_of(link, seen, call, executed[0])
+
+
+def _preparing(recording: Recording, call: RecordedCall) -> list[RecordedCall]:
+    """Return the calls with which the core creates and binds the agent of a run."""
+    agent = recording.within(call, "agent", "set_websocket_bridge", "begin_run")
+    return [*recording.within(call, "registry", "create"), *agent]
 
 
 def _judge_agent_of(link: Judgement, seen: Observation, call: RecordedCall, executed: RecordedCall) -> None:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import FrameTooLarge, PayloadError
-from bridgekit.events import Outcome, Receipt
+from bridgekit.errors import BridgekitError, StoreUnavailable, UnknownEventType
+from bridgekit.events import POLICIES, EventType, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.thread_id_families import Family, OwnedThread, threads_by_family
 from bridgekit_verify.probes.judgement import (
     Judgement,
     ViolationKind,
+    canonical,
     error_text,
     expect_time,
     match,
@@ -28,9 +29,9 @@ from bridgekit_verify.probes.scenario_agents import AGENTS
 
 __all__ = ["FamilyRoute", "judge_families", "judge_routing", "route_families"]
 
-NOTIFIERS: Final = tuple(
-    name for name in PARAMETERS["bridge"] if name.startswith("notify_") and name != "notify_when_room"
-)
+PUBLISHERS: Final = ("notify", "notify_when_room", "notify_in_thread")
+"""The methods of the bridge that publish an event that their caller created."""
+NOTIFIERS: Final = tuple(name for name in PARAMETERS["bridge"] if name.startswith("notify_") and name not in PUBLISHERS)
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,14 @@ async def route_families(
     bridge, recording, routes = seen.application.bridge, seen.recording, list[FamilyRoute]()
     for family, all_of in threads_by_family(families, threads, seed=seed).items():
         for owned in all_of:
-            run_id = seen.application.config.run_ids.new(owned.thread_id)
-            await bridge.mapping.register_mapping(run_id, owned.thread_id)
+            run_id = None
             for thread_id in (None, owned.thread_id):
                 before = len(recording.of("hub", "publish"))
                 answer: object
                 try:
+                    if run_id is None:
+                        run_id = seen.application.config.run_ids.new(owned.thread_id)
+                        await bridge.mapping.register_mapping(run_id, owned.thread_id)
                     answer = await bridge.notify_agent_started(
                         run_id, AGENTS[0], message=owned.thread_id, thread_id=thread_id
                     )
@@ -112,15 +115,16 @@ def judge_routing(seen: Observation) -> Judgement:
         for call in recording.of("mapping", "register_mapping")
         if call.raised is None
     }
+    bridge = seen.application.bridge
     calls = [
         call
-        for call in recording.of("bridge", "notify", "notify_when_room")
-        if call.has_event and (call.within is None or call.within.name != "notify_when_room")
+        for call in recording.of("bridge", *PUBLISHERS)
+        if call.has_event and call.owner is bridge and (call.within is None or call.within.name not in PUBLISHERS)
     ]
-    routed = [call for call in calls if _thread_of(call, routes) is not None]
+    routed = [call for call in calls if _has_known_type(call) and _thread_of(call, routes) is not None]
     found = match(
         routed,
-        [call for call in recording.of("hub", "publish") if call.has_event],
+        [call for call in recording.of("hub", "publish") if call.has_event and _publishing(call) in (None, bridge)],
         lambda call: (call.event.event_id, call.event.type),
         lambda call: (call.event.event_id, call.event.type),
     )
@@ -130,22 +134,40 @@ def judge_routing(seen: Observation) -> Judgement:
         link.expect(False, ViolationKind.DUPLICATED, f"the hub receives {made.event.type} twice, or for no event")
     for call, made in found.pairs:
         _judge_published(link, call, made, _thread_of(call, routes))
-    expect_in_order(link, found, lambda call: call.event.run_id, lambda call: str(call.event.type))
+    expect_in_order(link, found, lambda call: canonical(call.event.run_id), lambda call: str(call.event.type))
     _judge_notifiers(link, seen)
     _judge_mapping(link, seen)
     for call in calls:
-        if call not in routed:
+        if not _has_known_type(call):
+            refused = isinstance(call.raised, UnknownEventType)
+            link.expect(refused, ViolationKind.CHANGED, f"an event of the unknown type {call.event.type!r} is accepted")
+        elif call not in routed:
             _expect_unroutable(link, call)
     if seen.complete:
         _judge_counters(link, seen, calls)
+        _judge_observer(link, seen, calls)
     link.tried = len(calls)
     link.summary = f"each of {len(found.pairs):,} events of the scenario reached the hub once, unchanged and in order"
     return link
 
 
+def _has_known_type(call: RecordedCall) -> bool:
+    """Return whether the event's type exists. If link 8 passes on an event of another type, link 9 must refuse it."""
+    return type(call.event.type) is EventType and call.event.type in POLICIES
+
+
+def _publishing(call: RecordedCall) -> object:
+    """Return the bridge that publishes the event, or None. Another link may use a bridge of its own by mistake."""
+    return None if call.within is None else call.within.owner
+
+
 def _thread_of(call: RecordedCall, routes: dict[RunId, ThreadId]) -> str | None:
     """Return the event's thread, or None if the bridge refused the event because its run belongs to another thread."""
-    carried, registered = call.event.thread_id, routes.get(RunId(call.event.run_id))
+    if call.name == "notify_in_thread":
+        return str(call.given["thread_id"])
+    carried, registered = call.event.thread_id, None
+    if isinstance(call.event.run_id, str):  # a broken link may pass on a value of another type
+        registered = routes.get(RunId(call.event.run_id))
     if carried and registered and carried != registered:
         refused = isinstance(call.result, Receipt) and call.result.outcome is Outcome.UNROUTABLE
         return None if refused else str(carried)
@@ -155,7 +177,7 @@ def _thread_of(call: RecordedCall, routes: dict[RunId, ThreadId]) -> str | None:
 def _why_lost(call: RecordedCall, seen: Observation) -> str:
     if call.raised is not None:
         return error_text(call.raised)
-    late = {run_id for run_id, _ in seen.late}
+    late = [run_id for run_id, _ in seen.late]
     when = "an event after the end of its run" if call.event.run_id in late else f"{call.event.type}"
     how = "" if call.event.thread_id else ", which names only its run,"
     if isinstance(call.result, Receipt) and call.result.reason:
@@ -199,6 +221,7 @@ def _judge_notifiers(link: Judgement, seen: Observation) -> None:
             continue
         event, given = made[0].event, call.given
         link.expect(len(made) == 1, ViolationKind.DUPLICATED, f"{call.name} emits {len(made)} events")
+        link.expect(same_outcome(call, made[0]), ViolationKind.FALSE_RECEIPT, f"{call.name} returns another receipt")
         link.equal(payload_of(call), (event.type, event.payload), f"the event of {call.name}")
         link.equal(
             (given.get("run_id"), given.get("agent_name"), given.get("thread_id")),
@@ -246,12 +269,13 @@ def _judge_counters(link: Judgement, seen: Observation, calls: list[RecordedCall
     """Check that each event is counted exactly once, under its outcome."""
     wanted, counted = DeliveryCounters(), seen.application.counters
     for call in calls:
-        if isinstance(call.raised, (PayloadError, FrameTooLarge)):
-            wanted.lost[8, type(call.raised).__name__] += 1
+        if isinstance(call.raised, Exception):
+            wanted.lost[_link_of_refusal(seen, call, call.raised), type(call.raised).__name__] += 1
         elif isinstance(receipt := call.result, Receipt):
             _count(wanted, call, receipt)
     for call in seen.recording.of("bridge", "record"):
-        if call.within is None or call.within.part != "bridge":  # an event that the adapter refused
+        # The adapter calls `record` for an event that it refuses.
+        if call.owner is seen.application.bridge and (call.within is None or call.within.part != "bridge"):
             _count(wanted, call, call.given["receipt"])
     for name in ("sent", "kept", "pending", "lost"):
         # Subtract the events that startup counted, which `judge_startup` judges.
@@ -263,6 +287,32 @@ def _judge_counters(link: Judgement, seen: Observation, calls: list[RecordedCall
         link.expect(
             not parts, ViolationKind.MISCOUNTED, f"the counter of {name} events has {' and '.join(parts)} than happened"
         )
+
+
+def _link_of_refusal(seen: Observation, call: RecordedCall, error: Exception) -> int:
+    """Return the link under which an event must be counted whose publication raised the error."""
+    if isinstance(error, BridgekitError):
+        return 9 if isinstance(error, StoreUnavailable) else 8
+    made = [call, *seen.recording.within(call, "bridge", "notify")]
+    return 10 if any(seen.recording.within(each, "hub", "publish") for each in made) else 9
+
+
+def _judge_observer(link: Judgement, seen: Observation, calls: list[RecordedCall]) -> None:
+    """Check that an observer of the application received each event once, with its outcome."""
+    first, last = seen.observed_between
+    wanted = Counter(
+        (call.event.event_id, call.result.outcome)
+        for call in calls
+        if first < call.entered <= last and isinstance(call.result, Receipt)
+    )
+    ids = {event_id for event_id, _ in wanted}
+    found = Counter({key: count for key, count in seen.observed.items() if key[0] in ids})
+    missing, extra = (wanted - found).total(), (found - wanted).total()
+    link.expect(
+        not missing and not extra,
+        ViolationKind.MISCOUNTED,
+        f"an observer does not receive {missing} of {wanted.total()} events, and receives {extra} more",
+    )
 
 
 def _count(counters: DeliveryCounters, call: RecordedCall, receipt: Receipt) -> None:

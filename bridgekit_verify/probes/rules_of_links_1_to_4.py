@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from bridgekit.chain.context import RunContext
 from bridgekit.chain.link_6_base_agent import BaseAgent
-from bridgekit_verify.probes.judgement import Judgement, ViolationKind, error_text, is_within, run_label, same_outcome
+from bridgekit_verify.probes.judgement import (
+    Judgement,
+    ViolationKind,
+    error_text,
+    is_within,
+    run_label,
+    same_outcome,
+    shown,
+)
 from bridgekit_verify.probes.observation import Observation
-from bridgekit_verify.probes.recorded_calls import RecordedCall
+from bridgekit_verify.probes.recorded_calls import RecordedCall, Recording
 
 __all__ = ["is_run", "judge_engine", "judge_registry", "judge_startup", "judge_supervisor", "passed_on_once"]
+
+
+COLLABORATORS: Final = ("db_session_factory", "llm_manager", "tool_dispatcher", "run_ids")
+"""The parts that startup passes from the configuration to the supervisor."""
 
 
 def judge_startup(seen: Observation) -> Judgement:
     """Judge link 1: all parts must share one bridge of the configured class, and its counters must begin at zero."""
     link, application = Judgement(1), seen.application
-    bridge, supervisor, config = application.bridge, application.supervisor, application.config
+    bridge, supervisor, config = application.bridge, application.supervisor, seen.config
     link.expect(
         seen.app.state.agent_websocket_bridge is bridge,
         ViolationKind.HANDOVER,
@@ -26,11 +39,18 @@ def judge_startup(seen: Observation) -> Judgement:
     link.expect(isinstance(bridge, config.bridge), ViolationKind.HANDOVER, "the bridge is not of the configured class")
     link.expect(bridge.counters is application.counters, ViolationKind.HANDOVER, "the application has other counters")
     for call in seen.recording.of("supervisor", "__init__", startup=True):
-        link.expect(
-            call.owner is not supervisor or call.given.get("websocket_bridge") is bridge,
-            ViolationKind.HANDOVER,
-            "startup gives the supervisor a bridge that is not the application's",
-        )
+        if call.owner is supervisor:
+            _expect_parts(link, "startup gives the supervisor", call.given, {"websocket_bridge": bridge})
+            _expect_parts(
+                link, "startup gives the supervisor", call.given, {n: getattr(config, n) for n in COLLABORATORS}
+            )
+            link.equal(config.agents, call.given.get("agents"), "the agents of the supervisor", ViolationKind.HANDOVER)
+    _expect_parts(link, "startup gives the bridge", vars(bridge), {"choose_error_text": config.error_text})
+    held = {"hub": bridge.hub, "counters": application.counters}
+    _expect_parts(link, "startup gives the sockets", vars(seen.edge), held)
+    link.equal(
+        config.outbox.within(bridge.hub.retention), seen.edge.scheduler.limits, "the limits of the sockets' outboxes"
+    )
     given = [call.given.get("bridge") for call in seen.recording.of("registry", "set_websocket_bridge", startup=True)]
     link.expect(bool(given), ViolationKind.HANDOVER, "startup gives the registry no bridge")
     link.expect(
@@ -49,16 +69,24 @@ def judge_startup(seen: Observation) -> Judgement:
     return link
 
 
+def _expect_parts(link: Judgement, who: str, given: Mapping[str, Any], parts: Mapping[str, object]) -> None:
+    for name, part in parts.items():
+        link.expect(given.get(name) is part, ViolationKind.HANDOVER, f"{who} another `{name}` than it received")
+
+
 def judge_supervisor(seen: Observation) -> Judgement:
     """Judge link 2: each request must become one run of its own thread, user and agent, with a registered route."""
     link, recording = Judgement(2), seen.recording
     _expect_constructor(link, seen, "supervisor", "engine")
+    _judge_registry_of(link, seen)
     for opened in recording.of("supervisor", "open_run"):
         _judge_opened(link, seen, opened)
     for run in recording.of("supervisor", "run"):
         what = run_label(run.given["request"])
         contexts = [call.result for call in recording.within(run, "supervisor", "open_run") if call.raised is None]
         executed = recording.within(run, "engine", "execute")
+        if _is_error_of_link_9(recording, run):
+            continue
         if not passed_on_once(link, run, executed, f"the engine receives {what} {len(executed)} times"):
             continue
         if not link.expect(is_run(executed[0]), ViolationKind.CHANGED, f"the engine receives no run context of {what}"):
@@ -70,6 +98,11 @@ def judge_supervisor(seen: Observation) -> Judgement:
                 f"the engine receives a different context of {what}",
             )
         _expect_run(link, run.given, executed[0].given["context"])
+        link.expect(
+            executed[0].run is executed[0].given["context"] and run.run_after is run.run,
+            ViolationKind.CHANGED,
+            f"during or after {what}, `current_run` returns another run",
+        )
         result = run.raised is executed[0].raised and (
             run.raised is not None or getattr(run.result, "result", None) is executed[0].result
         )
@@ -77,14 +110,35 @@ def judge_supervisor(seen: Observation) -> Judgement:
             result, ViolationKind.CHANGED, f"the caller of {what} gets another result or error than the engine's"
         )
     _judge_closing(link, seen)
-    if seen.accepted_foreign_user is not None:
-        link.expect(
-            not seen.accepted_foreign_user, ViolationKind.MISROUTED, "a run in a thread of another user is accepted"
-        )
+    for user in seen.accepted_users:
+        link.expect(False, ViolationKind.MISROUTED, f"a run of {shown(user)} in a thread of another user is accepted")
     link.tried = len(recording.of("supervisor", "run", "open_run"))
     runs = len(recording.of("engine", "execute"))
     link.summary = f"each of {runs} runs reaches the engine once, with its own thread, user, agent and request"
     return link
+
+
+def _judge_registry_of(link: Judgement, seen: Observation) -> None:
+    """Check that the supervisor gives the registry the model, the tools and the agents that it received."""
+    for call in seen.recording.of("supervisor", "__init__", startup=True):
+        for built in seen.recording.within(call, "registry", "__init__"):
+            given = {name: call.given.get(name) for name in ("llm_manager", "tool_dispatcher")}
+            _expect_parts(link, "the supervisor gives the registry", built.given, given)
+            agents = call.given.get("agents"), built.given.get("agents")
+            link.equal(*agents, "the agents of the registry", ViolationKind.HANDOVER)
+
+
+def _is_error_of_link_9(recording: Recording, run: RecordedCall) -> bool:
+    """Return whether the run ended with an error of the mapping or of the scheme of run ids."""
+    opened = recording.within(run, "supervisor", "open_run", "close_run")
+    return run.raised is not None and any(
+        each.raised is run.raised
+        for call in opened
+        for each in (
+            *recording.within(call, "mapping", "register_mapping", "cleanup_mapping"),
+            *recording.within(call, "run_ids", "new"),
+        )
+    )
 
 
 def _judge_opened(link: Judgement, seen: Observation, opened: RecordedCall) -> None:
@@ -165,8 +219,10 @@ def judge_registry(seen: Observation) -> Judgement:
     given_out: set[int] = set()
     for call in bound:
         context, agent = call.given["context"], call.result
+        bindings = recording.within(call, "agent", "set_websocket_bridge")
         if call.raised is not None:
-            link.expect(not set_calls, ViolationKind.LOST, error_text(call.raised))
+            blamed = set_calls and not any(each.raised is call.raised for each in bindings)
+            link.expect(not blamed, ViolationKind.LOST, error_text(call.raised))
             continue
         if not link.expect(isinstance(agent, BaseAgent), ViolationKind.CHANGED, "the registry returns no agent"):
             continue
@@ -177,11 +233,8 @@ def judge_registry(seen: Observation) -> Judgement:
         link.expect(
             agent.name == context.agent_name, ViolationKind.CHANGED, f"an agent has the wrong name {agent.name!r}"
         )
-        if not link.expect(
-            agent.has_websocket_bridge(), ViolationKind.LOST, "an agent has no bridge after the registry bound it"
-        ):
+        if not link.expect(bool(bindings), ViolationKind.LOST, "the registry does not bind an agent"):
             continue
-        bindings = recording.within(call, "agent", "set_websocket_bridge")
         given = [(each.given.get("run_id"), each.given.get("thread_id")) for each in bindings if each.owner is agent]
         link.expect(
             given == [(context.run_id, context.thread_id)],
@@ -199,7 +252,7 @@ def _judge_created(
     link: Judgement, seen: Observation, call: RecordedCall, agents: dict[int, str], adapters: dict[int, str]
 ) -> None:
     name, agent = call.given["name"], call.result
-    config = seen.application.config
+    config = seen.config
     adapter = agent._websocket_adapter
     link.expect(
         id(agent) not in agents,
@@ -215,11 +268,10 @@ def _judge_created(
     wanted = config.agents.get(name)
     link.expect(type(agent) is wanted, ViolationKind.CHANGED, f"{name!a} is an agent of another class")
     link.expect(agent.name == name, ViolationKind.CHANGED, f"the agent {name!a} is called {agent.name!a}")
-    link.expect(
-        agent.llm_manager is config.llm_manager and agent.tool_dispatcher is config.tool_dispatcher,
-        ViolationKind.HANDOVER,
-        f"the agent {name!a} has another model or other tools",
-    )
+    held = {"llm_manager": agent.llm_manager, "tool_dispatcher": agent.tool_dispatcher}
+    for built in seen.recording.of("registry", "__init__", startup=True):
+        if built.owner is call.owner:
+            _expect_parts(link, f"the registry gives the agent {name!a}", built.given, held)
     link.expect(
         isinstance(adapter, config.adapter), ViolationKind.HANDOVER, f"the adapter of {name!a} is of another class"
     )
@@ -241,6 +293,10 @@ def judge_engine(seen: Observation) -> Judgement:
             f"the core and the engine receive different contexts of {what}",
         )
         link.expect(same_outcome(call, passed_on[0]), ViolationKind.CHANGED, f"the engine changes the result of {what}")
+        for built in recording.of("core", "__init__", startup=True):
+            if built.owner is passed_on[0].owner:
+                held = {"websocket_bridge": call.owner.websocket_bridge}
+                _expect_parts(link, f"the engine gives the core of {what}", built.given, held)
     link.tried = len(executed)
     link.summary = f"the core receives the engine's bridge, and receives each of {len(executed)} runs once"
     return link

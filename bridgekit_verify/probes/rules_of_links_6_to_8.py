@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridgekit.chain.link_7_8_adapter import Emitter
+from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.event_types import END_EVENTS
 from bridgekit.events import EventType, Outcome, Receipt
 from bridgekit_verify.probes.judgement import (
@@ -132,17 +133,31 @@ def judge_agent(seen: Observation) -> Judgement:
             same_outcome(call, made), ViolationKind.FALSE_RECEIPT, "the agent returns another receipt than its adapter"
         )
     expect_in_order(link, found, lambda call: id(call.owner), _type)
+    _judge_unbound(link, seen)
     judge_tools(link, seen)
     link.tried = min(len(calls), len(bindings))
     link.summary = f"the adapter receives each of {len(bindings):,} bindings and {len(calls):,} events unchanged"
     return link
 
 
+def _judge_unbound(link: Judgement, seen: Observation) -> None:
+    """Check that an agent reports, as its adapter does, that it has no bridge."""
+    config = seen.config
+    for name, kind in config.agents.items():
+        adapter = config.adapter()
+        agent = kind(name, config.llm_manager, config.tool_dispatcher, adapter)
+        link.expect(
+            agent.has_websocket_bridge() is adapter.has_websocket_bridge(),
+            ViolationKind.HANDOVER,
+            "a new agent reports that it has a bridge",
+        )
+
+
 def _judge_passed_to_adapter(link: Judgement, seen: Observation) -> None:
     """Check that the agent passes `begin_run` and `end_run` on to its adapter, and returns the adapter's answer."""
     for call in seen.recording.of("agent", "begin_run", "end_run"):
         made = seen.recording.within(call, "adapter", call.name)
-        passed = [(each.given, each.result) for each in made]
+        passed = [(each.given, each.result if call.name == "end_run" else None) for each in made]
         link.expect(
             passed == [(call.given, call.result)],
             ViolationKind.DUPLICATED,
@@ -231,19 +246,12 @@ def judge_emission(seen: Observation) -> Judgement:
     """Judge link 8: each event must reach the bridge once, in order, unchanged and with the adapter's run id."""
     link, recording = Judgement(8), seen.recording
     _judge_composition(link, seen, own=False)
-    if seen.unbound is not None:
-        link.expect(
-            not seen.unbound and seen.unbound.link == 7,
-            ViolationKind.FALSE_RECEIPT,
-            f"an event that is emitted without a bridge is reported as {seen.unbound.outcome} at link"
-            f" {seen.unbound.link}",
-        )
+    unbound = seen.unbound
+    if isinstance(unbound, Receipt):
+        text = f"an event that is emitted without a bridge is reported as {unbound.outcome} at link {unbound.link}"
+        link.expect(not unbound and unbound.link == 7, ViolationKind.FALSE_RECEIPT, text)
     refused = _judge_ends(link, seen)
-    calls = [
-        call
-        for call in recording.of("adapter", "emit")
-        if call.held is not None and None not in (call.held.bridge, call.held.run_id) and id(call) not in refused
-    ]
+    calls = [call for call in recording.of("adapter", "emit") if _is_bound(call) and id(call) not in refused]
     entered = [
         each
         for each in recording.of("bridge", "notify", "notify_when_room")
@@ -290,7 +298,7 @@ def _judge_ends(link: Judgement, seen: Observation) -> set[int]:
                 "the adapter answers wrongly whether the run has an end event",
             )
             ended[adapter] = call.given["run_id"]
-        elif guarded.get(adapter) and call.given["event_type"] in END_EVENTS and run_id is not None:
+        elif guarded.get(adapter) and call.given["event_type"] in END_EVENTS and _is_bound(call):
             if ended.get(adapter) == run_id:
                 refused.add(id(call))
                 _expect_refused(link, seen, call)
@@ -299,10 +307,18 @@ def _judge_ends(link: Judgement, seen: Observation) -> set[int]:
     return refused
 
 
+def _is_bound(call: RecordedCall) -> bool:
+    """Return whether the adapter had a bridge and a run id when the call began."""
+    held = call.held
+    return held is not None and isinstance(held.bridge, AgentWebSocketBridge) and held.run_id is not None
+
+
 def _expect_refused(link: Judgement, seen: Observation, call: RecordedCall) -> None:
     notified = seen.recording.within(call, "bridge", "notify", "notify_when_room")
     link.expect(not notified, ViolationKind.DUPLICATED, "a run that has ended gets another end event")
     counted = seen.recording.within(call, "bridge", "record")
+    if any(each.raised is not None for each in counted):
+        return  # the bridge, and not the adapter, is at fault
     link.expect(
         _is_refused(call) and call.result.link == 8 and len(counted) == 1,
         ViolationKind.FALSE_RECEIPT,
@@ -319,6 +335,8 @@ def _judge_event(link: Judgement, call: RecordedCall, made: RecordedCall) -> Non
     if held is None:
         return
     link.equal(_content_of(call), (event.type, event.payload), f"the {_type(call)} that the bridge receives")
+    text = f"the type {event.type!a} is a text, and not an EventType"
+    link.expect(type(event.type) is type(call.given["event_type"]), ViolationKind.CHANGED, text)
     found = (made.owner, event.run_id, event.agent_name, event.thread_id)
     link.expect(
         found == tuple(held),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from bridgekit_verify.probes.judgement import Judgement, ViolationKind, expect_duration
 from bridgekit_verify.probes.observation import Observation
 from bridgekit_verify.probes.recorded_calls import RecordedCall
@@ -15,6 +17,7 @@ def judge_tools(link: Judgement, seen: Observation) -> None:
     by_result = {id(run.result): run for run in seen.tools.runs if run.error is None}
     by_error = {id(run.error): run for run in seen.tools.runs if run.error is not None}
     judged = set[int]()
+    ids = Counter[tuple[int, object]]()
     for call in seen.recording.of("agent", "use_tool"):
         name = call.given["tool_name"]
         fails = name in FAILING_TOOLS
@@ -32,6 +35,7 @@ def judge_tools(link: Judgement, seen: Observation) -> None:
         ):
             continue
         _judge_events(link, seen, call, shown[0], shown[1])
+        ids[id(call.owner), shown[0].given.get("tool_call_id")] += 1
         if fails:
             link.expect(
                 _is_error_of(name, call.raised), ViolationKind.CHANGED, f"the agent gets another result of {name!a}"
@@ -44,6 +48,13 @@ def judge_tools(link: Judgement, seen: Observation) -> None:
                 id(run) not in judged, ViolationKind.CHANGED, f"two calls of the tool {name!a} get the same result"
             )
             judged.add(id(run))
+    link.expect(
+        all(count == 1 for count in ids.values()),
+        ViolationKind.CHANGED,
+        lambda: f"{max(ids.values())} tool calls of one run have the same tool_call_id",
+    )
+    alone = [run for run in seen.tools.runs if run.waited_in_vain and _pair_of(run, seen)]
+    link.expect(not alone, ViolationKind.REORDERED, "two tools that an agent uses at once run one after the other")
     unseen = [run for run in seen.tools.runs if id(run) not in judged and not run.cancelled]
     if seen.complete:
         link.expect(
@@ -51,6 +62,15 @@ def judge_tools(link: Judgement, seen: Observation) -> None:
             ViolationKind.DUPLICATED,
             lambda: f"the tool {unseen[0].tool!a} ran, but no call of an agent got its result",
         )
+
+
+def _pair_of(run: ToolRun, seen: Observation) -> bool:
+    """Return whether both tools that an agent used at once were run."""
+    request = run.parameters.get("request")
+    return (
+        len([each for each in seen.tools.runs if (each.tool, each.parameters.get("request")) == (run.tool, request)])
+        > 1
+    )
 
 
 def _within(call: RecordedCall, run: ToolRun) -> bool:
@@ -63,8 +83,11 @@ def _judge_events(
     name, fails = call.given["tool_name"], call.given["tool_name"] in FAILING_TOOLS
     parameters = {key: each for key, each in call.given.items() if key != "tool_name"}
     link.equal((name, parameters), (start.given.get("tool_name"), start.given.get("parameters")), "tool_executing")
-    result = seen.application.bridge.error_text(call.raised) if call.raised is not None else call.result
-    link.equal((name, result), (end.given.get("tool_name"), end.given.get("result")), "tool_completed")
+    result, shown = call.result, end.given.get("result")
+    if call.raised is not None:
+        bound = call.owner.has_websocket_bridge()  # without a bridge, the agent cannot get the application's text
+        result = seen.application.bridge.error_text(call.raised) if bound else shown
+    link.equal((name, result), (end.given.get("tool_name"), shown), "tool_completed")
     link.expect(
         start.given.get("tool_call_id") == end.given.get("tool_call_id"),
         ViolationKind.CHANGED,

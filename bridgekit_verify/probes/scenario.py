@@ -22,8 +22,8 @@ from bridgekit.events import EventType
 from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.workload import RunBarrier
 from bridgekit_verify.probes.observation import Observation
-from bridgekit_verify.probes.scenario_agents import AGENTS, SIZES, RunPlan
-from bridgekit_verify.probes.scenario_sockets import UNKNOWN_RUN, SocketActs
+from bridgekit_verify.probes.scenario_agents import AGENTS, OTHER_USERS, SIZES, UNKNOWN_AGENT, RunPlan
+from bridgekit_verify.probes.scenario_sockets import UNKNOWN_RUN, SocketActs, event_of
 from bridgekit_verify.probes.scenario_values import EMISSIONS, RESULTS, TEXT
 
 __all__ = ["play"]
@@ -59,6 +59,7 @@ async def play(seen: Observation) -> None:
             scenario.join_during_events,
             scenario.close_one_socket,
             scenario.close_sockets,
+            scenario.end_access,
             scenario.drain,
         ):
             await act()
@@ -130,7 +131,11 @@ class _Scenario(SocketActs):
             await self._run(self.threads[0], AGENTS[0], RunPlan(sub_agent=sub_agent))
 
     async def end_otherwise(self) -> None:
-        """Run agents that end with an error, a refused value, an end event of their own, or a cancellation."""
+        """Run agents that end with an error, a refused value, an end event of their own, or a cancellation.
+
+        Also request an agent that does not exist.
+        """
+        await self._run(self.threads[1], UNKNOWN_AGENT, RunPlan(ending="unknown"))
         for number, ending in enumerate(("fails", "unencodable", "refused", "ends itself")):
             await self._run(self.threads[number], AGENTS[number % len(AGENTS)], RunPlan(ending=ending))
         plan = RunPlan(ending="hangs")
@@ -143,8 +148,11 @@ class _Scenario(SocketActs):
     async def run_outside_the_core(self) -> None:
         """Let the registry bind the agents of four runs, as for a webhook, and emit events of every type.
 
-        Also emit each event through the bridge, with only the run id. Then bind the agents to other runs.
+        Also emit each event through the bridge, with only the run id. Then bind the agents to other runs. Meanwhile, an
+        observer of the application counts the events.
         """
+        self.bridge.observers.append(self.seen.observe)
+        first = self.seen.recording.position
         opened: list[RunContext] = []
         agents: list[Any] = []
         for number, owned in enumerate((*self.threads[:3], self.threads[0])):
@@ -161,6 +169,8 @@ class _Scenario(SocketActs):
             run = opened[number % len(opened)]
             await self._guarded(partial(emission.notify, self.bridge, run.run_id, run.agent_name))
         await self._bind_again(agents, opened[1:])
+        self.bridge.observers.remove(self.seen.observe)
+        self.seen.observed_between = first, self.seen.recording.position
         for context in opened:
             await self._guarded(partial(self.application.supervisor.close_run, context))
 
@@ -185,25 +195,34 @@ class _Scenario(SocketActs):
             await self._guarded(partial(self.bridge.notify_progress_update, run_id, AGENTS[0], {"late": TEXT}))
 
     async def emit_without_a_route(self) -> None:
-        """Emit an event of an unknown run, and an event of an adapter that has no bridge."""
+        """Emit events of an unknown run, and an event of an adapter that has no bridge.
+
+        Also emit events in a named thread, of an unknown run and of runs of other threads. They need no route, so that
+        they would arrive although the chain delivers no other event.
+        """
+        named, others = self.threads[1].thread_id, [UNKNOWN_RUN]
+        others += [run_id for _, run_id, of in self._first_runs if of != named]
+        for run_id in others if any(client.frames for client in self.seen.clients) else ():
+            event = event_of(EventType.PROGRESS_UPDATE, run_id, None, {"in a named thread": TEXT})
+            await self._guarded(partial(self.bridge.notify_in_thread, named, event))
         await self._guarded(lambda: self.bridge.notify_progress_update(UNKNOWN_RUN, AGENTS[0], {}))
         adapter = self.application.config.adapter()
         self.seen.unbound = await self._guarded(lambda: adapter.emit_progress({}))
 
     async def request_as_another_user(self) -> None:
-        first, second = self.threads[:2]
-        request = self._new_request(RunPlan())
-        try:
-            await self.application.supervisor.open_run(
-                agent_name=AGENTS[0], thread_id=first.thread_id, user_id=second.user_id, request=request
-            )
-        except ThreadNotOwned:
-            self.seen.accepted_foreign_user = False
-        except Exception as error:
-            if not self.seen.note(error):
-                raise
-        else:
-            self.seen.accepted_foreign_user = True
+        for user_id in OTHER_USERS:
+            request = self._new_request(RunPlan())
+            try:
+                await self.application.supervisor.open_run(
+                    agent_name=AGENTS[0], thread_id=self.threads[0].thread_id, user_id=user_id, request=request
+                )
+            except ThreadNotOwned:
+                continue
+            except Exception as error:
+                if not self.seen.note(error):
+                    raise
+            else:
+                self.seen.accepted_users.append(user_id)
 
     @asynccontextmanager
     async def _group(self, *, sizes: tuple[int, ...] = ()) -> AsyncIterator[list[RunPlan]]:

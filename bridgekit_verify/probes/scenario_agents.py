@@ -27,6 +27,8 @@ __all__ = [
     "BROKEN",
     "CONFUSABLE",
     "FAILING_TOOLS",
+    "OTHER_USERS",
+    "UNKNOWN_AGENT",
     "AgentFailed",
     "RunPlan",
     "ToolCalls",
@@ -37,8 +39,10 @@ __all__ = [
     "thinking",
 ]
 
-AGENTS: Final = (AGENT, "writer \U0001f58b\ufe0f", "Researcher")
-"""Names of agents. The first and the last name differ only in case."""
+AGENTS: Final = (AGENT, " writer e\u0301 \U0001f58b\ufe0f ", "Researcher")
+"""Names of agents. The first and the last name differ only in case. The second changes if it is trimmed or composed."""
+UNKNOWN_AGENT: Final = "writer"
+"""The name of no agent."""
 LOOK_UP, SEARCH, DELEGATE, MEET, BROKEN, ENDLESS = TOOLS = (
     "look_up", "search.web \U0001f52d", "delegate", "meet", "broken", "endless",
 )  # fmt: skip
@@ -49,6 +53,14 @@ MEETING_SECONDS: Final = 2.0
 """How long a call of "meet" waits for the other call."""
 SIZES: Final = (3_000, 20_000, 70_000, 200_000, 900_000)
 """Sizes of large payloads in bytes. The largest payload just fits into a frame."""
+USERS: Final = (UserId("alice e\u0301 \U0001f6f0\ufe0f "), UserId("Alice e\u0301 \U0001f6f0\ufe0f "))
+"""The owners of the threads. They differ only in case."""
+OTHER_USERS: Final = (
+    USERS[1],
+    *map(UserId, ("alice e\u0301 \U0001f6f0\ufe0f", "alice \u00e9 \U0001f6f0\ufe0f ", "alice")),
+)
+"""Users whose ids are easily confused with that of the first user, because they differ in case, in spaces, in the form
+of a character or in their length."""
 CONFUSABLE: Final = "confusable"
 """The family name for which `family_threads` returns `audited_threads`."""
 _LONG: Final = f"thread_{'x' * 300}"
@@ -72,7 +84,8 @@ class RunPlan:
     """How many events the agent emits in a row."""
     ending: str = "returns"
     """How the agent ends: "returns", "fails", "hangs" (until it is cancelled), "unencodable" (returns a value that JSON
-    cannot represent), "refused" (emits two events that are refused) or "ends itself" (emits an end event twice)."""
+    cannot represent), "refused" (emits two events that are refused) or "ends itself" (emits an end event twice). A run
+    that no agent executes is "unknown"."""
     sub_agent: Callable[[], Awaitable[None]] | None = None
     """Executes another run while this one is in progress."""
     tools_at_once: bool = False
@@ -101,6 +114,8 @@ class ToolRun:
     ended: float = 0.0
     result: Any = None
     error: BaseException | None = None
+    waited_in_vain: bool = False
+    """Whether the tool "meet" waited for the other call until its time limit."""
 
     @property
     def cancelled(self) -> bool:
@@ -133,12 +148,13 @@ class ToolCalls:
 
         async def meet(**parameters: Any) -> Any:
             second_began, first_ended = self._plan(parameters).met
-            with self._running(MEET, parameters) as run, anyio.move_on_after(MEETING_SECONDS):
+            with self._running(MEET, parameters) as run, anyio.move_on_after(MEETING_SECONDS) as limit:
                 if parameters["number"] == 1:
                     await second_began.wait()
                 else:
                     second_began.set()
                     await first_ended.wait()
+            run.waited_in_vain = limit.cancelled_caught
             return run.result
 
         async def broken(**parameters: Any) -> Any:
@@ -153,7 +169,11 @@ class ToolCalls:
         return PythonTools(dict(zip(TOOLS, (look_up, search, delegate, meet, broken, endless), strict=True)))
 
     def _plan(self, parameters: dict[str, Any]) -> RunPlan:
-        return self.plans[label(parameters["request"])]
+        """Return the plan of the run that called the tool. Raises AgentFailed if a link changed the request."""
+        plan = self.plans.get(label(parameters.get("request")))
+        if plan is None:
+            raise AgentFailed("the parameters of a tool contain no request of the scenario")
+        return plan
 
     @contextmanager
     def _running(self, tool: str, parameters: dict[str, Any]) -> Iterator[ToolRun]:
@@ -176,7 +196,7 @@ def scenario_agent(base: type[BaseAgent], plans: dict[str, RunPlan]) -> type[Bas
     class ScenarioAgent(base):  # type: ignore[valid-type,misc]  # the base class is the variant's link 6
         async def execute(self, context: RunContext) -> object:
             # The first words of a request identify the plan, because a link may change the rest.
-            plan, request = plans[label(context.request)], context.request
+            plan, request = plans.get(label(context.request), RunPlan()), context.request
             plan.agent = self
             await self.emit_thinking(f"{request} {TEXT}", step_number=1, progress_percentage=0.1 + 0.2)
             large = _text_of(plan.size)
@@ -210,7 +230,7 @@ async def _emit_events(agent: BaseAgent, plan: RunPlan, request: str) -> None:
         await agent.emit_progress({"number": number})
     for delta in (TEXT, "", request):
         await agent.emit_text(delta, message_id=request)
-    await agent.use_tool(DELEGATE, request=request, empty="")
+    await agent.use_tool(DELEGATE, request=request, empty="", nothing=None)
     with suppress(AgentFailed):
         await agent.use_tool(BROKEN, request=request)
     await agent.emit_thinking("", step_number=0)
@@ -283,8 +303,7 @@ def family_threads(family: str, *, seed: int = 0) -> tuple[OwnedThread, ...]:
 
 
 def _owned_by_two(ids: list[ThreadId]) -> tuple[OwnedThread, ...]:
-    users = (UserId("alice \U0001f6f0\ufe0f"), UserId("Alice \U0001f6f0\ufe0f"))
-    return tuple(OwnedThread(thread, users[number % 2]) for number, thread in enumerate(ids))
+    return tuple(OwnedThread(thread, USERS[number % 2]) for number, thread in enumerate(ids))
 
 
 def thinking(base: type[BaseAgent]) -> type[BaseAgent]:

@@ -11,8 +11,11 @@ from typing import Final
 
 import anyio
 
+from bridgekit.chain.error_text import user_error_text
 from bridgekit.chain.link_1_startup import create_app
+from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.errors import unwrap_single_error
+from bridgekit.events import Receipt
 from bridgekit.serve.in_process import serving
 from bridgekit.transport.outbox import OutboxLimits
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
@@ -68,6 +71,11 @@ JUDGES: Final[Mapping[int, Callable[[Observation], Judgement]]] = {
 Step = Callable[[Observation], Awaitable[None]]
 
 
+def text_of_errors(error: BaseException) -> str:
+    """Return the usual text of an error. Startup must pass this function on, and not use the default."""
+    return user_error_text(error)
+
+
 async def observe(
     variant: Variant,
     threads: tuple[OwnedThread, ...],
@@ -86,10 +94,11 @@ async def observe(
     tools = ToolCalls(plans, recording)
     agents = {name: recording.subclass("agent", scenario_agent(variant.agent, plans)) for name in AGENTS}
     config = recorded(variant, recording).config(agents, hex_source=seeded(seed), tools=tools.dispatcher(), seed=seed)
-    app = create_app(replace(config, db_session_factory=DeclaredOwners(), outbox=OUTBOX), start=variant.start)
+    config = replace(config, db_session_factory=DeclaredOwners(), outbox=OUTBOX, error_text=text_of_errors)
+    app = create_app(config, start=variant.start)
     with quiet(), unwrap_single_error():
         async with serving(app, edge=edge) as url:
-            seen = Observation(app, url, recording, threads, plans, tools)
+            seen = Observation(app, config, url, recording, threads, plans, tools)
             seen.lifetimes = await judge_lifetimes(variant.mapping)
             seen.first_counters = copy.deepcopy(seen.application.counters)
             with anyio.move_on_after(timeout_seconds) as recording.limit:
@@ -115,7 +124,8 @@ def judge(number: int, seen: Observation) -> Judgement:
     """Return the judgement of one link, including the errors that it raised and the calls that did not return."""
     found = JUDGES[number](seen)
     raised = [error for link, error in seen.errors if _origin(seen, link, error) == number]
-    if raised and not found.violations and not any(JUDGES[n](seen).violations for n in JUDGES if n > number):
+    # A link that receives a wrong value may raise, so that only the link that passed the value on is at fault.
+    if raised and not found.violations and not any(JUDGES[n](seen).violations for n in JUDGES if n != number):
         found.expect(False, ViolationKind.LOST, error_text(raised[0]))
     inner = {id(call.within) for call in seen.recording.unfinished}
     for call in seen.recording.unfinished:
@@ -134,7 +144,18 @@ def _origin(seen: Observation, link: int, error: Exception) -> int | None:
     Return None if the suite's own agent raised the error.
     """
     calls = [call for call in seen.recording.calls if call.raised is error]
-    return _link_of(calls[-1]) if calls else link
+    if not calls:
+        return link
+    # A link that returns no receipt, or no agent, makes its caller raise.
+    wrong = [call for call in seen.recording.calls if call.within is calls[-1] and not _returned_its_kind(call)]
+    return _link_of(wrong[-1] if wrong else calls[-1])
+
+
+def _returned_its_kind(call: RecordedCall) -> bool:
+    """Return whether the call returned an agent or a receipt, if its method must return one."""
+    if call.name == "create":
+        return isinstance(call.result, BaseAgent)
+    return not call.name.startswith(("emit", "notify")) or isinstance(call.result, Receipt)
 
 
 def _abandoned_by(call: RecordedCall) -> RecordedCall | None:

@@ -17,11 +17,11 @@ from bridgekit.ids import RunId, ThreadId
 from bridgekit_verify.measure.workload import OwnedThread, RunBarrier
 from bridgekit_verify.probes.judgement import label
 from bridgekit_verify.probes.observation import Observation
-from bridgekit_verify.probes.scenario_agents import AGENTS, RunPlan
+from bridgekit_verify.probes.scenario_agents import AGENTS, OTHER_USERS, RunPlan
 from bridgekit_verify.probes.scenario_clients import Client
 from bridgekit_verify.probes.scenario_values import TEXT
 
-__all__ = ["UNKNOWN_RUN", "SocketActs"]
+__all__ = ["UNKNOWN_RUN", "SocketActs", "event_of"]
 
 CLOSE_SECONDS: Final = 1.0
 """How long the server may take to close the sockets of a thread. A client whose socket stays open does not resume."""
@@ -51,9 +51,9 @@ class SocketActs:
         for owned in self.threads[:-1]:
             for _ in range(2):
                 await self._open(owned)
-        first, second = self.threads[:2]
-        await self._intrude("a thread of another user", OwnedThread(first.thread_id, second.user_id))
-        await self._intrude("a thread that does not exist", OwnedThread(UNKNOWN_THREAD, second.user_id))
+        for user_id in OTHER_USERS:
+            await self._intrude("a thread of another user", OwnedThread(self.threads[0].thread_id, user_id))
+        await self._intrude("a thread that does not exist", OwnedThread(UNKNOWN_THREAD, OTHER_USERS[0]))
 
     async def _intrude(self, what: str, owned: OwnedThread, after: Cursor | None = None) -> None:
         intruder = Client(-1, owned, self.seen.recording, after)
@@ -65,14 +65,18 @@ class SocketActs:
         await self._leave(self.seen.clients[2])
 
     async def _leave(self, client: Client) -> None:
+        with anyio.move_on_after(CLOSE_SECONDS):
+            await client.wait_for(self._last_seq(client.owned.thread_id))
+        await client.disconnect()
+
+    def _last_seq(self, thread_id: ThreadId) -> int:
+        """Return the `seq` of the thread's latest event, or 0."""
         numbers = [
             call.result.seq or 0
             for call in self.seen.recording.of("hub", "publish")
-            if call.given["thread_id"] == client.owned.thread_id and isinstance(call.result, Receipt)
+            if call.given["thread_id"] == thread_id and isinstance(call.result, Receipt)
         ]
-        with anyio.move_on_after(CLOSE_SECONDS):
-            await client.wait_for(max(numbers, default=0))
-        await client.disconnect()
+        return max(numbers, default=0)
 
     async def reconnect(self) -> None:
         """Let the closed client resume, and let another client read the events of a thread that had no socket.
@@ -121,7 +125,7 @@ class SocketActs:
         for kind in (EventType.TEXT_DELTA, EventType.PROGRESS_UPDATE, EventType.TEXT_DELTA):
             for number in range(OVERFLOW_EVENTS if kind is EventType.PROGRESS_UPDATE else OVERFLOW_EVENTS // 6):
                 payload = {"message_id": "burst", "delta": f"{number} \U0001f6f0 "}
-                answers.append(self._emitted(_event(kind, run.run_id, run.thread_id, payload)))
+                answers.append(self._emitted(event_of(kind, run.run_id, run.thread_id, payload)))
         for answer in answers:
             await self._guarded(partial(_awaited, answer))
         await self._guarded(partial(self.application.supervisor.close_run, run))
@@ -155,6 +159,25 @@ class SocketActs:
                 await client.ended.wait()
                 await self._resume(client)
 
+    async def end_access(self) -> None:
+        """End a user's access to a thread with two sockets, and emit an event that neither of them may read."""
+        thread = self.threads[5]
+        clients = [client for client in self.seen.clients if client.owned is thread and not client.ended.is_set()]
+        with anyio.move_on_after(CLOSE_SECONDS):
+            for client in clients:
+                await client.wait_for(self._last_seq(thread.thread_id))
+        await self._guarded(partial(self._end_access_of, thread))
+        for client in clients:
+            client.access_ended = client.closed_by_server = self.seen.recording.position
+        await self._notify_in(thread, {"after the end of access": TEXT})
+        with anyio.move_on_after(CLOSE_SECONDS):
+            for client in clients:
+                await client.ended.wait()
+        self.seen.kept_access = sum(not client.ended.is_set() for client in clients)
+
+    async def _end_access_of(self, thread: OwnedThread) -> None:
+        self.seen.edge.end_access(user_id=thread.user_id, thread_id=thread.thread_id)
+
     async def drain(self) -> None:
         """Emit events without awaiting the answers, and drain the sockets before they can write the events."""
         answers = [
@@ -173,7 +196,7 @@ class SocketActs:
     def _late_event(self, owned: OwnedThread, payload: dict[str, Any]) -> AgentEvent:
         """Return an event of a run of the thread that has ended."""
         run_id = next((run_id for _, run_id, of in self._first_runs if of == owned.thread_id), UNKNOWN_RUN)
-        return _event(EventType.PROGRESS_UPDATE, run_id, owned.thread_id, payload)
+        return event_of(EventType.PROGRESS_UPDATE, run_id, owned.thread_id, payload)
 
     def _emitted(self, event: AgentEvent) -> object:
         """Return the result of `notify` without awaiting it, or None if a link raised an error."""
@@ -245,7 +268,8 @@ async def _first_ended(clients: list[Client]) -> None:
             tasks.start_soon(wait, client)
 
 
-def _event(kind: EventType, run_id: RunId, thread_id: ThreadId, payload: dict[str, Any]) -> AgentEvent:
+def event_of(kind: EventType, run_id: RunId, thread_id: ThreadId | None, payload: dict[str, Any]) -> AgentEvent:
+    """Return a new event of the first agent."""
     return AgentEvent(type=kind, run_id=run_id, agent_name=AGENTS[0], payload=payload, thread_id=thread_id)
 
 

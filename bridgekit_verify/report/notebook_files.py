@@ -18,21 +18,37 @@ class MalformedNotebook(BridgekitError, ValueError):
     """A file has the suffix of a notebook, but is not a notebook."""
 
 
-write_notebook: Callable[[NotebookNode, Path], None] = nbformat.write
+class NotebookNotWritten(BridgekitError, OSError):
+    """An executed notebook could not be written."""
 
+
+_write: Callable[[NotebookNode, Path], None] = nbformat.write
 _read: Callable[[Path, int], NotebookNode] = nbformat.read
 _node: Callable[..., NotebookNode] = NotebookNode
 _highlighter: Callable[[str], Callable[[str], str]] = Highlight2HTML
 
 
+def write_notebook(notebook: NotebookNode, path: Path) -> None:
+    """Write a notebook. Raises NotebookNotWritten if the file cannot be written."""
+    try:
+        _write(notebook, path)
+    except OSError as error:
+        raise NotebookNotWritten(
+            f"cannot write the executed notebook {path}: {error.strerror or error}; make room there, or set TMPDIR to"
+            " another folder"
+        ) from error
+
+
 def read_notebook(path: Path) -> NotebookNode:
     """Read a notebook, with every cell source as one string.
 
-    Raises MalformedNotebook if the file is not a notebook, and OSError if it cannot be read.
+    Raises MalformedNotebook if the file is not a notebook or cannot be read.
     """
     try:
         return _read(path, NOTEBOOK_FORMAT)
-    except (AttributeError, KeyError, TypeError, ValueError, ValidationError) as error:
+    except OSError as error:
+        raise MalformedNotebook(f"{path} cannot be read: {error.strerror or error}; remove it or replace it") from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, ValidationError) as error:
         raise MalformedNotebook(f"{path} is not a notebook: {str(error) or type(error).__name__}") from error
 
 

@@ -18,16 +18,18 @@ class ParameterError(BridgekitError, ValueError):
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     """Parse command-line settings such as "seed=7". A value that is not a Python literal is kept as text.
 
-    Raises ParameterError for a setting without a name or "=".
+    Raises ParameterError for a setting without a name or "=", and for a name that is set twice.
     """
     parameters: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or not name.isidentifier():
             raise ParameterError(f"{setting!r} is not a parameter: write name=value")
+        if name in parameters:
+            raise ParameterError(f"the parameter {name} is set twice: set it once")
         try:
             parameters[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             parameters[name] = text
     return parameters
 

@@ -25,6 +25,7 @@ from bridgekit_verify.commands.report import stopped_by_signals
 from bridgekit_verify.report import building
 from bridgekit_verify.report.building import ReportNotWritten, build_from_executed
 from bridgekit_verify.report.findings import FINDING_MIME, TABLE_MIME
+from bridgekit_verify.report.notebook_files import NotebookNotWritten, read_notebook, write_notebook
 from tests.tree import ROOT
 from tests.verify.report.notebooks import code, executed, finding, notebook, recorded, shown, write
 
@@ -225,6 +226,41 @@ def test_a_file_that_is_no_notebook_is_named_in_one_line(content: str, tmp_path:
     assert ran.returncode == 2
     [line] = ran.stderr.splitlines()
     assert "01_a.ipynb is not a notebook" in line
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_dangling_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def deep(path: Path) -> None:
+    path.write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("create", "text"), [(a_folder, "cannot be read"), (a_dangling_link, "cannot be read"), (deep, "is not a notebook")]
+)
+def test_a_notebook_that_cannot_be_read_is_named_in_one_line(
+    create: Callable[[Path], None], text: str, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "executed").mkdir()
+    create(tmp_path / "executed" / "01_a.ipynb")
+    for option in ("--notebooks", "--from-executed"):
+        ran = command(option, tmp_path / "executed", "--out", tmp_path / "out")
+        assert (ran.returncode, ran.stdout) == (2, "")
+        [line] = ran.stderr.splitlines()
+        assert f"01_a.ipynb {text}" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_temporary_folder_is_named_in_one_line(tmp_path: Path) -> None:
+    write(tmp_path / "notebooks", "01_a", notebook(code("x" * 30_000)))
+    read = read_notebook(tmp_path / "notebooks" / "01_a.ipynb")
+    with no_space(), pytest.raises(NotebookNotWritten, match=r"01_a.ipynb: .*TMPDIR"):
+        write_notebook(read, tmp_path / "01_a.ipynb")
 
 
 @pytest.mark.short_form(1)

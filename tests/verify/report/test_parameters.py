@@ -44,6 +44,16 @@ def test_settings_of_a_command_line_are_literals_or_text() -> None:
     assert parse_settings(["seed=8", "name=zoë", "sizes=[1, 2]"]) == {"seed": 8, "name": "zoë", "sizes": [1, 2]}
 
 
+@pytest.mark.parametrize("text", ["-" * 20_000 + "1", "(" * 3_000, "[" * 150 + "]" * 149, "9" * 5_000])
+def test_a_value_that_python_cannot_parse_is_a_text(text: str) -> None:
+    assert parse_settings([f"seed={text}"]) == {"seed": text}
+
+
+def test_a_parameter_that_is_set_twice_is_refused() -> None:
+    with pytest.raises(ParameterError, match="the parameter seed is set twice"):
+        parse_settings(["seed=8", "runs=2", "seed=8"])
+
+
 @pytest.mark.parametrize("setting", ["seed", "=3", "a b=3"])
 def test_a_setting_without_name_and_value_is_refused(setting: str) -> None:
     with pytest.raises(ParameterError, match="name=value"):
