@@ -28,9 +28,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # Time limit for one notebook cell.
 CELL_TIMEOUT_SECONDS ?= 180
 
-# Parallel test processes, each with its own servers: three times the two cores of CI, because many tests wait for servers
+# Parallel test processes, each with its own servers: more than the two cores of CI, because many tests wait for servers
 # and timeouts. All tests of a file run in one, the longest files first: see tests/file_order.py.
-TEST_PROCESSES ?= 6
+TEST_PROCESSES ?= 5
 PARALLEL       := -p tests.light_imports -n $(TEST_PROCESSES) --no-loadscope-reorder
 
 # How long `make soak` repeats the fault matrix.

@@ -315,7 +315,7 @@ def lifespan(
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            if hasattr(app.state, RUNS):
+            if getattr(app.state, RUNS, False):
                 raise DeterministicStartupError(1, STARTED_TWICE)
             setattr(app.state, RUNS, True)
             stack.callback(delattr, app.state, RUNS)

@@ -36,7 +36,7 @@ def test_faults_differ_from_those_of_the_other_tables() -> None:
     assert {fault.link for fault in COMMON_FAULTS} == set(range(1, 11))
 
 
-@pytest.mark.short_form(6)
+@pytest.mark.short_form(4)
 @pytest.mark.parametrize("fault", COMMON_FAULTS, ids=NAMES)
 def test_audit_names_only_the_faulty_link(
     fault: Fault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

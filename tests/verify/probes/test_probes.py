@@ -122,7 +122,7 @@ async def test_call_that_does_not_return_is_named_and_its_callers_are_not(monkey
         await anyio.sleep_forever()
 
     monkeypatch.setattr(Hub, "publish", wait)
-    seen = await observe(replace(SOUND, self_checks=()), audited_threads(), timeout_seconds=2)
+    seen = await observe(replace(SOUND, self_checks=()), audited_threads(), timeout_seconds=1)
     assert not seen.complete
     found = {link: each.evidence for link, each in judge_all(seen).items() if each.violations}
     assert found.keys() == {10}
