@@ -136,6 +136,8 @@ def _judge_error(
         link.equal(f"AgentFailed: {error}", text, f"the error of {what}")
     elif error is not None:
         error = call.raised or error
+        if isinstance(error.__cause__, StopIteration):
+            error = error.__cause__  # Python replaces a StopIteration that leaves a coroutine
         # The core shortens a text that does not fit into a frame to the name of the error's type.
         texts = (call.owner.websocket_bridge.error_text(error), type(error).__name__)
         link.expect(
