@@ -11,8 +11,8 @@ from bridgekit_verify.studies.repair_combinations import RepairStudy
 __all__ = ["complexity_claim"]
 
 NOT_REBUILT = (
-    "The original code needs more changes than the rebuilt chain. We read the original supervisor and manager, but did"
-    " not rebuild them. The rebuilt chain already passes the thread on to each link."
+    "The original code needs more changes than the rebuilt chain. We read the original supervisor, and the manager that"
+    " it calls, but did not rebuild them. The rebuilt chain already passes the thread on to each link."
 )
 
 

@@ -48,13 +48,13 @@ def localization_claim(found: Localization) -> Finding:
         " losses to it. For each exception, the report states the reason.",
         reported=OURS,
         verdict=verdict_of(found.holds) if found.cases else "unknown",
-        answer=f"For {found.named:,} of {len(found.cases):,} breakages, the broken link is named."
+        answer=f"For {found.named:,} of {len(found.cases):,} breakages, the suite names the broken link."
         f" {_also_named(sum(bool(case.elsewhere) for case in found.cases), len(found.cases))}",
         evidence=tuple(
             f"{row['why']}" for row in found.explanations().drop_duplicates(subset="why").to_dict("records")
         ),
-        rule="The claim holds under three conditions. The broken link is named for each breakage. A reason is stated"
-        " for every other named link. No link of the sound chain is named.",
+        rule="The claim holds under three conditions. The suite names the broken link for each breakage, and states"
+        " a reason for every other named link. The suite names no link of the sound chain.",
         sample=Sample(min(links.count(link) for link in set(links)), "breakages per link") if links else None,
     )
 

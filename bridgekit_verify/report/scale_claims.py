@@ -256,8 +256,8 @@ def edge_claim(capacity: CapacityStudy, memory: MemoryStudy) -> Finding:
             "The folder docs/results/bench compares the two edges of bridgekit with other servers.",
         ),
         rule="Both edges get the same load in several rounds. The claim holds if two conditions are met. First, a"
-        " socket needs less memory on the native edge than on the ASGI edge. Second, in a burst and with pauses, the"
-        " native edge's highest CPU time per event in any round does not exceed the ASGI edge's lowest. The claim does"
+        " socket needs less memory on the native edge than on the ASGI edge. Second, both in a burst and with pauses,"
+        " the native edge's highest CPU time per event is at most the ASGI edge's lowest. The claim does"
         " not hold if a socket needs at least as much memory on the native edge as on the ASGI edge. The claim also"
         " does not hold if the native edge's lowest CPU time per event is above the ASGI edge's highest. In all other"
         " cases, the result is unknown.",

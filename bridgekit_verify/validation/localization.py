@@ -230,15 +230,15 @@ class Localization:
         others = sum(bool(case.elsewhere) for case in self.cases)
         named = self.sound.elsewhere
         return (
-            f"For {self.named} of {len(self.cases)} breakages, the broken link is named. For {others} of"
-            f" {len(self.cases)} breakages, another link is named, as well or instead. In the sound chain, the"
+            f"For {self.named} of {len(self.cases)} breakages, the suite names the broken link. For {others} of"
+            f" {len(self.cases)} breakages, the suite names another link, as well or instead. In the sound chain, the"
             " probes and the ledger"
             f" name {f'these links as broken: {_listed(named)}' if named else 'no link as broken'}."
         )
 
     def title(self) -> str:
         """State for how many breakages the broken link was named."""
-        return f"For {self.named} of {len(self.cases)} breakages, the broken link is named"
+        return f"For {self.named} of {len(self.cases)} breakages, the suite names the broken link"
 
     def figure(self) -> Figure:
         """Draw the matrix, with its letters explained below."""

@@ -120,7 +120,7 @@ async def test_matrix_has_a_full_diagonal_and_explains_every_other_cell(found: L
     assert list(why["cell"]) == ["a"]
     assert UNEXPLAINED not in set(why["why"])
     assert found.holds
-    assert found.alt_text().startswith("For 25 of 25 breakages, the broken link is named")
+    assert found.alt_text().startswith("For 25 of 25 breakages, the suite names the broken link")
     assert len(found.table()) == len(CHOSEN) == 25
 
 
