@@ -25,8 +25,8 @@ from bridgekit_verify.check.frames import (
 )
 from bridgekit_verify.errors import UnusableRecording
 
-__all__ = ["EVENT", "RUN_OF_CONNECTION", "TEXT", "detect", "load_table", "locate", "name_of", "parse_table", "steps_of",
-           "without_prefix"]  # fmt: skip
+__all__ = ["EVENT", "RUN_OF_CONNECTION", "TEXT", "decoded", "detect", "load_table", "locate", "name_of", "parse_table",
+           "steps_of", "without_prefix"]  # fmt: skip
 
 PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
@@ -205,7 +205,7 @@ class _TableReader:
         if isinstance(value, str):
             if not value.startswith(self._prefix):
                 return ()
-            value = _decoded(without_prefix(value, self._prefix))
+            value = decoded(without_prefix(value, self._prefix))
         theirs = message.event if self._kind == (EVENT,) else None if self._kind is None else locate(value, self._kind)
         name = name_of(theirs)
         kind = self._kinds.get(name)
@@ -257,7 +257,7 @@ def _number(value: object) -> int | None:
     return value if type(value) is int else None
 
 
-def _decoded(text: str) -> Any:
+def decoded(text: str) -> Any:
     """Decode JSON. Any other text becomes the field TEXT. A JSON string is also text, as some backends send pieces."""
     value = decode_text(text)
     if isinstance(value, str) and value.startswith('"'):
