@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple
 
 from bridgekit_verify.check.dialects import StreamDialect
@@ -93,9 +94,11 @@ class ObservedClient:
     """The frames that end a run, without replays."""
     fragments: int = 0
     """The number of texts that contain a canary but no complete marker."""
-    garbled: int = 0
-    """The number of texts that contain the characters of several markers but no complete marker. Pieces of several
-    runs alternate in such a text, or the backend changes its characters."""
+    garbled: list[str] = field(default_factory=list)
+    """The texts that contain the brackets and dots of several markers but no complete marker. Pieces of several runs may
+    alternate in such a text, or the backend may change its characters."""
+    followed: set[TextKey] = field(default_factory=set)
+    """The channels after whose pieces another channel continues in the same message."""
 
     def note_canary(self, canary: str, message: Message) -> None:
         """Record a message with a canary, or with the last part of a marker that several messages hold."""
@@ -215,7 +218,9 @@ def _conclude(client: ObservedClient) -> None:
         segments = segments_of(run.text)
         if not segments:
             client.fragments += bool(canaries_in(run.text))
-            client.garbled += min(map(run.text.count, "[.]")) > 1
+            client.garbled += [run.text] if min(map(run.text.count, "[.]")) > 1 else []
+        keys = [marker[:3] for marker, _, _ in segments]
+        client.followed.update(key for key, later in pairwise(keys) if key != later)
         origins = run.origin_of([end for _, _, end in segments])
         for (marker, text, _), (message, position) in zip(segments, origins, strict=True):
             client.occurrences[marker].append(Occurrence("delta", message, position))

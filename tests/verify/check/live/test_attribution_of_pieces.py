@@ -107,3 +107,24 @@ def test_response_with_another_users_answer_has_its_own_end(size: int) -> None:
         if message.client == "s3":
             message.value = values["s1"].pop(0)
     assert broken(check_run(run)) == {Property.USER, Property.LOST}
+
+
+@pytest.mark.parametrize("scenario", ["thinking", "calls"])
+def test_words_after_a_text_that_no_text_of_the_model_follows_damage_it(scenario: str) -> None:
+    run = sound("AG-UI", scenario)
+    last = ".r.4]" if scenario == "thinking" else ".p.2]"
+    for message in of_client(run):
+        if last in message.value.get("delta", ""):
+            message.value["delta"] += " more"
+    assert Property.TEXT in broken(check_run(run))
+
+
+def test_text_of_the_backend_with_brackets_and_dots_is_no_marker() -> None:
+    """As a list of sources, which the model did not send."""
+    run = sound("bare", "text")
+    run.dialect = {**BARE, "message": "m"}
+    own = of_client(run)[0]
+    sources = msgspec.structs.replace(own, value={"t": "say", "m": "0", "d": "Sources: [1] a.example. [2] b.example."})
+    verdict = check_run(msgspec.structs.replace(run, messages=[sources, *run.messages]))
+    for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.USER):
+        assert answer(verdict, which)[0] is State.HOLDS, which
