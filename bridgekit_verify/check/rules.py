@@ -47,7 +47,7 @@ class Rules:
         self.unattributed_texts = self.unattributed_calls = 0
         """The numbers of frames that belong to a message or call, but name none."""
         self.unnamed_texts = self.unnamed_calls = self.unnamed_early = 0
-        """The numbers of frames whose kind the dialect does not name: with a text or an id, and before a run's start."""
+        """The numbers of frames whose kind the dialect does not name: with a text or an id, and before a start."""
         has, fields = dialect.kinds.__contains__, dialect.fields
         self.knows_runs = "run" in fields or dialect.run_is_connection
         self._knows_calls = "call" in fields and has("tool_begin")

@@ -35,14 +35,15 @@ class TextRun:
     kind: str
     id: str | None
     texts: list[str] = field(default_factory=list)
-    origins: list[tuple[Message, int | None]] = field(default_factory=list)
+    origins: list[tuple[Message, int | None, str | None]] = field(default_factory=list)
+    """The message, position and thread of each delta."""
 
     @property
     def text(self) -> str:
         return "".join(self.texts)
 
-    def origin_of(self, ends: list[int]) -> list[tuple[Message, int | None]]:
-        """Return the message and the frame's position for each of these ascending indexes of the joined text."""
+    def origin_of(self, ends: list[int]) -> list[tuple[Message, int | None, str | None]]:
+        """Return the origin of each of these ascending indexes of the joined text."""
         index, length, found = 0, len(self.texts[0]), []
         for end in ends:
             while length < end:
@@ -95,15 +96,17 @@ class ObservedClient:
     fragments: int = 0
     """The number of texts that contain a canary but no complete marker."""
     garbled: list[str] = field(default_factory=list)
-    """The texts that contain the brackets and dots of several markers but no complete marker. Pieces of several runs may
-    alternate in such a text, or the backend may change its characters."""
+    """The texts that contain the brackets and dots of several markers but no complete marker. Pieces of several runs
+    may alternate in such a text, or the backend may change its characters."""
     followed: set[TextKey] = field(default_factory=set)
     """The channels after whose pieces another channel continues in the same message."""
 
-    def note_canary(self, canary: str, message: Message) -> None:
+    def note_canary(self, canary: str, message: Message, thread: str | None = None) -> None:
         """Record a message with a canary, or with the last part of a marker that several messages hold."""
         if subject := self.subjects.get(message.index):
             self.ids[subject].add(canary)
+        if thread is not None:
+            self.threads[thread].setdefault(canary, message)
         frames = self.canaries[canary]
         if len(frames) < MAX_EVIDENCE and message.index not in {each.index for each in frames}:
             frames.append(excerpt(message))
@@ -188,7 +191,7 @@ class _Reader:
             stream = self._streams[key] = TextRun(kind, id_)
             self.client.runs.append(stream)
         stream.texts.append(text)
-        stream.origins.append((frame.origin, frame.position))
+        stream.origins.append((frame.origin, frame.position, frame.thread))
 
     def _is_replayed(self, frame: ObservedFrame) -> bool:
         """Return whether a frame repeats, after a reconnect, a position that the client already has."""
@@ -222,11 +225,11 @@ def _conclude(client: ObservedClient) -> None:
         keys = [marker[:3] for marker, _, _ in segments]
         client.followed.update(key for key, later in pairwise(keys) if key != later)
         origins = run.origin_of([end for _, _, end in segments])
-        for (marker, text, _), (message, position) in zip(segments, origins, strict=True):
+        for (marker, text, _), (message, position, thread) in zip(segments, origins, strict=True):
             client.occurrences[marker].append(Occurrence("delta", message, position))
             client.arrivals.append((marker, message))
             client.texts[marker[:3]] += text
-            client.note_canary(marker.canary, message)
+            client.note_canary(marker.canary, message, thread)
     client.arrivals.sort(key=lambda each: each[1].place)
     for call, value, _ in client.wholes:
         if call is None and isinstance(value, str):

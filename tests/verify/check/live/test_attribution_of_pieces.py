@@ -13,7 +13,7 @@ from bridgekit_verify.check.live.verdict import check_run
 from bridgekit_verify.check.property_answers import Property, State
 from tests.verify.check.live.run_mutations import batched, replaced
 from tests.verify.check.live.sound_backends import BARE, sound
-from tests.verify.check.live.test_pitfalls_of_runs import answer, of_client, renumbered
+from tests.verify.check.live.test_pitfalls_of_runs import answer, of_client, renumbered, socket_of_a_user
 from tests.verify.check.live.test_run_mutations import broken
 
 DIALECTS = ("AG-UI", "Vercel UI stream", "bare", "flat")
@@ -109,12 +109,10 @@ def test_response_with_another_users_answer_has_its_own_end(size: int) -> None:
     assert broken(check_run(run)) == {Property.USER, Property.LOST}
 
 
-@pytest.mark.parametrize("scenario", ["thinking", "calls"])
-def test_words_after_a_text_that_no_text_of_the_model_follows_damage_it(scenario: str) -> None:
-    run = sound("AG-UI", scenario)
-    last = ".r.4]" if scenario == "thinking" else ".p.2]"
+def test_words_after_a_text_that_no_text_of_the_model_follows_damage_it() -> None:
+    run = sound("AG-UI", "thinking")
     for message in of_client(run):
-        if last in message.value.get("delta", ""):
+        if ".r.4]" in message.value.get("delta", ""):
             message.value["delta"] += " more"
     assert Property.TEXT in broken(check_run(run))
 
@@ -128,3 +126,13 @@ def test_text_of_the_backend_with_brackets_and_dots_is_no_marker() -> None:
     verdict = check_run(msgspec.structs.replace(run, messages=[sources, *run.messages]))
     for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.USER):
         assert answer(verdict, which)[0] is State.HOLDS, which
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_cut_pieces_that_name_another_thread_break_right_thread(size: int) -> None:
+    run = cut(socket_of_a_user(sound("flat", "text")), size)
+    assert broken(check_run(run)) == set()
+    for message in run.messages:
+        if message.value["t"] == "say" and message.value["room"] == "t1":
+            message.value = {**message.value, "room": "t2"}
+    assert broken(check_run(run)) == {Property.THREAD}
