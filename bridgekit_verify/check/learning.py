@@ -142,11 +142,12 @@ def _remove_contradictions(
 
     The recording is assumed to be sound.
     """
-    types = {message.index: name_of(row.get(fields.get("kind", ()))) for message, row in pairs}
+    messages = [replace(message, index=n) for n, (message, _) in enumerate(pairs, 1)]  # also within a batch
+    types = [name_of(row.get(fields.get("kind", ()))) for _, row in pairs]
     for _ in range(MAX_KINDS):
         table = {field: ".".join(path) for field, path in fields.items()} | {"kinds": _by_ours(kinds)}
         judge = Judge(parse_table(table | ({"position": position} if position else {}), "draft"))
-        judge.feed(message for message, _ in pairs)
+        judge.feed(messages)
         broken = [answer for answer in conclude(judge).answers if answer.violations]
         if not broken:
             return
@@ -156,7 +157,7 @@ def _remove_contradictions(
             elif answer.property in (Property.ENDED, Property.END_LAST):
                 kinds.update((name, "event") for name, ours in kinds.items() if ours in ("ended", "error"))
             else:
-                kinds[types[answer.violations[0].frames[-1].index]] = "event"
+                kinds[types[answer.violations[0].frames[-1].index - 1]] = "event"
 
 
 def _by_ours(kinds: Mapping[str, str]) -> dict[str, list[str]]:

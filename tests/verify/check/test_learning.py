@@ -127,8 +127,11 @@ def test_whole_text_is_no_mark_of_the_end_and_the_id_of_a_chunk_is_no_run(
     assert table.get("run") == ("@connection" if ended else None)
 
 
-def test_draft_of_batches_is_that_of_their_messages(tmp_path: Path) -> None:
-    values = list(DIALECTS["chat"]("r", "t"))
+@pytest.mark.parametrize("count", [1, 2])
+def test_draft_of_batches_is_that_of_their_messages(count: int, tmp_path: Path) -> None:
+    """Also if some type seems to contradict the others, as a type that is sent twice for each call."""
+    values = [each for each in DIALECTS["chat"]("r", "t") for _ in range(count if each["t"] == "call" else 1)]
+    values = [{**value, "n": n} for n, value in enumerate(values, 1)]
     batches = [json.dumps(values[n : n + 4]) for n in range(0, len(values), 4)]
     tables = [learn(Path(save(tmp_path / f"{len(rows)}.jsonl", *rows))).read_text() for rows in (values, batches)]
     assert tables[0] == tables[1]
