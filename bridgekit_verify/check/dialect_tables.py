@@ -224,9 +224,13 @@ class _TableReader:
 
     @staticmethod
     def _with_text(frame: ObservedFrame) -> tuple[ObservedFrame, ...]:
-        """Return the frame, and its text as a frame of its own: the last text may come with the reason of the end."""
-        text = replace(frame, kind="text")
-        return (frame, text) if frame.kind == "started" else (text, frame)
+        """Return the frame, and its text as a frame of its own: the last text may come with the reason of the end.
+
+        The text of an end may also be the whole text. Unless the message has another one, the frame states it as both.
+        """
+        if frame.kind == "started":
+            return frame, replace(frame, kind="text")
+        return replace(frame, kind="text", whole=frame.text if frame.whole is None else None), frame
 
     def _set_named(self, frame: ObservedFrame, value: Mapping[str, Any]) -> None:
         for field, name in self._names:

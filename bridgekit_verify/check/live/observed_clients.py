@@ -149,10 +149,11 @@ class _Reader:
         if frame.call is not None:
             client.call_kinds[frame.call].add(frame.kind)
         stated = set[Marker]()
-        if frame.whole is not None:
+        is_whole = frame.whole is not None and (frame.whole != frame.text or self._begins_again(frame))
+        if is_whole:
             client.wholes.append((frame.call, frame.whole, message))
             stated = self._repeat("whole", frame, raw_text(frame.whole))
-        if isinstance(frame.text, str) and frame.kind in DELTAS:
+        if isinstance(frame.text, str) and frame.kind in DELTAS and not (is_whole and frame.whole == frame.text):
             if replayed:
                 stated |= self._repeat("replay", frame, frame.text)
             else:
@@ -182,13 +183,21 @@ class _Reader:
             self.client.occurrences[marker].append(Occurrence(how, frame.origin, frame.position))
         return found
 
-    def _append(self, frame: ObservedFrame, text: str) -> None:
+    def _begins_again(self, frame: ObservedFrame) -> bool:
+        """Return whether the text of a frame begins as the text so far, so that it is a complete value."""
+        stream = self._streams.get(self._key(frame)) if frame.kind in DELTAS else None
+        first = next(filter(None, stream.texts), "") if stream else ""
+        return bool(first) and frame.text != first and str(frame.text).startswith(first)
+
+    def _key(self, frame: ObservedFrame) -> tuple[str, str | None, str | None]:
         kind = DELTAS[frame.kind]
-        id_ = frame.call if kind == "arguments" else frame.message
-        key = (kind, frame.run, id_)
+        return kind, frame.run, frame.call if kind == "arguments" else frame.message
+
+    def _append(self, frame: ObservedFrame, text: str) -> None:
+        key = self._key(frame)
         stream = self._streams.get(key)
         if stream is None:
-            stream = self._streams[key] = TextRun(kind, id_)
+            stream = self._streams[key] = TextRun(key[0], key[2])
             self.client.runs.append(stream)
         stream.texts.append(text)
         stream.origins.append((frame.origin, frame.position, frame.thread))

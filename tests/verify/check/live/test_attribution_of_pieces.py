@@ -136,3 +136,22 @@ def test_cut_pieces_that_name_another_thread_break_right_thread(size: int) -> No
         if message.value["t"] == "say" and message.value["room"] == "t1":
             message.value = {**message.value, "room": "t2"}
     assert broken(check_run(run)) == {Property.THREAD}
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_text_of_an_end_is_the_last_piece_or_the_whole_text(is_whole: bool) -> None:
+    run = sound("bare", "text")
+    run.dialect = {"name": "x", "run": "@connection", "kind": "done", "text": "d",
+                   "kinds": {"text": "*", "ended": "true"}}  # fmt: skip
+    messages = []
+    for client in ("s1", "s2", "s3"):
+        texts = [each.value["d"] for each in of_client(run, client) if each.value["t"] == "say"]
+        last = "".join(texts) if is_whole else texts.pop()
+        values = [*({"d": text, "done": False} for text in texts), {"d": last, "done": True}]
+        messages += [msgspec.structs.replace(of_client(run, client)[0], value=value) for value in values]
+    run.messages = messages
+    verdict = check_run(run)
+    assert broken(verdict) == set()
+    assert answer(verdict, Property.LOST)[0] is State.HOLDS
+    run.messages = [each for each in messages if ".t.3]" not in each.value["d"] or each.value["done"]]
+    assert broken(check_run(run)) >= {Property.LOST}
