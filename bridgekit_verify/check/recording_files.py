@@ -35,7 +35,7 @@ RECONNECT: Final = b"---"
 SSE_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 SSE_LINE: Final = re.compile(rb"([A-Za-z][\w-]*)?:|(data|event|id|retry)$|-*$")
 """A field, a comment, a reconnect or an empty line. Clients ignore fields that they do not know."""
-STREAMED_JSON: Final = re.compile("ndjson|jsonl|json-seq|stream")
+STREAMED_JSON: Final = re.compile("ndjson|jsonl|json-seq|(?<!octet-)stream")
 SENT: Final = {"send", "sent", "out", "outgoing"}
 
 

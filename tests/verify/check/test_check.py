@@ -242,7 +242,10 @@ HAR_ENTRIES: dict[str, list[dict[str, Any]]] = {
     **{mime: [streamed(AG_UI, mime)] for mime in ("application/json", "text/plain; charset=utf-8", "")},
     "JSON sequence": [streamed(AG_UI, "application/json-seq", "\x1e")],
     "ids that are numbers": [{"_eventSourceMessages": [{"eventId": 1, "data": json.dumps(value)} for value in AG_UI]}],
-    "not streamed": [streamed([{"type": "error"}], "application/json"), socket_entry(AG_UI)],
+    **{
+        f"one line of {mime}": [streamed([{"type": "error"}], mime), socket_entry(AG_UI)]
+        for mime in ("application/json", "application/octet-stream")
+    },
 }
 
 
