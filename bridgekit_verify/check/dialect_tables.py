@@ -230,7 +230,7 @@ class _TableReader:
         """
         if frame.kind == "started":
             return frame, replace(frame, kind="text")
-        return replace(frame, kind="text", whole=frame.text if frame.whole is None else None), frame
+        return replace(frame, kind="text", whole=frame.text if frame.whole in (None, frame.text) else None), frame
 
     def _set_named(self, frame: ObservedFrame, value: Mapping[str, Any]) -> None:
         for field, name in self._names:

@@ -138,11 +138,12 @@ def test_cut_pieces_that_name_another_thread_break_right_thread(size: int) -> No
     assert broken(check_run(run)) == {Property.THREAD}
 
 
+@pytest.mark.parametrize("more", [{}, {"whole": "d"}, {"whole": "all"}])
 @pytest.mark.parametrize("is_whole", [False, True])
-def test_text_of_an_end_is_the_last_piece_or_the_whole_text(is_whole: bool) -> None:
+def test_text_of_an_end_is_the_last_piece_or_the_whole_text(is_whole: bool, more: dict[str, str]) -> None:
     run = sound("bare", "text")
     run.dialect = {"name": "x", "run": "@connection", "kind": "done", "text": "d",
-                   "kinds": {"text": "*", "ended": "true"}}  # fmt: skip
+                   "kinds": {"text": "*", "ended": "true"}, **more}  # fmt: skip
     messages = []
     for client in ("s1", "s2", "s3"):
         texts = [each.value["d"] for each in of_client(run, client) if each.value["t"] == "say"]
