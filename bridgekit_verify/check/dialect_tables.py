@@ -25,8 +25,8 @@ from bridgekit_verify.check.frames import (
 )
 from bridgekit_verify.errors import UnusableRecording
 
-__all__ = ["EVENT", "RUN_OF_CONNECTION", "TEXT", "detect", "load_table", "locate", "name_of", "parse_table", "steps_of",
-           "without_prefix"]  # fmt: skip
+__all__ = ["EVENT", "RUN_OF_CONNECTION", "TEXT", "decoded", "detect", "load_table", "locate", "name_of", "parse_table",
+           "steps_of", "without_prefix"]  # fmt: skip
 
 PER: Final = ("client", "thread", "run", "connection")
 RUN_OF_CONNECTION: Final = "@connection"
@@ -205,7 +205,7 @@ class _TableReader:
         if isinstance(value, str):
             if not value.startswith(self._prefix):
                 return ()
-            value = _decoded(without_prefix(value, self._prefix))
+            value = decoded(without_prefix(value, self._prefix))
         theirs = message.event if self._kind == (EVENT,) else None if self._kind is None else locate(value, self._kind)
         name = name_of(theirs)
         kind = self._kinds.get(name)
@@ -224,9 +224,13 @@ class _TableReader:
 
     @staticmethod
     def _with_text(frame: ObservedFrame) -> tuple[ObservedFrame, ...]:
-        """Return the frame, and its text as a frame of its own: the last text may come with the reason of the end."""
-        text = replace(frame, kind="text")
-        return (frame, text) if frame.kind == "started" else (text, frame)
+        """Return the frame, and its text as a frame of its own: the last text may come with the reason of the end.
+
+        The text of an end may also be the whole text. Unless the message has another one, the frame states it as both.
+        """
+        if frame.kind == "started":
+            return frame, replace(frame, kind="text")
+        return replace(frame, kind="text", whole=frame.text if frame.whole in (None, frame.text) else None), frame
 
     def _set_named(self, frame: ObservedFrame, value: Mapping[str, Any]) -> None:
         for field, name in self._names:
@@ -257,7 +261,7 @@ def _number(value: object) -> int | None:
     return value if type(value) is int else None
 
 
-def _decoded(text: str) -> Any:
+def decoded(text: str) -> Any:
     """Decode JSON. Any other text becomes the field TEXT. A JSON string is also text, as some backends send pieces."""
     value = decode_text(text)
     if isinstance(value, str) and value.startswith('"'):

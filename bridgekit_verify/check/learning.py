@@ -16,6 +16,7 @@ from bridgekit_verify.check.dialect_tables import (
     EVENT,
     RUN_OF_CONNECTION,
     TEXT,
+    decoded,
     name_of,
     parse_table,
     without_prefix,
@@ -42,7 +43,12 @@ ID_NAMES: Final = {
     "call": r"call_?id|tool_?(use_)?id|^call$|call$",
     "message": r"me?ss?a?ge?_?id|^message$|^msg$|item_?id|^id$",
 }
-END_NAMES: Final = r"(finish|stop)_?reason|^(is_?)?(done|stop|final|finished)$"
+REASON_NAMES: Final = r"(finish|stop)_?reason"
+END_NAMES: Final = r"^(is_?)?(done|stop|final|finished)$"
+END_TEXTS: Final = re.compile(
+    r"(?i:[\[<(|_#]+(\w*_)?(done|end|eo[fs]|stop|finish(ed)?|completed?)(_\w*)?[\])>|_#]+)|DONE|END|EO[FS]|STOP"
+)
+"""Texts that end a run although only one connection shows it, such as `[DONE]`."""
 TEXT_NAMES: Final = r"(delta|token|chunk|text|content|piece|answer|^d$)(?!.*(id|type)$)"
 WHOLE_NAMES: Final = {"args": r"arg|input|param", "whole": r"(whole|full|final|text|content|output)(?!.*(id|type)$)"}
 KIND_RULES: Final = (
@@ -87,8 +93,7 @@ def draft_table(path: str, messages: Iterable[Message]) -> str:
         kinds = _kinds(pairs, types, fields.get("run"), fields.get("text"))
     elif kind is not None:
         kinds = {"*": "text"} | {name_of(each): "ended" for each in _values(rows, kind) if each}
-        if "run" not in fields and fields.get("message", ())[-1:] == ("id",):  # as in chat completions
-            fields["run"] = fields.pop("message")
+        _name_run(rows, kind, fields)
     if kind is not None and "run" not in fields and _ends_once(pairs, kind, kinds):
         names = (path for path in _paths(rows) if path not in fields.values() and _names_connections(pairs, path))
         fields["run"] = next(names, (RUN_OF_CONNECTION,))
@@ -137,11 +142,12 @@ def _remove_contradictions(
 
     The recording is assumed to be sound.
     """
-    types = {message.index: name_of(row.get(fields.get("kind", ()))) for message, row in pairs}
+    messages = [replace(message, index=n) for n, (message, _) in enumerate(pairs, 1)]  # also within a batch
+    types = [name_of(row.get(fields.get("kind", ()))) for _, row in pairs]
     for _ in range(MAX_KINDS):
         table = {field: ".".join(path) for field, path in fields.items()} | {"kinds": _by_ours(kinds)}
         judge = Judge(parse_table(table | ({"position": position} if position else {}), "draft"))
-        judge.feed(message for message, _ in pairs)
+        judge.feed(messages)
         broken = [answer for answer in conclude(judge).answers if answer.violations]
         if not broken:
             return
@@ -151,7 +157,7 @@ def _remove_contradictions(
             elif answer.property in (Property.ENDED, Property.END_LAST):
                 kinds.update((name, "event") for name, ours in kinds.items() if ours in ("ended", "error"))
             else:
-                kinds[types[answer.violations[0].frames[-1].index]] = "event"
+                kinds[types[answer.violations[0].frames[-1].index - 1]] = "event"
 
 
 def _by_ours(kinds: Mapping[str, str]) -> dict[str, list[str]]:
@@ -261,9 +267,24 @@ def _numbers(pairs: Sequence[tuple[Message, Row]], path: Path, scope: Path | Non
 
 
 def _end(rows: Sequence[Row]) -> Path | None:
-    """Return the path of a mark of the end, such as `finish_reason`, for frames that have no type."""
-    paths = (path for path in _paths(rows) if re.search(END_NAMES, path[-1], re.IGNORECASE))
-    return next((path for path in paths if any(_values(rows, path))), None)
+    """Return the path of a mark of the end for frames that have no type: a reason, or `done` that is true."""
+    for path in _paths(rows):
+        for names, type_ in ((REASON_NAMES, str | int), (END_NAMES, int)):  # `final` may also be the whole text
+            marks = (each for each in _values(rows, path) if isinstance(each, type_))
+            if re.search(names, path[-1], re.IGNORECASE) and any(marks):
+                return path
+    return None
+
+
+def _name_run(rows: Sequence[Row], kind: Path, fields: dict[str, Path]) -> None:
+    """Take the path `id` for that of the run, as in chat completions, unless there are more ids than ends."""
+    if "run" in fields or fields.get("message", ())[-1:] != ("id",):
+        return
+    ids = [each for each in _values(rows, fields["message"]) if each]
+    if len(set(ids)) <= sum(map(bool, _values(rows, kind))):
+        fields["run"] = fields.pop("message")
+    elif len(set(ids)) == len(ids):  # each frame has an id of its own
+        del fields["message"]
 
 
 def _ends_once(pairs: Sequence[tuple[Message, Row]], kind: Path, kinds: Mapping[str, str]) -> bool:
@@ -286,14 +307,22 @@ def _names_connections(pairs: Sequence[tuple[Message, Row]], path: Path) -> bool
 
 
 def _text_table(messages: Sequence[Message]) -> str:
-    """Return the table of a recording whose messages are text. The last text of all connections is the end."""
-    lasts = {message.client: message.value for message in messages}
-    end, count = Counter(lasts.values()).most_common(1)[0]
+    """Return the table of a recording whose messages are text.
+
+    The last text is the end if it looks like one, or if all connections have it and differ in their other texts.
+    """
+    texts = defaultdict[str, list[str]](list)
+    for message in messages:
+        texts[message.client].append(decoded(message.value)[TEXT])
+    lasts = [each[-1] for each in texts.values()]
+    end = lasts[0]
+    ends = lasts.count(end) == len(lasts) and (len({tuple(each) for each in texts.values()}) > 1
+                                               or END_TEXTS.fullmatch(end.strip()) is not None)  # fmt: skip
     lines = [f"# drafted from {len(messages)} texts by `bridgekit learn`: review every line", "[dialect]"]
-    if sum(each.value == end for each in messages) == len(lasts):
+    if ends and sum(each.count(end) for each in texts.values()) == len(lasts):
         lines.append(f'run = "{RUN_OF_CONNECTION}"')
     lines += [f'kind = "{TEXT}"', f'text = "{TEXT}"', "[dialect.kinds]", 'text = "*"']
-    return "\n".join([*lines, *([f"ended = {_quote(end)}"] if count == len(lasts) else [])]) + "\n"
+    return "\n".join([*lines, *([f"ended = {_quote(end)}"] if ends else [])]) + "\n"
 
 
 def _kinds(pairs: Sequence[tuple[Message, Row]], kind: Path, run: Path | None, text: Path | None) -> dict[str, str]:
@@ -311,8 +340,8 @@ def _kinds(pairs: Sequence[tuple[Message, Row]], kind: Path, run: Path | None, t
     firsts, lasts = {each[0] for each in by_run.values()}, {each[-1] for each in by_run.values()}
     for name in dict.fromkeys(_values(rows, kind)):
         matched = next((ours for ours, rule in KIND_RULES if re.search(rule, name, re.IGNORECASE)), "event")
-        if name in texts:
-            matched = "text" if matched == "event" and name == texts.most_common(1)[0][0] else matched
+        if texts and name == texts.most_common(1)[0][0]:
+            matched = "text" if matched == "event" else matched
         elif firsts == {name} and name not in lasts:
             matched = "started"
         elif lasts == {name} and name not in firsts:

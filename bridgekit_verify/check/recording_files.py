@@ -35,7 +35,7 @@ RECONNECT: Final = b"---"
 SSE_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 SSE_LINE: Final = re.compile(rb"([A-Za-z][\w-]*)?:|(data|event|id|retry)$|-*$")
 """A field, a comment, a reconnect or an empty line. Clients ignore fields that they do not know."""
-STREAMED_JSON: Final = re.compile("ndjson|jsonl|json-seq|stream")
+STREAMED_JSON: Final = re.compile("ndjson|jsonl|json-seq|(?<!octet-)stream")
 SENT: Final = {"send", "sent", "out", "outgoing"}
 
 
@@ -291,11 +291,11 @@ class _HarMessage(msgspec.Struct):
     """A message of a WebSocket or of a stream of server-sent events."""
 
     data: str | None = None
-    type: str = "receive"
+    type: str | None = None
     time: float | str | None = None
-    opcode: int | str = 1
+    opcode: int | str | None = None
     name: str | None = msgspec.field(name="eventName", default=None)
-    id: str | None = msgspec.field(name="eventId", default=None)
+    id: str | int | None = msgspec.field(name="eventId", default=None)
 
 
 class _Content(msgspec.Struct):
@@ -373,9 +373,9 @@ def _har_values(entry: _Entry) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield each frame's value, with the further fields of its `Message`."""
     content = entry.response.content if entry.response else None
     for each in entry.sockets or entry.events or ():
-        opcode = str(each.opcode)
-        if each.type.lower() not in SENT and opcode in ("1", "2") and each.data is not None:
-            more = {"event": each.name, "event_id": each.id, "read_at": _seconds(each.time)}
+        opcode = str(1 if each.opcode is None else each.opcode)
+        if str(each.type).lower() not in SENT and opcode in ("1", "2") and each.data is not None:
+            more = {"event": each.name, "event_id": _id(each.id), "read_at": _seconds(each.time)}
             yield decode_text(_har_text(each.data, opcode == "2")), more
     if not (entry.sockets or entry.events) and content is not None and isinstance(content.text, str):
         body = _har_text(content.text, content.encoding == "base64")

@@ -46,8 +46,8 @@ class Rules:
         self.forgotten = 0
         self.unattributed_texts = self.unattributed_calls = 0
         """The numbers of frames that belong to a message or call, but name none."""
-        self.unnamed_texts = self.unnamed_calls = 0
-        """The number of frames with a text or an id whose kind the dialect does not name."""
+        self.unnamed_texts = self.unnamed_calls = self.unnamed_early = 0
+        """The numbers of frames whose kind the dialect does not name: with a text or an id, and before a start."""
         has, fields = dialect.kinds.__contains__, dialect.fields
         self.knows_runs = "run" in fields or dialect.run_is_connection
         self._knows_calls = "call" in fields and has("tool_begin")
@@ -144,6 +144,7 @@ class Rules:
 
     def _note_run(self, client: ClientState, run: RunState, frame: ObservedFrame) -> None:
         if not run.is_known:  # frames of another kind may precede the start, such as a reply
+            self.unnamed_early += run.last_kind == "other" and frame.kind == "started"
             run.first, run.first_part = frame.origin.place
         run.last_kind, run.is_known = frame.kind, run.is_known or frame.kind != "other"
         if run.ended and frame.kind == "other":
@@ -319,8 +320,7 @@ class Rules:
 
     def _result(self, client: ClientState, run: RunState | None, stream: StreamState, frame: ObservedFrame) -> None:
         if stream.resulted:
-            text = f"{stream} has a second result"
-            self._contradicts(Property.DUPLICATED, "result twice", stream, text, frame.origin)
+            self._contradicts(Property.DUPLICATED, "result twice", stream, f"{stream} has two results", frame.origin)
         if not stream.begun:  # The result may belong to a call of an earlier run.
             self.findings.unknown(Property.CALLS, f"{stream} may have begun before the recording")
         stream.resulted = True

@@ -138,8 +138,9 @@ def _answer(judge: Judge, which: Property) -> PropertyAnswer:
     answer = judge.findings.answer(which, SOURCES.get(which, ""), lacking=any(map(dialect.lacks, needed)))
     if answer.state is not State.UNKNOWN:
         return answer
-    texts = TEXT_KINDS if judge.rules.unnamed_texts and which in OF_TEXTS else ()
-    calls = CALL_KINDS if judge.rules.unnamed_calls and which in OF_CALLS else ()
+    rules, early = judge.rules, judge.rules.unnamed_early and which is Property.ORDER
+    texts = TEXT_KINDS if early or (rules.unnamed_texts and which in OF_TEXTS) else ()
+    calls = CALL_KINDS if early or (rules.unnamed_calls and which in OF_CALLS) else ()
     reasons = (dialect.describe_lack(*needed, *HELPS.get(which, ()), *texts, *calls), answer.reason)
     return msgspec.structs.replace(answer, reason="; ".join(filter(None, reasons)))
 
@@ -260,6 +261,7 @@ def _reasons_of_streams(judge: Judge, streams: list[StreamState]) -> Iterator[tu
     for count, problem, which in (
         (rules.unnamed_texts, "frames are of a type that the dialect does not name", OF_TEXTS),
         (rules.unnamed_calls, "frames are of a type that the dialect does not name", OF_CALLS),
+        (rules.unnamed_early, "frames of a type that the dialect does not name precede a start", (Property.ORDER,)),
         (rules.unattributed_texts, "frames of messages name none", OF_TEXTS),
         (rules.unattributed_calls, "frames of calls name none", OF_CALLS),
         (rules.forgotten, FORGOTTEN, OF_STREAMS),

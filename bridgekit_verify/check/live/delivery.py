@@ -240,7 +240,7 @@ def _judge_text(evidence: LiveEvidence, findings: LedgerFindings, text: Expected
     found = [client.texts[key]] if key in client.texts else []
     received = [each.rstrip() for each in (found if "delta" in ways else client.whole_texts.get(key, ()))]
     # Words of the backend, such as `</think>`, may stand between this text and the model's next text.
-    if not received or sent in received or (text.channel != "t" and received[0].startswith(sent)):
+    if not received or sent in received or (key in client.followed and received[0].startswith(sent)):
         return
     if text.excuse is not None:
         if text.call.outcome is not CallOutcome.ENDED_EARLY and not sent.startswith(received[0]):
@@ -312,9 +312,16 @@ OF_PIECES: Final = (Property.LOST, Property.DUPLICATED, Property.ORDER, Property
                     Property.END_LAST)  # fmt: skip
 
 
+def _holds_letters(text: str, canary: str) -> bool:
+    """Return whether a text holds the letters of a canary in their order, also with others between them."""
+    letters = iter(text.casefold())
+    return all(letter in letters for letter in canary.casefold())
+
+
 def _conclude(evidence: LiveEvidence, findings: LedgerFindings, expected: Sequence[ExpectedText]) -> None:
     for client in evidence.clients.values():
-        for which in OF_PIECES if client.garbled else ():
+        is_garbled = any(_holds_letters(text, canary) for text in client.garbled for canary in evidence.prompts)
+        for which in OF_PIECES if is_garbled else ():
             findings.unknown(which, f"a text of client {client.id} holds parts of markers, and no whole one")
     counts = Counter(
         kind

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple
 
 from bridgekit_verify.check.dialects import StreamDialect
@@ -34,14 +35,15 @@ class TextRun:
     kind: str
     id: str | None
     texts: list[str] = field(default_factory=list)
-    origins: list[tuple[Message, int | None]] = field(default_factory=list)
+    origins: list[tuple[Message, int | None, str | None]] = field(default_factory=list)
+    """The message, position and thread of each delta."""
 
     @property
     def text(self) -> str:
         return "".join(self.texts)
 
-    def origin_of(self, ends: list[int]) -> list[tuple[Message, int | None]]:
-        """Return the message and the frame's position for each of these ascending indexes of the joined text."""
+    def origin_of(self, ends: list[int]) -> list[tuple[Message, int | None, str | None]]:
+        """Return the origin of each of these ascending indexes of the joined text."""
         index, length, found = 0, len(self.texts[0]), []
         for end in ends:
             while length < end:
@@ -93,14 +95,18 @@ class ObservedClient:
     """The frames that end a run, without replays."""
     fragments: int = 0
     """The number of texts that contain a canary but no complete marker."""
-    garbled: int = 0
-    """The number of texts that contain the characters of several markers but no complete marker. Pieces of several
-    runs alternate in such a text, or the backend changes its characters."""
+    garbled: list[str] = field(default_factory=list)
+    """The texts that contain the brackets and dots of several markers but no complete marker. Pieces of several runs
+    may alternate in such a text, or the backend may change its characters."""
+    followed: set[TextKey] = field(default_factory=set)
+    """The channels after whose pieces another channel continues in the same message."""
 
-    def note_canary(self, canary: str, message: Message) -> None:
+    def note_canary(self, canary: str, message: Message, thread: str | None = None) -> None:
         """Record a message with a canary, or with the last part of a marker that several messages hold."""
         if subject := self.subjects.get(message.index):
             self.ids[subject].add(canary)
+        if thread is not None:
+            self.threads[thread].setdefault(canary, message)
         frames = self.canaries[canary]
         if len(frames) < MAX_EVIDENCE and message.index not in {each.index for each in frames}:
             frames.append(excerpt(message))
@@ -143,10 +149,11 @@ class _Reader:
         if frame.call is not None:
             client.call_kinds[frame.call].add(frame.kind)
         stated = set[Marker]()
-        if frame.whole is not None:
+        is_whole = frame.whole is not None and (frame.whole != frame.text or self._begins_again(frame))
+        if is_whole:
             client.wholes.append((frame.call, frame.whole, message))
             stated = self._repeat("whole", frame, raw_text(frame.whole))
-        if isinstance(frame.text, str) and frame.kind in DELTAS:
+        if isinstance(frame.text, str) and frame.kind in DELTAS and not (is_whole and frame.whole == frame.text):
             if replayed:
                 stated |= self._repeat("replay", frame, frame.text)
             else:
@@ -176,16 +183,24 @@ class _Reader:
             self.client.occurrences[marker].append(Occurrence(how, frame.origin, frame.position))
         return found
 
-    def _append(self, frame: ObservedFrame, text: str) -> None:
+    def _begins_again(self, frame: ObservedFrame) -> bool:
+        """Return whether the text of a frame begins as the text so far, so that it is a complete value."""
+        stream = self._streams.get(self._key(frame)) if frame.kind in DELTAS else None
+        first = next(filter(None, stream.texts), "") if stream else ""
+        return bool(first) and frame.text != first and str(frame.text).startswith(first)
+
+    def _key(self, frame: ObservedFrame) -> tuple[str, str | None, str | None]:
         kind = DELTAS[frame.kind]
-        id_ = frame.call if kind == "arguments" else frame.message
-        key = (kind, frame.run, id_)
+        return kind, frame.run, frame.call if kind == "arguments" else frame.message
+
+    def _append(self, frame: ObservedFrame, text: str) -> None:
+        key = self._key(frame)
         stream = self._streams.get(key)
         if stream is None:
-            stream = self._streams[key] = TextRun(kind, id_)
+            stream = self._streams[key] = TextRun(key[0], key[2])
             self.client.runs.append(stream)
         stream.texts.append(text)
-        stream.origins.append((frame.origin, frame.position))
+        stream.origins.append((frame.origin, frame.position, frame.thread))
 
     def _is_replayed(self, frame: ObservedFrame) -> bool:
         """Return whether a frame repeats, after a reconnect, a position that the client already has."""
@@ -215,13 +230,15 @@ def _conclude(client: ObservedClient) -> None:
         segments = segments_of(run.text)
         if not segments:
             client.fragments += bool(canaries_in(run.text))
-            client.garbled += min(map(run.text.count, "[.]")) > 1
+            client.garbled += [run.text] if min(map(run.text.count, "[.]")) > 1 else []
+        keys = [marker[:3] for marker, _, _ in segments]
+        client.followed.update(key for key, later in pairwise(keys) if key != later)
         origins = run.origin_of([end for _, _, end in segments])
-        for (marker, text, _), (message, position) in zip(segments, origins, strict=True):
+        for (marker, text, _), (message, position, thread) in zip(segments, origins, strict=True):
             client.occurrences[marker].append(Occurrence("delta", message, position))
             client.arrivals.append((marker, message))
             client.texts[marker[:3]] += text
-            client.note_canary(marker.canary, message)
+            client.note_canary(marker.canary, message, thread)
     client.arrivals.sort(key=lambda each: each[1].place)
     for call, value, _ in client.wholes:
         if call is None and isinstance(value, str):

@@ -236,11 +236,16 @@ def streamed(values: list[dict[str, Any]], mime: str, separator: str = "", **mem
 HAR_ENTRIES: dict[str, list[dict[str, Any]]] = {
     "times as text": [socket_entry(AG_UI, time="2026-11-30T12:00:00Z", opcode="1")],
     "other words for received": [socket_entry(AG_UI, type="Incoming")],
+    "null types": [socket_entry(AG_UI, type=None, opcode=None, eventId=None)],
     "nulls": [{"request": None, "response": None}, {"response": {"content": None}}, socket_entry(AG_UI)],
     "a text that is none": [{"response": {"content": {"text": ["a"]}}}, socket_entry(AG_UI)],
     **{mime: [streamed(AG_UI, mime)] for mime in ("application/json", "text/plain; charset=utf-8", "")},
     "JSON sequence": [streamed(AG_UI, "application/json-seq", "\x1e")],
-    "not streamed": [streamed([{"type": "error"}], "application/json"), socket_entry(AG_UI)],
+    "ids that are numbers": [{"_eventSourceMessages": [{"eventId": 1, "data": json.dumps(value)} for value in AG_UI]}],
+    **{
+        f"one line of {mime}": [streamed([{"type": "error"}], mime), socket_entry(AG_UI)]
+        for mime in ("application/json", "application/octet-stream")
+    },
 }
 
 

@@ -94,8 +94,44 @@ def test_draft_of_texts_judges_them(end: str | None, tmp_path: Path) -> None:
     assert (states(found)[Property.END_LAST] is State.HOLDS) == bool(end)
 
 
-def test_draft_of_batches_is_that_of_their_messages(tmp_path: Path) -> None:
-    values = list(DIALECTS["chat"]("r", "t"))
+@pytest.mark.parametrize("end", ["ld", "[DONE]", " end", "<end_of_stream>"])
+def test_text_of_one_connection_ends_it_only_if_it_looks_like_an_end(end: str, tmp_path: Path) -> None:
+    path = Path(save(tmp_path / "a.jsonl", *({"socket": "s", "frame": text} for text in ("Hel", "lo wor", end))))
+    kinds = tomllib.loads(learn(path).read_text(encoding="utf-8"))["dialect"]["kinds"]
+    assert kinds == {"text": "*"} | ({"ended": end} if end[0] in "[<" else {})
+
+
+def test_draft_of_texts_that_are_json_strings_judges_them(tmp_path: Path) -> None:
+    rows = [{"socket": name, "frame": json.dumps(text)} for name in ("s1", "s2") for text in (name, *WORDS, "[END]")]
+    path = Path(save(tmp_path / "a.jsonl", *rows))
+    found = check_recording(str(path), dialect=load_table(str(learn(path))))
+    assert (broken(found), states(found)[Property.END_LAST]) == ({}, State.HOLDS)
+
+
+def test_type_that_repeats_the_text_at_the_end_ends_the_run(tmp_path: Path) -> None:
+    values = [{"type": "go"}, *({"type": "token", "text": word} for word in WORDS), {"type": "done", "text": "all"}]
+    rows = [{"socket": name, "frame": value} for name in ("s1", "s2") for value in values]
+    table = tomllib.loads(learn(Path(save(tmp_path / "a.jsonl", *rows))).read_text(encoding="utf-8"))["dialect"]
+    assert table["kinds"] == {"started": "go", "text": "token", "ended": "done"}
+
+
+@pytest.mark.parametrize(("last", "ended"), [({"final": "All of it"}, None), ({"id": "z", "done": True}, "true")])
+def test_whole_text_is_no_mark_of_the_end_and_the_id_of_a_chunk_is_no_run(
+    last: Value, ended: str | None, tmp_path: Path
+) -> None:
+    values = [*({"id": str(n), "text": word} for n, word in enumerate(WORDS)), last]
+    rows = [{"socket": name, "frame": value} for name in ("s1", "s2") for value in values]
+    path = Path(save(tmp_path / "a.jsonl", *rows))
+    table = tomllib.loads(learn(path).read_text(encoding="utf-8"))["dialect"]
+    assert table.get("kinds", {}).get("ended") == ended
+    assert table.get("run") == ("@connection" if ended else None)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_draft_of_batches_is_that_of_their_messages(count: int, tmp_path: Path) -> None:
+    """Also if some type seems to contradict the others, as a type that is sent twice for each call."""
+    values = [each for each in DIALECTS["chat"]("r", "t") for _ in range(count if each["t"] == "call" else 1)]
+    values = [{**value, "n": n} for n, value in enumerate(values, 1)]
     batches = [json.dumps(values[n : n + 4]) for n in range(0, len(values), 4)]
     tables = [learn(Path(save(tmp_path / f"{len(rows)}.jsonl", *rows))).read_text() for rows in (values, batches)]
     assert tables[0] == tables[1]

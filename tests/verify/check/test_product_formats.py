@@ -231,6 +231,21 @@ def test_reply_that_names_a_run_before_its_start_is_no_late_start(count: int, tm
     assert broken(late)[Property.ORDER] == ["run r1", "message m"]
 
 
+@pytest.mark.parametrize("line", ['text = "say"', 'event = "step"'])
+def test_frame_before_the_start_is_not_in_order_if_the_dialect_does_not_name_its_kind(
+    line: str, tmp_path: Path
+) -> None:
+    """The frame may be a piece that overtook the start, or a reply."""
+    table = TABLE.format(at="") + 'event = "step"\n'
+    early: Value = {"t": "step"} if "step" in line else {"t": "say", "msg": "m", "d": "a"}
+    rows: list[Value] = [early, {"t": "go"}, {"t": "say", "msg": "m", "d": "b"}, {"t": "done"}]
+    rows = [{**value, "run": "r", "n": n} for n, value in enumerate(rows, 1)]
+    assert Property.ORDER in broken(judge(tmp_path, table, rows))
+    less = judge(tmp_path, table.replace(f"{line}\n", ""), rows)
+    found = next(each for each in less.answers if each.property is Property.ORDER)
+    assert (found.state, f"kinds.{line.partition(' ')[0]}" in found.reason) == (State.UNKNOWN, True)
+
+
 def test_table_without_the_kind_makes_text_unknown_and_not_unusable(tmp_path: Path) -> None:
     found = judge(
         tmp_path, '[dialect]\nprefix = "42"\nrun = "1.run"', ['42["go",{"run":"r"}]', '42["end",{"run":"r"}]']

@@ -13,7 +13,7 @@ from bridgekit_verify.check.live.verdict import check_run
 from bridgekit_verify.check.property_answers import Property, State
 from tests.verify.check.live.run_mutations import batched, replaced
 from tests.verify.check.live.sound_backends import BARE, sound
-from tests.verify.check.live.test_pitfalls_of_runs import answer, of_client, renumbered
+from tests.verify.check.live.test_pitfalls_of_runs import answer, of_client, renumbered, socket_of_a_user
 from tests.verify.check.live.test_run_mutations import broken
 
 DIALECTS = ("AG-UI", "Vercel UI stream", "bare", "flat")
@@ -107,3 +107,52 @@ def test_response_with_another_users_answer_has_its_own_end(size: int) -> None:
         if message.client == "s3":
             message.value = values["s1"].pop(0)
     assert broken(check_run(run)) == {Property.USER, Property.LOST}
+
+
+def test_words_after_a_text_that_no_text_of_the_model_follows_damage_it() -> None:
+    run = sound("AG-UI", "thinking")
+    for message in of_client(run):
+        if ".r.4]" in message.value.get("delta", ""):
+            message.value["delta"] += " more"
+    assert Property.TEXT in broken(check_run(run))
+
+
+def test_text_of_the_backend_with_brackets_and_dots_is_no_marker() -> None:
+    """As a list of sources, which the model did not send."""
+    run = sound("bare", "text")
+    run.dialect = {**BARE, "message": "m"}
+    own = of_client(run)[0]
+    sources = msgspec.structs.replace(own, value={"t": "say", "m": "0", "d": "Sources: [1] a.example. [2] b.example."})
+    verdict = check_run(msgspec.structs.replace(run, messages=[sources, *run.messages]))
+    for which in (Property.LOST, Property.DUPLICATED, Property.ORDER, Property.USER):
+        assert answer(verdict, which)[0] is State.HOLDS, which
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_cut_pieces_that_name_another_thread_break_right_thread(size: int) -> None:
+    run = cut(socket_of_a_user(sound("flat", "text")), size)
+    assert broken(check_run(run)) == set()
+    for message in run.messages:
+        if message.value["t"] == "say" and message.value["room"] == "t1":
+            message.value = {**message.value, "room": "t2"}
+    assert broken(check_run(run)) == {Property.THREAD}
+
+
+@pytest.mark.parametrize("more", [{}, {"whole": "d"}, {"whole": "all"}])
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_text_of_an_end_is_the_last_piece_or_the_whole_text(is_whole: bool, more: dict[str, str]) -> None:
+    run = sound("bare", "text")
+    run.dialect = {"name": "x", "run": "@connection", "kind": "done", "text": "d",
+                   "kinds": {"text": "*", "ended": "true"}, **more}  # fmt: skip
+    messages = []
+    for client in ("s1", "s2", "s3"):
+        texts = [each.value["d"] for each in of_client(run, client) if each.value["t"] == "say"]
+        last = "".join(texts) if is_whole else texts.pop()
+        values = [*({"d": text, "done": False} for text in texts), {"d": last, "done": True}]
+        messages += [msgspec.structs.replace(of_client(run, client)[0], value=value) for value in values]
+    run.messages = messages
+    verdict = check_run(run)
+    assert broken(verdict) == set()
+    assert answer(verdict, Property.LOST)[0] is State.HOLDS
+    run.messages = [each for each in messages if ".t.3]" not in each.value["d"] or each.value["done"]]
+    assert broken(check_run(run)) >= {Property.LOST}
