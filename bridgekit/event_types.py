@@ -71,7 +71,8 @@ POLICIES: Final[dict[EventType, Policy]] = dict.fromkeys(EventType, Policy.MUST_
 MUST_DELIVER."""
 CRITICAL: Final = tuple(EventType)[:5]
 END_EVENTS: Final = frozenset({EventType.AGENT_COMPLETED, EventType.AGENT_ERROR})
-"""The end events: a run has exactly one event of these types, and it is the run's last event."""
+"""The end events: a run has exactly one event of these types. Only a task that the agent left may emit events after
+it."""
 
 
 def define_event_type(name: str, policy: Policy) -> EventType:

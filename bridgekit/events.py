@@ -42,6 +42,7 @@ __all__ = [
     "encode",
     "encode_unnumbered",
     "numbered",
+    "renumber",
     "text_delta",
 ]
 
@@ -266,7 +267,11 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
                 elif kind is not list or not _all_plain(map(type, value)):  # type: ignore[call-overload]  # a list
                     break
         else:
-            if event.timestamp.tzinfo is UTC and len(data) <= limit_bytes - _SEQ_DIGITS:
+            if (
+                event.timestamp.tzinfo is UTC
+                and len(data) <= limit_bytes - _SEQ_DIGITS
+                and event.run_id.__class__ is event.agent_name.__class__ is event.event_id.__class__ is str
+            ):
                 return data
         _check(event, data)
     except PayloadError:
@@ -295,6 +300,14 @@ def numbered(seq: int, tail: bytes) -> bytes:
     return b'{"seq":%d%b' % (seq, tail)
 
 
+def renumber(event: AgentEvent, data: bytes, seq: int) -> bytes:
+    """Give an event that `encode` encoded as `data` another `seq`, because a value's own code has published events
+    meanwhile."""
+    tail = data[len(b'{"seq":%d' % event.seq) :]
+    event.seq = seq
+    return numbered(seq, tail)
+
+
 def _as_plain_event(event: AgentEvent | RoutedEvent) -> AgentEvent:
     """Copy the event with its payload as a dict, and without the fields that a subclass adds."""
     if not isinstance(event.payload, Mapping):
@@ -309,6 +322,9 @@ def _check(event: AgentEvent | RoutedEvent, data: bytes) -> None:
     The encoder writes NaN and the infinities as null, and can write two different Python keys as the same JSON key. The
     encoder copies encoded JSON (`msgspec.Raw`) unchecked, so such a value could forge fields of the frame.
     """
+    for name in ("run_id", "agent_name", "event_id"):
+        if not isinstance(value := getattr(event, name), str):
+            raise PayloadError(event.type, f"its {name} must be a string, not {type(value).__name__}")
     if event.timestamp.utcoffset() is None:
         raise PayloadError(event.type, "its timestamp has no time zone")
     payload = _decode_any(data)["payload"]

@@ -91,7 +91,7 @@ def test_bounds_on_the_page_are_the_defaults() -> None:
     )
     assert f"{DEFAULT_RETENTION.threads:,} threads remembered" in words
     assert f"{OUTBOX_LIMITS.events:,} events and {OUTBOX_LIMITS.size_bytes // 1_048_576} MiB" in words
-    assert f"if the client reads nothing for {SLOW_AFTER_TICKS * TICK_SECONDS:g} seconds" in words
+    assert f"if the client's socket accepts nothing for {SLOW_AFTER_TICKS * TICK_SECONDS:g} seconds" in words
     assert f"valid for {TICKET_SECONDS:g} seconds" in words
     assert f"`BridgeConfig(runs_seconds=…)`, {RUNS_TIMEOUT_SECONDS:g} by default" in words
     assert f"`drain_seconds`, {DRAIN_TIMEOUT_SECONDS:g} by default" in words

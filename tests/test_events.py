@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, cast
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -184,6 +185,16 @@ def test_payload_is_refused_when_it_contains_raw_json(wrap: Callable[[object], o
 def test_event_is_refused_when_its_timestamp_is_invalid(moment: object) -> None:
     with pytest.raises(PayloadError):
         encode(msgspec.structs.replace(emitted(), timestamp=moment))
+
+
+@pytest.mark.parametrize("field", ["run_id", "agent_name", "event_id"])
+@pytest.mark.parametrize("value", [7, None, b"run_1", UUID(int=7)], ids=repr)
+def test_event_is_refused_when_a_client_could_not_read_its_field(field: str, value: Any) -> None:
+    """A client decodes these fields as strings, and would fail at the frame at each attempt to resume."""
+    event = emitted()
+    setattr(event, field, value)
+    with pytest.raises(PayloadError, match=f"its {field} must be a string, not {type(value).__name__}"):
+        encode(event)
 
 
 def nested(depth: int, wrap: Callable[[object], object]) -> object:

@@ -49,7 +49,7 @@ from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS, ConnectionReg
 from bridgekit.transport.graceful_shutdown import drain_on_shutdown
 from bridgekit.transport.hub import Hub
 from bridgekit.transport.listeners_and_worker_lock import single_worker_lock
-from bridgekit.transport.log import EventLog
+from bridgekit.transport.log import EventLog, require_seconds
 from bridgekit.transport.metrics import counters_shared
 from bridgekit.transport.outbox import OUTBOX_LIMITS, OutboxLimits
 from bridgekit.transport.tickets import Tickets
@@ -135,6 +135,10 @@ class BridgeConfig:
     plus `drain_seconds` must be shorter than the grace period of the process supervisor: by default, 30 s in
     Kubernetes, 90 s with systemd, and 10 s with Docker."""
     self_checks: tuple[SelfCheck, ...] = SOUND_CHECKS
+
+    def __post_init__(self) -> None:
+        for name in ("runs_seconds", "drain_seconds"):
+            require_seconds(f"BridgeConfig.{name}", getattr(self, name))
 
     def __repr__(self) -> str:
         # The other fields may contain secrets, such as ticket keys.

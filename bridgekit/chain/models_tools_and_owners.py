@@ -75,14 +75,18 @@ async def claim_thread(sessions: SessionFactory, thread_id: ThreadId, user_id: U
     """Claim the thread for the user.
 
     Raises ThreadNotOwned if the thread belongs to another user, even if the store's `claim` does not raise it, or
-    would replace the owner.
+    would replace the owner, or if the session suppresses errors.
     """
+    owner: UserId | None = None
     async with sessions() as session:
         if await session.owner_of(thread_id) not in (None, user_id):
             raise ThreadNotOwned(thread_id, user_id)
         await session.claim(thread_id, user_id)
-        if await session.owner_of(thread_id) != user_id:
-            raise ThreadNotOwned(thread_id, user_id)
+        owner = await session.owner_of(thread_id)
+        if owner != user_id:
+            raise ThreadNotOwned(thread_id, user_id)  # raised here, so that the session rolls back
+    if owner != user_id:
+        raise ThreadNotOwned(thread_id, user_id)
 
 
 class OwnersInMemory:

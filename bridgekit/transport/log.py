@@ -11,11 +11,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from bridgekit.cursors_and_gaps import START, Cursor, Gap, GapReason
 from bridgekit.errors import InvalidId
-from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
+from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode, renumber
 from bridgekit.ids import ThreadId
 from bridgekit.transport.pinned_lru import PinnedLru, ThreadSequence, new_epoch
 
@@ -31,6 +31,7 @@ __all__ = [
     "published",
     "replay_after",
     "require_count",
+    "require_seconds",
     "same_epoch",
 ]
 
@@ -68,14 +69,19 @@ class Retention:
     def __post_init__(self) -> None:
         for name in ("events", "size_bytes", "threads"):
             require_count(f"Retention.{name}", getattr(self, name), at_least=0)
-        if type(self.seconds) not in (int, float) or not 0 <= self.seconds <= MAX_SECONDS:
-            raise InvalidId("Retention.seconds", f"must be a number from 0 to {MAX_SECONDS:,}, not {self.seconds!r}")
+        require_seconds("Retention.seconds", self.seconds)
 
 
 def require_count(field: str, count: object, *, at_least: int) -> None:
     """Raise InvalidId if the value of the field is not a whole number that every store can keep."""
     if type(count) is not int or not at_least <= count <= MAX_COUNT:
         raise InvalidId(field, f"must be a whole number from {at_least} to {MAX_COUNT:,}, not {count!r}")
+
+
+def require_seconds(field: str, seconds: Any) -> None:
+    """Raise InvalidId if the value of the field is not a duration in seconds."""
+    if type(seconds) not in (int, float) or not 0 <= seconds <= MAX_SECONDS:
+        raise InvalidId(field, f"must be a number from 0 to {MAX_SECONDS:,}, not {seconds!r}")
 
 
 DEFAULT_RETENTION: Final = Retention()
@@ -317,6 +323,9 @@ class MemoryEventLog:
             log = self._threads.get_or_create(thread_id)
         event.seq = seq = log.seq + 1
         data = encode(event, self._frame_bytes)
+        if log.seq >= seq:
+            seq = log.seq + 1
+            data = renumber(event, data, seq)
         log.seq = seq
         now = self._clock()
         if now - self._now < CLOCK_SECONDS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -93,8 +93,18 @@ class NoOwner(FirstOwner):
         """Does nothing."""
 
 
+class Suppressing(MemoryThreadStore):
+    """A thread store whose sessions roll back after an error, and do not raise it again."""
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[ThreadSession]:
+        with suppress(Exception):
+            yield self
+
+
 @pytest.mark.parametrize(
-    ("threads", "user"), [(FirstOwner, BOB), (LastOwner, BOB), (NoOwner, ALICE), (MemoryThreadStore, BOB)]
+    ("threads", "user"),
+    [(FirstOwner, BOB), (LastOwner, BOB), (NoOwner, ALICE), (MemoryThreadStore, BOB), (Suppressing, BOB)],
 )
 async def test_owner_is_checked_whatever_the_thread_store_raises(threads: Callable[[], Any], user: UserId) -> None:
     config = BridgeConfig(agents={"researcher": Researcher}, db_session_factory=threads())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
@@ -19,6 +21,7 @@ from bridgekit.chain.link_3_registry import AgentRegistry
 from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel
 from bridgekit.errors import (
     DeterministicStartupError,
+    InvalidId,
     ServeError,
     ShuttingDown,
     StoreUnavailable,
@@ -235,3 +238,10 @@ async def test_publisher_refuses_an_asynchronous_hook() -> None:
     with pytest.raises(DeterministicStartupError, match=r"link 9: .* is asynchronous, .*; declare it as `def`"):
         async with publisher(memory_stores(), payload_hook=later):
             raise AssertionError("was opened")
+
+
+@pytest.mark.parametrize("name", ["runs_seconds", "drain_seconds"])
+@pytest.mark.parametrize("value", [None, "10", math.nan, -1, 10**400], ids=["none", "text", "nan", "negative", "huge"])
+def test_time_limit_that_is_no_duration_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(InvalidId, match=rf"^BridgeConfig.{name}: must be .*, not {re.escape(repr(value))}$"):
+        config(**{name: value})

@@ -67,6 +67,14 @@ async def test_runs_of_a_dead_worker_are_ended_once(surviving: StoreLocation) ->
             assert await ends_of(third) == ended
 
 
+async def test_run_id_may_be_opened_again(surviving: StoreLocation) -> None:
+    """The application's own scheme of run ids may give a repeated job the same id."""
+    async with surviving.opened() as stores:
+        for _ in range(2):
+            await stores.runs.open(RUNS[0])
+        await stores.runs.close(RUNS[0].run_id)
+
+
 async def test_live_workers_keep_their_runs_and_share_those_of_a_dead_one(surviving: StoreLocation) -> None:
     if surviving.kind.workers == 1:
         return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import UserDict, defaultdict
+from collections.abc import Callable, Iterator
 
 import anyio
+import pytest
 
-from bridgekit.cursors_and_gaps import Cursor
-from bridgekit.events import Outcome, Receipt
+from bridgekit.cursors_and_gaps import START, Cursor
+from bridgekit.events import Answer, Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.transport.log import Retention
 from tests.contract.stores import WAIT_SECONDS, StoreLocation, event_with_number, number_in, numbers
@@ -57,6 +59,36 @@ async def test_event_reaches_its_threads_sockets_in_order_and_unchanged(location
         assert holder.received[OTHER] == []
 
 
+class Logging(UserDict[str, object]):
+    """A value whose own code publishes an event, like a value that logs to a handler that emits."""
+
+    def __init__(self, publish: Callable[[], object]) -> None:
+        super().__init__(number=0)
+        self.publish = publish
+
+    def __iter__(self) -> Iterator[str]:
+        self.publish()
+        return super().__iter__()
+
+
+async def test_event_whose_value_publishes_another_event_has_its_own_number(location: StoreLocation) -> None:
+    async with location.workers() as (sender, holder):
+        begun = await holder.join(THREAD)
+        answers: list[Answer] = []
+        for number in (-1, -2):
+            value = Logging(lambda: answers.append(sender.log.publish(event_with_number(THREAD))))
+            outer = event_with_number(THREAD, number)
+            outer.payload = {"value": value, "number": number}
+            answers.append(sender.log.publish(outer))
+        receipts = [await answer for answer in answers]
+        assert {receipt.kept for receipt in receipts} == {True}
+        received = await holder.wait_for_frames(THREAD, len(receipts))
+        assert numbers(received) == list(range(1, len(receipts) + 1))
+        assert [number_in(frame) for frame in received if number_in(frame)] == [-1, -2]
+        assert {receipt.seq for receipt in receipts} == set(numbers(received))
+        assert (await sender.log.replay(THREAD, begun.cursor)).frames == tuple(received)
+
+
 async def test_event_is_unconfirmed_only_until_its_receipt(location: StoreLocation) -> None:
     async with location.worker() as worker:
         answers = [worker.log.publish(event_with_number(THREAD, number)) for number in range(3)]
@@ -97,6 +129,14 @@ async def test_event_is_delivered_and_not_retained_when_retention_is_zero(locati
         assert replay.gap is not None
         assert (replay.gap.first, replay.gap.last) == (1, 1)
         assert replay.cursor == Cursor(begun.cursor.epoch, 1)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1])
+async def test_latest_event_is_retained_whatever_its_size(location: StoreLocation, size_bytes: int) -> None:
+    async with location.worker(Retention(size_bytes=size_bytes)) as worker:
+        for number in range(3):
+            assert (await worker.publish(THREAD, number)).kept
+        assert numbers((await worker.log.replay(THREAD, START)).frames) == [3]
 
 
 async def test_receipt_counts_current_sockets_only(location: StoreLocation) -> None:

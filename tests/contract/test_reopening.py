@@ -32,6 +32,26 @@ async def test_reopened_log_continues_its_epoch_and_replays_every_cursor(survivi
             assert (numbers(replay.frames), replay.gap) == (list(range(seq + 1, 9)), None)
 
 
+@pytest.mark.parametrize(
+    ("shorter", "kept"),
+    [
+        (Retention(events=3), 3),
+        (Retention(events=0), 0),
+        (Retention(size_bytes=1), 1),
+        (Retention(seconds=0), 0),
+    ],
+    ids=["events", "no event", "bytes", "age"],
+)
+async def test_shorter_retention_applies_at_once_to_the_events_of_a_longer_one(
+    surviving: StoreLocation, shorter: Retention, kept: int
+) -> None:
+    async with surviving.worker(Retention(seconds=3_600)) as worker:
+        for number in range(5):
+            await worker.publish(THREAD, number)
+    async with surviving.worker(shorter) as worker:
+        assert numbers((await worker.log.replay(THREAD, START)).frames) == [1, 2, 3, 4, 5][5 - kept :]
+
+
 async def test_reopened_thread_continues_when_all_its_events_have_expired(surviving: StoreLocation) -> None:
     async with surviving.worker(Retention(events=0)) as worker:
         before = [await worker.publish(THREAD) for _ in range(3)][-1]

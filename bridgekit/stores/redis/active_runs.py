@@ -183,7 +183,7 @@ class RedisRunRegistry(AsyncContextManagerMixin):
                 # Another release of bridgekit may have stored the run.
                 _log.warning("the run %r in %s cannot be ended: %s", name, self._runs.name.decode(), error)
                 continue
-            if run_id not in self._open:
+            if run_id not in self._open and run_id not in self._unclosed:
                 self._open[run_id] = rest
                 self._lost.append(ActiveRun(run_id, thread_id, agent_name))
                 self._found.set()

@@ -71,10 +71,10 @@ local function load(log, head, settings, worker)
     redis.call('DEL', log)
     return {
       epoch = string.sub(redis.sha1hex(worker .. head .. settings.time_text), 1, 16),
-      seq = 0, size = 0, from = 0, due = 0, touched = 0, worker = '', batch = 0, last = 0, receivers = 0, others = '',
+      seq = 0, size = 0, from = 0, begun = 0, expires = 0, worker = '', batch = 0, last = 0, receivers = 0, others = '',
     }
   end
-  local epoch, seq, name, size, from, due, touched, latest, batch, last, receivers, others = cmsgpack.unpack(stored)
+  local epoch, seq, name, size, from, begun, expires, latest, batch, last, receivers, others = cmsgpack.unpack(stored)
   if type(epoch) ~= 'string' then
     error('the head of the thread has another format')
   end
@@ -83,28 +83,28 @@ local function load(log, head, settings, worker)
     seq = seq,
     size = size,                    -- bytes of all frames ever appended
     from = from,                    -- bytes of all frames before the oldest retained one
-    due = due,                      -- when that frame expires
-    touched = touched,              -- when the expiry of the log's key was last set
+    begun = begun,                  -- when that frame was appended
+    expires = expires,              -- when the log's key expires, or 0 if that is not known
     worker = latest, batch = batch, last = last, receivers = receivers, others = others,
   }
   if name ~= settings.origin.id and settings.origin.may_lose_writes then
     skip(log, state, settings, SEQ_SKIP)
-    state.touched = 0
+    state.expires = 0
   end
   return state
 end
 
 -- Deletes expired entries, and entries beyond the size limit, oldest first. The latest entry stays whatever its size.
 local function trim(log, state, settings)
-  while state.due <= settings.now or state.size - state.from > settings.bytes do
+  while state.begun + settings.ms <= settings.now or state.size - state.from > settings.bytes do
     local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
     if not oldest then
-      state.due, state.from = settings.now + settings.ms, state.size
+      state.begun, state.from = settings.now, state.size
       return
     end
     local seq, ms = string.match(oldest[1], '^(%d+)%-(%d+)$')
-    state.due, state.from = tonumber(ms) + settings.ms, tonumber(oldest[2][4])
-    local expired = state.due <= settings.now
+    state.begun, state.from = tonumber(ms), tonumber(oldest[2][4])
+    local expired = state.begun + settings.ms <= settings.now
     if expired or (state.size - state.from > settings.bytes and tonumber(seq) < state.seq) then
       redis.call('XDEL', log, oldest[1])
     else
@@ -114,13 +114,14 @@ local function trim(log, state, settings)
 end
 
 local function store(log, head, state, settings)
-  if settings.now - state.touched > settings.ms / 4 then
-    -- Deletes the log of a thread that is no longer used. This is later than the expiry of each frame.
-    redis.call('PEXPIRE', log, text(2 * settings.ms))
-    state.touched = settings.now
+  local expires = settings.now + 2 * settings.ms
+  -- Deletes the log of a thread that is no longer used. This is later than the expiry of each frame. The key does not
+  -- exist before the first event.
+  if state.expires < expires - settings.ms / 4 and redis.call('PEXPIRE', log, text(2 * settings.ms)) == 1 then
+    state.expires = expires
   end
   redis.call('SET', head, cmsgpack.pack(
-    state.epoch, state.seq, settings.origin.id, state.size, state.from, state.due, state.touched,
+    state.epoch, state.seq, settings.origin.id, state.size, state.from, state.begun, state.expires,
     state.worker, state.batch, state.last, state.receivers, state.others
   ), 'PX', settings.head_ms)
 end
@@ -190,6 +191,19 @@ local function append(log, head, settings, worker, number, skipped, events)
   return state.epoch, given, receivers
 end
 
+-- Deletes the entries of an append that failed before it changed the head, because the worker sends the batch again.
+local function undo(log, head)
+  local stored, seq = redis.call('GET', head), 0
+  if stored then
+    seq = select(2, cmsgpack.unpack(stored))
+  end
+  for _, entry in ipairs(redis.call('XRANGE', log, text(seq + 1), '+')) do
+    if entry[2][3] == 'b' then  -- otherwise, another program wrote it
+      redis.call('XDEL', log, entry[1])
+    end
+  end
+end
+
 -- KEYS: log and head of each thread. ARGV: settings, worker, and two for each thread: "batch skipped", and its events.
 -- Returns three values for each thread: epoch, last seq and receivers; or the text of an error, 0 and -1.
 redis.register_function('bridgekit_append_@VERSION@', function(keys, args)
@@ -201,6 +215,7 @@ redis.register_function('bridgekit_append_@VERSION@', function(keys, args)
       append, keys[index], keys[index + 1], settings, args[2], tonumber(number), tonumber(skipped), args[index + 3]
     )
     if not ok then
+      pcall(undo, keys[index], keys[index + 1])
       epoch, last, receivers = type(epoch) == 'table' and epoch.err or tostring(epoch), '0', -1
     end
     answers[#answers + 1], answers[#answers + 2], answers[#answers + 3] = epoch, last, receivers
@@ -214,9 +229,8 @@ end)
 redis.register_function('bridgekit_read_@VERSION@', function(keys, args)
   local settings = parse_settings(args[1])
   local state = load(keys[1], keys[2], settings, args[2])
-  if settings.events > 0 then
-    trim(keys[1], state, settings)
-  end
+  redis.call('XTRIM', keys[1], 'MAXLEN', '=', settings.max_events)  -- an earlier retention may have kept more
+  trim(keys[1], state, settings)
   store(keys[1], keys[2], state, settings)
   local answer = {state.epoch, text(state.seq)}
   local after = args[3] == state.epoch and tonumber(args[4]) or 0

@@ -10,16 +10,21 @@ import enum
 import mmap
 import os
 import sqlite3
+import sys
 import time
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakSet
 from zlib import crc32
 
 import msgspec
 
 from bridgekit.errors import StoreInUse, StoreUnusable, UnknownName
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = [
     "STALE_ROUTE_SECONDS",
@@ -100,9 +105,12 @@ class StoreFile:
         The constructor does not change a file of another program.
         """
         self.path = path
+        self._lock = -1
         try:
             _create_private(path)
             self._identity = identity(path)
+            with suppress(FileNotFoundError):
+                os.close(_lock_state(path, os.O_RDWR))  # before SQLite reads, because it writes when it closes the file
             # Without a timeout, a second worker is refused immediately. Without an isolation level, each statement is a
             # transaction.
             self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
@@ -111,6 +119,8 @@ class StoreFile:
                 self._begin_session(synchronous, now)
             except BaseException:
                 self._connection.close()
+                if self._lock >= 0:
+                    os.close(self._lock)
                 raise
         except OSError as error:
             raise StoreUnusable(STORE, str(path), error.strerror or str(error)) from error
@@ -121,6 +131,7 @@ class StoreFile:
             if code == sqlite3.SQLITE_BUSY:
                 raise StoreInUse(STORE, f"another has {path} open") from error
             raise StoreUnusable(STORE, str(path), "; ".join(filter(None, (str(error), _ADVICE.get(code))))) from error
+        _open_files.add(self)
         self._inodes = self._read_inodes()
         self._checked_at = 0.0
 
@@ -159,20 +170,23 @@ class StoreFile:
         with suppress(OSError):
             self._write_state(f"closed {identity(self.path)}")
             self._state.flush()
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Close the state file, which releases the lock unless another process has copies of the descriptors."""
+        _open_files.discard(self)
         self._state.close()
+        os.close(self._lock)
 
     def _read_inodes(self) -> list[int | None]:
         return [_inode(f"{self.path}{suffix}") for suffix in ("", "-wal", "-state")]
 
     def _open_state(self) -> mmap.mmap:
         """Map the state file to memory, because a system call in each commit would release the interpreter's lock."""
-        descriptor = os.open(f"{self.path}-state", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            # Reserve the space, because a write to mapped memory cannot report a full disk.
-            os.write(descriptor, b" " * _STATE_BYTES)
-            return mmap.mmap(descriptor, _STATE_BYTES)
-        finally:
-            os.close(descriptor)
+        self._lock = _lock_state(self.path, os.O_RDWR | os.O_CREAT)
+        # Reserve the space, because a write to mapped memory cannot report a full disk.
+        os.write(self._lock, b" " * _STATE_BYTES)
+        return mmap.mmap(self._lock, _STATE_BYTES)
 
     def _write_state(self, text: str) -> None:
         self._state[:] = text.ljust(_STATE_BYTES).encode()
@@ -210,8 +224,11 @@ class StoreFile:
             # it has already received. The runs in the file may have ended.
             self._connection.executescript("BEGIN; DELETE FROM events; DELETE FROM threads; DELETE FROM runs; COMMIT")
         self._state = self._open_state()
-        self._write_state(f"open {self._newest() or 0.0!r}")
-        self.fetch("UPDATE routes SET due = ? WHERE due IS NULL", (now + STALE_ROUTE_SECONDS,))
+        newest = self._newest() or 0.0
+        self._write_state(f"open {newest!r}")
+        self.begun_at = max(now, newest)
+        """The time of this opening, which never decreases, although the machine's clock may have been set back."""
+        self.fetch("UPDATE routes SET due = ? WHERE due IS NULL", (self.begun_at + STALE_ROUTE_SECONDS,))
         self.fetch("UPDATE store SET boot = ?, synchronous = ?", (boot, synchronous))
         self.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
         self.fetch(f"PRAGMA synchronous={synchronous}")
@@ -245,6 +262,37 @@ def _create_private(path: Path) -> None:
     """Create the file with permissions for its owner only. The function does not change an existing file."""
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _lock_state(path: Path, flags: int) -> int:
+    """Open and lock the state file, and return its descriptor. Raises StoreInUse if another has locked it.
+
+    SQLite's own lock is not enough: it ends when any code of this process opens and closes the file, for example to
+    copy it.
+    """
+    descriptor = os.open(f"{path}-state", flags, 0o600)
+    try:
+        if sys.platform != "win32":
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StoreInUse(STORE, f"another has {path} open") from None
+    except OSError:
+        pass  # the file system has no such locks
+    return descriptor
+
+
+_open_files: Final = WeakSet[StoreFile]()
+
+
+def _release_in_a_fork() -> None:
+    """Close a forked child's descriptors of the locks, which the child would keep when its parent has ended."""
+    for opened in list(_open_files):
+        opened.unlock()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_release_in_a_fork)
 
 
 def error_code(error: sqlite3.Error) -> int:

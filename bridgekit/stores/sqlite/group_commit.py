@@ -324,19 +324,21 @@ def encode_rows(rows: list[Any]) -> str:
 async def open_database(
     path: Path,
     synchronous: Synchronous,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] | None = None,
     answer_timeout_seconds: float = ANSWER_TIMEOUT_SECONDS,
 ) -> AsyncIterator[Database]:
     """Open the file in this process only, while the block runs. Create the file if necessary.
 
     Raises StoreInUse or StoreUnusable if the file cannot be opened. At the end of the block, the writer still writes
-    waiting rows.
+    waiting rows. By default, a step of the machine's clock has no effect while the file is open.
     """
     # A separate limiter, so that the application's other worker threads delay neither the commits nor the shutdown.
     thread = anyio.CapacityLimiter(1)
-    file = await to_thread.run_sync(StoreFile, path, synchronous, clock(), limiter=thread)
+    begun = time.monotonic()
+    file = await to_thread.run_sync(StoreFile, path, synchronous, (clock or time.time)(), limiter=thread)
     try:
-        database = Database(file, thread, clock, answer_timeout_seconds)
+        steady = clock or (lambda: file.begun_at + time.monotonic() - begun)
+        database = Database(file, thread, steady, answer_timeout_seconds)
         with unwrap_single_error():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(database.run)

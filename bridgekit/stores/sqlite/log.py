@@ -14,7 +14,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from bridgekit.cursors_and_gaps import Cursor
-from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode
+from bridgekit.events import FRAME_BYTES, AgentEvent, Answer, Frame, Outcome, Receipt, encode, renumber
 from bridgekit.ids import ThreadId
 from bridgekit.stores.sqlite.file import STORE, checksum, damaged
 from bridgekit.stores.sqlite.group_commit import LOAD_TIMEOUT_SECONDS, Database, Pending, RowsDamaged, encode_rows
@@ -178,6 +178,9 @@ class SqliteEventLog:
         log = self._threads.get_or_create(thread_id)
         event.seq = seq = log.seq + 1
         data = encode(event, self._frame_bytes)
+        if log.seq >= seq:
+            seq = log.seq + 1
+            data = renumber(event, data, seq)
         log.seq = seq
         if self._database.closed or not self._free_events or len(data) > self._free_bytes:
             if not log.waiting:

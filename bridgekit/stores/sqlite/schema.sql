@@ -89,7 +89,7 @@ CREATE TRIGGER write_transaction INSTEAD OF INSERT ON inbox BEGIN
     thread_id = excluded.thread_id, due = excluded.due, closed = excluded.closed, sum = excluded.sum;
   DELETE FROM routes WHERE run_id IN (SELECT run_id FROM routes WHERE due <= NEW.now ORDER BY due LIMIT 256);
 
-  INSERT INTO runs
+  INSERT OR REPLACE INTO runs
   SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
     json_extract(value, '$[3]')
   FROM json_each(NEW.runs) WHERE json_extract(value, '$[1]') IS NOT NULL;

@@ -101,7 +101,7 @@ class ThreadLog(ThreadSequence):
             if not (
                 first.ended_at < before
                 or self.rows - first.rows >= retention.events
-                or self.size_bytes - first.size_bytes >= retention.size_bytes
+                or self.size_bytes - first.size_bytes >= max(1, retention.size_bytes)
             ):
                 break
             removed.append(self.segments.pop(0))

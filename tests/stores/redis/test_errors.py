@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from bridgekit.chain.link_1_startup import Application, BridgeConfig, create_app
-from bridgekit.cursors_and_gaps import Cursor
+from bridgekit.cursors_and_gaps import START, Cursor
 from bridgekit.errors import Disconnected, StoreUnavailable, SubscriptionRefused
 from bridgekit.events import Outcome, Receipt
 from bridgekit.ids import RunId, ThreadId
@@ -121,6 +121,37 @@ async def test_foreign_value_under_another_key_is_named_at_once(name: str, caplo
             await calls[name]()
         assert "WRONGTYPE" in stores.log.problem
         assert "WRONGTYPE" in caplog.text
+
+
+@pytest.mark.parametrize("permission", ["set", "channels"])
+async def test_event_is_appended_once_when_the_user_lacks_a_permission_for_a_while(permission: str) -> None:
+    """The default of Redis 7 is that a user may append to logs, and may not publish to channels."""
+    denied, allowed = (
+        ("resetchannels", "allchannels") if permission == "channels" else (f"-{permission}", f"+{permission}")
+    )
+    async with redis_server() as server, redis_worker(server.url) as worker:
+        await server.ask("ACL", "SETUSER", "admin", "on", "nopass", "~*", "&*", "+@all")
+        await publish(worker, "first")
+        await server.ask("ACL", "SETUSER", "default", denied)
+        [pending] = await publish_and_wait(worker, "second")
+        assert pending.outcome is Outcome.PENDING
+        attempts = await appends(server)
+        with anyio.fail_after(SOON_SECONDS):
+            while await appends(server) < attempts + 2:  # noqa: ASYNC110
+                await anyio.sleep(POLL_SECONDS)
+        await server.ask("ACL", "SETUSER", "default", allowed)
+        with anyio.fail_after(SOON_SECONDS):
+            while worker.log.unconfirmed:  # noqa: ASYNC110
+                await anyio.sleep(POLL_SECONDS)
+        await publish(worker, "third")
+        frames = (await worker.log.replay(THREAD, START)).frames
+        assert [frame.event.payload["text"] for frame in frames] == ["first", "second", "third"]
+        assert [frame.seq for frame in frames] == [1, 2, 3]
+
+
+async def appends(server: RedisServer) -> int:
+    """Return how many times the server has executed a function."""
+    return int((await server.ask("INFO", "commandstats")).partition("cmdstat_fcall:calls=")[2].partition(",")[0])
 
 
 async def out_of_memory(server: RedisServer) -> None:

@@ -164,6 +164,18 @@ async def test_unused_threads_expire(redis: ClusterTopology) -> None:
         assert seconds - 60 < await redis.call(keys.slot, "TTL", key) <= seconds
 
 
+@pytest.mark.parametrize("earlier", [b"1000 4194304 20 0", SETTINGS], ids=["shorter retention", "same retention"])
+async def test_log_expires_after_its_events_also_if_it_was_read_before_the_first(
+    redis: ClusterTopology, earlier: bytes
+) -> None:
+    """A client subscribes, and so reads the log, before the first event. A restarted worker may raise the retention."""
+    await read(redis, settings=earlier)
+    await append(redis, b"a", batch=1, settings=earlier)
+    await append(redis, b"b", batch=2)
+    keys = redis.names.thread(THREAD)
+    assert 300_000 < await redis.call(keys.slot, "PTTL", keys.log) <= 600_000
+
+
 async def test_events_are_numbered_when_none_are_retained(redis: ClusterTopology) -> None:
     settings = b"0 4194304 300000 0"
     epoch, last, _ = await append(redis, b"a", b"b", batch=1, skip=1, settings=settings)

@@ -18,14 +18,14 @@ from bridgekit.events import END_EVENTS, Receipt
 from bridgekit.ids import RunId
 from bridgekit.mapping import ActiveRun
 from bridgekit.serve.in_process import serving
-from bridgekit.stores import redis_stores
+from bridgekit.stores import Stores, redis_stores
 from bridgekit.stores.redis.active_runs import RENEWALS
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit_verify.faults.proxy import Proxy, proxy
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from bridgekit_verify.faults.toxics import Partition
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
-from tests.factories import ALICE, THREAD
+from tests.factories import ALICE, RUN, THREAD
 from tests.timeouts import TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.slow
@@ -103,10 +103,10 @@ async def cut_off_during_a_run(server: RedisServer) -> AsyncIterator[tuple[Proxy
         yield through, cut_off, other
 
 
-async def until_cut_off_is_noticed(application: Application) -> None:
+async def until_cut_off_is_noticed(stores: Stores) -> None:
     """What was sent just before may be in the network, and the server may execute it later."""
     with anyio.fail_after(TIMEOUT_SECONDS):
-        while application.stores.log.healthy:  # noqa: ASYNC110
+        while stores.log.healthy:  # noqa: ASYNC110
             await anyio.sleep(POLL_SECONDS)
 
 
@@ -124,7 +124,7 @@ async def test_run_that_another_worker_ended_may_be_followed_by_late_events_of_t
     async with redis_server() as server, cut_off_during_a_run(server) as (through, cut_off, other):
         with through.start(Partition()):
             if ends == "while cut off":
-                await until_cut_off_is_noticed(cut_off)
+                await until_cut_off_is_noticed(cut_off.stores)
                 Waiting.go.set()
             await until_ended(other)
         await settled(cut_off)
@@ -155,6 +155,34 @@ async def test_run_that_was_taken_over_has_no_second_end_although_the_expired_le
         await settled(cut_off)
         kinds = [str(kind) for kind, _ in await events_of(other)]
     assert kinds == ["agent_started", "agent_error", "agent_thinking"]
+
+
+async def test_run_that_ended_during_an_outage_does_not_count_as_lost() -> None:
+    """The first reply after the outage lists the run, because the store has not closed it yet."""
+    lost: list[ActiveRun] = []
+
+    async def collect() -> None:
+        while True:
+            lost.extend(await stores.runs.take_lost())
+
+    async with (
+        redis_server() as server,
+        proxy("127.0.0.1", server.port) as through,
+        redis_stores(through.url("redis"))() as stores,
+        anyio.create_task_group() as tasks,
+    ):
+        registry: Any = stores.runs
+        await registry.open(ActiveRun(RUN, THREAD, "waiting"))
+        tasks.start_soon(collect)
+        with through.start(Partition()):
+            await until_cut_off_is_noticed(stores)
+            await registry.close(RUN)
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            while registry._unclosed:  # noqa: ASYNC110
+                await anyio.sleep(POLL_SECONDS)
+        await anyio.wait_all_tasks_blocked()
+        assert lost == []
+        tasks.cancel_scope.cancel()
 
 
 async def test_run_ends_with_its_result_when_the_store_lost_its_data() -> None:

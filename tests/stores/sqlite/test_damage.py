@@ -312,7 +312,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
         wal = Path(f"{opened.path}-wal")
         left = wal.read_bytes(), opened.path.read_bytes()
         opened._connection.close()
-        opened._state.close()
+        opened.unlock()
         wal.write_bytes(left[0])
         opened.path.write_bytes(left[1])
 
@@ -345,6 +345,18 @@ async def test_new_epochs_begin_when_the_latest_commits_of_a_killed_process_are_
 async def test_complete_files_of_a_killed_process_continue(path: Path) -> None:
     epochs = await fill(path)
     assert await fill(path, EVENTS) == epochs
+
+
+@pytest.mark.usefixtures("crashing")
+async def test_restored_backup_begins_new_epochs_also_after_the_clock_was_set_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = await fill(path)
+    monkeypatch.setattr("time.time", lambda: 86_400.0)
+    backup = with_copy(path)
+    assert await fill(path, EVENTS) == epochs
+    restore(path, backup, "", "-wal", keep_times=False)
+    await check_new_epochs(path, epochs)
 
 
 @pytest.mark.usefixtures("crashing")

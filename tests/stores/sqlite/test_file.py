@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import stat
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -82,8 +86,24 @@ async def test_second_process_is_refused_until_the_first_is_killed(
         async with held_elsewhere(path, anyio_backend[0]) as other:
             assert await other.line() == "StoreInUse"
         await holder.kill()
-        async with sqlite_stores(path)(), held_elsewhere(path, anyio_backend[0]) as other:
-            assert await other.line() == "StoreInUse"
+        async with sqlite_stores(path)():
+            shutil.copy(path, path.with_name("copy.db"))  # releases the lock of SQLite
+            async with held_elsewhere(path, anyio_backend[0]) as other:
+                assert await other.line() == "StoreInUse"
+
+
+async def test_forked_child_that_outlives_the_store_does_not_keep_the_lock(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # this process has other threads
+        async with sqlite_stores(path)():
+            if not (child := os.fork()):
+                signal.pause()
+    try:
+        async with sqlite_stores(path)() as stores:
+            assert await stores.routes.add(RUN, THREAD) == THREAD
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)  # noqa: ASYNC222 - it was killed
 
 
 def text(path: Path) -> None:

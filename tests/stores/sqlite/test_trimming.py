@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bridgekit.cursors_and_gaps import Cursor, GapReason
 from bridgekit.events import Outcome
 from bridgekit.ids import ThreadId
+from bridgekit.stores import sqlite_stores
+from bridgekit.stores.sqlite import group_commit
 from bridgekit.stores.sqlite.file import checksum
 from bridgekit.transport.log import Retention
-from tests.contract.stores import numbers
+from tests.contract.stores import Worker, numbers
 from tests.factories import OTHER, THREAD
 from tests.stores.sqlite.disks import POISON, REFUSING, WORK, create_store, worker
 from tests.stores.sqlite.files import Clock, query, run_script, snapshot
@@ -28,6 +31,28 @@ class Ticking(Clock):
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
+
+
+@pytest.mark.parametrize("steps", [(3_600.0,), (-3_600.0,), (3_600.0, -3_600.0)], ids=str)
+async def test_step_of_the_clock_does_not_change_how_long_events_are_retained(
+    path: Path, steps: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall, steady = Clock(), Clock()
+    monkeypatch.setattr(group_commit, "time", SimpleNamespace(time=wall, monotonic=steady))
+    async with sqlite_stores(path, Retention(seconds=60))() as stores:
+        opened = Worker(stores.log)
+        before = await opened.publish(THREAD)
+        for step in steps:
+            wall.now += step
+            await opened.publish(THREAD)
+        start = Cursor(before.epoch or "", 0)
+        count = 1 + len(steps)
+        assert len((await opened.log.replay(THREAD, start)).frames) == count
+        steady.now += 61
+        await opened.publish(THREAD)
+        gap = (await opened.log.replay(THREAD, start)).gap
+        assert gap is not None
+        assert (gap.reason, gap.last) == (GapReason.EXPIRED, count + 1)
 
 
 async def test_log_is_trimmed_at_once_when_opened_with_a_shorter_retention(path: Path) -> None:
