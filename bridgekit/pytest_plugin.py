@@ -63,6 +63,11 @@ bridgekit's fixtures run on anyio's pytest plugin, and pytest-asyncio in its aut
 Set asyncio_mode = "strict" in pytest's settings, and mark your tests for pytest-asyncio with pytest.mark.asyncio.
 """
 
+OTHER_LOOP = """\
+bridgekit's server runs only while anyio's pytest plugin runs the test, so that {test} would wait for it forever.
+Declare the test as `async def`, outside of unittest's classes, and mark it with pytest.mark.anyio only.
+"""
+
 
 def assert_delivered(
     events: Iterable[Recorded],
@@ -116,12 +121,7 @@ async def bridgekit_app(
 
     from bridgekit.testing import end_of_tasks, serve
 
-    config = request.config
-    if config.pluginmanager.hasplugin("asyncio") and "auto" in (
-        config.getoption("asyncio_mode"),
-        config.getini("asyncio_mode"),
-    ):
-        pytest.fail(TWO_PLUGINS, pytrace=False)
+    _require_anyio(request)
     if anyio_backend_name != "asyncio":
         pytest.fail(NOT_ASYNCIO.format(backend=anyio_backend_name), pytrace=False)
     before = asyncio.all_tasks()
@@ -134,6 +134,21 @@ async def bridgekit_app(
         _fail_with_problems(served)
     elif served.problems:
         request.node.add_report_section("teardown", "bridgekit", "\n".join(served.problems))
+
+
+def _require_anyio(request: pytest.FixtureRequest) -> None:
+    """Fail a test that anyio's plugin does not run."""
+    from inspect import iscoroutinefunction
+    from unittest import TestCase
+
+    config, test = request.config, request.node
+    has_asyncio = config.pluginmanager.hasplugin("asyncio")
+    if has_asyncio and "auto" in (config.getoption("asyncio_mode"), config.getini("asyncio_mode")):
+        pytest.fail(TWO_PLUGINS, pytrace=False)
+    is_coroutine = iscoroutinefunction(test.obj) or getattr(test.obj, "hypothesis", None) is not None
+    is_asyncios = has_asyncio and test.get_closest_marker("asyncio") is not None
+    if not is_coroutine or is_asyncios or isinstance(request.instance, TestCase):
+        pytest.fail(OTHER_LOOP.format(test=test.name), pytrace=False)
 
 
 @pytest.hookimpl(trylast=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from bridgekit.transport.connections import DRAIN_TIMEOUT_SECONDS
 from bridgekit.transport.log import DEFAULT_RETENTION
 from bridgekit.transport.outbox import OUTBOX_LIMITS, SLOW_AFTER_TICKS, TICK_SECONDS
 from bridgekit.transport.tickets import TICKET_SECONDS
+from bridgekit_verify.check.live.backend_file import parse_backend
 from tests.performance.budgets import OWN_MODULES
 from tests.tree import ROOT, name_of
 
@@ -37,6 +39,12 @@ def test_example_on_using_the_bridge_runs(source: str, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BRIDGEKIT_TICKET_KEY", "k" * 32)
     exec(compile(source, "docs/using-the-bridge.md", "exec"), {})
+
+
+def test_backend_file_of_the_short_guide_is_valid() -> None:
+    guide = (DOCS / "check-your-backend.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    assert parse_backend(tomllib.loads(text), "backend.toml").listen is not None
 
 
 def test_docs_has_the_pages_that_readers_are_sent_to() -> None:

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
+import bridgekit.testing  # noqa: F401  # otherwise, each pytest session in this process would import it again
 from bridgekit.pytest_plugin import assert_delivered
 from tests.invariants.recordings import sound
 from tests.tree import ROOT
@@ -426,3 +427,25 @@ def test_user_test_of_pytest_asyncio_runs_beside_the_example(users: pytest.Pytes
         "async def test_", "@pytest.mark.anyio\nasync def test_"
     )
     run_in_a_process(users, example + theirs, "-o", "asyncio_mode=strict", *SCOPE).assert_outcomes(passed=3)
+
+
+OTHERS = {
+    "plain": "def test_it(bridgekit_app): ...",
+    "client": "def test_it(bridgekit_client): ...",
+    "asyncio": "@pytest.mark.asyncio\nasync def test_it(bridgekit_app): ...",
+    "unittest": "class TestIt(unittest.TestCase):\n    def test_it(self): ...",
+    "asynchronous unittest": "class TestIt(unittest.IsolatedAsyncioTestCase):\n    async def test_it(self): ...",
+}
+
+
+def test_test_that_anyio_does_not_run_fails_at_once(users: pytest.Pytester) -> None:
+    """The server's event loop does not run during the test, so that a request of the test would never be answered."""
+    used = "\n    @pytest.fixture(autouse=True)\n    def served(self, bridgekit_app): ...\n"
+    source = BEGINNING.replace("pytestmark = pytest.mark.anyio\n", "import unittest\n")
+    for number, test in enumerate(OTHERS.values()):
+        source += test.replace("test_it", f"test_{number}").replace("TestIt", f"Test{number}") + "\n"
+        source += used if "unittest" in test else ""
+    # In its strict mode, pytest-asyncio warns of the fixture as well.
+    result = run_in_a_process(users, source, "-o", "asyncio_mode=strict", *SCOPE, "-W", "default")
+    result.assert_outcomes(errors=len(OTHERS))
+    result.stdout.fnmatch_lines([f"*so that test_{number} would wait for it forever." for number in range(len(OTHERS))])

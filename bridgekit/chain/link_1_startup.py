@@ -37,7 +37,14 @@ from bridgekit.chain.models_tools_and_owners import (
 )
 from bridgekit.chain.self_check import SOUND_CHECKS, SelfCheck
 from bridgekit.counters import DeliveryCounters
-from bridgekit.errors import BridgekitError, DeterministicStartupError, ServeError, StoreUnavailable, UnknownName
+from bridgekit.errors import (
+    BridgekitError,
+    DeterministicStartupError,
+    InvalidId,
+    ServeError,
+    StoreUnavailable,
+    UnknownName,
+)
 from bridgekit.ids import RunIdScheme, SignedRunIds, ThreadId, UserId
 from bridgekit.mapping import MappingStore, RunThreadMappingService
 from bridgekit.payload_encoding import PayloadHook
@@ -75,6 +82,12 @@ MISSING_THREAD_STORE: Final = (
 ASYNCHRONOUS: Final = (
     "{callback!r} is asynchronous, and the bridge does not await it; declare it as `def`, and let an observer pass its"
     " events to a task of your own"
+)
+RUNS: Final = "bridgekit_runs"
+"""The attribute of an application's state that is True while the lifespan runs."""
+STARTED_TWICE: Final = (
+    "the application runs already, and a second bridge would take over its sockets; run its lifespan once: not in"
+    " another server or test client at the same time, and not in a router that it includes as well"
 )
 RUNS_TIMEOUT_SECONDS: Final = 10.0
 """How long graceful shutdown waits for active runs to end."""
@@ -191,6 +204,8 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
     The stores must be open. Raises DeterministicStartupError, with the link and the reason, if a link or a self-check
     fails. After an error, no part of the application is left running.
     """
+    if not isinstance(config.observers, tuple | list):
+        raise InvalidId("observers", f"must be a sequence of functions, such as (observer,), not {config.observers!r}")
     _require_synchronous(*config.observers, config.payload_hook, config.error_text)
     with DeterministicStartupError.at(1, "the bridge"):
         counters = DeliveryCounters()
@@ -230,6 +245,10 @@ async def start_application(config: BridgeConfig, stores: Stores) -> Application
 
 def _require_synchronous(*callbacks: Any) -> None:
     for callback in callbacks:
+        if callback is not None and not callable(callback):
+            raise InvalidId(
+                "callback", f"{callback!r} is not a function, as an observer, payload_hook or error_text is"
+            )
         if iscoroutinefunction(callback) or iscoroutinefunction(type(callback).__call__):
             raise DeterministicStartupError(9, ASYNCHRONOUS.format(callback=callback))
 
@@ -296,16 +315,22 @@ def lifespan(
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if getattr(app.state, RUNS, False):
+                raise DeterministicStartupError(1, STARTED_TWICE)
+            setattr(app.state, RUNS, True)
+            stack.callback(setattr, app.state, RUNS, False)
             with DeterministicStartupError.at(1, "the application"):
+                shutdown_seconds = config.runs_seconds + config.drain_seconds
                 application = await start(config, await _require_single_worker(stack, config))
+                edge = ConnectionRegistry(
+                    application.bridge.hub,
+                    application.authorizer,
+                    application.counters,
+                    origins=config.origins,
+                    outbox=config.outbox,
+                )
             stack.callback(open_bridges.discard, application.bridge)
-            edge = ConnectionRegistry(
-                application.bridge.hub,
-                application.authorizer,
-                application.counters,
-                origins=config.origins,
-                outbox=config.outbox,
-            )
+            stack.callback(application.supervisor.refuse_runs)
             application.bridge.bind_to_event_loop()
             app.state.bridgekit = application
             app.state.agent_websocket_bridge = application.bridge
@@ -315,7 +340,7 @@ def lifespan(
                 edge,
                 counters_shared(application.counters, edge.hub),
                 lost_runs_ended(application.bridge),
-                drain_on_shutdown(shutting_down, seconds=config.runs_seconds + config.drain_seconds),
+                drain_on_shutdown(shutting_down, seconds=shutdown_seconds),
             ):
                 yield
 

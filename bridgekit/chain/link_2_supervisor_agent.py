@@ -141,9 +141,13 @@ class SupervisorAgent:
             self._idle.set()
             self._idle = anyio.Event()
 
-    async def close(self, *, seconds: float) -> None:
-        """Refuse new runs, except sub-agents of active runs, and wait at most `seconds` for all active runs to end."""
+    def refuse_runs(self) -> None:
+        """Refuse new runs, except sub-agents of active runs."""
         self._closed = True
+
+    async def close(self, *, seconds: float) -> None:
+        """Refuse new runs, as `refuse_runs` does, and wait at most `seconds` for all active runs to end."""
+        self.refuse_runs()
         with anyio.move_on_after(seconds):
             while self._active_runs:
                 await self._idle.wait()

@@ -10,7 +10,7 @@ from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.models_tools_and_owners import LLMManager, ToolDispatcher
-from bridgekit.errors import UnknownAgent, UnknownName
+from bridgekit.errors import InvalidId, UnknownAgent, UnknownName
 
 __all__ = ["AgentRegistry"]
 
@@ -27,6 +27,9 @@ class AgentRegistry:
         adapter: type[WebSocketBridgeAdapter] = WebSocketBridgeAdapter,
     ) -> None:
         self.agents = {ids.agent_name(name): agent for name, agent in agents.items()}
+        for name, agent in self.agents.items():
+            if not callable(agent):
+                raise InvalidId("agents", f"{name!r} must be a class, not an object: each run gets an agent of its own")
         self.websocket_bridge: AgentWebSocketBridge | None = None
         self._llm_manager = llm_manager
         self._tool_dispatcher = tool_dispatcher

@@ -186,7 +186,7 @@ def read_ticket_keys(file: Path | None, environment: Mapping[str, str]) -> tuple
     """
     if file is None:
         text = environment.get(KEY_VARIABLE)
-        return () if text is None else _parse_keys(text.encode(), KEY_VARIABLE)
+        return () if text is None else _parse_keys(os.fsencode(text), KEY_VARIABLE)
     with file.open("rb") as opened:
         # Check the open file, because the path may name another file by now.
         check_private(file, os.fstat(opened.fileno()))

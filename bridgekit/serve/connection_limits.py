@@ -23,7 +23,7 @@ from websockets.frames import CloseCode
 if sys.platform != "win32":
     import resource
 
-__all__ = ["LimitedHttpProtocol", "LimitedWebSocketProtocol", "few_files_left", "limit_accept_errors", "rejection"]
+__all__ = ["LimitedHttpProtocol", "LimitedWebSocketProtocol", "few_files_left", "limit_connection_errors", "rejection"]
 
 HEAD_TIMEOUT_SECONDS: Final = 10.0
 """How long a client may take to send the whole head of a request."""
@@ -52,6 +52,8 @@ ACCEPT_ERRORS: Final = ("socket.accept() out of system resource", "Exception in 
 """The first words of the two records that asyncio logs when no file descriptor is left. The first record can occur
 thousands of times per second. The second record occurs if the server stops meanwhile."""
 ACCEPT_ERROR_INTERVAL_SECONDS: Final = 10.0
+LOST_CONNECTION: Final = "socket.send() raised exception."
+"""The record that asyncio logs for each further write to a lost connection, so for each event of a replay."""
 
 # uvicorn chooses this class by the installed parser, so a type checker does not know it.
 _HttpProtocol: Any = AutoHTTPProtocol
@@ -141,18 +143,19 @@ def few_files_left(state: ServerState) -> bool:
     return limit != resource.RLIM_INFINITY and len(state.connections) > limit - min(RESERVED_FILES, limit // 4)
 
 
-def limit_accept_errors() -> None:
-    """Log at most one line per ACCEPT_ERROR_INTERVAL_SECONDS when asyncio cannot accept connections."""
-    logging.getLogger("asyncio").addFilter(_once_per_interval)
+def limit_connection_errors() -> None:
+    """Log at most one line per ACCEPT_ERROR_INTERVAL_SECONDS when asyncio cannot accept connections, and none for
+    writes to lost connections."""
+    logging.getLogger("asyncio").addFilter(_is_logged)
 
 
 _accept_error_at = -ACCEPT_ERROR_INTERVAL_SECONDS
 
 
-def _once_per_interval(record: logging.LogRecord) -> bool:
+def _is_logged(record: logging.LogRecord) -> bool:
     global _accept_error_at  # The filter is a global function, because a logger adds the same function only once.
     if not str(record.msg).startswith(ACCEPT_ERRORS):
-        return True
+        return record.msg != LOST_CONNECTION
     now = time.monotonic()
     if now - _accept_error_at < ACCEPT_ERROR_INTERVAL_SECONDS:
         return False

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from bridgekit.errors import NotInstalled, ServeError, UnknownName, unwrap_single_error
-from bridgekit.serve.connection_limits import LimitedHttpProtocol, limit_accept_errors
+from bridgekit.serve.connection_limits import LimitedHttpProtocol, limit_connection_errors
 from bridgekit.serve.native_handoff import EDGES, UpgradeProtocol, check_lifespans, native_handoff
 from bridgekit.transport.client import on_trio
 from bridgekit.transport.connections import INCOMING_BYTES
@@ -35,6 +35,7 @@ server accepts more."""
 QUEUED_CONNECTIONS: Final = 2_048
 """Limit on connections that wait to be accepted. The limit is set after each start, because asyncio first sets it to
 ACCEPT_BATCH."""
+MAX_USER_TIMEOUT_MS: Final = 2**31 - 1
 DATE_HEADER_SECONDS: Final = 1.0
 """Time between updates of the Date header that uvicorn sends."""
 TRIO_SERVER: Final = "hypercorn>=0.18,<1"
@@ -87,14 +88,18 @@ def open_listener(
     host: str, port: int, *, keepalive_seconds: float, send_buffer_bytes: int | None = None
 ) -> socket.socket:
     """Return a listening socket with the options of `serving`."""
-    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Resolve the host here, because the zone of an IPv6 address, as in fe80::1%eth0, is a number in the address.
+    address = socket.getaddrinfo(host or None, port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][4]
+    listener = socket.create_server(address, family=family)
     # Accepted sockets inherit the listening socket's options.
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     if sys.platform == "linux":
         # The system closes a connection whose client acknowledges no data for twice `keepalive_seconds`. Otherwise,
         # asyncio would close it only after writing all data, and hypercorn would continue to write.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2_000 * keepalive_seconds))
+        milliseconds = int(min(2_000 * keepalive_seconds, MAX_USER_TIMEOUT_MS))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     return listener
 
 
@@ -102,7 +107,7 @@ def uvicorn_config(
     app: ASGIApp | Callable[[], ASGIApp], *, keepalive_seconds: float, incoming_bytes: int, **options: Any
 ) -> uvicorn.Config:
     """Return the configuration that all uvicorn servers of the bridge share, with the caller's `options`."""
-    limit_accept_errors()
+    limit_connection_errors()
     return uvicorn.Config(
         app,
         backlog=ACCEPT_BATCH,

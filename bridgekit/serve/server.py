@@ -49,6 +49,7 @@ from bridgekit.transport.metrics import FOLDER_VARIABLE
 
 __all__ = ["ServedAt", "ServerOptions", "serve"]
 
+EXIT_LIFESPAN_FAILED: Final = 1
 EXIT_STARTUP_FAILED: Final = 2
 EXIT_SIGNALLED: Final = 128
 """The exit code of a program that a signal ended is this number plus the signal's number, as in shells."""
@@ -58,9 +59,8 @@ EXIT_TIMEOUT_SECONDS: Final = 2.0
 """How long the process may continue after the lifespan has ended, for example because a tool blocks or an agent catches
 its cancellation."""
 SHUTDOWN_TIMEOUT_SECONDS: Final = 8.0
-"""How long the process may continue after the time to drain, for example because its event loop is blocked or the
-application's own lifespan does not end. With the default times, the process then ends within the 30 s that Kubernetes
-grants. Must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS plus EXIT_TIMEOUT_SECONDS."""
+"""How long the process may continue after the time to drain. With the default times, the process then ends within the
+30 s that Kubernetes grants. Must exceed GRACEFUL_SHUTDOWN_TIMEOUT_SECONDS plus EXIT_TIMEOUT_SECONDS."""
 WORKER_TIMEOUT_SECONDS: Final = 5
 """A worker that does not answer its parent within this time is replaced."""
 WORKER_START_TIMEOUT_SECONDS: Final = 30
@@ -104,10 +104,11 @@ def serve(
 ) -> int:
     """Serve until a signal arrives, and return the exit code.
 
-    The exit code is 0 if everything was drained, and 128 + n if a second signal n interrupted the drain. The server
-    calls `on_ready` when clients can connect. With `ends_process`, the process ends at most EXIT_TIMEOUT_SECONDS
-    after the server, even if other code still runs. Raises ServeError if the application or the address cannot be
-    served. If the application does not start, the reason is printed and the exit code is 2.
+    The exit code is 0 if everything was drained, 128 + n if a second signal n interrupted the drain, and 1 if the
+    application's lifespan failed while it was served. The server calls `on_ready` when clients can connect. With
+    `ends_process`, the process ends at most EXIT_TIMEOUT_SECONDS after the server, even if other code still runs.
+    Raises ServeError if the application or the address cannot be served. If the application does not start, the reason
+    is printed and the exit code is 2.
     """
     app = spec.load(options.workers)
     edge = choose_edge(spec.target, app, options.edge)
@@ -155,14 +156,14 @@ class StartupReporter:
     """
 
     _app: ASGIApp | None = None
+    failed = False  # True if the lifespan has failed while the application was served
+    _stopping = False
 
     def __init__(
         self, load: Callable[[], ASGIApp], served: ServedAt, end: EndProcess, folder: Path | None = None
     ) -> None:
-        """`folder` is shared by all workers of the server.
-
-        `end` is called on a signal and at the end of the shutdown, with the time for which the process may continue.
-        """
+        """`folder` is shared by all workers. `end` is called on a signal and at the end of the shutdown, with the time
+        for which the process may continue."""
         self._load = load
         self._served = served
         self._end = end
@@ -192,6 +193,11 @@ class StartupReporter:
         handoff = AsyncExitStack()
         started, failure = False, ""
 
+        async def receive_stop() -> Message:
+            message = await receive()
+            self._stopping = message["type"] == "lifespan.shutdown"
+            return message
+
         async def forward(message: Message) -> None:
             nonlocal started, failure
             if message["type"] == "lifespan.startup.failed":
@@ -212,14 +218,20 @@ class StartupReporter:
             with unwrap_single_error():
                 async with handoff:
                     self._app = self._load()
-                    await self._app(scope, receive, forward)
+                    await self._app(scope, receive_stop, forward)
             if not started:
                 raise ServeError("the application", failure or NO_ROUTES)
         except Exception as error:
-            if not started:
-                lacks_lifespan = self._app is not None and not failure and not isinstance(error, BridgekitError)
-                self._print_startup_error(ServeError("the application", NO_ROUTES) if lacks_lifespan else error)
+            self._on_failure(error, failure, started=started)
             raise
+
+    def _on_failure(self, error: Exception, failure: str, *, started: bool) -> None:
+        if not started:
+            lacks_lifespan = self._app is not None and not failure and not isinstance(error, BridgekitError)
+            self._print_startup_error(ServeError("the application", NO_ROUTES) if lacks_lifespan else error)
+        elif not self._stopping:
+            self.failed = True
+            os.kill(os.getpid(), signal.SIGTERM)  # uvicorn would continue without the application's resources
 
     def _handoff(self) -> AbstractAsyncContextManager[Mapping[str, Any]]:
         # In an application of a type other than Starlette, bridgekit's routes may not be found.
@@ -297,7 +309,7 @@ def _run_single(
         if server.started:
             raise
         return EXIT_STARTUP_FAILED
-    return _exit_code(server.second_signal)
+    return EXIT_LIFESPAN_FAILED if getattr(config.app, "failed", False) else _exit_code(server.second_signal)
 
 
 def _exit_code(second_signal: int | None) -> int:

@@ -142,7 +142,9 @@ async def connect(
     if after is not None:
         query |= {"after": "start"} if after == START else {"epoch": after.epoch, "seq": str(after.seq)}
     protocols = None if ticket is None else [Subprotocol(PROTOCOL), Subprotocol(TICKET_PROTOCOL + ticket)]
-    async with _open_socket(f"{url}/ws?{urlencode(query)}", protocols, headers, keepalive_seconds) as socket:
+    async with _open_socket(
+        f"{url.rstrip('/')}/ws?{urlencode(query)}", protocols, headers, keepalive_seconds
+    ) as socket:
         with anyio.fail_after(OPEN_TIMEOUT_SECONDS):
             confirmation = await _read(socket)
         subscribed = decode_any(confirmation)

@@ -143,6 +143,12 @@ class ConnectionRegistry:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        # Usually, the server has closed all sockets. If the application's lifespan failed, the server continues.
+        self.stop_accepting()
+        for socket in list(self._open_sockets):
+            if not socket.unwritten:
+                socket.code = socket.code or CLOSE_DRAINED
+            socket.disconnect_slow()
         ConnectionRegistry.running -= 1
         return await self.scheduler.__aexit__(kind, error, traceback)
 

@@ -1,4 +1,4 @@
-"""Redacts tickets in the log records of servers and clients, which may contain headers, URLs and messages."""
+"""Redacts tickets and credentials in the log records of servers and clients."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ _TICKETS: Final = re.compile(
     rf"(?P<before>{re.escape(TICKET_PROTOCOL)}|\bticket=|[\"']ticket[\"']\s*:\s*[\"']"
     r"|\b(?=eyJ[\w-]{6,}\.[\w-]))[^\s,;&\"'\]\[]+"
 )
+_CREDENTIALS: Final = re.compile(
+    r"""(?im)(^[<>] (?:proxy-)?(?:authorization|cookie)|["'](?:authorization|cookie)["']): .+"""
+)
+"""Matches a header with credentials, as servers and clients log it, or as in the text of a dictionary."""
 
 
 def redact_tickets(*loggers: str) -> None:
-    """Replace tickets with "(hidden)" in the records of these loggers."""
+    """Replace tickets, cookies and authorization headers with "(hidden)" in the records of these loggers."""
     for name in loggers:
         logging.getLogger(name).addFilter(_redact)
 
@@ -43,7 +47,7 @@ def _redact(record: logging.LogRecord) -> bool:
 
 
 def _hide(text: str) -> str:
-    redacted = _TICKETS.sub(rf"\g<before>{HIDDEN}", text)
+    redacted = _CREDENTIALS.sub(rf"\1: {HIDDEN}", _TICKETS.sub(rf"\g<before>{HIDDEN}", text))
     # A client may percent-encode any character of a ticket or of its parameter's name, because the server decodes the
     # query.
     decoded = unquote(redacted)

@@ -134,10 +134,11 @@ class _WorkersCollector(Collector):
         for each in _METRICS:
             metric = Metric(f"bridgekit_{each.name}", each.description, "counter" if each.field else "gauge")
             name = metric.name + ("_total" if each.field else "")
+            names = (*each.labels, "worker")
             for worker, samples in self._samples.items():
                 for labels, value in samples.get(each.name, ()):
-                    pairs = zip((*each.labels, "worker"), (*labels, worker), strict=True)
-                    metric.add_sample(name, dict(pairs), value)
+                    if len(labels) == len(each.labels):  # a worker of another version may write other labels
+                        metric.add_sample(name, dict(zip(names, (*labels, _encodable(worker)), strict=True)), value)
             yield metric
 
 
@@ -192,5 +193,5 @@ def _written() -> dict[str, dict[str, Samples]]:
             with suppress(OSError, msgspec.DecodeError):  # another program's file
                 found[file.name] = msgspec.json.decode(file.read_bytes(), type=dict[str, Samples])
                 if time.time() - file.stat().st_mtime > DEAD_AFTER_SECONDS:
-                    del found[file.name][CONNECTIONS]
+                    found[file.name].pop(CONNECTIONS, None)
     return found

@@ -28,7 +28,12 @@ from websockets.typing import Subprotocol
 from bridgekit.cursors_and_gaps import Cursor
 from bridgekit.errors import Disconnected, SubscriptionRefused
 from bridgekit.transport.authorization import Handshake, Subscription, parse_handshake
-from bridgekit.transport.connections import CLOSE_REASONS, CLOSE_TIMEOUT_SECONDS, ConnectionRegistry
+from bridgekit.transport.connections import (
+    AUTHORIZE_TIMEOUT_SECONDS,
+    CLOSE_REASONS,
+    CLOSE_TIMEOUT_SECONDS,
+    ConnectionRegistry,
+)
 from bridgekit.transport.log_redaction import redact_tickets
 from bridgekit.transport.writer import NativeSubscriber
 
@@ -39,8 +44,8 @@ WRITE_BYTES: Final = 65_536
 """Limit on the bytes in a connection's write buffer. Over this limit, frames stay in the outbox."""
 QUEUE_FRAMES: Final = 4
 """Limit on the client's frames that wait to be discarded."""
-OPEN_TIMEOUT_SECONDS: Final = 10.0
-"""How long the handshake may take."""
+OPEN_TIMEOUT_SECONDS: Final = AUTHORIZE_TIMEOUT_SECONDS + 5.0
+"""How long the handshake may take. Longer than the authorization in it, because the library sends no close code."""
 EMPTY_REQUEST: Final = Request("", Headers())
 """Replaces the request of a connection after the handshake, to save memory."""
 

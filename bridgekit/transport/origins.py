@@ -6,8 +6,9 @@ cannot forge. A client that sends no origin is allowed: it is no browser, so it 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from bridgekit.errors import InvalidId, SubscriptionRefused
@@ -17,6 +18,8 @@ __all__ = ["Origin", "check_origin", "origin", "origins"]
 
 PORTS = {"http": 80, "https": 443}
 """Default ports by scheme."""
+HOST: Final = re.compile(r"[\w.:-]+", re.ASCII)
+"""A host as in the origins that browsers send: in ASCII, as a name or an address."""
 
 
 class Origin(NamedTuple):
@@ -51,9 +54,19 @@ ANY = Origin("*", "*", None)
 def origins(texts: Iterable[str]) -> frozenset[Origin]:
     """Parse origins. The text "*" allows the pages of every origin.
 
-    Raises InvalidId as `origin` does.
+    Raises InvalidId as `origin` does, and for an origin that no page has.
     """
-    return frozenset(ANY if text == "*" else origin(text) for text in texts)
+    if isinstance(texts, str):
+        raise InvalidId("origins", f"must be a sequence of origins, such as ({texts!r},)")
+    return frozenset(ANY if text == "*" else _origin_of_pages(text) for text in texts)
+
+
+def _origin_of_pages(text: str) -> Origin:
+    allowed = origin(text)
+    if not HOST.fullmatch(allowed.host) or allowed.scheme in ("ws", "wss"):
+        problem = "is no page's origin: give each origin as browsers send it, such as https://app.example.org"
+        raise InvalidId("origin", f"{text!r} {problem}, without a wildcard and in ASCII")
+    return allowed
 
 
 def check_origin(handshake: Handshake, allowed: frozenset[Origin]) -> None:

@@ -200,7 +200,7 @@ class Subscriber:
 
     def disconnect_slow(self) -> None:
         """Disconnect a client that does not read, and discard its waiting frames."""
-        if self.code is None:
+        if self.code is None or self.unwritten:  # CLOSE_DRAINED would mean that every frame was written
             self.code = CLOSE_TOO_SLOW
         self.abort()
 

@@ -177,6 +177,37 @@ async def test_error_of_the_stores_is_shown_without_its_traceback() -> None:
     assert (refused.value.__cause__, refused.value.__suppress_context__) == (None, True)
 
 
+@pytest.mark.parametrize(
+    ("mistaken", "reason"),
+    [
+        ({"observers": print}, r"observers: must be a sequence of functions, such as \(observer,\), not <built-in"),
+        ({"observers": ("log",)}, "'log' is not a function"),
+        ({"payload_hook": "hook"}, "'hook' is not a function"),
+        ({"agents": {"a": object()}}, "agents: 'a' must be a class, not an object"),
+        ({"origins": "https://a.org"}, "origins: must be a sequence of origins"),
+        ({"origins": None}, "TypeError: "),
+        ({"outbox": (1, 2)}, "AttributeError: "),
+        ({"runs_seconds": "10"}, "TypeError: "),
+    ],
+)
+async def test_mistake_in_the_config_is_one_error_at_startup(mistaken: dict[str, Any], reason: str) -> None:
+    app = create_app(config(**mistaken))
+    with pytest.raises(DeterministicStartupError, match=reason):
+        async with app.router.lifespan_context(app):
+            raise AssertionError("started")
+
+
+async def test_application_that_runs_is_not_started_again_until_it_has_ended() -> None:
+    app = create_app(config())
+    for _ in range(2):
+        async with app.router.lifespan_context(app):
+            bridge = app.state.agent_websocket_bridge
+            with pytest.raises(DeterministicStartupError, match="the application runs already"):
+                async with app.router.lifespan_context(app):
+                    raise AssertionError("started")
+            assert app.state.agent_websocket_bridge is bridge
+
+
 async def test_startup_succeeds_while_the_database_of_the_owners_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

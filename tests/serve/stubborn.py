@@ -21,6 +21,7 @@ from bridgekit.chain.link_1_startup import BridgeConfig, lifespan
 from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.models_tools_and_owners import PythonTools
 from bridgekit.transport.asgi import routes
+from tests import served_application
 from tests.factories import ALICE, THREAD
 
 FOREVER_SECONDS = 600.0
@@ -102,6 +103,25 @@ async def _run(request: Request) -> Response:
     return PlainTextResponse(f"{run.result} {os.getpid()}")
 
 
+async def _fail(request: Request) -> Response:
+    request.app.state.failing.set()
+    return PlainTextResponse("")
+
+
+@asynccontextmanager
+async def _failing_later(app: Starlette) -> AsyncIterator[None]:
+    app.state.failing = anyio.Event()
+
+    async def fail() -> None:
+        await app.state.failing.wait()
+        raise ConnectionResetError("no database any more")
+
+    async with anyio.create_task_group() as tasks, lifespan(served_application.config())(app):
+        tasks.start_soon(fail)
+        yield
+        tasks.cancel_scope.cancel()
+
+
 app = Starlette(
     routes=[*routes(), Route("/runs/{what}", _run, methods=["POST"])],
     lifespan=lifespan(
@@ -115,6 +135,7 @@ app = Starlette(
         )
     ),
 )
+fails_later = Starlette(routes=[*routes(), Route("/fail", _fail, methods=["POST"])], lifespan=_failing_later)
 
 
 @asynccontextmanager

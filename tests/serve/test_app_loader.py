@@ -301,6 +301,8 @@ def test_each_line_of_the_file_is_a_key_and_the_first_signs(tmp_path: Path) -> N
 def test_key_comes_from_the_environment_where_there_is_no_file(tmp_path: Path) -> None:
     assert read_ticket_keys(None, {KEY_VARIABLE: OLD}) == (OLD.encode(),)
     assert read_ticket_keys(written(tmp_path, NEW), {KEY_VARIABLE: OLD}) == (NEW.encode(),)
+    binary = bytes(range(128, 192))
+    assert read_ticket_keys(None, {KEY_VARIABLE: os.fsdecode(binary)}) == (binary,)
 
 
 def test_keys_are_optional() -> None:

@@ -336,6 +336,19 @@ STUBBORN = "tests.serve.stubborn:app"
 
 @pytest.mark.short_form(3)
 @pytest.mark.slow
+@pytest.mark.parametrize("edge", ["native", "asgi"])
+async def test_server_ends_with_1_when_the_lifespan_of_the_application_fails(edge: str) -> None:
+    async with started(*SERVE, "tests.serve.stubborn:fails_later", "--port", "0", "--edge", edge) as server:
+        await server.read_until(UP)
+        async with server.subscribed() as client:
+            await server.post("/fail")
+            with anyio.fail_after(PROCESS_TIMEOUT_SECONDS), pytest.raises(Disconnected) as closed:
+                await client.receive()
+        assert (closed.value.code, await server.end()) == (CLOSE_DRAINED, 1)
+    assert len([line for line in server.output if "ConnectionResetError: no database any more" in line]) == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "code"), [("block", 0), ("swallow", 0), ("block_loop", 128 + signal.SIGTERM)])
 @pytest.mark.parametrize("edge", ["native", "asgi"])
 async def test_run_that_cannot_be_cancelled_does_not_keep_the_server(edge: str, what: str, code: int) -> None:

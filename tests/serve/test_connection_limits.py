@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -309,3 +310,11 @@ async def test_fragmented_message_is_received(edge: str) -> None:
             await peer.write(bytes((0 if index else 1, 0x81)) + MASK + bytes((byte,)))
         await peer.write(b"\x80\x80" + MASK)
         await peer.read_until(b'"type":"subscribed"')
+
+
+def test_writes_to_a_lost_connection_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Asyncio logs each of them, so that a client that left during a replay would cause thousands of lines."""
+    connection_limits.limit_connection_errors()
+    for message in (connection_limits.LOST_CONNECTION, "another warning"):
+        logging.getLogger("asyncio").warning(message)
+    assert [record.getMessage() for record in caplog.records] == ["another warning"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import httpx
@@ -23,6 +25,7 @@ from bridgekit.errors import DeterministicStartupError, Disconnected, MalformedF
 from bridgekit.events import EventType, Frame, RoutedEvent
 from bridgekit.ids import ThreadId, UserId
 from bridgekit.serve import in_process
+from bridgekit.serve.in_process import open_listener
 from bridgekit.transport.asgi import routes
 from bridgekit.transport.authorization import OwnerAuthorizer
 from bridgekit.transport.client import EventClient, connect
@@ -240,12 +243,30 @@ async def test_server_shuts_down_while_a_client_that_does_not_read_closes_its_so
             await wait_for_connections(bridge.hub)
 
 
+def link_local_address() -> str | None:
+    """Return an address of this machine that is valid only with its zone, such as fe80::1%eth0."""
+    interfaces = Path("/proc/net/if_inet6")
+    lines = interfaces.read_text().split("\n")[:-1] if interfaces.exists() else []
+    found = [(fields[0], fields[-1]) for fields in map(str.split, lines) if fields[0].startswith("fe80")]
+    return next((f"{socket.inet_ntop(socket.AF_INET6, bytes.fromhex(at))}%{zone}" for at, zone in found), None)
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
-async def test_ipv6_address_is_one_that_clients_can_connect_to() -> None:
-    async with serving(create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer)), host="::1") as url:
+@pytest.mark.parametrize("host", ["::1", link_local_address()])
+@pytest.mark.parametrize("end", ["", "/"])
+async def test_ipv6_address_is_one_that_clients_can_connect_to(host: str | None, end: str) -> None:
+    if host is None:
+        pytest.skip("no link-local address here")
+    async with serving(create_app(BridgeConfig(agents={}, authorizer=OwnerAuthorizer)), host=host) as url:
         with pytest.raises(SubscriptionRefused):
-            async with connect(url, user_id=ALICE, thread_id="thread_nobody"):
+            async with connect(url + end, user_id=ALICE, thread_id="thread_nobody"):
                 raise AssertionError("was let in")
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 1e10, math.inf])
+def test_any_time_between_pings_can_be_chosen(seconds: float) -> None:
+    with open_listener("127.0.0.1", 0, keepalive_seconds=seconds) as listener:
+        assert listener.getsockname()[1]
 
 
 async def test_port_is_free_again_after_the_block() -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskStatus
+from starlette.applications import Starlette
 
-from bridgekit.chain.link_1_startup import BridgeConfig, create_app
-from bridgekit.errors import SubscriptionRefused
+from bridgekit.chain.link_1_startup import BridgeConfig, create_app, lifespan
+from bridgekit.errors import Disconnected, ShuttingDown, SubscriptionRefused
 from bridgekit.events import EventType
-from bridgekit.transport.authorization import CLOSE_ACCESS_ENDED, OwnerAuthorizer
+from bridgekit.transport.asgi import routes
+from bridgekit.transport.authorization import CLOSE_ACCESS_ENDED, CLOSE_DRAINED, OwnerAuthorizer
 from bridgekit.transport.client import connect
 from tests.factories import ALICE, BOB, OTHER, THREAD, emitted
 from tests.timeouts import TIMEOUT_SECONDS
@@ -50,6 +55,42 @@ async def test_socket_is_closed_and_gets_nothing_that_is_published_later(criteri
                 if "ticket_key" not in criteria:
                     assert await bridgekit.bridge.notify(emitted(thread_id=OTHER))
                     assert (await bob.receive()).seq == 1
+
+
+async def test_sockets_are_closed_and_refused_when_the_lifespan_ends_before_the_server() -> None:
+    """As when a background task of the application's own lifespan fails under a plain server."""
+    ends, ended = anyio.Event(), anyio.Event()
+    config = BridgeConfig(agents={}, authorizer=OwnerAuthorizer)
+
+    async def run_bridge(*, task_status: TaskStatus[None]) -> None:
+        async with lifespan(config)(app):
+            task_status.started()
+            await ends.wait()
+        ended.set()
+
+    @asynccontextmanager
+    async def with_bridge(app: Starlette) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(run_bridge)
+            yield
+
+    app = Starlette(routes=routes(), lifespan=with_bridge)
+    with anyio.fail_after(TIMEOUT_SECONDS):
+        async with serving(app) as url:
+            application = app.state.bridgekit
+            await application.open_thread(THREAD, ALICE)
+            async with connect(url, thread_id=THREAD, user_id=ALICE) as client:
+                ends.set()
+                await ended.wait()
+                with pytest.raises(Disconnected) as closed:
+                    await client.receive()
+                assert closed.value.code == CLOSE_DRAINED
+            with pytest.raises(Disconnected, match="4000"):
+                async with connect(url, thread_id=THREAD, user_id=ALICE):
+                    raise AssertionError("was subscribed")
+            assert app.state.bridgekit_connections.health == ("shutting down", 503)
+            with pytest.raises(ShuttingDown):
+                await application.supervisor.run(agent_name="a", thread_id=THREAD, user_id=ALICE, request="")
 
 
 async def read_and_confirm_the_close(peer: RawPeer, wanted: bytes) -> None:

@@ -9,12 +9,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 from starlette.exceptions import HTTPException
 
 from bridgekit.chain.link_1_startup import BridgeConfig, create_app
 from bridgekit.errors import Disconnected, InvalidId, StoreUnavailable, SubscriptionRefused, ThreadNotOwned
 from bridgekit.ids import ThreadId
+from bridgekit.transport import connections, native
 from bridgekit.transport.authorization import (
     NO_SUCH_THREAD,
     PROTOCOL,
@@ -195,6 +197,20 @@ async def test_future_that_was_cancelled_does_not_cancel_the_handshake() -> None
 
     if not on_trio():
         await assert_closed(partial(Awaiting, answer=None), FAILED)
+
+
+async def test_authorizer_that_takes_too_long_is_a_close_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handshake of the native edge is limited too. The limit of the authorization must apply first."""
+
+    class Hanging(Mistaken):
+        async def authorize(self, handshake: Handshake) -> Subscription:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    scale = 0.01
+    for module, name in ((connections, "AUTHORIZE_TIMEOUT_SECONDS"), (native, "OPEN_TIMEOUT_SECONDS")):
+        monkeypatch.setattr(module, name, scale * getattr(module, name))
+    await assert_closed(partial(Hanging, answer=None), (4009, "the store is unavailable: connect again"))
 
 
 @pytest.mark.parametrize(

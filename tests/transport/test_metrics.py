@@ -198,14 +198,27 @@ async def test_dead_worker_keeps_its_counts_and_has_no_connections(
     assert found["bridgekit_connections", own(ours)] == 0
 
 
-async def test_file_of_another_program_in_the_folder_is_ignored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["1", "1-2", "1-\udcff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not ours",
+        "[]",
+        "{}",
+        '{"refused": [[["4000", "more"], 1]]}',
+        '{"events_lost": [[["9"], 1]]}',
+        '{"x": [[[], 1]]}',
+    ],
+)
+def test_file_of_another_program_or_version_in_the_folder_is_ignored(
+    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
-    (tmp_path / "1").write_text("not ours")
-    (tmp_path / "1-2").write_text("not ours")
+    (tmp_path / name).write_text(text)
     counters = DeliveryCounters()
-    assert {worker for *_, worker in samples(exposition(counters, Hub()).decode())} == {own(counters)}
+    for written_at in (time.time(), time.time() - 2 * metrics.DEAD_AFTER_SECONDS):
+        os.utime(tmp_path / name, (written_at, written_at))
+        assert {worker for *_, worker in samples(exposition(counters, Hub()).decode())} == {own(counters)}
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz"])

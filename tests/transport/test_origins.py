@@ -83,11 +83,21 @@ def test_origin_is_scheme_host_and_port() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["*.example.org", "example.org", "https://example.org/", "https://a.org/b", "https://a.org?b", ""]
+    "text",
+    [
+        *("*.example.org", "example.org", "https://example.org/", "https://a.org/b", "https://a.org?b", ""),
+        # Otherwise, the page would be refused without a reason.
+        *("https://*.example.org", "https://exämple.org", "https://a.org, https://b.org", "wss://app.example.org"),
+    ],
 )
 def test_misspelt_origin_is_refused_when_the_list_is_parsed(text: str) -> None:
     with pytest.raises(InvalidId, match="origin: "):
         origins(["https://example.org", text])
+
+
+def test_text_in_place_of_a_list_is_refused() -> None:
+    with pytest.raises(InvalidId, match=r"origins: must be a sequence of origins, such as \('https://a.org',\)"):
+        origins("https://a.org")
 
 
 @pytest.mark.parametrize(("page", "code"), [("https://evil.example", 4504), ("https://[::1", 4504)])

@@ -344,11 +344,17 @@ def test_drained_socket_accepts_no_frames_and_sends_the_waiting_ones() -> None:
     assert box.code == 4000
 
 
-def test_drained_socket_keeps_its_close_code_when_it_is_disconnected() -> None:
+@pytest.mark.parametrize(("waiting", "code"), [(0, 4000), (1, 4008)])
+def test_drained_socket_that_is_disconnected_is_closed_with_4000_only_if_no_frame_waits(
+    waiting: int, code: int
+) -> None:
     box = Box()
+    box.started()
+    for seq in range(1, 1 + waiting):
+        box.put(tool(seq))
     box.drain()
     box.disconnect_slow()
-    assert (box.code, box.aborted, box.schedule.scheduled) == (4000, 1, 1)
+    assert (box.code, box.aborted, box.schedule.scheduled) == (code, 1, 1)
 
 
 def test_socket_of_a_restarted_thread_accepts_no_frame_of_the_new_epoch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from bridgekit.ids import RunId, ThreadId, new_id
 from bridgekit.stores.redis.keys_and_functions import ADD_ROUTE, CLOSE_ROUTE, GENERATION, GET_ROUTE
@@ -10,6 +11,9 @@ from bridgekit.stores.redis.topology import STORE, ClusterTopology
 from bridgekit.transport.cancellation import require_loop
 
 __all__ = ["RedisMappingStore", "RedisUsedTickets"]
+
+MAX_DURATION_SECONDS: Final = 1e9
+"""About 32 years, because a server refuses a duration whose end does not fit into 63 bits."""
 
 
 class RedisMappingStore:
@@ -67,6 +71,6 @@ class RedisUsedTickets:
         key, slot = self._topology.names.ticket(ticket_id)
         # The mark is random, so that a repeated call recognizes the mark of its first attempt.
         mark = new_id().encode()
-        duration_ms = max(1, math.ceil(1_000 * seconds))
+        duration_ms = math.ceil(1_000 * min(max(seconds, 0.001), MAX_DURATION_SECONDS))
         stored = await self._topology.call(slot, "SET", key, mark, "NX", "GET", "PX", duration_ms)
         return stored is None or stored == mark

@@ -92,6 +92,8 @@ async def test_used_ticket_is_stored_until_it_would_have_expired(url: str, prefi
         key, slot = redis.names.ticket("long")
         assert 59 < await redis.call(slot, "PTTL", key) / 1_000 <= 59.5
         assert await spent.mark_used("over", 0.0)
+        for seconds in (1e17, 1e300):
+            assert [await spent.mark_used(f"until {seconds}", seconds) for _ in range(2)] == [True, False]
 
 
 async def test_ticket_is_accepted_on_retry_when_the_reply_was_lost() -> None:
