@@ -17,7 +17,7 @@ import msgspec
 from bridgekit.errors import FrameTooLarge, MalformedFrame, PayloadError
 from bridgekit.event_types import CRITICAL, END_EVENTS, POLICIES, EventType, Policy, define_event_type
 from bridgekit.ids import RunId, ThreadId, new_id
-from bridgekit.payload_encoding import MAX_DEPTH, encode_json, explain, find_depth, find_problem
+from bridgekit.payload_encoding import MAX_DEPTH, apply_hook, encode_json, explain, find_depth, find_problem
 
 __all__ = [
     "CRITICAL",
@@ -228,6 +228,8 @@ Answer = Receipt | Awaitable[Receipt]
 
 
 _encode: Final = encode_json
+_encode_known: Final = msgspec.json.Encoder().encode
+"""Raises TypeError for a value that `convert` would have to convert."""
 _decoder: Final = msgspec.json.Decoder(RoutedEvent)
 
 _SEQ_DIGITS: Final = 19
@@ -250,7 +252,13 @@ def encode(event: AgentEvent | RoutedEvent, limit_bytes: int = FRAME_BYTES) -> b
     try:
         if type(payload) is not dict or type(event) is not AgentEvent:
             event = _as_plain_event(event)
-        data = _encode(event)
+        try:
+            data = _encode_known(event)
+        except TypeError:
+            # Converting a value runs Python code, during which other threads may change a list. The encoder would then
+            # read freed memory, so it gets a copy.
+            copied: Payload = apply_hook(lambda value: value, event.payload)
+            data = _encode(msgspec.structs.replace(event, payload=copied))
         # Most payloads need no `_check`: they hold only strings, numbers, booleans and null, at most one level deep and
         # under keys that are strings.
         for key, value in event.payload.items():

@@ -496,6 +496,26 @@ async def test_event_is_refused_when_the_hook_does_not_help(hook: Callable[[obje
     assert application.counters.lost == {(8, "PayloadError"): 1}
 
 
+class Emptying(collections.UserDict[str, object]):
+    """A value whose own code empties the list that contains it, as another OS thread could."""
+
+    def __init__(self, rows: list[object]) -> None:
+        super().__init__(a=1)
+        self.rows = rows
+
+    def __iter__(self) -> Any:
+        self.rows.clear()
+        return super().__iter__()
+
+
+def test_list_that_changes_while_it_is_encoded_does_not_end_the_process() -> None:
+    rows: list[object] = []
+    rows += [Emptying(rows), *([number] for number in range(1_000))]
+    event = emitted(payload={"rows": rows})
+    event.seq = 1
+    assert decode(encode(event)).payload == {"rows": [{"a": 1}]}
+
+
 class Panic(BaseException):
     """An exception of a library that is no Exception."""
 
