@@ -145,7 +145,8 @@ def _require_anyio(request: pytest.FixtureRequest) -> None:
     has_asyncio = config.pluginmanager.hasplugin("asyncio")
     if has_asyncio and "auto" in (config.getoption("asyncio_mode"), config.getini("asyncio_mode")):
         pytest.fail(TWO_PLUGINS, pytrace=False)
-    is_coroutine = iscoroutinefunction(test.obj) or getattr(test.obj, "hypothesis", None) is not None
+    hypothesis = getattr(test.obj, "hypothesis", None)
+    is_coroutine = iscoroutinefunction(test.obj if hypothesis is None else hypothesis.inner_test)
     is_asyncios = has_asyncio and test.get_closest_marker("asyncio") is not None
     if not is_coroutine or is_asyncios or isinstance(request.instance, TestCase):
         pytest.fail(OTHER_LOOP.format(test=test.name), pytrace=False)

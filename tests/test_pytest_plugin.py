@@ -433,6 +433,7 @@ OTHERS = {
     "plain": "def test_it(bridgekit_app): ...",
     "client": "def test_it(bridgekit_client): ...",
     "asyncio": "@pytest.mark.asyncio\nasync def test_it(bridgekit_app): ...",
+    "hypothesis": "@hypothesis.given(hypothesis.strategies.none())\ndef test_it(bridgekit_app, value): ...",
     "unittest": "class TestIt(unittest.TestCase):\n    def test_it(self): ...",
     "asynchronous unittest": "class TestIt(unittest.IsolatedAsyncioTestCase):\n    async def test_it(self): ...",
 }
@@ -441,7 +442,7 @@ OTHERS = {
 def test_test_that_anyio_does_not_run_fails_at_once(users: pytest.Pytester) -> None:
     """The server's event loop does not run during the test, so that a request of the test would never be answered."""
     used = "\n    @pytest.fixture(autouse=True)\n    def served(self, bridgekit_app): ...\n"
-    source = BEGINNING.replace("pytestmark = pytest.mark.anyio\n", "import unittest\n")
+    source = BEGINNING.replace("pytestmark = pytest.mark.anyio\n", "import unittest\nimport hypothesis.strategies\n")
     for number, test in enumerate(OTHERS.values()):
         source += test.replace("test_it", f"test_{number}").replace("TestIt", f"Test{number}") + "\n"
         source += used if "unittest" in test else ""

@@ -19,10 +19,9 @@ _TICKETS: Final = re.compile(
     rf"(?P<before>{re.escape(TICKET_PROTOCOL)}|\bticket=|[\"']ticket[\"']\s*:\s*[\"']"
     r"|\b(?=eyJ[\w-]{6,}\.[\w-]))[^\s,;&\"'\]\[]+"
 )
-_CREDENTIALS: Final = re.compile(
-    r"""(?im)(^[<>] (?:proxy-)?(?:authorization|cookie)|["'](?:authorization|cookie)["']): .+"""
-)
-"""Matches a header with credentials, as servers and clients log it, or as in the text of a dictionary."""
+_HEADER: Final = "(?:(?:proxy-)?authorization|(?:set-)?cookie)"
+_CREDENTIALS: Final = re.compile(rf"""(?im)(^[<>] {_HEADER}:|["']{_HEADER}["'][:,]) .+""")
+"""Matches a header with credentials, as servers and clients log it, or as in the text of a dictionary or of pairs."""
 
 
 def redact_tickets(*loggers: str) -> None:
@@ -47,7 +46,7 @@ def _redact(record: logging.LogRecord) -> bool:
 
 
 def _hide(text: str) -> str:
-    redacted = _CREDENTIALS.sub(rf"\1: {HIDDEN}", _TICKETS.sub(rf"\g<before>{HIDDEN}", text))
+    redacted = _CREDENTIALS.sub(rf"\1 {HIDDEN}", _TICKETS.sub(rf"\g<before>{HIDDEN}", text))
     # A client may percent-encode any character of a ticket or of its parameter's name, because the server decodes the
     # query.
     decoded = unquote(redacted)

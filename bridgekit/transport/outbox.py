@@ -200,7 +200,9 @@ class Subscriber:
 
     def disconnect_slow(self) -> None:
         """Disconnect a client that does not read, and discard its waiting frames."""
-        if self.code is None or self.unwritten:  # CLOSE_DRAINED would mean that every frame was written
+        if self.code is None or (
+            self.code == CLOSE_DRAINED and self.unwritten
+        ):  # it means that all frames were written
             self.code = CLOSE_TOO_SLOW
         self.abort()
 

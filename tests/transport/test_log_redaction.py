@@ -242,6 +242,12 @@ async def metrics_of(url: str) -> str:
         ("< %s: %s", ("Cookie", "session=abc; theme=dark"), "< Cookie: (hidden)"),
         ("> %s: %s", ("Authorization", "Bearer abc"), "> Authorization: (hidden)"),
         ("KeyError in %s", ({"cookie": "a=b; c=d", "host": "x"},), "KeyError in {'cookie': (hidden)"),
+        ("< %s: %s", ("Set-Cookie", "session=abc; Path=/"), "< Set-Cookie: (hidden)"),
+        (
+            "KeyError in %s",
+            ([(b"host", b"x"), (b"cookie", b"a=b")],),
+            "KeyError in [(b'host', b'x'), (b'cookie', (hidden)",
+        ),
         ("authorization: connect again", (), "authorization: connect again"),
         ("GET /a%20b?c=%C3%BC", (), "GET /a%20b?c=%C3%BC"),
         ("a theatre sells tickets=%d", (2,), "tickets=2"),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bridgekit.cursors_and_gaps import GapReason
 from bridgekit.errors import InvalidId
 from bridgekit.events import POLICIES, EventType, Frame, Policy
+from bridgekit.transport.authorization import CLOSE_ACCESS_ENDED
 from bridgekit.transport.log import DEFAULT_RETENTION, Retention
 from bridgekit.transport.outbox import BATCH_FRAMES, OUTBOX_LIMITS, SLOW_AFTER_TICKS, WRITE_BYTES, OutboxLimits
 from tests.transport.outboxes import Box, gap, numbered, progress, thought, tool
@@ -355,6 +356,15 @@ def test_drained_socket_that_is_disconnected_is_closed_with_4000_only_if_no_fram
     box.drain()
     box.disconnect_slow()
     assert (box.code, box.aborted, box.schedule.scheduled) == (code, 1, 1)
+
+
+def test_socket_whose_access_ended_keeps_its_close_code_when_it_is_disconnected() -> None:
+    box = Box()
+    box.started()
+    box.put(tool(1))
+    box.code = CLOSE_ACCESS_ENDED
+    box.disconnect_slow()
+    assert box.code == CLOSE_ACCESS_ENDED
 
 
 def test_socket_of_a_restarted_thread_accepts_no_frame_of_the_new_epoch() -> None:

@@ -63,7 +63,7 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         """True if a reply that listed taken-over runs may have been lost, so that the next reply must list these runs
         again."""
         self._unclosed: set[RunId] = set()
-        """Ended runs that the store still holds, because it did not answer."""
+        """Ended runs that the store may still hold, because it has not answered."""
         self._renewed_at = time.monotonic()
         self._answering_since: float | None = None
         """The time since which the store has answered every renewal."""
@@ -82,6 +82,7 @@ class RedisRunRegistry(AsyncContextManagerMixin):
                 tasks.cancel_scope.cancel()
 
     async def open(self, run: ActiveRun) -> None:
+        self._unclosed.discard(run.run_id)
         self._open[run.run_id] = rest = msgspec.json.encode((run.thread_id, run.agent_name))
         await self._call(OPEN_RUN, 1, self._runs.name, self._worker, run.run_id, rest)
 
@@ -104,10 +105,10 @@ class RedisRunRegistry(AsyncContextManagerMixin):
     async def close(self, run_id: RunId) -> None:
         self._open.pop(run_id, None)
         self._doubtful.discard(run_id)
-        try:
+        self._unclosed.add(run_id)
+        with suppress(StoreUnavailable):
             await self._call(CLOSE_RUN, 1, self._runs.name, self._worker, run_id)
-        except StoreUnavailable:
-            self._unclosed.add(run_id)
+            self._unclosed.discard(run_id)
 
     async def take_lost(self) -> list[ActiveRun]:
         self._takes_over = True
@@ -161,7 +162,8 @@ class RedisRunRegistry(AsyncContextManagerMixin):
         # A call that takes FIRST_RETRY_SECONDS or longer may have been repeated because its first reply was lost.
         self._reply_may_be_lost = time.monotonic() - began >= FIRST_RETRY_SECONDS
         self._add_lost(reply)
-        for run_id in list(self._unclosed):
+        while self._unclosed:
+            run_id = next(iter(self._unclosed))
             await self._call(CLOSE_RUN, 1, self._runs.name, self._worker, run_id)
             self._unclosed.discard(run_id)
 

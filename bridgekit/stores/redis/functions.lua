@@ -191,15 +191,28 @@ local function append(log, head, settings, worker, number, skipped, events)
   return state.epoch, given, receivers
 end
 
--- Deletes the entries of an append that failed before it changed the head, because the worker sends the batch again.
+-- Removes the entries of an append that failed before it changed the head, because the worker sends the batch again.
+-- The log is written again without them: after XDEL, a stream refuses ids that are not greater than the deleted ones.
 local function undo(log, head)
-  local stored, seq = redis.call('GET', head), 0
+  local stored, seq, kept, failed = redis.call('GET', head), 0, {}, false
   if stored then
     seq = select(2, cmsgpack.unpack(stored))
   end
-  for _, entry in ipairs(redis.call('XRANGE', log, text(seq + 1), '+')) do
-    if entry[2][3] == 'b' then  -- otherwise, another program wrote it
-      redis.call('XDEL', log, entry[1])
+  for _, entry in ipairs(redis.call('XRANGE', log, '-', '+')) do
+    if tonumber(string.match(entry[1], '^%d+')) > seq and entry[2][3] == 'b' then  -- no other program wrote it
+      failed = true
+    else
+      kept[#kept + 1] = entry
+    end
+  end
+  if failed then
+    local expires = redis.call('PEXPIRETIME', log)
+    redis.call('DEL', log)
+    for _, entry in ipairs(kept) do
+      redis.call('XADD', log, entry[1], unpack(entry[2]))
+    end
+    if expires > 0 then
+      redis.call('PEXPIREAT', log, text(expires))
     end
   end
 end

@@ -106,6 +106,7 @@ class StoreFile:
         """
         self.path = path
         self._lock = -1
+        self._state = mmap.mmap(-1, _STATE_BYTES)
         try:
             _create_private(path)
             self._identity = identity(path)
@@ -119,8 +120,7 @@ class StoreFile:
                 self._begin_session(synchronous, now)
             except BaseException:
                 self._connection.close()
-                if self._lock >= 0:
-                    os.close(self._lock)
+                self.unlock()
                 raise
         except OSError as error:
             raise StoreUnusable(STORE, str(path), error.strerror or str(error)) from error
@@ -176,7 +176,8 @@ class StoreFile:
         """Close the state file, which releases the lock unless another process has copies of the descriptors."""
         _open_files.discard(self)
         self._state.close()
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
 
     def _read_inodes(self) -> list[int | None]:
         return [_inode(f"{self.path}{suffix}") for suffix in ("", "-wal", "-state")]

@@ -26,7 +26,15 @@ from bridgekit.transport.tickets import Tickets
 from bridgekit_verify.faults.redis_servers import RedisServer, redis_server
 from bridgekit_verify.harness.declared_owners import DeclaredOwners
 from tests.factories import ALICE, OTHER, RUN, THREAD, emitted
-from tests.stores.redis.workers import POLL_SECONDS, SOON_SECONDS, RedisWorker, publish, publish_and_wait, redis_worker
+from tests.stores.redis.workers import (
+    POLL_SECONDS,
+    SOON_SECONDS,
+    RedisWorker,
+    event_with,
+    publish,
+    publish_and_wait,
+    redis_worker,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -124,17 +132,22 @@ async def test_foreign_value_under_another_key_is_named_at_once(name: str, caplo
 
 
 @pytest.mark.parametrize("permission", ["set", "channels"])
-async def test_event_is_appended_once_when_the_user_lacks_a_permission_for_a_while(permission: str) -> None:
+@pytest.mark.parametrize("before", [["first"], []], ids=["retained events", "empty log"])
+async def test_event_is_appended_once_when_the_user_lacks_a_permission_for_a_while(
+    before: list[str], permission: str
+) -> None:
     """The default of Redis 7 is that a user may append to logs, and may not publish to channels."""
     denied, allowed = (
         ("resetchannels", "allchannels") if permission == "channels" else (f"-{permission}", f"+{permission}")
     )
     async with redis_server() as server, redis_worker(server.url) as worker:
         await server.ask("ACL", "SETUSER", "admin", "on", "nopass", "~*", "&*", "+@all")
-        await publish(worker, "first")
+        await worker.log.replay(THREAD, START)  # begins the thread's epoch
+        await publish(worker, *before)
         await server.ask("ACL", "SETUSER", "default", denied)
-        [pending] = await publish_and_wait(worker, "second")
-        assert pending.outcome is Outcome.PENDING
+        batch = [worker.log.publish(event_with(text)) for text in ("second", "third")]
+        for answer in batch:
+            assert (await answer).outcome is Outcome.PENDING
         attempts = await appends(server)
         with anyio.fail_after(SOON_SECONDS):
             while await appends(server) < attempts + 2:  # noqa: ASYNC110
@@ -143,10 +156,11 @@ async def test_event_is_appended_once_when_the_user_lacks_a_permission_for_a_whi
         with anyio.fail_after(SOON_SECONDS):
             while worker.log.unconfirmed:  # noqa: ASYNC110
                 await anyio.sleep(POLL_SECONDS)
-        await publish(worker, "third")
+        await publish(worker, "fourth")
         frames = (await worker.log.replay(THREAD, START)).frames
-        assert [frame.event.payload["text"] for frame in frames] == ["first", "second", "third"]
-        assert [frame.seq for frame in frames] == [1, 2, 3]
+        assert [frame.event.payload["text"] for frame in frames] == [*before, "second", "third", "fourth"]
+        assert [frame.seq for frame in frames] == list(range(1, len(frames) + 1))
+        assert int(await server.ask("PTTL", keys_of(worker, THREAD)["log"].decode())) > 0
 
 
 async def appends(server: RedisServer) -> int:

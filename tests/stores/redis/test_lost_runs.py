@@ -185,6 +185,24 @@ async def test_run_that_ended_during_an_outage_does_not_count_as_lost() -> None:
         tasks.cancel_scope.cancel()
 
 
+async def test_run_id_that_is_used_again_after_an_outage_stays_open() -> None:
+    async with (
+        redis_server() as server,
+        proxy("127.0.0.1", server.port) as through,
+        redis_stores(through.url("redis"))() as stores,
+    ):
+        registry: Any = stores.runs
+        with through.start(Partition()):
+            await until_cut_off_is_noticed(stores)
+            await registry.close(RUN)
+        with anyio.fail_after(TIMEOUT_SECONDS):
+            while not stores.log.healthy:  # noqa: ASYNC110
+                await anyio.sleep(POLL_SECONDS)
+        await registry.open(ActiveRun(RUN, THREAD, "waiting"))
+        await registry._renew_once(time.monotonic())
+        assert await registry._topology.call(registry._runs.slot, "HGET", registry._runs.name, RUN) is not None
+
+
 async def test_run_ends_with_its_result_when_the_store_lost_its_data() -> None:
     async with redis_server() as server, cut_off_during_a_run(server) as (_, _, other):
         await server.ask("FLUSHALL")

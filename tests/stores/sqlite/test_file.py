@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import stat
 import sys
 import time
@@ -21,7 +22,7 @@ from bridgekit.errors import StoreInUse, StoreUnusable, UnknownName
 from bridgekit.ids import RunId
 from bridgekit.mapping import RunThreadMappingService
 from bridgekit.stores import sqlite_stores, stores_from
-from bridgekit.stores.sqlite.file import STALE_ROUTE_SECONDS
+from bridgekit.stores.sqlite.file import STALE_ROUTE_SECONDS, StoreFile
 from bridgekit_verify.harness.processes import ChildProcess, start_process
 from tests.contract.stores import Worker, numbers
 from tests.factories import RUN, THREAD
@@ -104,6 +105,21 @@ async def test_forked_child_that_outlives_the_store_does_not_keep_the_lock(path:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)  # noqa: ASYNC222 - it was killed
+
+
+async def test_store_that_could_not_be_opened_can_be_opened_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error may outlive the attempt, and its traceback holds what the attempt opened."""
+
+    def fail(_: object, __: str) -> None:
+        raise sqlite3.OperationalError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreFile, "_write_state", fail)
+        with pytest.raises(StoreUnusable, match="disk full") as failed:
+            async with sqlite_stores(path)():
+                raise AssertionError("was opened")
+    async with sqlite_stores(path)():
+        assert failed.tb is not None
 
 
 def text(path: Path) -> None:
