@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -116,6 +117,16 @@ def test_help_shows_the_usage_of_a_command(arguments: list[str], capsys: pytest.
     assert "usage: bridgekit" in capsys.readouterr().out
 
 
+@pytest.fixture
+def default_handlers() -> Iterator[None]:
+    """Handle SIGTERM and SIGHUP as by default. `nohup` lets its commands ignore SIGHUP."""
+    before = {each: signal.signal(each, signal.SIG_DFL) for each in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+@pytest.mark.usefixtures("default_handlers")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 @pytest.mark.parametrize("phase", ["import", "run", "event loop"])
 def test_signal_stops_a_command_with_one_line(
@@ -125,7 +136,8 @@ def test_signal_stops_a_command_with_one_line(
 
     async def in_event_loop() -> None:
         signal.raise_signal(number)
-        await anyio.sleep_forever()
+        with anyio.fail_after(30):
+            await anyio.sleep_forever()
 
     def run(options: argparse.Namespace) -> int:
         if phase == "event loop":

@@ -302,10 +302,7 @@ def routing_note(tables: DropTables, lifecycle: Finding | None = None) -> str:
     others = [alternative for alternative in tables.routing if alternative.name in FIXES]
     enough = [FIXES[each.name] for each in others if each.complete]
     incomplete = [each for each in others if not each.complete]
-    short = [
-        f"{FIXES[each.name]} {_dropping(each, whole=not n or each.expected != incomplete[0].expected)}"
-        for n, each in enumerate(incomplete)
-    ]
+    short = [f"{FIXES[each.name]} {_dropping(each, whole=not n)}" for n, each in enumerate(incomplete)]
     parts = []
     if enough:
         chosen = ", or ".join(enough)

@@ -19,7 +19,7 @@ from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.lost_runs import WORKER_LOST
 from bridgekit.chain.models_tools_and_owners import PythonTools, ScriptedModel, ThreadSession
 from bridgekit.counters import NO_BRIDGE
-from bridgekit.errors import DeterministicStartupError, InvalidId, StoreUnavailable, SubscriptionRefused
+from bridgekit.errors import DeterministicStartupError, InvalidId, ShuttingDown, StoreUnavailable, SubscriptionRefused
 from bridgekit.events import AgentEvent, EventType
 from bridgekit.ids import ThreadId
 from bridgekit.mapping import ActiveRun, MemoryRunRegistry
@@ -182,7 +182,7 @@ async def test_error_of_the_stores_is_shown_without_its_traceback() -> None:
     [
         ({"observers": print}, r"observers: must be a sequence of functions, such as \(observer,\), not <built-in"),
         ({"observers": ("log",)}, "'log' is not a function"),
-        ({"payload_hook": "hook"}, "'hook' is not a function"),
+        ({"payload_hook": "hook"}, "callback: 'hook' is not a function"),
         ({"agents": {"a": object()}}, "agents: 'a' must be a class, not an object"),
         ({"origins": "https://a.org"}, "origins: must be a sequence of origins"),
         ({"origins": None}, "TypeError: "),
@@ -196,14 +196,32 @@ async def test_mistake_in_the_config_is_one_error_at_startup(mistaken: dict[str,
             raise AssertionError("started")
 
 
+RUNS_ALREADY = (
+    "the application runs already, and a second bridge would take over its sockets; run its lifespan once: not in"
+    " another server or test client at the same time, and not in a router that it includes as well"
+)
+
+
+async def test_run_is_refused_after_the_lifespan_has_failed() -> None:
+    app = create_app(config())
+    with pytest.raises(ExceptionGroup):
+        async with app.router.lifespan_context(app):
+            raise ZeroDivisionError
+    with pytest.raises(ShuttingDown):
+        await app.state.bridgekit.supervisor.run(
+            agent_name="researcher", thread_id=THREAD, user_id=ALICE, request="why?"
+        )
+
+
 async def test_application_that_runs_is_not_started_again_until_it_has_ended() -> None:
     app = create_app(config())
     for _ in range(2):
         async with app.router.lifespan_context(app):
             bridge = app.state.agent_websocket_bridge
-            with pytest.raises(DeterministicStartupError, match="the application runs already"):
+            with pytest.raises(DeterministicStartupError) as refused:
                 async with app.router.lifespan_context(app):
                     raise AssertionError("started")
+            assert (refused.value.link, refused.value.reason) == (1, RUNS_ALREADY)
             assert app.state.agent_websocket_bridge is bridge
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ from bridgekit.chain.link_6_base_agent import BaseAgent
 from bridgekit.chain.link_7_8_adapter import WebSocketBridgeAdapter
 from bridgekit.chain.link_9_bridge import AgentWebSocketBridge
 from bridgekit.chain.models_tools_and_owners import ScriptedModel
-from bridgekit.errors import PayloadError, UnknownName
+from bridgekit.errors import InvalidId, PayloadError, UnknownName
 from bridgekit.events import AgentEvent, Answer, EventType, Receipt
 from bridgekit.ids import RunId, ThreadId
 from bridgekit.mapping import MemoryRunRegistry
@@ -59,6 +60,12 @@ async def test_registry_creates_a_new_agent_and_adapter_when_called_again() -> N
     assert first is not second
     assert first._websocket_adapter is not second._websocket_adapter
     assert not first.has_websocket_bridge()
+
+
+async def test_registry_refuses_an_agent_in_place_of_its_class() -> None:
+    mistake = "agents: 'a' must be a class, not an object: each run gets an agent of its own"
+    with pytest.raises(InvalidId, match=re.escape(mistake)):
+        AgentRegistry(ScriptedModel(), TOOLS, {"a": object()})  # type: ignore[dict-item]
 
 
 async def test_registry_names_the_known_agents_when_the_agent_is_unknown() -> None:

@@ -113,14 +113,16 @@ def repair_subsets(counts: Callable[[tuple[bool, ...]], tuple[int, int]] = subse
     return table("repair_subsets", records)
 
 
-def routing_alternatives() -> Table:
-    counts = {
-        "fix 1": (320, 40),
-        "fix 2 as written": (0, 0),
-        "fix 2 with its method": (ALL, 0),
-        "fix 3": (ALL, 0),
-        "thread carried": (ALL, 0),
-    }
+ROUTING = {
+    "fix 1": (320, 40),
+    "fix 2 as written": (0, 0),
+    "fix 2 with its method": (ALL, 0),
+    "fix 3": (ALL, 0),
+    "thread carried": (ALL, 0),
+}
+
+
+def routing_alternatives(counts: Mapping[str, tuple[int, int]] = ROUTING) -> Table:
     return table(
         "routing_alternatives",
         [

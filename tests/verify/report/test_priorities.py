@@ -150,6 +150,11 @@ def test_priorities_follow_what_the_fixes_deliver(
     assert verdicts[:3] == [critical, important, optional]
 
 
+def test_leaked_events_that_also_reach_their_user_are_no_part_of_the_others() -> None:
+    critical = found(reported(fix_1=(59, 2, 0), fix_3=EVERY, fixes_1_and_2_as_written=EVERY))[0]
+    assert f"{FIX_1} 413 of 420 events, and leaks 14 events." in critical.answer
+
+
 def test_single_event_more_is_stated() -> None:
     one_more: Steps = {
         (AS_REPORTED, "fix 1"): for_each_kind(10, 0, 0),

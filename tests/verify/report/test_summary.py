@@ -261,6 +261,20 @@ def test_alternatives_are_divided_by_whether_they_deliver_everything() -> None:
     assert routing_note(NO_TABLES) == ""
 
 
+def test_incomplete_alternatives_state_what_they_drop_and_leak() -> None:
+    # More events are leaked than dropped if some leaked events also reach their own user.
+    counts = {"fix 1": (ALL - 20, 40), "fixes 1 and 2 with the method": (ALL - 40, 40)}
+    assert routing_note(read(build.routing_alternatives(counts))) == (
+        f"In place of repair 2, Fix 1 drops 20 of {ALL} events and leaks 40 events; Fixes 1 and 2 with the method drop"
+        " 40 and leak 40 of them."
+    )
+
+
+def test_loss_after_a_first_fix_that_drops_nothing_names_the_events() -> None:
+    rates = build.drop_rates({key: lambda kind: EVERY for key in STEPS})
+    assert risks(read(rates))[1].sentences[1].startswith("With only link 9 broken, Fix 1 drops no event, Fixes 1")
+
+
 def test_a_fix_that_fails_over_the_life_of_a_run_is_not_recommended_without_saying_so() -> None:
     answer_of_finding = "Fix 3 leaks events if a run is registered twice."
     lifecycle = claim("missed-lifecycles", verdict="does not hold", answer=answer_of_finding)
