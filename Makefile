@@ -71,7 +71,7 @@ interop: $(READY)  ## test with Node's ws, Chromium and nginx; installs them (De
 	@tests/interop/install
 	$(BIN)/pytest -p no:nbmake $(PYTEST_FLAGS) tests/interop
 
-mutation: $(READY)  ## mutation testing of the code that judges and of the links (about 15 minutes); writes docs/results/mutation.md
+mutation: $(READY)  ## mutation testing of the code that judges and of the links (about 10 minutes); writes docs/results/mutation.md
 	$(BIN)/python -m tools.mutate
 
 soak: $(READY)  ## repeat the fault matrix for SOAK_MINUTES (default 60); writes docs/results/soak.md
