@@ -16,6 +16,7 @@ from bridgekit_verify.report.grouped_findings import (
     startup_note,
     timed_findings,
 )
+from bridgekit_verify.report.page import index_html
 from bridgekit_verify.report.report_data import Report
 from tests.verify.report.drop_tables import drop_tables, repairs, table
 from tests.verify.report.example import LINKS, claim, link_finding
@@ -204,6 +205,9 @@ def test_smallest_sample_is_that_of_the_finding_with_the_fewest_observations() -
 def test_findings_that_rest_on_a_time_are_listed() -> None:
     timed = claim("scale-edges", timing="CPU time of an event")
     assert [each.id for each in timed_findings(report_with(finding(), timed))] == ["scale-edges"]
+    other = claim("scale-memory", timing="CPU time of an event")
+    assert "1 verdict depends on measured time" in index_html(report_with(finding(), timed))
+    assert "2 verdicts depend on measured time" in index_html(report_with(finding(), timed, other))
 
 
 def test_finding_of_a_section_is_shown_with_its_figure_and_not_elsewhere() -> None:
